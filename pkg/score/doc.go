@@ -1,0 +1,9 @@
+// Package score holds the score types: what a Deployment asks a device to
+// run, with the validation that server and agent share.
+//
+// A score is {type, data}. The server routes types that it does not know and
+// validates those it does; the agent has one interpreter for each type. A new
+// type is a file here and an interpreter in the agent.
+//
+// The package imports the standard library only.
+package score

@@ -1,0 +1,302 @@
+package score
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// TypePodmanV0 is the score type that PodmanV0 decodes.
+const TypePodmanV0 = "PodmanV0"
+
+// Limits of PodmanV0.
+const (
+	maxServices   = 64
+	maxListItems  = 256
+	maxName       = 63
+	maxEnvName    = 256
+	maxPathLength = 4096
+)
+
+// PodmanV0 runs containers with podman, one for each service.
+type PodmanV0 struct {
+	// Services are the containers of the Deployment, at least one.
+	Services []Service `json:"services"`
+}
+
+// Service is one container.
+type Service struct {
+	// Name is an RFC 1123 label, unique within the Deployment.
+	Name string `json:"name"`
+	// Image is a fully qualified reference: docker.io/library/nginx:1.29,
+	// registry.example.com/app@sha256:…, localhost/hello:1.
+	Image string `json:"image"`
+	// Command replaces the image's entrypoint.
+	Command []string `json:"command,omitempty"`
+	// Args replaces the image's default arguments.
+	Args []string `json:"args,omitempty"`
+	// Env adds environment variables.
+	Env []EnvVar `json:"env,omitempty"`
+	// Ports publishes container ports on the device.
+	Ports []Port `json:"ports,omitempty"`
+	// Volumes mounts named volumes or directories of the device.
+	Volumes []Volume `json:"volumes,omitempty"`
+	// Restart is Always (the default), OnFailure or Never.
+	Restart RestartPolicy `json:"restart,omitempty"`
+}
+
+// EnvVar is one environment variable.
+type EnvVar struct {
+	Name  string `json:"name"`
+	Value string `json:"value,omitempty"`
+}
+
+// Port publishes a container port.
+type Port struct {
+	// HostPort is the port on the device, 1 to 65535. A rootless container
+	// usually may not take ports under 1024.
+	HostPort int `json:"hostPort"`
+	// ContainerPort is the port in the container, 1 to 65535.
+	ContainerPort int `json:"containerPort"`
+	// HostIP limits the address listened on; all addresses when empty.
+	HostIP string `json:"hostIP,omitempty"`
+	// Protocol is TCP (the default) or UDP.
+	Protocol string `json:"protocol,omitempty"`
+}
+
+// Volume mounts either a named volume or a directory of the device.
+type Volume struct {
+	// Name of a volume that belongs to the Deployment; services that use the
+	// same name share it.
+	Name string `json:"name,omitempty"`
+	// HostPath is a directory of the device. It needs a namespace with privilege
+	// "privileged", and must lie under a root that the device's agent.yaml allows.
+	HostPath string `json:"hostPath,omitempty"`
+	// MountPath is where the container sees it.
+	MountPath string `json:"mountPath"`
+	// ReadOnly mounts it read-only.
+	ReadOnly bool `json:"readOnly,omitempty"`
+}
+
+// RestartPolicy says when a container that ended is started again.
+type RestartPolicy string
+
+// Values of RestartPolicy.
+const (
+	RestartAlways    RestartPolicy = "Always"
+	RestartOnFailure RestartPolicy = "OnFailure"
+	RestartNever     RestartPolicy = "Never"
+)
+
+// Protocols of a Port.
+const (
+	ProtocolTCP = "TCP"
+	ProtocolUDP = "UDP"
+)
+
+var (
+	labelPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+	envPattern   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+	// imagePattern is the grammar of the OCI distribution specification with a
+	// mandatory registry host.
+	imagePattern = regexp.MustCompile(`^(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+:[0-9]+|\[[0-9a-fA-F:]+\](:[0-9]+)?)(:[0-9]+)?` +
+		`(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
+)
+
+// ParsePodmanV0 decodes and validates the data of a PodmanV0 score. Errors
+// wrap ErrInvalid and name the field.
+func ParsePodmanV0(data []byte) (*PodmanV0, error) {
+	var p PodmanV0
+	if err := decodeStrict(data, &p); err != nil {
+		return nil, err
+	}
+	if err := p.validate(); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// Privilege returns the privilege that the score needs of its namespace.
+func (p *PodmanV0) Privilege() Privilege {
+	for _, s := range p.Services {
+		if slices.ContainsFunc(s.Volumes, func(v Volume) bool { return v.HostPath != "" }) {
+			return Privileged
+		}
+	}
+	return Restricted
+}
+
+// Hash names the content of one service, so that a change of one service
+// leaves the containers of the others alone.
+func (s *Service) Hash() string {
+	body, err := json.Marshal(s)
+	if err != nil {
+		panic(fmt.Sprintf("encoding a service: %v", err)) // strings, numbers and lists always encode
+	}
+	return Hash(body)
+}
+
+func (p *PodmanV0) validate() error {
+	if len(p.Services) == 0 {
+		return fieldErrorf("services", "at least one service is needed")
+	}
+	if len(p.Services) > maxServices {
+		return fieldErrorf("services", "%d services, at most %d are allowed", len(p.Services), maxServices)
+	}
+	names := map[string]bool{}
+	ports := map[string]string{}
+	for i := range p.Services {
+		s, at := &p.Services[i], fmt.Sprintf("services[%d]", i)
+		if err := s.validate(at); err != nil {
+			return err
+		}
+		if names[s.Name] {
+			return fieldErrorf(at+".name", "%q is used twice", s.Name)
+		}
+		names[s.Name] = true
+		for j, port := range s.Ports {
+			if other, taken := ports[port.key()]; taken {
+				return fieldErrorf(fmt.Sprintf("%s.ports[%d].hostPort", at, j), "%d is already taken by service %q", port.HostPort, other)
+			}
+			ports[port.key()] = s.Name
+		}
+	}
+	return nil
+}
+
+func (s *Service) validate(at string) error {
+	if err := checkLabel(at+".name", s.Name); err != nil {
+		return err
+	}
+	if s.Image == "" {
+		return fieldErrorf(at+".image", "an image is needed")
+	}
+	if len(s.Image) > maxPathLength || !imagePattern.MatchString(s.Image) {
+		return fieldErrorf(at+".image", "%.80q is not a fully qualified image reference such as docker.io/library/nginx:1.29", s.Image)
+	}
+	switch s.Restart {
+	case "", RestartAlways, RestartOnFailure, RestartNever:
+	default:
+		return fieldErrorf(at+".restart", "%.32q is unknown: use Always, OnFailure or Never", s.Restart)
+	}
+	return cmp.Or(
+		checkStrings(at+".command", s.Command),
+		checkStrings(at+".args", s.Args),
+		validateEach(at+".env", s.Env, EnvVar.validate),
+		validateEach(at+".ports", s.Ports, Port.validate),
+		validateEach(at+".volumes", s.Volumes, Volume.validate),
+		s.validateMounts(at),
+	)
+}
+
+func (s *Service) validateMounts(at string) error {
+	mounted := map[string]bool{}
+	for i, v := range s.Volumes {
+		if mounted[v.MountPath] {
+			return fieldErrorf(fmt.Sprintf("%s.volumes[%d].mountPath", at, i), "%q is mounted twice", v.MountPath)
+		}
+		mounted[v.MountPath] = true
+	}
+	return nil
+}
+
+func (e EnvVar) validate(at string) error {
+	if len(e.Name) > maxEnvName || !envPattern.MatchString(e.Name) {
+		return fieldErrorf(at+".name", "%.80q is not the name of an environment variable", e.Name)
+	}
+	return checkStrings(at+".value", []string{e.Value})
+}
+
+func (p Port) validate(at string) error {
+	if err := cmp.Or(checkPort(at+".hostPort", p.HostPort), checkPort(at+".containerPort", p.ContainerPort)); err != nil {
+		return err
+	}
+	switch p.Protocol {
+	case "", ProtocolTCP, ProtocolUDP:
+	default:
+		return fieldErrorf(at+".protocol", "%.32q is unknown: use TCP or UDP", p.Protocol)
+	}
+	if p.HostIP != "" && !validIP(p.HostIP) {
+		return fieldErrorf(at+".hostIP", "%.64q is not an IP address", p.HostIP)
+	}
+	return nil
+}
+
+// key tells ports apart that cannot be listened on twice.
+func (p Port) key() string {
+	proto := p.Protocol
+	if proto == "" {
+		proto = ProtocolTCP
+	}
+	return fmt.Sprintf("%s/%s/%d", proto, p.HostIP, p.HostPort)
+}
+
+func (v Volume) validate(at string) error {
+	if (v.Name == "") == (v.HostPath == "") {
+		return fieldErrorf(at, "exactly one of name and hostPath is needed")
+	}
+	if v.Name != "" {
+		if err := checkLabel(at+".name", v.Name); err != nil {
+			return err
+		}
+	} else if err := checkAbsolute(at+".hostPath", v.HostPath); err != nil {
+		return err
+	}
+	return checkAbsolute(at+".mountPath", v.MountPath)
+}
+
+func validateEach[T any](at string, items []T, validate func(T, string) error) error {
+	if len(items) > maxListItems {
+		return fieldErrorf(at, "%d items, at most %d are allowed", len(items), maxListItems)
+	}
+	for i, item := range items {
+		if err := validate(item, fmt.Sprintf("%s[%d]", at, i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkLabel(field, name string) error {
+	if len(name) > maxName || !labelPattern.MatchString(name) {
+		return fieldErrorf(field, "%.80q must be at most %d lower-case letters, digits and '-', beginning and ending with a letter or digit", name, maxName)
+	}
+	return nil
+}
+
+func checkAbsolute(field, p string) error {
+	if len(p) > maxPathLength || !path.IsAbs(p) || path.Clean(p) != p || p == "/" || strings.ContainsAny(p, "\x00:,") {
+		return fieldErrorf(field, "%.80q is not an absolute path in its shortest form", p)
+	}
+	return nil
+}
+
+func checkStrings(field string, values []string) error {
+	if len(values) > maxListItems {
+		return fieldErrorf(field, "%d items, at most %d are allowed", len(values), maxListItems)
+	}
+	if slices.ContainsFunc(values, func(s string) bool { return strings.ContainsRune(s, 0) }) {
+		return fieldErrorf(field, "contains a NUL byte")
+	}
+	return nil
+}
+
+func checkPort(field string, n int) error {
+	if n < 1 || n > 65535 {
+		return fieldErrorf(field, "%d is not within 1 to 65535", n)
+	}
+	return nil
+}
+
+func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
+
+func validIP(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}

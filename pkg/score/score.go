@@ -1,0 +1,128 @@
+package score
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// MaxSize is the longest canonical form of a score in bytes.
+const MaxSize = 256 << 10
+
+// Errors of this package; match them with errors.Is.
+var (
+	// ErrInvalid is wrapped by every error about the content of a score.
+	ErrInvalid = errors.New("invalid score")
+	// ErrUnknownType: no validation exists for the type here.
+	ErrUnknownType = errors.New("unknown score type")
+)
+
+// FieldError names the field of score.data that was refused.
+type FieldError struct {
+	// Field is a path such as "services[0].image"; empty for the document itself.
+	Field string
+	// Message says what is wrong and what is allowed.
+	Message string
+}
+
+func (e *FieldError) Error() string {
+	if e.Field == "" {
+		return "data: " + e.Message
+	}
+	return "data." + e.Field + ": " + e.Message
+}
+
+func (e *FieldError) Unwrap() error { return ErrInvalid }
+
+func fieldErrorf(field, format string, args ...any) error {
+	return &FieldError{Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+// Canonical returns the body of a score: compact JSON with sorted keys, so
+// that equal scores have equal bytes and one hash.
+func Canonical(typ string, data []byte) (body []byte, err error) {
+	var v any
+	if err := decodeNumbers(data, &v); err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(map[string]any{"type": typ, "data": v}); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	body = bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	if len(body) > MaxSize {
+		return nil, fieldErrorf("", "%d bytes, at most %d are allowed", len(body), MaxSize)
+	}
+	return body, nil
+}
+
+// Hash names a body: its SHA-256 in lower-case hex.
+func Hash(body []byte) string {
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:])
+}
+
+// Privilege is what a score needs of the host. The namespace's label
+// fleet.nationtech.io/privilege bounds it; the levels are those of the
+// Kubernetes Pod Security Standards.
+type Privilege int
+
+// Levels of Privilege, in rising order.
+const (
+	Restricted Privilege = iota
+	Baseline
+	Privileged
+)
+
+var privilegeNames = [...]string{"restricted", "baseline", "privileged"}
+
+func (p Privilege) String() string { return privilegeNames[p] }
+
+// ParsePrivilege is the inverse of String. An empty string is Baseline, the
+// default of a namespace without the label.
+func ParsePrivilege(s string) (Privilege, error) {
+	if s == "" {
+		return Baseline, nil
+	}
+	for i, name := range privilegeNames {
+		if s == name {
+			return Privilege(i), nil
+		}
+	}
+	return Restricted, fmt.Errorf("unknown privilege %.32q: use restricted, baseline or privileged", s)
+}
+
+// Validate checks the data of a score whose type is known here and returns
+// the privilege that it needs. It returns ErrUnknownType for other types, and
+// errors that wrap ErrInvalid, usually a *FieldError, for bad data.
+func Validate(typ string, data []byte) (Privilege, error) {
+	switch typ {
+	case TypePodmanV0:
+		p, err := ParsePodmanV0(data)
+		if err != nil {
+			return Restricted, err
+		}
+		return p.Privilege(), nil
+	default:
+		return Restricted, fmt.Errorf("%w %.63q", ErrUnknownType, typ)
+	}
+}
+
+// decodeNumbers decodes exactly one JSON document and keeps numbers as they
+// are written.
+func decodeNumbers(data []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := dec.Decode(v); err != nil {
+		return fieldErrorf("", "not a JSON document")
+	}
+	if dec.More() {
+		return fieldErrorf("", "more than one JSON document")
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package wire
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base32"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// Paths of the enrollment listener.
+const (
+	// PathCA answers GET with the root certificate in PEM.
+	PathCA = "/v1/ca"
+	// PathEnroll answers POST of an EnrollRequest with an EnrollReply. The same
+	// key and token may be posted again: that is how an agent polls for approval
+	// and how it recovers from a power cut.
+	PathEnroll = "/v1/enroll"
+)
+
+// MaxEnrollRequest is the longest EnrollRequest in bytes.
+const MaxEnrollRequest = 16 << 10
+
+// EnrollRequest asks for a device certificate.
+type EnrollRequest struct {
+	// Token is the text form of a Token.
+	Token string `json:"token"`
+	// Device is the id that the device asks for, an RFC 1123 label.
+	Device string `json:"device"`
+	// CSR is a PKCS #10 request in PEM. Only its public key is used.
+	CSR string `json:"csr"`
+	// Inventory helps the operator to recognise the device before approval.
+	Inventory Inventory `json:"inventory"`
+}
+
+// EnrollReply answers an EnrollRequest. Exactly one of Certificate, Pending
+// and Error is set.
+type EnrollReply struct {
+	// Certificate is the client certificate with its intermediates, in PEM.
+	Certificate string `json:"certificate,omitempty"`
+	// Root is the root certificate in PEM; its key has the hash in the token.
+	Root string `json:"root,omitempty"`
+	// Servers is the list of NATS URLs.
+	Servers []string `json:"servers,omitempty"`
+	// Pending: an operator has to approve the device; post again after
+	// RetryAfterSeconds.
+	Pending           bool     `json:"pending,omitempty"`
+	RetryAfterSeconds int      `json:"retryAfterSeconds,omitempty"`
+	Error             *Refusal `json:"error,omitempty"`
+}
+
+// ErrToken is wrapped by every error about the form of an enrollment token.
+var ErrToken = errors.New("malformed enrollment token")
+
+const (
+	tokenPrefix     = "FLT1"
+	tokenSecretSize = 20 // bytes: 160 bits
+	maxTokenLength  = 256
+)
+
+var tokenEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
+
+// Token is an enrollment token:
+// "FLT1.<SHA-256 of the root's public key in hex>.<id>.<secret in base32>".
+type Token struct {
+	// CAHash is the SHA-256 of the root certificate's SubjectPublicKeyInfo.
+	CAHash Digest
+	// ID names the EnrollmentToken object; it is no secret.
+	ID string
+	// Secret is known to its holder only; the server stores its SHA-256.
+	Secret [tokenSecretSize]byte
+}
+
+// Encode returns the text form. It contains the secret: it is shown once to
+// the person who asked for the token, and must not be logged.
+func (t Token) Encode() string {
+	return strings.Join([]string{tokenPrefix, t.CAHash.String(), t.ID, strings.ToLower(tokenEncoding.EncodeToString(t.Secret[:]))}, ".")
+}
+
+// String names the token without its secret.
+func (t Token) String() string { return "token " + t.ID }
+
+// GoString names the token without its secret, so that %#v leaks nothing either.
+func (t Token) GoString() string { return t.String() }
+
+// SecretHash is what the server stores: the SHA-256 of the secret in hex. The
+// secret has 160 random bits, so a plain hash cannot be searched.
+func (t Token) SecretHash() string { return Digest(sha256.Sum256(t.Secret[:])).String() }
+
+// Matches reports in constant time whether the token has the stored hash.
+func (t Token) Matches(secretHash string) bool {
+	return subtle.ConstantTimeCompare([]byte(t.SecretHash()), []byte(secretHash)) == 1
+}
+
+// ParseToken parses the text form. Surrounding white space is dropped, since
+// tokens are pasted and read from files. Errors wrap ErrToken and never repeat
+// the input.
+func ParseToken(s string) (Token, error) {
+	s = strings.TrimSpace(s)
+	if len(s) > maxTokenLength {
+		return Token{}, fmt.Errorf("%w: too long", ErrToken)
+	}
+	parts := strings.Split(s, ".")
+	if len(parts) != 4 || parts[0] != tokenPrefix {
+		return Token{}, fmt.Errorf("%w: it must have the form %s.<hash>.<id>.<secret>; copy all of it", ErrToken, tokenPrefix)
+	}
+	var t Token
+	if !ValidHash(parts[1]) {
+		return Token{}, fmt.Errorf("%w: the second part is not a SHA-256 in hex", ErrToken)
+	}
+	if _, err := hex.Decode(t.CAHash[:], []byte(parts[1])); err != nil {
+		return Token{}, fmt.Errorf("%w: the second part is not a SHA-256 in hex", ErrToken)
+	}
+	if err := validateName("token", parts[2]); err != nil {
+		return Token{}, fmt.Errorf("%w: the third part is not a token id", ErrToken)
+	}
+	t.ID = parts[2]
+	secret, err := tokenEncoding.DecodeString(strings.ToUpper(parts[3]))
+	if err != nil || len(secret) != tokenSecretSize || parts[3] != strings.ToLower(parts[3]) {
+		return Token{}, fmt.Errorf("%w: the last part is damaged; copy all of it", ErrToken)
+	}
+	copy(t.Secret[:], secret)
+	return t, nil
+}
+
+const (
+	spiffeScheme = "spiffe"
+	devicePath   = "/device/"
+)
+
+// ErrIdentity is wrapped by every error about a URI that names no device.
+var ErrIdentity = errors.New("not a device identity")
+
+// DeviceURI returns the SPIFFE id that a device's certificate carries:
+// spiffe://<fleet>/device/<id>.
+func DeviceURI(fleet, device string) (*url.URL, error) {
+	if err := validateName("fleet", fleet); err != nil {
+		return nil, err
+	}
+	if err := ValidateDevice(device); err != nil {
+		return nil, err
+	}
+	return &url.URL{Scheme: spiffeScheme, Host: fleet, Path: devicePath + device}, nil
+}
+
+// ParseDeviceURI is the inverse of DeviceURI. Errors wrap ErrIdentity.
+func ParseDeviceURI(u *url.URL) (fleet, device string, err error) {
+	device, ok := strings.CutPrefix(u.Path, devicePath)
+	if !ok || u.Scheme != spiffeScheme || ValidateDevice(device) != nil || validateName("fleet", u.Host) != nil {
+		return "", "", ErrIdentity
+	}
+	want, err := DeviceURI(u.Host, device)
+	if err != nil || *want != *u {
+		return "", "", ErrIdentity
+	}
+	return u.Host, device, nil
+}

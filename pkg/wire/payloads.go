@@ -1,0 +1,330 @@
+package wire
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Largest payloads in bytes. The device API refuses longer ones before it
+// decodes them.
+const (
+	MaxSnapshotRequest = 1 << 10
+	MaxBodyRequest     = 1 << 10
+	MaxInfo            = 16 << 10
+	MaxState           = 16 << 10
+	MaxHeartbeat       = 96
+	// MaxReply bounds what an agent accepts: a manifest of MaxEntries.
+	MaxReply = 256 << 10
+	// BodyChunk is the longest piece of a body in one BodyReply.
+	BodyChunk = 48 << 10
+	// MaxError is the longest error text of a state report.
+	MaxError = 1 << 10
+)
+
+// ErrPayload is wrapped by every error about a payload that has the wrong form.
+var ErrPayload = errors.New("malformed payload")
+
+// MaxPayload returns the largest payload of a kind in bytes.
+func MaxPayload(kind Kind) int {
+	switch kind {
+	case KindSnapshot:
+		return MaxSnapshotRequest
+	case KindBody:
+		return MaxBodyRequest
+	case KindInfo:
+		return MaxInfo
+	case KindState:
+		return MaxState
+	default:
+		return MaxHeartbeat
+	}
+}
+
+// SnapshotRequest asks for the device's manifest.
+type SnapshotRequest struct {
+	// Have is the version of the last good manifest, zero when there is none.
+	Have Version `json:"have"`
+	// InfoHash is the InfoHash of the DeviceInfo that the device last sent.
+	InfoHash string `json:"infoHash,omitempty"`
+	// StateHash is the StateHash of every report that the device stands by.
+	StateHash string `json:"stateHash,omitempty"`
+}
+
+// SnapshotStatus says what a SnapshotReply brings.
+type SnapshotStatus string
+
+// Values of SnapshotStatus.
+const (
+	// SnapshotManifest: Manifest is set.
+	SnapshotManifest SnapshotStatus = "manifest"
+	// SnapshotNotModified: what the device has is current.
+	SnapshotNotModified SnapshotStatus = "notModified"
+	// SnapshotRetryLater: the server cannot vouch for a manifest yet; ask again
+	// after RetryAfterSeconds.
+	SnapshotRetryLater SnapshotStatus = "retryLater"
+)
+
+// Want names what the server asks the device to send again.
+type Want string
+
+// Values of Want.
+const (
+	WantInfo  Want = "info"
+	WantState Want = "state"
+)
+
+// SnapshotReply answers a SnapshotRequest.
+type SnapshotReply struct {
+	Status            SnapshotStatus `json:"status,omitempty"`
+	Manifest          *Manifest      `json:"manifest,omitempty"`
+	Want              []Want         `json:"want,omitempty"`
+	RetryAfterSeconds int            `json:"retryAfterSeconds,omitempty"`
+	Error             *Refusal       `json:"error,omitempty"`
+}
+
+// BodyRequest asks for a piece of a score that the device's manifest names.
+type BodyRequest struct {
+	Hash   string `json:"hash"`
+	Offset int    `json:"offset"`
+}
+
+// BodyReply carries at most BodyChunk bytes of a body, from Offset on.
+type BodyReply struct {
+	// Size is the length of the whole body in bytes.
+	Size  int      `json:"size,omitempty"`
+	Data  []byte   `json:"data,omitempty"`
+	Error *Refusal `json:"error,omitempty"`
+}
+
+// Score is the body that Entry.Hash names: its canonical JSON form.
+type Score struct {
+	Type string          `json:"type"`
+	Data json.RawMessage `json:"data"`
+}
+
+// DeviceInfo is what a device says of itself.
+type DeviceInfo struct {
+	// Labels are asked for, not granted: the server decides which become labels
+	// of the Device object.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Inventory holds facts about the machine.
+	Inventory Inventory `json:"inventory"`
+	// Conditions are about the device as a whole, for example PodmanReady.
+	Conditions []Condition `json:"conditions,omitempty"`
+}
+
+// Inventory holds facts that a device reports about itself. Every field may be
+// empty when the device cannot tell.
+type Inventory struct {
+	Hostname      string   `json:"hostname,omitempty"`
+	Arch          string   `json:"arch,omitempty"` // GOARCH: amd64, arm64, arm, …
+	OS            string   `json:"os,omitempty"`   // ID of os-release: debian, fedora, …
+	OSVersion     string   `json:"osVersion,omitempty"`
+	Kernel        string   `json:"kernel,omitempty"`
+	CPUCores      int      `json:"cpuCores,omitempty"`
+	MemoryMiB     int64    `json:"memoryMiB,omitempty"`
+	AgentVersion  string   `json:"agentVersion,omitempty"`
+	PodmanVersion string   `json:"podmanVersion,omitempty"`
+	Addresses     []string `json:"addresses,omitempty"`
+}
+
+// ConditionStatus is True, False or Unknown, as in Kubernetes.
+type ConditionStatus string
+
+// Values of ConditionStatus.
+const (
+	ConditionTrue    ConditionStatus = "True"
+	ConditionFalse   ConditionStatus = "False"
+	ConditionUnknown ConditionStatus = "Unknown"
+)
+
+// Condition is a condition of the device, in the form of Kubernetes conditions.
+type Condition struct {
+	Type    string          `json:"type"`
+	Status  ConditionStatus `json:"status"`
+	Reason  string          `json:"reason"`
+	Message string          `json:"message,omitempty"`
+}
+
+// Condition types that a device may report. The server drops others.
+const (
+	// ConditionPodmanReady: the podman service answers.
+	ConditionPodmanReady = "PodmanReady"
+	// ConditionDiskPressure: the state directory or the image store is nearly full.
+	ConditionDiskPressure = "DiskPressure"
+	// ConditionManifestHeld: a manifest was refused, or its omissions are held.
+	ConditionManifestHeld = "ManifestHeld"
+)
+
+// DeviceConditions lists the condition types that a device may report.
+var DeviceConditions = []string{ConditionPodmanReady, ConditionDiskPressure, ConditionManifestHeld}
+
+// Phase is the state of one Deployment on one device.
+type Phase string
+
+// Values of Phase.
+const (
+	// PhasePending: on its way; images are pulled or containers start.
+	PhasePending Phase = "Pending"
+	// PhaseRunning: every service is in its desired state.
+	PhaseRunning Phase = "Running"
+	// PhaseFailed: Error says what went wrong; the agent tries again.
+	PhaseFailed Phase = "Failed"
+	// PhaseRemoved: nothing of it runs any more. The server forgets the report.
+	PhaseRemoved Phase = "Removed"
+)
+
+// DeploymentState reports one Deployment on one device.
+type DeploymentState struct {
+	DeploymentRef
+	Phase Phase `json:"phase"`
+	// Hash is that of the body which the report is about.
+	Hash string `json:"hash,omitempty"`
+	// Error is set when Phase is PhaseFailed, at most MaxError bytes.
+	Error       string           `json:"error,omitempty"`
+	Containers  []ContainerState `json:"containers,omitempty"`
+	LastEventAt time.Time        `json:"lastEventAt"`
+}
+
+// ContainerState reports one container.
+type ContainerState struct {
+	Service string `json:"service"`
+	// State is podman's word: created, running, exited, …
+	State    string `json:"state"`
+	Image    string `json:"image,omitempty"`
+	ExitCode int    `json:"exitCode,omitempty"`
+}
+
+// Heartbeat says that a device is alive. Its encoding stays under MaxHeartbeat.
+type Heartbeat struct {
+	// At is the device's clock in Unix seconds; it is shown, never compared.
+	At int64 `json:"at"`
+	// Uptime is the time since the agent started, in seconds.
+	Uptime int64 `json:"up"`
+}
+
+// Ack answers a report. A nil Error means that the report was stored.
+type Ack struct {
+	Error *Refusal `json:"error,omitempty"`
+}
+
+// RefusalCode says why the device API or the enrollment listener refused.
+type RefusalCode string
+
+// Values of RefusalCode.
+const (
+	// RefusedBadRequest: the request has the wrong form; sending it again is useless.
+	RefusedBadRequest RefusalCode = "badRequest"
+	// RefusedRateLimited: the device's budget is used up; try later.
+	RefusedRateLimited RefusalCode = "rateLimited"
+	// RefusedNotFound: the device's manifest does not name what was asked for.
+	RefusedNotFound RefusalCode = "notFound"
+	// RefusedUnavailable: the server cannot do it now; try later.
+	RefusedUnavailable RefusalCode = "unavailable"
+	// RefusedToken: the enrollment token is unknown, expired, used up or revoked.
+	RefusedToken RefusalCode = "tokenRefused"
+	// RefusedNameTaken: another device has the name.
+	RefusedNameTaken RefusalCode = "nameTaken"
+	// RefusedRevoked: this key belongs to a device that was thrown out.
+	RefusedRevoked RefusalCode = "revoked"
+)
+
+// Refusal is an error that crosses the wire.
+type Refusal struct {
+	Code    RefusalCode `json:"code"`
+	Message string      `json:"message"`
+}
+
+func (r *Refusal) Error() string { return r.Message }
+
+// Digest is the SHA-256 of a payload.
+type Digest [sha256.Size]byte
+
+// Sum returns the digest of a payload.
+func Sum(payload []byte) Digest { return sha256.Sum256(payload) }
+
+// String returns the digest in lower-case hex: the form of Entry.Hash and InfoHash.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// StateHash condenses the digests of a device's encoded DeploymentStates, so
+// that both sides can tell in one comparison whether the server has them all.
+func StateHash(reports map[DeploymentRef]Digest) string {
+	h := sha256.New()
+	for _, ref := range slices.SortedFunc(maps.Keys(reports), DeploymentRef.Compare) {
+		d := reports[ref]
+		h.Write([]byte(ref.String()))
+		h.Write([]byte{0})
+		h.Write(d[:])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Decode decodes a payload of at most limit bytes into T. Fields that T does
+// not have are ignored: the peer may be one minor version ahead. Errors wrap
+// ErrPayload and never repeat the payload.
+func Decode[T any](payload []byte, limit int) (T, error) {
+	var v T
+	if len(payload) > limit {
+		return v, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrPayload, len(payload), limit)
+	}
+	if err := json.Unmarshal(payload, &v); err != nil {
+		var zero T
+		return zero, fmt.Errorf("%w: not the JSON document expected here", ErrPayload)
+	}
+	return v, nil
+}
+
+// DecodeState decodes and checks a DeploymentState.
+func DecodeState(payload []byte) (DeploymentState, error) {
+	s, err := Decode[DeploymentState](payload, MaxState)
+	if err != nil {
+		return s, err
+	}
+	return s, s.Validate()
+}
+
+// Validate returns an error that wraps ErrPayload unless the report may be stored.
+func (s *DeploymentState) Validate() error {
+	if err := s.DeploymentRef.Validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrPayload, err)
+	}
+	switch s.Phase {
+	case PhasePending, PhaseRunning, PhaseFailed, PhaseRemoved:
+	default:
+		return fmt.Errorf("%w: unknown phase %.32q", ErrPayload, s.Phase)
+	}
+	if s.Hash != "" && !ValidHash(s.Hash) {
+		return fmt.Errorf("%w: bad hash", ErrPayload)
+	}
+	if len(s.Error) > MaxError {
+		return fmt.Errorf("%w: error text of more than %d bytes", ErrPayload, MaxError)
+	}
+	return nil
+}
+
+// DecodeManifestReply decodes a SnapshotReply and checks the manifest in it.
+func DecodeManifestReply(payload []byte) (SnapshotReply, error) {
+	r, err := Decode[SnapshotReply](payload, MaxReply)
+	if err != nil {
+		return r, err
+	}
+	if r.Error != nil {
+		return r, nil
+	}
+	switch r.Status {
+	case SnapshotNotModified, SnapshotRetryLater:
+		return r, nil
+	case SnapshotManifest:
+		if r.Manifest == nil {
+			return r, fmt.Errorf("%w: status says manifest but there is none", ErrManifest)
+		}
+		return r, r.Manifest.Validate()
+	}
+	return r, fmt.Errorf("%w: unknown snapshot status %.32q", ErrPayload, r.Status)
+}

@@ -1,0 +1,125 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Kind is the last token of a subject that a device publishes on.
+type Kind string
+
+// What a device may send. All but KindHeartbeat are requests whose reply
+// subject must be under the device's own inbox prefix.
+const (
+	// KindSnapshot carries a SnapshotRequest and is answered with a SnapshotReply.
+	KindSnapshot Kind = "snapshot"
+	// KindBody carries a BodyRequest and is answered with a BodyReply.
+	KindBody Kind = "body"
+	// KindInfo carries a DeviceInfo and is answered with an Ack.
+	KindInfo Kind = "info"
+	// KindState carries a DeploymentState and is answered with an Ack.
+	KindState Kind = "state"
+	// KindHeartbeat carries a Heartbeat; nothing answers it.
+	KindHeartbeat Kind = "heartbeat"
+)
+
+// Kinds lists every Kind.
+var Kinds = []Kind{KindSnapshot, KindBody, KindInfo, KindState, KindHeartbeat}
+
+// ErrSubject is wrapped by every error about a subject that has the wrong form.
+var ErrSubject = errors.New("malformed subject")
+
+const (
+	upPrefix    = "fleet.v1.up."
+	downPrefix  = "fleet.v1.down."
+	nudgeSuffix = ".nudge"
+	inboxPrefix = "_INBOX_"
+)
+
+// UpSubject builds the subject that a device publishes a message of this kind on.
+func UpSubject(device string, kind Kind) (string, error) {
+	if err := ValidateDevice(device); err != nil {
+		return "", err
+	}
+	return upPrefix + device + "." + string(kind), nil
+}
+
+// ParseUpSubject is the inverse of UpSubject. It accepts known kinds only.
+func ParseUpSubject(subject string) (device string, kind Kind, err error) {
+	rest, ok := strings.CutPrefix(subject, upPrefix)
+	device, last, found := strings.Cut(rest, ".")
+	if !ok || !found || ValidateDevice(device) != nil {
+		return "", "", subjectError(subject)
+	}
+	for _, k := range Kinds {
+		if last == string(k) {
+			return device, k, nil
+		}
+	}
+	return "", "", subjectError(subject)
+}
+
+// UpWildcard is the subject on which the server receives one kind from every device.
+func UpWildcard(kind Kind) string { return upPrefix + "*." + string(kind) }
+
+// UpAll is the pattern of everything that one device may publish.
+func UpAll(device string) (string, error) {
+	if err := ValidateDevice(device); err != nil {
+		return "", err
+	}
+	return upPrefix + device + ".>", nil
+}
+
+// DownAll is the pattern of everything that the server may send to one device
+// unasked.
+func DownAll(device string) (string, error) {
+	if err := ValidateDevice(device); err != nil {
+		return "", err
+	}
+	return downPrefix + device + ".>", nil
+}
+
+// NudgeSubject builds the subject of the empty message that asks a device to
+// fetch a snapshot.
+func NudgeSubject(device string) (string, error) {
+	if err := ValidateDevice(device); err != nil {
+		return "", err
+	}
+	return downPrefix + device + nudgeSuffix, nil
+}
+
+// ParseNudgeSubject is the inverse of NudgeSubject.
+func ParseNudgeSubject(subject string) (device string, err error) {
+	rest, ok := strings.CutPrefix(subject, downPrefix)
+	device, found := strings.CutSuffix(rest, nudgeSuffix)
+	if !ok || !found || ValidateDevice(device) != nil {
+		return "", subjectError(subject)
+	}
+	return device, nil
+}
+
+// InboxPrefix is the first token of the reply subjects of one device. A device
+// id has no dot, so one device's prefix never covers another's inbox.
+func InboxPrefix(device string) (string, error) {
+	if err := ValidateDevice(device); err != nil {
+		return "", err
+	}
+	return inboxPrefix + device, nil
+}
+
+// IsReplyOf reports whether a reply subject lies in the inbox of the device
+// and names one subject, not a pattern.
+func IsReplyOf(device, reply string) bool {
+	prefix, err := InboxPrefix(device)
+	if err != nil {
+		return false
+	}
+	rest, ok := strings.CutPrefix(reply, prefix+".")
+	return ok && rest != "" && !strings.ContainsAny(rest, "*> \t\r\n")
+}
+
+func subjectError(subject string) error {
+	const longest = 256
+	return fmt.Errorf("%w %.*q", ErrSubject, longest, subject)
+}
