@@ -1,0 +1,75 @@
+package v1alpha1
+
+// Condition types of a Deployment. True is the good state of each.
+const (
+	// DeploymentAccepted: the score was checked and may be sent to devices.
+	DeploymentAccepted = "Accepted"
+	// DeploymentProgressing: some matched devices have not yet reported the
+	// current score.
+	DeploymentProgressing = "Progressing"
+	// DeploymentAvailable: every matched device runs the current score.
+	DeploymentAvailable = "Available"
+)
+
+// Reasons of Deployment conditions.
+const (
+	// ReasonValid: the score passed validation.
+	ReasonValid = "Valid"
+	// ReasonUnvalidated: the server does not know the score type and routes it
+	// as it is.
+	ReasonUnvalidated = "UnknownType"
+	// ReasonInvalid: a field of the score is wrong; the message names it.
+	ReasonInvalid = "Invalid"
+	// ReasonPrivilege: the score needs more than its namespace is allowed.
+	ReasonPrivilege = "PrivilegeExceeded"
+	// ReasonSelector: the target selector cannot be read.
+	ReasonSelector = "InvalidSelector"
+	// ReasonNoDevices: the selector matches no device.
+	ReasonNoDevices = "NoDevicesMatched"
+	// ReasonRolling: devices are still on their way to the current score.
+	ReasonRolling = "Rolling"
+	// ReasonComplete: every matched device runs the current score.
+	ReasonComplete = "Complete"
+	// ReasonFailing: at least one matched device failed; see status.aggregate.lastError.
+	ReasonFailing = "DevicesFailed"
+	// ReasonHeld: the score is not accepted, so devices keep what they run.
+	ReasonHeld = "Held"
+)
+
+// Condition types of a Device. True is the good state, except for
+// DiskPressure and ManifestHeld, which the device reports as problems.
+const (
+	// DeviceReady: the device is connected and podman answers.
+	DeviceReady = "Ready"
+	// DeviceConnected: the server hears from the device.
+	DeviceConnected = "Connected"
+	// DevicePodmanReady, DeviceDiskPressure and DeviceManifestHeld come from the device.
+	DevicePodmanReady  = "PodmanReady"
+	DeviceDiskPressure = "DiskPressure"
+	DeviceManifestHeld = "ManifestHeld"
+)
+
+// Reasons of Device conditions.
+const (
+	// ReasonHeard: messages arrive.
+	ReasonHeard = "HeartbeatsArrive"
+	// ReasonSilent: no message arrived for three heartbeat intervals.
+	ReasonSilent = "NoHeartbeat"
+	// ReasonNeverConnected: the device enrolled but has not connected yet.
+	ReasonNeverConnected = "NeverConnected"
+	// ReasonDisconnected: what the device reported may be out of date.
+	ReasonDisconnected = "Disconnected"
+	// ReasonRevoked: the operator threw the device out.
+	ReasonRevoked = "Revoked"
+	// ReasonOperational: nothing is wrong.
+	ReasonOperational = "Operational"
+	// ReasonPodmanNotReady: the device reports that podman does not answer.
+	ReasonPodmanNotReady = "PodmanNotReady"
+)
+
+// Condition types of an EnrollmentRequest. An operator approves or denies a
+// request by setting one of them to True.
+const (
+	RequestApproved = "Approved"
+	RequestDenied   = "Denied"
+)

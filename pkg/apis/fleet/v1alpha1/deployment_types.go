@@ -1,0 +1,144 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// Deployment runs a score on every device that its selector matches.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=fleetdep,categories=fleet
+// +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.spec.score.type`
+// +kubebuilder:printcolumn:name="Matched",type=integer,JSONPath=`.status.aggregate.matchedDeviceCount`
+// +kubebuilder:printcolumn:name="Succeeded",type=integer,JSONPath=`.status.aggregate.succeeded`
+// +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.aggregate.failed`
+// +kubebuilder:printcolumn:name="Pending",type=integer,JSONPath=`.status.aggregate.pending`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Last Error",type=string,priority=1,JSONPath=`.status.aggregate.lastError.message`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$') && size(self.metadata.name) <= 63",message="metadata.name must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit: it is part of container names and bus keys"
+type Deployment struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is what you want to run, and where.
+	Spec DeploymentSpec `json:"spec"`
+	// status is what the devices report. The server writes it.
+	// +optional
+	Status DeploymentStatus `json:"status,omitempty"`
+}
+
+// DeploymentList is a list of Deployments.
+//
+// +kubebuilder:object:root=true
+type DeploymentList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []Deployment `json:"items"`
+}
+
+// DeploymentSpec says what to run and where.
+type DeploymentSpec struct {
+	// targetSelector selects devices by their labels, with matchLabels and
+	// matchExpressions. An empty selector ({}) matches every device that may be
+	// targeted from this namespace.
+	TargetSelector metav1.LabelSelector `json:"targetSelector"`
+	// score is what each matched device runs.
+	Score Score `json:"score"`
+	// rollout says how a change reaches the devices.
+	// +optional
+	Rollout *Rollout `json:"rollout,omitempty"`
+	// volumeRetention says what becomes of the named volumes when the Deployment
+	// leaves a device: Retain keeps them, Delete removes them together with the
+	// containers. A device acts on the last value it was sent.
+	// +optional
+	// +kubebuilder:default=Retain
+	VolumeRetention VolumeRetention `json:"volumeRetention,omitempty"`
+}
+
+// VolumeRetention is Retain or Delete.
+//
+// +kubebuilder:validation:Enum=Retain;Delete
+type VolumeRetention string
+
+// Values of VolumeRetention.
+const (
+	VolumeRetentionRetain VolumeRetention = "Retain"
+	VolumeRetentionDelete VolumeRetention = "Delete"
+)
+
+// Score is a workload in the form that its type defines.
+type Score struct {
+	// type names the interpreter on the device, for example PodmanV0.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="score.type must begin with a letter or '_' and have only letters, digits and '_', for example PodmanV0"
+	Type string `json:"type"`
+	// data is the workload, at most 256 KiB. For type PodmanV0 it is
+	// {services: [{name, image, command, args, env, ports, volumes, restart}]};
+	// a field that the type does not have is refused.
+	// +kubebuilder:pruning:PreserveUnknownFields
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=object
+	Data runtime.RawExtension `json:"data"`
+}
+
+// Rollout says how a change reaches the devices.
+type Rollout struct {
+	// strategy is Immediate: every matched device is told at once.
+	// +optional
+	// +kubebuilder:default=Immediate
+	// +kubebuilder:validation:Enum=Immediate
+	Strategy string `json:"strategy,omitempty"`
+}
+
+// DeploymentStatus is what the devices report.
+type DeploymentStatus struct {
+	// observedGeneration is the metadata.generation that this status is about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// conditions are Accepted (the score was checked), Progressing (devices are
+	// on their way) and Available (every matched device runs the score).
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +patchStrategy=merge
+	// +patchMergeKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+	// aggregate counts the matched devices by what they report.
+	// +optional
+	Aggregate *Aggregate `json:"aggregate,omitempty"`
+}
+
+// Aggregate counts devices. Succeeded, failed and pending always add up to
+// matchedDeviceCount.
+type Aggregate struct {
+	// matchedDeviceCount is how many devices the selector matches.
+	MatchedDeviceCount int `json:"matchedDeviceCount"`
+	// succeeded is how many of them run the current score.
+	Succeeded int `json:"succeeded"`
+	// failed is how many of them tried the current score and failed.
+	Failed int `json:"failed"`
+	// pending is how many of them have not reported on the current score.
+	Pending int `json:"pending"`
+	// offline is how many of the matched devices the server does not hear from.
+	// Each of them is counted in succeeded, failed or pending as well.
+	// +optional
+	Offline int `json:"offline,omitempty"`
+	// lastError is the newest failure among the matched devices.
+	// +optional
+	LastError *DeviceError `json:"lastError,omitempty"`
+}
+
+// DeviceError is a failure on one device.
+type DeviceError struct {
+	// device is the name of the Device.
+	Device string `json:"device"`
+	// message is what the device reports, usually podman's own words.
+	Message string `json:"message"`
+	// time is when it happened, by the device's clock.
+	// +optional
+	Time metav1.Time `json:"time,omitempty"`
+}

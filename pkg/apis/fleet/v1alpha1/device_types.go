@@ -1,0 +1,131 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Device is a machine that enrolled. Its name is the device id.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=fleetdev,categories=fleet
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Connected",type=string,JSONPath=`.status.conditions[?(@.type=="Connected")].status`
+// +kubebuilder:printcolumn:name="Arch",type=string,JSONPath=`.spec.inventory.arch`
+// +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.spec.inventory.agentVersion`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="OS",type=string,priority=1,JSONPath=`.spec.inventory.os`
+// +kubebuilder:printcolumn:name="Podman",type=string,priority=1,JSONPath=`.spec.inventory.podmanVersion`
+// +kubebuilder:printcolumn:name="IP",type=string,priority=1,JSONPath=`.spec.inventory.addresses[0]`
+// +kubebuilder:printcolumn:name="Last Seen",type=date,priority=1,JSONPath=`.status.lastSeen`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$') && size(self.metadata.name) <= 63",message="metadata.name must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit: it is the device id and part of bus subjects"
+type Device struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec belongs to the operator, except inventory, which the device reports.
+	// +optional
+	Spec DeviceSpec `json:"spec,omitempty"`
+	// status is written by the server.
+	// +optional
+	Status DeviceStatus `json:"status,omitempty"`
+}
+
+// DeviceList is a list of Devices.
+//
+// +kubebuilder:object:root=true
+type DeviceList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []Device `json:"items"`
+}
+
+// DeviceSpec is what the operator decides about a device, and its inventory.
+type DeviceSpec struct {
+	// unschedulable keeps new Deployments off the device. What runs there stays.
+	// +optional
+	Unschedulable bool `json:"unschedulable,omitempty"`
+	// revoked throws the device out: its connection is dropped and its key is
+	// refused for good. To let the hardware back in, enroll it with a new token.
+	// +optional
+	Revoked bool `json:"revoked,omitempty"`
+	// allowedNamespaces lists the namespaces whose Deployments may target the
+	// device. Absent means all; an empty list means none.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	AllowedNamespaces *[]string `json:"allowedNamespaces,omitempty"`
+	// inventory holds facts that the device reports about itself.
+	// +optional
+	// +nullable
+	Inventory *Inventory `json:"inventory,omitempty"`
+}
+
+// Inventory holds facts that a device reports about itself.
+type Inventory struct {
+	// hostname is the machine's own name.
+	// +optional
+	Hostname string `json:"hostname,omitempty"`
+	// arch is the processor architecture: amd64, arm64, arm.
+	// +optional
+	Arch string `json:"arch,omitempty"`
+	// os is the ID of os-release: debian, raspbian, fedora.
+	// +optional
+	OS string `json:"os,omitempty"`
+	// osVersion is the VERSION_ID of os-release.
+	// +optional
+	OSVersion string `json:"osVersion,omitempty"`
+	// kernel is the release of the running kernel.
+	// +optional
+	Kernel string `json:"kernel,omitempty"`
+	// cpuCores is the number of logical processors.
+	// +optional
+	CPUCores int `json:"cpuCores,omitempty"`
+	// memoryMiB is the physical memory in MiB.
+	// +optional
+	MemoryMiB int64 `json:"memoryMiB,omitempty"`
+	// agentVersion is the version of fleet-agent.
+	// +optional
+	AgentVersion string `json:"agentVersion,omitempty"`
+	// podmanVersion is the version of the podman service.
+	// +optional
+	PodmanVersion string `json:"podmanVersion,omitempty"`
+	// addresses are the IP addresses of the device, the preferred one first.
+	// +optional
+	// +listType=atomic
+	Addresses []string `json:"addresses,omitempty"`
+}
+
+// DeviceStatus is what the server knows about a device.
+type DeviceStatus struct {
+	// conditions are Ready, Connected and what the device reports (PodmanReady,
+	// DiskPressure, ManifestHeld). What a device reported becomes Unknown when
+	// the server no longer hears from it.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// lastSeen is when the device was last heard of. It is written when the
+	// device connects or disconnects, not at each heartbeat.
+	// +optional
+	LastSeen *metav1.Time `json:"lastSeen,omitempty"`
+	// enrollment says how the device was let in.
+	// +optional
+	Enrollment *DeviceEnrollment `json:"enrollment,omitempty"`
+}
+
+// DeviceEnrollment says how a device was let in.
+type DeviceEnrollment struct {
+	// keyFingerprint is the SHA-256 of the public key that the device may
+	// connect with, in hex.
+	KeyFingerprint string `json:"keyFingerprint"`
+	// token is the EnrollmentToken that the device came with.
+	// +optional
+	Token string `json:"token,omitempty"`
+	// allowedLabelKeys are the plain label keys that the device may set for itself.
+	// +optional
+	// +listType=set
+	AllowedLabelKeys []string `json:"allowedLabelKeys,omitempty"`
+	// enrolledAt is when the device got its first certificate.
+	// +optional
+	EnrolledAt metav1.Time `json:"enrolledAt,omitempty"`
+}

@@ -1,0 +1,25 @@
+package v1alpha1
+
+// Finalizers.
+const (
+	// DeploymentFinalizer keeps a Deployment until its desired-state keys are gone.
+	DeploymentFinalizer = GroupName + "/finalizer"
+	// DeviceFinalizer keeps a Device until its key is refused, its connection
+	// dropped and its bucket keys are gone.
+	DeviceFinalizer = GroupName + "/device"
+)
+
+// Labels.
+const (
+	// LabelDeviceID is the name of the Device, set by the server.
+	LabelDeviceID = GroupName + "/device-id"
+	// LabelArch and LabelOS are set by the server from the inventory.
+	LabelArch = "kubernetes.io/arch"
+	LabelOS   = "kubernetes.io/os"
+	// ReportedLabelPrefix precedes the labels that a device claims for itself
+	// and that its token does not let it set as they are.
+	ReportedLabelPrefix = "device." + GroupName + "/"
+	// LabelPrivilege on a namespace bounds what its Deployments may ask of a
+	// device: restricted, baseline (the default) or privileged.
+	LabelPrivilege = GroupName + "/privilege"
+)
