@@ -1,0 +1,170 @@
+# fleet: build, checks, tests. `make help` lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SILENT:
+
+# One set of flags for every go command, so that build, vet, lint and tests
+# share one build cache: a cold compile of the server takes minutes. The tags
+# keep cgo and container storage drivers out of the podman client.
+export CGO_ENABLED := 0
+export GOFLAGS := -buildvcs=false -trimpath -tags=remote,exclude_graphdriver_btrfs,containers_image_openpgp
+
+# safe.directory: a checkout may belong to another user, as in a container.
+GIT := git -c safe.directory='*'
+VERSION ?= $(shell $(GIT) describe --tags --always --dirty --match 'v*' 2>/dev/null || echo unknown)
+MODULE := fleet.nationtech.io/fleet
+TOOL := go tool -modfile=tools/go.mod
+
+# What the embedded apiserver says of itself: the release of k8s.io/apiserver in go.mod.
+KUBE_MAJOR := 1
+KUBE_MINOR := 37
+KUBE_VERSION := v1.37.2
+KUBE_LDFLAGS := -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION) \
+	-X k8s.io/component-base/version.gitMajor=$(KUBE_MAJOR) -X k8s.io/component-base/version.gitMinor=$(KUBE_MINOR)
+LDFLAGS := -s -w -X $(MODULE)/pkg/version.Version=$(VERSION)
+
+BINARIES := $(notdir $(wildcard cmd/fleet-*))
+SOURCES := $(wildcard cmd pkg test)
+
+# Packages by the kind of their tests. Integration: real NATS, or the real
+# apiserver on real SQLite, in process. End to end: booted machines.
+PACKAGES = $(shell go list -find ./...)
+E2E = $(filter $(MODULE)/test/e2e% $(MODULE)/test/lab% $(MODULE)/test/demo%,$(PACKAGES))
+INTEGRATION = $(filter $(addprefix $(MODULE)/,test/integration% pkg/apiserver% pkg/broker% \
+	pkg/controllers% pkg/deviceapi% pkg/embedserver% cmd/fleet-server%),$(PACKAGES))
+UNIT = $(filter-out $(E2E) $(INTEGRATION),$(PACKAGES))
+# The race detector needs cgo, which would swap the SQLite driver: packages
+# that link the apiserver are left out.
+RACE = $(filter $(addprefix $(MODULE)/,pkg/wire pkg/score pkg/agent% pkg/deviceapi% pkg/controllers%),$(PACKAGES))
+
+FUZZTIME ?= 5s
+DEVICES ?= 20
+GROUP_SIZES ?= 10,5,5
+DURATION ?= 20
+SOAK_SECONDS ?= 3600
+
+# In: the output of `go build -v`. Out: one line for every 100 packages, and errors.
+COUNT = awk '/^[^ \t]+$$/ { if (++n % 100 == 0) print "    " n " packages compiled"; next } { print }'
+
+##@ Build
+
+.PHONY: help
+help: ## list the targets
+	awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z][a-z0-9-]*:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: $(addprefix bin/,$(BINARIES)) ## build bin/fleet-server, bin/fleet-agent and bin/fleet-sim
+
+.PHONY: $(addprefix bin/,$(BINARIES))
+bin/fleet-server: LDFLAGS += $(KUBE_LDFLAGS)
+$(addprefix bin/,$(BINARIES)): bin/%:
+	echo "==> $@ $(VERSION)"
+	go build -v -ldflags '$(LDFLAGS)' -o $@ ./cmd/$* 2>&1 | $(COUNT)
+
+.PHONY: generate
+generate: ## write generated code again: deepcopy, CRDs, OpenAPI
+	go generate $(addsuffix /...,$(addprefix ./,$(wildcard pkg/apis pkg/apiserver)))
+
+.PHONY: tools
+tools: ## install the Debian packages that checks and tests need
+	tools/install-packages.sh
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist
+
+##@ Fast checks
+
+.PHONY: check
+check: fmt-check shellcheck generate-check vet lint arch ## run all of them
+
+.PHONY: fmt-check
+fmt-check: ## fail on Go files that gofmt would change
+	echo "==> gofmt"
+	unformatted=$$(gofmt -s -l $(SOURCES)); \
+	[ -z "$$unformatted" ] || { printf 'run gofmt -s -w on:\n%s\n' "$$unformatted" >&2; exit 1; }
+
+.PHONY: shellcheck
+shellcheck: ## check every shell script
+	echo "==> shellcheck"
+	tools/shellcheck.sh
+
+.PHONY: generate-check
+generate-check: ## fail when generating again changes a file
+	echo "==> generated files"
+	tools/generate-check.sh
+
+.PHONY: vet
+vet: ## go vet
+	echo "==> go vet"
+	go vet ./...
+
+.PHONY: lint
+lint: ## staticcheck
+	echo "==> staticcheck"
+	$(TOOL) staticcheck ./...
+
+.PHONY: arch
+arch: ## import directions and package docs
+	echo "==> import directions"
+	go test ./test/arch/...
+
+##@ Tests
+
+.PHONY: test
+test: build test-unit test-integration test-race test-fuzz test-e2e ## run all of them, on the binaries as shipped
+
+.PHONY: test-unit
+test-unit: ## unit and property tests
+	echo "==> unit tests"
+	go test $(UNIT)
+
+.PHONY: test-integration
+test-integration: ## real NATS, and the real apiserver on real SQLite, in process
+	echo "==> integration tests"
+	go test -timeout 15m $(or $(INTEGRATION),$(error no integration tests found))
+
+.PHONY: test-race
+test-race: ## the race detector on code of ours (needs gcc)
+	echo "==> race detector"
+	CGO_ENABLED=1 go test -race -timeout 15m $(RACE)
+
+.PHONY: test-fuzz
+test-fuzz: ## every fuzz target for FUZZTIME each (5s)
+	echo "==> fuzz targets, $(FUZZTIME) each"
+	tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: test-e2e
+test-e2e: build ## booted machines with real podman (needs root)
+	echo "==> end-to-end tests"
+	go test -count=1 -timeout 25m -p 1 $(or $(E2E),$(error no end-to-end tests found))
+
+.PHONY: vulncheck
+vulncheck: ## known vulnerabilities in what is linked (needs vuln.go.dev)
+	$(TOOL) govulncheck ./...
+
+##@ Try it
+
+.PHONY: demo
+demo: build ## a server, a device, and a container on it
+	go run ./test/demo up
+
+.PHONY: demo-down
+demo-down: ## remove everything that demo made
+	go run ./test/demo down
+
+.PHONY: load-test
+load-test: build ## simulated devices: DEVICES=20 GROUP_SIZES=10,5,5 DURATION=20 (seconds)
+	go run ./test/load -devices $(DEVICES) -group-sizes $(GROUP_SIZES) -duration $(DURATION)s
+
+.PHONY: soak
+soak: DURATION = $(SOAK_SECONDS)
+soak: load-test ## the load test for SOAK_SECONDS (an hour)
+
+.PHONY: bench
+bench: build ## measure, print a table and write docs/benchmarks.md
+	go run ./test/bench

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that checks and tests need and that are missing.
+set -euo pipefail
+
+packages=(
+  # checks, and the race detector
+  shellcheck gcc libc6-dev
+  # machines under test: root file systems, systemd-nspawn, an image to run
+  mmdebstrap systemd-container busybox-static iproute2 curl
+)
+
+missing=()
+for package in "${packages[@]}"; do
+  status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+  [ "$status" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "tools: this is not Debian; install what provides: ${missing[*]}" >&2
+  exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || { echo "tools: run as root: apt-get install ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+
+echo "==> installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
