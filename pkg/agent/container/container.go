@@ -1,0 +1,165 @@
+package container
+
+import (
+	"strings"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Labels of every container and volume that the agent makes. The agent touches
+// nothing that lacks LabelDeployment.
+const (
+	// LabelDeployment is "<namespace>_<deployment>": names have no underscore.
+	LabelDeployment = "fleet.nationtech.io/deployment"
+	// LabelService is the name of the service within the Deployment.
+	LabelService = "fleet.nationtech.io/service"
+	// LabelHash is the hash of the service that the container was made from.
+	LabelHash = "fleet.nationtech.io/hash"
+)
+
+// State is what a container does, in podman's words.
+type State string
+
+// States that the agent tells apart. It leaves containers in any other state
+// (paused, stopping, removing) alone until they change.
+const (
+	// StateCreated: made but never started.
+	StateCreated State = "created"
+	// StateConfigured is podman's word for made, but not yet prepared to run.
+	StateConfigured State = "configured"
+	// StateInitialized: prepared, not yet started.
+	StateInitialized State = "initialized"
+	StateRunning     State = "running"
+	// StateStopped: ended, not yet cleaned up.
+	StateStopped State = "stopped"
+	StateExited  State = "exited"
+)
+
+// Container is one labelled container as it was observed.
+type Container struct {
+	ID   string
+	Name string
+	// Ref, Service and Hash come from the labels.
+	Ref     wire.DeploymentRef
+	Service string
+	Hash    string
+	Image   string
+	State   State
+	// ExitCode is that of the last run; it means nothing before the first end.
+	ExitCode int
+	// Restarts counts the restarts by the restart policy since the last start
+	// that somebody asked for.
+	Restarts int
+	// Started and Finished are zero when that never happened.
+	Created, Started, Finished time.Time
+}
+
+// Ended reports whether the container ran and does not run any more.
+func (c *Container) Ended() bool { return c.State == StateExited || c.State == StateStopped }
+
+// Unstarted reports whether the container was made but never ran.
+func (c *Container) Unstarted() bool {
+	return c.State == StateCreated || c.State == StateConfigured || c.State == StateInitialized
+}
+
+// Interrupted reports whether the container was still running when the device
+// went down: its last start has no end.
+func (c *Container) Interrupted() bool {
+	return c.Ended() && !c.Started.IsZero() && c.Finished.Before(c.Started)
+}
+
+// LastEvent is when the container last changed by its own times, so that it
+// does not depend on when the agent looked.
+func (c *Container) LastEvent() time.Time {
+	last := c.Created
+	for _, t := range []time.Time{c.Started, c.Finished} {
+		if t.After(last) {
+			last = t
+		}
+	}
+	return last
+}
+
+// Spec is a container to be made.
+type Spec struct {
+	Ref     wire.DeploymentRef
+	Service string
+	// Hash names the content that the container is made from.
+	Hash  string
+	Image string
+	// Command replaces the image's entrypoint when it is not empty; Args the
+	// image's default arguments.
+	Command, Args []string
+	Env           map[string]string
+	Ports         []Port
+	Mounts        []Mount
+	Restart       Restart
+}
+
+// Name is the name of the container: "<namespace>_<deployment>_<service>".
+func (s *Spec) Name() string { return ObjectName(s.Ref, s.Service) }
+
+// Labels are the labels of the container.
+func (s *Spec) Labels() map[string]string {
+	return map[string]string{
+		LabelDeployment: LabelValue(s.Ref),
+		LabelService:    s.Service,
+		LabelHash:       s.Hash,
+	}
+}
+
+// Port publishes a container port on the device.
+type Port struct {
+	// HostIP limits the address listened on; empty for all.
+	HostIP   string
+	Host     uint16
+	Inside   uint16
+	Protocol Protocol
+}
+
+// Protocol is the transport of a Port.
+type Protocol string
+
+// Values of Protocol.
+const (
+	TCP Protocol = "tcp"
+	UDP Protocol = "udp"
+)
+
+// Mount puts a named volume or a directory of the device into a container.
+type Mount struct {
+	// Volume is the full name of a volume; empty for a bind mount.
+	Volume string
+	// HostPath is a directory of the device; empty for a volume.
+	HostPath string
+	Path     string
+	ReadOnly bool
+}
+
+// Restart says when the runtime itself starts an ended container again.
+type Restart string
+
+// Values of Restart, in podman's words.
+const (
+	RestartAlways    Restart = "always"
+	RestartOnFailure Restart = "on-failure"
+	RestartNever     Restart = "no"
+)
+
+// ObjectName is the name of a container or volume of a Deployment. Names have
+// no underscore, so no two objects collide.
+func ObjectName(ref wire.DeploymentRef, name string) string {
+	return LabelValue(ref) + "_" + name
+}
+
+// LabelValue is the value of LabelDeployment.
+func LabelValue(ref wire.DeploymentRef) string { return ref.Namespace + "_" + ref.Name }
+
+// ParseLabelValue is the inverse of LabelValue. It reports false for a value
+// that the agent did not write.
+func ParseLabelValue(value string) (wire.DeploymentRef, bool) {
+	namespace, name, found := strings.Cut(value, "_")
+	ref := wire.DeploymentRef{Namespace: namespace, Name: name}
+	return ref, found && ref.Validate() == nil
+}

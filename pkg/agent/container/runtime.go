@@ -1,0 +1,55 @@
+package container
+
+import (
+	"context"
+	"errors"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Errors of a Runtime; match them with errors.Is. Their text is the runtime's
+// own message, since it is what the operator will search for.
+var (
+	// ErrUnavailable: the runtime does not answer at all.
+	ErrUnavailable = errors.New("container runtime unavailable")
+	// ErrImage: the image cannot be had.
+	ErrImage = errors.New("image unavailable")
+	// ErrPortInUse: something else listens on a host port.
+	ErrPortInUse = errors.New("host port in use")
+	// ErrNotFound: the container or volume is gone.
+	ErrNotFound = errors.New("no such container or volume")
+)
+
+// Runtime runs containers. The agent declares it so that planning and
+// reconciling can be tested without podman; package podman implements it.
+// Every method may return ErrUnavailable.
+type Runtime interface {
+	// Version returns the version of the runtime, for example "5.4.2".
+	Version(ctx context.Context) (string, error)
+	// List returns the labelled containers in every state: those of one
+	// Deployment, or all of them when ref is zero. The order is by name.
+	List(ctx context.Context, ref wire.DeploymentRef) ([]Container, error)
+	// Create makes a container and returns its id. Volumes must exist.
+	Create(ctx context.Context, spec *Spec) (id string, err error)
+	// Start starts a container; one that runs already is no error. It returns
+	// ErrPortInUse or ErrNotFound among others.
+	Start(ctx context.Context, id string) error
+	// Stop asks the container to end, and kills it after ten seconds. One that
+	// does not run or is gone is no error.
+	Stop(ctx context.Context, id string) error
+	// Remove removes a container that does not run; one that is gone is no error.
+	Remove(ctx context.Context, id string) error
+	// ImageExists reports whether the image is on the device.
+	ImageExists(ctx context.Context, image string) (bool, error)
+	// Pull fetches an image. It returns ErrImage.
+	Pull(ctx context.Context, image string) error
+	// EnsureVolume makes a volume of a Deployment unless it exists.
+	EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name string) error
+	// Volumes returns the names of the volumes of a Deployment in order.
+	Volumes(ctx context.Context, ref wire.DeploymentRef) ([]string, error)
+	// RemoveVolume removes a volume; one that is gone is no error.
+	RemoveVolume(ctx context.Context, name string) error
+	// Watch calls changed for every change of a labelled container, until ctx
+	// ends or the stream breaks. It calls ready once changes will be seen.
+	Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error
+}
