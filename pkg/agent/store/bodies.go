@@ -1,0 +1,64 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// ErrHash: a body does not have the hash that it should have.
+var ErrHash = errors.New("body does not match its hash")
+
+// Body returns the body with this hash, or nil when it is not here. A body
+// that does not match its hash is removed, so that it is fetched again.
+func (s *Store) Body(hash string) []byte {
+	if !wire.ValidHash(hash) {
+		return nil
+	}
+	path := s.bodyPath(hash)
+	body, err := readFile(path, wire.MaxScoreSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && wire.Sum(body).String() != hash {
+		err = ErrHash
+	}
+	if err != nil {
+		s.damaged(filepath.Join(bodiesDir, hash), err)
+		_ = os.Remove(path) // at worst it is found damaged again
+		return nil
+	}
+	return body
+}
+
+// SaveBody stores a body under its hash. It returns ErrHash for a body that
+// has another one.
+func (s *Store) SaveBody(hash string, body []byte) error {
+	if wire.Sum(body).String() != hash {
+		return fmt.Errorf("storing body %.64q: %w", hash, ErrHash)
+	}
+	return WriteFile(s.bodyPath(hash), body, 0o600)
+}
+
+// CollectBodies removes the bodies that keep does not name.
+func (s *Store) CollectBodies(keep map[string]bool) error {
+	entries, err := os.ReadDir(filepath.Join(s.dir, bodiesDir))
+	if err != nil {
+		return fmt.Errorf("listing bodies: %w", err)
+	}
+	for _, e := range entries {
+		if !wire.ValidHash(e.Name()) || keep[e.Name()] {
+			continue
+		}
+		if err := os.Remove(s.bodyPath(e.Name())); err != nil {
+			return fmt.Errorf("removing a body that nothing names: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) bodyPath(hash string) string { return filepath.Join(s.dir, bodiesDir, hash) }

@@ -1,0 +1,19 @@
+// Package store keeps what the agent must not forget: its identity, the last
+// good manifest, the bodies that the manifest names, and what it remembers of
+// every Deployment it runs.
+//
+// Every write is atomic: a temporary file in the same directory, fsync, rename,
+// fsync of the directory. A power cut therefore leaves the old or the new
+// content. Media that lie about fsync can still leave damaged or empty files;
+// those are reported through the logger and treated as absent, never as an
+// error that would keep the agent from running what it can.
+//
+// Layout of the directory (mode 0700):
+//
+//	lock           held while an agent runs
+//	identity.json  key, certificate, roots and where they came from; mode 0600
+//	manifest.json  the last good manifest
+//	memory.json    what was applied, by Deployment
+//	status.json    what `fleet-agent status` shows
+//	bodies/HASH    bodies of scores
+package store

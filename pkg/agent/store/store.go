@@ -1,0 +1,125 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrLocked: another agent uses the state directory.
+var ErrLocked = errors.New("state directory is in use by another fleet-agent")
+
+// maxDocument bounds the JSON documents in the state directory, in bytes: a
+// manifest of wire.MaxEntries is a quarter of it.
+const maxDocument = 1 << 20
+
+const (
+	identityFile = "identity.json"
+	manifestFile = "manifest.json"
+	memoryFile   = "memory.json"
+	statusFile   = "status.json"
+	lockFile     = "lock"
+	bodiesDir    = "bodies"
+)
+
+// Store is a state directory. Its methods may be called concurrently as long
+// as each document has one writer.
+type Store struct {
+	dir  string
+	log  *slog.Logger
+	lock *os.File
+}
+
+// Open opens a state directory, and makes it when it does not exist. It takes
+// no lock: `fleet-agent status` reads beside a running agent.
+func Open(dir string, log *slog.Logger) (*Store, error) {
+	if err := os.MkdirAll(filepath.Join(dir, bodiesDir), 0o700); err != nil {
+		return nil, fmt.Errorf("making the state directory: %w", err)
+	}
+	return &Store{dir: dir, log: log}, nil
+}
+
+// Dir is the path of the state directory.
+func (s *Store) Dir() string { return s.dir }
+
+// Lock keeps a second agent out until Close. It returns ErrLocked when another
+// one is there.
+func (s *Store) Lock() error {
+	path := filepath.Join(s.dir, lockFile)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("locking the state directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("%w: %s", ErrLocked, s.dir)
+		}
+		return fmt.Errorf("locking %s: %w", path, err)
+	}
+	s.lock = f
+	s.sweep()
+	return nil
+}
+
+// Close gives up the lock.
+func (s *Store) Close() error {
+	if s.lock == nil {
+		return nil
+	}
+	return s.lock.Close()
+}
+
+// sweep removes what interrupted writes left behind.
+func (s *Store) sweep() {
+	for _, dir := range []string{s.dir, filepath.Join(s.dir, bodiesDir)} {
+		leftovers, err := filepath.Glob(filepath.Join(dir, tempPrefix+"*"))
+		if err != nil {
+			continue // the pattern is constant: it is never malformed
+		}
+		for _, path := range leftovers {
+			if err := os.Remove(path); err != nil {
+				s.log.Warn("leftover of an interrupted write stays", "path", path, "error", err)
+			}
+		}
+	}
+}
+
+func (s *Store) write(name string, v any, mode os.FileMode) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", name, err)
+	}
+	return WriteFile(filepath.Join(s.dir, name), append(data, '\n'), mode)
+}
+
+// read decodes a document into v and reports whether it is there and whole.
+// What is damaged counts as absent, and is named in the log.
+func (s *Store) read(name string, v any) bool {
+	data, err := readFile(filepath.Join(s.dir, name), maxDocument)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false
+	case err != nil:
+	case len(strings.TrimSpace(string(data))) == 0:
+		err = errors.New("empty file")
+	default:
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		s.damaged(name, err)
+		return false
+	}
+	return true
+}
+
+func (s *Store) damaged(name string, err error) {
+	s.log.Warn("file in the state directory is damaged and not used", "file", name, "error", err)
+}
