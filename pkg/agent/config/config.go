@@ -1,0 +1,227 @@
+// Package config is the agent's configuration: agent.yaml, the environment and
+// the flags, in rising order, as one struct that is validated before anything
+// happens.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// DefaultPath is where agent.yaml is when nothing else is said.
+const DefaultPath = "/etc/fleet-agent/agent.yaml"
+
+// maxFile bounds agent.yaml, in bytes.
+const maxFile = 1 << 20
+
+// ErrInvalid is wrapped by every error about the content of the configuration.
+var ErrInvalid = errors.New("invalid configuration")
+
+// CredentialsX509 is the credentials type of a client certificate that
+// enrollment obtained.
+const CredentialsX509 = "x509"
+
+// Config is everything that the agent can be told.
+type Config struct {
+	// Device is the device id; enrollment writes it.
+	Device string `yaml:"device,omitempty"`
+	Server Server `yaml:"server,omitempty"`
+	// Credentials say how the device proves its identity.
+	Credentials Credentials `yaml:"credentials,omitempty"`
+	// StateDir holds identity, manifest and bodies.
+	StateDir string `yaml:"stateDir,omitempty"`
+	Podman   Podman `yaml:"podman,omitempty"`
+	// BindRoots are the directories under which score volumes with a hostPath may
+	// lie; none by default.
+	BindRoots []string `yaml:"bindRoots,omitempty"`
+	// Labels are asked for; the server decides which the Device gets.
+	Labels map[string]string `yaml:"labels,omitempty"`
+	Log    Log               `yaml:"log,omitempty"`
+	// HeartbeatInterval is the time between two heartbeats.
+	HeartbeatInterval time.Duration `yaml:"heartbeatInterval,omitempty"`
+	// SnapshotInterval is the time between two snapshot requests that nothing
+	// else asked for; it varies by 20 %.
+	SnapshotInterval time.Duration `yaml:"snapshotInterval,omitempty"`
+}
+
+// Server says where the fleet is.
+type Server struct {
+	// URLs are those of NATS: tls://HOST:4222.
+	URLs []string `yaml:"urls,omitempty"`
+}
+
+// Credentials say how the device proves its identity.
+type Credentials struct {
+	// Type is CredentialsX509.
+	Type string `yaml:"type,omitempty"`
+}
+
+// Podman says where podman listens.
+type Podman struct {
+	// Socket is a path; when it is empty the agent looks for it.
+	Socket string `yaml:"socket,omitempty"`
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	// Level is debug, info, warn or error.
+	Level string `yaml:"level,omitempty"`
+	// Format is text or json.
+	Format string `yaml:"format,omitempty"`
+}
+
+// Default returns the configuration of an agent that is told nothing.
+func Default() Config {
+	return Config{
+		Credentials:       Credentials{Type: CredentialsX509},
+		StateDir:          "/var/lib/fleet-agent",
+		Log:               Log{Level: "info", Format: "text"},
+		HeartbeatInterval: 30 * time.Second,
+		SnapshotInterval:  15 * time.Minute,
+	}
+}
+
+// Load reads the file over the defaults and the environment over the file. A
+// file that does not exist is an error only when required is set. The result
+// is not validated yet: flags come first.
+func Load(path string, required bool, getenv func(string) string) (Config, error) {
+	cfg := Default()
+	data, err := read(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !required:
+	case err != nil:
+		return Config{}, fmt.Errorf("reading the configuration: %w", err)
+	default:
+		if err := decode(data, &cfg); err != nil {
+			return Config{}, fmt.Errorf("%w in %s: %w", ErrInvalid, path, err)
+		}
+	}
+	return cfg, cfg.applyEnv(getenv)
+}
+
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s is longer than %d bytes", path, maxFile)
+	}
+	return data, err
+}
+
+// decode is strict: a key that Config does not have is an error that names it.
+func decode(data []byte, cfg *Config) error {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	err := dec.Decode(cfg)
+	if errors.Is(err, io.EOF) {
+		return nil // an empty file
+	}
+	if te, ok := errors.AsType[*yaml.TypeError](err); ok {
+		return errors.New(explain(te.Errors))
+	}
+	if err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if dec.Decode(new(any)) == nil {
+		return errors.New("more than one YAML document")
+	}
+	return nil
+}
+
+// explain makes one line of the library's messages, without the Go types in them.
+func explain(messages []string) string {
+	for i, m := range messages {
+		if before, _, found := strings.Cut(m, " not found in type "); found {
+			messages[i] = strings.Replace(before, "field ", "unknown key ", 1)
+		}
+	}
+	return strings.Join(messages, "; ")
+}
+
+// Validate returns an error that wraps ErrInvalid and names the key unless the
+// agent can run with the configuration.
+func (c *Config) Validate() error {
+	if c.Device != "" {
+		if err := wire.ValidateDevice(c.Device); err != nil {
+			return fmt.Errorf("%w: device: %w", ErrInvalid, err)
+		}
+	}
+	for _, check := range []func() error{c.validateServers, c.validateCredentials, c.validatePaths, c.validateLog, c.validateIntervals} {
+		if err := check(); err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateServers() error {
+	for i, s := range c.Server.URLs {
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "tls" || u.Host == "" || u.User != nil {
+			return fmt.Errorf("server.urls[%d]: %.200q is not of the form tls://HOST:4222", i, s)
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateCredentials() error {
+	if c.Credentials.Type != CredentialsX509 {
+		return fmt.Errorf("credentials.type: %.64q is unknown; known here: %s", c.Credentials.Type, CredentialsX509)
+	}
+	return nil
+}
+
+func (c *Config) validatePaths() error {
+	if !filepath.IsAbs(c.StateDir) {
+		return fmt.Errorf("stateDir: %.200q is not an absolute path", c.StateDir)
+	}
+	if c.Podman.Socket != "" && !filepath.IsAbs(c.Podman.Socket) {
+		return fmt.Errorf("podman.socket: %.200q is not an absolute path", c.Podman.Socket)
+	}
+	for i, root := range c.BindRoots {
+		if !filepath.IsAbs(root) {
+			return fmt.Errorf("bindRoots[%d]: %.200q is not an absolute path", i, root)
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateLog() error {
+	switch c.Log.Level {
+	case "debug", "info", "warn", "error":
+	default:
+		return fmt.Errorf("log.level: %.32q is unknown: use debug, info, warn or error", c.Log.Level)
+	}
+	switch c.Log.Format {
+	case "text", "json":
+		return nil
+	default:
+		return fmt.Errorf("log.format: %.32q is unknown: use text or json", c.Log.Format)
+	}
+}
+
+func (c *Config) validateIntervals() error {
+	if c.HeartbeatInterval < time.Second {
+		return fmt.Errorf("heartbeatInterval: %v is under 1s", c.HeartbeatInterval)
+	}
+	if c.SnapshotInterval < time.Second {
+		return fmt.Errorf("snapshotInterval: %v is under 1s", c.SnapshotInterval)
+	}
+	return nil
+}

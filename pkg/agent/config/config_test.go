@@ -1,0 +1,162 @@
+package config_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"fleet.nationtech.io/fleet/pkg/agent/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func write(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func env(values map[string]string) func(string) string {
+	return func(name string) string { return values[name] }
+}
+
+func TestEnvironmentIsOverFileIsOverDefault(t *testing.T) {
+	t.Parallel()
+	path := write(t, "device: from-file\nheartbeatInterval: 10s\nserver: {urls: ['tls://a:4222']}\n")
+	got, err := config.Load(path, true, env(map[string]string{"FLEET_AGENT_DEVICE": "from-env", "FLEET_AGENT_BIND_ROOTS": "/srv,/data"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Default()
+	want.Device = "from-env"
+	want.HeartbeatInterval = 10 * time.Second
+	want.Server.URLs = []string{"tls://a:4222"}
+	want.BindRoots = []string{"/srv", "/data"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if err := got.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFileMayBeAbsent(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "none.yaml")
+	got, err := config.Load(path, false, env(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(config.Default(), got); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := config.Load(path, true, env(nil)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that was asked for: %v", err)
+	}
+}
+
+func TestBadConfigurationIsNamed(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		content string
+		env     map[string]string
+		want    string
+	}{
+		"unknown key":         {content: "device: a\nservr: {}\n", want: "unknown key servr"},
+		"unknown nested key":  {content: "podman:\n  sock: /x\n", want: "unknown key sock"},
+		"unknown credentials": {content: "credentials: {type: nkey}\n", want: `credentials.type: "nkey" is unknown; known here: x509`},
+		"bad device":          {content: "device: Pi.1\n", want: "device"},
+		"plain-text server":   {content: "server: {urls: ['nats://a:4222']}\n", want: "server.urls[0]"},
+		"relative state":      {content: "stateDir: state\n", want: "stateDir"},
+		"relative root":       {content: "bindRoots: [srv]\n", want: "bindRoots[0]"},
+		"relative socket":     {content: "podman: {socket: podman.sock}\n", want: "podman.socket"},
+		"level":               {content: "log: {level: loud}\n", want: "log.level"},
+		"format":              {content: "log: {format: xml}\n", want: "log.format"},
+		"interval":            {content: "heartbeatInterval: 1ms\n", want: "heartbeatInterval"},
+		"negative interval":   {content: "snapshotInterval: -1s\n", want: "snapshotInterval"},
+		"duration":            {content: "heartbeatInterval: soon\n", want: "soon"},
+		"env duration":        {env: map[string]string{"FLEET_AGENT_SNAPSHOT_INTERVAL": "x"}, want: "FLEET_AGENT_SNAPSHOT_INTERVAL"},
+		"no mapping":          {content: "- a\n", want: "agent.yaml"},
+		"no YAML":             {content: "a: [", want: "agent.yaml"},
+		"two documents":       {content: "device: a\n---\ndevice: b\n", want: "more than one"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg, err := config.Load(write(t, tt.content), true, env(tt.env))
+			if err == nil {
+				err = cfg.Validate()
+			}
+			if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v, want one line with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestEnrolledKeepsWhatTheOperatorWrote(t *testing.T) {
+	t.Parallel()
+	path := write(t, "# our gateway\nlabels:\n  site: north # the old building\nserver:\n  urls: [tls://old:4222]\nbindRoots:\n  - /srv\n")
+	got, err := config.Enrolled(path, "pi-1", []string{"tls://new:4222"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "# our gateway\nlabels:\n  site: north # the old building\nserver:\n  urls:\n    - tls://new:4222\nbindRoots:\n  - /srv\ndevice: pi-1\ncredentials:\n  type: x509\n"
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Error(diff)
+	}
+	again, err := config.Enrolled(write(t, string(got)), "pi-1", []string{"tls://new:4222"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(again)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEnrolledStartsFromNothing(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string]string{"empty": "", "comment": "# nothing\n", "null": "null\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := config.Enrolled(write(t, content), "pi-1", []string{"tls://a:4222"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg, err := config.Load(write(t, string(got)), true, env(nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cfg.Device != "pi-1" || cfg.Validate() != nil {
+				t.Errorf("got %s", got)
+			}
+		})
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add("device: a\n")
+	f.Add("server: &a {urls: [*a]}\n")
+	f.Fuzz(func(t *testing.T, content string) {
+		path := filepath.Join(t.TempDir(), "agent.yaml")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := config.Load(path, true, env(nil))
+		if err != nil || cfg.Validate() != nil {
+			return
+		}
+		if _, err := config.Enrolled(path, "pi-1", nil); err != nil {
+			t.Errorf("a valid file cannot be edited: %v", err)
+		}
+	})
+}
