@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"strings"
 )
@@ -83,8 +84,12 @@ func (t Token) Encode() string {
 // String names the token without its secret.
 func (t Token) String() string { return "token " + t.ID }
 
-// GoString names the token without its secret, so that %#v leaks nothing either.
-func (t Token) GoString() string { return t.String() }
+// Format writes String for every verb: %d and %#v would print the secret.
+func (t Token) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, t.String()) }
+
+// MarshalText returns String, so that a token in a log or a JSON document
+// leaks nothing. Encode is the form that ParseToken reads.
+func (t Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 // SecretHash is what the server stores: the SHA-256 of the secret in hex. The
 // secret has 160 random bits, so a plain hash cannot be searched.
@@ -119,10 +124,12 @@ func ParseToken(s string) (Token, error) {
 	}
 	t.ID = parts[2]
 	secret, err := tokenEncoding.DecodeString(strings.ToUpper(parts[3]))
-	if err != nil || len(secret) != tokenSecretSize || parts[3] != strings.ToLower(parts[3]) {
+	copy(t.Secret[:], secret)
+	// The comparison refuses what the decoder overlooks: line breaks within the
+	// secret, and letters that only become ASCII in upper case.
+	if err != nil || len(secret) != tokenSecretSize || t.Encode() != s {
 		return Token{}, fmt.Errorf("%w: the last part is damaged; copy all of it", ErrToken)
 	}
-	copy(t.Secret[:], secret)
 	return t, nil
 }
 

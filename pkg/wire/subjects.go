@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -37,10 +38,14 @@ const (
 	inboxPrefix = "_INBOX_"
 )
 
-// UpSubject builds the subject that a device publishes a message of this kind on.
+// UpSubject builds the subject that a device publishes a message of this kind
+// on. It knows the Kinds only; errors about another wrap ErrSubject.
 func UpSubject(device string, kind Kind) (string, error) {
 	if err := ValidateDevice(device); err != nil {
 		return "", err
+	}
+	if !slices.Contains(Kinds, kind) {
+		return "", fmt.Errorf("%w: unknown kind %.32q", ErrSubject, kind)
 	}
 	return upPrefix + device + "." + string(kind), nil
 }
@@ -49,15 +54,10 @@ func UpSubject(device string, kind Kind) (string, error) {
 func ParseUpSubject(subject string) (device string, kind Kind, err error) {
 	rest, ok := strings.CutPrefix(subject, upPrefix)
 	device, last, found := strings.Cut(rest, ".")
-	if !ok || !found || ValidateDevice(device) != nil {
+	if !ok || !found || ValidateDevice(device) != nil || !slices.Contains(Kinds, Kind(last)) {
 		return "", "", subjectError(subject)
 	}
-	for _, k := range Kinds {
-		if last == string(k) {
-			return device, k, nil
-		}
-	}
-	return "", "", subjectError(subject)
+	return device, Kind(last), nil
 }
 
 // UpWildcard is the subject on which the server receives one kind from every device.
