@@ -32,6 +32,7 @@ func trim(path string, kinds []string) error {
 	if err != nil {
 		return err
 	}
+	paths := importPaths(file)
 	funcs := map[string]*ast.FuncDecl{}
 	for _, d := range file.Decls {
 		if f, ok := d.(*ast.FuncDecl); ok {
@@ -50,8 +51,8 @@ func trim(path string, kinds []string) error {
 	var visit func(typ string)
 	visit = func(typ string) {
 		kv, ok := byType[typ]
-		if !ok || keep[kv] {
-			return
+		if !ok || keep[kv] || !strings.HasPrefix(paths[packageOf(typ)], "k8s.io/api/") {
+			return // the definitions of apimachinery come from apiextensions-apiserver
 		}
 		keep[kv] = true
 		name := kv.Value.(*ast.CallExpr).Fun.(*ast.Ident).Name
@@ -61,7 +62,7 @@ func trim(path string, kinds []string) error {
 		}
 	}
 	for typ := range byType {
-		if slices.Contains(kinds, typ[strings.IndexByte(typ, '.')+1:]) {
+		if slices.Contains(kinds, strings.TrimPrefix(typ, packageOf(typ)+".")) {
 			visit(typ)
 		}
 	}
@@ -79,6 +80,7 @@ func trim(path string, kinds []string) error {
 	file.Comments = slices.DeleteFunc(file.Comments, func(c *ast.CommentGroup) bool {
 		return slices.ContainsFunc(cut, func(r [2]token.Pos) bool { return r[0] <= c.Pos() && c.End() <= r[1] })
 	})
+	dropUnusedImports(file)
 	var out bytes.Buffer
 	if err := format.Node(&out, fset, file); err != nil {
 		return err
@@ -105,6 +107,34 @@ func typesIn(n ast.Node) []string {
 		return true
 	})
 	return types
+}
+
+func packageOf(typ string) string {
+	pkg, _, _ := strings.Cut(typ, ".")
+	return pkg
+}
+
+// importPaths maps the local name of each import to its path.
+func importPaths(file *ast.File) map[string]string {
+	paths := map[string]string{}
+	for _, i := range file.Imports {
+		paths[i.Name.Name] = strings.Trim(i.Path.Value, `"`)
+	}
+	return paths
+}
+
+func dropUnusedImports(file *ast.File) {
+	used := map[string]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if sel, ok := n.(*ast.SelectorExpr); ok {
+			if id, ok := sel.X.(*ast.Ident); ok {
+				used[id.Name] = true
+			}
+		}
+		return true
+	})
+	imports := file.Decls[0].(*ast.GenDecl)
+	imports.Specs = slices.DeleteFunc(imports.Specs, func(s ast.Spec) bool { return !used[s.(*ast.ImportSpec).Name.Name] })
 }
 
 // squeeze drops the runs of blank lines that the removed functions leave.

@@ -1,0 +1,10 @@
+// Package apiserver is a Kubernetes-compatible API server for a single
+// machine: any CustomResourceDefinition, and the built-in kinds that a small
+// site needs (namespaces, secrets, configmaps, events, leases), on the storage
+// of package datastore.
+//
+// It is k8s.io/apiextensions-apiserver as the only server, with the built-in
+// groups installed into it; k8s.io/kubernetes and kube-aggregator are not
+// linked. It knows nothing of fleet: the definitions to serve come in with
+// Config.
+package apiserver

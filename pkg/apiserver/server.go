@@ -1,0 +1,303 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/url"
+
+	"github.com/google/uuid"
+	nooptrace "go.opentelemetry.io/otel/trace/noop"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	apiextensionsclient "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
+	apiextensionsoptions "k8s.io/apiextensions-apiserver/pkg/cmd/server/options"
+	"k8s.io/apiextensions-apiserver/pkg/controller/openapiv3"
+	apiextensionsopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
+	"k8s.io/apiserver/pkg/apis/apiserver"
+	"k8s.io/apiserver/pkg/authentication/request/anonymous"
+	"k8s.io/apiserver/pkg/authentication/request/union"
+	"k8s.io/apiserver/pkg/authentication/request/x509"
+	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	"k8s.io/apiserver/pkg/authorization/path"
+	authorizerunion "k8s.io/apiserver/pkg/authorization/union"
+	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/apiserver/pkg/util/compatibility"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/kube-openapi/pkg/common"
+
+	"fleet.nationtech.io/fleet/pkg/apiserver/openapi"
+)
+
+// LoopbackHost is the name under which the server's own clients reach it. The
+// serving certificate must carry it.
+const LoopbackHost = genericapiserver.LoopbackClientServerNameOverride
+
+// healthPaths answer without a client certificate.
+var healthPaths = []string{"/healthz", "/livez", "/readyz"}
+
+// Config is what an API server needs. Every field is mandatory.
+type Config struct {
+	// Listener accepts TLS connections.
+	Listener net.Listener
+	// CertFile and KeyFile are the serving certificate chain and its key. The
+	// files are watched, so that a renewed certificate needs no restart.
+	CertFile, KeyFile string
+	// RootPEM is the root of the serving certificate.
+	RootPEM []byte
+	// ClientCAPEM is the authority whose certificates name API users.
+	ClientCAPEM []byte
+	// EtcdEndpoint is the URL of the storage, see package datastore.
+	EtcdEndpoint string
+	// EncryptionConfigFile is a Kubernetes encryption configuration.
+	EncryptionConfigFile string
+	// CRDs are YAML documents, each a CustomResourceDefinition, that the server
+	// applies at start and refuses to delete.
+	CRDs   [][]byte
+	Logger *slog.Logger
+}
+
+// Server is an API server that has been configured but may not run yet.
+type Server struct {
+	generic  *genericapiserver.GenericAPIServer
+	loopback *rest.Config
+	ready    chan struct{}
+}
+
+// New builds a server. Nothing is served before Run.
+func New(c Config) (*Server, error) {
+	b := &builder{Config: c}
+	s, err := b.build()
+	if err != nil {
+		return nil, fmt.Errorf("configuring the API server: %w", err)
+	}
+	return s, nil
+}
+
+// Loopback returns a client configuration with all rights, without rate limit.
+func (s *Server) Loopback() *rest.Config { return rest.CopyConfig(s.loopback) }
+
+// Ready is closed when every definition of Config.CRDs is served.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run serves until ctx ends, then lets requests finish.
+func (s *Server) Run(ctx context.Context) error {
+	if err := s.generic.PrepareRun().RunWithContext(ctx); err != nil {
+		return fmt.Errorf("running the API server: %w", err)
+	}
+	return nil
+}
+
+// builder holds what the steps of New hand to each other.
+type builder struct {
+	Config
+
+	crds      []*apiextensionsv1.CustomResourceDefinition
+	generic   *genericapiserver.RecommendedConfig
+	etcd      *genericoptions.EtcdOptions
+	client    kubernetes.Interface
+	dynamic   dynamic.Interface
+	informers informers.SharedInformerFactory
+}
+
+func (b *builder) build() (*Server, error) {
+	scheme, codecs := newScheme()
+	var err error
+	if b.crds, err = decodeCRDs(b.CRDs); err != nil {
+		return nil, err
+	}
+	b.generic = genericapiserver.NewRecommendedConfig(apiextensions.Codecs)
+	b.generic.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
+	b.generic.MergedResourceConfig = apiextensions.DefaultAPIResourceConfigSource()
+	b.generic.EnableProfiling = false
+	for _, step := range []func() error{b.serving, b.clients, b.access, b.storage, b.admission} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	b.openAPI(openapinamer.NewDefinitionNamer(apiextensions.Scheme, scheme))
+
+	extensions, err := b.extensionsServer()
+	if err != nil {
+		return nil, err
+	}
+	builtin := &groups{scheme: scheme, codecs: codecs, storage: *b.etcd, transformers: b.generic.ResourceTransformers}
+	if err := builtin.install(extensions.GenericAPIServer); err != nil {
+		return nil, err
+	}
+	s := &Server{generic: extensions.GenericAPIServer, loopback: b.generic.LoopbackClientConfig, ready: make(chan struct{})}
+	return s, b.hooks(s, extensions)
+}
+
+func (b *builder) serving() error {
+	cert, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving", b.CertFile, b.KeyFile)
+	if err != nil {
+		return err
+	}
+	clientCA, err := dynamiccertificates.NewStaticCAContent("operator-authority", b.ClientCAPEM)
+	if err != nil {
+		return err
+	}
+	b.generic.SecureServing = &genericapiserver.SecureServingInfo{
+		Listener:      b.Listener,
+		Cert:          cert,
+		ClientCA:      clientCA,
+		MinTLSVersion: tls.VersionTLS13,
+	}
+	b.generic.ExternalAddress = b.Listener.Addr().String()
+	b.generic.PublicAddress = net.IPv4(127, 0, 0, 1)
+	b.generic.Authentication.Authenticator = union.New(
+		x509.NewDynamic(clientCA.VerifyOptions, x509.CommonNameUserConversion),
+		anonymous.NewAuthenticator(anonymousPaths()),
+	)
+	return nil
+}
+
+func (b *builder) clients() error {
+	c, err := b.generic.SecureServing.NewLoopbackClientConfig(uuid.NewString(), b.RootPEM)
+	if err != nil {
+		return err
+	}
+	c.QPS, c.Burst = -1, -1 // the server does not limit itself
+	b.generic.LoopbackClientConfig, b.generic.ClientConfig = c, c
+	if b.client, err = kubernetes.NewForConfig(c); err != nil {
+		return err
+	}
+	if b.dynamic, err = dynamic.NewForConfig(c); err != nil {
+		return err
+	}
+	b.informers = informers.NewSharedInformerFactory(b.client, 0)
+	b.generic.SharedInformerFactory = b.informers
+	return nil
+}
+
+// access allows everything to system:masters and the health paths to everyone.
+func (b *builder) access() error {
+	health, err := path.NewAuthorizer(healthPaths)
+	if err != nil {
+		return err
+	}
+	b.generic.Authorization.Authorizer, err = authorizerunion.New(
+		authorizerunion.NamedAuthorizer{AuthorizerName: "masters", Authorizer: authorizerfactory.NewPrivilegedGroups("system:masters")},
+		authorizerunion.NamedAuthorizer{AuthorizerName: "health", Authorizer: health},
+	)
+	return err
+}
+
+func (b *builder) storage() error {
+	sc := storagebackend.NewDefaultConfig("/registry", apiextensions.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion))
+	sc.Transport.ServerList = []string{b.EtcdEndpoint}
+	sc.EventsHistoryWindow = storagebackend.DefaultEventsHistoryWindow
+	b.etcd = genericoptions.NewEtcdOptions(sc)
+	// Without the watch cache 10,000 devices take 150 MB less; kine answers
+	// lists and watches from SQLite.
+	b.etcd.EnableWatchCache = false
+	b.etcd.EncryptionProviderConfigFilepath = b.EncryptionConfigFile
+	return b.etcd.ApplyTo(&b.generic.Config)
+}
+
+func (b *builder) admission() error {
+	var protected []string
+	for _, crd := range b.crds {
+		protected = append(protected, crd.Name)
+	}
+	o := genericoptions.NewAdmissionOptions()
+	o.Plugins.Register(guardName, guardFactory(protected))
+	o.RecommendedPluginOrder = append(o.RecommendedPluginOrder, guardName)
+	// Policies and webhooks need kinds that this server does not serve.
+	o.DisablePlugins = []string{"MutatingAdmissionPolicy", "ValidatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"}
+	return o.ApplyTo(&b.generic.Config, b.informers, b.client, b.dynamic, utilfeature.DefaultFeatureGate, b.generic.EffectiveVersion)
+}
+
+// openAPI turns on version 3 only: version 2 would cost memory for one large
+// document that current clients do not ask for.
+func (b *builder) openAPI(namer *openapinamer.DefinitionNamer) {
+	definitions := func(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
+		all := openapi.GetOpenAPIDefinitions(ref)
+		maps.Copy(all, apiextensionsopenapi.GetOpenAPIDefinitions(ref))
+		return all
+	}
+	b.generic.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, namer)
+	b.generic.OpenAPIV3Config.Info.Title = "fleet"
+}
+
+func (b *builder) extensionsServer() (*apiextensions.CustomResourceDefinitions, error) {
+	c := &apiextensions.Config{
+		GenericConfig: b.generic,
+		ExtraConfig: apiextensions.ExtraConfig{
+			CRDRESTOptionsGetter: apiextensionsoptions.NewCRDRESTOptionsGetter(*b.etcd, b.generic.ResourceTransformers, b.generic.StorageObjectCountTracker),
+			MasterCount:          1,
+			ServiceResolver:      noServices{},
+			AuthResolverWrapper:  webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, b.generic.LoopbackClientConfig, nooptrace.NewTracerProvider()),
+		},
+	}
+	complete := c.Complete()
+	// Complete turns it off because upstream serves discovery from the aggregator.
+	complete.GenericConfig.EnableDiscovery = true
+	return complete.New(genericapiserver.NewEmptyDelegate())
+}
+
+// hooks starts, once the server listens, what makes it complete.
+func (b *builder) hooks(s *Server, extensions *apiextensions.CustomResourceDefinitions) error {
+	crds := extensions.Informers.Apiextensions().V1().CustomResourceDefinitions()
+	publisher := &groupPublisher{manager: s.generic.DiscoveryGroupManager, lister: crds.Lister()}
+	if _, err := crds.Informer().AddEventHandler(publisher.handler()); err != nil {
+		return err
+	}
+	namespaces, err := newNamespaceController(b.client, b.dynamic, b.informers.Core().V1().Namespaces(), b.Logger)
+	if err != nil {
+		return err
+	}
+	extensionsClient, err := apiextensionsclient.NewForConfig(b.generic.LoopbackClientConfig)
+	if err != nil {
+		return err
+	}
+	boot := &bootstrap{crds: b.crds, extensions: extensionsClient, client: b.client}
+	return errors.Join(
+		s.generic.AddPostStartHook("fleet-informers", func(ctx genericapiserver.PostStartHookContext) error {
+			b.informers.Start(ctx.Done())
+			go namespaces.run(ctx)
+			return nil
+		}),
+		// Upstream publishes custom resources in version 3 only where version 2 is on.
+		s.generic.AddPostStartHook("fleet-openapi-v3", func(ctx genericapiserver.PostStartHookContext) error {
+			go openapiv3.NewController(crds).Run(s.generic.OpenAPIV3VersionedService, ctx.Done())
+			return nil
+		}),
+		s.generic.AddPostStartHook("fleet-bootstrap", func(ctx genericapiserver.PostStartHookContext) error {
+			if err := boot.run(ctx); err != nil {
+				return err
+			}
+			close(s.ready)
+			return nil
+		}),
+	)
+}
+
+func anonymousPaths() []apiserver.AnonymousAuthCondition {
+	conditions := make([]apiserver.AnonymousAuthCondition, len(healthPaths))
+	for i, p := range healthPaths {
+		conditions[i] = apiserver.AnonymousAuthCondition{Path: p}
+	}
+	return conditions
+}
+
+// noServices: webhooks may name a URL, but there are no Services to name.
+type noServices struct{}
+
+func (noServices) ResolveEndpoint(namespace, name string, _ int32) (*url.URL, error) {
+	return nil, fmt.Errorf("service %s/%s: this server has no Services; use url in the webhook's clientConfig", namespace, name)
+}

@@ -1,0 +1,106 @@
+package apiserver_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"log/slog"
+
+	"fleet.nationtech.io/fleet/pkg/apis/crds"
+	"fleet.nationtech.io/fleet/pkg/apiserver"
+	"fleet.nationtech.io/fleet/pkg/apiserver/datastore"
+	"fleet.nationtech.io/fleet/pkg/pki"
+)
+
+// start runs an API server on real SQLite in a directory of the test and
+// returns a client with all rights.
+func start(t *testing.T) *rest.Config {
+	t.Helper()
+	dir := t.TempDir()
+	now := time.Now()
+	store, err := datastore.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	authorities, err := pki.Load(filepath.Join(dir, "pki"), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := authorities.Serving(filepath.Join(dir, "pki"), "api", []string{"localhost", "127.0.0.1", apiserver.LoopbackHost}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encryption := filepath.Join(dir, "encryption.yaml")
+	if err := apiserver.EnsureEncryptionConfig(encryption); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := apiserver.New(apiserver.Config{
+		Listener: l, CertFile: pair.CertFile, KeyFile: pair.KeyFile,
+		RootPEM: authorities.RootPEM(), ClientCAPEM: authorities.Operator.PEM(),
+		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
+		CRDs: crds.Documents(), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		t.Fatalf("the server ended: %v", err)
+	case <-time.After(time.Minute):
+		t.Fatal("the server is not ready after a minute")
+	}
+	return s.Loopback()
+}
+
+func TestNamespaceIsEmptiedAndDeleted(t *testing.T) {
+	client := kubernetes.NewForConfigOrDie(start(t))
+	ctx := t.Context()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "site"}}
+	if _, err := client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Data: map[string]string{"k": "v"}}
+	if _, err := client.CoreV1().ConfigMaps("site").Create(ctx, cm, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w, err := client.CoreV1().Namespaces().Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=site"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	if err := client.CoreV1().Namespaces().Delete(ctx, "site", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for e := range w.ResultChan() {
+		if e.Type == "DELETED" {
+			break
+		}
+	}
+	if _, err := client.CoreV1().ConfigMaps("site").Get(ctx, "a", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("configmap after the namespace: %v", err)
+	}
+}
