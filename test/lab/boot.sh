@@ -1,0 +1,38 @@
+# boot.sh LOWER DIR NAME [systemd-nspawn option]…: become the supervisor of a
+# machine. It runs in a mount namespace of its own, from which nothing
+# propagates to the host, and in the machine's cgroup.
+set -eu
+lower=$1 dir=$2 name=$3
+shift 3
+
+# systemd-nspawn registers and locks below /run: give it one of its own.
+mount -t tmpfs -o mode=0755 tmpfs /run
+# The device nodes of a host without udev are open to root only.
+mkdir /run/nodes
+mknod -m 0666 /run/nodes/tun c 10 200
+mknod -m 0666 /run/nodes/fuse c 10 229
+
+# systemd in the machine wants a pure cgroup2 hierarchy; the host may be hybrid.
+umount -l /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+
+# An overlay costs nothing but cannot lie on another overlay, as in a container.
+if [ -e "$dir/unpacked" ] || ! mount -t overlay overlay \
+	-o "lowerdir=$lower,upperdir=$dir/upper,workdir=$dir/work" "$dir/root"; then
+	if [ ! -e "$dir/unpacked" ]; then
+		cp -a "$lower/." "$dir/root/"
+		cp -a "$dir/upper/." "$dir/root/"
+		: >"$dir/unpacked"
+	fi
+fi
+
+# keyctl: crun keeps a keyring per container. /proc/sys/net must be writable for
+# the containers' networks; systemd-sysctl stays off since the network may be
+# the host's.
+export SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
+exec systemd-nspawn --quiet --directory="$dir/root" --machine="$name" \
+	--register=no --keep-unit --console=pipe --link-journal=no \
+	--resolv-conf=off --timezone=off \
+	--system-call-filter='keyctl add_key' \
+	--bind=/run/nodes/tun:/dev/net/tun --bind=/run/nodes/fuse:/dev/fuse \
+	"$@" --boot systemd.mask=systemd-sysctl.service

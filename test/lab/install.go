@@ -1,0 +1,60 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// PodmanSocket is where the workload's podman listens for the agent.
+const PodmanSocket = "/run/" + WorkloadUser + "/podman.sock"
+
+// packaged is a file of the agent's package: from packaging/ to its place.
+type packaged struct {
+	source, target string
+	mode           os.FileMode
+}
+
+// agentFiles are the files of the agent's package without its binary.
+var agentFiles = []packaged{
+	{"setup-user", "/usr/libexec/fleet-agent/setup-user", 0o755},
+	{"systemd/fleet-agent.service", "/usr/lib/systemd/system/fleet-agent.service", 0o644},
+	{"systemd/fleet-agent.sysusers", "/usr/lib/sysusers.d/fleet-agent.conf", 0o644},
+	{"systemd/fleet-agent.tmpfiles", "/usr/lib/tmpfiles.d/fleet-agent.conf", 0o644},
+}
+
+// InstallAgent puts what the agent's package holds into the machine and does
+// what its scripts do: accounts, subordinate ids, podman's socket, the unit
+// enabled. The agent is not started. An empty binary installs all but the
+// binary.
+func (m *Machine) InstallAgent(ctx context.Context, binary string) error {
+	if err := m.installAgentFiles(ctx, binary); err != nil {
+		return fmt.Errorf("installing the agent: %w", err)
+	}
+	for _, command := range [][]string{
+		{"systemd-sysusers", "/usr/lib/sysusers.d/fleet-agent.conf"},
+		{"/usr/libexec/fleet-agent/setup-user"},
+		{"systemctl", "daemon-reload"},
+		{"systemctl", "--quiet", "enable", "fleet-agent.service"},
+	} {
+		if _, err := m.Output(ctx, command...); err != nil {
+			return fmt.Errorf("setting up the agent: %w", err)
+		}
+	}
+	return nil
+}
+
+func (m *Machine) installAgentFiles(ctx context.Context, binary string) error {
+	for _, f := range agentFiles {
+		if err := m.CopyIn(ctx, filepath.Join(m.lab.repo, "packaging", f.source), f.target, f.mode); err != nil {
+			return err
+		}
+	}
+	if binary == "" {
+		return nil
+	}
+	return m.CopyIn(ctx, binary, "/usr/bin/fleet-agent", 0o755)
+}
