@@ -58,6 +58,10 @@ type DeviceSpec struct {
 	// +optional
 	// +nullable
 	Inventory *Inventory `json:"inventory,omitempty"`
+	// enrollment binds the name to the key that the device connects with. The
+	// server sets it when the device enrolls.
+	// +optional
+	Enrollment *DeviceEnrollment `json:"enrollment,omitempty"`
 }
 
 // Inventory holds facts that a device reports about itself.
@@ -108,15 +112,13 @@ type DeviceStatus struct {
 	// device connects or disconnects, not at each heartbeat.
 	// +optional
 	LastSeen *metav1.Time `json:"lastSeen,omitempty"`
-	// enrollment says how the device was let in.
-	// +optional
-	Enrollment *DeviceEnrollment `json:"enrollment,omitempty"`
 }
 
 // DeviceEnrollment says how a device was let in.
 type DeviceEnrollment struct {
 	// keyFingerprint is the SHA-256 of the public key that the device may
 	// connect with, in hex.
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	KeyFingerprint string `json:"keyFingerprint"`
 	// token is the EnrollmentToken that the device came with.
 	// +optional

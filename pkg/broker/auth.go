@@ -1,0 +1,111 @@
+package broker
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/hex"
+	"log/slog"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Account names.
+const (
+	accountDevices = "DEV"
+	accountCore    = "CORE"
+	accountSystem  = "SYS"
+)
+
+// DeviceAuthenticator decides which devices may connect.
+type DeviceAuthenticator interface {
+	// AuthenticateDevice returns the id of the device that holds cert, whose
+	// chain and validity are already verified, or the reason to refuse it.
+	AuthenticateDevice(cert *x509.Certificate) (device string, err error)
+}
+
+// authenticator implements server.Authentication.
+type authenticator struct {
+	devices  DeviceAuthenticator
+	sessions *sessions
+	log      *slog.Logger
+	// secret is the password of the connections inside the process. A client
+	// over TLS cannot use it: what it sends as a password is not looked at.
+	secret string
+	// accounts are those of the running server; a login fails with the ones that
+	// went into the options.
+	accounts map[string]*server.Account
+}
+
+func newSecret() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+// Check implements server.Authentication.
+func (a *authenticator) Check(c server.ClientAuthentication) bool {
+	if c.Kind() != server.CLIENT {
+		return false
+	}
+	if state := c.GetTLSConnectionState(); state != nil {
+		if len(state.VerifiedChains) == 0 {
+			return false
+		}
+		return a.checkDevice(c, state.VerifiedChains[0][0])
+	}
+	return a.checkInternal(c)
+}
+
+// checkInternal admits connections inside the process: the listener requires
+// TLS, so nothing else comes without it.
+func (a *authenticator) checkInternal(c server.ClientAuthentication) bool {
+	opts := c.GetOpts()
+	if subtle.ConstantTimeCompare([]byte(opts.Password), []byte(a.secret)) != 1 {
+		return false
+	}
+	account, ok := a.accounts[opts.Username]
+	if !ok {
+		return false
+	}
+	c.RegisterUser(&server.User{Username: opts.Username, Account: account})
+	return true
+}
+
+func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Certificate) bool {
+	device, err := a.devices.AuthenticateDevice(cert)
+	if err != nil {
+		a.log.Warn("device refused", "device", cert.Subject.CommonName, "remote", c.RemoteAddress(), "error", err)
+		return false
+	}
+	permissions, err := devicePermissions(device)
+	if err != nil {
+		a.log.Warn("device refused", "remote", c.RemoteAddress(), "error", err)
+		return false
+	}
+	c.RegisterUser(&server.User{Username: device, Account: a.accounts[accountDevices], Permissions: permissions})
+	a.sessions.add(device, c.GetID())
+	return true
+}
+
+// devicePermissions confines a device to its own subjects.
+func devicePermissions(device string) (*server.Permissions, error) {
+	up, err := wire.UpAll(device)
+	if err != nil {
+		return nil, err
+	}
+	down, err := wire.DownAll(device)
+	if err != nil {
+		return nil, err
+	}
+	inbox, err := wire.InboxPrefix(device)
+	if err != nil {
+		return nil, err
+	}
+	return &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: []string{up}},
+		Subscribe: &server.SubjectPermission{Allow: []string{down, inbox + ".>"}},
+	}, nil
+}

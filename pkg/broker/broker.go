@@ -1,0 +1,290 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	readyTimeout = 10 * time.Second
+
+	// These limits are server-wide and bind the server's own connections too, so
+	// they are as large as those need. What a device may send is bounded by the
+	// device API.
+	maxPayload       = wire.MaxReply
+	maxSubscriptions = 64
+	maxControlLine   = 1 << 10
+	maxPending       = 8 << 20
+	maxConnections   = 1 << 16
+	authTimeout      = 20 // seconds; a slow device on a slow link needs them
+
+	// markerTTL is how long a bucket remembers that a key was deleted.
+	markerTTL = time.Hour
+
+	// maxMemoryStore holds the heartbeat bucket: under 200 bytes a device.
+	maxMemoryStore = 64 << 20
+	// DefaultMaxFileStore bounds the buckets on disk, in bytes.
+	DefaultMaxFileStore = 1 << 30
+)
+
+// Config is what a broker needs.
+type Config struct {
+	// Listen is the host:port for devices.
+	Listen string
+	// Certificate is the serving certificate.
+	Certificate tls.Certificate
+	// DeviceCAs are the authorities whose certificates may be devices.
+	DeviceCAs *x509.CertPool
+	// StoreDir holds the JetStream files.
+	StoreDir string
+	// MaxFileStore bounds the files in bytes; DefaultMaxFileStore when zero.
+	MaxFileStore int64
+	Devices      DeviceAuthenticator
+	Observer     SessionObserver
+	Logger       *slog.Logger
+}
+
+// Broker is a running NATS server.
+type Broker struct {
+	// Devices is a connection in the devices' account.
+	Devices *nats.Conn
+	// Core is a connection in the account of the buckets.
+	Core *nats.Conn
+
+	system   *nats.Conn
+	server   *server.Server
+	sessions *sessions
+}
+
+// Start runs a NATS server and connects to it.
+func Start(c Config) (*Broker, error) {
+	b := &Broker{sessions: newSessions(c.Observer)}
+	auth := &authenticator{devices: c.Devices, sessions: b.sessions, log: c.Logger, secret: newSecret()}
+	opts, err := options(c, auth)
+	if err != nil {
+		return nil, err
+	}
+	if err := probe(c.Listen); err != nil {
+		return nil, err
+	}
+	if b.server, err = server.NewServer(opts); err != nil {
+		return nil, fmt.Errorf("configuring NATS: %w", err)
+	}
+	b.sessions.disconnect = func(id uint64) { _ = b.server.DisconnectClientByID(id) } // gone already: fine
+	b.server.SetLoggerV2(natsLog{c.Logger}, false, false, false)
+	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
+		return nil, err
+	}
+	b.server.Start()
+	if err := b.connect(auth); err != nil {
+		b.Shutdown()
+		return nil, err
+	}
+	return b, nil
+}
+
+// Addr is the address that the broker listens on for devices.
+func (b *Broker) Addr() net.Addr { return b.server.Addr() }
+
+// Disconnect ends every connection of a device.
+func (b *Broker) Disconnect(device string) { b.sessions.dropDevice(device) }
+
+// ConnectedDevices is the number of devices that have a connection.
+func (b *Broker) ConnectedDevices() int { return b.sessions.count() }
+
+// Shutdown stops the server and waits for it.
+func (b *Broker) Shutdown() {
+	for _, c := range []*nats.Conn{b.Devices, b.Core, b.system} {
+		if c != nil {
+			c.Close()
+		}
+	}
+	b.server.Shutdown()
+	b.server.WaitForShutdown()
+}
+
+// Buckets opens the buckets of package wire and creates those that are missing.
+// Their content can be rebuilt, so no write waits for the disk.
+func (b *Broker) Buckets(ctx context.Context) (*Buckets, error) {
+	js, err := jetstream.New(b.Core)
+	if err != nil {
+		return nil, fmt.Errorf("opening JetStream: %w", err)
+	}
+	out := &Buckets{}
+	for _, bucket := range []struct {
+		name    string
+		storage jetstream.StorageType
+		kv      *jetstream.KeyValue
+	}{
+		{wire.BucketDesiredState, jetstream.FileStorage, &out.DesiredState},
+		{wire.BucketDeviceInfo, jetstream.FileStorage, &out.Info},
+		{wire.BucketDeviceState, jetstream.FileStorage, &out.State},
+		{wire.BucketDeviceHeartbeat, jetstream.MemoryStorage, &out.Heartbeat},
+	} {
+		kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+			Bucket: bucket.name, Storage: bucket.storage, LimitMarkerTTL: markerTTL,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("opening bucket %s: %w", bucket.name, err)
+		}
+		*bucket.kv = kv
+	}
+	return out, nil
+}
+
+// Buckets are the open buckets of package wire.
+type Buckets struct {
+	DesiredState, Info, State, Heartbeat jetstream.KeyValue
+}
+
+// Remove deletes a key so that its marker goes too, after a while. Without
+// that, a bucket grows with every key that it ever had.
+func Remove(ctx context.Context, kv jetstream.KeyValue, key string) error {
+	if err := kv.Purge(ctx, key, jetstream.PurgeTTL(markerTTL)); err != nil {
+		return fmt.Errorf("removing key %s from bucket %s: %w", key, kv.Bucket(), err)
+	}
+	return nil
+}
+
+// Load calls each with every key and value that a bucket holds now.
+func Load(ctx context.Context, kv jetstream.KeyValue, each func(key string, value []byte)) error {
+	w, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+	if err != nil {
+		return fmt.Errorf("reading bucket %s: %w", kv.Bucket(), err)
+	}
+	defer func() { _ = w.Stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("reading bucket %s: %w", kv.Bucket(), ctx.Err())
+		case e := <-w.Updates():
+			if e == nil { // the end of what was there
+				return nil
+			}
+			each(e.Key(), e.Value())
+		}
+	}
+}
+
+func options(c Config, auth *authenticator) (*server.Options, error) {
+	host, port, err := splitListen(c.Listen)
+	if err != nil {
+		return nil, err
+	}
+	store := c.MaxFileStore
+	if store == 0 {
+		store = DefaultMaxFileStore
+	}
+	return &server.Options{
+		ServerName:                 "fleet",
+		Host:                       host,
+		Port:                       port,
+		NoSigs:                     true,
+		Accounts:                   []*server.Account{server.NewAccount(accountDevices), server.NewAccount(accountCore), server.NewAccount(accountSystem)},
+		SystemAccount:              accountSystem,
+		CustomClientAuthentication: auth,
+		TLS:                        true,
+		TLSVerify:                  true,
+		TLSTimeout:                 authTimeout,
+		AuthTimeout:                authTimeout,
+		TLSConfig: &tls.Config{
+			MinVersion:   tls.VersionTLS13,
+			Certificates: []tls.Certificate{c.Certificate},
+			ClientCAs:    c.DeviceCAs,
+			ClientAuth:   tls.RequireAndVerifyClientCert,
+		},
+		MaxConn:            maxConnections,
+		MaxPayload:         maxPayload,
+		MaxSubs:            maxSubscriptions,
+		MaxControlLine:     maxControlLine,
+		MaxPending:         maxPending,
+		JetStream:          true,
+		JetStreamMaxMemory: maxMemoryStore,
+		JetStreamMaxStore:  store,
+		StoreDir:           c.StoreDir,
+	}, nil
+}
+
+func splitListen(listen string) (host string, port int, err error) {
+	host, p, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", 0, fmt.Errorf("address for devices %q: it must have the form host:port or :port", listen)
+	}
+	if port, err = strconv.Atoi(p); err != nil {
+		return "", 0, fmt.Errorf("address for devices %q: the port must be a number", listen)
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	if host == "" {
+		host = server.DEFAULT_HOST
+	}
+	return host, port, nil
+}
+
+// probe takes the address for a moment: NATS itself reports one that is in use
+// only to its log.
+func probe(listen string) error {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listening for devices: %w: stop what uses the port or choose another with --nats-listen", err)
+	}
+	return l.Close()
+}
+
+func lookUpAccounts(s *server.Server) (map[string]*server.Account, error) {
+	accounts := map[string]*server.Account{}
+	for _, name := range []string{accountDevices, accountCore, accountSystem} {
+		a, err := s.LookupAccount(name)
+		if err != nil {
+			return nil, fmt.Errorf("configuring NATS account %s: %w", name, err)
+		}
+		accounts[name] = a
+	}
+	return accounts, nil
+}
+
+func (b *Broker) connect(auth *authenticator) error {
+	if !b.server.ReadyForConnections(readyTimeout) {
+		return errors.New("starting NATS: it is not ready; is the port free and the data directory writable?")
+	}
+	if err := auth.accounts[accountCore].EnableJetStream(nil, nil); err != nil {
+		return fmt.Errorf("enabling JetStream: %w", err)
+	}
+	for name, conn := range map[string]**nats.Conn{accountDevices: &b.Devices, accountCore: &b.Core, accountSystem: &b.system} {
+		var err error
+		*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"), nats.MaxReconnects(-1))
+		if err != nil {
+			return fmt.Errorf("connecting to NATS account %s: %w", name, err)
+		}
+	}
+	return b.watchSessions()
+}
+
+// watchSessions learns of ended connections from NATS's system events.
+func (b *Broker) watchSessions() error {
+	_, err := b.system.Subscribe("$SYS.ACCOUNT."+accountDevices+".DISCONNECT", func(m *nats.Msg) {
+		var event server.DisconnectEventMsg
+		if json.Unmarshal(m.Data, &event) == nil {
+			b.sessions.remove(event.Client.ID)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("watching connections: %w", err)
+	}
+	return b.system.Flush()
+}

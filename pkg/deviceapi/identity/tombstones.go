@@ -1,0 +1,108 @@
+package identity
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Tombstone records that a key was thrown out.
+type Tombstone struct {
+	// Fingerprint is the SHA-256 of the public key, in hex.
+	Fingerprint string `json:"fingerprint"`
+	// Device is the name that the key had.
+	Device string `json:"device"`
+	// Reason is for people: "revoked" or "deleted".
+	Reason string    `json:"reason"`
+	Time   time.Time `json:"time"`
+}
+
+// Tombstones is the list of keys that were thrown out: a file of JSON lines
+// that only grows. It is kept apart from the API store, so that restoring an
+// older backup lets nobody back in.
+type Tombstones struct {
+	mu   sync.RWMutex // guards file and keys
+	file *os.File
+	keys map[string]bool
+}
+
+// OpenTombstones reads the file at path and creates it when it is missing. A
+// last line that a power cut damaged is dropped: its writer never returned.
+func OpenTombstones(path string) (*Tombstones, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the list of revoked keys: %w", err)
+	}
+	t := &Tombstones{file: f, keys: map[string]bool{}}
+	if err := errors.Join(t.load(), atomicfile.SyncDir(filepath.Dir(path))); err != nil {
+		return nil, errors.Join(fmt.Errorf("reading the list of revoked keys %s: %w", path, err), f.Close())
+	}
+	return t, nil
+}
+
+// Close closes the file.
+func (t *Tombstones) Close() error { return t.file.Close() }
+
+// Has reports whether the key was thrown out.
+func (t *Tombstones) Has(fingerprint string) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.keys[fingerprint]
+}
+
+// Add throws a key out. It is on disk when Add returns; adding it again does
+// nothing.
+func (t *Tombstones) Add(s Tombstone) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.keys[s.Fingerprint] {
+		return nil
+	}
+	line, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encoding a tombstone: %w", err)
+	}
+	if _, err := t.file.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("writing a tombstone: %w", err)
+	}
+	if err := t.file.Sync(); err != nil {
+		return fmt.Errorf("writing a tombstone: %w", err)
+	}
+	t.keys[s.Fingerprint] = true
+	return nil
+}
+
+func (t *Tombstones) load() error {
+	r := bufio.NewReader(t.file)
+	var good int64
+	for {
+		line, err := r.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			break // what is left has no end of line: it was never acknowledged
+		}
+		if err != nil {
+			return err
+		}
+		var s Tombstone
+		if err := json.Unmarshal(bytes.TrimSpace(line), &s); err != nil || !wire.ValidHash(s.Fingerprint) {
+			return fmt.Errorf("damaged at byte %d: restore the file from a backup", good)
+		}
+		t.keys[s.Fingerprint] = true
+		good += int64(len(line))
+	}
+	if err := t.file.Truncate(good); err != nil {
+		return err
+	}
+	_, err := t.file.Seek(good, io.SeekStart)
+	return err
+}
