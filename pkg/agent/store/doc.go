@@ -14,6 +14,5 @@
 //	identity.json  key, certificate, roots and where they came from; mode 0600
 //	manifest.json  the last good manifest
 //	memory.json    what was applied, by Deployment
-//	status.json    what `fleet-agent status` shows
 //	bodies/HASH    bodies of scores
 package store

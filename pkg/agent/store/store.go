@@ -24,7 +24,6 @@ const (
 	identityFile = "identity.json"
 	manifestFile = "manifest.json"
 	memoryFile   = "memory.json"
-	statusFile   = "status.json"
 	lockFile     = "lock"
 	bodiesDir    = "bodies"
 )
@@ -38,7 +37,7 @@ type Store struct {
 }
 
 // Open opens a state directory, and makes it when it does not exist. It takes
-// no lock: `fleet-agent status` reads beside a running agent.
+// no lock, so that others may read beside a running agent.
 func Open(dir string, log *slog.Logger) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, bodiesDir), 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w", err)

@@ -1,0 +1,330 @@
+package containertest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// patience bounds every wait of the suite: podman takes up to ten seconds to
+// stop a container.
+const patience = time.Minute
+
+// Subject is a runtime under test.
+type Subject struct {
+	Runtime container.Runtime
+	// Image is on the device already.
+	Image string
+	// Missing is an image that cannot be had.
+	Missing string
+	// Sleep is a command of the image that runs until it is stopped, Exit one
+	// that ends at once with a code from 0 to 9.
+	Sleep []string
+	Exit  func(code string) []string
+}
+
+// Conformance checks that a runtime keeps the promises of container.Runtime.
+// It leaves nothing behind.
+func Conformance(t *testing.T, s Subject) {
+	t.Helper()
+	tests := map[string]func(*testing.T, Subject){
+		"version":              testVersion,
+		"life":                 testLife,
+		"exit code":            testExitCode,
+		"list of a Deployment": testList,
+		"missing image":        testMissingImage,
+		"port in use":          testPortInUse,
+		"volumes":              testVolumes,
+		"gone is no error":     testGone,
+		"events":               testEvents,
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) { test(t, s) })
+	}
+}
+
+func (s Subject) spec(t *testing.T, name string, command []string) *container.Spec {
+	t.Helper()
+	ref := wire.DeploymentRef{Namespace: "conformance", Name: name}
+	t.Cleanup(func() { s.clean(t, ref) })
+	return &container.Spec{
+		Ref: ref, Service: "web", Hash: wire.Sum([]byte(name)).String(), Image: s.Image, Command: command, Restart: container.RestartNever,
+	}
+}
+
+// clean removes what a test made. The context of the test has ended by then.
+func (s Subject) clean(t *testing.T, ref wire.DeploymentRef) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	list, err := s.Runtime.List(ctx, ref)
+	for _, c := range list {
+		err = errors.Join(err, s.Runtime.Stop(ctx, c.ID), s.Runtime.Remove(ctx, c.ID))
+	}
+	volumes, listErr := s.Runtime.Volumes(ctx, ref)
+	err = errors.Join(err, listErr)
+	for _, v := range volumes {
+		err = errors.Join(err, s.Runtime.RemoveVolume(ctx, v))
+	}
+	if err != nil {
+		t.Errorf("cleaning up: %v", err)
+	}
+}
+
+func (s Subject) run(t *testing.T, spec *container.Spec) string {
+	t.Helper()
+	id, err := s.Runtime.Create(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Runtime.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func (s Subject) one(t *testing.T, ref wire.DeploymentRef) container.Container {
+	t.Helper()
+	list, err := s.Runtime.List(t.Context(), ref)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("listed %v: %v", list, err)
+	}
+	return list[0]
+}
+
+// await waits until the only container of a Deployment satisfies ok.
+func (s Subject) await(t *testing.T, ref wire.DeploymentRef, ok func(container.Container) bool) container.Container {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for {
+		c := s.one(t, ref)
+		if ok(c) {
+			return c
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("stays %+v", c)
+		}
+	}
+}
+
+func testVersion(t *testing.T, s Subject) {
+	if v, err := s.Runtime.Version(t.Context()); err != nil || v == "" {
+		t.Errorf("version %q: %v", v, err)
+	}
+}
+
+func testLife(t *testing.T, s Subject) {
+	spec := s.spec(t, "life", s.Sleep)
+	id, err := s.Runtime.Create(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	created := s.one(t, spec.Ref)
+	if !created.Unstarted() || created.Created.IsZero() || !created.Started.IsZero() {
+		t.Errorf("after create: %+v", created)
+	}
+	want := container.Container{Name: spec.Name(), Ref: spec.Ref, Service: spec.Service, Hash: spec.Hash}
+	got := container.Container{Name: created.Name, Ref: created.Ref, Service: created.Service, Hash: created.Hash}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for range 2 { // to start what runs is no error
+		if err := s.Runtime.Start(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	running := s.one(t, spec.Ref)
+	if running.State != container.StateRunning || running.Started.Before(running.Created) {
+		t.Errorf("after start: %+v", running)
+	}
+	if _, err := s.Runtime.Create(t.Context(), spec); err == nil {
+		t.Error("a second container got the same name")
+	}
+	for range 2 { // to stop what does not run is no error
+		if err := s.Runtime.Stop(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if stopped := s.await(t, spec.Ref, func(c container.Container) bool { return c.Ended() }); stopped.Interrupted() {
+		t.Errorf("after stop: %+v", stopped)
+	}
+	if err := s.Runtime.Remove(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.Runtime.List(t.Context(), spec.Ref); err != nil || len(list) > 0 {
+		t.Errorf("after remove: %v, %v", list, err)
+	}
+}
+
+func testExitCode(t *testing.T, s Subject) {
+	spec := s.spec(t, "exit-code", s.Exit("3"))
+	s.run(t, spec)
+	c := s.await(t, spec.Ref, func(c container.Container) bool { return c.Ended() })
+	if c.ExitCode != 3 || c.Finished.Before(c.Started) || c.LastEvent() != c.Finished {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func testList(t *testing.T, s Subject) {
+	a, b := s.spec(t, "list-a", s.Sleep), s.spec(t, "list-b", s.Sleep)
+	a2 := *a
+	a2.Service = "api"
+	for _, spec := range []*container.Spec{a, &a2, b} {
+		if _, err := s.Runtime.Create(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{a2.Name(), a.Name()}, s.names(t, a.Ref)); diff != "" {
+		t.Error(diff)
+	}
+	all := s.names(t, wire.DeploymentRef{})
+	if !slices.Contains(all, a.Name()) || !slices.Contains(all, b.Name()) {
+		t.Errorf("all: %v", all)
+	}
+}
+
+func (s Subject) names(t *testing.T, ref wire.DeploymentRef) []string {
+	t.Helper()
+	list, err := s.Runtime.List(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, c := range list {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+func testMissingImage(t *testing.T, s Subject) {
+	for image, want := range map[string]bool{s.Image: true, s.Missing: false} {
+		if got, err := s.Runtime.ImageExists(t.Context(), image); err != nil || got != want {
+			t.Errorf("%s exists: %t, %v", image, got, err)
+		}
+	}
+	if err := s.Runtime.Pull(t.Context(), s.Missing); !errors.Is(err, container.ErrImage) {
+		t.Errorf("pulling %s: %v", s.Missing, err)
+	}
+}
+
+func testPortInUse(t *testing.T, s Subject) {
+	taken := container.Port{Host: freePort(t), Inside: 80, Protocol: container.TCP}
+	first, second := s.spec(t, "port-a", s.Sleep), s.spec(t, "port-b", s.Sleep)
+	first.Ports, second.Ports = []container.Port{taken}, []container.Port{taken}
+	s.run(t, first)
+	id, err := s.Runtime.Create(t.Context(), second)
+	if err == nil {
+		err = s.Runtime.Start(t.Context(), id)
+	}
+	if !errors.Is(err, container.ErrPortInUse) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// freePort returns a port that was free a moment ago.
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	addr, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		t.Fatalf("listening on %v", l.Addr())
+	}
+	return addr.AddrPort().Port()
+}
+
+func testVolumes(t *testing.T, s Subject) {
+	spec := s.spec(t, "volumes", s.Sleep)
+	name := container.ObjectName(spec.Ref, "data")
+	for range 2 {
+		if err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stranger := wire.DeploymentRef{Namespace: "conformance", Name: "stranger"}
+	if err := s.Runtime.EnsureVolume(t.Context(), stranger, name); err == nil {
+		t.Error("a Deployment got the volume of another")
+	}
+	spec.Mounts = []container.Mount{{Volume: name, Path: "/data", ReadOnly: true}}
+	id := s.run(t, spec)
+	if err := errors.Join(s.Runtime.Stop(t.Context(), id), s.Runtime.Remove(t.Context(), id)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Runtime.Volumes(t.Context(), spec.Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{name}, got); diff != "" {
+		t.Errorf("after its container was removed: %s", diff)
+	}
+	if err := s.Runtime.RemoveVolume(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Runtime.Volumes(t.Context(), spec.Ref); err != nil || len(got) > 0 {
+		t.Errorf("after it was removed: %v, %v", got, err)
+	}
+}
+
+func testGone(t *testing.T, s Subject) {
+	const id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	if err := s.Runtime.Start(t.Context(), id); !errors.Is(err, container.ErrNotFound) {
+		t.Errorf("start: %v", err)
+	}
+	if err := s.Runtime.Stop(t.Context(), id); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if err := s.Runtime.Remove(t.Context(), id); err != nil {
+		t.Errorf("remove: %v", err)
+	}
+	if err := s.Runtime.RemoveVolume(t.Context(), "conformance_gone_data"); err != nil {
+		t.Errorf("remove volume: %v", err)
+	}
+}
+
+func testEvents(t *testing.T, s Subject) {
+	spec := s.spec(t, "events", s.Exit("0"))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ready := make(chan struct{})
+	// Room for more changes than one short life has: Watch must not block.
+	changes := make(chan wire.DeploymentRef, 1000)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.Runtime.Watch(ctx, func() { close(ready) }, func(ref wire.DeploymentRef) { changes <- ref })
+	}()
+	select {
+	case <-ready:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	s.run(t, spec)
+	for ref := range changes {
+		if ref != spec.Ref {
+			continue // of another test, on a runtime that others use too
+		}
+		if c := s.one(t, spec.Ref); c.Ended() {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatal("no event after the container ended")
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the watch ended with %v", err)
+	}
+}

@@ -1,0 +1,360 @@
+// Package containertest has a container.Runtime in memory and the conformance
+// suite that it and package podman pass. It is for tests only.
+package containertest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// ExitCommand is the first word of a command that ends at once; the second is
+// its exit code. Any other command runs until it is stopped.
+const ExitCommand = "exit"
+
+// killed is the exit code of a container that was stopped: 128 + SIGTERM.
+const killed = 143
+
+// Fake is a Runtime in memory.
+type Fake struct {
+	// PullFunc, when set, decides about pulls; it may block. By default every
+	// image can be pulled.
+	PullFunc func(ctx context.Context, image string) error
+
+	mu         sync.Mutex // guards what follows
+	down       error
+	images     map[string]bool
+	containers map[string]*entry
+	volumes    map[string]wire.DeploymentRef
+	foreign    map[string]bool
+	watchers   map[chan wire.DeploymentRef]bool
+	broken     chan struct{}
+	calls      []string
+	nextID     int
+}
+
+type entry struct {
+	container.Container
+	spec container.Spec
+}
+
+var _ container.Runtime = (*Fake)(nil)
+
+// NewFake returns a runtime that has the given images and nothing else.
+func NewFake(images ...string) *Fake {
+	f := &Fake{
+		images:     map[string]bool{},
+		containers: map[string]*entry{},
+		volumes:    map[string]wire.DeploymentRef{},
+		foreign:    map[string]bool{},
+		watchers:   map[chan wire.DeploymentRef]bool{},
+		broken:     make(chan struct{}),
+	}
+	for _, image := range images {
+		f.images[image] = true
+	}
+	return f
+}
+
+// SetDown makes every call fail with ErrUnavailable until it is called with
+// false. Streams of events break.
+func (f *Fake) SetDown(down bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down = nil
+	if down {
+		f.down = container.ErrUnavailable
+		close(f.broken)
+		f.broken = make(chan struct{})
+	}
+}
+
+// Calls returns what changed the runtime since the last call of Calls:
+// "create NAME", "start NAME", "stop NAME", "remove NAME", "pull IMAGE",
+// "volume NAME" and "unvolume NAME".
+func (f *Fake) Calls() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	calls := f.calls
+	f.calls = nil
+	return calls
+}
+
+// Exit ends a running container as if its process had ended.
+func (f *Fake) Exit(name string, code int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.Name == name {
+			c.end(code)
+			f.notify(c.Ref)
+		}
+	}
+}
+
+// Restart counts a restart of a container by its policy.
+func (f *Fake) Restart(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.Name == name {
+			c.State, c.Started = container.StateRunning, time.Now().UTC()
+			c.Restarts++
+			f.notify(c.Ref)
+		}
+	}
+}
+
+// AddForeign adds a container that the agent did not make. It takes its name
+// but is never listed.
+func (f *Fake) AddForeign(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.foreign[name] = true
+}
+
+func (e *entry) end(code int) {
+	e.State, e.ExitCode, e.Finished = container.StateExited, code, time.Now().UTC()
+}
+
+func (f *Fake) notify(ref wire.DeploymentRef) {
+	for w := range f.watchers {
+		select {
+		case w <- ref:
+		default: // a watcher that is this far behind has enough to look at
+		}
+	}
+}
+
+func (f *Fake) record(format string, args ...any) {
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+
+// Version implements container.Runtime.
+func (f *Fake) Version(context.Context) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return "5.0.0-fake", f.down
+}
+
+// List implements container.Runtime.
+func (f *Fake) List(_ context.Context, ref wire.DeploymentRef) ([]container.Container, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := []container.Container{}
+	for _, c := range f.containers {
+		if ref == (wire.DeploymentRef{}) || c.Ref == ref {
+			list = append(list, c.Container)
+		}
+	}
+	slices.SortFunc(list, func(a, b container.Container) int { return cmp.Compare(a.Name, b.Name) })
+	return list, f.down
+}
+
+// Create implements container.Runtime.
+func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.down != nil:
+		return "", f.down
+	case !f.images[spec.Image]:
+		return "", fmt.Errorf("%s: %w", spec.Image, container.ErrImage)
+	case f.nameTaken(spec.Name()):
+		return "", fmt.Errorf("the container name %q is already in use", spec.Name())
+	}
+	for _, m := range spec.Mounts {
+		if _, ok := f.volumes[m.Volume]; m.Volume != "" && !ok {
+			return "", fmt.Errorf("volume %s: %w", m.Volume, container.ErrNotFound)
+		}
+	}
+	f.record("create %s", spec.Name())
+	f.nextID++
+	id := strconv.Itoa(f.nextID)
+	f.containers[id] = &entry{spec: *spec, Container: container.Container{
+		ID: id, Name: spec.Name(), Ref: spec.Ref, Service: spec.Service, Hash: spec.Hash, Image: spec.Image,
+		State: container.StateCreated, Created: time.Now().UTC(),
+	}}
+	f.notify(spec.Ref)
+	return id, nil
+}
+
+func (f *Fake) nameTaken(name string) bool {
+	for _, c := range f.containers {
+		if c.Name == name {
+			return true
+		}
+	}
+	return f.foreign[name]
+}
+
+// Start implements container.Runtime.
+func (f *Fake) Start(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.containers[id]
+	switch {
+	case f.down != nil:
+		return f.down
+	case c == nil:
+		return container.ErrNotFound
+	case c.State == container.StateRunning:
+		return nil
+	}
+	if port, taken := f.portTaken(&c.spec); taken {
+		return fmt.Errorf("port %d: %w", port, container.ErrPortInUse)
+	}
+	f.record("start %s", c.Name)
+	c.State, c.Restarts, c.Started = container.StateRunning, 0, time.Now().UTC()
+	if len(c.spec.Command) == 2 && c.spec.Command[0] == ExitCommand {
+		code, err := strconv.Atoi(c.spec.Command[1])
+		if err != nil {
+			return fmt.Errorf("exit code of %s: %w", c.Name, err)
+		}
+		c.end(code)
+	}
+	f.notify(c.Ref)
+	return nil
+}
+
+func (f *Fake) portTaken(spec *container.Spec) (uint16, bool) {
+	for _, other := range f.containers {
+		if other.State != container.StateRunning {
+			continue
+		}
+		for _, p := range spec.Ports {
+			if slices.ContainsFunc(other.spec.Ports, func(o container.Port) bool { return o.Host == p.Host && o.Protocol == p.Protocol }) {
+				return p.Host, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// Stop implements container.Runtime.
+func (f *Fake) Stop(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := f.containers[id]; f.down == nil && c != nil && c.State == container.StateRunning {
+		f.record("stop %s", c.Name)
+		c.end(killed)
+		f.notify(c.Ref)
+	}
+	return f.down
+}
+
+// Remove implements container.Runtime.
+func (f *Fake) Remove(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.containers[id]
+	switch {
+	case f.down != nil || c == nil:
+		return f.down
+	case c.State == container.StateRunning:
+		return fmt.Errorf("container %s is running", c.Name)
+	}
+	f.record("remove %s", c.Name)
+	delete(f.containers, id)
+	f.notify(c.Ref)
+	return nil
+}
+
+// ImageExists implements container.Runtime.
+func (f *Fake) ImageExists(_ context.Context, image string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.images[image], f.down
+}
+
+// Pull implements container.Runtime.
+func (f *Fake) Pull(ctx context.Context, image string) error {
+	if f.PullFunc != nil {
+		if err := f.PullFunc(ctx, image); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down != nil {
+		return f.down
+	}
+	f.record("pull %s", image)
+	f.images[image] = true
+	return nil
+}
+
+// EnsureVolume implements container.Runtime.
+func (f *Fake) EnsureVolume(_ context.Context, ref wire.DeploymentRef, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	owner, ok := f.volumes[name]
+	switch {
+	case f.down != nil:
+		return f.down
+	case ok && owner != ref:
+		return fmt.Errorf("volume %s belongs to %s", name, owner)
+	case !ok:
+		f.record("volume %s", name)
+		f.volumes[name] = ref
+	}
+	return nil
+}
+
+// Volumes implements container.Runtime.
+func (f *Fake) Volumes(_ context.Context, ref wire.DeploymentRef) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	names := slices.Sorted(maps.Keys(f.volumes))
+	names = slices.DeleteFunc(names, func(n string) bool { return ref != (wire.DeploymentRef{}) && f.volumes[n] != ref })
+	return names, f.down
+}
+
+// RemoveVolume implements container.Runtime.
+func (f *Fake) RemoveVolume(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.volumes[name]; f.down != nil || !ok {
+		return f.down
+	}
+	f.record("unvolume %s", name)
+	delete(f.volumes, name)
+	return nil
+}
+
+// Watch implements container.Runtime.
+func (f *Fake) Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error {
+	f.mu.Lock()
+	if f.down != nil {
+		f.mu.Unlock()
+		return container.ErrUnavailable
+	}
+	const room = 64 // changes that a watcher may lag behind
+	w, broken := make(chan wire.DeploymentRef, room), f.broken
+	f.watchers[w] = true
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.watchers, w)
+	}()
+	ready()
+	for {
+		select {
+		case ref := <-w:
+			changed(ref)
+		case <-broken:
+			return container.ErrUnavailable
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,26 @@
+package containertest_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestFakeConforms(t *testing.T) {
+	t.Parallel()
+	const image, missing = "localhost/app:1", "localhost/missing:1"
+	fake := containertest.NewFake(image)
+	fake.PullFunc = func(_ context.Context, image string) error { return fmt.Errorf("%s: %w", image, container.ErrImage) }
+	containertest.Conformance(t, containertest.Subject{
+		Runtime: fake, Image: image, Missing: missing,
+		Sleep: []string{"sleep"},
+		Exit:  func(code string) []string { return []string{containertest.ExitCommand, code} },
+	})
+}

@@ -1,0 +1,142 @@
+package podman
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containers/podman/v5/libpod/define"
+	"github.com/containers/podman/v5/pkg/bindings/containers"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// stopTimeout is the time in seconds that a container has to end before it is
+// killed; it is podman's own default.
+const stopTimeout uint = 10
+
+// List implements container.Runtime. Each container is inspected, since
+// podman 4.3 lists neither the restart count nor exact times.
+func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.Container, error) {
+	ctx, err := c.bind(ctx)
+	if err != nil {
+		return nil, err
+	}
+	options := new(containers.ListOptions).WithAll(true).WithFilters(filters(ref))
+	found, err := containers.List(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("listing containers: %w", c.translate(err, nil))
+	}
+	list := make([]container.Container, 0, len(found))
+	for _, f := range found {
+		data, err := containers.Inspect(ctx, f.ID, nil)
+		if err = c.translate(err, nil); errors.Is(err, container.ErrNotFound) {
+			continue // removed since it was listed
+		}
+		if err != nil {
+			return nil, fmt.Errorf("inspecting container %.12s: %w", f.ID, err)
+		}
+		if observed, ok := convert(data); ok {
+			list = append(list, observed)
+		}
+	}
+	slices.SortFunc(list, func(a, b container.Container) int { return cmp.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// filters selects the labelled containers or volumes of one Deployment, or all
+// of them when ref is zero.
+func filters(ref wire.DeploymentRef) map[string][]string {
+	label := container.LabelDeployment
+	if ref != (wire.DeploymentRef{}) {
+		label += "=" + container.LabelValue(ref)
+	}
+	return map[string][]string{"label": {label}}
+}
+
+// convert reports false for a container whose labels the agent did not write.
+func convert(data *define.InspectContainerData) (container.Container, bool) {
+	if data.Config == nil || data.State == nil {
+		return container.Container{}, false
+	}
+	ref, ok := container.ParseLabelValue(data.Config.Labels[container.LabelDeployment])
+	return container.Container{
+		ID:       data.ID,
+		Name:     data.Name,
+		Ref:      ref,
+		Service:  data.Config.Labels[container.LabelService],
+		Hash:     data.Config.Labels[container.LabelHash],
+		Image:    data.ImageName,
+		State:    container.State(data.State.Status),
+		ExitCode: int(data.State.ExitCode),
+		Restarts: int(data.RestartCount),
+		Created:  data.Created.UTC(),
+		Started:  data.State.StartedAt.UTC(),
+		Finished: data.State.FinishedAt.UTC(),
+	}, ok
+}
+
+// Create implements container.Runtime.
+func (c *Client) Create(ctx context.Context, spec *container.Spec) (string, error) {
+	ctx, err := c.bind(ctx)
+	if err != nil {
+		return "", err
+	}
+	reply, err := containers.CreateWithSpec(ctx, generate(spec), nil)
+	if err != nil {
+		return "", fmt.Errorf("creating container %s: %w", spec.Name(), c.translate(err, nil))
+	}
+	return reply.ID, nil
+}
+
+// Start implements container.Runtime.
+func (c *Client) Start(ctx context.Context, id string) error {
+	ctx, err := c.bind(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.translate(containers.Start(ctx, id, nil), nil); err != nil {
+		return fmt.Errorf("starting container %.12s: %w", id, err)
+	}
+	return nil
+}
+
+// Stop implements container.Runtime.
+func (c *Client) Stop(ctx context.Context, id string) error {
+	ctx, err := c.bind(ctx)
+	if err != nil {
+		return err
+	}
+	err = c.translate(containers.Stop(ctx, id, new(containers.StopOptions).WithTimeout(stopTimeout)), nil)
+	if err != nil && !errors.Is(err, container.ErrNotFound) && !notStarted(err) {
+		return fmt.Errorf("stopping container %.12s: %w", id, err)
+	}
+	return nil
+}
+
+// notStarted reports whether podman refused to stop a container because it
+// never ran. The type of the error does not cross the socket.
+func notStarted(err error) bool {
+	return strings.Contains(err.Error(), define.ErrCtrStateInvalid.Error())
+}
+
+// Remove implements container.Runtime. Anonymous volumes go with the
+// container; nothing could name them any more.
+func (c *Client) Remove(ctx context.Context, id string) error {
+	ctx, err := c.bind(ctx)
+	if err != nil {
+		return err
+	}
+	reports, err := containers.Remove(ctx, id, new(containers.RemoveOptions).WithVolumes(true).WithIgnore(true))
+	for _, r := range reports {
+		err = cmp.Or(err, r.Err)
+	}
+	if err = c.translate(err, nil); err != nil && !errors.Is(err, container.ErrNotFound) {
+		return fmt.Errorf("removing container %.12s: %w", id, err)
+	}
+	return nil
+}

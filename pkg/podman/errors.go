@@ -1,0 +1,71 @@
+package podman
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+
+	"github.com/containers/podman/v5/pkg/errorhandling"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+)
+
+// apiError has podman's own words and the kind that callers match.
+type apiError struct {
+	kind error
+	text string
+}
+
+func (e *apiError) Error() string { return e.text }
+
+func (e *apiError) Unwrap() error { return e.kind }
+
+// translate turns an error of the bindings into one of package container. kind
+// is what an error that nothing else explains means here; it may be nil.
+func (c *Client) translate(err, kind error) error {
+	if err == nil {
+		return nil
+	}
+	if isTransport(err) {
+		c.Close()
+		return unavailable(c.find(), err)
+	}
+	text := strings.TrimSpace(err.Error())
+	switch model, ok := errors.AsType[*errorhandling.ErrorModel](err); {
+	case strings.Contains(strings.ToLower(text), "address already in use"):
+		kind = container.ErrPortInUse
+	case ok && model.ResponseCode == http.StatusNotFound && kind == nil:
+		kind = container.ErrNotFound
+	}
+	if kind == nil {
+		return err
+	}
+	return &apiError{kind: kind, text: text}
+}
+
+// isTransport reports whether podman could not be spoken to, as opposed to
+// having refused.
+func isTransport(err error) bool {
+	if _, ok := errors.AsType[*net.OpError](err); ok {
+		return true
+	}
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// unavailable says in one line why podman does not answer and what to look at.
+func unavailable(socket string, err error) error {
+	reason := err.Error()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		reason = "the socket does not exist: start podman.socket of the user that runs the workloads, or set podman.socket in agent.yaml"
+	case errors.Is(err, fs.ErrPermission):
+		reason = "the socket may not be used by this user"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		reason = "nothing listens on the socket: start podman.socket of the user that runs the workloads"
+	}
+	return &apiError{kind: container.ErrUnavailable, text: fmt.Sprintf("podman at %s: %s", socket, reason)}
+}

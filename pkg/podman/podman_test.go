@@ -1,0 +1,155 @@
+package podman_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containers/podman/v5/pkg/bindings"
+	"github.com/containers/podman/v5/pkg/bindings/images"
+	"go.uber.org/goleak"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
+	"fleet.nationtech.io/fleet/pkg/podman"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// envSocket names the socket of a podman that tests may use.
+const envSocket = "FLEET_TEST_PODMAN_SOCKET"
+
+// envRole makes the test binary a program that containers run: the image holds
+// nothing but it. Its value is "sleep" or an exit code.
+const envRole = "FLEET_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(envRole); role != "" || filepath.Base(os.Args[0]) == program {
+		play(os.Args[1:])
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const (
+	program = "fleet-test-program"
+	image   = "localhost/fleet-conformance:1"
+	missing = "localhost:1/fleet-missing:1"
+)
+
+// play is what the program in the image does: sleep, or exit with a code.
+func play(args []string) {
+	if len(args) == 2 && args[0] == containertest.ExitCommand {
+		code, err := strconv.Atoi(args[1])
+		if err != nil {
+			code = 100
+		}
+		os.Exit(code)
+	}
+	select {
+	case <-time.After(time.Hour):
+	}
+}
+
+// socket skips unless a podman is there to be tested.
+func socket(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv(envSocket)
+	if path == "" {
+		t.Skipf("%v: %s names no podman socket", errors.ErrUnsupported, envSocket)
+	}
+	return path
+}
+
+func TestPodmanConforms(t *testing.T) {
+	path := socket(t)
+	importProgram(t, path)
+	client := podman.New(func() string { return path })
+	t.Cleanup(client.Close)
+	containertest.Conformance(t, containertest.Subject{
+		Runtime: client, Image: image, Missing: missing,
+		Sleep: []string{"/" + program, "sleep"},
+		Exit:  func(code string) []string { return []string{"/" + program, containertest.ExitCommand, code} },
+	})
+}
+
+// importProgram makes an image of the test binary itself, which is static.
+func importProgram(t *testing.T, path string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	err = w.WriteHeader(&tar.Header{Name: program, Mode: 0o755, Size: int64(len(binary))})
+	if err == nil {
+		_, err = w.Write(binary)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := bindings.NewConnection(t.Context(), "unix://"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := images.Import(conn, io.Reader(&layer), new(images.ImportOptions).WithReference(image)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn := context.WithoutCancel(conn)
+		_, errs := images.Remove(conn, []string{image}, nil)
+		if err := errors.Join(errs...); err != nil {
+			t.Error(err)
+		}
+		if c, err := bindings.GetClient(conn); err == nil {
+			c.Client.CloseIdleConnections()
+		}
+	})
+}
+
+func TestAbsentSocketIsUnavailable(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "podman.sock")
+	client := podman.New(func() string { return path })
+	_, err := client.List(t.Context(), wire.DeploymentRef{})
+	if !errors.Is(err, container.ErrUnavailable) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFindSocket(t *testing.T) {
+	runtime := t.TempDir()
+	t.Setenv("XDG_RUNTIME_DIR", runtime)
+	if got := podman.FindSocket("/explicit.sock"); got != "/explicit.sock" {
+		t.Errorf("configured: got %s", got)
+	}
+	session := filepath.Join(runtime, "podman", "podman.sock")
+	want := session
+	if os.Geteuid() == 0 {
+		want = podman.WorkloadSocket // root never takes a session's socket
+	}
+	if err := os.MkdirAll(filepath.Dir(session), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(session, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := podman.FindSocket(""); got != want {
+		t.Errorf("with a session: got %s, want %s", got, want)
+	}
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	if got := podman.FindSocket(""); got != podman.WorkloadSocket {
+		t.Errorf("without a session: got %s", got)
+	}
+}

@@ -1,0 +1,50 @@
+package podman
+
+import (
+	"github.com/containers/common/libnetwork/types"
+	"github.com/containers/podman/v5/libpod/define"
+	"github.com/containers/podman/v5/pkg/specgen"
+	spec "github.com/opencontainers/runtime-spec/specs-go"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+)
+
+// maxLog bounds the log of a container in bytes; podman rotates it then. The
+// journal is no choice: system users may not read theirs.
+const maxLog = 10 << 20
+
+// generate translates a Spec into what podman's API takes. It uses no field
+// that podman 4.3.1 lacks.
+func generate(s *container.Spec) *specgen.SpecGenerator {
+	g := specgen.NewSpecGenerator(s.Image, false)
+	g.Name = s.Name()
+	g.Labels = s.Labels()
+	g.Entrypoint = s.Command
+	g.Command = s.Args
+	g.Env = s.Env
+	g.RestartPolicy = string(s.Restart)
+	g.LogConfiguration = &specgen.LogConfig{Driver: define.KubernetesLogging, Size: maxLog}
+	for _, p := range s.Ports {
+		g.PortMappings = append(g.PortMappings, types.PortMapping{
+			HostIP: p.HostIP, HostPort: p.Host, ContainerPort: p.Inside, Protocol: string(p.Protocol),
+		})
+	}
+	for _, m := range s.Mounts {
+		addMount(g, m)
+	}
+	return g
+}
+
+func addMount(g *specgen.SpecGenerator, m container.Mount) {
+	mode := "rw"
+	if m.ReadOnly {
+		mode = "ro"
+	}
+	if m.Volume != "" {
+		g.Volumes = append(g.Volumes, &specgen.NamedVolume{Name: m.Volume, Dest: m.Path, Options: []string{mode}})
+		return
+	}
+	g.Mounts = append(g.Mounts, spec.Mount{
+		Type: define.TypeBind, Source: m.HostPath, Destination: m.Path, Options: []string{"rbind", mode},
+	})
+}
