@@ -3,6 +3,7 @@
 package lab_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -74,6 +75,66 @@ func TestContainerServesOnPublishedPort(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "the container answers again", func() bool { return fetch(client, url) != "" })
+		})
+	}
+}
+
+// TestContainerAfterBoot starts a container again as the agent does: through
+// the socket, which is there after every boot.
+func TestContainerAfterBoot(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			n := network(t)
+			m := device(t, l, lab.Config{Name: "reboot-" + suite, Suite: suite, Network: n})
+			podman := func(args ...string) {
+				mustAs(t, m, lab.AgentUser, append([]string{"podman", "--remote", "--url", "unix://" + lab.PodmanSocket}, args...)...)
+			}
+			podman("run", "--detach", "--name", "hello", "--publish", fmt.Sprintf("8081:%d", lab.HelloPort), lab.HelloImage)
+			client := &http.Client{Transport: &http.Transport{DialContext: n.Server.DialContext, DisableKeepAlives: true}}
+			url := fmt.Sprintf("http://%s:8081/", m.Address())
+			for _, again := range []func() error{
+				func() error { return m.Reboot(t.Context()) },
+				func() error { return errors.Join(m.PowerCut(t.Context()), m.Start(t.Context())) },
+			} {
+				if err := again(); err != nil {
+					t.Fatal(err)
+				}
+				podman("start", "hello")
+				eventually(t, "the container answers", func() bool { return fetch(client, url) != "" })
+			}
+		})
+	}
+}
+
+// TestUnit proves that the hardened unit reaches podman's socket, with a
+// program that does nothing else in place of the agent.
+func TestUnit(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	const dropIn = `[Service]
+Type=oneshot
+WatchdogSec=0
+Restart=no
+ExecStart=
+ExecStart=/usr/bin/curl -sS --fail --output /var/lib/fleet-agent/pong --unix-socket ` + lab.PodmanSocket + ` http://d/v4.0.0/libpod/_ping
+`
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			m := device(t, l, lab.Config{Name: "unit-" + suite, Suite: suite})
+			if err := m.WriteFile(t.Context(), "/run/systemd/system/fleet-agent.service.d/probe.conf", strings.NewReader(dropIn), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			must(t, m, "systemctl", "daemon-reload")
+			must(t, m, "systemctl", "start", "fleet-agent")
+			if got := must(t, m, "cat", "/var/lib/fleet-agent/pong"); got != "OK" {
+				t.Errorf("got %q through the socket", got)
+			}
+			// The threshold is ten times the exposure level that is printed.
+			must(t, m, "systemd-analyze", "security", "--no-pager", "--threshold=20", "fleet-agent.service")
 		})
 	}
 }

@@ -128,7 +128,16 @@ func systemUnit(user string, args []string) []string {
 	if user == "root" {
 		unit = append(unit, "--setenv=HOME=/root")
 	}
-	return append(append(unit, "--"), args...)
+	return append(append(unit, "--"), literal(args)...)
+}
+
+// literal protects arguments from systemd, which expands variables in them.
+func literal(args []string) []string {
+	out := make([]string, len(args))
+	for i, arg := range args {
+		out[i] = strings.ReplaceAll(arg, "$", "$$")
+	}
+	return out
 }
 
 // userUnit wraps a command in a unit of the user's systemd.
@@ -141,7 +150,7 @@ func userUnit(user string, args []string) []string {
 		"systemd-run", "--user", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec",
 		"--property=KillMode=process", "--",
 	}
-	return append(unit, args...)
+	return append(unit, literal(args)...)
 }
 
 // enter builds a host command that runs args in the machine's namespaces.
