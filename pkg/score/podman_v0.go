@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/netip"
 	"path"
 	"regexp"
@@ -22,7 +21,10 @@ const (
 	maxName       = 63
 	maxEnvName    = 256
 	maxPathLength = 4096
+	maxImage      = 512
 )
+
+const hostLabel = `[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?`
 
 // PodmanV0 runs containers with podman, one for each service.
 type PodmanV0 struct {
@@ -104,8 +106,10 @@ var (
 	labelPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 	envPattern   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 	// imagePattern is the grammar of the OCI distribution specification with a
-	// mandatory registry host.
-	imagePattern = regexp.MustCompile(`^(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+:[0-9]+|\[[0-9a-fA-F:]+\](:[0-9]+)?)(:[0-9]+)?` +
+	// mandatory registry: a host name with a dot, localhost, an IPv6 address in
+	// brackets, or any host name with a port.
+	imagePattern = regexp.MustCompile(`^(` +
+		`(localhost|` + hostLabel + `(\.` + hostLabel + `)+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?|` + hostLabel + `:[0-9]{1,5})` +
 		`(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
 )
 
@@ -150,7 +154,6 @@ func (p *PodmanV0) validate() error {
 		return fieldErrorf("services", "%d services, at most %d are allowed", len(p.Services), maxServices)
 	}
 	names := map[string]bool{}
-	ports := map[string]string{}
 	for i := range p.Services {
 		s, at := &p.Services[i], fmt.Sprintf("services[%d]", i)
 		if err := s.validate(at); err != nil {
@@ -160,11 +163,26 @@ func (p *PodmanV0) validate() error {
 			return fieldErrorf(at+".name", "%q is used twice", s.Name)
 		}
 		names[s.Name] = true
+	}
+	return p.validateHostPorts()
+}
+
+// validateHostPorts refuses ports that the device could not listen on at the
+// same time.
+func (p *PodmanV0) validateHostPorts() error {
+	type owned struct {
+		Port
+		service string
+	}
+	byNumber := map[int][]owned{}
+	for i, s := range p.Services {
 		for j, port := range s.Ports {
-			if other, taken := ports[port.key()]; taken {
-				return fieldErrorf(fmt.Sprintf("%s.ports[%d].hostPort", at, j), "%d is already taken by service %q", port.HostPort, other)
+			for _, other := range byNumber[port.HostPort] {
+				if port.Conflicts(other.Port) {
+					return fieldErrorf(fmt.Sprintf("services[%d].ports[%d].hostPort", i, j), "%d is already taken by service %q", port.HostPort, other.service)
+				}
 			}
-			ports[port.key()] = s.Name
+			byNumber[port.HostPort] = append(byNumber[port.HostPort], owned{port, s.Name})
 		}
 	}
 	return nil
@@ -177,7 +195,7 @@ func (s *Service) validate(at string) error {
 	if s.Image == "" {
 		return fieldErrorf(at+".image", "an image is needed")
 	}
-	if len(s.Image) > maxPathLength || !imagePattern.MatchString(s.Image) {
+	if len(s.Image) > maxImage || !imagePattern.MatchString(s.Image) {
 		return fieldErrorf(at+".image", "%.80q is not a fully qualified image reference such as docker.io/library/nginx:1.29", s.Image)
 	}
 	switch s.Restart {
@@ -222,19 +240,35 @@ func (p Port) validate(at string) error {
 	default:
 		return fieldErrorf(at+".protocol", "%.32q is unknown: use TCP or UDP", p.Protocol)
 	}
-	if p.HostIP != "" && !validIP(p.HostIP) {
+	if addr, err := p.hostAddr(); err != nil || addr.Zone() != "" {
 		return fieldErrorf(at+".hostIP", "%.64q is not an IP address", p.HostIP)
 	}
 	return nil
 }
 
-// key tells ports apart that cannot be listened on twice.
-func (p Port) key() string {
-	proto := p.Protocol
-	if proto == "" {
-		proto = ProtocolTCP
+// Conflicts reports whether one device cannot listen on both ports. Both must
+// be valid.
+func (p Port) Conflicts(o Port) bool {
+	if p.HostPort != o.HostPort || cmp.Or(p.Protocol, ProtocolTCP) != cmp.Or(o.Protocol, ProtocolTCP) {
+		return false
 	}
-	return fmt.Sprintf("%s/%s/%d", proto, p.HostIP, p.HostPort)
+	a, errA := p.hostAddr()
+	b, errB := o.hostAddr()
+	return errA == nil && errB == nil && (a == b || covers(a, b) || covers(b, a))
+}
+
+// hostAddr returns the address listened on. That of IPv6 which stands for all
+// addresses stands for those of IPv4 too.
+func (p Port) hostAddr() (netip.Addr, error) {
+	if p.HostIP == "" {
+		return netip.IPv6Unspecified(), nil
+	}
+	addr, err := netip.ParseAddr(p.HostIP)
+	return addr.Unmap(), err
+}
+
+func covers(all, one netip.Addr) bool {
+	return all.IsUnspecified() && (all.Is6() || one.Is4())
 }
 
 func (v Volume) validate(at string) error {
@@ -292,11 +326,4 @@ func checkPort(field string, n int) error {
 		return fieldErrorf(field, "%d is not within 1 to 65535", n)
 	}
 	return nil
-}
-
-func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
-
-func validIP(s string) bool {
-	_, err := netip.ParseAddr(s)
-	return err == nil
 }

@@ -44,8 +44,8 @@ func fieldErrorf(field, format string, args ...any) error {
 // Canonical returns the body of a score: compact JSON with sorted keys, so
 // that equal scores have equal bytes and one hash.
 func Canonical(typ string, data []byte) (body []byte, err error) {
-	var v any
-	if err := decodeNumbers(data, &v); err != nil {
+	v, err := parseDocument(data)
+	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
@@ -111,18 +111,4 @@ func Validate(typ string, data []byte) (Privilege, error) {
 	default:
 		return Restricted, fmt.Errorf("%w %.63q", ErrUnknownType, typ)
 	}
-}
-
-// decodeNumbers decodes exactly one JSON document and keeps numbers as they
-// are written.
-func decodeNumbers(data []byte, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	if err := dec.Decode(v); err != nil {
-		return fieldErrorf("", "not a JSON document")
-	}
-	if dec.More() {
-		return fieldErrorf("", "more than one JSON document")
-	}
-	return nil
 }
