@@ -1,0 +1,129 @@
+// Package client is a typed client of group fleet.nationtech.io, with
+// informers. It works against any API server that serves the definitions.
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/gentype"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+)
+
+// Clients of one kind each.
+type (
+	Deployments        = gentype.ClientWithList[*v1alpha1.Deployment, *v1alpha1.DeploymentList]
+	Devices            = gentype.ClientWithList[*v1alpha1.Device, *v1alpha1.DeviceList]
+	EnrollmentTokens   = gentype.ClientWithList[*v1alpha1.EnrollmentToken, *v1alpha1.EnrollmentTokenList]
+	EnrollmentRequests = gentype.ClientWithList[*v1alpha1.EnrollmentRequest, *v1alpha1.EnrollmentRequestList]
+)
+
+// Client makes clients of the kinds.
+type Client struct {
+	rest   rest.Interface
+	params runtime.ParameterCodec
+}
+
+// New returns a client for an API server.
+func New(config *rest.Config) (*Client, error) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	metav1.AddToGroupVersion(scheme, metav1.SchemeGroupVersion)
+	c := rest.CopyConfig(config)
+	gv := v1alpha1.GroupVersion
+	c.GroupVersion, c.APIPath = &gv, "/apis"
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	r, err := rest.RESTClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("creating a client of %s: %w", v1alpha1.GroupName, err)
+	}
+	return &Client{rest: r, params: runtime.NewParameterCodec(scheme)}, nil
+}
+
+// Deployments of one namespace, or of all when it is empty.
+func (c *Client) Deployments(namespace string) *Deployments {
+	return gentype.NewClientWithList[*v1alpha1.Deployment, *v1alpha1.DeploymentList]("deployments", c.rest, c.params, namespace,
+		func() *v1alpha1.Deployment { return &v1alpha1.Deployment{} },
+		func() *v1alpha1.DeploymentList { return &v1alpha1.DeploymentList{} })
+}
+
+// Devices are cluster-scoped.
+func (c *Client) Devices() *Devices {
+	return gentype.NewClientWithList[*v1alpha1.Device, *v1alpha1.DeviceList]("devices", c.rest, c.params, "",
+		func() *v1alpha1.Device { return &v1alpha1.Device{} },
+		func() *v1alpha1.DeviceList { return &v1alpha1.DeviceList{} })
+}
+
+// EnrollmentTokens are cluster-scoped.
+func (c *Client) EnrollmentTokens() *EnrollmentTokens {
+	return gentype.NewClientWithList[*v1alpha1.EnrollmentToken, *v1alpha1.EnrollmentTokenList]("enrollmenttokens", c.rest, c.params, "",
+		func() *v1alpha1.EnrollmentToken { return &v1alpha1.EnrollmentToken{} },
+		func() *v1alpha1.EnrollmentTokenList { return &v1alpha1.EnrollmentTokenList{} })
+}
+
+// EnrollmentRequests are cluster-scoped.
+func (c *Client) EnrollmentRequests() *EnrollmentRequests {
+	return gentype.NewClientWithList[*v1alpha1.EnrollmentRequest, *v1alpha1.EnrollmentRequestList]("enrollmentrequests", c.rest, c.params, "",
+		func() *v1alpha1.EnrollmentRequest { return &v1alpha1.EnrollmentRequest{} },
+		func() *v1alpha1.EnrollmentRequestList { return &v1alpha1.EnrollmentRequestList{} })
+}
+
+// DeploymentInformer watches the Deployments of every namespace.
+func (c *Client) DeploymentInformer() cache.SharedIndexInformer {
+	d := c.Deployments(metav1.NamespaceAll)
+	return newInformer(&v1alpha1.Deployment{},
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return d.List(ctx, o) }, d.Watch)
+}
+
+// DeviceInformer watches the Devices.
+func (c *Client) DeviceInformer() cache.SharedIndexInformer {
+	d := c.Devices()
+	return newInformer(&v1alpha1.Device{},
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return d.List(ctx, o) }, d.Watch)
+}
+
+func newInformer(obj runtime.Object,
+	list func(context.Context, metav1.ListOptions) (runtime.Object, error),
+	watch func(context.Context, metav1.ListOptions) (watch.Interface, error),
+) cache.SharedIndexInformer {
+	lw := &cache.ListWatch{ListWithContextFunc: list, WatchFuncWithContext: watch}
+	return cache.NewSharedIndexInformer(lw, obj, 0, cache.Indexers{})
+}
+
+// Patcher patches objects of one kind; every client of this package is one.
+type Patcher[T any] interface {
+	Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (T, error)
+}
+
+// Apply does a server-side apply of what fields holds, as manager. Fields of
+// other managers that it names are taken over.
+func Apply[T any](ctx context.Context, p Patcher[T], manager, kind, name string, fields map[string]any, subresources ...string) (T, error) {
+	doc := map[string]any{"apiVersion": v1alpha1.GroupVersion.String(), "kind": kind}
+	for k, v := range fields {
+		doc[k] = v
+	}
+	meta, _ := doc["metadata"].(map[string]any)
+	if meta == nil {
+		meta = map[string]any{}
+		doc["metadata"] = meta
+	}
+	meta["name"] = name
+	data, err := json.Marshal(doc)
+	if err != nil {
+		var zero T
+		return zero, fmt.Errorf("encoding %s %s: %w", kind, name, err)
+	}
+	force := true
+	return p.Patch(ctx, name, types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: manager, Force: &force}, subresources...)
+}

@@ -1,0 +1,250 @@
+package deviceapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// ErrNotReady is returned by Manifests while it cannot vouch for a manifest:
+// what it omits might only be unknown yet.
+var ErrNotReady = errors.New("manifests are not ready")
+
+// retrySeconds is how soon a device asks again after ErrNotReady.
+const retrySeconds = 2
+
+// Manifests is where manifests and bodies come from.
+type Manifests interface {
+	// Manifest returns the complete manifest of a device, or ErrNotReady.
+	Manifest(device string) (*wire.Manifest, error)
+	// Body returns a body that the device's manifest names.
+	Body(device, hash string) ([]byte, bool)
+}
+
+// Presence learns that a device is alive. Its method must not block.
+type Presence interface {
+	Heard(device string)
+}
+
+// Config is what the door needs.
+type Config struct {
+	// Conn is a connection in the account of the devices.
+	Conn      *nats.Conn
+	Buckets   *broker.Buckets
+	Manifests Manifests
+	Presence  Presence
+	// Kick drops the connections of a device.
+	Kick   func(device string)
+	Logger *slog.Logger
+}
+
+// Server is the door.
+type Server struct {
+	Config
+
+	limits  *limits
+	reports *reports
+	nudger  *nudger
+	metrics *metrics
+	ctx     context.Context
+}
+
+// New returns a server that does not serve yet.
+func New(c Config) *Server {
+	return &Server{
+		Config: c, limits: newLimits(), reports: newReports(c.Buckets),
+		nudger: newNudger(c.Conn, c.Logger), metrics: newMetrics(),
+	}
+}
+
+// Collectors are the metrics of the door.
+func (s *Server) Collectors() []prometheus.Collector { return s.metrics.collectors() }
+
+// Nudge asks a device, soon, to fetch a snapshot.
+func (s *Server) Nudge(device string) { s.nudger.add(device) }
+
+// Forget removes everything that a device ever reported.
+func (s *Server) Forget(ctx context.Context, device string) error {
+	s.limits.forget(device)
+	return s.reports.forget(ctx, device)
+}
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	s.ctx = ctx
+	if err := s.reports.load(ctx); err != nil {
+		return err
+	}
+	// A subscription each, so that a flood of one kind does not queue before
+	// another. The queue group lets several servers share the work.
+	for kind, handle := range map[wire.Kind]handler{
+		wire.KindSnapshot:  s.snapshot,
+		wire.KindBody:      s.body,
+		wire.KindInfo:      s.info,
+		wire.KindState:     s.state,
+		wire.KindHeartbeat: s.heartbeat,
+	} {
+		sub, err := s.Conn.QueueSubscribe(wire.UpWildcard(kind), "deviceapi", s.guard(handle))
+		if err != nil {
+			return fmt.Errorf("subscribing to %s: %w", kind, err)
+		}
+		defer func() { _ = sub.Unsubscribe() }() // the connection may be closed already
+	}
+	if err := s.Conn.Flush(); err != nil {
+		return fmt.Errorf("subscribing: %w", err)
+	}
+	s.nudger.run(ctx)
+	return nil
+}
+
+// handler answers one message of a device, with nil for no answer.
+type handler func(device string, payload []byte) (reply any, err error)
+
+// guard does everything that must happen before any work is done for a
+// device: whose message it is, whether it may expect an answer there, its
+// budget and its size.
+func (s *Server) guard(handle handler) nats.MsgHandler {
+	return func(m *nats.Msg) {
+		device, kind, err := wire.ParseUpSubject(m.Subject)
+		if err != nil {
+			return
+		}
+		switch s.limits.take(device, kind) {
+		case kick:
+			s.metrics.kicks.Inc()
+			s.Logger.Warn("device dropped: it keeps sending over its budget", "device", device, "kind", kind)
+			s.Kick(device)
+			return
+		case refuse:
+			s.answer(m, device, kind, nil, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"})
+			return
+		case pass:
+		}
+		reply, err := s.handle(handle, device, kind, m)
+		s.answer(m, device, kind, reply, err)
+	}
+}
+
+func (s *Server) handle(handle handler, device string, kind wire.Kind, m *nats.Msg) (any, error) {
+	switch {
+	case len(m.Header) > 0:
+		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: "headers are not allowed"}
+	case len(m.Data) > wire.MaxPayload(kind):
+		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("%d bytes, at most %d are allowed", len(m.Data), wire.MaxPayload(kind))}
+	}
+	s.Presence.Heard(device)
+	return handle(device, m.Data)
+}
+
+// answer sends a reply to the device's own inbox and nowhere else.
+func (s *Server) answer(m *nats.Msg, device string, kind wire.Kind, reply any, err error) {
+	result := "ok"
+	if err != nil {
+		refusal, ok := errors.AsType[*wire.Refusal](err)
+		if !ok {
+			s.Logger.Error("answering a device", "device", device, "kind", kind, "error", err)
+			refusal = &wire.Refusal{Code: wire.RefusedUnavailable, Message: "the server cannot do this at the moment: try again later"}
+		}
+		result, reply = string(refusal.Code), wire.Ack{Error: refusal}
+	}
+	s.metrics.requests.WithLabelValues(string(kind), result).Inc()
+	if kind == wire.KindHeartbeat || !wire.IsReplyOf(device, m.Reply) {
+		return
+	}
+	data, err := json.Marshal(reply)
+	if err == nil {
+		err = s.Conn.Publish(m.Reply, data)
+	}
+	if err != nil {
+		s.Logger.Warn("replying to a device", "device", device, "kind", kind, "error", err)
+	}
+}
+
+func (s *Server) snapshot(device string, payload []byte) (any, error) {
+	req, err := wire.Decode[wire.SnapshotRequest](payload, wire.MaxSnapshotRequest)
+	if err != nil {
+		return nil, badRequest(err)
+	}
+	manifest, err := s.Manifests.Manifest(device)
+	if errors.Is(err, ErrNotReady) {
+		return wire.SnapshotReply{Status: wire.SnapshotRetryLater, RetryAfterSeconds: retrySeconds}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	want, err := s.wants(device, req, manifest)
+	if err != nil {
+		return nil, err
+	}
+	if manifest.Version == req.Have {
+		return wire.SnapshotReply{Status: wire.SnapshotNotModified, Want: want}, nil
+	}
+	manifest.Time = time.Now().UTC()
+	return wire.SnapshotReply{Status: wire.SnapshotManifest, Manifest: manifest, Want: want}, nil
+}
+
+// wants names the reports that the server lacks or has in another version.
+func (s *Server) wants(device string, req wire.SnapshotRequest, m *wire.Manifest) ([]wire.Want, error) {
+	var want []wire.Want
+	infoHash, stateHash := s.reports.hashes(device)
+	if infoHash == "" || infoHash != req.InfoHash {
+		want = append(want, wire.WantInfo)
+	}
+	if stateHash != req.StateHash {
+		if err := s.reports.dropStale(s.ctx, device, m); err != nil {
+			return nil, err
+		}
+		want = append(want, wire.WantState)
+	}
+	return want, nil
+}
+
+func (s *Server) body(device string, payload []byte) (any, error) {
+	req, err := wire.Decode[wire.BodyRequest](payload, wire.MaxBodyRequest)
+	if err != nil {
+		return nil, badRequest(err)
+	}
+	body, ok := s.Manifests.Body(device, req.Hash)
+	if !ok {
+		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "the manifest of this device does not name this body: fetch a snapshot"}
+	}
+	if req.Offset < 0 || req.Offset >= len(body) {
+		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("offset %d is not within the body of %d bytes", req.Offset, len(body))}
+	}
+	return wire.BodyReply{Size: len(body), Data: body[req.Offset:min(req.Offset+wire.BodyChunk, len(body))]}, nil
+}
+
+func (s *Server) info(device string, payload []byte) (any, error) {
+	if _, err := wire.Decode[wire.DeviceInfo](payload, wire.MaxInfo); err != nil {
+		return nil, badRequest(err)
+	}
+	return wire.Ack{}, s.reports.putInfo(s.ctx, device, payload)
+}
+
+func (s *Server) state(device string, payload []byte) (any, error) {
+	state, err := wire.DecodeState(payload)
+	if err != nil {
+		return nil, badRequest(err)
+	}
+	return wire.Ack{}, s.reports.putState(s.ctx, device, state, payload)
+}
+
+func (s *Server) heartbeat(device string, payload []byte) (any, error) {
+	if _, err := wire.Decode[wire.Heartbeat](payload, wire.MaxHeartbeat); err != nil {
+		return nil, badRequest(err)
+	}
+	return nil, s.reports.putHeartbeat(s.ctx, device, payload)
+}
+
+func badRequest(err error) error {
+	return &wire.Refusal{Code: wire.RefusedBadRequest, Message: err.Error()}
+}

@@ -1,0 +1,86 @@
+package deviceapi
+
+import (
+	"sync"
+
+	"golang.org/x/time/rate"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// budget is a token bucket: messages a second, and how many at once.
+type budget struct {
+	rate  rate.Limit
+	burst int
+}
+
+// budgets bound what one device may cost. Bursts cover a device that comes
+// back with the largest manifest: it fetches every body and reports every
+// Deployment.
+var budgets = map[wire.Kind]budget{
+	wire.KindSnapshot:  {2, 20},
+	wire.KindBody:      {100, 4 * wire.MaxEntries},
+	wire.KindInfo:      {1, 10},
+	wire.KindState:     {20, 2 * wire.MaxEntries},
+	wire.KindHeartbeat: {1, 10},
+}
+
+// strikes is how many messages over budget a device may send before its
+// connection is dropped. A slow leak is forgiven, a flood is not.
+var strikes = budget{rate: 10, burst: 1000}
+
+// verdict is what limits decide about a message.
+type verdict int
+
+const (
+	pass verdict = iota
+	// refuse: answer that the budget is used up.
+	refuse
+	// kick: drop the connection.
+	kick
+)
+
+// limits holds the token buckets of every device.
+type limits struct {
+	mu      sync.Mutex // guards devices
+	devices map[string]*deviceLimits
+}
+
+type deviceLimits struct {
+	kinds   map[wire.Kind]*rate.Limiter
+	strikes *rate.Limiter
+}
+
+func newLimits() *limits { return &limits{devices: map[string]*deviceLimits{}} }
+
+// take takes one message of a kind from a device's budget.
+func (l *limits) take(device string, kind wire.Kind) verdict {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.devices[device]
+	if d == nil {
+		d = &deviceLimits{kinds: make(map[wire.Kind]*rate.Limiter, len(budgets)), strikes: rate.NewLimiter(strikes.rate, strikes.burst)}
+		l.devices[device] = d
+	}
+	limiter := d.kinds[kind]
+	if limiter == nil {
+		b := budgets[kind]
+		limiter = rate.NewLimiter(b.rate, b.burst)
+		d.kinds[kind] = limiter
+	}
+	switch {
+	case limiter.Allow():
+		return pass
+	case d.strikes.Allow():
+		return refuse
+	}
+	return kick
+}
+
+// forget drops the buckets of a device that is gone. They are kept across a
+// reconnect, so that reconnecting buys nothing.
+func (l *limits) forget(device string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.devices, device)
+}

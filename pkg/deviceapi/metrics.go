@@ -1,0 +1,26 @@
+package deviceapi
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics count what comes in by the door.
+type metrics struct {
+	requests *prometheus.CounterVec
+	kicks    prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	return &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fleet_device_requests_total",
+			Help: "Messages from devices by kind and result (ok, or the code of the refusal).",
+		}, []string{"kind", "result"}),
+		kicks: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fleet_device_kicks_total",
+			Help: "Connections dropped because a device kept sending over its budget.",
+		}),
+	}
+}
+
+func (m *metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.requests, m.kicks}
+}
