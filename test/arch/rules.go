@@ -1,0 +1,161 @@
+package arch
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+const module = "fleet.nationtech.io/fleet/"
+
+// Package is a node of the import graph.
+type Package struct {
+	ImportPath string
+	// Standard is true for the standard library.
+	Standard bool
+	// Imports are the import paths of direct imports.
+	Imports []string
+}
+
+// Graph is a set of packages with everything that they import, by import path.
+type Graph map[string]Package
+
+// rule forbids some imports to some packages of the module.
+type rule struct {
+	why string
+	// from are the packages that it binds, relative to the module: "pkg/agent"
+	// stands for everything below it too. Empty: those that no list names.
+	from []string
+	// forbids reports whether a package must not be reached, or not be imported
+	// when direct is set.
+	forbids func(Package) bool
+	direct  bool
+}
+
+var (
+	contract   = []string{"pkg/wire", "pkg/score", "pkg/version"}
+	apis       = []string{"pkg/apis"}
+	agentSide  = []string{"pkg/agent", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
+	serverSide = []string{
+		"pkg/apiserver", "pkg/broker", "pkg/client", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/pki", "cmd/fleet-server",
+	}
+	// heavy is what would make the agent as large as the server.
+	heavy = []string{"k8s.io", "github.com/k3s-io/kine", "github.com/nats-io/nats-server"}
+	// device is what belongs on a device.
+	device = []string{"github.com/containers", "github.com/cilium/ebpf", module + "pkg/agent", module + "pkg/podman", module + "pkg/telemetry"}
+)
+
+var rules = []rule{
+	{
+		why:     "the contract imports the standard library only",
+		from:    contract,
+		forbids: func(p Package) bool { return !p.Standard && !within(p.ImportPath, inModule(contract)...) },
+	},
+	{
+		why:    "the API types import apimachinery only",
+		from:   apis,
+		direct: true,
+		forbids: func(p Package) bool {
+			return !p.Standard && !within(p.ImportPath, "k8s.io/apimachinery", module+"pkg/apis")
+		},
+	},
+	{
+		why:     "the agent side never imports Kubernetes, kine, the NATS server or the server side",
+		from:    agentSide,
+		forbids: func(p Package) bool { return within(p.ImportPath, slices.Concat(heavy, inModule(serverSide))...) },
+	},
+	{
+		why:     "the server side never imports what runs on a device",
+		from:    serverSide,
+		forbids: func(p Package) bool { return within(p.ImportPath, device...) },
+	},
+	{
+		why:  "what both sides share imports neither side",
+		from: nil,
+		forbids: func(p Package) bool {
+			return within(p.ImportPath, slices.Concat(heavy, device, inModule(serverSide))...)
+		},
+	},
+	{
+		why:     "only pkg/podman imports the podman bindings",
+		from:    slices.DeleteFunc(slices.Concat(agentSide, serverSide), func(p string) bool { return p == "pkg/podman" }),
+		direct:  true,
+		forbids: func(p Package) bool { return within(p.ImportPath, "github.com/containers") },
+	},
+}
+
+// binds reports whether the rule applies to a package. Only pkg and cmd are
+// bound: tests may wire anything together.
+func (r rule) binds(p Package) bool {
+	if !within(p.ImportPath, module+"pkg", module+"cmd") {
+		return false
+	}
+	if len(r.from) > 0 {
+		return within(p.ImportPath, inModule(r.from)...)
+	}
+	return !within(p.ImportPath, inModule(slices.Concat(contract, apis, agentSide, serverSide))...)
+}
+
+// Violations returns one line for each package that reaches what it must not,
+// with the shortest chain of imports that leads there.
+func Violations(g Graph) []string {
+	var found []string
+	for _, path := range slices.Sorted(maps.Keys(g)) {
+		for _, r := range rules {
+			if !r.binds(g[path]) {
+				continue
+			}
+			if chain := g.chain(path, r); chain != nil {
+				found = append(found, fmt.Sprintf("%s: %s", r.why, strings.Join(chain, " → ")))
+			}
+		}
+	}
+	return found
+}
+
+// chain searches breadth first for a package that the rule forbids to start.
+func (g Graph) chain(start string, r rule) []string {
+	parent := map[string]string{start: ""}
+	for queue := []string{start}; len(queue) > 0; queue = queue[1:] {
+		at := queue[0]
+		for _, next := range g[at].Imports {
+			if _, seen := parent[next]; seen {
+				continue
+			}
+			parent[next] = at
+			if r.forbids(g[next]) {
+				return trace(parent, next)
+			}
+			if !r.direct {
+				queue = append(queue, next)
+			}
+		}
+	}
+	return nil
+}
+
+// trace follows the parents of a package back to the start.
+func trace(parent map[string]string, end string) []string {
+	var chain []string
+	for at := end; at != ""; at = parent[at] {
+		chain = append(chain, strings.TrimPrefix(at, module))
+	}
+	slices.Reverse(chain)
+	return chain
+}
+
+// within reports whether path is one of the trees or below one.
+func within(path string, trees ...string) bool {
+	return slices.ContainsFunc(trees, func(tree string) bool {
+		return path == tree || strings.HasPrefix(path, tree+"/")
+	})
+}
+
+func inModule(paths []string) []string {
+	full := make([]string, len(paths))
+	for i, p := range paths {
+		full[i] = module + p
+	}
+	return full
+}
