@@ -189,7 +189,7 @@ func (m *Machine) run(ctx context.Context, stdin io.Reader, args []string) (Resu
 // has a child.
 func runGroup(ctx context.Context, cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = 5 * time.Second // for pipes that an escaped child holds open
+	cmd.WaitDelay = 200 * time.Millisecond // the unit goes on and holds the pipes open
 	if err := cmd.Start(); err != nil {
 		return err
 	}
