@@ -126,6 +126,25 @@ func (l *Lab) Attach(ctx context.Context, name string) (*Machine, error) {
 	return m, nil
 }
 
+// Ensure returns the detached machine of that name, running: as it is, started,
+// or booted anew.
+func (l *Lab) Ensure(ctx context.Context, c Config) (*Machine, error) {
+	m, err := l.Attach(ctx, c.Name)
+	if errors.Is(err, ErrNotFound) {
+		return l.Boot(ctx, c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if m.Running() {
+		return m, nil
+	}
+	if err := m.Start(ctx); err != nil {
+		return nil, errors.Join(err, m.Release())
+	}
+	return m, nil
+}
+
 // suiteFile names the machine's suite in its directory, for Attach.
 const suiteFile = "suite"
 
