@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -98,7 +99,12 @@ func newInformer(obj runtime.Object,
 	watch func(context.Context, metav1.ListOptions) (watch.Interface, error),
 ) cache.SharedIndexInformer {
 	lw := &cache.ListWatch{ListWithContextFunc: list, WatchFuncWithContext: watch}
-	return cache.NewSharedIndexInformer(lw, obj, 0, cache.Indexers{})
+	i := cache.NewSharedIndexInformer(lw, obj, 0, cache.Indexers{})
+	// Managed fields are as large as the rest of an object.
+	if err := i.SetTransform(cache.TransformStripManagedFields()); err != nil {
+		panic(fmt.Sprintf("configuring a new informer: %v", err)) // fails on a started informer only
+	}
+	return i
 }
 
 // Patcher patches objects of one kind; every client of this package is one.
@@ -126,4 +132,12 @@ func Apply[T any](ctx context.Context, p Patcher[T], manager, kind, name string,
 	}
 	force := true
 	return p.Patch(ctx, name, types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: manager, Force: &force}, subresources...)
+}
+
+// IgnoreNotFound returns nil when the object is gone.
+func IgnoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }

@@ -1,0 +1,168 @@
+// Package deployment looks after the Deployment objects themselves: it puts
+// the finalizer on, shows in condition Accepted whether the score may be sent,
+// and lets a deleted object go once its keys have left the bus.
+package deployment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	fieldManager = "fleet-acceptance"
+	// withdrawTimeout bounds how long a deletion waits for the bus. After it the
+	// object goes anyway: the removal is in the API store, and the next
+	// comparison sweeps the keys.
+	withdrawTimeout = 10 * time.Second
+)
+
+// Withdrawer takes a Deployment off every device.
+type Withdrawer interface {
+	// Withdraw returns when the keys are gone from the bus, or when ctx ends.
+	Withdraw(ctx context.Context, ref wire.DeploymentRef) error
+}
+
+// Controller reconciles Deployments.
+type Controller struct {
+	Client      *client.Client
+	Deployments cache.SharedIndexInformer
+	Namespaces  cache.SharedIndexInformer
+	Withdrawer  Withdrawer
+	Recorder    record.EventRecorder
+	Logger      *slog.Logger
+}
+
+// Run works until ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute))
+	defer queue.ShutDown()
+	context.AfterFunc(ctx, queue.ShutDown)
+	if err := c.watch(queue); err != nil {
+		return fmt.Errorf("watching Deployments: %w", err)
+	}
+	for {
+		key, shutdown := queue.Get()
+		if shutdown {
+			return nil
+		}
+		switch err := c.Reconcile(ctx, key); {
+		case err == nil:
+			queue.Forget(key)
+		case ctx.Err() == nil:
+			if !apierrors.IsConflict(err) {
+				c.Logger.Warn("reconciling a Deployment", "deployment", key, "error", err)
+			}
+			queue.AddRateLimited(key)
+		}
+		queue.Done(key)
+	}
+}
+
+func (c *Controller) watch(queue workqueue.TypedInterface[string]) error {
+	enqueue := func(o any) {
+		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
+			queue.Add(key)
+		}
+	}
+	_, err := c.Deployments.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) },
+	})
+	if err != nil {
+		return err
+	}
+	// A namespace's label decides about the privilege of what is in it.
+	_, err = c.Namespaces.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(_, o any) {
+			ns := o.(*corev1.Namespace).Name
+			for _, d := range c.Deployments.GetStore().List() {
+				if d.(*v1alpha1.Deployment).Namespace == ns {
+					enqueue(d)
+				}
+			}
+		},
+	})
+	return err
+}
+
+// Reconcile brings one Deployment, "<namespace>/<name>", up to date.
+func (c *Controller) Reconcile(ctx context.Context, key string) error {
+	o, exists, err := c.Deployments.GetStore().GetByKey(key)
+	if err != nil || !exists {
+		return err
+	}
+	d := o.(*v1alpha1.Deployment).DeepCopy()
+	has := slices.Contains(d.Finalizers, v1alpha1.DeploymentFinalizer)
+	switch {
+	case !d.DeletionTimestamp.IsZero() && has:
+		return c.release(ctx, d)
+	case !d.DeletionTimestamp.IsZero():
+		return nil
+	case !has:
+		return c.addFinalizer(ctx, d)
+	}
+	return c.accept(ctx, d)
+}
+
+func (c *Controller) addFinalizer(ctx context.Context, d *v1alpha1.Deployment) error {
+	d.Finalizers = append(d.Finalizers, v1alpha1.DeploymentFinalizer)
+	_, err := c.Client.Deployments(d.Namespace).Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
+	return client.IgnoreNotFound(err)
+}
+
+// release removes the desired-state keys, then the finalizer.
+func (c *Controller) release(ctx context.Context, d *v1alpha1.Deployment) error {
+	bounded, cancel := context.WithTimeout(ctx, withdrawTimeout)
+	defer cancel()
+	err := c.Withdrawer.Withdraw(bounded, wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name})
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if err != nil {
+		c.Logger.Warn("deleting a Deployment whose keys are still on the bus", "deployment", d.Namespace+"/"+d.Name, "error", err)
+	}
+	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeploymentFinalizer })
+	_, err = c.Client.Deployments(d.Namespace).Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
+	return client.IgnoreNotFound(err)
+}
+
+// accept shows the verdict.
+func (c *Controller) accept(ctx context.Context, d *v1alpha1.Deployment) error {
+	var namespaceLabels map[string]string
+	if o, ok, _ := c.Namespaces.GetStore().GetByKey(d.Namespace); ok {
+		namespaceLabels = o.(*corev1.Namespace).Labels
+	}
+	v := acceptance.Evaluate(d, namespaceLabels)
+	condition := metav1.Condition{
+		Type: v1alpha1.DeploymentAccepted, Status: metav1.ConditionFalse,
+		Reason: v.Reason, Message: v.Message, ObservedGeneration: d.Generation,
+	}
+	if v.Accepted {
+		condition.Status = metav1.ConditionTrue
+	}
+	if !meta.SetStatusCondition(&d.Status.Conditions, condition) {
+		return nil
+	}
+	status := map[string]any{"conditions": []metav1.Condition{*meta.FindStatusCondition(d.Status.Conditions, condition.Type)}}
+	_, err := client.Apply(ctx, c.Client.Deployments(d.Namespace), fieldManager, "Deployment", d.Name, map[string]any{"status": status}, "status")
+	if err == nil && !v.Accepted {
+		c.Recorder.Event(d, corev1.EventTypeWarning, v.Reason, v.Message)
+	}
+	return client.IgnoreNotFound(err)
+}

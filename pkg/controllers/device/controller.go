@@ -1,0 +1,321 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	fieldManager = "fleet-device"
+	workers      = 4
+	// A budget for API writes, so that a site that comes back at once does not
+	// keep people from using the API.
+	writeRate  = 500 // a second
+	writeBurst = 500
+)
+
+// Door is what the controller asks of the device API and the broker.
+type Door interface {
+	// Forget removes everything that a device ever reported.
+	Forget(ctx context.Context, device string) error
+	// Disconnect drops the device's connections.
+	Disconnect(device string)
+}
+
+// Config is what the controller needs. The informer is started by the caller.
+type Config struct {
+	Client     *client.Client
+	Devices    cache.SharedIndexInformer
+	Infos      jetstream.KeyValue
+	Registry   *identity.Registry
+	Tombstones *identity.Tombstones
+	Presence   *Presence
+	Door       Door
+	Recorder   record.EventRecorder
+	Logger     *slog.Logger
+}
+
+// Controller reconciles Devices.
+type Controller struct {
+	Config
+
+	queue  workqueue.TypedRateLimitingInterface[string]
+	budget *rate.Limiter
+
+	mu sync.Mutex // guards infos and applied
+	// infos is what bucket device-info holds.
+	infos map[string]report
+	// applied is the digest of the report that the object reflects.
+	applied map[string]wire.Digest
+}
+
+// report is what a device said of itself.
+type report struct {
+	info   wire.DeviceInfo
+	digest wire.Digest
+}
+
+// New returns a controller that does not run yet.
+func New(c Config) *Controller {
+	return &Controller{
+		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute)),
+		infos: map[string]report{}, applied: map[string]wire.Digest{},
+	}
+}
+
+// Run works until ctx ends. It returns an error only when it cannot start.
+func (c *Controller) Run(ctx context.Context) error {
+	defer c.queue.ShutDown()
+	context.AfterFunc(ctx, c.queue.ShutDown)
+	enqueue := func(o any) {
+		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
+			c.queue.Add(key)
+		}
+	}
+	h, err := c.Devices.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) }, DeleteFunc: enqueue,
+	})
+	if err != nil {
+		return fmt.Errorf("watching Devices: %w", err)
+	}
+	if !cache.WaitForCacheSync(ctx.Done(), h.HasSynced) {
+		return fmt.Errorf("listing Devices: %w", ctx.Err())
+	}
+	for _, o := range c.Devices.GetStore().List() {
+		c.bind(o.(*v1alpha1.Device))
+	}
+	c.Registry.SetReady()
+	c.Presence.onChange(c.queue.Add)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.watchInfos(ctx) })
+	g.Go(func() error { return c.watchPresence(ctx) })
+	for range workers {
+		g.Go(func() error { return c.work(ctx) })
+	}
+	return g.Wait()
+}
+
+// bind tells the registry which key may connect as the device.
+func (c *Controller) bind(d *v1alpha1.Device) {
+	if d.Spec.Enrollment == nil {
+		c.Registry.Unbind(d.Name)
+		return
+	}
+	c.Registry.Bind(d.Name, d.Spec.Enrollment.KeyFingerprint)
+}
+
+func (c *Controller) work(ctx context.Context) error {
+	for {
+		name, shutdown := c.queue.Get()
+		if shutdown {
+			return nil
+		}
+		switch err := c.Reconcile(ctx, name); {
+		case err == nil:
+			c.queue.Forget(name)
+		case ctx.Err() == nil:
+			if !apierrors.IsConflict(err) {
+				c.Logger.Warn("reconciling a Device", "device", name, "error", err)
+			}
+			c.queue.AddRateLimited(name)
+		}
+		c.queue.Done(name)
+	}
+}
+
+// Reconcile brings one Device up to date.
+func (c *Controller) Reconcile(ctx context.Context, name string) error {
+	o, exists, err := c.Devices.GetStore().GetByKey(name)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		c.Registry.Unbind(name)
+		return nil
+	}
+	d := o.(*v1alpha1.Device).DeepCopy()
+	switch {
+	case !d.DeletionTimestamp.IsZero():
+		return c.release(ctx, d)
+	case !slices.Contains(d.Finalizers, v1alpha1.DeviceFinalizer):
+		return c.addFinalizer(ctx, d)
+	case d.Spec.Revoked:
+		if err := c.throwOut(ctx, d, "revoked"); err != nil {
+			return err
+		}
+		return c.writeStatus(ctx, d)
+	}
+	c.bind(d)
+	if err := c.writeReport(ctx, d); err != nil {
+		return err
+	}
+	return c.writeStatus(ctx, d)
+}
+
+func (c *Controller) addFinalizer(ctx context.Context, d *v1alpha1.Device) error {
+	d.Finalizers = append(d.Finalizers, v1alpha1.DeviceFinalizer)
+	_, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
+	return client.IgnoreNotFound(err)
+}
+
+// release lets a deleted Device go once its key is refused for good.
+func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
+	if !slices.Contains(d.Finalizers, v1alpha1.DeviceFinalizer) {
+		return nil
+	}
+	if err := c.throwOut(ctx, d, "deleted"); err != nil {
+		return err
+	}
+	c.Registry.Unbind(d.Name)
+	c.mu.Lock()
+	delete(c.infos, d.Name)
+	delete(c.applied, d.Name)
+	c.mu.Unlock()
+	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeviceFinalizer })
+	_, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
+	return client.IgnoreNotFound(err)
+}
+
+// throwOut refuses the device's key for good, then drops its connection and
+// what it reported. The order matters: a device that reconnects in between is
+// refused already.
+func (c *Controller) throwOut(ctx context.Context, d *v1alpha1.Device, reason string) error {
+	if e := d.Spec.Enrollment; e != nil {
+		err := c.Tombstones.Add(identity.Tombstone{Fingerprint: e.KeyFingerprint, Device: d.Name, Reason: reason, Time: time.Now().UTC()})
+		if err != nil {
+			return err
+		}
+	}
+	c.Door.Disconnect(d.Name)
+	return c.Door.Forget(ctx, d.Name)
+}
+
+// writeReport applies what the device last reported to its object.
+func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) error {
+	c.mu.Lock()
+	r, reported := c.infos[d.Name]
+	done := reported && c.applied[d.Name] == r.digest
+	c.mu.Unlock()
+	if !reported || done {
+		return nil
+	}
+	if err := c.budget.Wait(ctx); err != nil {
+		return err
+	}
+	// The informer drops managed fields; they tell whose label is whose.
+	live, err := c.Client.Devices().Get(ctx, d.Name, metav1.GetOptions{})
+	if err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	owned, err := labelsOf(live, fieldManager)
+	if err != nil {
+		return err
+	}
+	policy := labelPolicy{device: d.Name, foreign: func(key string) bool {
+		_, set := live.Labels[key]
+		return set && !owned[key]
+	}}
+	if e := live.Spec.Enrollment; e != nil {
+		policy.allowed = e.AllowedLabelKeys
+	}
+	labels, dropped := policy.apply(r.info)
+	inventory := v1alpha1.Inventory(r.info.Inventory)
+	_, err = client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
+		"metadata": map[string]any{"labels": labels},
+		"spec":     map[string]any{"inventory": inventory},
+	})
+	if err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	c.mu.Lock()
+	c.applied[d.Name] = r.digest
+	c.mu.Unlock()
+	if len(dropped) > 0 {
+		c.Recorder.Eventf(d, corev1.EventTypeWarning, "LabelsDropped", "labels that the device asked for were dropped: %s", strings.Join(dropped, "; "))
+	}
+	return nil
+}
+
+func (c *Controller) watchInfos(ctx context.Context) error {
+	w, err := c.Infos.WatchAll(ctx)
+	if err != nil {
+		return fmt.Errorf("watching bucket device-info: %w", err)
+	}
+	defer func() { _ = w.Stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-w.Updates():
+			if !ok {
+				return errors.New("watching bucket device-info: the watch ended")
+			}
+			if e != nil {
+				c.takeInfo(e)
+			}
+		}
+	}
+}
+
+func (c *Controller) takeInfo(e jetstream.KeyValueEntry) {
+	device, err := wire.ParseInfoKey(e.Key())
+	if err != nil {
+		return
+	}
+	if e.Operation() != jetstream.KeyValuePut {
+		return
+	}
+	info, err := wire.Decode[wire.DeviceInfo](e.Value(), wire.MaxInfo)
+	if err != nil {
+		c.Logger.Warn("bucket device-info has a report that cannot be read", "device", device)
+		return
+	}
+	c.mu.Lock()
+	c.infos[device] = report{info, wire.Sum(e.Value())}
+	c.mu.Unlock()
+	c.queue.Add(device)
+}
+
+// watchPresence finds devices that fell silent. Once, when those that were
+// connected before the start have had the time to come back, it looks at all.
+func (c *Controller) watchPresence(ctx context.Context) error {
+	settle := time.NewTimer(silence)
+	defer settle.Stop()
+	sweep := time.NewTimer(silence)
+	defer sweep.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-sweep.C:
+			sweep.Reset(c.Presence.sweep() + time.Second)
+		case <-settle.C:
+			for _, name := range c.Devices.GetStore().ListKeys() {
+				c.queue.Add(name)
+			}
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package device
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// sighting is what is known about whether a device is there.
+type sighting struct {
+	// last is when the device was last heard, by the wall clock.
+	last             time.Time
+	present, settled bool
+}
+
+func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error {
+	last, present, settled := c.Presence.state(d.Name)
+	c.mu.Lock()
+	reported := c.infos[d.Name].info.Conditions
+	c.mu.Unlock()
+	status := newStatus(d, sighting{last, present, settled}, reported)
+	if equality.Semantic.DeepEqual(status, &d.Status) {
+		return nil
+	}
+	if err := c.budget.Wait(ctx); err != nil {
+		return err
+	}
+	_, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{"status": status}, "status")
+	return client.IgnoreNotFound(err)
+}
+
+// newStatus is pure: the status that follows from what is known.
+func newStatus(d *v1alpha1.Device, s sighting, reported []wire.Condition) *v1alpha1.DeviceStatus {
+	status := d.Status.DeepCopy()
+	set := func(typ string, value metav1.ConditionStatus, reason, message string) bool {
+		return meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+			Type: typ, Status: value, Reason: reason, Message: message, ObservedGeneration: d.Generation,
+		})
+	}
+	was := meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceConnected)
+	connected, known := connection(d, s)
+	if known {
+		set(connected.Type, connected.Status, connected.Reason, connected.Message)
+		if is := connected.Status == metav1.ConditionTrue; is != was {
+			seen := metav1.NewTime(s.last.UTC().Truncate(time.Second))
+			if is {
+				status.LastSeen = &seen
+			} else if was {
+				now := metav1.NewTime(time.Now().UTC().Truncate(time.Second))
+				status.LastSeen = &now
+			}
+		}
+		setReported(status, connected.Status == metav1.ConditionTrue, reported, set)
+	}
+	ready := readiness(status)
+	set(ready.Type, ready.Status, ready.Reason, ready.Message)
+	return status
+}
+
+// connection returns condition Connected, and false while it is too early to
+// tell.
+func connection(d *v1alpha1.Device, s sighting) (metav1.Condition, bool) {
+	c := metav1.Condition{Type: v1alpha1.DeviceConnected, Status: metav1.ConditionFalse}
+	switch {
+	case d.Spec.Revoked:
+		c.Reason, c.Message = v1alpha1.ReasonRevoked, "the device was revoked: enroll it with a new token to let it back in"
+	case s.present:
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonHeard, "the device is connected"
+	case d.Status.LastSeen == nil:
+		c.Reason, c.Message = v1alpha1.ReasonNeverConnected, "the device has not connected yet"
+	case !s.settled && meta.IsStatusConditionTrue(d.Status.Conditions, c.Type):
+		return c, false
+	default:
+		c.Reason, c.Message = v1alpha1.ReasonSilent, "no message arrives from the device"
+	}
+	return c, true
+}
+
+// setReported shows what the device says of itself, and Unknown when it is gone.
+func setReported(status *v1alpha1.DeviceStatus, connected bool, reported []wire.Condition, set func(string, metav1.ConditionStatus, string, string) bool) {
+	for _, typ := range wire.DeviceConditions {
+		i := slices.IndexFunc(reported, func(c wire.Condition) bool { return c.Type == typ })
+		switch {
+		case connected && i >= 0:
+			r := reported[i]
+			set(typ, metav1.ConditionStatus(r.Status), reasonOr(r.Reason, "Reported"), r.Message)
+		case !connected && meta.FindStatusCondition(status.Conditions, typ) != nil:
+			set(typ, metav1.ConditionUnknown, v1alpha1.ReasonDisconnected, "the device is not connected")
+		}
+	}
+}
+
+func readiness(status *v1alpha1.DeviceStatus) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.DeviceReady, Status: metav1.ConditionFalse}
+	connected := meta.FindStatusCondition(status.Conditions, v1alpha1.DeviceConnected)
+	podman := meta.FindStatusCondition(status.Conditions, v1alpha1.DevicePodmanReady)
+	switch {
+	case connected == nil || connected.Status != metav1.ConditionTrue:
+		c.Reason, c.Message = v1alpha1.ReasonDisconnected, "the device is not connected"
+		if connected != nil {
+			c.Reason, c.Message = connected.Reason, connected.Message
+		}
+	case podman == nil || podman.Status == metav1.ConditionUnknown:
+		c.Status, c.Reason, c.Message = metav1.ConditionUnknown, v1alpha1.ReasonPodmanNotReady, "the device has not reported on podman yet"
+	case podman.Status != metav1.ConditionTrue:
+		c.Reason, c.Message = v1alpha1.ReasonPodmanNotReady, podman.Message
+	default:
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonOperational, "the device is connected and podman answers"
+	}
+	return c
+}
+
+// reasonOr keeps a reason that the API would accept.
+func reasonOr(reason, fallback string) string {
+	if reason == "" || len(reason) > 256 {
+		return fallback
+	}
+	return reason
+}

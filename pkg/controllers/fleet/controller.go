@@ -1,0 +1,347 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
+	"fleet.nationtech.io/fleet/pkg/controllers/term"
+	"fleet.nationtech.io/fleet/pkg/deviceapi"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// resyncInterval is how often the bucket is compared with the table, in case
+// something else wrote to it.
+const resyncInterval = 10 * time.Minute
+
+// Config is what the controller needs. The informers are started by the
+// caller.
+type Config struct {
+	Client      *client.Client
+	Devices     cache.SharedIndexInformer
+	Deployments cache.SharedIndexInformer
+	Namespaces  cache.SharedIndexInformer
+	Buckets     *broker.Buckets
+	Term        term.Term
+	// Servers is the list of NATS URLs that manifests carry; may be empty.
+	Servers []string
+	// Nudge asks a device to fetch a snapshot. It must not block.
+	Nudge  func(device string)
+	Logger *slog.Logger
+}
+
+// Controller keeps the table in step with the API and carries its changes out.
+type Controller struct {
+	Config
+
+	table     *Table
+	queue     workqueue.TypedInterface[item]
+	projector *projector
+	status    *statusWriter
+	ready     atomic.Bool
+}
+
+// item names an object that changed. Name holds a device's name, or
+// "<namespace>/<name>" of a Deployment, or a namespace.
+type item struct {
+	kind itemKind
+	name string
+}
+
+type itemKind int
+
+const (
+	deviceItem itemKind = iota
+	deploymentItem
+	namespaceItem
+)
+
+// New returns a controller that does not run yet. Buckets and Nudge may be
+// set until Run.
+func New(c Config) *Controller {
+	return &Controller{Config: c, queue: workqueue.NewTyped[item]()}
+}
+
+// Run works until ctx ends. It returns an error only when it cannot start.
+func (c *Controller) Run(ctx context.Context) error {
+	prior, err := c.bucket(ctx)
+	if err != nil {
+		return err
+	}
+	c.table = NewTable(prior)
+	c.projector = newProjector(c.Buckets.DesiredState, c.table, c.Logger)
+	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Logger)
+	if err := c.watchObjects(ctx); err != nil {
+		return err
+	}
+	c.build()
+	c.table.Settle()
+	c.projector.add(c.table.Diff(prior))
+	c.ready.Store(true)
+	c.Logger.Info("manifests are ready", "epoch", c.Term.Epoch, "term", c.Term.Number)
+	return c.work(ctx)
+}
+
+// Manifest implements deviceapi.Manifests.
+func (c *Controller) Manifest(device string) (*wire.Manifest, error) {
+	if !c.ready.Load() {
+		return nil, deviceapi.ErrNotReady
+	}
+	entries, seq, ok := c.table.Manifest(device)
+	if !ok {
+		return nil, deviceapi.ErrNotReady // enrolled a moment ago
+	}
+	if len(entries) > wire.MaxEntries {
+		return nil, &wire.Refusal{Code: wire.RefusedUnavailable, Message: fmt.Sprintf("%d Deployments match this device, at most %d are possible", len(entries), wire.MaxEntries)}
+	}
+	return &wire.Manifest{
+		Version:  wire.Version{Epoch: c.Term.Epoch, Term: c.Term.Number, Seq: seq},
+		Complete: true, Servers: c.Servers, Entries: entries,
+	}, nil
+}
+
+// Body implements deviceapi.Manifests.
+func (c *Controller) Body(device, hash string) ([]byte, bool) {
+	if !c.ready.Load() {
+		return nil, false
+	}
+	return c.table.Body(device, hash)
+}
+
+// Withdraw takes a Deployment off every device and returns when its keys are
+// gone from the bucket, or when ctx ends. The devices learn of it either way.
+func (c *Controller) Withdraw(ctx context.Context, ref wire.DeploymentRef) error {
+	if !c.ready.Load() {
+		return deviceapi.ErrNotReady
+	}
+	c.apply(c.table.RemoveDeployment(ref))
+	return c.projector.wait(ctx, ref)
+}
+
+// bucket reads bucket desired-state. Keys and values that cannot be read are
+// returned with a zero entry, so that the comparison removes or rewrites them.
+func (c *Controller) bucket(ctx context.Context) (map[Key]wire.Entry, error) {
+	held := map[Key]wire.Entry{}
+	err := broker.Load(ctx, c.Buckets.DesiredState, func(key string, value []byte) {
+		device, ref, err := wire.ParseDesiredStateKey(key)
+		if err != nil {
+			c.Logger.Warn("bucket desired-state has a key that is not ours", "key", key)
+			return
+		}
+		var e wire.Entry
+		if json.Unmarshal(value, &e) != nil || e.Validate() != nil {
+			e = wire.Entry{}
+		}
+		held[Key{device, ref}] = e
+	})
+	return held, err
+}
+
+// watchObjects enqueues what changes and returns when every list is complete.
+func (c *Controller) watchObjects(ctx context.Context) error {
+	synced := make([]cache.InformerSynced, 0, 3)
+	for kind, informer := range map[itemKind]cache.SharedIndexInformer{
+		deviceItem: c.Devices, deploymentItem: c.Deployments, namespaceItem: c.Namespaces,
+	} {
+		h, err := informer.AddEventHandler(c.enqueuer(kind))
+		if err != nil {
+			return fmt.Errorf("watching objects: %w", err)
+		}
+		synced = append(synced, h.HasSynced)
+	}
+	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
+		return fmt.Errorf("listing objects: %w", ctx.Err())
+	}
+	return nil
+}
+
+func (c *Controller) enqueuer(kind itemKind) cache.ResourceEventHandler {
+	enqueue := func(o any) {
+		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
+			c.queue.Add(item{kind, key})
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc:    enqueue,
+		UpdateFunc: func(_, o any) { enqueue(o) },
+		DeleteFunc: enqueue,
+	}
+}
+
+// build fills the table from the complete lists. Its changes are not carried
+// out one by one: the comparison with the bucket finds them.
+func (c *Controller) build() {
+	for _, o := range c.Devices.GetStore().List() {
+		c.table.SetDevice(deviceFacts(o.(*v1alpha1.Device)))
+	}
+	for _, o := range c.Deployments.GetStore().List() {
+		d := o.(*v1alpha1.Deployment)
+		if !slices.Contains(d.Finalizers, v1alpha1.DeploymentFinalizer) {
+			continue
+		}
+		c.status.add(c.table.SetDeployment(c.deploymentFacts(d)).Deployments)
+	}
+}
+
+func (c *Controller) work(ctx context.Context) error {
+	defer c.queue.ShutDown()
+	context.AfterFunc(ctx, c.queue.ShutDown)
+	go c.projector.run(ctx)
+	go c.status.run(ctx)
+	go c.watchStates(ctx)
+	go c.resync(ctx)
+	for {
+		i, shutdown := c.queue.Get()
+		if shutdown {
+			return nil
+		}
+		c.process(i)
+		c.queue.Done(i)
+	}
+}
+
+func (c *Controller) process(i item) {
+	switch i.kind {
+	case deviceItem:
+		c.processDevice(i.name)
+	case deploymentItem:
+		c.processDeployment(i.name)
+	case namespaceItem:
+		for _, o := range c.Deployments.GetStore().List() {
+			if d := o.(*v1alpha1.Deployment); d.Namespace == i.name {
+				c.queue.Add(item{deploymentItem, d.Namespace + "/" + d.Name})
+			}
+		}
+	}
+}
+
+func (c *Controller) processDevice(name string) {
+	o, exists, err := c.Devices.GetStore().GetByKey(name)
+	if err != nil || !exists {
+		c.apply(c.table.RemoveDevice(name))
+		return
+	}
+	c.apply(c.table.SetDevice(deviceFacts(o.(*v1alpha1.Device))))
+}
+
+func (c *Controller) processDeployment(key string) {
+	o, exists, err := c.Deployments.GetStore().GetByKey(key)
+	if err != nil || !exists {
+		if ns, name, err := cache.SplitMetaNamespaceKey(key); err == nil {
+			c.apply(c.table.RemoveDeployment(wire.DeploymentRef{Namespace: ns, Name: name}))
+		}
+		return
+	}
+	d := o.(*v1alpha1.Deployment)
+	// Without the finalizer the object could vanish before its keys.
+	if slices.Contains(d.Finalizers, v1alpha1.DeploymentFinalizer) {
+		c.apply(c.table.SetDeployment(c.deploymentFacts(d)))
+	}
+}
+
+func (c *Controller) apply(changes Changes) {
+	c.projector.add(changes.Keys)
+	for _, device := range changes.Devices {
+		c.Nudge(device)
+	}
+	c.status.add(changes.Deployments)
+}
+
+func (c *Controller) deploymentFacts(d *v1alpha1.Deployment) Deployment {
+	var namespaceLabels map[string]string
+	if o, ok, _ := c.Namespaces.GetStore().GetByKey(d.Namespace); ok {
+		namespaceLabels = o.(*corev1.Namespace).Labels
+	}
+	v := acceptance.Evaluate(d, namespaceLabels)
+	return Deployment{
+		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
+		Selector:      v.Selector, Accepted: v.Accepted, Entry: v.Entry, Body: v.Body,
+		Deleting: !d.DeletionTimestamp.IsZero(),
+	}
+}
+
+func deviceFacts(d *v1alpha1.Device) Device {
+	facts := Device{
+		Name: d.Name, Labels: d.Labels,
+		Unschedulable: d.Spec.Unschedulable,
+		Revoked:       d.Spec.Revoked || !d.DeletionTimestamp.IsZero(),
+		Offline:       !meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceConnected),
+	}
+	if d.Spec.AllowedNamespaces != nil {
+		facts.AllowedNamespaces = append([]string{}, *d.Spec.AllowedNamespaces...)
+	}
+	return facts
+}
+
+// watchStates follows bucket device-state.
+func (c *Controller) watchStates(ctx context.Context) {
+	w, err := c.Buckets.State.WatchAll(ctx)
+	if err != nil {
+		c.Logger.Error("watching bucket device-state", "error", err)
+		return
+	}
+	defer func() { _ = w.Stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-w.Updates():
+			if !ok {
+				return
+			}
+			if e != nil {
+				c.takeState(e)
+			}
+		}
+	}
+}
+
+func (c *Controller) takeState(e jetstream.KeyValueEntry) {
+	device, ref, err := wire.ParseStateKey(e.Key())
+	if err != nil {
+		return
+	}
+	if e.Operation() != jetstream.KeyValuePut {
+		c.status.add(c.table.RemoveState(Key{device, ref}).Deployments)
+		return
+	}
+	s, err := wire.DecodeState(e.Value())
+	if err != nil || s.DeploymentRef != ref {
+		c.Logger.Warn("bucket device-state has a report that cannot be read", "key", e.Key())
+		return
+	}
+	c.status.add(c.table.SetState(device, s).Deployments)
+}
+
+func (c *Controller) resync(ctx context.Context) {
+	tick := time.NewTicker(resyncInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		held, err := c.bucket(ctx)
+		if err != nil && !errors.Is(err, context.Canceled) {
+			c.Logger.Warn("comparing bucket desired-state", "error", err)
+			continue
+		}
+		c.projector.add(c.table.Diff(held))
+	}
+}

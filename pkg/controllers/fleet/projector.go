@@ -1,0 +1,170 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	// projectorWriters is how many keys are written at once.
+	projectorWriters = 16
+	// keyTimeout bounds one write.
+	keyTimeout = 5 * time.Second
+)
+
+// projector writes the table to bucket desired-state. It is told which keys
+// changed and reads their value from the table, so a key that changes often is
+// written with its last value.
+type projector struct {
+	kv    jetstream.KeyValue
+	table *Table
+	log   *slog.Logger
+	wake  chan struct{}
+
+	mu sync.Mutex // guards dirty, open and done
+	// dirty keys wait to be written.
+	dirty map[Key]struct{}
+	// open counts, for each Deployment, the keys that wait or are being written.
+	open map[wire.DeploymentRef]int
+	// done is closed, and replaced, whenever keys were written.
+	done chan struct{}
+}
+
+func newProjector(kv jetstream.KeyValue, table *Table, log *slog.Logger) *projector {
+	return &projector{
+		kv: kv, table: table, log: log, wake: make(chan struct{}, 1),
+		dirty: map[Key]struct{}{}, open: map[wire.DeploymentRef]int{}, done: make(chan struct{}),
+	}
+}
+
+func (p *projector) add(keys []Key) {
+	if len(keys) == 0 {
+		return
+	}
+	p.mu.Lock()
+	for _, k := range keys {
+		if _, waits := p.dirty[k]; !waits {
+			p.dirty[k] = struct{}{}
+			p.open[k.DeploymentRef]++
+		}
+	}
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when no key of the Deployment waits to be written.
+func (p *projector) wait(ctx context.Context, ref wire.DeploymentRef) error {
+	for {
+		p.mu.Lock()
+		open, done := p.open[ref], p.done
+		p.mu.Unlock()
+		if open == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %d keys of %s to leave bucket desired-state: %w", open, ref, ctx.Err())
+		case <-done:
+		}
+	}
+}
+
+func (p *projector) run(ctx context.Context) {
+	retry := backoff.NewExponentialBackOff()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.wake:
+		case <-timer.C:
+		}
+		if err := p.writeAll(ctx); err != nil && ctx.Err() == nil {
+			delay := retry.NextBackOff()
+			p.log.Warn("writing bucket desired-state", "error", err, "retry_in", delay)
+			timer.Reset(delay)
+			continue
+		}
+		retry.Reset()
+	}
+}
+
+// writeAll writes every dirty key. Keys that failed are dirty again.
+func (p *projector) writeAll(ctx context.Context) error {
+	p.mu.Lock()
+	keys := slices.Collect(maps.Keys(p.dirty))
+	clear(p.dirty)
+	p.mu.Unlock()
+
+	var failed sync.Map
+	var g errgroup.Group
+	g.SetLimit(projectorWriters)
+	for _, k := range keys {
+		g.Go(func() error {
+			err := p.write(ctx, k)
+			if err != nil {
+				failed.Store(k, true)
+			}
+			return err
+		})
+	}
+	err := g.Wait()
+	p.settle(keys, &failed)
+	return err
+}
+
+func (p *projector) settle(keys []Key, failed *sync.Map) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, k := range keys {
+		_, again := failed.Load(k)
+		_, waits := p.dirty[k]
+		if again && !waits {
+			p.dirty[k] = struct{}{}
+			continue
+		}
+		if p.open[k.DeploymentRef]--; p.open[k.DeploymentRef] == 0 {
+			delete(p.open, k.DeploymentRef)
+		}
+	}
+	close(p.done)
+	p.done = make(chan struct{})
+}
+
+func (p *projector) write(ctx context.Context, k Key) error {
+	ctx, cancel := context.WithTimeout(ctx, keyTimeout)
+	defer cancel()
+	key, err := wire.DesiredStateKey(k.Device, k.DeploymentRef)
+	if err != nil {
+		return err
+	}
+	entry, ok := p.table.Issued(k)
+	if !ok {
+		return broker.Remove(ctx, p.kv, key)
+	}
+	value, err := json.Marshal(entry)
+	if err != nil {
+		return fmt.Errorf("encoding entry %s: %w", k, err)
+	}
+	if _, err := p.kv.Put(ctx, key, value); err != nil {
+		return fmt.Errorf("writing key %s: %w", k, err)
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	statusManager = "fleet-status"
+	// statusInterval is how often the status of Deployments is written at most.
+	statusInterval = time.Second
+)
+
+// statusWriter writes the status of Deployments: at most once an interval, and
+// only what changed. The first change after a quiet time is written at once.
+type statusWriter struct {
+	client *client.Client
+	store  cache.Store
+	table  *Table
+	log    *slog.Logger
+	wake   chan struct{}
+
+	mu    sync.Mutex // guards dirty
+	dirty map[wire.DeploymentRef]struct{}
+
+	// written is what the API is known to hold; only run uses it.
+	written map[wire.DeploymentRef]*v1alpha1.DeploymentStatus
+}
+
+func newStatusWriter(c *client.Client, store cache.Store, table *Table, log *slog.Logger) *statusWriter {
+	return &statusWriter{
+		client: c, store: store, table: table, log: log, wake: make(chan struct{}, 1),
+		dirty: map[wire.DeploymentRef]struct{}{}, written: map[wire.DeploymentRef]*v1alpha1.DeploymentStatus{},
+	}
+}
+
+func (w *statusWriter) add(refs []wire.DeploymentRef) {
+	if len(refs) == 0 {
+		return
+	}
+	w.mu.Lock()
+	for _, ref := range refs {
+		w.dirty[ref] = struct{}{}
+	}
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *statusWriter) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		}
+		w.flush(ctx)
+		timer.Reset(statusInterval)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+func (w *statusWriter) flush(ctx context.Context) {
+	w.mu.Lock()
+	refs := w.dirty
+	w.dirty = make(map[wire.DeploymentRef]struct{}, len(refs))
+	w.mu.Unlock()
+	for ref := range refs {
+		if err := w.write(ctx, ref); err != nil && ctx.Err() == nil {
+			w.log.Warn("writing the status of a Deployment", "deployment", ref.String(), "error", err)
+			w.add([]wire.DeploymentRef{ref})
+		}
+	}
+}
+
+func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error {
+	counts, accepted, ok := w.table.Aggregate(ref)
+	o, exists, err := w.store.GetByKey(ref.String())
+	if err != nil || !ok || !exists {
+		delete(w.written, ref)
+		return err
+	}
+	d := o.(*v1alpha1.Deployment)
+	previous := w.written[ref]
+	if previous == nil {
+		previous = &d.Status
+	}
+	now := newStatus(counts, accepted, d.Generation, previous)
+	if same(now, previous) {
+		w.written[ref] = now
+		return nil
+	}
+	_, err = client.Apply(ctx, w.client.Deployments(ref.Namespace), statusManager, "Deployment", ref.Name,
+		map[string]any{"status": now}, "status")
+	if apierrors.IsNotFound(err) {
+		delete(w.written, ref)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("applying: %w", err)
+	}
+	w.written[ref] = now
+	return nil
+}
+
+// newStatus builds the part of the status that this controller owns.
+func newStatus(c Counts, accepted bool, generation int64, previous *v1alpha1.DeploymentStatus) *v1alpha1.DeploymentStatus {
+	s := &v1alpha1.DeploymentStatus{
+		ObservedGeneration: generation,
+		Aggregate: &v1alpha1.Aggregate{
+			MatchedDeviceCount: c.Matched, Succeeded: c.Succeeded, Failed: c.Failed, Pending: c.Pending, Offline: c.Offline,
+		},
+	}
+	if f := c.Newest; f != nil {
+		// The API stores whole seconds; anything finer would look changed for ever.
+		at := metav1.NewTime(f.LastEventAt.UTC().Truncate(time.Second))
+		s.Aggregate.LastError = &v1alpha1.DeviceError{Device: f.Device, Message: f.Error, Time: at}
+	}
+	for _, condition := range conditions(c, accepted) {
+		if old := meta.FindStatusCondition(previous.Conditions, condition.Type); old != nil {
+			s.Conditions = append(s.Conditions, *old)
+		}
+		condition.ObservedGeneration = generation
+		meta.SetStatusCondition(&s.Conditions, condition)
+	}
+	return s
+}
+
+func conditions(c Counts, accepted bool) []metav1.Condition {
+	progressing := metav1.Condition{Type: v1alpha1.DeploymentProgressing, Status: metav1.ConditionFalse}
+	available := metav1.Condition{Type: v1alpha1.DeploymentAvailable, Status: metav1.ConditionFalse}
+	set := func(reason, message string) {
+		progressing.Reason, available.Reason = reason, reason
+		progressing.Message, available.Message = message, message
+	}
+	running := fmt.Sprintf("%d of %d devices run the current score", c.Succeeded, c.Matched)
+	switch {
+	case !accepted:
+		set(v1alpha1.ReasonHeld, "the score is not accepted: devices keep what they run")
+	case c.Matched == 0:
+		set(v1alpha1.ReasonNoDevices, "the target selector matches no device")
+	case c.Failed > 0:
+		set(v1alpha1.ReasonFailing, fmt.Sprintf("%s, %d failed: see status.aggregate.lastError", running, c.Failed))
+	case c.Pending > 0:
+		set(v1alpha1.ReasonRolling, running)
+	default:
+		set(v1alpha1.ReasonComplete, running)
+		available.Status = metav1.ConditionTrue
+	}
+	if accepted && c.Pending > 0 {
+		progressing.Status, progressing.Reason, progressing.Message = metav1.ConditionTrue, v1alpha1.ReasonRolling, running
+	}
+	return []metav1.Condition{progressing, available}
+}
+
+// same compares the parts that this controller owns.
+func same(now, then *v1alpha1.DeploymentStatus) bool {
+	if now.ObservedGeneration != then.ObservedGeneration || !equality.Semantic.DeepEqual(now.Aggregate, then.Aggregate) {
+		return false
+	}
+	for _, condition := range now.Conditions {
+		old := meta.FindStatusCondition(then.Conditions, condition.Type)
+		if old == nil || !equality.Semantic.DeepEqual(*old, condition) {
+			return false
+		}
+	}
+	return true
+}

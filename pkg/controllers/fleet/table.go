@@ -1,0 +1,408 @@
+package fleet
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Device is what matching needs to know of a Device.
+type Device struct {
+	Name   string
+	Labels labels.Set
+	// AllowedNamespaces is nil when every namespace may target the device.
+	AllowedNamespaces []string
+	Unschedulable     bool
+	Revoked           bool
+	// Offline is counted in aggregates.
+	Offline bool
+}
+
+// Deployment is what matching needs to know of a Deployment.
+type Deployment struct {
+	wire.DeploymentRef
+	Selector labels.Selector
+	// Accepted: Entry and Body may be sent. Otherwise matched devices are asked
+	// to keep what they run.
+	Accepted bool
+	// Deleting: the Deployment matches nothing any more.
+	Deleting bool
+	Entry    wire.Entry
+	Body     []byte
+}
+
+// Key names a key of bucket desired-state.
+type Key struct {
+	Device string
+	wire.DeploymentRef
+}
+
+// Changes is what a change of the table asks to be carried out.
+type Changes struct {
+	// Keys of the bucket whose value changed or went.
+	Keys []Key
+	// Devices whose manifest changed.
+	Devices []string
+	// Deployments whose status may have changed.
+	Deployments []wire.DeploymentRef
+}
+
+func (c *Changes) add(o Changes) {
+	c.Keys = append(c.Keys, o.Keys...)
+	c.Devices = append(c.Devices, o.Devices...)
+	c.Deployments = append(c.Deployments, o.Deployments...)
+}
+
+// target is one Deployment on one device.
+type target struct {
+	// issued is what the device was told to run, zero if nothing yet. It is the
+	// value of the key in the bucket.
+	issued wire.Entry
+	// hold: the manifest asks the device to keep what it runs.
+	hold bool
+	// reserved: the device takes no new Deployments, so this one does not count
+	// as matched. The hold is there in case the device runs it although the
+	// bucket, which would tell, was lost.
+	reserved bool
+}
+
+func (t target) entry(ref wire.DeploymentRef) wire.Entry {
+	if t.hold {
+		return wire.Entry{DeploymentRef: ref, Hold: true}
+	}
+	return t.issued
+}
+
+type deviceRecord struct {
+	Device
+	seq     uint64
+	targets map[wire.DeploymentRef]target
+	states  map[wire.DeploymentRef]wire.DeploymentState
+}
+
+type deploymentRecord struct {
+	Deployment
+	// devices are those that have a target for it.
+	devices map[string]struct{}
+}
+
+// Table holds what should run where, and what devices report. Its methods may
+// be called from several goroutines.
+type Table struct {
+	mu          sync.RWMutex // guards everything below
+	devices     map[string]*deviceRecord
+	deployments map[wire.DeploymentRef]*deploymentRecord
+	// prior is what the bucket held at the start.
+	prior map[Key]wire.Entry
+	// orphans are states of devices that the table does not have yet.
+	orphans map[Key]wire.DeploymentState
+}
+
+// NewTable returns an empty table. prior is the content of bucket
+// desired-state: it tells which Deployments an unschedulable device already has.
+func NewTable(prior map[Key]wire.Entry) *Table {
+	return &Table{
+		devices: map[string]*deviceRecord{}, deployments: map[wire.DeploymentRef]*deploymentRecord{},
+		prior: prior, orphans: map[Key]wire.DeploymentState{},
+	}
+}
+
+// SetDevice adds or updates a device.
+func (t *Table) SetDevice(d Device) Changes {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	rec := t.devices[d.Name]
+	if rec == nil {
+		rec = &deviceRecord{seq: 1, targets: map[wire.DeploymentRef]target{}, states: map[wire.DeploymentRef]wire.DeploymentState{}}
+		t.devices[d.Name] = rec
+		t.claimOrphans(d.Name, rec)
+	}
+	presence := rec.Offline != d.Offline
+	rec.Device = d
+	var c Changes
+	for _, dep := range t.deployments {
+		c.add(t.match(rec, dep))
+	}
+	if presence {
+		c.Deployments = slices.AppendSeq(c.Deployments, maps.Keys(rec.targets))
+	}
+	return c
+}
+
+// RemoveDevice removes a device that was deleted.
+func (t *Table) RemoveDevice(name string) Changes {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	rec := t.devices[name]
+	if rec == nil {
+		return Changes{}
+	}
+	var c Changes
+	for ref := range rec.targets {
+		delete(t.deployments[ref].devices, name)
+		c.Keys = append(c.Keys, Key{name, ref})
+		c.Deployments = append(c.Deployments, ref)
+	}
+	delete(t.devices, name)
+	return c
+}
+
+// SetDeployment adds or updates a Deployment.
+func (t *Table) SetDeployment(d Deployment) Changes {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	rec := t.deployments[d.DeploymentRef]
+	if rec == nil {
+		rec = &deploymentRecord{devices: map[string]struct{}{}}
+		t.deployments[d.DeploymentRef] = rec
+	}
+	rec.Deployment = d
+	c := Changes{Deployments: []wire.DeploymentRef{d.DeploymentRef}}
+	for _, dev := range t.devices {
+		c.add(t.match(dev, rec))
+	}
+	return c
+}
+
+// RemoveDeployment removes a Deployment that was deleted.
+func (t *Table) RemoveDeployment(ref wire.DeploymentRef) Changes {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	rec := t.deployments[ref]
+	if rec == nil {
+		return Changes{}
+	}
+	rec.Deleting = true
+	var c Changes
+	for name := range maps.Clone(rec.devices) {
+		c.add(t.match(t.devices[name], rec))
+	}
+	delete(t.deployments, ref)
+	return c
+}
+
+// match brings the target of one Deployment on one device up to date.
+func (t *Table) match(dev *deviceRecord, dep *deploymentRecord) Changes {
+	old, had := dev.targets[dep.DeploymentRef]
+	if !had {
+		old.issued = t.prior[Key{dev.Name, dep.DeploymentRef}]
+	}
+	now, wanted := decide(dev.Device, dep.Deployment, old)
+	if !wanted {
+		if !had {
+			return Changes{}
+		}
+		delete(dev.targets, dep.DeploymentRef)
+		delete(dep.devices, dev.Name)
+	} else {
+		if had && now == old {
+			return Changes{}
+		}
+		dev.targets[dep.DeploymentRef] = now
+		dep.devices[dev.Name] = struct{}{}
+	}
+	dev.seq++
+	return Changes{
+		Keys:        []Key{{dev.Name, dep.DeploymentRef}},
+		Devices:     []string{dev.Name},
+		Deployments: []wire.DeploymentRef{dep.DeploymentRef},
+	}
+}
+
+// decide is the rule of matching.
+func decide(dev Device, dep Deployment, old target) (now target, wanted bool) {
+	if dep.Deleting || dev.Revoked || !dev.allows(dep.Namespace) || !dep.Selector.Matches(dev.Labels) {
+		return target{}, false
+	}
+	known := old.issued != wire.Entry{}
+	switch {
+	case !dep.Accepted:
+		return target{issued: old.issued, hold: true}, true
+	case dev.Unschedulable && !known:
+		return target{hold: true, reserved: true}, true
+	}
+	return target{issued: dep.Entry}, true
+}
+
+func (d *Device) allows(namespace string) bool {
+	return d.AllowedNamespaces == nil || slices.Contains(d.AllowedNamespaces, namespace)
+}
+
+// Manifest returns the entries of a device's manifest, ordered, and their
+// sequence number. It returns false for a device that the table does not have.
+func (t *Table) Manifest(device string) (entries []wire.Entry, seq uint64, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	rec := t.devices[device]
+	if rec == nil {
+		return nil, 0, false
+	}
+	entries = make([]wire.Entry, 0, len(rec.targets))
+	for ref, target := range rec.targets {
+		entries = append(entries, target.entry(ref))
+	}
+	slices.SortFunc(entries, func(a, b wire.Entry) int { return a.Compare(b.DeploymentRef) })
+	return entries, rec.seq, true
+}
+
+// Body returns a body that the manifest of the device names.
+func (t *Table) Body(device, hash string) ([]byte, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	rec := t.devices[device]
+	if rec == nil {
+		return nil, false
+	}
+	for ref, target := range rec.targets {
+		if dep := t.deployments[ref]; !target.hold && target.issued.Hash == hash && dep.Entry.Hash == hash {
+			return dep.Body, true
+		}
+	}
+	return nil, false
+}
+
+// Issued returns the value that the bucket should hold under a key.
+func (t *Table) Issued(k Key) (wire.Entry, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.issued(k)
+}
+
+func (t *Table) issued(k Key) (wire.Entry, bool) {
+	rec := t.devices[k.Device]
+	if rec == nil {
+		return wire.Entry{}, false
+	}
+	issued := rec.targets[k.DeploymentRef].issued
+	return issued, issued != wire.Entry{}
+}
+
+// Diff compares the table with what the bucket holds and returns the keys
+// that have to be written or removed.
+func (t *Table) Diff(bucket map[Key]wire.Entry) []Key {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var keys []Key
+	for name, rec := range t.devices {
+		for ref, target := range rec.targets {
+			k := Key{name, ref}
+			if target.issued != (wire.Entry{}) && bucket[k] != target.issued {
+				keys = append(keys, k)
+			}
+		}
+	}
+	for k := range bucket {
+		if _, wanted := t.issued(k); !wanted {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// Settle forgets what the bucket held at the start; the table knows by now.
+func (t *Table) Settle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.prior = nil
+}
+
+// SetState records what a device reports.
+func (t *Table) SetState(device string, s wire.DeploymentState) Changes {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	rec := t.devices[device]
+	if rec == nil {
+		t.orphans[Key{device, s.DeploymentRef}] = s
+		return Changes{}
+	}
+	rec.states[s.DeploymentRef] = s
+	return Changes{Deployments: []wire.DeploymentRef{s.DeploymentRef}}
+}
+
+// RemoveState forgets a report.
+func (t *Table) RemoveState(k Key) Changes {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.orphans, k)
+	if rec := t.devices[k.Device]; rec != nil {
+		delete(rec.states, k.DeploymentRef)
+	}
+	return Changes{Deployments: []wire.DeploymentRef{k.DeploymentRef}}
+}
+
+func (t *Table) claimOrphans(device string, rec *deviceRecord) {
+	for k, s := range t.orphans {
+		if k.Device == device {
+			rec.states[k.DeploymentRef] = s
+			delete(t.orphans, k)
+		}
+	}
+}
+
+// Failure is the newest failure among the devices of a Deployment.
+type Failure struct {
+	Device string
+	wire.DeploymentState
+}
+
+// Counts are the numbers of a Deployment's aggregate.
+type Counts struct {
+	Matched, Succeeded, Failed, Pending, Offline int
+	Newest                                       *Failure
+}
+
+// Aggregate counts the devices of a Deployment. It returns false for a
+// Deployment that the table does not have.
+func (t *Table) Aggregate(ref wire.DeploymentRef) (c Counts, accepted, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	rec := t.deployments[ref]
+	if rec == nil {
+		return Counts{}, false, false
+	}
+	for name := range rec.devices {
+		c.count(t.devices[name], ref)
+	}
+	return c, rec.Accepted, true
+}
+
+// count adds one device. A report counts only if it is about what was issued.
+func (c *Counts) count(dev *deviceRecord, ref wire.DeploymentRef) {
+	target := dev.targets[ref]
+	if target.reserved {
+		return
+	}
+	c.Matched++
+	if dev.Offline {
+		c.Offline++
+	}
+	state, reported := dev.states[ref]
+	current := reported && !target.hold && state.Hash == target.issued.Hash
+	switch {
+	case current && state.Phase == wire.PhaseRunning:
+		c.Succeeded++
+	case current && state.Phase == wire.PhaseFailed:
+		c.Failed++
+		if c.Newest == nil || newer(dev.Name, state, c.Newest) {
+			c.Newest = &Failure{dev.Name, state}
+		}
+	default:
+		c.Pending++
+	}
+}
+
+// newer breaks ties by name, so that the choice does not flutter.
+func newer(device string, s wire.DeploymentState, than *Failure) bool {
+	if !s.LastEventAt.Equal(than.LastEventAt) {
+		return s.LastEventAt.After(than.LastEventAt)
+	}
+	return device < than.Device
+}
+
+// String names a key for logs.
+func (k Key) String() string { return fmt.Sprintf("%s.%s.%s", k.Device, k.Namespace, k.Name) }
