@@ -24,8 +24,9 @@ func (c *Client) Watch(ctx context.Context, ready func(), changed func(wire.Depl
 		return err
 	}
 	events := make(chan types.Event)
-	wanted := map[string][]string{"type": {"container"}, "label": {container.LabelDeployment}}
-	options := new(system.EventsOptions).WithStream(true).WithFilters(wanted)
+	// Podman matches the label of an event with a value, not by its presence, so
+	// the label is looked for below.
+	options := new(system.EventsOptions).WithStream(true).WithFilters(map[string][]string{"type": {"container"}})
 	if err := system.Events(conn, events, nil, options); err != nil {
 		return fmt.Errorf("watching containers: %w", c.translate(err, nil))
 	}

@@ -312,19 +312,25 @@ func testEvents(t *testing.T, s Subject) {
 		t.Fatal(err)
 	}
 	s.run(t, spec)
-	for ref := range changes {
-		if ref != spec.Ref {
-			continue // of another test, on a runtime that others use too
-		}
-		if c := s.one(t, spec.Ref); c.Ended() {
-			break
-		}
-		if ctx.Err() != nil {
-			t.Fatal("no event after the container ended")
-		}
-	}
+	s.awaitEnd(ctx, t, spec.Ref, changes)
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("the watch ended with %v", err)
+	}
+}
+
+// awaitEnd looks at the container at each change, and only then, until it ended.
+func (s Subject) awaitEnd(ctx context.Context, t *testing.T, ref wire.DeploymentRef, changes <-chan wire.DeploymentRef) {
+	t.Helper()
+	for {
+		select {
+		case changed := <-changes:
+			// Other tests may use the same runtime.
+			if c := s.one(t, ref); changed == ref && c.Ended() {
+				return
+			}
+		case <-ctx.Done():
+			t.Fatal("no event after the container ended")
+		}
 	}
 }

@@ -1,0 +1,81 @@
+package interpret_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.uber.org/goleak"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/interpret"
+	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/score"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var ref = wire.DeploymentRef{Namespace: "shop", Name: "web"}
+
+func TestPodmanV0(t *testing.T) {
+	t.Parallel()
+	body := `{"type":"PodmanV0","data":{"services":[
+		{"name":"front","image":"localhost/front:1","command":["/run"],"args":["-v"],"env":[{"name":"A","value":"b"}],
+		 "ports":[{"hostPort":8080,"containerPort":80},{"hostPort":53,"containerPort":53,"protocol":"UDP","hostIP":"127.0.0.1"}],
+		 "volumes":[{"name":"data","mountPath":"/data"},{"hostPath":"/srv/www","mountPath":"/www","readOnly":true}],"restart":"OnFailure"},
+		{"name":"back","image":"localhost/back:1","volumes":[{"name":"data","mountPath":"/data"}]},
+		{"name":"once","image":"localhost/once:1","restart":"Never"}]}}`
+	want := &plan.Workload{
+		Ref: ref,
+		Services: []container.Spec{
+			{
+				Ref: ref, Service: "front", Image: "localhost/front:1", Command: []string{"/run"}, Args: []string{"-v"}, Env: map[string]string{"A": "b"},
+				Ports: []container.Port{{Host: 8080, Inside: 80, Protocol: container.TCP}, {Host: 53, Inside: 53, Protocol: container.UDP, HostIP: "127.0.0.1"}},
+				Mounts: []container.Mount{
+					{Volume: "shop_web_data", Path: "/data"},
+					{HostPath: "/srv/www", Path: "/www", ReadOnly: true},
+				},
+				Restart: container.RestartOnFailure,
+			},
+			{Ref: ref, Service: "back", Image: "localhost/back:1", Mounts: []container.Mount{{Volume: "shop_web_data", Path: "/data"}}, Restart: container.RestartAlways},
+			{Ref: ref, Service: "once", Image: "localhost/once:1", Restart: container.RestartNever},
+		},
+		Volumes: []string{"shop_web_data"},
+	}
+	got, err := interpret.Default().Interpret(ref, []byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(container.Spec{}, "Hash")); diff != "" {
+		t.Error(diff)
+	}
+	if got.Services[0].Hash == got.Services[1].Hash || !wire.ValidHash(got.Services[0].Hash) {
+		t.Errorf("hashes %q and %q", got.Services[0].Hash, got.Services[1].Hash)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		body string
+		want error
+		text string
+	}{
+		"unknown type":  {`{"type":"HelmV9","data":{}}`, score.ErrUnknownType, "PodmanV0"},
+		"unknown field": {`{"type":"PodmanV0","data":{"services":[{"name":"a","image":"localhost/a","imgae":""}]}}`, score.ErrInvalid, "imgae"},
+		"no score":      {`[]`, wire.ErrPayload, ""},
+		"nothing":       {``, wire.ErrPayload, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := interpret.Default().Interpret(ref, []byte(tt.body))
+			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,83 @@
+package interpret
+
+import (
+	"encoding/json"
+	"slices"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/score"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// PodmanV0 interprets scores of type PodmanV0: a container for each service.
+func PodmanV0(ref wire.DeploymentRef, data json.RawMessage) (*plan.Workload, error) {
+	p, err := score.ParsePodmanV0(data)
+	if err != nil {
+		return nil, err
+	}
+	w := &plan.Workload{Ref: ref}
+	for i := range p.Services {
+		spec := specOf(ref, &p.Services[i])
+		w.Services = append(w.Services, spec)
+		for _, m := range spec.Mounts {
+			if m.Volume != "" && !slices.Contains(w.Volumes, m.Volume) {
+				w.Volumes = append(w.Volumes, m.Volume)
+			}
+		}
+	}
+	return w, nil
+}
+
+func specOf(ref wire.DeploymentRef, s *score.Service) container.Spec {
+	spec := container.Spec{
+		Ref:     ref,
+		Service: s.Name,
+		Hash:    s.Hash(),
+		Image:   s.Image,
+		Command: s.Command,
+		Args:    s.Args,
+		Restart: restartOf(s.Restart),
+	}
+	if len(s.Env) > 0 {
+		spec.Env = make(map[string]string, len(s.Env))
+	}
+	for _, e := range s.Env {
+		spec.Env[e.Name] = e.Value
+	}
+	for _, p := range s.Ports {
+		spec.Ports = append(spec.Ports, portOf(p))
+	}
+	for _, v := range s.Volumes {
+		spec.Mounts = append(spec.Mounts, mountOf(ref, v))
+	}
+	return spec
+}
+
+func restartOf(p score.RestartPolicy) container.Restart {
+	switch p {
+	case score.RestartOnFailure:
+		return container.RestartOnFailure
+	case score.RestartNever:
+		return container.RestartNever
+	default:
+		return container.RestartAlways
+	}
+}
+
+// portOf relies on the validation of the score: ports fit into 16 bits.
+func portOf(p score.Port) container.Port {
+	port := container.Port{HostIP: p.HostIP, Host: uint16(p.HostPort), Inside: uint16(p.ContainerPort), Protocol: container.TCP}
+	if p.Protocol == score.ProtocolUDP {
+		port.Protocol = container.UDP
+	}
+	return port
+}
+
+func mountOf(ref wire.DeploymentRef, v score.Volume) container.Mount {
+	m := container.Mount{HostPath: v.HostPath, Path: v.MountPath, ReadOnly: v.ReadOnly}
+	if v.Name != "" {
+		m.Volume = container.ObjectName(ref, v.Name)
+	}
+	return m
+}

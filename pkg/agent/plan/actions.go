@@ -1,0 +1,162 @@
+package plan
+
+import (
+	"slices"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Grace is the time that podman gets to restart an ended container by its
+// policy before the agent does; podman takes well under a second.
+const Grace = 5 * time.Second
+
+// Workload is what a score asks for, in terms of containers.
+type Workload struct {
+	Ref wire.DeploymentRef
+	// Services have distinct names.
+	Services []container.Spec
+	// Volumes are the full names of the volumes that the services mount.
+	Volumes []string
+}
+
+// Kind is a kind of Action.
+type Kind int
+
+// Kinds of Action.
+const (
+	// Pull fetches Image unless it is on the device.
+	Pull Kind = iota
+	// EnsureVolume makes Volume unless it exists.
+	EnsureVolume
+	// Remove stops and removes Container.
+	Remove
+	// Create makes a container from Spec and starts it.
+	Create
+	// Start starts Container.
+	Start
+	// RemoveVolume removes Volume.
+	RemoveVolume
+)
+
+func (k Kind) String() string {
+	return [...]string{"pull", "ensure volume", "remove", "create", "start", "remove volume"}[k]
+}
+
+// Action is one step. The fields that its Kind does not mention are zero.
+type Action struct {
+	Kind      Kind
+	Image     string
+	Volume    string
+	Container container.Container
+	Spec      *container.Spec
+}
+
+// Changes lists the steps from the observed containers of a Deployment to its
+// workload. There are none when they agree. again is when there may be more to
+// do although nothing happened; zero means never.
+//
+// Images come first: a pull may take minutes or fail, and what runs must go on
+// meanwhile. Then everything obsolete goes before anything new comes, so that
+// services of one Deployment can exchange host ports.
+func Changes(w *Workload, observed []container.Container, now time.Time) (actions []Action, again time.Time) {
+	kept, obsolete := match(w, observed)
+	var pulls, volumes, removals, rest []Action
+	for i := range w.Services {
+		s := &w.Services[i]
+		c, ok := kept[s.Service]
+		if !ok {
+			pulls = appendNew(pulls, Action{Kind: Pull, Image: s.Image})
+			rest = append(rest, Action{Kind: Create, Spec: s})
+			continue
+		}
+		if at, must := startAt(s.Restart, &c); must && !now.Before(at) {
+			rest = append(rest, Action{Kind: Start, Container: c})
+		} else if must {
+			again = earliest(again, at)
+		}
+	}
+	if len(kept) < len(w.Services) {
+		for _, v := range w.Volumes {
+			volumes = append(volumes, Action{Kind: EnsureVolume, Volume: v})
+		}
+	}
+	for _, c := range obsolete {
+		removals = append(removals, Action{Kind: Remove, Container: c})
+	}
+	return slices.Concat(pulls, volumes, removals, rest), again
+}
+
+// earliest is the earlier of two times, of which a zero one is never.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// appendNew appends a pull unless the same image is pulled already.
+func appendNew(pulls []Action, a Action) []Action {
+	if slices.ContainsFunc(pulls, func(p Action) bool { return p.Image == a.Image }) {
+		return pulls
+	}
+	return append(pulls, a)
+}
+
+// match finds the container of each service: the first by name that was made
+// from the same content. All others are obsolete.
+func match(w *Workload, observed []container.Container) (kept map[string]container.Container, obsolete []container.Container) {
+	kept = make(map[string]container.Container, len(w.Services))
+	for _, c := range observed {
+		if c.Ref != w.Ref {
+			continue // of somebody else: not ours to touch
+		}
+		i := slices.IndexFunc(w.Services, func(s container.Spec) bool { return s.Service == c.Service })
+		_, taken := kept[c.Service]
+		if i >= 0 && !taken && w.Services[i].Hash == c.Hash && w.Services[i].Name() == c.Name {
+			kept[c.Service] = c
+			continue
+		}
+		obsolete = append(obsolete, c)
+	}
+	return kept, obsolete
+}
+
+// startAt reports whether a container that is what it should be has to be
+// started, and from when on. Podman itself restarts containers while the
+// device is up, and gets some time to do so: a start by the agent would reset
+// its restart count, which tells a crash loop. So this is for new containers,
+// for those that ran when the device went down, and for those that somebody
+// stopped by hand.
+func startAt(policy container.Restart, c *container.Container) (at time.Time, must bool) {
+	switch {
+	case c.Unstarted():
+		return time.Time{}, true
+	case !c.Ended() || policy == container.RestartNever:
+		return time.Time{}, false
+	case c.Interrupted():
+		return time.Time{}, true
+	case policy == container.RestartAlways || c.ExitCode != 0:
+		return c.Finished.Add(Grace), true
+	}
+	return time.Time{}, false
+}
+
+// Departure lists the steps that remove a Deployment: its containers, and its
+// volumes when retention says so.
+func Departure(ref wire.DeploymentRef, observed []container.Container, volumes []string, retention wire.VolumeRetention) []Action {
+	var actions []Action
+	for _, c := range observed {
+		if c.Ref == ref {
+			actions = append(actions, Action{Kind: Remove, Container: c})
+		}
+	}
+	if retention != wire.DeleteVolumes {
+		return actions
+	}
+	for _, v := range volumes {
+		actions = append(actions, Action{Kind: RemoveVolume, Volume: v})
+	}
+	return actions
+}
