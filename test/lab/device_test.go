@@ -128,6 +128,7 @@ ExecStart=/usr/bin/curl -sS --fail --output /var/lib/fleet-agent/pong --unix-soc
 			if err := m.WriteFile(t.Context(), "/run/systemd/system/fleet-agent.service.d/probe.conf", strings.NewReader(dropIn), 0o644); err != nil {
 				t.Fatal(err)
 			}
+			must(t, m, "install", "-D", "-m", "0644", "/dev/null", "/etc/fleet-agent/agent.yaml")
 			must(t, m, "systemctl", "daemon-reload")
 			must(t, m, "systemctl", "start", "fleet-agent")
 			if got := must(t, m, "cat", "/var/lib/fleet-agent/pong"); got != "OK" {
@@ -164,4 +165,21 @@ func network(t *testing.T) *lab.Network {
 		}
 	})
 	return n
+}
+
+func TestServerUnitIsHardened(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			m := boot(t, l, lab.Config{Name: "server-" + suite, Suite: suite})
+			const unit = "/usr/lib/systemd/system/fleet-server.service"
+			if err := m.CopyIn(t.Context(), "../../packaging/systemd/fleet-server.service", unit, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			must(t, m, "systemctl", "daemon-reload")
+			must(t, m, "systemd-analyze", "security", "--no-pager", "--threshold=20", "fleet-server.service")
+		})
+	}
 }

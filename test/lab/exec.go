@@ -153,10 +153,10 @@ func userUnit(user string, args []string) []string {
 	return append(unit, literal(args)...)
 }
 
-// enter builds a host command that runs args in the machine's namespaces.
-func (m *Machine) enter(args ...string) *exec.Cmd {
+// enter builds a host command that runs args in the namespaces of a machine's PID 1.
+func enter(leader int, args ...string) *exec.Cmd {
 	nsenter := []string{
-		"--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
+		"--target", strconv.Itoa(leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
 		"env", "-i",
 	}
 	nsenter = append(append(nsenter, environment...), args...)
@@ -164,13 +164,14 @@ func (m *Machine) enter(args ...string) *exec.Cmd {
 }
 
 func (m *Machine) run(ctx context.Context, stdin io.Reader, args []string) (Result, error) {
-	if !m.Running() {
-		return Result{}, fmt.Errorf("running %s in %s: the machine is off", args[0], m.Name)
+	leader, err := m.leader()
+	if err != nil {
+		return Result{}, fmt.Errorf("running a command in %s: the machine is off", m.Name)
 	}
 	var stdout, stderr bytes.Buffer
-	cmd := m.enter(args...)
+	cmd := enter(leader, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
-	err := runGroup(ctx, cmd)
+	err = runGroup(ctx, cmd)
 	result := Result{Stdout: stdout.String(), Stderr: stderr.String()}
 	var exit *exec.ExitError
 	switch {

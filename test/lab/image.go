@@ -38,7 +38,7 @@ func (r *Root) Image(ctx context.Context, ref string) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	archive, err := r.buildImage(ctx, ref)
+	archive, err := BuildImage(ctx, filepath.Join(r.dir, "usr", "bin", "busybox"), ref)
 	if err != nil {
 		return "", fmt.Errorf("building the image %s: %w", ref, err)
 	}
@@ -53,8 +53,10 @@ func imageFile(r *Root, ref string) string {
 	return hex.EncodeToString(sum[:6]) + ".tar"
 }
 
-func (r *Root) buildImage(ctx context.Context, ref string) ([]byte, error) {
-	layer, err := r.layer(ctx, ref)
+// BuildImage makes the archive of Image from a statically linked busybox of
+// this host.
+func BuildImage(ctx context.Context, busybox, ref string) ([]byte, error) {
+	layer, err := imageLayer(ctx, busybox, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -85,9 +87,8 @@ func imageConfig(layer []byte) ([]byte, error) {
 	})
 }
 
-// layer is the image's file system.
-func (r *Root) layer(ctx context.Context, ref string) ([]byte, error) {
-	path := filepath.Join(r.dir, "usr", "bin", "busybox")
+// imageLayer is the image's file system.
+func imageLayer(ctx context.Context, path, ref string) ([]byte, error) {
 	busybox, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading busybox: %w", err)

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	_ "embed"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -56,8 +57,9 @@ type Config struct {
 
 // Bind is a directory or file of the host at a place in a machine.
 type Bind struct {
-	Source, Target string
-	ReadOnly       bool
+	Source   string `json:"source"`
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
 }
 
 func (b Bind) option() string {
@@ -75,11 +77,10 @@ type Machine struct {
 	// Link is the machine's place in its Network, nil in the host's network.
 	Link *Namespace
 
-	lab    *Lab
-	root   *Root
-	binds  []Bind
-	slot   *slot
-	leader int // pid of the machine's systemd on the host; 0 while it is off
+	lab   *Lab
+	root  *Root
+	binds []Bind
+	slot  *slot
 }
 
 // Boot creates a machine and waits until its systemd has started everything.
@@ -109,21 +110,31 @@ func (l *Lab) Boot(ctx context.Context, c Config) (*Machine, error) {
 // Attach finds a detached machine, running or stopped. It fails with
 // ErrNotFound or ErrInUse.
 func (l *Lab) Attach(ctx context.Context, name string) (*Machine, error) {
-	s, err := l.openSlot(name)
+	s, err := l.attachSlot(name)
 	if err != nil {
 		return nil, err
 	}
-	suite, err := os.ReadFile(filepath.Join(s.dir, suiteFile))
+	m, err := l.attach(ctx, s)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("attaching to %s: %w", name, err), s.release())
 	}
-	root, err := l.Root(ctx, string(suite))
-	if err != nil {
-		return nil, errors.Join(err, s.release())
-	}
-	m := &Machine{Name: name, lab: l, root: root, slot: s}
-	m.leader, _ = m.findLeader()
 	return m, nil
+}
+
+func (l *Lab) attach(ctx context.Context, s *slot) (*Machine, error) {
+	data, err := os.ReadFile(filepath.Join(s.dir, savedFile))
+	if err != nil {
+		return nil, err
+	}
+	var c saved
+	if err := json.Unmarshal(data, &c); err != nil {
+		return nil, fmt.Errorf("parsing %s: %w", savedFile, err)
+	}
+	root, err := l.Root(ctx, c.Suite)
+	if err != nil {
+		return nil, err
+	}
+	return &Machine{Name: s.name, lab: l, root: root, binds: c.Binds, slot: s}, nil
 }
 
 // Ensure returns the detached machine of that name, running: as it is, started,
@@ -145,11 +156,16 @@ func (l *Lab) Ensure(ctx context.Context, c Config) (*Machine, error) {
 	return m, nil
 }
 
-// suiteFile names the machine's suite in its directory, for Attach.
-const suiteFile = "suite"
+// savedFile holds, in the machine's directory, what Attach needs of its Config.
+const savedFile = "machine.json"
+
+type saved struct {
+	Suite string `json:"suite"`
+	Binds []Bind `json:"binds,omitempty"`
+}
 
 func (m *Machine) create(ctx context.Context, c Config) error {
-	if err := m.prepareDir(c.Suite); err != nil {
+	if err := m.prepareDir(); err != nil {
 		return err
 	}
 	if c.Network != nil {
@@ -164,16 +180,20 @@ func (m *Machine) create(ctx context.Context, c Config) error {
 
 // prepareDir lays out the machine's directory. Homes are real directories:
 // podman's own overlay cannot lie on the overlay of the root.
-func (m *Machine) prepareDir(suite string) error {
+func (m *Machine) prepareDir() error {
 	for _, d := range []string{"upper/etc", "work", "root", "home-agent", "home-workload"} {
 		if err := os.MkdirAll(m.path(d), 0o755); err != nil {
 			return fmt.Errorf("creating the machine's directory: %w", err)
 		}
 	}
+	config, err := json.Marshal(saved{Suite: m.root.Suite, Binds: m.binds})
+	if err != nil {
+		return fmt.Errorf("encoding the machine's configuration: %w", err)
+	}
 	id := make([]byte, 16)
 	rand.Read(id) // never fails
 	files := map[string]string{
-		suiteFile:               suite,
+		savedFile:               string(config),
 		"upper/etc/machine-id":  hex.EncodeToString(id) + "\n",
 		"upper/etc/hostname":    m.Name + "\n",
 		"upper/etc/hosts":       "127.0.0.1 localhost " + m.Name + "\n::1 localhost\n",
@@ -199,7 +219,10 @@ func (m *Machine) Address() netip.Addr {
 }
 
 // Running reports whether the machine's systemd lives.
-func (m *Machine) Running() bool { return m.slot.group.populated() && m.leader != 0 }
+func (m *Machine) Running() bool {
+	_, err := m.leader()
+	return err == nil
+}
 
 // Start boots a machine that is off.
 func (m *Machine) Start(ctx context.Context) error {
@@ -239,7 +262,7 @@ func (m *Machine) spawn(ctx context.Context) error {
 func (m *Machine) supervisorArgs() []string {
 	args := []string{
 		"--fork", "unshare", "--mount", "--propagation", "private",
-		"sh", "-c", bootScript, "boot.sh", m.root.dir, m.slot.dir, m.Name,
+		"sh", "-c", bootScript, "boot.sh", m.root.dir, m.slot.dir, m.Name, filepath.Base(string(m.slot.group)),
 		Bind{Source: m.path("home-agent"), Target: "/var/lib/" + AgentUser}.option(),
 		Bind{Source: m.path("home-workload"), Target: "/var/lib/" + WorkloadUser}.option(),
 	}
@@ -257,12 +280,12 @@ func (m *Machine) up() (bool, error) {
 	if !m.slot.group.populated() {
 		return false, errors.New("its supervisor ended")
 	}
-	var err error
-	if m.leader, err = m.findLeader(); err != nil {
-		return false, nil //nolint:nilerr // not there yet
+	leader, err := m.leader()
+	if err != nil {
+		return false, nil // not there yet
 	}
 	// The state is printed also when the exit status is not zero.
-	out, _ := m.enter("systemctl", "is-system-running").Output()
+	out, _ := enter(leader, "systemctl", "is-system-running").Output()
 	switch strings.TrimSpace(string(out)) {
 	case "running", "degraded":
 		return true, nil
@@ -270,10 +293,11 @@ func (m *Machine) up() (bool, error) {
 	return false, nil
 }
 
-// findLeader returns the machine's PID 1: the process in its init.scope that
-// has that number in the innermost pid namespace.
-func (m *Machine) findLeader() (int, error) {
-	pids, err := m.slot.group.processes("payload/init.scope")
+// leader returns the machine's PID 1: the process in its init.scope that has
+// that number in the innermost pid namespace. It is looked up each time, since
+// a machine can reboot by itself.
+func (m *Machine) leader() (int, error) {
+	pids, err := m.slot.group.processes("box/payload/init.scope")
 	if err != nil {
 		return 0, err
 	}
@@ -303,16 +327,15 @@ func isInit(pid int) bool {
 func (m *Machine) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
-	if m.leader == 0 {
-		return nil
-	}
-	if err := syscall.Kill(m.leader, sigPowerOff); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("stopping %s: %w", m.Name, err)
+	if leader, err := m.leader(); err == nil {
+		if err := syscall.Kill(leader, sigPowerOff); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("stopping %s: %w", m.Name, err)
+		}
 	}
 	if err := m.slot.group.waitEmpty(ctx); err != nil {
 		return fmt.Errorf("waiting for %s to power off: %w%s", m.Name, err, m.consoleTail())
 	}
-	return m.off(ctx)
+	return m.slot.group.remove(ctx)
 }
 
 // PowerCut kills the supervisor and every process of the machine at once. What
@@ -322,11 +345,6 @@ func (m *Machine) PowerCut(ctx context.Context) error {
 	if err := m.slot.group.kill(ctx); err != nil {
 		return fmt.Errorf("cutting the power of %s: %w", m.Name, err)
 	}
-	return m.off(ctx)
-}
-
-func (m *Machine) off(ctx context.Context) error {
-	m.leader = 0
 	return m.slot.group.remove(ctx)
 }
 

@@ -79,6 +79,7 @@ func TestLifecycle(t *testing.T) {
 			}{
 				{"reboot", m.Reboot},
 				{"power cut", func(ctx context.Context) error { return errors.Join(m.PowerCut(ctx), m.Start(ctx)) }},
+				{"reboot from within", func(ctx context.Context) error { return rebootFromWithin(ctx, t, m) }},
 				{"stop and start", func(ctx context.Context) error { return errors.Join(m.Stop(ctx), m.Start(ctx)) }},
 			}
 			boots := map[string]bool{must(t, m, "cat", "/proc/sys/kernel/random/boot_id"): true}
@@ -99,6 +100,21 @@ func TestLifecycle(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rebootFromWithin lets the machine reboot by itself and waits for its new boot id.
+func rebootFromWithin(ctx context.Context, t *testing.T, m *lab.Machine) error {
+	t.Helper()
+	bootID := []string{"cat", "/proc/sys/kernel/random/boot_id"}
+	before := must(t, m, bootID...)
+	if _, err := m.Run(ctx, "systemctl", "--no-block", "reboot"); err != nil {
+		return err
+	}
+	eventually(t, "the machine is back", func() bool {
+		r, err := m.Run(ctx, bootID...)
+		return err == nil && r.ExitCode == 0 && r.Stdout != before
+	})
+	return nil
 }
 
 func TestStoppedMachineRefusesCommands(t *testing.T) {
@@ -140,7 +156,8 @@ func TestNamesAreUnique(t *testing.T) {
 func TestDetachedMachineIsFoundAgain(t *testing.T) {
 	t.Parallel()
 	l := open(t)
-	m, err := l.Boot(t.Context(), lab.Config{Name: "detached", Detached: true})
+	config := lab.Config{Name: "detached", Detached: true, Binds: []lab.Bind{{Source: "/etc/debian_version", Target: "/srv/bound"}}}
+	m, err := l.Boot(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +172,10 @@ func TestDetachedMachineIsFoundAgain(t *testing.T) {
 	if got := must(t, again, "cat", "/proc/sys/kernel/random/boot_id"); got != boot {
 		t.Error("the machine was booted again")
 	}
+	if err := again.Reboot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	must(t, again, "test", "-s", "/srv/bound")
 	if err := again.Destroy(t.Context()); err != nil {
 		t.Fatal(err)
 	}

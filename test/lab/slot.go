@@ -76,6 +76,17 @@ func (l *Lab) createSlot(name string, detached bool) (*slot, error) {
 	return s, s.lock()
 }
 
+// attachSlot locks an existing slot. It waits for a sweep, which holds the lock
+// of each slot for a moment.
+func (l *Lab) attachSlot(name string) (*slot, error) {
+	unlock, err := lockDir(l.machinesDir(), unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock.Close()
+	return l.openSlot(name)
+}
+
 // openSlot locks an existing slot.
 func (l *Lab) openSlot(name string) (*slot, error) {
 	s, err := l.slot(name)

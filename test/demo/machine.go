@@ -1,0 +1,91 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"fleet.nationtech.io/fleet/test/lab"
+)
+
+const machineName = "fleet-demo"
+
+// machine is a device of package lab in the host's network, where a port that
+// a container publishes is a port of this host.
+type machine struct {
+	binary string
+	report *report
+
+	m *lab.Machine
+}
+
+func (d *machine) start(ctx context.Context) error {
+	l, err := lab.Open(ctx, lab.Options{Progress: d.report})
+	if err != nil {
+		return err
+	}
+	d.m, err = l.Ensure(ctx, lab.Config{Name: machineName, Suite: lab.Trixie, Detached: true})
+	return err
+}
+
+func (d *machine) install(ctx context.Context) error {
+	if err := d.m.InstallAgent(ctx, d.binary); err != nil {
+		return err
+	}
+	// An agent that runs takes the new binary; the containers don't notice.
+	if _, err := d.m.Output(ctx, "systemctl", "try-restart", "fleet-agent"); err != nil {
+		return err
+	}
+	return d.m.LoadImage(ctx, lab.HelloImage)
+}
+
+func (d *machine) id(ctx context.Context) (string, error) {
+	return d.m.Output(ctx, "cat", "/etc/machine-id")
+}
+
+func (d *machine) enroll(ctx context.Context, url, token string) error {
+	const tokenFile = "/run/fleet-token"
+	if err := d.m.WriteFile(ctx, tokenFile, strings.NewReader(token), 0o600); err != nil {
+		return err
+	}
+	_, err := d.m.Output(ctx, "fleet-agent", "enroll", "--server", url, "--token-file", tokenFile, "--name", deviceName, "--force")
+	_, rmErr := d.m.Output(ctx, "rm", tokenFile)
+	if err := errors.Join(err, rmErr); err != nil {
+		return err
+	}
+	_, err = d.m.Output(ctx, "systemctl", "restart", "fleet-agent")
+	return err
+}
+
+func (d *machine) diagnose(ctx context.Context) string {
+	if d.m == nil {
+		return ""
+	}
+	out, err := d.m.Output(ctx, "journalctl", "--unit=fleet-agent", "--lines=8", "--no-pager", "--output=cat")
+	if err != nil {
+		return ""
+	}
+	return out
+}
+
+func (d *machine) hint() string {
+	return fmt.Sprintf("go run ./test/lab/cmd/lab run --user %s %s -- podman ps", lab.WorkloadUser, machineName)
+}
+
+func (d *machine) remove(ctx context.Context) error {
+	l, err := lab.Open(ctx, lab.Options{Progress: d.report})
+	if err != nil {
+		return err
+	}
+	m, err := l.Attach(ctx, machineName)
+	if errors.Is(err, lab.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.Destroy(ctx)
+}
