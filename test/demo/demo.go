@@ -20,8 +20,8 @@ const (
 	deviceName = "demo-device"
 	// deviceLabel is what examples/hello.yaml selects.
 	deviceLabel = "site=demo"
-	// pageURL is where the container of examples/hello.yaml answers.
-	pageURL = "http://127.0.0.1:18080/"
+	// pagePort is where the container of examples/hello.yaml answers.
+	pagePort = 18080
 
 	waitForContainer = 3 * time.Minute
 	waitForPage      = 20 * time.Second
@@ -79,7 +79,7 @@ func (d *demo) up(ctx context.Context) error {
 		{"enrolling the device", d.enroll},
 		{"kubectl apply -f examples/hello.yaml", d.apply},
 		{"waiting until the container runs on the device", d.wait},
-		{"fetching its page from " + pageURL, d.fetch},
+		{"fetching its page from " + pageURL(), d.fetch},
 	}
 	for i, s := range steps {
 		done := d.report.step(i+1, len(steps), s.title)
@@ -96,12 +96,23 @@ func (d *demo) down(ctx context.Context) error {
 	return errors.Join(d.device.remove(ctx), d.server.stop(ctx), os.RemoveAll(d.dir))
 }
 
-// check finds what is missing before anything is started.
+func pageURL() string { return "http://" + loopback(pagePort) + "/" }
+
+// mark is a file that names the installation of the device that is enrolled.
+func (d *demo) mark() string { return filepath.Join(d.dir, "enrolled") }
+
+// check finds what is missing or in the way before anything is started.
 func (d *demo) check(context.Context) error {
 	for _, name := range []string{"fleet-server", "fleet-agent"} {
 		if _, err := os.Stat(filepath.Join(d.repo, "bin", name)); err != nil {
 			return fmt.Errorf("%w: run make build", err)
 		}
+	}
+	if _, err := os.Stat(d.mark()); err == nil {
+		return nil // the port is the demo's own
+	}
+	if port, err := freePort(pagePort); err != nil || port != pagePort {
+		return fmt.Errorf("port %d, which examples/hello.yaml publishes, is taken: stop the program that listens there", pagePort)
 	}
 	return nil
 }
@@ -113,8 +124,7 @@ func (d *demo) enroll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	mark := filepath.Join(d.dir, "enrolled")
-	enrolled, err := os.ReadFile(mark)
+	enrolled, err := os.ReadFile(d.mark())
 	if err == nil && string(enrolled) == id {
 		fmt.Fprintln(d.report, "it is enrolled already")
 		return nil
@@ -132,7 +142,7 @@ func (d *demo) enroll(ctx context.Context) error {
 	if err := d.device.enroll(ctx, d.server.enrollURL(), token); err != nil {
 		return err
 	}
-	if err := os.WriteFile(mark, []byte(id), 0o600); err != nil {
+	if err := os.WriteFile(d.mark(), []byte(id), 0o600); err != nil {
 		return fmt.Errorf("writing the mark of enrollment: %w", err)
 	}
 	return nil
@@ -154,7 +164,7 @@ func (d *demo) fetch(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, waitForPage)
 	defer cancel()
 	return poll(ctx, func() error {
-		page, err := get(ctx, pageURL)
+		page, err := get(ctx, pageURL())
 		if err == nil {
 			fmt.Fprint(d.report, page)
 		}
@@ -208,7 +218,7 @@ func (d *demo) summary(ctx context.Context, took time.Duration) error {
 		kubectl + " label " + devices + " " + deviceName + " site-    # the container leaves",
 		kubectl + " label " + devices + " " + deviceName + " site=demo    # and comes back",
 		kubectl + " explain deployment.spec --api-version=fleet.nationtech.io/v1alpha1",
-		"curl " + pageURL,
+		"curl " + pageURL(),
 		d.device.hint(),
 		"make demo-down",
 	} {

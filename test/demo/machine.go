@@ -11,11 +11,10 @@ import (
 	"fleet.nationtech.io/fleet/test/lab"
 )
 
-const machineName = "fleet-demo"
-
 // machine is a device of package lab in the host's network, where a port that
 // a container publishes is a port of this host.
 type machine struct {
+	name   string
 	binary string
 	report *report
 
@@ -27,7 +26,7 @@ func (d *machine) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.m, err = l.Ensure(ctx, lab.Config{Name: machineName, Suite: lab.Trixie, Detached: true})
+	d.m, err = l.Ensure(ctx, lab.Config{Name: d.name, Suite: lab.Trixie, Detached: true})
 	return err
 }
 
@@ -72,7 +71,7 @@ func (d *machine) diagnose(ctx context.Context) string {
 }
 
 func (d *machine) hint() string {
-	return fmt.Sprintf("go run ./test/lab/cmd/lab run --user %s %s -- podman ps", lab.WorkloadUser, machineName)
+	return fmt.Sprintf("go run ./test/lab/cmd/lab run --user %s %s -- podman ps", lab.WorkloadUser, d.name)
 }
 
 func (d *machine) remove(ctx context.Context) error {
@@ -80,7 +79,7 @@ func (d *machine) remove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := l.Attach(ctx, machineName)
+	m, err := l.Attach(ctx, d.name)
 	if errors.Is(err, lab.ErrNotFound) {
 		return nil
 	}

@@ -12,6 +12,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -97,9 +99,15 @@ func newDemo(dir string, out io.Writer) (*demo, error) {
 	}
 	agent := filepath.Join(repo, "bin", "fleet-agent")
 	if os.Geteuid() == 0 {
-		d.device = &machine{binary: agent, report: report}
+		d.device = &machine{name: machineName(dir), binary: agent, report: report}
 	} else {
 		d.device = &workstation{binary: agent, dir: filepath.Join(dir, "agent")}
 	}
 	return d, nil
+}
+
+// machineName tells the machines of demos in several directories apart.
+func machineName(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return "fleet-demo-" + hex.EncodeToString(sum[:2])
 }
