@@ -37,10 +37,8 @@ func checkHost() (cgroups string, err error) {
 	if os.Geteuid() != 0 {
 		return "", fmt.Errorf("%w: run as root", ErrUnsupported)
 	}
-	for _, dev := range []string{"/dev/fuse", "/dev/net/tun"} {
-		if _, err := os.Stat(dev); err != nil {
-			return "", fmt.Errorf("%w: %w", ErrUnsupported, err)
-		}
+	if err := checkDevices(); err != nil {
+		return "", err
 	}
 	if cgroups, err = cgroup2Mount("/proc/self/mounts"); err != nil {
 		return "", err
@@ -49,6 +47,22 @@ func checkHost() (cgroups string, err error) {
 		return "", fmt.Errorf("%w: %s is read-only", ErrUnsupported, cgroups)
 	}
 	return cgroups, checkNamespaces()
+}
+
+// checkDevices looks for the kernel's drivers; machines have nodes of their own.
+// A driver that is a module shows only a node before it is first used.
+func checkDevices() error {
+	drivers, err := os.ReadFile("/proc/misc")
+	if err != nil {
+		return fmt.Errorf("looking for drivers: %w", err)
+	}
+	for driver, node := range map[string]string{"fuse": "/dev/fuse", "tun": "/dev/net/tun"} {
+		loaded := slices.Contains(strings.Fields(string(drivers)), driver)
+		if _, err := os.Stat(node); err != nil && !loaded {
+			return fmt.Errorf("%w: the kernel has no driver for %s", ErrUnsupported, node)
+		}
+	}
+	return nil
 }
 
 // checkNamespaces tries what every machine needs: a mount in a mount namespace.

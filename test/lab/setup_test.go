@@ -72,6 +72,13 @@ var setupCases = []struct {
 		check:   oneRange,
 	},
 	{
+		name: "podman was used before there were ids",
+		prepare: `useradd --system --home-dir /var/lib/fleet-workload fleet-workload
+			install -d -o fleet-workload -g fleet-workload /var/lib/fleet-workload/.local/share/containers
+			chown -R fleet-workload:fleet-workload /var/lib/fleet-workload`,
+		check: oneRange,
+	},
+	{
 		name:    "files for subordinate ids are missing",
 		prepare: `rm /etc/subuid /etc/subgid`,
 		check:   oneRange,
