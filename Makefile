@@ -26,7 +26,7 @@ KUBE_LDFLAGS := -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION) \
 	-X k8s.io/component-base/version.gitMajor=$(KUBE_MAJOR) -X k8s.io/component-base/version.gitMinor=$(KUBE_MINOR)
 LDFLAGS := -s -w -X $(MODULE)/pkg/version.Version=$(VERSION)
 
-BINARIES := $(notdir $(wildcard cmd/fleet-*))
+BINARIES := $(patsubst cmd/%/main.go,%,$(wildcard cmd/fleet-*/main.go))
 SOURCES := $(wildcard cmd pkg test)
 
 # Packages by the kind of their tests. Integration: real NATS, or the real
