@@ -11,6 +11,8 @@ import (
 	"net/url"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	nooptrace "go.opentelemetry.io/otel/trace/noop"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
@@ -28,7 +30,9 @@ import (
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/apiserver/pkg/server/mux"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/apiserver/pkg/server/routes"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
@@ -37,6 +41,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/kube-openapi/pkg/common"
 
 	"fleet.nationtech.io/fleet/pkg/apiserver/openapi"
@@ -66,8 +71,10 @@ type Config struct {
 	EncryptionConfigFile string
 	// CRDs are YAML documents, each a CustomResourceDefinition, that the server
 	// applies at start and refuses to delete.
-	CRDs   [][]byte
-	Logger *slog.Logger
+	CRDs [][]byte
+	// Metrics are shown under /metrics beside those of the API server itself.
+	Metrics prometheus.Gatherer
+	Logger  *slog.Logger
 }
 
 // Server is an API server that has been configured but may not run yet.
@@ -123,6 +130,7 @@ func (b *builder) build() (*Server, error) {
 	b.generic.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
 	b.generic.MergedResourceConfig = apiextensions.DefaultAPIResourceConfigSource()
 	b.generic.EnableProfiling = false
+	b.generic.EnableMetrics = false // see metrics
 	for _, step := range []func() error{b.serving, b.clients, b.access, b.storage, b.admission} {
 		if err := step(); err != nil {
 			return nil, err
@@ -138,6 +146,7 @@ func (b *builder) build() (*Server, error) {
 	if err := builtin.install(extensions.GenericAPIServer); err != nil {
 		return nil, err
 	}
+	b.metrics(extensions.GenericAPIServer.Handler.NonGoRestfulMux)
 	s := &Server{generic: extensions.GenericAPIServer, loopback: b.generic.LoopbackClientConfig, ready: make(chan struct{})}
 	return s, b.hooks(s, extensions)
 }
@@ -248,6 +257,16 @@ func (b *builder) extensionsServer() (*apiextensions.CustomResourceDefinitions, 
 	// Complete turns it off because upstream serves discovery from the aggregator.
 	complete.GenericConfig.EnableDiscovery = true
 	return complete.New(genericapiserver.NewEmptyDelegate())
+}
+
+// metrics serves the metrics of Config.Metrics and of the API server in one
+// document.
+func (b *builder) metrics(m *mux.PathRecorderMux) {
+	// Installing into a mux that nobody asks is upstream's only way to register
+	// the API server's metrics.
+	routes.DefaultMetrics{}.Install(mux.NewPathRecorderMux("metrics"))
+	all := prometheus.Gatherers{legacyregistry.DefaultGatherer, b.Metrics}
+	m.Handle("/metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{}))
 }
 
 // hooks starts, once the server listens, what makes it complete.

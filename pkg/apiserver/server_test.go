@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,7 +53,7 @@ func start(t *testing.T) *rest.Config {
 		Listener: l, CertFile: pair.CertFile, KeyFile: pair.KeyFile,
 		RootPEM: authorities.RootPEM(), ClientCAPEM: authorities.Operator.PEM(),
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
-		CRDs: crds.Documents(), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		CRDs: crds.Documents(), Metrics: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -101,10 +102,17 @@ func newInformer(obj runtime.Object,
 	lw := &cache.ListWatch{ListWithContextFunc: list, WatchFuncWithContext: watch}
 	i := cache.NewSharedIndexInformer(lw, obj, 0, cache.Indexers{})
 	// Managed fields are as large as the rest of an object.
-	if err := i.SetTransform(cache.TransformStripManagedFields()); err != nil {
+	if err := i.SetTransform(stripManagedFields); err != nil {
 		panic(fmt.Sprintf("configuring a new informer: %v", err)) // fails on a started informer only
 	}
 	return i
+}
+
+func stripManagedFields(o any) (any, error) {
+	if m, err := meta.Accessor(o); err == nil {
+		m.SetManagedFields(nil)
+	}
+	return o, nil
 }
 
 // Patcher patches objects of one kind; every client of this package is one.

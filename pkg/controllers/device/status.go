@@ -2,7 +2,9 @@ package device
 
 import (
 	"context"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -90,8 +92,8 @@ func setReported(status *v1alpha1.DeviceStatus, connected bool, reported []wire.
 		i := slices.IndexFunc(reported, func(c wire.Condition) bool { return c.Type == typ })
 		switch {
 		case connected && i >= 0:
-			r := reported[i]
-			set(typ, metav1.ConditionStatus(r.Status), reasonOr(r.Reason, "Reported"), r.Message)
+			r := sanitize(reported[i])
+			set(typ, metav1.ConditionStatus(r.Status), r.Reason, r.Message)
 		case !connected && meta.FindStatusCondition(status.Conditions, typ) != nil:
 			set(typ, metav1.ConditionUnknown, v1alpha1.ReasonDisconnected, "the device is not connected")
 		}
@@ -118,10 +120,23 @@ func readiness(status *v1alpha1.DeviceStatus) metav1.Condition {
 	return c
 }
 
-// reasonOr keeps a reason that the API would accept.
-func reasonOr(reason, fallback string) string {
-	if reason == "" || len(reason) > 256 {
-		return fallback
+var reasonPattern = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9_]{0,126}[A-Za-z0-9])?$`)
+
+// sanitize makes a condition of a device into one that the API accepts, so
+// that no device can keep its own object from being written.
+func sanitize(c wire.Condition) wire.Condition {
+	const longest = 1024
+	switch c.Status {
+	case wire.ConditionTrue, wire.ConditionFalse, wire.ConditionUnknown:
+	default:
+		c.Status = wire.ConditionUnknown
 	}
-	return reason
+	if !reasonPattern.MatchString(c.Reason) {
+		c.Reason = "Reported"
+	}
+	if len(c.Message) > longest {
+		c.Message = c.Message[:longest]
+	}
+	c.Message = strings.ToValidUTF8(c.Message, "")
+	return c
 }

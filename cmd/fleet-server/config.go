@@ -1,0 +1,146 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+
+	"fleet.nationtech.io/fleet/pkg/logging"
+)
+
+const defaultConfigFile = "/etc/fleet-server/config.yaml"
+
+// config is everything that the server can be told, by a flag, the
+// environment (FLEET_SERVER_ and the flag's name in capitals) or the file.
+type config struct {
+	DataDir      string   `json:"dataDir"`
+	APIListen    string   `json:"apiListen"`
+	NATSListen   string   `json:"natsListen"`
+	EnrollListen string   `json:"enrollListen"`
+	TLSSANs      []string `json:"tlsSANs"`
+	Advertise    []string `json:"advertise"`
+	LogFormat    string   `json:"logFormat"`
+	LogLevel     string   `json:"logLevel"`
+}
+
+func defaultConfig() config {
+	return config{
+		DataDir:   "/var/lib/fleet-server",
+		APIListen: ":6443", NATSListen: ":4222", EnrollListen: ":8443",
+		LogFormat: logging.FormatText, LogLevel: "info",
+	}
+}
+
+// options is the configuration on its way from its four sources.
+type options struct {
+	config
+	file   string
+	getenv func(string) string
+}
+
+func (o *options) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.file, "config", defaultConfigFile, "configuration file; a missing default file is fine")
+	f.StringVar(&o.DataDir, "data-dir", o.DataDir, "directory that holds everything the server keeps")
+	f.StringVar(&o.APIListen, "api-listen", o.APIListen, "host:port of the Kubernetes API")
+	f.StringVar(&o.NATSListen, "nats-listen", o.NATSListen, "host:port that devices connect to")
+	f.StringVar(&o.EnrollListen, "enroll-listen", o.EnrollListen, "host:port that devices enroll at")
+	f.StringSliceVar(&o.TLSSANs, "tls-san", nil, "further host names or IP addresses for the server's certificates")
+	f.StringSliceVar(&o.Advertise, "advertise", nil, "NATS URLs (tls://HOST:PORT) that devices are told to use; unset, each keeps the host that it enrolled at")
+	f.StringVar(&o.LogFormat, "log-format", o.LogFormat, "text or json")
+	f.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
+}
+
+// load fills the configuration: flag over environment over file over default.
+// The flags are parsed already, so what they set is put back at the end.
+func (o *options) load(f *pflag.FlagSet) error {
+	flags := map[string]string{}
+	f.Visit(func(p *pflag.Flag) { flags[p.Name] = text(p) })
+	if _, set := flags["config"]; !set {
+		if v := o.getenv(envName("config")); v != "" {
+			o.file = v
+		}
+	}
+	o.config = defaultConfig()
+	if err := o.readFile(); err != nil {
+		return err
+	}
+	var err error
+	f.VisitAll(func(p *pflag.Flag) {
+		value, source := o.getenv(envName(p.Name)), "environment variable "+envName(p.Name)
+		if v, set := flags[p.Name]; set {
+			value, source = v, "flag --"+p.Name
+		}
+		if value != "" && p.Name != "config" && p.Name != "help" {
+			if e := set(p, value); e != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", source, e))
+			}
+		}
+	})
+	return errors.Join(err, o.validate())
+}
+
+func (o *options) readFile() error {
+	data, err := os.ReadFile(o.file)
+	if errors.Is(err, fs.ErrNotExist) && o.file == defaultConfigFile {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the configuration: %w", err)
+	}
+	if err := yaml.UnmarshalStrict(data, &o.config); err != nil {
+		return fmt.Errorf("reading %s: %w", o.file, err)
+	}
+	return nil
+}
+
+// validate names the key that is wrong.
+func (c *config) validate() error {
+	dir, err := filepath.Abs(c.DataDir)
+	if c.DataDir == "" || err != nil {
+		return fmt.Errorf("data-dir: %q is not a directory", c.DataDir)
+	}
+	c.DataDir = dir
+	for name, listen := range map[string]string{"api-listen": c.APIListen, "nats-listen": c.NATSListen, "enroll-listen": c.EnrollListen} {
+		if _, _, err := net.SplitHostPort(listen); err != nil {
+			return fmt.Errorf("%s: %q must have the form host:port or :port", name, listen)
+		}
+	}
+	for _, a := range c.Advertise {
+		if u, err := url.Parse(a); err != nil || u.Scheme != "tls" || u.Host == "" {
+			return fmt.Errorf("advertise: %q must have the form tls://HOST:PORT", a)
+		}
+	}
+	return nil
+}
+
+func (c *config) logger(cmd writers) (*slog.Logger, error) {
+	return logging.New(cmd.ErrOrStderr(), c.LogFormat, c.LogLevel)
+}
+
+func envName(flag string) string {
+	return "FLEET_SERVER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// text is the inverse of set.
+func text(p *pflag.Flag) string {
+	if s, ok := p.Value.(pflag.SliceValue); ok {
+		return strings.Join(s.GetSlice(), ",")
+	}
+	return p.Value.String()
+}
+
+func set(p *pflag.Flag, value string) error {
+	if s, ok := p.Value.(pflag.SliceValue); ok {
+		return s.Replace(strings.Split(value, ","))
+	}
+	return p.Value.Set(value)
+}

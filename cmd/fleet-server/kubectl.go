@@ -1,0 +1,69 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	kubectl "k8s.io/kubectl/pkg/cmd"
+
+	"fleet.nationtech.io/fleet/pkg/embedserver"
+)
+
+// newKubectl embeds kubectl, with the administrator's kubeconfig as its
+// default. What follows the word kubectl belongs to kubectl; flags of
+// fleet-server come before it.
+func newKubectl(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:                "kubectl [ARGS...]",
+		Short:              "Run kubectl with the server's own kubeconfig",
+		Example:            "  fleet-server kubectl get devices\n  fleet-server --data-dir ~/fleet kubectl apply -f hello.yaml",
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := o.takeDataDir(args)
+			if err != nil {
+				return err
+			}
+			flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
+			if path := o.kubeconfig(); path != "" {
+				*flags.KubeConfig = path
+			}
+			c := kubectl.NewKubectlCommand(kubectl.KubectlOptions{
+				ConfigFlags: flags,
+				Arguments:   append([]string{"kubectl"}, args...),
+				IOStreams:   genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()},
+			})
+			c.SetArgs(args)
+			return c.ExecuteContext(cmd.Context())
+		},
+	}
+}
+
+// takeDataDir accepts --data-dir directly behind the word kubectl as well,
+// where people put it.
+func (o *options) takeDataDir(args []string) ([]string, error) {
+	const flag = "--data-dir"
+	if len(args) == 0 {
+		return args, nil
+	}
+	if value, ok := strings.CutPrefix(args[0], flag+"="); ok {
+		o.DataDir = value
+		return args[1:], o.validate()
+	}
+	if args[0] == flag && len(args) > 1 {
+		o.DataDir = args[1]
+		return args[2:], o.validate()
+	}
+	return args, nil
+}
+
+// kubeconfig is $KUBECONFIG when it is set, else the administrator's.
+func (o *options) kubeconfig() string {
+	if path := o.getenv("KUBECONFIG"); path != "" && !strings.ContainsRune(path, os.PathListSeparator) {
+		return path
+	}
+	return filepath.Join(o.DataDir, embedserver.KubeconfigName)
+}

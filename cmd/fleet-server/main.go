@@ -1,0 +1,59 @@
+// Command fleet-server is the control plane of a fleet on one machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fleet-server:", oneLine(err))
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	root := newRoot(os.Getenv)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return root.ExecuteContext(ctx)
+}
+
+func newRoot(getenv func(string) string) *cobra.Command {
+	o := &options{config: defaultConfig(), getenv: getenv}
+	root := &cobra.Command{
+		Use:   "fleet-server",
+		Short: "Run containers on a fleet of small machines",
+		Long: "fleet-server is the control plane of a fleet: a Kubernetes-compatible API, a message bus\n" +
+			"and the controllers, in one process. Devices run fleet-agent and enroll with a token.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return o.load(cmd.Flags())
+		},
+	}
+	o.addFlags(root.PersistentFlags())
+	root.AddCommand(newRun(o), newToken(o), newDevice(o), newGenCRD(), newKubectl(o), newVersion())
+	return root
+}
+
+// oneLine makes joined errors readable where one line is expected.
+func oneLine(err error) string {
+	if errors.Is(err, context.Canceled) {
+		return "interrupted"
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
+}

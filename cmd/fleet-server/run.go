@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"fleet.nationtech.io/fleet/pkg/embedserver"
+	"fleet.nationtech.io/fleet/pkg/logging/capture"
+	"fleet.nationtech.io/fleet/pkg/version"
+)
+
+// writers is what a command writes to.
+type writers interface {
+	OutOrStdout() io.Writer
+	ErrOrStderr() io.Writer
+}
+
+func newRun(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Run the server in the foreground",
+		Example: "  fleet-server run\n" +
+			"  fleet-server run --data-dir ~/fleet --api-listen 127.0.0.1:6443 --tls-san gateway.example.com",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := o.logger(cmd)
+			if err != nil {
+				return err
+			}
+			capture.Install(log)
+			log.Info("starting", "version", version.Version, "data_dir", o.DataDir)
+			return embedserver.Run(cmd.Context(), embedserver.Config{
+				DataDir:   o.DataDir,
+				APIListen: o.APIListen, NATSListen: o.NATSListen, EnrollListen: o.EnrollListen,
+				TLSSANs: o.TLSSANs, Advertise: o.Advertise, Logger: log,
+			}, func(a embedserver.Addresses) { announce(cmd.Context(), cmd.OutOrStdout(), a) })
+		},
+	}
+}
+
+// announce tells systemd and the person at the terminal that the server works,
+// and what to do next.
+func announce(ctx context.Context, w io.Writer, a embedserver.Addresses) {
+	enroll := net.JoinHostPort(a.Host, port(a.Enroll))
+	fmt.Fprintf(w, "fleet-server is ready\n")
+	fmt.Fprintf(w, "  API      https://%s\n", net.JoinHostPort(a.Host, port(a.API)))
+	fmt.Fprintf(w, "  devices  tls://%s\n", net.JoinHostPort(a.Host, port(a.NATS)))
+	fmt.Fprintf(w, "  enroll   https://%s\n", enroll)
+	fmt.Fprintf(w, "\nUse it:          export KUBECONFIG=%s\n", a.Kubeconfig)
+	fmt.Fprintf(w, "Add a device:    fleet-server token create --pre-approve\n")
+	fmt.Fprintf(w, "  on the device: fleet-agent enroll --server https://%s\n", enroll)
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // not under systemd: nothing to tell
+	context.AfterFunc(ctx, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) })
+}
+
+func port(a net.Addr) string {
+	_, p, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return p
+}

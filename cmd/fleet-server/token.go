@@ -1,0 +1,132 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const fieldManager = "fleet-server-cli"
+
+func newToken(o *options) *cobra.Command {
+	cmd := &cobra.Command{Use: "token", Short: "Create the tokens that devices enroll with"}
+	cmd.AddCommand(newTokenCreate(o))
+	return cmd
+}
+
+type tokenOptions struct {
+	ttl         time.Duration
+	uses        int
+	labels      []string
+	allowLabels []string
+	preApprove  bool
+}
+
+func newTokenCreate(o *options) *cobra.Command {
+	var t tokenOptions
+	cmd := &cobra.Command{
+		Use:   "create",
+		Short: "Create an enrollment token and print it",
+		Long: "Create an enrollment token and print it, alone on a line. It is shown once: the server keeps\n" +
+			"only a hash of its secret. Hand it to the device in a file, on standard input or in FLEET_TOKEN,\n" +
+			"not on a command line, which other users can see.",
+		Example: "  fleet-server token create --pre-approve\n" +
+			"  fleet-server token create --uses 100 --ttl 72h --label site=lausanne --allow-label rack",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return t.create(cmd, o) },
+	}
+	f := cmd.Flags()
+	f.DurationVar(&t.ttl, "ttl", 24*time.Hour, "how long the token works")
+	f.IntVar(&t.uses, "uses", 1, "how many devices may enroll with it")
+	f.StringArrayVar(&t.labels, "label", nil, "label KEY=VALUE of each device that enrolls with it; may be repeated")
+	f.StringArrayVar(&t.allowLabels, "allow-label", nil, "label KEY that such a device may set for itself; may be repeated")
+	f.BoolVar(&t.preApprove, "pre-approve", false, "let devices in at once, without `fleet-server device approve`")
+	return cmd
+}
+
+func (t *tokenOptions) create(cmd *cobra.Command, o *options) error {
+	labels, err := t.check()
+	if err != nil {
+		return err
+	}
+	c, root, err := o.client()
+	if err != nil {
+		return err
+	}
+	token := newSecretToken(root)
+	_, err = c.EnrollmentTokens().Create(cmd.Context(), &v1alpha1.EnrollmentToken{
+		ObjectMeta: metav1.ObjectMeta{Name: token.ID},
+		Spec: v1alpha1.EnrollmentTokenSpec{
+			SecretHash: token.SecretHash(), ExpiresAt: metav1.NewTime(time.Now().Add(t.ttl)), MaxUses: t.uses,
+			PreApproved: t.preApprove, Labels: labels, AllowedLabelKeys: t.allowLabels,
+		},
+	}, metav1.CreateOptions{FieldManager: fieldManager})
+	if err != nil {
+		return fmt.Errorf("creating the token: %w", err)
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), token.Encode())
+	return err
+}
+
+func (t *tokenOptions) check() (labels map[string]string, err error) {
+	if t.ttl <= 0 {
+		return nil, fmt.Errorf("--ttl %s: it must be more than 0", t.ttl)
+	}
+	if t.uses < 1 {
+		return nil, fmt.Errorf("--uses %d: it must be at least 1", t.uses)
+	}
+	labels = map[string]string{}
+	for _, l := range t.labels {
+		key, value, found := strings.Cut(l, "=")
+		if !found {
+			return nil, fmt.Errorf("--label %q: it must have the form KEY=VALUE", l)
+		}
+		if errs := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(errs) > 0 {
+			return nil, fmt.Errorf("--label %q: %s", l, errs[0])
+		}
+		labels[key] = value
+	}
+	for _, key := range t.allowLabels {
+		if errs := validation.IsQualifiedName(key); len(errs) > 0 {
+			return nil, fmt.Errorf("--allow-label %q: %s", key, errs[0])
+		}
+	}
+	return labels, nil
+}
+
+func newSecretToken(rootHash [sha256.Size]byte) wire.Token {
+	t := wire.Token{CAHash: wire.Digest(rootHash)}
+	var id [5]byte
+	_, _ = rand.Read(id[:]) // never fails, see crypto/rand
+	_, _ = rand.Read(t.Secret[:])
+	t.ID = strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(id[:]))
+	return t
+}
+
+// client returns a client of the server, by the kubeconfig in $KUBECONFIG or
+// the data directory, and the hash of the server's root key.
+func (o *options) client() (*client.Client, [sha256.Size]byte, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig())
+	if err != nil {
+		return nil, [sha256.Size]byte{}, fmt.Errorf("reading the kubeconfig: %w: is the server running, and is this its user?", err)
+	}
+	root, err := pki.DecodeCert(config.CAData)
+	if err != nil {
+		return nil, [sha256.Size]byte{}, fmt.Errorf("reading the certificate authority in %s: %w", o.kubeconfig(), err)
+	}
+	c, err := client.New(config)
+	return c, sha256.Sum256(root.RawSubjectPublicKeyInfo), err
+}

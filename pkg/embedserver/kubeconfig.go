@@ -1,0 +1,83 @@
+package embedserver
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
+	"fleet.nationtech.io/fleet/pkg/pki"
+)
+
+// KubeconfigName is the administrator's kubeconfig in the data directory.
+const KubeconfigName = "admin.kubeconfig"
+
+const (
+	adminUser  = "admin"
+	adminGroup = "system:masters"
+	// adminRenewal is how long before its end the certificate is replaced at a start.
+	adminRenewal = 120 * 24 * time.Hour
+)
+
+// writeKubeconfig writes the administrator's kubeconfig, mode 0600, unless the
+// one that is there still serves.
+func (s *server) writeKubeconfig(now time.Time) error {
+	path := s.path(KubeconfigName)
+	url := "https://" + localAddress(s.apiListener.Addr())
+	if s.kubeconfigIsCurrent(path, url, now) {
+		return nil
+	}
+	cert, key, err := s.pki.IssueOperator(adminUser, []string{adminGroup}, now)
+	if err != nil {
+		return err
+	}
+	const name = "fleet"
+	config := clientcmdapi.NewConfig()
+	config.Clusters[name] = &clientcmdapi.Cluster{Server: url, CertificateAuthorityData: s.pki.RootPEM()}
+	config.AuthInfos[adminUser] = &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}
+	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: adminUser}
+	config.CurrentContext = name
+	data, err := clientcmd.Write(*config)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(path, data, 0o600)
+}
+
+func (s *server) kubeconfigIsCurrent(path, url string, now time.Time) bool {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	config, err := clientcmd.Load(data)
+	if err != nil {
+		return false
+	}
+	for _, c := range config.Clusters {
+		if c.Server != url || !bytes.Equal(c.CertificateAuthorityData, s.pki.RootPEM()) {
+			return false
+		}
+	}
+	user := config.AuthInfos[adminUser]
+	if user == nil {
+		return false
+	}
+	cert, err := pki.DecodeCert(user.ClientCertificateData)
+	return err == nil && cert.NotAfter.Sub(now) > adminRenewal && cert.CheckSignatureFrom(s.pki.Operator.Cert) == nil
+}
+
+// localAddress is how clients on this machine reach a listener.
+func localAddress(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}

@@ -1,0 +1,58 @@
+package embedserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// parts are the running parts of the server, in the order of their start.
+type parts struct {
+	// failed gets the name and error of the first part that ended by itself.
+	failed chan error
+	stops  []func() error
+}
+
+func newParts() *parts { return &parts{failed: make(chan error, 1)} }
+
+// onStop adds something to undo at the end.
+func (p *parts) onStop(stop func() error) { p.stops = append(p.stops, stop) }
+
+// run runs a part until stop. A part that ends before is a failure of the
+// whole server.
+func (p *parts) run(name string, run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		err := run(ctx)
+		if ctx.Err() == nil {
+			if err == nil {
+				err = errors.New("it ended by itself")
+			}
+			p.fail(fmt.Errorf("%s: %w", name, err))
+			err = nil // reported already
+		}
+		done <- err
+	}()
+	p.onStop(func() error {
+		cancel()
+		return <-done
+	})
+}
+
+func (p *parts) fail(err error) {
+	select {
+	case p.failed <- err:
+	default: // a consequence of the first failure
+	}
+}
+
+// stop stops the parts in the reverse order of their start.
+func (p *parts) stop() error {
+	var errs []error
+	for i := len(p.stops) - 1; i >= 0; i-- {
+		errs = append(errs, p.stops[i]())
+	}
+	p.stops = nil
+	return errors.Join(errs...)
+}
