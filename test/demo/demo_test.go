@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,22 +16,31 @@ import (
 	"fleet.nationtech.io/fleet/test/lab"
 )
 
+// open returns a lab, with the repository as the working directory. It skips
+// where machines cannot run, except in CI.
+func open(t *testing.T) *lab.Lab {
+	t.Helper()
+	t.Chdir(filepath.Join("..", ".."))
+	l, err := lab.Open(t.Context(), lab.Options{Progress: t.Output()})
+	if errors.Is(err, lab.ErrUnsupported) && os.Getenv("CI") != "true" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // TestDemo runs the demo as a person does: twice, with a look at the page, and
 // down again.
 func TestDemo(t *testing.T) {
-	t.Chdir(filepath.Join("..", ".."))
-	if _, err := lab.Open(t.Context(), lab.Options{}); errors.Is(err, lab.ErrUnsupported) && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	open(t)
 	dir := filepath.Join(t.TempDir(), "demo")
 	demo := func(command string) string {
-		t.Helper()
 		var out strings.Builder
 		err := run(context.WithoutCancel(t.Context()), []string{command, "--dir", dir}, io.MultiWriter(&out, t.Output()), t.Output())
 		if err != nil {
-			t.Fatalf("demo %s: %v", command, err)
+			t.Errorf("demo %s: %v", command, err)
 		}
 		return out.String()
 	}
@@ -43,7 +53,65 @@ func TestDemo(t *testing.T) {
 			t.Errorf("the container answers after down: %q", page)
 		}
 	})
+	checkTwoRuns(t, demo)
+}
 
+// TestDemoWithoutRoot runs the demo as an ordinary user of a machine, in place
+// of a developer's workstation.
+func TestDemoWithoutRoot(t *testing.T) {
+	l := open(t)
+	repo, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./test/demo").CombinedOutput(); err != nil {
+		t.Fatalf("building the demo: %v: %s", err, out)
+	}
+	m, err := l.Boot(t.Context(), lab.Config{Name: "workstation", Binds: []lab.Bind{
+		{Source: repo, Target: "/srv/fleet", ReadOnly: true},
+		{Source: bin, Target: "/srv/bin", ReadOnly: true},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Destroy(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := m.Output(t.Context(), "sh", "-ec", prepareWorkstation); err != nil {
+		t.Fatal(err)
+	}
+	demo := func(command string) string {
+		r, err := m.RunAs(t.Context(), "dev", "sh", "-c", `cd /srv/fleet && exec /srv/bin/demo "$1" --dir "$HOME/demo"`, "sh", command)
+		if err != nil || r.ExitCode != 0 {
+			t.Errorf("demo %s: %v: %s%s", command, err, r.Stdout, r.Stderr)
+		}
+		return r.Stdout
+	}
+	checkTwoRuns(t, demo)
+	demo("down")
+	if left, err := m.OutputAs(t.Context(), "dev", "podman", "ps", "--all", "--quiet"); err != nil || left != "" {
+		t.Errorf("containers after down: %q, %v", left, err)
+	}
+	if left, err := m.Run(t.Context(), "pgrep", "-a", "-u", "dev", "fleet"); err != nil || left.Stdout != "" {
+		t.Errorf("processes after down: %q, %v", left.Stdout, err)
+	}
+}
+
+// prepareWorkstation makes a user with a systemd session. The lab's machines
+// lack the pids controller on some hosts, see packaging/setup-user.
+const prepareWorkstation = `
+	useradd --create-home dev
+	loginctl enable-linger dev
+	systemctl start "user@$(id -u dev).service"
+	install -d -o dev -g dev /home/dev/.config /home/dev/.config/containers
+	grep -qw pids /sys/fs/cgroup/cgroup.controllers ||
+		printf '[containers]\npids_limit = 0\n' >/home/dev/.config/containers/containers.conf`
+
+func checkTwoRuns(t *testing.T, demo func(command string) string) {
+	t.Helper()
 	checkSummary(t, demo("up"))
 	start := time.Now()
 	again := demo("up")

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"fleet.nationtech.io/fleet/test/lab"
 )
@@ -46,17 +45,7 @@ func (d *machine) id(ctx context.Context) (string, error) {
 }
 
 func (d *machine) enroll(ctx context.Context, url, token string) error {
-	const tokenFile = "/run/fleet-token"
-	if err := d.m.WriteFile(ctx, tokenFile, strings.NewReader(token), 0o600); err != nil {
-		return err
-	}
-	_, err := d.m.Output(ctx, "fleet-agent", "enroll", "--server", url, "--token-file", tokenFile, "--name", deviceName, "--force")
-	_, rmErr := d.m.Output(ctx, "rm", tokenFile)
-	if err := errors.Join(err, rmErr); err != nil {
-		return err
-	}
-	_, err = d.m.Output(ctx, "systemctl", "restart", "fleet-agent")
-	return err
+	return d.m.EnrollAgent(ctx, url, token, deviceName)
 }
 
 func (d *machine) diagnose(ctx context.Context) string {

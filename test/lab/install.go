@@ -4,9 +4,11 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // PodmanSocket is where the workload's podman listens for the agent.
@@ -43,6 +45,25 @@ func (m *Machine) InstallAgent(ctx context.Context, binary string) error {
 		if _, err := m.Output(ctx, command...); err != nil {
 			return fmt.Errorf("setting up the agent: %w", err)
 		}
+	}
+	return nil
+}
+
+// EnrollAgent enrolls the installed agent at a server's enrollment address
+// (https://HOST:PORT) as the device of that name, and starts it. An identity of
+// before is replaced.
+func (m *Machine) EnrollAgent(ctx context.Context, url, token, device string) error {
+	const tokenFile = "/run/fleet-token"
+	if err := m.WriteFile(ctx, tokenFile, strings.NewReader(token), 0o600); err != nil {
+		return err
+	}
+	_, err := m.Output(ctx, "fleet-agent", "enroll", "--server", url, "--token-file", tokenFile, "--name", device, "--force")
+	_, rmErr := m.Output(ctx, "rm", tokenFile)
+	if err := errors.Join(err, rmErr); err != nil {
+		return fmt.Errorf("enrolling %s: %w", device, err)
+	}
+	if _, err := m.Output(ctx, "systemctl", "restart", "fleet-agent"); err != nil {
+		return fmt.Errorf("starting the agent: %w", err)
 	}
 	return nil
 }
