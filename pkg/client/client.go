@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
@@ -35,13 +36,17 @@ type Client struct {
 	params runtime.ParameterCodec
 }
 
+// Scheme knows the kinds of the group.
+func Scheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	utilruntime.Must(v1alpha1.AddToScheme(s))
+	metav1.AddToGroupVersion(s, metav1.SchemeGroupVersion)
+	return s
+}
+
 // New returns a client for an API server.
 func New(config *rest.Config) (*Client, error) {
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		return nil, err
-	}
-	metav1.AddToGroupVersion(scheme, metav1.SchemeGroupVersion)
+	scheme := Scheme()
 	c := rest.CopyConfig(config)
 	gv := v1alpha1.GroupVersion
 	c.GroupVersion, c.APIPath = &gv, "/apis"

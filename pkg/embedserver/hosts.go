@@ -27,10 +27,14 @@ func servingHosts(extra []string) []string {
 }
 
 // preferredHost is what the server calls itself in what it prints: the first
-// name that the operator gave, else an address that other machines can reach.
-func preferredHost(extra []string) string {
+// name that the operator gave, else the address that it listens on, else one
+// that other machines can reach.
+func preferredHost(extra []string, listen string) string {
 	if len(extra) > 0 {
 		return extra[0]
+	}
+	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" && !net.ParseIP(host).IsUnspecified() {
+		return host
 	}
 	for _, h := range servingHosts(nil) {
 		if ip := net.ParseIP(h); ip != nil && !ip.IsLoopback() && ip.To4() != nil {

@@ -18,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -66,7 +65,8 @@ type Config struct {
 // Addresses are where a ready server is reached.
 type Addresses struct {
 	API, NATS, Enroll net.Addr
-	// Host is how the server calls itself: the first of TLSSANs, or an address.
+	// Host is how the server calls itself: the first of TLSSANs, else the address
+	// that it listens on, else one that other machines can reach.
 	Host string
 	// Kubeconfig is the path of the administrator's kubeconfig.
 	Kubeconfig string
@@ -128,7 +128,7 @@ func (s *server) start(ctx context.Context) error {
 func (s *server) addresses() Addresses {
 	return Addresses{
 		API: s.apiListener.Addr(), NATS: s.broker.Addr(), Enroll: s.enrollListener.Addr(),
-		Host: preferredHost(s.TLSSANs), Kubeconfig: s.path(KubeconfigName),
+		Host: preferredHost(s.TLSSANs, s.EnrollListen), Kubeconfig: s.path(KubeconfigName),
 	}
 }
 
@@ -318,7 +318,7 @@ func (s *server) recorder() record.EventRecorder {
 	b := record.NewBroadcaster()
 	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: s.kube.CoreV1().Events(metav1.NamespaceAll)})
 	s.parts.onStop(func() error { b.Shutdown(); return nil })
-	return b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "fleet-server"})
+	return b.NewRecorder(client.Scheme(), corev1.EventSource{Component: "fleet-server"})
 }
 
 // door is what the device controller asks of the two halves of the door.

@@ -21,6 +21,7 @@ import (
 	"github.com/k3s-io/kine/pkg/drivers/sqlite"
 	"github.com/k3s-io/kine/pkg/server"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 )
 
 const (
@@ -123,7 +124,12 @@ func (d *Datastore) serve(backend server.Backend, socket string) error {
 	if err := os.Chmod(socket, 0o600); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	d.server = grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), grpc.MaxSendMsgSize(1<<31-1))
+	d.server = grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxSendMsgSize(1<<31-1),
+		// The apiserver's client pings idle connections more often than gRPC allows
+		// by default, and would be cut off for it.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	)
 	server.New(backend, "unix", notifyInterval, emulatedEtcd).Register(d.server)
 	d.done.Go(func() { _ = d.server.Serve(l) }) // returns when Close stops the server
 	return nil

@@ -16,7 +16,7 @@ func labelsOf(o metav1.Object, manager string) (map[string]bool, error) {
 			continue
 		}
 		var set fieldpath.Set
-		if err := set.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)); err != nil {
+		if err := set.FromJSON(bytes.NewReader(entry.FieldsV1.GetRawBytes())); err != nil {
 			return nil, fmt.Errorf("reading the managed fields of %s: %w", o.GetName(), err)
 		}
 		for key := range o.GetLabels() {
