@@ -4,19 +4,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
+	"time"
 )
 
 // parts are the running parts of the server, in the order of their start.
 type parts struct {
 	// failed gets the name and error of the first part that ended by itself.
 	failed chan error
-	stops  []func() error
+	log    *slog.Logger
+	stops  []namedStop
 }
 
-func newParts() *parts { return &parts{failed: make(chan error, 1)} }
+type namedStop struct {
+	name string
+	stop func() error
+}
+
+func newParts(log *slog.Logger) *parts { return &parts{failed: make(chan error, 1), log: log} }
 
 // onStop adds something to undo at the end.
-func (p *parts) onStop(stop func() error) { p.stops = append(p.stops, stop) }
+func (p *parts) onStop(name string, stop func() error) {
+	p.stops = append(p.stops, namedStop{name, stop})
+}
 
 // run runs a part until stop. A part that ends before is a failure of the
 // whole server.
@@ -34,7 +45,7 @@ func (p *parts) run(name string, run func(context.Context) error) {
 		}
 		done <- err
 	}()
-	p.onStop(func() error {
+	p.onStop(name, func() error {
 		cancel()
 		return <-done
 	})
@@ -50,8 +61,10 @@ func (p *parts) fail(err error) {
 // stop stops the parts in the reverse order of their start.
 func (p *parts) stop() error {
 	var errs []error
-	for i := len(p.stops) - 1; i >= 0; i-- {
-		errs = append(errs, p.stops[i]())
+	for _, s := range slices.Backward(p.stops) {
+		begin := time.Now()
+		errs = append(errs, s.stop())
+		p.log.Debug("stopped", "part", s.name, "took", time.Since(begin))
 	}
 	p.stops = nil
 	return errors.Join(errs...)

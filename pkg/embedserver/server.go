@@ -74,7 +74,7 @@ type Addresses struct {
 
 // Run runs a server until ctx ends. It calls ready once, when everything works.
 func Run(ctx context.Context, c Config, ready func(Addresses)) error {
-	s := &server{Config: c, parts: newParts(), presence: device.NewPresence(), metrics: prometheus.NewRegistry()}
+	s := &server{Config: c, parts: newParts(c.Logger), presence: device.NewPresence(), metrics: prometheus.NewRegistry()}
 	err := s.start(ctx)
 	if err == nil {
 		ready(s.addresses())
@@ -144,11 +144,11 @@ func (s *server) openDataDir(context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.parts.onStop(f.Close)
+	s.parts.onStop("lock", f.Close)
 	if s.tombstones, err = identity.OpenTombstones(s.path("revoked-keys.jsonl")); err != nil {
 		return err
 	}
-	s.parts.onStop(s.tombstones.Close)
+	s.parts.onStop("revoked keys", s.tombstones.Close)
 	s.registry = identity.NewRegistry(trustDomain, s.tombstones)
 	return nil
 }
@@ -159,11 +159,11 @@ func (s *server) listen(context.Context) (err error) {
 	if s.apiListener, err = net.Listen("tcp", s.APIListen); err != nil {
 		return fmt.Errorf("listening for the API: %w: stop what uses the port or choose another with --api-listen", err)
 	}
-	s.parts.onStop(closeQuietly(s.apiListener))
+	s.parts.onStop("API port", closeQuietly(s.apiListener))
 	if s.enrollListener, err = net.Listen("tcp", s.EnrollListen); err != nil {
 		return fmt.Errorf("listening for enrollment: %w: stop what uses the port or choose another with --enroll-listen", err)
 	}
-	s.parts.onStop(closeQuietly(s.enrollListener))
+	s.parts.onStop("enrollment port", closeQuietly(s.enrollListener))
 	return nil
 }
 
@@ -192,7 +192,7 @@ func (s *server) startAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.parts.onStop(func() error { store.Close(); return nil })
+	s.parts.onStop("data store", func() error { store.Close(); return nil })
 	api, err := apiserver.New(apiserver.Config{
 		Listener: s.apiListener, CertFile: s.apiPair.CertFile, KeyFile: s.apiPair.KeyFile,
 		RootPEM: s.pki.RootPEM(), ClientCAPEM: s.pki.Operator.PEM(),
@@ -221,7 +221,7 @@ func (s *server) startBroker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.parts.onStop(func() error { s.broker.Shutdown(); return nil })
+	s.parts.onStop("broker", func() error { s.broker.Shutdown(); return nil })
 	s.buckets, err = s.broker.Buckets(ctx)
 	return err
 }
@@ -317,7 +317,7 @@ func (s *server) component(name string) *slog.Logger { return s.Logger.With("com
 func (s *server) recorder() record.EventRecorder {
 	b := record.NewBroadcaster()
 	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: s.kube.CoreV1().Events(metav1.NamespaceAll)})
-	s.parts.onStop(func() error { b.Shutdown(); return nil })
+	s.parts.onStop("event recorder", func() error { b.Shutdown(); return nil })
 	return b.NewRecorder(client.Scheme(), corev1.EventSource{Component: "fleet-server"})
 }
 
