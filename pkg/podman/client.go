@@ -8,6 +8,7 @@ package podman
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"sync"
 
@@ -90,15 +91,19 @@ func (b bound) Value(key any) any {
 	return b.values.Value(key)
 }
 
-// Version implements container.Runtime.
-func (c *Client) Version(ctx context.Context) (string, error) {
+// Info implements container.Runtime.
+func (c *Client) Info(ctx context.Context) (container.Info, error) {
 	ctx, err := c.bind(ctx)
 	if err != nil {
-		return "", err
+		return container.Info{}, err
 	}
-	report, err := system.Version(ctx, nil)
+	info, err := system.Info(ctx, nil)
 	if err != nil {
-		return "", c.translate(err, nil)
+		return container.Info{}, fmt.Errorf("asking podman about itself: %w", c.translate(err, nil))
 	}
-	return report.Server.Version, nil
+	i := container.Info{Version: info.Version.Version}
+	if info.Store != nil {
+		i.StoreSize, i.StoreUsed = info.Store.GraphRootAllocated, info.Store.GraphRootUsed
+	}
+	return i, nil
 }

@@ -24,8 +24,8 @@ var (
 // reconciling can be tested without podman; package podman implements it.
 // Every method may return ErrUnavailable.
 type Runtime interface {
-	// Version returns the version of the runtime, for example "5.4.2".
-	Version(ctx context.Context) (string, error)
+	// Info describes the runtime itself.
+	Info(ctx context.Context) (Info, error)
 	// List returns the labelled containers in every state: those of one
 	// Deployment, or all of them when ref is zero. The order is by name.
 	List(ctx context.Context, ref wire.DeploymentRef) ([]Container, error)
@@ -52,4 +52,13 @@ type Runtime interface {
 	// Watch calls changed for every change of a labelled container, until ctx
 	// ends or the stream breaks. It calls ready once changes will be seen.
 	Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error
+}
+
+// Info describes a runtime.
+type Info struct {
+	// Version is, for example, "5.4.2".
+	Version string
+	// StoreSize and StoreUsed are about the file system that holds images and
+	// containers, in bytes; zero when the runtime cannot tell.
+	StoreSize, StoreUsed uint64
 }

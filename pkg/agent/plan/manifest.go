@@ -55,7 +55,7 @@ type Known struct {
 
 // Targets gives a verdict for every Deployment that the manifest names or the
 // agent knows. m is nil when there is no manifest. confirmed is the epoch that
-// the operator confirmed.
+// the operator confirmed since it last changed.
 //
 // A Deployment leaves only when a manifest of its own epoch that is newer than
 // the last one which named it omits it, or when the operator confirmed the
@@ -81,7 +81,7 @@ func omitted(m *wire.Manifest, k Known, confirmed string) Verdict {
 	switch {
 	case m == nil || !m.Complete:
 		return Keep
-	case m.Newer(k.Named) || m.Epoch == confirmed && !m.SameEpoch(k.Named):
+	case m.Newer(k.Named) || m.Epoch == confirmed:
 		return Leave
 	}
 	return Hold

@@ -106,12 +106,11 @@ func onlyFailed(p wire.Phase) wire.Phase {
 
 // judgeUnknown is for containers whose score is not on the device any more.
 func judgeUnknown(observed []container.Container) wire.Phase {
-	for _, c := range observed {
-		if c.State != container.StateRunning && c.ExitCode != 0 {
-			return wire.PhasePending
-		}
+	running := func(c container.Container) bool { return c.State == container.StateRunning }
+	if slices.ContainsFunc(observed, running) {
+		return wire.PhaseRunning
 	}
-	return wire.PhaseRunning
+	return wire.PhasePending
 }
 
 // judgeContainer judges one container. One that ended with code 0 and is not

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -41,7 +42,7 @@ func (s *Store) SaveBody(hash string, body []byte) error {
 	if wire.Sum(body).String() != hash {
 		return fmt.Errorf("storing body %.64q: %w", hash, ErrHash)
 	}
-	return WriteFile(s.bodyPath(hash), body, 0o600)
+	return atomicfile.Write(s.bodyPath(hash), body, 0o600)
 }
 
 // CollectBodies removes the bodies that keep does not name.

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
 )
 
 // ErrLocked: another agent uses the state directory.
@@ -19,6 +21,10 @@ var ErrLocked = errors.New("state directory is in use by another fleet-agent")
 // maxDocument bounds the JSON documents in the state directory, in bytes: a
 // manifest of wire.MaxEntries is a quarter of it.
 const maxDocument = 1 << 20
+
+// leftoverPattern matches what package atomicfile leaves behind when the power
+// is cut while it writes.
+const leftoverPattern = ".tmp-*"
 
 const (
 	identityFile = "identity.json"
@@ -79,7 +85,7 @@ func (s *Store) Close() error {
 // sweep removes what interrupted writes left behind.
 func (s *Store) sweep() {
 	for _, dir := range []string{s.dir, filepath.Join(s.dir, bodiesDir)} {
-		leftovers, err := filepath.Glob(filepath.Join(dir, tempPrefix+"*"))
+		leftovers, err := filepath.Glob(filepath.Join(dir, leftoverPattern))
 		if err != nil {
 			continue // the pattern is constant: it is never malformed
 		}
@@ -96,7 +102,7 @@ func (s *Store) write(name string, v any, mode os.FileMode) error {
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", name, err)
 	}
-	return WriteFile(filepath.Join(s.dir, name), append(data, '\n'), mode)
+	return atomicfile.Write(filepath.Join(s.dir, name), append(data, '\n'), mode)
 }
 
 // read decodes a document into v and reports whether it is there and whole.

@@ -36,7 +36,7 @@ type Subject struct {
 func Conformance(t *testing.T, s Subject) {
 	t.Helper()
 	tests := map[string]func(*testing.T, Subject){
-		"version":              testVersion,
+		"info":                 testInfo,
 		"life":                 testLife,
 		"exit code":            testExitCode,
 		"list of a Deployment": testList,
@@ -118,9 +118,10 @@ func (s Subject) await(t *testing.T, ref wire.DeploymentRef, ok func(container.C
 	}
 }
 
-func testVersion(t *testing.T, s Subject) {
-	if v, err := s.Runtime.Version(t.Context()); err != nil || v == "" {
-		t.Errorf("version %q: %v", v, err)
+func testInfo(t *testing.T, s Subject) {
+	info, err := s.Runtime.Info(t.Context())
+	if err != nil || info.Version == "" || info.StoreSize == 0 || info.StoreUsed > info.StoreSize {
+		t.Errorf("got %+v: %v", info, err)
 	}
 }
 

@@ -138,11 +138,11 @@ func (f *Fake) record(format string, args ...any) {
 	f.calls = append(f.calls, fmt.Sprintf(format, args...))
 }
 
-// Version implements container.Runtime.
-func (f *Fake) Version(context.Context) (string, error) {
+// Info implements container.Runtime.
+func (f *Fake) Info(context.Context) (container.Info, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return "5.0.0-fake", f.down
+	return container.Info{Version: "5.0.0-fake", StoreSize: 100, StoreUsed: 10}, f.down
 }
 
 // List implements container.Runtime.

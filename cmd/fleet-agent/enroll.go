@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"fleet.nationtech.io/fleet/pkg/agent/config"
+	"fleet.nationtech.io/fleet/pkg/agent/enroll"
+	"fleet.nationtech.io/fleet/pkg/agent/facts"
+	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
+	"fleet.nationtech.io/fleet/pkg/version"
+)
+
+const (
+	// envToken has the enrollment token. Other users can read a process's
+	// arguments, but not its environment.
+	envToken = "FLEET_TOKEN"
+	// maxToken bounds what is read as a token, in bytes.
+	maxToken = 4096
+)
+
+// enrollment is what the command enroll was told.
+type enrollment struct {
+	server, tokenFile, name string
+	force                   bool
+}
+
+func newEnroll(f *flags) *cobra.Command {
+	var e enrollment
+	cmd := &cobra.Command{
+		Use:   "enroll --server https://HOST:8443",
+		Short: "Obtain a certificate for this device with an enrollment token",
+		Long: `Obtain a certificate for this device with an enrollment token.
+
+The token is read from --token-file, else from $` + envToken + `, else from
+standard input. Enrolling again with the same server is safe.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, log, err := f.load(cmd, false)
+			if err != nil {
+				return err
+			}
+			token, err := e.token(cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			path, _ := f.path()
+			return e.enroll(cmd.Context(), cfg, path, token, cmd.OutOrStdout(), log)
+		},
+	}
+	cmd.Flags().StringVar(&e.server, "server", "", "enrollment address of the server: https://HOST:8443")
+	cmd.Flags().StringVar(&e.tokenFile, "token-file", "", "file that holds the enrollment token")
+	cmd.Flags().StringVar(&e.name, "name", "", "device id (default: host name and a hash of the machine id)")
+	cmd.Flags().BoolVar(&e.force, "force", false, "replace the identity that this device has with another server or name")
+	_ = cmd.MarkFlagRequired("server") // fails for unknown flags only
+	return cmd
+}
+
+func (e *enrollment) token(stdin io.Reader) (string, error) {
+	if e.tokenFile != "" {
+		f, err := os.Open(e.tokenFile)
+		if err != nil {
+			return "", fmt.Errorf("reading the token: %w", err)
+		}
+		defer f.Close()
+		stdin = f
+	} else if token := os.Getenv(envToken); token != "" {
+		return token, nil
+	}
+	data, err := io.ReadAll(io.LimitReader(stdin, maxToken))
+	if err != nil {
+		return "", fmt.Errorf("reading the token: %w", err)
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		return "", fmt.Errorf("no enrollment token: use --token-file, $%s or standard input", envToken)
+	}
+	return string(data), nil
+}
+
+func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, token string, out io.Writer, log *slog.Logger) error {
+	state, err := store.Open(cfg.StateDir, log)
+	if err != nil {
+		return err
+	}
+	identity, key, err := e.identity(state, cfg)
+	if err != nil {
+		return err
+	}
+	// The key is on disk before the server sees it: after a power cut the same
+	// key asks again, and the token is not used twice.
+	if err := state.SaveIdentity(identity); err != nil {
+		return err
+	}
+	inventory := facts.Collect("/")
+	inventory.AgentVersion = version.Version
+	result, err := enroll.Enroll(ctx, enroll.Request{
+		Server: e.server, Token: token, Device: identity.Device, Key: key, Inventory: inventory,
+		Pending: func() { fmt.Fprintf(out, "device %s waits for approval by an operator\n", identity.Device) },
+	})
+	if err != nil {
+		return err
+	}
+	identity.Certificate, identity.Root, identity.Servers = result.Certificate, result.Root, result.Servers
+	if err := e.finish(state, identity, configPath); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "device %s is enrolled; start the agent with: systemctl enable --now fleet-agent\n", identity.Device)
+	return err
+}
+
+// finish writes what enrollment brought. The identity comes last: with it the
+// device counts as enrolled.
+func (e *enrollment) finish(state *store.Store, identity *store.Identity, configPath string) error {
+	content, err := config.Enrolled(configPath, identity.Device, identity.Servers)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(configPath), 0o755); err != nil {
+		return fmt.Errorf("making the configuration directory: %w", err)
+	}
+	if err := atomicfile.Write(configPath, content, 0o644); err != nil {
+		return err
+	}
+	if err := state.SaveIdentity(identity); err != nil {
+		return err
+	}
+	return handOver(state.Dir())
+}
+
+// identity returns the identity to enroll with: the one that is there when it
+// is for the same server and name, or else a new one.
+func (e *enrollment) identity(state *store.Store, cfg config.Config) (*store.Identity, crypto.Signer, error) {
+	device := e.device(cfg)
+	old, err := state.Identity()
+	if err != nil && !errors.Is(err, store.ErrNoIdentity) {
+		return nil, nil, err
+	}
+	if old != nil && old.Server == e.server && old.Device == device {
+		key, err := parseKey(old.Key)
+		return old, key, err
+	}
+	if old != nil && old.Enrolled() && !e.force {
+		return nil, nil, fmt.Errorf("this device is enrolled already as %s at %s: --force replaces that identity", old.Device, old.Server)
+	}
+	key, err := enroll.NewKey()
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a device key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encoding the device key: %w", err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return &store.Identity{Device: device, Server: e.server, Key: string(text)}, key, nil
+}
+
+func (e *enrollment) device(cfg config.Config) string {
+	switch {
+	case e.name != "":
+		return e.name
+	case cfg.Device != "":
+		return cfg.Device
+	}
+	return enroll.DefaultDevice(facts.Collect("/").Hostname, facts.MachineID("/"))
+}
+
+func parseKey(text string) (crypto.Signer, error) {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		return nil, errors.New("loading the device key: the identity holds no PEM; --force with another name makes a new one")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("loading the device key: %w", err)
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("loading the device key: it cannot sign")
+	}
+	return signer, nil
+}

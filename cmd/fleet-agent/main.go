@@ -1,0 +1,23 @@
+// Command fleet-agent runs on each device of a fleet: it enrolls the device,
+// keeps one outbound connection to fleet-server, and makes the device's
+// podman containers what the server asks for.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "fleet-agent: "+strings.ReplaceAll(err.Error(), "\n", " "))
+		stop()
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+)
+
+// agentUser is the account that the packaged unit runs the agent as.
+const agentUser = "fleet-agent"
+
+// handOver gives the state directory to the agent's account when root made it:
+// the unit has no right to read root's files.
+func handOver(dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	account, err := user.Lookup(agentUser)
+	if err != nil {
+		return nil //nolint:nilerr // without the account the agent runs as root, or as whoever enrolled
+	}
+	uid, uidErr := strconv.Atoi(account.Uid)
+	gid, gidErr := strconv.Atoi(account.Gid)
+	if uidErr != nil || gidErr != nil {
+		return fmt.Errorf("giving %s to %s: its ids are not numbers", dir, agentUser)
+	}
+	err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		// Not Chown: the account may have left a link here before.
+		return os.Lchown(path, uid, gid)
+	})
+	if err != nil {
+		return fmt.Errorf("giving %s to %s: %w", dir, agentUser, err)
+	}
+	return nil
+}

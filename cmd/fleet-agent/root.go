@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"fleet.nationtech.io/fleet/pkg/agent/config"
+	"fleet.nationtech.io/fleet/pkg/logging"
+	"fleet.nationtech.io/fleet/pkg/version"
+)
+
+// run is the program: main only passes what the process has and exits.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return root.ExecuteContext(ctx)
+}
+
+// flags are those of every command.
+type flags struct {
+	config, logLevel, logFormat string
+}
+
+func newRoot() *cobra.Command {
+	var f flags
+	root := &cobra.Command{
+		Use:           "fleet-agent",
+		Short:         "Run the containers that a fleet-server asks this device for",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	p := root.PersistentFlags()
+	p.StringVar(&f.config, "config", "", "configuration file (default "+config.DefaultPath+", or $"+config.EnvPath+")")
+	p.StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error (default info)")
+	p.StringVar(&f.logFormat, "log-format", "", "text or json (default text)")
+	root.AddCommand(newEnroll(&f), newRun(&f), newStatus(&f), newConfirmEpoch(&f), newVersion())
+	return root
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "fleet-agent", version.String())
+			return err
+		},
+	}
+}
+
+// path returns the configuration file, and whether somebody asked for it.
+func (f *flags) path() (path string, asked bool) {
+	if f.config != "" {
+		return f.config, true
+	}
+	if path := os.Getenv(config.EnvPath); path != "" {
+		return path, true
+	}
+	return config.DefaultPath, false
+}
+
+// load reads the configuration, validates it with the flags over it, and makes
+// the logger that it asks for.
+func (f *flags) load(cmd *cobra.Command, required bool) (config.Config, *slog.Logger, error) {
+	path, asked := f.path()
+	cfg, err := config.Load(path, required && asked, os.Getenv)
+	if err != nil {
+		return cfg, nil, err
+	}
+	if f.logLevel != "" {
+		cfg.Log.Level = f.logLevel
+	}
+	if f.logFormat != "" {
+		cfg.Log.Format = f.logFormat
+	}
+	if err := cfg.Validate(); err != nil {
+		return cfg, nil, err
+	}
+	log, err := logging.New(cmd.ErrOrStderr(), cfg.Log.Format, cfg.Log.Level)
+	return cfg, log, err
+}

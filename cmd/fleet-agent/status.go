@@ -1,0 +1,113 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fleet.nationtech.io/fleet/pkg/agent/control"
+)
+
+func newStatus(f *flags) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the running agent does",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "text" && output != "json" {
+				return fmt.Errorf("--output %.32q is unknown: use text or json", output)
+			}
+			cfg, _, err := f.load(cmd, true)
+			if err != nil {
+				return err
+			}
+			s, err := control.ReadStatus(cmd.Context(), cfg.StateDir)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(s)
+			}
+			return printStatus(cmd.OutOrStdout(), s, time.Now())
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func printStatus(out io.Writer, s control.Status, now time.Time) error {
+	w := tabwriter.NewWriter(out, 0, 4, 3, ' ', 0)
+	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	line("Device:\t%s", s.Device)
+	line("Agent:\t%s, up %s", s.AgentVersion, age(now, s.Started))
+	if s.Connected {
+		line("Connected:\tyes, to %s", s.Server)
+	} else {
+		line("Connected:\tno: %s", s.LastError)
+	}
+	line("Manifest:\t%s, answered %s", manifest(s), answered(now, s.LastSnapshot))
+	for _, c := range s.Conditions {
+		line("%s:\t%s (%s) %s", c.Type, c.Status, c.Reason, c.Message)
+	}
+	line("")
+	line("NAMESPACE\tDEPLOYMENT\tPHASE\tSINCE\tERROR")
+	for _, d := range s.Deployments {
+		line("%s\t%s\t%s\t%s\t%s", d.Namespace, d.Name, d.Phase, age(now, d.LastEventAt), d.Error)
+	}
+	return w.Flush()
+}
+
+func manifest(s control.Status) string {
+	if s.Manifest.IsZero() {
+		return "none yet"
+	}
+	return s.Manifest.String()
+}
+
+func answered(now, t time.Time) string {
+	if t.IsZero() {
+		return "never since the agent started"
+	}
+	return age(now, t) + " ago"
+}
+
+func age(now, t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return max(now.Sub(t), 0).Round(time.Second).String()
+}
+
+func newConfirmEpoch(f *flags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "confirm-epoch",
+		Short: "Remove what a restored server does not name any more",
+		Long: `After a restore from a backup the server may not know of Deployments that run
+on this device. The agent keeps them until this command confirms that the
+restored server is right.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, _, err := f.load(cmd, true)
+			if err != nil {
+				return err
+			}
+			c, err := control.ConfirmEpoch(cmd.Context(), cfg.StateDir)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			fmt.Fprintf(out, "epoch %s confirmed, %d Deployments leave\n", c.Epoch, len(c.Leaving))
+			for _, ref := range c.Leaving {
+				fmt.Fprintln(out, ref)
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,192 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/interpret"
+	"fleet.nationtech.io/fleet/pkg/agent/queue"
+	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Link is the connection to the server; package link implements it. Requests
+// return a *wire.Refusal when the server refuses, and other errors when it
+// cannot be reached.
+type Link interface {
+	Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.SnapshotReply, error)
+	Body(ctx context.Context, hash string, size int) ([]byte, error)
+	SendInfo(ctx context.Context, payload []byte) error
+	SendState(ctx context.Context, payload []byte) error
+	Heartbeat(h wire.Heartbeat) error
+	Connected() <-chan struct{}
+	Nudges() <-chan struct{}
+	Server() (url string, err error)
+	SetServers(servers []string) error
+}
+
+// Config is what an agent is made of. All fields are mandatory unless said
+// otherwise.
+type Config struct {
+	Device string
+	// Version of the agent.
+	Version string
+	// Servers are the NATS URLs of the configuration.
+	Servers []string
+	// Labels are asked for; may be empty.
+	Labels       map[string]string
+	Link         Link
+	Runtime      container.Runtime
+	Store        *store.Store
+	Interpreters interpret.Registry
+	// Binds says which directories containers may mount.
+	Binds bind.Policy
+	// Facts returns the inventory without versions.
+	Facts func() wire.Inventory
+	// HeartbeatInterval is the time between two heartbeats, SnapshotInterval the
+	// one between two snapshot requests that nothing else asked for.
+	HeartbeatInterval, SnapshotInterval time.Duration
+	Log                                 *slog.Logger
+}
+
+// Agent runs one device. Make it with New.
+type Agent struct {
+	cfg        Config
+	started    time.Time
+	desired    *desired
+	conditions *conditions
+	reporter   *reporter
+	reconciler *reconciler
+	watcher    *watcher
+	syncer     *syncer
+	informer   *informer
+	queue      *queue.Queue[wire.DeploymentRef]
+}
+
+// New wires an agent and loads what it remembers. It starts nothing.
+func New(cfg Config) *Agent {
+	component := func(name string) *slog.Logger { return cfg.Log.With("component", name) }
+	a := &Agent{cfg: cfg, started: time.Now().UTC()}
+	a.conditions = newConditions(func() { a.informer.refresh() })
+	a.desired = loadDesired(cfg.Store, component("desired"))
+	a.reporter = newReporter(cfg.Link, a.desired.forget, component("reporter"))
+	a.reconciler = &reconciler{
+		runtime:      cfg.Runtime,
+		store:        cfg.Store,
+		link:         cfg.Link,
+		desired:      a.desired,
+		reporter:     a.reporter,
+		interpreters: cfg.Interpreters,
+		binds:        cfg.Binds,
+		log:          component("reconciler"),
+		slots:        make(chan struct{}, maxActions),
+		pulls:        make(chan struct{}, maxPulls),
+		ports:        newPorts(),
+		troubles:     newTroubles(),
+	}
+	a.queue = queue.New(component("reconciler"), a.reconciler.reconcile)
+	a.reconciler.retry = a.queue.Now
+	a.informer = &informer{cfg: cfg, conditions: a.conditions, reporter: a.reporter, log: component("informer")}
+	a.watcher = &watcher{
+		runtime: cfg.Runtime, desired: a.desired, conditions: a.conditions, informer: a.informer, queue: a.queue,
+		dir: cfg.Store.Dir(), log: component("watcher"),
+	}
+	a.syncer = &syncer{
+		link: cfg.Link, desired: a.desired, reporter: a.reporter, conditions: a.conditions, queue: a.queue,
+		servers: cfg.Servers, interval: cfg.SnapshotInterval, again: make(chan struct{}, 1), log: component("syncer"),
+	}
+	return a
+}
+
+// Run runs the device until ctx ends; containers go on. It calls ready once
+// the last good manifest is being applied, which needs no network.
+func (a *Agent) Run(ctx context.Context, ready func()) {
+	a.informer.refresh()
+	a.syncer.follow(a.desired.servers())
+	a.syncer.showHeld()
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	for _, run := range []func(context.Context){a.queue.Run, a.watcher.run, a.syncer.run, a.reporter.run, a.heartbeats} {
+		parts.Go(func() { run(ctx) })
+	}
+	ready()
+	<-ctx.Done()
+}
+
+// heartbeats says at intervals that the device is alive.
+func (a *Agent) heartbeats(ctx context.Context) {
+	ticker := time.NewTicker(a.cfg.HeartbeatInterval)
+	defer ticker.Stop()
+	for {
+		h := wire.Heartbeat{At: time.Now().Unix(), Uptime: int64(time.Since(a.started).Seconds())}
+		if err := a.cfg.Link.Heartbeat(h); err != nil {
+			a.cfg.Log.Debug("heartbeat not sent", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// Refresh asks the server for a snapshot and looks at every container again.
+func (a *Agent) Refresh() {
+	signal(a.syncer.again)
+	for _, ref := range a.desired.refs() {
+		a.queue.Now(ref)
+	}
+}
+
+// Status describes the agent for `fleet-agent status`.
+func (a *Agent) Status() control.Status {
+	server, linkErr := a.cfg.Link.Server()
+	last, syncErr := a.syncer.last()
+	s := control.Status{
+		Device:       a.cfg.Device,
+		AgentVersion: a.cfg.Version,
+		Started:      a.started,
+		Connected:    linkErr == nil,
+		Server:       server,
+		LastSnapshot: last,
+		Manifest:     a.desired.version(),
+		Held:         a.desired.held(),
+		Conditions:   a.conditions.list(),
+		Deployments:  a.reporter.states(),
+	}
+	for _, err := range []error{syncErr, linkErr} { // why there is no connection explains the rest
+		if err != nil {
+			s.LastError = err.Error()
+		}
+	}
+	return s
+}
+
+// ConfirmEpoch lets the omissions of the present manifest take effect although
+// it comes from another epoch than what runs. It returns the Deployments that
+// leave because of it. Errors come from the disk.
+func (a *Agent) ConfirmEpoch() (control.Confirmation, error) {
+	held := a.desired.held()
+	if err := a.desired.confirm(); err != nil {
+		return control.Confirmation{}, err
+	}
+	for _, ref := range held {
+		a.queue.Now(ref)
+	}
+	a.syncer.showHeld()
+	a.cfg.Log.Info("the operator confirmed the epoch", "epoch", a.desired.version().Epoch, "leaving", len(held))
+	return control.Confirmation{Epoch: a.desired.version().Epoch, Leaving: slices.Clone(held)}, nil
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // one waits already
+	}
+}

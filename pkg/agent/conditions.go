@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Reasons of the conditions that the agent reports. PodmanReady is good when
+// True; DiskPressure and ManifestHeld are good when False.
+const (
+	// reasonPodmanAnswers: PodmanReady is True.
+	reasonPodmanAnswers = "PodmanAnswers"
+	// reasonPodmanUnavailable: PodmanReady is False; the agent keeps trying.
+	reasonPodmanUnavailable = "PodmanUnavailable"
+
+	// reasonSpaceLeft: DiskPressure is False.
+	reasonSpaceLeft = "SpaceLeft"
+	// reasonNearlyFull: DiskPressure is True.
+	reasonNearlyFull = "NearlyFull"
+
+	// reasonCurrent: ManifestHeld is False.
+	reasonCurrent = "ManifestCurrent"
+	// reasonOmissionsHeld: ManifestHeld is True; Deployments stay until the
+	// operator runs `fleet-agent confirm-epoch`.
+	reasonOmissionsHeld = "OmissionsHeld"
+	// reasonOlderManifest: ManifestHeld is True; the server answered with a
+	// manifest that comes before the device's.
+	reasonOlderManifest = "OlderManifest"
+	// reasonInvalidManifest: ManifestHeld is True; what the server answered
+	// cannot be used.
+	reasonInvalidManifest = "InvalidManifest"
+)
+
+// maxMessage bounds the message of a condition in bytes.
+const maxMessage = 512
+
+// conditions are what is said of the device as a whole.
+type conditions struct {
+	changed func()
+
+	mu     sync.Mutex // guards byType
+	byType map[string]wire.Condition
+}
+
+func newConditions(changed func()) *conditions {
+	return &conditions{changed: changed, byType: map[string]wire.Condition{}}
+}
+
+func (c *conditions) set(typ string, status wire.ConditionStatus, reason, message string) {
+	next := wire.Condition{Type: typ, Status: status, Reason: reason, Message: plan.Cut(message, maxMessage)}
+	c.mu.Lock()
+	same := c.byType[typ] == next
+	c.byType[typ] = next
+	c.mu.Unlock()
+	if !same {
+		c.changed()
+	}
+}
+
+// is reports whether a condition is True.
+func (c *conditions) is(typ string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.byType[typ].Status == wire.ConditionTrue
+}
+
+// list returns the conditions ordered by type.
+func (c *conditions) list() []wire.Condition {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []wire.Condition
+	for _, typ := range slices.Sorted(maps.Keys(c.byType)) {
+		list = append(list, c.byType[typ])
+	}
+	return list
+}

@@ -1,0 +1,235 @@
+package agent
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+
+	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// desired is what the device should run, in memory and on disk.
+type desired struct {
+	store *store.Store
+	log   *slog.Logger
+
+	mu        sync.Mutex // guards what follows
+	manifest  *wire.Manifest
+	confirmed string
+	memory    map[wire.DeploymentRef]store.Remembered
+	// seen has the Deployments whose containers are on the device.
+	seen    map[wire.DeploymentRef]bool
+	targets map[wire.DeploymentRef]plan.Verdict
+}
+
+// target is what becomes of one Deployment.
+type target struct {
+	verdict plan.Verdict
+	// entry is that of the manifest when verdict is plan.Apply.
+	entry wire.Entry
+	// applied is the hash of the body that was last applied whole, or empty.
+	applied   string
+	retention wire.VolumeRetention
+	// known: the manifest, the memory or a container names the Deployment.
+	known bool
+}
+
+func loadDesired(s *store.Store, log *slog.Logger) *desired {
+	d := &desired{
+		store: s, log: log, manifest: s.Manifest(),
+		memory: map[wire.DeploymentRef]store.Remembered{}, seen: map[wire.DeploymentRef]bool{},
+	}
+	memory := s.Memory()
+	d.confirmed = memory.ConfirmedEpoch
+	for _, r := range memory.Deployments {
+		d.memory[r.DeploymentRef] = r
+	}
+	if d.manifest != nil {
+		d.name(d.manifest) // a power cut may have come between the two writes
+	}
+	d.decide()
+	return d
+}
+
+// accept replaces the manifest when the new one may be used, and returns the
+// Deployments for which something changed. Errors wrap wire.ErrManifest,
+// plan.ErrOlder, or come from the disk; they leave everything as it was.
+func (d *desired) accept(m *wire.Manifest) ([]wire.DeploymentRef, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	newer, err := plan.Accept(d.have(), m)
+	if err != nil || !newer {
+		return nil, err
+	}
+	// The manifest first: the memory follows from it, see loadDesired.
+	if err := d.store.SaveManifest(m); err != nil {
+		return nil, err
+	}
+	before := d.manifest
+	d.manifest = m
+	if before == nil || !before.SameEpoch(m.Version) {
+		d.confirmed = ""
+	}
+	d.name(m)
+	d.decide()
+	changed := d.changed(before)
+	return changed, errors.Join(d.save(), d.collect())
+}
+
+// name remembers what a manifest names.
+func (d *desired) name(m *wire.Manifest) {
+	for _, e := range m.Entries {
+		r := d.memory[e.DeploymentRef]
+		r.DeploymentRef, r.Named, r.VolumeRetention = e.DeploymentRef, m.Version, e.VolumeRetention
+		d.memory[e.DeploymentRef] = r
+	}
+}
+
+// decide derives the verdicts from manifest, memory and containers.
+func (d *desired) decide() {
+	known := make(map[wire.DeploymentRef]plan.Known, len(d.memory))
+	for ref := range d.seen {
+		known[ref] = plan.Known{}
+	}
+	for ref, r := range d.memory {
+		known[ref] = plan.Known{Named: r.Named}
+	}
+	d.targets = plan.Targets(d.manifest, known, d.confirmed)
+}
+
+// changed lists the Deployments whose entry differs from the manifest before,
+// or which have none.
+func (d *desired) changed(before *wire.Manifest) []wire.DeploymentRef {
+	var refs []wire.DeploymentRef
+	for ref := range d.targets {
+		now, there := d.manifest.Find(ref)
+		if there && before != nil {
+			if old, ok := before.Find(ref); ok && old == now {
+				continue
+			}
+		}
+		refs = append(refs, ref)
+	}
+	return refs
+}
+
+func (d *desired) have() wire.Version {
+	if d.manifest == nil {
+		return wire.Version{}
+	}
+	return d.manifest.Version
+}
+
+// save writes the memory; the caller holds mu.
+func (d *desired) save() error {
+	m := store.Memory{ConfirmedEpoch: d.confirmed, Deployments: slices.Collect(maps.Values(d.memory))}
+	slices.SortFunc(m.Deployments, func(a, b store.Remembered) int { return a.Compare(b.DeploymentRef) })
+	return d.store.SaveMemory(m)
+}
+
+// collect removes bodies that nothing names; the caller holds mu.
+func (d *desired) collect() error {
+	keep := map[string]bool{}
+	if d.manifest != nil {
+		for _, e := range d.manifest.Entries {
+			keep[e.Hash] = true
+		}
+	}
+	for _, r := range d.memory {
+		keep[r.Applied] = true
+	}
+	return d.store.CollectBodies(keep)
+}
+
+// target returns what becomes of one Deployment.
+func (d *desired) target(ref wire.DeploymentRef) target {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	verdict, known := d.targets[ref]
+	r := d.memory[ref]
+	t := target{verdict: verdict, applied: r.Applied, retention: r.VolumeRetention, known: known}
+	if !known {
+		t.verdict = plan.Keep
+	}
+	if d.manifest != nil && verdict == plan.Apply {
+		t.entry, _ = d.manifest.Find(ref)
+	}
+	return t
+}
+
+// apply remembers that a body was applied whole.
+func (d *desired) apply(ref wire.DeploymentRef, hash string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r, ok := d.memory[ref]
+	if !ok || r.Applied == hash {
+		return nil
+	}
+	r.Applied = hash
+	d.memory[ref] = r
+	return errors.Join(d.save(), d.collect())
+}
+
+// forget drops a Deployment that is gone, once the server knows it.
+func (d *desired) forget(ref wire.DeploymentRef) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.targets[ref] != plan.Leave {
+		return // it came back in the meantime
+	}
+	delete(d.memory, ref)
+	delete(d.seen, ref)
+	d.decide()
+	if err := errors.Join(d.save(), d.collect()); err != nil {
+		d.log.Warn("forgetting a Deployment failed", "deployment", ref, "error", err)
+	}
+}
+
+// see notes which Deployments have containers on the device.
+func (d *desired) see(refs map[wire.DeploymentRef]bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.seen = refs
+	d.decide()
+}
+
+func (d *desired) confirm() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.confirmed = d.have().Epoch
+	d.decide()
+	return d.save()
+}
+
+func (d *desired) version() wire.Version {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.have()
+}
+
+func (d *desired) held() []wire.DeploymentRef {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return plan.Held(d.targets)
+}
+
+// refs lists every Deployment that the agent has to look after.
+func (d *desired) refs() []wire.DeploymentRef {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.targets))
+}
+
+// servers lists the NATS URLs of the manifest.
+func (d *desired) servers() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.manifest == nil {
+		return nil
+	}
+	return d.manifest.Servers
+}

@@ -1,0 +1,261 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/interpret"
+	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/queue"
+	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	// maxActions bounds the containers that start or stop at one time: each start
+	// is a second of CPU on a small board.
+	maxActions = 4
+	// maxPulls bounds the images that are pulled at one time. A pull holds no
+	// place among the actions, so that one slow registry delays no other start.
+	maxPulls = 3
+	// actionTimeout bounds one action but for pulls: podman takes ten seconds to
+	// stop a container that does not want to, and is slow on a slow card.
+	actionTimeout = 2 * time.Minute
+	// pullTimeout bounds a pull: 1 GB over 5 Mbit/s takes 27 minutes.
+	pullTimeout = time.Hour
+)
+
+// errNoBody: the score of a Deployment is not on the device.
+var errNoBody = errors.New("the score is not on this device yet")
+
+// reconciler makes the containers of one Deployment what they should be.
+type reconciler struct {
+	runtime      container.Runtime
+	store        *store.Store
+	link         Link
+	desired      *desired
+	reporter     *reporter
+	interpreters interpret.Registry
+	binds        bind.Policy
+	log          *slog.Logger
+	ports        *ports
+	troubles     *troubles
+	// retry runs a Deployment again whose hindrance is gone.
+	retry func(wire.DeploymentRef)
+	// slots and pulls are counting semaphores.
+	slots, pulls chan struct{}
+}
+
+// reconcile is one pass for one Deployment.
+func (r *reconciler) reconcile(ctx context.Context, ref wire.DeploymentRef, run queue.Run) (queue.Result, error) {
+	target := r.desired.target(ref)
+	if !target.known {
+		r.ports.release(ref, true)
+		return queue.Result{Done: true}, nil
+	}
+	observed, err := r.runtime.List(ctx, ref)
+	if err != nil {
+		return queue.Result{}, fmt.Errorf("observing %s: %w", ref, err)
+	}
+	p := &pass{reconciler: r, ref: ref, target: target, observed: observed, run: run}
+	defer r.retryFreed()
+	if target.verdict == plan.Leave {
+		return p.leave(ctx)
+	}
+	return p.converge(ctx)
+}
+
+// retryFreed runs Deployments whose host ports became free.
+func (r *reconciler) retryFreed() {
+	for _, ref := range r.ports.freed() {
+		r.retry(ref)
+	}
+}
+
+// pass is the state of one run of reconcile.
+type pass struct {
+	*reconciler
+	ref      wire.DeploymentRef
+	target   target
+	observed []container.Container
+	run      queue.Run
+}
+
+// leave removes the Deployment.
+func (p *pass) leave(ctx context.Context) (queue.Result, error) {
+	volumes, err := p.runtime.Volumes(ctx, p.ref)
+	if err == nil {
+		err = p.execute(ctx, plan.Departure(p.ref, p.observed, volumes, p.target.retention))
+	}
+	if err != nil {
+		return queue.Result{}, p.fail(ctx, p.target.applied, fmt.Errorf("removing: %w", err))
+	}
+	if _, told := p.reporter.last(p.ref); !told || len(p.observed) > 0 {
+		p.log.Info("deployment removed", "deployment", p.ref.String())
+	}
+	p.ports.release(p.ref, true)
+	p.troubles.clear(p.ref)
+	p.reportRemoved()
+	return queue.Result{Done: true}, nil
+}
+
+// reportRemoved says once that the Deployment is gone.
+func (p *pass) reportRemoved() {
+	if last, ok := p.reporter.last(p.ref); ok && last.Phase == wire.PhaseRemoved {
+		return
+	}
+	p.reporter.set(wire.DeploymentState{DeploymentRef: p.ref, Phase: wire.PhaseRemoved, LastEventAt: time.Now().UTC()})
+}
+
+// converge makes the containers what the score asks for.
+func (p *pass) converge(ctx context.Context) (queue.Result, error) {
+	hash, body, bodyErr := p.body(ctx)
+	if body == nil {
+		return p.withoutBody(ctx, hash, bodyErr)
+	}
+	workload, err := p.prepare(body)
+	if err != nil {
+		return queue.Result{}, p.fail(ctx, hash, err)
+	}
+	actions, again := plan.Changes(workload, p.observed, time.Now())
+	if len(actions) > 0 {
+		if !p.troubles.has(p.ref, hash) {
+			p.report(plan.Outcome{Hash: hash, Workload: workload, Waiting: true})
+		}
+		if err := p.execute(ctx, actions); err != nil {
+			p.ports.release(p.ref, false)
+			return queue.Result{}, p.fail(ctx, hash, err)
+		}
+		if p.observed, err = p.runtime.List(ctx, p.ref); err != nil {
+			return queue.Result{}, fmt.Errorf("observing %s: %w", p.ref, err)
+		}
+	}
+	return p.applied(ctx, hash, workload, again, bodyErr)
+}
+
+// applied ends a pass in which the containers are what body asks for. bodyErr
+// is why it is not the body that the manifest names.
+func (p *pass) applied(ctx context.Context, hash string, workload *plan.Workload, again time.Time, bodyErr error) (queue.Result, error) {
+	if bodyErr != nil {
+		return p.withoutBody(ctx, p.target.entry.Hash, bodyErr)
+	}
+	p.troubles.clear(p.ref)
+	if err := p.desired.apply(p.ref, hash); err != nil {
+		return queue.Result{}, fmt.Errorf("remembering what was applied: %w", err)
+	}
+	changes := p.report(plan.Outcome{Hash: hash, Workload: workload})
+	return queue.Result{At: sooner(again, changes)}, nil
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// body returns the body to apply. While the one that the manifest names cannot
+// be had, it is the last one that was applied, and err says why.
+func (p *pass) body(ctx context.Context) (hash string, body []byte, err error) {
+	if p.target.verdict == plan.Apply {
+		body, err = p.fetch(ctx, p.target.entry)
+		if err == nil {
+			return p.target.entry.Hash, body, nil
+		}
+	}
+	if p.target.applied == "" {
+		return p.target.entry.Hash, nil, err
+	}
+	return p.target.applied, p.store.Body(p.target.applied), err
+}
+
+// fetch returns the body of an entry from the disk or else from the server.
+func (p *pass) fetch(ctx context.Context, e wire.Entry) ([]byte, error) {
+	if body := p.store.Body(e.Hash); body != nil {
+		return body, nil
+	}
+	body, err := p.link.Body(ctx, e.Hash, e.Size)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoBody, err)
+	}
+	if err := p.store.SaveBody(e.Hash, body); err != nil {
+		return nil, err
+	}
+	return body, nil
+}
+
+// withoutBody ends a pass that could not have the body: what runs goes on.
+// Without a connection that is to be waited for; a refusal is a failure.
+func (p *pass) withoutBody(ctx context.Context, hash string, err error) (queue.Result, error) {
+	if err == nil { // held or kept, and the body is lost: nothing to compare with
+		p.report(plan.Outcome{Hash: hash})
+		return queue.Result{}, nil
+	}
+	if _, refused := errors.AsType[*wire.Refusal](err); refused || !errors.Is(err, errNoBody) {
+		return queue.Result{}, p.fail(ctx, hash, err)
+	}
+	if ctx.Err() == nil {
+		p.report(plan.Outcome{Hash: hash, Waiting: true})
+	}
+	return queue.Result{}, err
+}
+
+// prepare interprets a body and checks what it asks of the device.
+func (p *pass) prepare(body []byte) (*plan.Workload, error) {
+	workload, err := p.interpreters.Interpret(p.ref, body)
+	if err != nil {
+		return nil, err
+	}
+	running := slices.ContainsFunc(p.observed, func(c container.Container) bool { return c.State == container.StateRunning })
+	if err := p.ports.claim(workload, running); err != nil {
+		return nil, err
+	}
+	return p.binds.Resolve(workload)
+}
+
+// fail reports an error and returns it, so that the pass is tried again later.
+// What was cut off by the end of the agent or by a newer manifest is no failure.
+func (p *pass) fail(ctx context.Context, hash string, err error) error {
+	if ctx.Err() != nil || errors.Is(err, errSuperseded) {
+		return err
+	}
+	if errors.Is(err, container.ErrUnavailable) {
+		return err // a condition of the device, not of the Deployment
+	}
+	since := p.troubles.note(p.ref, hash, err)
+	if observed, listErr := p.runtime.List(ctx, p.ref); listErr == nil {
+		p.observed = observed
+	}
+	p.report(plan.Outcome{Hash: hash, Err: err, Since: since})
+	return err
+}
+
+// report hands the state of the Deployment to the reporter, and returns when
+// it would read differently although nothing happened.
+func (p *pass) report(o plan.Outcome) (again time.Time) {
+	o.Ref, o.Observed, o.Now = p.ref, p.observed, time.Now()
+	state, again := plan.State(o)
+	if last, ok := p.reporter.last(p.ref); !ok || last.Phase != state.Phase || last.Hash != state.Hash {
+		p.log.Info("deployment changed", "deployment", p.ref.String(), "phase", state.Phase, "reason", state.Error)
+	}
+	if o.Waiting && len(state.Containers) == 0 {
+		state.LastEventAt = p.firstSeen(state)
+	}
+	p.reporter.set(state)
+	return again
+}
+
+// firstSeen dates a report about a Deployment without containers, which have
+// no times of their own: when the agent first said the same.
+func (p *pass) firstSeen(s wire.DeploymentState) time.Time {
+	if last, ok := p.reporter.last(p.ref); ok && last.Phase == s.Phase && last.Hash == s.Hash {
+		return last.LastEventAt
+	}
+	return time.Now().UTC()
+}

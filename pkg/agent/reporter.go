@@ -1,0 +1,238 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Bounds of the pause after a report that could not be sent.
+const (
+	minReportPause = time.Second
+	maxReportPause = 30 * time.Second
+)
+
+// reporter holds the reports that the device stands by, and sends those that
+// the server has not acknowledged.
+type reporter struct {
+	link Link
+	// forget is called when the server knows that a Deployment is gone.
+	forget func(wire.DeploymentRef)
+	log    *slog.Logger
+	wake   chan struct{}
+
+	mu     sync.Mutex // guards what follows
+	info   report
+	byRef  map[wire.DeploymentRef]*report
+	paused bool // after a failure, until the pause ends or the server answers
+}
+
+type report struct {
+	raw   []byte
+	state wire.DeploymentState
+	// sent: the server acknowledged raw.
+	sent bool
+}
+
+func newReporter(link Link, forget func(wire.DeploymentRef), log *slog.Logger) *reporter {
+	return &reporter{link: link, forget: forget, log: log, wake: make(chan struct{}, 1), byRef: map[wire.DeploymentRef]*report{}}
+}
+
+// setInfo replaces what the device says of itself.
+func (r *reporter) setInfo(raw []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !bytes.Equal(raw, r.info.raw) {
+		r.info = report{raw: raw}
+		signal(r.wake)
+	}
+}
+
+// set replaces the report about a Deployment.
+func (r *reporter) set(s wire.DeploymentState) {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		r.log.Error("encoding a report failed", "deployment", s.DeploymentRef, "error", err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old, ok := r.byRef[s.DeploymentRef]; ok && bytes.Equal(raw, old.raw) {
+		return
+	}
+	r.byRef[s.DeploymentRef] = &report{raw: raw, state: s}
+	signal(r.wake)
+}
+
+// last returns the report about a Deployment.
+func (r *reporter) last(ref wire.DeploymentRef) (wire.DeploymentState, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if rep, ok := r.byRef[ref]; ok {
+		return rep.state, true
+	}
+	return wire.DeploymentState{}, false
+}
+
+// hashes returns the hashes that tell the server whether it has everything.
+// What is being removed is left out: the server forgets it.
+func (r *reporter) hashes() (info, states string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	digests := make(map[wire.DeploymentRef]wire.Digest, len(r.byRef))
+	for ref, rep := range r.byRef {
+		if rep.state.Phase != wire.PhaseRemoved {
+			digests[ref] = wire.Sum(rep.raw)
+		}
+	}
+	return wire.Sum(r.info.raw).String(), wire.StateHash(digests)
+}
+
+// resend sends again what the server wants, and at once what it lacks.
+func (r *reporter) resend(wants []wire.Want) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.Contains(wants, wire.WantInfo) {
+		r.info.sent = false
+	}
+	if slices.Contains(wants, wire.WantState) {
+		for _, rep := range r.byRef {
+			rep.sent = false
+		}
+	}
+	r.paused = false
+	signal(r.wake)
+}
+
+// states lists the reports by reference.
+func (r *reporter) states() []wire.DeploymentState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	states := make([]wire.DeploymentState, 0, len(r.byRef))
+	for _, ref := range slices.SortedFunc(maps.Keys(r.byRef), wire.DeploymentRef.Compare) {
+		states = append(states, r.byRef[ref].state)
+	}
+	return states
+}
+
+// run sends until ctx ends.
+func (r *reporter) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	pause := minReportPause
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			r.setPaused(false)
+		case <-r.wake:
+		}
+		if r.isPaused() {
+			continue
+		}
+		if err := r.flush(ctx); err != nil {
+			r.log.Debug("reports wait", "pause", pause, "error", err)
+			r.setPaused(true)
+			timer.Reset(pause)
+			pause = min(2*pause, maxReportPause)
+			continue
+		}
+		pause = minReportPause
+	}
+}
+
+func (r *reporter) setPaused(paused bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.paused = paused
+}
+
+func (r *reporter) isPaused() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.paused
+}
+
+// flush sends everything that waits. The first error of the transport ends it.
+func (r *reporter) flush(ctx context.Context) error {
+	if raw := r.pendingInfo(); raw != nil {
+		if err := r.settle(r.link.SendInfo(ctx, raw)); err != nil {
+			return err
+		}
+		r.ackInfo(raw)
+	}
+	for _, ref := range r.pending() {
+		r.mu.Lock()
+		rep := r.byRef[ref]
+		raw := rep.raw
+		r.mu.Unlock()
+		if err := r.settle(r.link.SendState(ctx, raw)); err != nil {
+			return err
+		}
+		r.ack(ref, rep)
+	}
+	return nil
+}
+
+// settle makes a refusal that will never change into success: to send the same
+// bytes again is useless.
+func (r *reporter) settle(err error) error {
+	refusal, ok := errors.AsType[*wire.Refusal](err)
+	if ok && refusal.Code == wire.RefusedBadRequest || errors.Is(err, wire.ErrPayload) {
+		r.log.Error("the server refuses a report", "error", err)
+		return nil
+	}
+	return err
+}
+
+func (r *reporter) pendingInfo() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.info.sent {
+		return nil
+	}
+	return r.info.raw
+}
+
+func (r *reporter) ackInfo(raw []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.info.sent = bytes.Equal(raw, r.info.raw)
+}
+
+func (r *reporter) pending() []wire.DeploymentRef {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var refs []wire.DeploymentRef
+	for ref, rep := range r.byRef {
+		if !rep.sent {
+			refs = append(refs, ref)
+		}
+	}
+	slices.SortFunc(refs, wire.DeploymentRef.Compare)
+	return refs
+}
+
+// ack notes that the server has a report, unless there is a later one.
+func (r *reporter) ack(ref wire.DeploymentRef, rep *report) {
+	r.mu.Lock()
+	current := r.byRef[ref] == rep
+	rep.sent = true
+	gone := current && rep.state.Phase == wire.PhaseRemoved
+	if gone {
+		delete(r.byRef, ref)
+	}
+	r.mu.Unlock()
+	if gone {
+		r.forget(ref)
+	}
+}

@@ -1,0 +1,195 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/queue"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	// Bounds of the pause after a snapshot request that failed.
+	minSyncPause = time.Second
+	maxSyncPause = 5 * time.Minute
+	// snapshotJitter is how far snapshotInterval varies, up and down.
+	snapshotJitter = 0.2
+)
+
+// syncer asks the server for the manifest.
+type syncer struct {
+	link       Link
+	desired    *desired
+	reporter   *reporter
+	conditions *conditions
+	queue      *queue.Queue[wire.DeploymentRef]
+	// servers are those of the configuration.
+	servers  []string
+	interval time.Duration
+	// again asks for a snapshot at once.
+	again chan struct{}
+	log   *slog.Logger
+
+	mu       sync.Mutex // guards what follows
+	answered time.Time
+	err      error
+}
+
+// run asks when there is a connection, when the server nudges, when somebody
+// asks, and at intervals. The link subscribed to nudges before it connected,
+// so nothing is missed between the two.
+func (s *syncer) run(ctx context.Context) {
+	timer := time.NewTimer(s.interval)
+	defer timer.Stop()
+	failures := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.link.Connected():
+			s.log.Debug("asking for the manifest", "cause", "connected")
+			s.retryBodies()
+		case <-s.link.Nudges():
+			s.log.Debug("asking for the manifest", "cause", "nudge")
+		case <-s.again:
+			s.log.Debug("asking for the manifest", "cause", "asked")
+		case <-timer.C:
+			s.log.Debug("asking for the manifest", "cause", "timer")
+		}
+		next, err := s.sync(ctx)
+		if err != nil {
+			s.log.Warn("no manifest from the server", "error", err)
+			next = pauseAfter(failures)
+			failures++
+		} else {
+			failures = 0
+		}
+		s.note(err)
+		timer.Reset(next)
+	}
+}
+
+// pauseAfter doubles with each failure and loses up to half of itself.
+func pauseAfter(failures int) time.Duration {
+	const doublings = 9 // 1 s doubled 9 times is over 5 min
+	pause := min(maxSyncPause, minSyncPause<<min(failures, doublings))
+	return pause - rand.N(pause/2)
+}
+
+func (s *syncer) note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+	if err == nil {
+		s.answered = time.Now().UTC()
+	}
+}
+
+// last returns when the server last answered, and the error since.
+func (s *syncer) last() (time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.answered, s.err
+}
+
+// sync asks once and acts on the answer. It returns when to ask again.
+func (s *syncer) sync(ctx context.Context) (time.Duration, error) {
+	infoHash, stateHash := s.reporter.hashes()
+	reply, err := s.link.Snapshot(ctx, wire.SnapshotRequest{Have: s.desired.version(), InfoHash: infoHash, StateHash: stateHash})
+	if err != nil {
+		if errors.Is(err, wire.ErrManifest) {
+			s.hold(reasonInvalidManifest, err)
+		}
+		return 0, err
+	}
+	s.reporter.resend(reply.Want)
+	switch reply.Status {
+	case wire.SnapshotRetryLater:
+		return bounded(reply.RetryAfterSeconds), nil
+	case wire.SnapshotManifest:
+		if err := s.accept(reply.Manifest); err != nil {
+			return 0, err
+		}
+	case wire.SnapshotNotModified:
+		s.showHeld()
+	}
+	return jitter(s.interval), nil
+}
+
+func (s *syncer) accept(m *wire.Manifest) error {
+	changed, err := s.desired.accept(m)
+	if errors.Is(err, plan.ErrOlder) {
+		s.hold(reasonOlderManifest, err)
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("accepting manifest %v: %w", m.Version, err)
+	}
+	if len(changed) > 0 {
+		s.log.Info("manifest accepted", "version", m.Version.String(), "entries", len(m.Entries))
+	}
+	s.follow(m.Servers)
+	s.showHeld()
+	for _, ref := range changed {
+		s.queue.Now(ref)
+	}
+	return nil
+}
+
+// retryBodies runs what could not be fetched without a connection.
+func (s *syncer) retryBodies() {
+	for _, state := range s.reporter.states() {
+		if state.Phase == wire.PhasePending {
+			s.queue.Now(state.DeploymentRef)
+		}
+	}
+}
+
+// follow lets the link try the servers of the manifest beside the configured ones.
+func (s *syncer) follow(servers []string) {
+	all := slices.Clone(s.servers)
+	for _, u := range servers {
+		if strings.HasPrefix(u, "tls://") && !slices.Contains(all, u) {
+			all = append(all, u)
+		}
+	}
+	if err := s.link.SetServers(all); err != nil {
+		s.log.Warn("the servers of the manifest are not used", "error", err)
+	}
+}
+
+func (s *syncer) hold(reason string, err error) {
+	s.conditions.set(wire.ConditionManifestHeld, wire.ConditionTrue, reason, err.Error())
+}
+
+// showHeld sets the condition ManifestHeld for omissions that wait.
+func (s *syncer) showHeld() {
+	held := s.desired.held()
+	if len(held) == 0 {
+		s.conditions.set(wire.ConditionManifestHeld, wire.ConditionFalse, reasonCurrent, "")
+		return
+	}
+	names := make([]string, len(held))
+	for i, ref := range held {
+		names[i] = ref.String()
+	}
+	s.conditions.set(wire.ConditionManifestHeld, wire.ConditionTrue, reasonOmissionsHeld,
+		fmt.Sprintf("run fleet-agent confirm-epoch on the device to remove %d Deployments that the restored server does not name: %s", len(held), strings.Join(names, ", ")))
+}
+
+func bounded(seconds int) time.Duration {
+	return min(max(time.Duration(seconds)*time.Second, minSyncPause), maxSyncPause)
+}
+
+// jitter varies an interval, so that a fleet does not ask in step.
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (1 + snapshotJitter*(2*rand.Float64()-1)))
+}
