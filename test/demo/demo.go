@@ -51,6 +51,8 @@ type device interface {
 	hint() string
 	// remove ends the device and leaves nothing of it.
 	remove(ctx context.Context) error
+	// release lets go of a device that goes on.
+	release() error
 }
 
 // demo is the whole of it.
@@ -66,8 +68,9 @@ type step struct {
 	do    func(context.Context) error
 }
 
-func (d *demo) up(ctx context.Context) error {
+func (d *demo) up(ctx context.Context) (err error) {
 	start := time.Now()
+	defer func() { err = errors.Join(err, d.device.release()) }()
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return fmt.Errorf("creating the demo's directory: %w", err)
 	}

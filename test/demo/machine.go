@@ -77,3 +77,10 @@ func (d *machine) remove(ctx context.Context) error {
 	}
 	return m.Destroy(ctx)
 }
+
+func (d *machine) release() error {
+	if d.m == nil {
+		return nil
+	}
+	return d.m.Release()
+}

@@ -130,6 +130,8 @@ func (d *workstation) remove(ctx context.Context) error {
 	return err
 }
 
+func (d *workstation) release() error { return nil }
+
 // output runs a program and puts what it printed as errors into the error.
 func output(ctx context.Context, stdin io.Reader, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
