@@ -62,7 +62,11 @@ func runAgent(ctx context.Context, cfg config.Config, configPath string, log *sl
 	}
 	defer connection.Close()
 	findSocket := func() string { return podman.FindSocket(cfg.Podman.Socket) }
-	runtime := podman.New(findSocket)
+	authFile := cfg.Podman.AuthFile
+	if authFile == "" {
+		authFile = filepath.Join(filepath.Dir(configPath), "auth.json")
+	}
+	runtime := podman.New(findSocket, authFile)
 	defer runtime.Close()
 	a := agent.New(agent.Config{
 		Device:            identity.Device,

@@ -20,7 +20,8 @@ import (
 
 // Client is a container.Runtime. Its zero value is not usable; see New.
 type Client struct {
-	find func() string
+	find     func() string
+	authFile string
 
 	mu   sync.Mutex // guards conn
 	conn *connection
@@ -33,8 +34,11 @@ var _ container.Runtime = (*Client)(nil)
 type connection struct{ values context.Context }
 
 // New returns a Client that connects, when it is first used, to the socket
-// whose path find returns.
-func New(find func() string) *Client { return &Client{find: find} }
+// whose path find returns. authFile has the credentials for pulls; it need not
+// exist.
+func New(find func() string, authFile string) *Client {
+	return &Client{find: find, authFile: authFile}
+}
 
 // Close closes idle connections.
 func (c *Client) Close() {

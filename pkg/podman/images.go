@@ -28,7 +28,9 @@ func (c *Client) Pull(ctx context.Context, image string) error {
 	if err != nil {
 		return err
 	}
-	_, err = images.Pull(ctx, image, new(images.PullOptions).WithQuiet(true))
+	// Without a path the bindings look in directories that belong to others, and
+	// fail when they may not.
+	_, err = images.Pull(ctx, image, new(images.PullOptions).WithQuiet(true).WithAuthfile(c.authFile))
 	if ctx.Err() != nil {
 		err = ctx.Err() // the bindings return nil when they are cancelled
 	} else {

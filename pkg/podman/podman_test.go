@@ -66,7 +66,7 @@ func socket(t *testing.T) string {
 func TestPodmanConforms(t *testing.T) {
 	path := socket(t)
 	importProgram(t, path)
-	client := podman.New(func() string { return path })
+	client := podman.New(func() string { return path }, filepath.Join(t.TempDir(), "none.json"))
 	t.Cleanup(client.Close)
 	containertest.Conformance(t, containertest.Subject{
 		Runtime: client, Image: image, Missing: missing,
@@ -117,7 +117,7 @@ func importProgram(t *testing.T, path string) {
 func TestAbsentSocketIsUnavailable(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "podman.sock")
-	client := podman.New(func() string { return path })
+	client := podman.New(func() string { return path }, filepath.Join(t.TempDir(), "none.json"))
 	_, err := client.List(t.Context(), wire.DeploymentRef{})
 	if !errors.Is(err, container.ErrUnavailable) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "\n") {
 		t.Errorf("got %v", err)

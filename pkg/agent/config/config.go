@@ -72,6 +72,9 @@ type Credentials struct {
 type Podman struct {
 	// Socket is a path; when it is empty the agent looks for it.
 	Socket string `yaml:"socket,omitempty"`
+	// AuthFile holds credentials of registries in the format of podman login; it
+	// need not exist. When it is empty, auth.json beside agent.yaml is meant.
+	AuthFile string `yaml:"authFile,omitempty"`
 }
 
 // Log says what is logged, and how.
@@ -193,6 +196,9 @@ func (c *Config) validatePaths() error {
 	}
 	if c.Podman.Socket != "" && !filepath.IsAbs(c.Podman.Socket) {
 		return fmt.Errorf("podman.socket: %.200q is not an absolute path", c.Podman.Socket)
+	}
+	if c.Podman.AuthFile != "" && !filepath.IsAbs(c.Podman.AuthFile) {
+		return fmt.Errorf("podman.authFile: %.200q is not an absolute path", c.Podman.AuthFile)
 	}
 	for i, root := range c.BindRoots {
 		if !filepath.IsAbs(root) {

@@ -79,6 +79,7 @@ func TestBadConfigurationIsNamed(t *testing.T) {
 		"relative state":      {content: "stateDir: state\n", want: "stateDir"},
 		"relative root":       {content: "bindRoots: [srv]\n", want: "bindRoots[0]"},
 		"relative socket":     {content: "podman: {socket: podman.sock}\n", want: "podman.socket"},
+		"relative auth file":  {content: "podman: {authFile: auth.json}\n", want: "podman.authFile"},
 		"level":               {content: "log: {level: loud}\n", want: "log.level"},
 		"format":              {content: "log: {format: xml}\n", want: "log.format"},
 		"interval":            {content: "heartbeatInterval: 1ms\n", want: "heartbeatInterval"},

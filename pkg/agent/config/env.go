@@ -16,6 +16,7 @@ func (c *Config) applyEnv(getenv func(string) string) error {
 		"FLEET_AGENT_CREDENTIALS_TYPE": &c.Credentials.Type,
 		"FLEET_AGENT_STATE_DIR":        &c.StateDir,
 		"FLEET_AGENT_PODMAN_SOCKET":    &c.Podman.Socket,
+		"FLEET_AGENT_PODMAN_AUTH_FILE": &c.Podman.AuthFile,
 		"FLEET_AGENT_LOG_LEVEL":        &c.Log.Level,
 		"FLEET_AGENT_LOG_FORMAT":       &c.Log.Format,
 	}

@@ -63,10 +63,15 @@ func (c *Container) Unstarted() bool {
 	return c.State == StateCreated || c.State == StateConfigured || c.State == StateInitialized
 }
 
+// clockGap is how far the end of a short run may lie before its start: podman
+// takes the end from the time of a file, and the start from a clock that it
+// reads later.
+const clockGap = time.Second
+
 // Interrupted reports whether the container was still running when the device
 // went down: its last start has no end.
 func (c *Container) Interrupted() bool {
-	return c.Ended() && !c.Started.IsZero() && c.Finished.Before(c.Started)
+	return c.Ended() && !c.Started.IsZero() && c.Finished.Before(c.Started.Add(-clockGap))
 }
 
 // LastEvent is when the container last changed by its own times, so that it

@@ -59,8 +59,9 @@ func TestInterrupted(t *testing.T) {
 		"running":               {container.Container{State: container.StateRunning, Started: start}, false},
 		"never started":         {container.Container{State: container.StateCreated}, false},
 		"ended":                 {container.Container{State: container.StateExited, Started: start, Finished: start.Add(1)}, false},
+		"ended at once":         {container.Container{State: container.StateExited, Started: start, Finished: start.Add(-4 * time.Millisecond)}, false},
 		"power cut, first run":  {container.Container{State: container.StateExited, Started: start}, true},
-		"power cut, second run": {container.Container{State: container.StateExited, Started: start, Finished: start.Add(-1)}, true},
+		"power cut, second run": {container.Container{State: container.StateExited, Started: start, Finished: start.Add(-time.Minute)}, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

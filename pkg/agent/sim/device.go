@@ -1,0 +1,294 @@
+package sim
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/enroll"
+	"fleet.nationtech.io/fleet/pkg/agent/link"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	requestTimeout    = 10 * time.Second
+	heartbeatInterval = 30 * time.Second
+	retryInterval     = time.Second
+	agentVersion      = "sim"
+)
+
+// Config describes one simulated device.
+type Config struct {
+	// Device is the id; Server the enrollment URL; Token an enrollment token.
+	Device, Server, Token string
+	// Labels are asked for.
+	Labels map[string]string
+	// Fail makes the device report every Deployment as failed.
+	Fail bool
+	// Delay is the time between learning of a score and running it.
+	Delay  time.Duration
+	Logger *slog.Logger
+}
+
+// Device is a simulated device. Its methods may be called while Run works.
+type Device struct {
+	Config
+
+	key      *ecdsa.PrivateKey
+	identity *enroll.Result
+	link     *link.Link
+
+	mu       sync.Mutex // guards what follows
+	manifest wire.Manifest
+	// sent are the encoded reports that the device stands by.
+	sent    map[wire.DeploymentRef][]byte
+	info    []byte
+	reports int
+}
+
+// New returns a device with a new key that is not enrolled yet.
+func New(c Config) (*Device, error) {
+	key, err := enroll.NewKey()
+	if err != nil {
+		return nil, fmt.Errorf("generating a key: %w", err)
+	}
+	return &Device{Config: c, key: key, sent: map[wire.DeploymentRef][]byte{}}, nil
+}
+
+// Enroll obtains the device's certificate.
+func (d *Device) Enroll(ctx context.Context) (err error) {
+	d.identity, err = enroll.Enroll(ctx, enroll.Request{
+		Server: d.Server, Token: d.Token, Device: d.Config.Device, Key: d.key, Inventory: d.inventory(),
+	})
+	if err != nil {
+		return fmt.Errorf("enrolling %s: %w", d.Config.Device, err)
+	}
+	return nil
+}
+
+// Run connects and follows the manifest until ctx ends. Enroll comes first.
+func (d *Device) Run(ctx context.Context) error {
+	l, err := link.Open(d.linkConfig())
+	if err != nil {
+		return fmt.Errorf("connecting %s: %w", d.Config.Device, err)
+	}
+	defer l.Close()
+	d.link = l
+	heartbeat := time.NewTicker(heartbeatInterval)
+	defer heartbeat.Stop()
+	retry := time.NewTimer(0)
+	if !retry.Stop() {
+		<-retry.C
+	}
+	defer retry.Stop()
+	started := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.Connected():
+		case <-l.Nudges():
+		case <-retry.C:
+		case <-heartbeat.C:
+			_ = l.Heartbeat(wire.Heartbeat{At: time.Now().Unix(), Uptime: int64(time.Since(started).Seconds())}) // lost without a connection
+			continue
+		}
+		if err := d.sync(ctx); err != nil && ctx.Err() == nil {
+			d.Logger.Debug("syncing", "device", d.Config.Device, "error", err)
+			retry.Reset(retryInterval)
+		}
+	}
+}
+
+// Manifest returns the manifest that the device follows.
+func (d *Device) Manifest() wire.Manifest {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.manifest
+}
+
+// Reports is how many reports the device has sent.
+func (d *Device) Reports() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.reports
+}
+
+// Link is the device's connection while Run works, for tests of the protocol.
+func (d *Device) Link() *link.Link { return d.link }
+
+func (d *Device) linkConfig() link.Config {
+	cert := tls.Certificate{PrivateKey: d.key}
+	for block, rest := pem.Decode([]byte(d.identity.Certificate)); block != nil; block, rest = pem.Decode(rest) {
+		cert.Certificate = append(cert.Certificate, block.Bytes)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(d.identity.Root))
+	return link.Config{Device: d.Config.Device, Servers: d.identity.Servers, Certificate: cert, Roots: roots, Log: d.Logger}
+}
+
+var errRetry = errors.New("the server asks to retry later")
+
+// sync asks for a snapshot and brings the device in line with it.
+func (d *Device) sync(ctx context.Context) error {
+	reply, err := d.snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	for _, want := range reply.Want {
+		if err := d.resend(ctx, want); err != nil {
+			return err
+		}
+	}
+	switch reply.Status {
+	case wire.SnapshotRetryLater:
+		return errRetry
+	case wire.SnapshotManifest:
+		return d.follow(ctx, reply.Manifest)
+	}
+	return nil
+}
+
+func (d *Device) snapshot(ctx context.Context) (*wire.SnapshotReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	d.mu.Lock()
+	req := wire.SnapshotRequest{Have: d.manifest.Version, StateHash: d.stateHash()}
+	if d.info != nil {
+		req.InfoHash = wire.Sum(d.info).String()
+	}
+	d.mu.Unlock()
+	return d.link.Snapshot(ctx, req)
+}
+
+// stateHash is called with mu held.
+func (d *Device) stateHash() string {
+	digests := make(map[wire.DeploymentRef]wire.Digest, len(d.sent))
+	for ref, payload := range d.sent {
+		digests[ref] = wire.Sum(payload)
+	}
+	return wire.StateHash(digests)
+}
+
+func (d *Device) resend(ctx context.Context, want wire.Want) error {
+	if want == wire.WantInfo {
+		return d.sendInfo(ctx)
+	}
+	d.mu.Lock()
+	payloads := make([][]byte, 0, len(d.sent))
+	for _, p := range d.sent {
+		payloads = append(payloads, p)
+	}
+	d.mu.Unlock()
+	for _, p := range payloads {
+		if err := d.send(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Device) sendInfo(ctx context.Context) error {
+	payload, err := json.Marshal(wire.DeviceInfo{
+		Labels: d.Labels, Inventory: d.inventory(),
+		Conditions: []wire.Condition{{Type: wire.ConditionPodmanReady, Status: wire.ConditionTrue, Reason: "Simulated"}},
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := d.link.SendInfo(ctx, payload); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.info = payload
+	return nil
+}
+
+// follow fetches what is new, reports it, and reports what left.
+func (d *Device) follow(ctx context.Context, m *wire.Manifest) error {
+	old := d.Manifest()
+	for _, e := range m.Entries {
+		if was, ok := old.Find(e.DeploymentRef); e.Hold || ok && was.Hash == e.Hash {
+			continue
+		}
+		if err := d.start(ctx, e); err != nil {
+			return err
+		}
+	}
+	for _, e := range old.Entries {
+		if _, stays := m.Find(e.DeploymentRef); stays || e.Hold {
+			continue
+		}
+		if err := d.report(ctx, wire.DeploymentState{DeploymentRef: e.DeploymentRef, Phase: wire.PhaseRemoved}); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.manifest = *m
+	return nil
+}
+
+func (d *Device) start(ctx context.Context, e wire.Entry) error {
+	bounded, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if _, err := d.link.Body(bounded, e.Hash, e.Size); err != nil {
+		return fmt.Errorf("fetching %s: %w", e.DeploymentRef, err)
+	}
+	if d.Delay > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(d.Delay):
+		}
+	}
+	s := wire.DeploymentState{DeploymentRef: e.DeploymentRef, Hash: e.Hash, Phase: wire.PhaseRunning}
+	if d.Fail {
+		s.Phase, s.Error = wire.PhaseFailed, "simulated failure"
+	}
+	return d.report(ctx, s)
+}
+
+func (d *Device) report(ctx context.Context, s wire.DeploymentState) error {
+	s.LastEventAt = time.Now().UTC()
+	payload, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	if s.Phase == wire.PhaseRemoved {
+		delete(d.sent, s.DeploymentRef)
+	} else {
+		d.sent[s.DeploymentRef] = payload
+	}
+	d.mu.Unlock()
+	return d.send(ctx, payload)
+}
+
+func (d *Device) send(ctx context.Context, payload []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := d.link.SendState(ctx, payload); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reports++
+	return nil
+}
+
+func (d *Device) inventory() wire.Inventory {
+	return wire.Inventory{Hostname: d.Config.Device, Arch: runtime.GOARCH, OS: "simulated", AgentVersion: agentVersion}
+}
