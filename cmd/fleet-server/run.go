@@ -38,14 +38,14 @@ func newRun(o *options) *cobra.Command {
 				DataDir:   o.DataDir,
 				APIListen: o.APIListen, NATSListen: o.NATSListen, EnrollListen: o.EnrollListen,
 				TLSSANs: o.TLSSANs, Advertise: o.Advertise, Logger: log,
-			}, func(a embedserver.Addresses) { announce(cmd.Context(), cmd.OutOrStdout(), a) })
+			}, func(a embedserver.Ready) { announce(cmd.Context(), cmd.OutOrStdout(), a) })
 		},
 	}
 }
 
 // announce tells systemd and the person at the terminal that the server works,
 // and what to do next.
-func announce(ctx context.Context, w io.Writer, a embedserver.Addresses) {
+func announce(ctx context.Context, w io.Writer, a embedserver.Ready) {
 	enroll := net.JoinHostPort(a.Host, port(a.Enroll))
 	fmt.Fprintf(w, "fleet-server is ready\n")
 	fmt.Fprintf(w, "  API      https://%s\n", net.JoinHostPort(a.Host, port(a.API)))

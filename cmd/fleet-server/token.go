@@ -1,9 +1,7 @@
 package main
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base32"
 	"fmt"
 	"strings"
 	"time"
@@ -15,8 +13,8 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/pki"
-	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 const fieldManager = "fleet-server-cli"
@@ -66,7 +64,7 @@ func (t *tokenOptions) create(cmd *cobra.Command, o *options) error {
 	if err != nil {
 		return err
 	}
-	token := newSecretToken(root)
+	token := enroll.NewToken(root)
 	_, err = c.EnrollmentTokens().Create(cmd.Context(), &v1alpha1.EnrollmentToken{
 		ObjectMeta: metav1.ObjectMeta{Name: token.ID},
 		Spec: v1alpha1.EnrollmentTokenSpec{
@@ -105,15 +103,6 @@ func (t *tokenOptions) check() (labels map[string]string, err error) {
 		}
 	}
 	return labels, nil
-}
-
-func newSecretToken(rootHash [sha256.Size]byte) wire.Token {
-	t := wire.Token{CAHash: wire.Digest(rootHash)}
-	var id [5]byte
-	_, _ = rand.Read(id[:]) // never fails, see crypto/rand
-	_, _ = rand.Read(t.Secret[:])
-	t.ID = strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(id[:]))
-	return t
 }
 
 // client returns a client of the server, by the kubeconfig in $KUBECONFIG or

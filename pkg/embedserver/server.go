@@ -62,22 +62,24 @@ type Config struct {
 	Logger    *slog.Logger
 }
 
-// Addresses are where a ready server is reached.
-type Addresses struct {
+// Ready says how a ready server is reached.
+type Ready struct {
 	API, NATS, Enroll net.Addr
 	// Host is how the server calls itself: the first of TLSSANs, else the address
 	// that it listens on, else one that other machines can reach.
 	Host string
 	// Kubeconfig is the path of the administrator's kubeconfig.
 	Kubeconfig string
+	// Buckets are open for as long as the server runs.
+	Buckets *broker.Buckets
 }
 
 // Run runs a server until ctx ends. It calls ready once, when everything works.
-func Run(ctx context.Context, c Config, ready func(Addresses)) error {
+func Run(ctx context.Context, c Config, ready func(Ready)) error {
 	s := &server{Config: c, parts: newParts(c.Logger), presence: device.NewPresence(), metrics: prometheus.NewRegistry()}
 	err := s.start(ctx)
 	if err == nil {
-		ready(s.addresses())
+		ready(s.ready())
 		select {
 		case <-ctx.Done():
 		case err = <-s.parts.failed:
@@ -125,10 +127,10 @@ func (s *server) start(ctx context.Context) error {
 	return nil
 }
 
-func (s *server) addresses() Addresses {
-	return Addresses{
+func (s *server) ready() Ready {
+	return Ready{
 		API: s.apiListener.Addr(), NATS: s.broker.Addr(), Enroll: s.enrollListener.Addr(),
-		Host: preferredHost(s.TLSSANs, s.EnrollListen), Kubeconfig: s.path(KubeconfigName),
+		Host: preferredHost(s.TLSSANs, s.EnrollListen), Kubeconfig: s.path(KubeconfigName), Buckets: s.buckets,
 	}
 }
 

@@ -1,0 +1,96 @@
+package integration_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/embedserver"
+)
+
+// startTimeout is generous: it bounds a hang, it measures nothing.
+const startTimeout = time.Minute
+
+// server is a whole fleet-server in this process, on ports of its own.
+type server struct {
+	t      testing.TB
+	config embedserver.Config
+	cancel context.CancelFunc
+	done   chan error
+	ready  embedserver.Ready
+}
+
+// newServer starts a server in a directory of the test and stops it at the end.
+func newServer(t testing.TB) *server {
+	t.Helper()
+	s := &server{t: t, config: embedserver.Config{
+		DataDir: t.TempDir(), APIListen: "127.0.0.1:0", NATSListen: "127.0.0.1:0", EnrollListen: "127.0.0.1:0",
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}}
+	s.start()
+	t.Cleanup(func() { s.stop() })
+	return s
+}
+
+// start starts the server, and again after stop, on the ports that it had.
+func (s *server) start() {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel, s.done = cancel, make(chan error, 1)
+	ready := make(chan embedserver.Ready, 1)
+	go func() {
+		s.done <- embedserver.Run(ctx, s.config, func(a embedserver.Ready) { ready <- a })
+	}()
+	select {
+	case s.ready = <-ready:
+	case err := <-s.done:
+		s.t.Fatalf("the server ended: %v", err)
+	case <-time.After(startTimeout):
+		s.t.Fatal("the server is not ready")
+	}
+	s.config.APIListen, s.config.NATSListen, s.config.EnrollListen =
+		s.ready.API.String(), s.ready.NATS.String(), s.ready.Enroll.String()
+}
+
+// stop stops the server; a second call does nothing.
+func (s *server) stop() {
+	s.t.Helper()
+	if s.cancel == nil {
+		return
+	}
+	s.cancel()
+	s.cancel = nil
+	if err := <-s.done; err != nil {
+		s.t.Errorf("stopping the server: %v", err)
+	}
+}
+
+func (s *server) enrollURL() string {
+	_, port, _ := net.SplitHostPort(s.ready.Enroll.String())
+	return "https://" + net.JoinHostPort("localhost", port)
+}
+
+func (s *server) rest() *rest.Config {
+	s.t.Helper()
+	c, err := clientcmd.BuildConfigFromFlags("", s.ready.Kubeconfig)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c.QPS, c.Burst = -1, -1
+	return c
+}
+
+func (s *server) client() *client.Client {
+	s.t.Helper()
+	c, err := client.New(s.rest())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return c
+}
