@@ -214,20 +214,27 @@ func (d *demo) summary(ctx context.Context, took time.Duration) error {
 		}
 		fmt.Fprintf(&tables, "\n%s", table)
 	}
-	kubectl := fmt.Sprintf("bin/fleet-server kubectl --data-dir %s", d.server.dataDir())
 	fmt.Fprintf(d.report.out, "%s\nThe demo is up, after %.0f s. Try next:\n\n", tables.String(), took.Seconds())
-	for _, line := range []string{
-		kubectl + " get " + devices + " -o wide --watch",
-		kubectl + " label " + devices + " " + deviceName + " site-    # the container leaves",
-		kubectl + " label " + devices + " " + deviceName + " site=demo    # and comes back",
-		kubectl + " explain deployment.spec --api-version=fleet.nationtech.io/v1alpha1",
-		"curl " + pageURL(),
-		d.device.hint(),
-		"make demo-down",
+	kubectl := "bin/fleet-server kubectl --data-dir " + d.typed(d.server.dataDir())
+	for _, hint := range []struct{ what, command string }{
+		{"watch the devices", kubectl + " get fleetdev -o wide --watch"},
+		{"make the container leave", kubectl + " label fleetdev " + deviceName + " site-"},
+		{"make it come back", kubectl + " label fleetdev " + deviceName + " " + deviceLabel},
+		{"read what a Deployment can say", kubectl + " explain fleetdep.spec"},
+		{"see it from the device", d.device.hint()},
+		{"remove the demo", "make demo-down"},
 	} {
-		fmt.Fprintln(d.report.out, "  "+line)
+		fmt.Fprintf(d.report.out, "  # %s\n  %s\n", hint.what, hint.command)
 	}
 	return nil
+}
+
+// typed shortens a path for people, who type it in the repository.
+func (d *demo) typed(path string) string {
+	if rel, err := filepath.Rel(d.repo, path); err == nil && filepath.IsLocal(rel) {
+		return rel
+	}
+	return path
 }
 
 // poll calls try until it succeeds; when ctx ends it returns its last error.

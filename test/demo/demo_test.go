@@ -59,6 +59,28 @@ func TestDemo(t *testing.T) {
 // TestDemoWithoutRoot runs the demo as an ordinary user of a machine, in place
 // of a developer's workstation.
 func TestDemoWithoutRoot(t *testing.T) {
+	m := workstationMachine(t)
+	demo := func(command string) string {
+		r, err := m.RunAs(t.Context(), "dev", "sh", "-c", `cd /srv/fleet && exec /srv/bin/demo "$1" --dir "$HOME/demo"`, "sh", command)
+		if err != nil || r.ExitCode != 0 {
+			t.Errorf("demo %s: %v: %s%s", command, err, r.Stdout, r.Stderr)
+		}
+		return r.Stdout
+	}
+	checkTwoRuns(t, demo)
+	demo("down")
+	if left, err := m.OutputAs(t.Context(), "dev", "podman", "ps", "--all", "--quiet"); err != nil || left != "" {
+		t.Errorf("containers after down: %q, %v", left, err)
+	}
+	if left, err := m.Run(t.Context(), "pgrep", "-a", "-u", "dev", "fleet"); err != nil || left.Stdout != "" {
+		t.Errorf("processes after down: %q, %v", left.Stdout, err)
+	}
+}
+
+// workstationMachine boots a machine with the user dev, the repository and the
+// demo's program.
+func workstationMachine(t *testing.T) *lab.Machine {
+	t.Helper()
 	l := open(t)
 	repo, err := os.Getwd()
 	if err != nil {
@@ -83,21 +105,7 @@ func TestDemoWithoutRoot(t *testing.T) {
 	if _, err := m.Output(t.Context(), "sh", "-ec", prepareWorkstation); err != nil {
 		t.Fatal(err)
 	}
-	demo := func(command string) string {
-		r, err := m.RunAs(t.Context(), "dev", "sh", "-c", `cd /srv/fleet && exec /srv/bin/demo "$1" --dir "$HOME/demo"`, "sh", command)
-		if err != nil || r.ExitCode != 0 {
-			t.Errorf("demo %s: %v: %s%s", command, err, r.Stdout, r.Stderr)
-		}
-		return r.Stdout
-	}
-	checkTwoRuns(t, demo)
-	demo("down")
-	if left, err := m.OutputAs(t.Context(), "dev", "podman", "ps", "--all", "--quiet"); err != nil || left != "" {
-		t.Errorf("containers after down: %q, %v", left, err)
-	}
-	if left, err := m.Run(t.Context(), "pgrep", "-a", "-u", "dev", "fleet"); err != nil || left.Stdout != "" {
-		t.Errorf("processes after down: %q, %v", left.Stdout, err)
-	}
+	return m
 }
 
 // prepareWorkstation makes a user with a systemd session. The lab's machines

@@ -42,31 +42,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVar(&dir, "dir", ".demo", "directory of the demo's state")
+	command := func(use, short string, do func(*demo, context.Context) error) *cobra.Command {
+		return &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := newDemo(dir, cmd.OutOrStdout())
+			if err != nil {
+				return err
+			}
+			return do(d, cmd.Context())
+		}}
+	}
 	root.AddCommand(
-		&cobra.Command{
-			Use:   "up",
-			Short: "Start the demo, or bring it up to date",
-			Args:  cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				d, err := newDemo(dir, cmd.OutOrStdout())
-				if err != nil {
-					return err
-				}
-				return d.up(cmd.Context())
-			},
-		},
-		&cobra.Command{
-			Use:   "down",
-			Short: "Remove everything that the demo made; caches stay",
-			Args:  cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				d, err := newDemo(dir, cmd.OutOrStdout())
-				if err != nil {
-					return err
-				}
-				return d.down(cmd.Context())
-			},
-		},
+		command("up", "Start the demo, or bring it up to date", (*demo).up),
+		command("down", "Remove everything that the demo made; caches stay", (*demo).down),
 	)
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -1,3 +1,4 @@
+#!/bin/sh
 # boot.sh LOWER DIR NAME CGROUP [systemd-nspawn option]…: supervise a machine. It
 # runs in a mount namespace of its own, from which nothing propagates to the
 # host, and in the machine's cgroup, which is CGROUP below the hierarchy's root.
@@ -18,6 +19,11 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 # A group that gives controllers to its children may have no process itself.
 mkdir -p "$group/loop" "$group/box"
 echo $$ >"$group/loop/cgroup.procs"
+while read -r controllers; do
+	for controller in $controllers; do
+		echo "+$controller" >"$group/cgroup.subtree_control"
+	done
+done <"$group/cgroup.controllers"
 
 # An overlay costs nothing but cannot lie on another overlay, as in a container.
 if [ -e "$dir/unpacked" ] || ! mount -t overlay overlay \
