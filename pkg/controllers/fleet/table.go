@@ -234,12 +234,14 @@ func (d *Device) allows(namespace string) bool {
 }
 
 // Manifest returns the entries of a device's manifest, ordered, and their
-// sequence number. It returns false for a device that the table does not have.
+// sequence number. It returns false for a device that the table does not have,
+// and for one that is on its way out: it must not take the end of its
+// membership for an order to stop everything.
 func (t *Table) Manifest(device string) (entries []wire.Entry, seq uint64, ok bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	rec := t.devices[device]
-	if rec == nil {
+	if rec == nil || rec.Revoked {
 		return nil, 0, false
 	}
 	entries = make([]wire.Entry, 0, len(rec.targets))

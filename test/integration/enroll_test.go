@@ -1,0 +1,196 @@
+package integration_test
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/agent/enroll"
+	"fleet.nationtech.io/fleet/pkg/agent/sim"
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// applicant returns a simulated device that has not enrolled.
+func (s *server) applicant(name, token string) *sim.Device {
+	s.t.Helper()
+	d, err := sim.New(sim.Config{Device: name, Token: token, Server: s.enrollURL(), Logger: slog.New(slog.NewTextHandler(s.t.Output(), nil))})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+func wantRefusal(t *testing.T, err error, code wire.RefusalCode, says string) {
+	t.Helper()
+	r, ok := errors.AsType[*wire.Refusal](err)
+	if !ok || r.Code != code || !strings.Contains(r.Message, says) {
+		t.Errorf("error is %v, want refusal %s that says %q", err, code, says)
+	}
+}
+
+func TestEnrollmentIsRepeatableAndExclusive(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.token(nil)
+	d := s.applicant("edge-1", token)
+	for range 2 {
+		if err := d.Enroll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parsed, err := wire.ParseToken(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	object, err := s.client().EnrollmentTokens().Get(t.Context(), parsed.ID, metav1.GetOptions{})
+	if err != nil || object.Status.Uses != 1 {
+		t.Errorf("uses are %d (%v), want 1 for one key", object.Status.Uses, err)
+	}
+	wantRefusal(t, s.applicant("edge-1", token).Enroll(t.Context()), wire.RefusedNameTaken, "--name")
+}
+
+func TestBadTokensAreRefused(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	good, err := wire.ParseToken(s.token(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := good
+	wrong.Secret[0]++
+	wantRefusal(t, s.applicant("edge-1", wrong.Encode()).Enroll(t.Context()), wire.RefusedToken, "unknown")
+	unknown := good
+	unknown.ID = "nosuch"
+	wantRefusal(t, s.applicant("edge-1", unknown.Encode()).Enroll(t.Context()), wire.RefusedToken, "unknown")
+	foreign := good
+	foreign.CAHash[0]++
+	if err := s.applicant("edge-1", foreign.Encode()).Enroll(t.Context()); !errors.Is(err, enroll.ErrOtherServer) {
+		t.Errorf("token of another server: %v", err)
+	}
+	s.editToken(good.ID, func(o *v1alpha1.EnrollmentToken) { o.Spec.ExpiresAt = metav1.NewTime(time.Now().Add(-time.Second)) })
+	wantRefusal(t, s.applicant("edge-1", good.Encode()).Enroll(t.Context()), wire.RefusedToken, "expired")
+	s.editToken(good.ID, func(o *v1alpha1.EnrollmentToken) {
+		o.Spec.ExpiresAt, o.Spec.MaxUses = metav1.NewTime(time.Now().Add(time.Hour)), 1
+	})
+	if err := s.applicant("edge-1", good.Encode()).Enroll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantRefusal(t, s.applicant("edge-2", good.Encode()).Enroll(t.Context()), wire.RefusedToken, "used up")
+	if err := s.applicant("Edge.2", good.Encode()).Enroll(t.Context()); !errors.Is(err, wire.ErrNameInvalid) {
+		t.Errorf("invalid name: %v", err)
+	}
+}
+
+func TestApprovalLetsADeviceIn(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	parsed, err := wire.ParseToken(s.token(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.editToken(parsed.ID, func(o *v1alpha1.EnrollmentToken) { o.Spec.PreApproved = false })
+	d := s.applicant("edge-1", parsed.Encode())
+	done := make(chan error, 1)
+	go func() { done <- d.Enroll(t.Context()) }()
+	eventually(t, "approving", func() error {
+		r, err := s.client().EnrollmentRequests().Get(t.Context(), "edge-1", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{Type: v1alpha1.RequestApproved, Status: metav1.ConditionTrue, Reason: "Test"})
+		_, err = s.client().EnrollmentRequests().UpdateStatus(t.Context(), r, metav1.UpdateOptions{})
+		return err
+	})
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client().EnrollmentRequests().Get(t.Context(), "edge-1", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the answered request is still there: %v", err)
+	}
+}
+
+func TestDeletedDeviceIsThrownOut(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.token(map[string]string{"group": "a"})
+	d, stop := s.device(sim.Config{Device: "edge-1", Token: token})
+	s.create(deployment("hello", "a"))
+	s.aggregate("default", "hello", counts{1, 1, 0, 0})
+	if err := s.client().Devices().Delete(t.Context(), "edge-1", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.keys()
+	s.aggregate("default", "hello", counts{})
+	eventually(t, "the object goes", func() error {
+		_, err := s.client().Devices().Get(t.Context(), "edge-1", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return errStillThere
+	})
+	eventually(t, "the connection ends", func() error {
+		if url, _ := d.Link().Server(); url != "" {
+			return errStillThere
+		}
+		return nil
+	})
+	// Its last good manifest stays: nobody told it that nothing should run.
+	runs(t, d, "default/hello")
+	stop()
+
+	// Neither a restart nor the same key with a good token lets it back in.
+	s.stop()
+	s.start()
+	wantRefusal(t, d.Enroll(t.Context()), wire.RefusedRevoked, "revoked")
+	// New hardware, or the same with a new key, may have the name.
+	if err := s.applicant("edge-1", token).Enroll(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDeviceLabelsItselfOnlyWhereItsTokenAllows(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.device(sim.Config{
+		Device: "edge-1", Token: s.token(map[string]string{"site": "x"}, "rack"),
+		Labels: map[string]string{"rack": "r1", "group": "a", "site": "y", "bad": "not valid!", v1alpha1.LabelArch: "vax"},
+	})
+	s.create(deployment("hello", "a"))
+	eventually(t, "labels", func() error {
+		d, err := s.client().Devices().Get(t.Context(), "edge-1", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if d.Labels["rack"] != "r1" {
+			return errors.New("rack is not set")
+		}
+		if d.Labels["group"] != "" || d.Labels["site"] != "x" || d.Labels[v1alpha1.LabelArch] == "vax" {
+			t.Errorf("labels are %v", d.Labels)
+		}
+		if d.Labels[v1alpha1.ReportedLabelPrefix+"group"] != "a" || d.Labels[v1alpha1.LabelDeviceID] != "edge-1" {
+			t.Errorf("labels are %v", d.Labels)
+		}
+		return nil
+	})
+	s.aggregate("default", "hello", counts{})
+}
+
+func (s *server) editToken(id string, change func(*v1alpha1.EnrollmentToken)) {
+	s.t.Helper()
+	eventually(s.t, "editing a token", func() error {
+		o, err := s.client().EnrollmentTokens().Get(s.t.Context(), id, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		change(o)
+		_, err = s.client().EnrollmentTokens().Update(s.t.Context(), o, metav1.UpdateOptions{})
+		return err
+	})
+}
