@@ -10,7 +10,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/plan"
 )
 
-// errSuperseded: a newer manifest made a pull obsolete.
+// errSuperseded: a newer manifest made the pass obsolete.
 var errSuperseded = errors.New("superseded by a newer manifest")
 
 // execute does what was planned, up to the first error. After one it only
@@ -19,6 +19,9 @@ var errSuperseded = errors.New("superseded by a newer manifest")
 func (p *pass) execute(ctx context.Context, actions []plan.Action) error {
 	var failure error
 	for _, a := range actions {
+		if p.superseded() {
+			return errSuperseded
+		}
 		if failure != nil && a.Kind != plan.Start {
 			continue
 		}
@@ -27,6 +30,16 @@ func (p *pass) execute(ctx context.Context, actions []plan.Action) error {
 		}
 	}
 	return failure
+}
+
+// superseded reports whether what was planned is obsolete.
+func (p *pass) superseded() bool {
+	select {
+	case <-p.run.Superseded:
+		return true
+	default:
+		return false
+	}
 }
 
 func (p *pass) do(ctx context.Context, a plan.Action) error {

@@ -90,6 +90,7 @@ func New(cfg Config) *Agent {
 		ports:        newPorts(),
 		troubles:     newTroubles(),
 	}
+	a.reconciler.restore()
 	a.queue = queue.New(component("reconciler"), a.reconciler.reconcile)
 	a.reconciler.retry = a.queue.Now
 	a.informer = &informer{cfg: cfg, conditions: a.conditions, reporter: a.reporter, log: component("informer")}

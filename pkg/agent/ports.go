@@ -21,6 +21,14 @@ func newPorts() *ports {
 	return &ports{claims: map[wire.DeploymentRef]plan.Claim{}, blocked: map[wire.DeploymentRef]bool{}}
 }
 
+// restore gives a workload that was applied before the agent started the ports
+// that it had, so that who has them does not change with a restart.
+func (p *ports) restore(w *plan.Workload) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.claims[w.Ref] = plan.Claim{Workload: w, Running: true}
+}
+
 // claim asks for the host ports of a workload. It returns a
 // *plan.PortConflict when another Deployment has one of them.
 func (p *ports) claim(w *plan.Workload, running bool) error {

@@ -31,6 +31,10 @@ const (
 	pullTimeout = time.Hour
 )
 
+// errUnhealthy: the containers are what the score asks for, but do not run as
+// they should. It slows down the passes of a Deployment that crashes all the time.
+var errUnhealthy = errors.New("a container does not run as it should")
+
 // errNoBody: the score of a Deployment is not on the device.
 var errNoBody = errors.New("the score is not on this device yet")
 
@@ -50,6 +54,19 @@ type reconciler struct {
 	retry func(wire.DeploymentRef)
 	// slots and pulls are counting semaphores.
 	slots, pulls chan struct{}
+}
+
+// restore gives what was applied before the agent started its host ports.
+func (r *reconciler) restore() {
+	for _, ref := range r.desired.refs() {
+		body := r.store.Body(r.desired.target(ref).applied)
+		if body == nil {
+			continue
+		}
+		if w, err := r.interpreters.Interpret(ref, body); err == nil {
+			r.ports.restore(w)
+		}
+	}
 }
 
 // reconcile is one pass for one Deployment.
@@ -150,7 +167,11 @@ func (p *pass) applied(ctx context.Context, hash string, workload *plan.Workload
 		return queue.Result{}, fmt.Errorf("remembering what was applied: %w", err)
 	}
 	changes := p.report(plan.Outcome{Hash: hash, Workload: workload})
-	return queue.Result{At: sooner(again, changes)}, nil
+	result := queue.Result{At: sooner(again, changes)}
+	if last, _ := p.reporter.last(p.ref); last.Phase == wire.PhaseFailed {
+		return result, fmt.Errorf("%w: %s", errUnhealthy, last.Error)
+	}
+	return result, nil
 }
 
 func sooner(a, b time.Time) time.Time {

@@ -119,13 +119,11 @@ func judgeUnknown(observed []container.Container) wire.Phase {
 func judgeContainer(policy container.Restart, c *container.Container, now time.Time) (phase wire.Phase, why string, again time.Time) {
 	switch {
 	case c.State == container.StateRunning && c.Restarts > 0 && now.Before(c.Started.Add(Settle)):
-		return wire.PhaseFailed, "keeps ending and being restarted", c.Started.Add(Settle)
+		return wire.PhaseFailed, "ended and was restarted", c.Started.Add(Settle)
 	case c.State == container.StateRunning:
 		return wire.PhaseRunning, "", time.Time{}
 	case !c.Ended():
 		return wire.PhasePending, "", time.Time{}
-	case c.Restarts > 0:
-		return wire.PhaseFailed, "keeps ending and being restarted", time.Time{}
 	case c.Interrupted() && policy == container.RestartNever:
 		return wire.PhaseFailed, "was interrupted when the device went down", time.Time{}
 	case c.Interrupted():

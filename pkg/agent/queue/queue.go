@@ -186,7 +186,7 @@ func (q *Queue[K]) run(ctx context.Context, key K, run Run) {
 		pause -= rand.N(pause/2 + 1)
 		s.failures++
 		q.Log.Debug("run failed", "key", key, "failures", s.failures, "pause", pause, "error", err)
-		s.due = earliest(s.due, s.last.Add(pause))
+		s.due = earliest(earliest(s.due, s.last.Add(pause)), result.At)
 	case err == nil:
 		s.failures = 0
 		s.due = earliest(s.due, result.At)

@@ -1,0 +1,752 @@
+package agent_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"fleet.nationtech.io/fleet/pkg/agent"
+	"fleet.nationtech.io/fleet/pkg/agent/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
+	"fleet.nationtech.io/fleet/pkg/agent/interpret"
+	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/score"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	web = wire.DeploymentRef{Namespace: "shop", Name: "web"}
+	api = wire.DeploymentRef{Namespace: "shop", Name: "api"}
+
+	errOffline = errors.New("no connection")
+)
+
+const image = "localhost/app:1"
+
+// gateway is a server in memory, seen through agent.Link.
+type gateway struct {
+	t         *testing.T
+	connected chan struct{}
+	nudges    chan struct{}
+
+	mu        sync.Mutex // guards what follows
+	offline   bool
+	manifest  *wire.Manifest
+	bodies    map[string][]byte
+	info      []byte
+	states    map[wire.DeploymentRef][]byte
+	history   map[wire.DeploymentRef][]wire.Phase
+	snapshots int
+	beats     int
+	servers   []string
+	refuseAll *wire.Refusal
+}
+
+func newGateway(t *testing.T) *gateway {
+	return &gateway{
+		t: t, connected: make(chan struct{}, 1), nudges: make(chan struct{}, 1),
+		bodies: map[string][]byte{}, states: map[wire.DeploymentRef][]byte{}, history: map[wire.DeploymentRef][]wire.Phase{},
+	}
+}
+
+// services maps a service name to what is peculiar about it.
+type services map[string]func(*score.Service)
+
+// issue makes a manifest of the next version that names the given Deployments.
+func (g *gateway) issue(epoch string, deployments map[wire.DeploymentRef]services) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := &wire.Manifest{Version: wire.Version{Epoch: epoch, Term: 1, Seq: 1}, Complete: true}
+	if g.manifest != nil && g.manifest.Epoch == epoch {
+		next.Seq = g.manifest.Seq + 1
+	}
+	for _, ref := range slices.SortedFunc(maps.Keys(deployments), wire.DeploymentRef.Compare) {
+		body := g.body(deployments[ref])
+		hash := wire.Sum(body).String()
+		g.bodies[hash] = body
+		next.Entries = append(next.Entries, wire.Entry{DeploymentRef: ref, Type: score.TypePodmanV0, Hash: hash, Size: len(body)})
+	}
+	g.manifest = next
+	select {
+	case g.nudges <- struct{}{}:
+	default:
+	}
+}
+
+func (g *gateway) body(s services) []byte {
+	p := score.PodmanV0{}
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		svc := score.Service{Name: name, Image: image}
+		if s[name] != nil {
+			s[name](&svc)
+		}
+		p.Services = append(p.Services, svc)
+	}
+	data, err := json.Marshal(p)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	body, err := score.Canonical(score.TypePodmanV0, data)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return body
+}
+
+// edit changes the manifest that is issued already.
+func (g *gateway) edit(f func(*wire.Manifest)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := *g.manifest
+	next.Entries = slices.Clone(g.manifest.Entries)
+	next.Seq++
+	f(&next)
+	g.manifest = &next
+	select {
+	case g.nudges <- struct{}{}:
+	default:
+	}
+}
+
+func (g *gateway) setOffline(offline bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.offline = offline
+	if !offline {
+		select {
+		case g.connected <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (g *gateway) reachable() error {
+	switch {
+	case g.offline:
+		return errOffline
+	case g.refuseAll != nil:
+		return g.refuseAll
+	}
+	return nil
+}
+
+func (g *gateway) Snapshot(_ context.Context, req wire.SnapshotRequest) (*wire.SnapshotReply, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.reachable(); err != nil {
+		return nil, err
+	}
+	g.snapshots++
+	reply := &wire.SnapshotReply{Status: wire.SnapshotManifest, Manifest: g.manifest}
+	switch {
+	case g.manifest == nil:
+		reply.Status = wire.SnapshotRetryLater
+	case req.Have == g.manifest.Version:
+		reply.Status, reply.Manifest = wire.SnapshotNotModified, nil
+	}
+	if wire.Sum(g.info).String() != req.InfoHash {
+		reply.Want = append(reply.Want, wire.WantInfo)
+	}
+	digests := map[wire.DeploymentRef]wire.Digest{}
+	for ref, raw := range g.states {
+		digests[ref] = wire.Sum(raw)
+	}
+	if wire.StateHash(digests) != req.StateHash {
+		reply.Want = append(reply.Want, wire.WantState)
+	}
+	return reply, nil
+}
+
+func (g *gateway) Body(_ context.Context, hash string, size int) ([]byte, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.reachable(); err != nil {
+		return nil, err
+	}
+	body, ok := g.bodies[hash]
+	if !ok || len(body) != size {
+		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "no such body"}
+	}
+	return body, nil
+}
+
+func (g *gateway) SendInfo(_ context.Context, payload []byte) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.reachable(); err != nil {
+		return err
+	}
+	g.info = payload
+	return nil
+}
+
+func (g *gateway) SendState(_ context.Context, payload []byte) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.reachable(); err != nil {
+		return err
+	}
+	s, err := wire.DecodeState(payload)
+	if err != nil {
+		g.t.Error(err)
+	}
+	g.history[s.DeploymentRef] = append(g.history[s.DeploymentRef], s.Phase)
+	g.states[s.DeploymentRef] = payload
+	if s.Phase == wire.PhaseRemoved {
+		delete(g.states, s.DeploymentRef)
+	}
+	return nil
+}
+
+func (g *gateway) Heartbeat(wire.Heartbeat) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.beats++
+	return g.reachable()
+}
+
+func (g *gateway) Connected() <-chan struct{} { return g.connected }
+
+func (g *gateway) Nudges() <-chan struct{} { return g.nudges }
+
+func (g *gateway) Server() (string, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return "tls://gateway:4222", g.reachable()
+}
+
+func (g *gateway) SetServers(servers []string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.servers = servers
+	return nil
+}
+
+// state returns the report that the server has about a Deployment.
+func (g *gateway) state(ref wire.DeploymentRef) (s wire.DeploymentState) {
+	g.t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	raw, ok := g.states[ref]
+	if !ok {
+		return s
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		g.t.Fatal(err)
+	}
+	return s
+}
+
+func (g *gateway) condition(typ string) wire.Condition {
+	g.t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var info wire.DeviceInfo
+	if g.info != nil {
+		if err := json.Unmarshal(g.info, &info); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	for _, c := range info.Conditions {
+		if c.Type == typ {
+			return c
+		}
+	}
+	return wire.Condition{}
+}
+
+// device is a device under test, in a bubble of fake time.
+type device struct {
+	t       *testing.T
+	dir     string
+	gateway *gateway
+	podman  *containertest.Fake
+	roots   []string
+	agent   *agent.Agent
+	stop    func()
+}
+
+// onDevice runs a test in a bubble, with an agent that is connected.
+func onDevice(t *testing.T, test func(*device)) {
+	t.Helper()
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	synctest.Test(t, func(t *testing.T) {
+		d := &device{t: t, dir: dir, gateway: newGateway(t), podman: containertest.NewFake(image)}
+		d.gateway.setOffline(false)
+		d.start()
+		defer func() { d.stop() }()
+		test(d)
+	})
+}
+
+// start starts an agent on what the device has.
+func (d *device) start() {
+	d.t.Helper()
+	state, err := store.Open(d.dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.agent = agent.New(agent.Config{
+		Device: "pi-1", Version: "v1", Servers: []string{"tls://gateway:4222"}, Link: d.gateway, Runtime: d.podman, Store: state,
+		Interpreters: interpret.Default(), Binds: bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
+		Facts:             func() wire.Inventory { return wire.Inventory{Hostname: "pi"} },
+		HeartbeatInterval: 30 * time.Second, SnapshotInterval: 15 * time.Minute,
+		Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	ready := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.agent.Run(ctx, func() { close(ready) })
+	}()
+	<-ready
+	d.stop = func() { cancel(); <-done }
+	d.settle()
+}
+
+// settle lets everything happen that happens within a second.
+func (d *device) settle() { d.pass(time.Second) }
+
+func (d *device) pass(t time.Duration) {
+	time.Sleep(t)
+	synctest.Wait()
+}
+
+func (d *device) restart() { d.stop(); d.start() }
+
+func (d *device) expectCalls(want ...string) {
+	d.t.Helper()
+	if diff := cmp.Diff(want, d.podman.Calls()); diff != "" {
+		d.t.Errorf("calls of podman: %s", diff)
+	}
+}
+
+func (d *device) expectPhase(ref wire.DeploymentRef, phase wire.Phase, text string) {
+	d.t.Helper()
+	s := d.gateway.state(ref)
+	if s.Phase != phase || !strings.Contains(s.Error, text) {
+		d.t.Errorf("%s is reported as %+v, want %s %q", ref, s, phase, text)
+	}
+}
+
+func onPort(port int) func(*score.Service) {
+	return func(s *score.Service) { s.Ports = []score.Port{{HostPort: port, ContainerPort: 80}} }
+}
+
+func command(words ...string) func(*score.Service) {
+	return func(s *score.Service) { s.Command = words }
+}
+
+type deployments = map[wire.DeploymentRef]services
+
+func TestDeploymentComesAndGoes(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil, "back": nil}})
+		d.settle()
+		d.expectCalls("create shop_web_back", "start shop_web_back", "create shop_web_front", "start shop_web_front")
+		d.expectPhase(web, wire.PhaseRunning, "")
+		if s := d.gateway.state(web); s.Hash != d.gateway.manifest.Entries[0].Hash || len(s.Containers) != 2 {
+			t.Errorf("report %+v", s)
+		}
+		d.gateway.issue("e1", nil)
+		d.settle()
+		d.expectCalls("stop shop_web_back", "remove shop_web_back", "stop shop_web_front", "remove shop_web_front")
+		if diff := cmp.Diff([]wire.Phase{wire.PhasePending, wire.PhaseRunning, wire.PhaseRemoved}, d.gateway.history[web]); diff != "" {
+			t.Error(diff)
+		}
+		if s := d.agent.Status(); len(s.Deployments) > 0 {
+			t.Errorf("the agent still knows %+v", s.Deployments)
+		}
+	})
+}
+
+func TestAnIdleAgentDoesNothing(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.podman.Calls()
+		reports := len(d.gateway.history[web])
+		d.pass(24 * time.Hour)
+		d.expectCalls()
+		if got := len(d.gateway.history[web]); got != reports {
+			t.Errorf("%d more reports in a quiet day", got-reports)
+		}
+		if n := d.gateway.snapshots; n < 24*4/2 || n > 24*4*2 {
+			t.Errorf("%d snapshot requests in a day", n)
+		}
+		if n := d.gateway.beats; n < 2800 || n > 2900 {
+			t.Errorf("%d heartbeats in a day", n)
+		}
+	})
+}
+
+func TestOnlyTheChangedServiceIsReplacedOnce(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil, "back": nil}, api: {"one": nil}})
+		d.settle()
+		d.podman.Calls()
+		d.gateway.issue("e1", deployments{web: {"front": command("new"), "back": nil}, api: {"one": nil}})
+		d.pass(time.Hour)
+		d.expectCalls("stop shop_web_front", "remove shop_web_front", "create shop_web_front", "start shop_web_front")
+		d.expectPhase(web, wire.PhaseRunning, "")
+	})
+}
+
+func TestImageIsPulledBeforeTheOldContainerStops(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.podman.Calls()
+		d.podman.PullFunc = func(_ context.Context, image string) error {
+			return fmt.Errorf("manifest of %s unknown: %w", image, container.ErrImage)
+		}
+		d.gateway.issue("e1", deployments{web: {"front": func(s *score.Service) { s.Image = "localhost/app:2" }}})
+		d.pass(time.Hour)
+		d.expectCalls() // what runs goes on
+		d.expectPhase(web, wire.PhaseFailed, "manifest of localhost/app:2 unknown")
+		if phases := d.gateway.history[web]; len(phases) > 4 {
+			t.Errorf("every attempt is reported: %v", phases)
+		}
+		d.gateway.issue("e1", deployments{web: {"front": command("fixed")}})
+		d.settle()
+		d.expectPhase(web, wire.PhaseRunning, "")
+	})
+}
+
+func TestAPullThatHangsDelaysNobodyAndIsSuperseded(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.podman.PullFunc = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+		d.gateway.issue("e1", deployments{web: {"front": func(s *score.Service) { s.Image = "localhost/slow:1" }}, api: {"one": nil}})
+		d.settle()
+		d.expectPhase(api, wire.PhaseRunning, "")
+		d.expectPhase(web, wire.PhasePending, "")
+		d.gateway.issue("e1", deployments{web: {"front": nil}, api: {"one": nil}})
+		d.settle()
+		d.expectPhase(web, wire.PhaseRunning, "")
+	})
+}
+
+func TestAgentStartsFromItsLastGoodManifest(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		before := d.gateway.state(web)
+		d.podman.Calls()
+		d.gateway.setOffline(true)
+		d.stop()
+		d.podman.Exit("shop_web_front", 0)
+		d.start()
+		d.pass(10 * time.Second)
+		d.expectCalls("start shop_web_front")
+		d.gateway.setOffline(false)
+		d.settle()
+		if after := d.gateway.state(web); after.Phase != wire.PhaseRunning || !after.LastEventAt.After(before.LastEventAt) {
+			t.Errorf("reported as %+v", after)
+		}
+	})
+}
+
+func TestRestartOfTheAgentChangesNothing(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		before := string(d.gateway.states[web])
+		d.podman.Calls()
+		d.pass(time.Hour)
+		d.restart()
+		d.gateway.setOffline(false) // connects again
+		d.settle()
+		d.expectCalls()
+		if diff := cmp.Diff(before, string(d.gateway.states[web])); diff != "" {
+			t.Errorf("the report changed: %s", diff)
+		}
+	})
+}
+
+func TestDeletedWhileTheDeviceWasOff(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.podman.Calls()
+		d.stop()
+		d.gateway.issue("e1", nil)
+		d.gateway.setOffline(false)
+		d.start()
+		d.expectCalls("stop shop_web_front", "remove shop_web_front")
+		if _, told := d.gateway.states[web]; told {
+			t.Error("the server was not told")
+		}
+	})
+}
+
+func TestNewEpochHoldsOmissionsUntilConfirmed(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.podman.Calls()
+		d.gateway.issue("e2", deployments{api: {"one": nil}})
+		d.pass(time.Hour)
+		d.expectCalls("create shop_api_one", "start shop_api_one")
+		if c := d.gateway.condition(wire.ConditionManifestHeld); c.Status != wire.ConditionTrue || !strings.Contains(c.Message, web.String()) {
+			t.Errorf("condition %+v", c)
+		}
+		d.gateway.issue("e2", deployments{api: {"one": command("b")}})
+		d.settle()
+		d.podman.Calls()
+		d.restart() // what is held survives
+		d.expectCalls()
+		got, err := d.agent.ConfirmEpoch()
+		if err != nil || got.Epoch != "e2" || !slices.Equal(got.Leaving, []wire.DeploymentRef{web}) {
+			t.Errorf("confirmation %+v: %v", got, err)
+		}
+		d.settle()
+		d.expectCalls("stop shop_web_front", "remove shop_web_front")
+		d.gateway.setOffline(false)
+		d.settle()
+		if c := d.gateway.condition(wire.ConditionManifestHeld); c.Status != wire.ConditionFalse {
+			t.Errorf("condition %+v", c)
+		}
+	})
+}
+
+func TestOlderOrInvalidManifestChangesNothing(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.gateway.edit(func(m *wire.Manifest) { m.Seq = 9 })
+		d.settle()
+		d.podman.Calls()
+		d.gateway.edit(func(m *wire.Manifest) { m.Seq, m.Entries = 3, nil })
+		d.settle()
+		d.expectCalls()
+		if c := d.gateway.condition(wire.ConditionManifestHeld); c.Reason != "OlderManifest" {
+			t.Errorf("condition %+v", c)
+		}
+		d.gateway.edit(func(m *wire.Manifest) { m.Seq, m.Complete = 10, false })
+		d.settle()
+		d.expectCalls()
+	})
+}
+
+func TestHoldKeepsWhatRuns(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.podman.Calls()
+		d.gateway.edit(func(m *wire.Manifest) { m.Entries[0] = wire.Entry{DeploymentRef: web, Hold: true} })
+		d.settle()
+		d.expectCalls()
+		d.podman.Exit("shop_web_front", 1)
+		d.pass(10 * time.Second)
+		d.expectCalls("start shop_web_front") // it is kept running, too
+	})
+}
+
+func TestLostStateKeepsContainersUntilConfirmed(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.stop()
+		d.dir += "-replaced"
+		d.podman.Calls()
+		d.gateway.issue("e1", nil)
+		d.gateway.setOffline(false)
+		d.start()
+		d.pass(time.Hour)
+		d.expectCalls()
+		if diff := cmp.Diff([]wire.DeploymentRef{web}, d.agent.Status().Held); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestBodyThatCannotBeFetchedKeepsWhatRuns(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.podman.Calls()
+		d.gateway.issue("e1", deployments{web: {"front": command("new")}})
+		hash := d.gateway.manifest.Entries[0].Hash
+		body := d.gateway.bodies[hash]
+		delete(d.gateway.bodies, hash)
+		d.settle()
+		d.expectCalls()
+		d.expectPhase(web, wire.PhaseFailed, "no such body")
+		d.podman.Exit("shop_web_front", 1)
+		d.pass(time.Minute)
+		d.expectCalls("start shop_web_front") // the old score is still looked after
+		d.gateway.mu.Lock()
+		d.gateway.bodies[hash] = body
+		d.gateway.mu.Unlock()
+		d.pass(10 * time.Minute)
+		d.expectPhase(web, wire.PhaseRunning, "")
+	})
+}
+
+func TestPodmanAwayIsAConditionAndRetried(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.podman.SetDown(true)
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.pass(time.Minute)
+		if c := d.gateway.condition(wire.ConditionPodmanReady); c.Status != wire.ConditionFalse || c.Message == "" {
+			t.Errorf("condition %+v", c)
+		}
+		d.podman.SetDown(false)
+		d.pass(time.Minute)
+		d.expectPhase(web, wire.PhaseRunning, "")
+		if c := d.gateway.condition(wire.ConditionPodmanReady); c.Status != wire.ConditionTrue {
+			t.Errorf("condition %+v", c)
+		}
+	})
+}
+
+func TestPortOfAnotherDeployment(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": onPort(80)}})
+		d.settle()
+		d.gateway.issue("e1", deployments{web: {"front": onPort(80)}, api: {"one": onPort(80)}})
+		d.settle()
+		d.expectPhase(web, wire.PhaseRunning, "")
+		d.expectPhase(api, wire.PhaseFailed, "host port 80/tcp is taken by Deployment shop/web")
+		d.restart()
+		d.gateway.setOffline(false)
+		d.settle()
+		d.expectPhase(web, wire.PhaseRunning, "")
+		d.gateway.issue("e1", deployments{web: {"front": onPort(81)}, api: {"one": onPort(80)}})
+		d.settle()
+		d.expectPhase(api, wire.PhaseRunning, "")
+		d.expectPhase(web, wire.PhaseRunning, "")
+	})
+}
+
+func TestContainerChangesAreReportedWithinASecond(t *testing.T) {
+	onDevice(t, func(d *device) {
+		never := func(s *score.Service) { s.Restart = score.RestartNever }
+		d.gateway.issue("e1", deployments{web: {"front": never}})
+		d.settle()
+		d.podman.Exit("shop_web_front", 3)
+		d.pass(time.Second)
+		d.expectPhase(web, wire.PhaseFailed, "exit code 3")
+	})
+}
+
+func TestACrashLoopIsReportedButNotAllTheTime(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		for range 600 { // ten minutes
+			d.podman.Exit("shop_web_front", 1)
+			d.podman.Restart("shop_web_front")
+			d.pass(time.Second)
+		}
+		d.expectPhase(web, wire.PhaseFailed, "restarted")
+		if n := len(d.gateway.history[web]); n > 60 {
+			t.Errorf("%d reports in ten minutes", n)
+		}
+		d.pass(10 * time.Minute)
+		d.expectPhase(web, wire.PhaseRunning, "")
+	})
+}
+
+func TestVolumesStayUnlessAsked(t *testing.T) {
+	for retention, want := range map[wire.VolumeRetention][]string{
+		wire.RetainVolumes: {"stop shop_web_front", "remove shop_web_front"},
+		wire.DeleteVolumes: {"stop shop_web_front", "remove shop_web_front", "unvolume shop_web_data"},
+	} {
+		t.Run(string(retention), func(t *testing.T) {
+			onDevice(t, func(d *device) {
+				d.gateway.issue("e1", deployments{web: {"front": func(s *score.Service) {
+					s.Volumes = []score.Volume{{Name: "data", MountPath: "/data"}}
+				}}})
+				d.gateway.edit(func(m *wire.Manifest) { m.Entries[0].VolumeRetention = retention })
+				d.settle()
+				d.expectCalls("volume shop_web_data", "create shop_web_front", "start shop_web_front")
+				d.gateway.issue("e1", nil)
+				d.settle()
+				d.expectCalls(want...)
+			})
+		})
+	}
+}
+
+func TestBindMountOfTheStateDirectoryIsRefused(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.stop()
+		d.roots = []string{filepath.Dir(d.dir)}
+		d.start()
+		d.gateway.issue("e1", deployments{web: {"front": func(s *score.Service) {
+			s.Volumes = []score.Volume{{HostPath: d.dir, MountPath: "/data"}}
+		}}})
+		d.settle()
+		d.expectCalls()
+		d.expectPhase(web, wire.PhaseFailed, "bind mount refused")
+	})
+}
+
+func TestUnknownScoreTypeIsReported(t *testing.T) {
+	onDevice(t, func(d *device) {
+		body, err := score.Canonical("HelmV9", []byte(`{}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.gateway.issue("e1", nil)
+		d.gateway.edit(func(m *wire.Manifest) {
+			hash := wire.Sum(body).String()
+			d.gateway.bodies[hash] = body
+			m.Entries = []wire.Entry{{DeploymentRef: web, Type: "HelmV9", Hash: hash, Size: len(body)}}
+		})
+		d.settle()
+		d.expectPhase(web, wire.PhaseFailed, "unknown score type")
+	})
+}
+
+func TestServerThatForgotGetsEverythingAgain(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.gateway.mu.Lock()
+		d.gateway.info, d.gateway.states = nil, map[wire.DeploymentRef][]byte{}
+		d.gateway.mu.Unlock()
+		d.agent.Refresh()
+		d.settle()
+		d.expectPhase(web, wire.PhaseRunning, "")
+		if c := d.gateway.condition(wire.ConditionPodmanReady); c.Status != wire.ConditionTrue {
+			t.Errorf("condition %+v", c)
+		}
+	})
+}
+
+func TestServersOfTheManifestAreFollowed(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", nil)
+		d.gateway.edit(func(m *wire.Manifest) {
+			m.Servers = []string{"tls://moved:4222", "nats://plain:4222", "tls://gateway:4222"}
+		})
+		d.settle()
+		want := []string{"tls://gateway:4222", "tls://moved:4222"}
+		if diff := cmp.Diff(want, d.gateway.servers); diff != "" {
+			t.Error(diff)
+		}
+		d.restart()
+		if diff := cmp.Diff(want, d.gateway.servers); diff != "" {
+			t.Errorf("after a restart: %s", diff)
+		}
+	})
+}

@@ -1,0 +1,478 @@
+package plan_test
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	ref  = wire.DeploymentRef{Namespace: "shop", Name: "web"}
+	hash = wire.Sum([]byte("body")).String()
+	now  = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+)
+
+// world applies actions to observed containers, as a runtime would.
+type world struct {
+	containers []container.Container
+	touched    map[string]int // removals by service
+	nextID     int
+}
+
+func (w *world) apply(actions []plan.Action) {
+	for _, a := range actions {
+		switch a.Kind {
+		case plan.Remove:
+			w.touched[a.Container.Service]++
+			w.containers = slices.DeleteFunc(w.containers, func(c container.Container) bool { return c.ID == a.Container.ID })
+		case plan.Create:
+			w.nextID++
+			w.containers = append(w.containers, container.Container{
+				ID: fmt.Sprint("new-", w.nextID), Name: a.Spec.Name(), Ref: a.Spec.Ref, Service: a.Spec.Service, Hash: a.Spec.Hash,
+				State: container.StateRunning, Started: now,
+			})
+		case plan.Start:
+			for i := range w.containers {
+				if w.containers[i].ID == a.Container.ID {
+					w.containers[i].State, w.containers[i].Started = container.StateRunning, now
+				}
+			}
+		case plan.Pull, plan.EnsureVolume, plan.RemoveVolume:
+		}
+	}
+}
+
+// drawWorkload draws few names and hashes, so that they meet those of
+// drawObserved often.
+func drawWorkload(t *rapid.T) *plan.Workload {
+	w := &plan.Workload{Ref: ref}
+	for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.ID[string]).Draw(t, "services") {
+		w.Services = append(w.Services, container.Spec{
+			Ref: ref, Service: name, Image: "localhost/" + name,
+			Hash:    rapid.SampledFrom([]string{"1", "2"}).Draw(t, "hash"),
+			Restart: rapid.SampledFrom([]container.Restart{container.RestartAlways, container.RestartOnFailure, container.RestartNever}).Draw(t, "restart"),
+		})
+	}
+	return w
+}
+
+func drawObserved(t *rapid.T) []container.Container {
+	var list []container.Container
+	for i := range rapid.IntRange(0, 6).Draw(t, "containers") {
+		owner := rapid.SampledFrom([]wire.DeploymentRef{ref, ref, {Namespace: "other", Name: "app"}}).Draw(t, "owner")
+		service := rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "service")
+		c := container.Container{
+			ID: fmt.Sprint(i), Name: container.ObjectName(owner, service), Ref: owner, Service: service,
+			Hash:     rapid.SampledFrom([]string{"1", "2"}).Draw(t, "hash"),
+			State:    rapid.SampledFrom([]container.State{container.StateRunning, container.StateExited, container.StateCreated}).Draw(t, "state"),
+			ExitCode: rapid.IntRange(0, 1).Draw(t, "exit code"),
+		}
+		if c.State != container.StateCreated {
+			c.Started, c.Finished = now.Add(-time.Hour), now.Add(-time.Minute)
+		}
+		if slices.ContainsFunc(list, func(o container.Container) bool { return o.Name == c.Name }) {
+			continue // names are unique
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+func TestOneRoundConverges(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorkload(t)
+		observed := drawObserved(t)
+		wd := &world{containers: slices.Clone(observed), touched: map[string]int{}}
+		actions, _ := plan.Changes(w, observed, now)
+		wd.apply(actions)
+		if again, _ := plan.Changes(w, wd.containers, now); len(again) > 0 {
+			t.Fatalf("a second round has to do %+v", again)
+		}
+		if state, _ := plan.State(plan.Outcome{Ref: ref, Workload: w, Observed: ours(wd.containers), Now: now}); state.Phase == wire.PhasePending {
+			t.Fatalf("converged, but reported as %+v", state)
+		}
+	})
+}
+
+func ours(list []container.Container) []container.Container {
+	return slices.DeleteFunc(slices.Clone(list), func(c container.Container) bool { return c.Ref != ref })
+}
+
+func TestOnlyWhatChangedIsReplacedOnce(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorkload(t)
+		observed := drawObserved(t)
+		actions, _ := plan.Changes(w, observed, now)
+		for _, a := range actions {
+			if a.Kind != plan.Remove {
+				continue
+			}
+			if a.Container.Ref != ref {
+				t.Fatalf("the container of %v is removed", a.Container.Ref)
+			}
+			for _, s := range w.Services {
+				if s.Service == a.Container.Service && s.Hash == a.Container.Hash {
+					t.Fatalf("service %s is removed although it did not change", s.Service)
+				}
+			}
+		}
+	})
+}
+
+func TestPullsComeBeforeRemovals(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		actions, _ := plan.Changes(drawWorkload(t), drawObserved(t), now)
+		if !slices.IsSortedFunc(actions, func(a, b plan.Action) int { return cmp.Compare(stage(a.Kind), stage(b.Kind)) }) {
+			t.Fatalf("out of order: %+v", actions)
+		}
+	})
+}
+
+func stage(k plan.Kind) int {
+	return map[plan.Kind]int{plan.Pull: 0, plan.EnsureVolume: 1, plan.Remove: 2, plan.Create: 3, plan.Start: 3}[k]
+}
+
+func TestDepartureTouchesOnlyItsOwn(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		observed := drawObserved(t)
+		retention := rapid.SampledFrom([]wire.VolumeRetention{"", wire.RetainVolumes, wire.DeleteVolumes}).Draw(t, "retention")
+		actions := plan.Departure(ref, observed, []string{"shop_web_data"}, retention)
+		volumes := 0
+		for _, a := range actions {
+			switch {
+			case a.Kind == plan.RemoveVolume:
+				volumes++
+			case a.Kind != plan.Remove || a.Container.Ref != ref:
+				t.Fatalf("departure does %+v", a)
+			}
+		}
+		if removed := len(actions) - volumes; removed != len(ours(observed)) {
+			t.Fatalf("%d of %d containers are removed", removed, len(ours(observed)))
+		}
+		if (volumes > 0) != (retention == wire.DeleteVolumes) {
+			t.Fatalf("%d volumes are removed with retention %q", volumes, retention)
+		}
+	})
+}
+
+func TestStarts(t *testing.T) {
+	t.Parallel()
+	ended := func(code int, ago time.Duration) container.Container {
+		return container.Container{State: container.StateExited, ExitCode: code, Started: now.Add(-time.Hour), Finished: now.Add(-ago)}
+	}
+	cut := container.Container{State: container.StateExited, Started: now.Add(-time.Hour)}
+	tests := map[string]struct {
+		restart container.Restart
+		c       container.Container
+		start   bool
+		again   bool
+	}{
+		"running":              {container.RestartAlways, container.Container{State: container.StateRunning}, false, false},
+		"new":                  {container.RestartNever, container.Container{State: container.StateCreated}, true, false},
+		"always, ended":        {container.RestartAlways, ended(0, time.Minute), true, false},
+		"always, podman's try": {container.RestartAlways, ended(1, time.Second), false, true},
+		"on failure, done":     {container.RestartOnFailure, ended(0, time.Minute), false, false},
+		"on failure, failed":   {container.RestartOnFailure, ended(1, time.Minute), true, false},
+		"never, failed":        {container.RestartNever, ended(1, time.Minute), false, false},
+		"always, power cut":    {container.RestartAlways, cut, true, false},
+		"failure, power cut":   {container.RestartOnFailure, cut, true, false},
+		"never, power cut":     {container.RestartNever, cut, false, false},
+		"paused by hand":       {container.RestartAlways, container.Container{State: "paused"}, false, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			spec := container.Spec{Ref: ref, Service: "a", Hash: "1", Restart: tt.restart}
+			tt.c.Ref, tt.c.Service, tt.c.Hash, tt.c.Name = ref, "a", "1", spec.Name()
+			actions, again := plan.Changes(&plan.Workload{Ref: ref, Services: []container.Spec{spec}}, []container.Container{tt.c}, now)
+			if started := len(actions) == 1 && actions[0].Kind == plan.Start; started != tt.start || !again.IsZero() != tt.again {
+				t.Errorf("actions %+v, again %v", actions, again)
+			}
+		})
+	}
+}
+
+func version(epoch string, term, seq uint64) wire.Version {
+	return wire.Version{Epoch: epoch, Term: term, Seq: seq}
+}
+
+func manifest(v wire.Version, refs ...wire.DeploymentRef) *wire.Manifest {
+	m := &wire.Manifest{Version: v, Complete: true}
+	for _, r := range refs {
+		m.Entries = append(m.Entries, wire.Entry{DeploymentRef: r, Type: "PodmanV0", Hash: hash, Size: 1})
+	}
+	return m
+}
+
+func drawVersion(t *rapid.T, label string) wire.Version {
+	return version(rapid.SampledFrom([]string{"e1", "e2"}).Draw(t, label+" epoch"),
+		rapid.Uint64Range(1, 3).Draw(t, label+" term"), rapid.Uint64Range(1, 3).Draw(t, label+" seq"))
+}
+
+func TestNothingLeavesUnlessItIsCertain(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		known := map[wire.DeploymentRef]plan.Known{}
+		for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.ID[string]).Draw(t, "known") {
+			k := plan.Known{}
+			if rapid.Bool().Draw(t, "remembered") {
+				k.Named = drawVersion(t, "named")
+			}
+			known[wire.DeploymentRef{Namespace: "n", Name: name}] = k
+		}
+		var m *wire.Manifest
+		if rapid.Bool().Draw(t, "has manifest") {
+			m = manifest(drawVersion(t, "manifest"), wire.DeploymentRef{Namespace: "n", Name: "a"})
+			m.Complete = rapid.Bool().Draw(t, "complete")
+			m.Entries[0].Hold = rapid.Bool().Draw(t, "hold")
+		}
+		confirmed := rapid.SampledFrom([]string{"", "e1", "e2"}).Draw(t, "confirmed")
+		for ref, verdict := range plan.Targets(m, known, confirmed) {
+			if verdict != plan.Leave {
+				continue
+			}
+			_, named := m.Find(ref)
+			newer := m.SameEpoch(known[ref].Named) && m.Newer(known[ref].Named)
+			if named || !m.Complete || !newer && confirmed != m.Epoch {
+				t.Fatalf("%v leaves: manifest %+v, known %+v, confirmed %q", ref, m, known[ref], confirmed)
+			}
+		}
+	})
+}
+
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	other := wire.DeploymentRef{Namespace: "shop", Name: "other"}
+	held := manifest(version("e1", 1, 2), ref)
+	held.Entries[0] = wire.Entry{DeploymentRef: ref, Hold: true}
+	tests := map[string]struct {
+		m         *wire.Manifest
+		named     wire.Version
+		confirmed string
+		want      plan.Verdict
+	}{
+		"named":                  {manifest(version("e1", 1, 2), ref), version("e1", 1, 1), "", plan.Apply},
+		"held by the server":     {held, version("e1", 1, 1), "", plan.Keep},
+		"no manifest":            {nil, version("e1", 1, 1), "", plan.Keep},
+		"omitted":                {manifest(version("e1", 1, 2), other), version("e1", 1, 1), "", plan.Leave},
+		"omitted by all":         {manifest(version("e1", 2, 1)), version("e1", 1, 9), "", plan.Leave},
+		"omitted by an older":    {manifest(version("e1", 1, 1)), version("e1", 1, 2), "", plan.Hold},
+		"omitted in a new epoch": {manifest(version("e2", 1, 9)), version("e1", 1, 1), "", plan.Hold},
+		"new epoch, confirmed":   {manifest(version("e2", 1, 9)), version("e1", 1, 1), "e2", plan.Leave},
+		"another confirmed":      {manifest(version("e2", 1, 9)), version("e1", 1, 1), "e1", plan.Hold},
+		"memory lost":            {manifest(version("e1", 1, 2)), wire.Version{}, "", plan.Hold},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			targets := plan.Targets(tt.m, map[wire.DeploymentRef]plan.Known{ref: {Named: tt.named}}, tt.confirmed)
+			if targets[ref] != tt.want {
+				t.Errorf("got %v, want %v", targets[ref], tt.want)
+			}
+			if got := plan.Held(targets); (len(got) == 1) != (tt.want == plan.Hold) {
+				t.Errorf("held: %v", got)
+			}
+		})
+	}
+}
+
+func TestAccept(t *testing.T) {
+	t.Parallel()
+	incomplete := manifest(version("e1", 9, 9))
+	incomplete.Complete = false
+	tests := map[string]struct {
+		have wire.Version
+		m    *wire.Manifest
+		want bool
+		err  error
+	}{
+		"first":         {wire.Version{}, manifest(version("e1", 1, 1)), true, nil},
+		"newer":         {version("e1", 1, 1), manifest(version("e1", 1, 2)), true, nil},
+		"newer term":    {version("e1", 1, 9), manifest(version("e1", 2, 1)), true, nil},
+		"same":          {version("e1", 1, 1), manifest(version("e1", 1, 1)), false, nil},
+		"older":         {version("e1", 2, 1), manifest(version("e1", 1, 9)), false, plan.ErrOlder},
+		"another epoch": {version("e1", 9, 9), manifest(version("e2", 1, 1)), true, nil},
+		"incomplete":    {version("e1", 1, 1), incomplete, false, wire.ErrManifest},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := plan.Accept(tt.have, tt.m)
+			if got != tt.want || !errors.Is(err, tt.err) {
+				t.Errorf("got %t, %v", got, err)
+			}
+		})
+	}
+}
+
+func claim(name string, running bool, ports ...container.Port) (wire.DeploymentRef, plan.Claim) {
+	r := wire.DeploymentRef{Namespace: "n", Name: name}
+	return r, plan.Claim{Running: running, Workload: &plan.Workload{Ref: r, Services: []container.Spec{{Ports: ports}}}}
+}
+
+func TestConflicts(t *testing.T) {
+	t.Parallel()
+	tcp := func(ip string) container.Port { return container.Port{HostIP: ip, Host: 80, Protocol: container.TCP} }
+	udp := container.Port{Host: 80, Protocol: container.UDP}
+	tests := map[string]struct {
+		a, b       container.Port
+		aRun, bRun bool
+		want       string // who fails
+	}{
+		"first by name":      {tcp(""), tcp(""), false, false, "b"},
+		"who runs":           {tcp(""), tcp(""), false, true, "a"},
+		"both run":           {tcp(""), tcp(""), true, true, "b"},
+		"protocols":          {tcp(""), udp, false, false, ""},
+		"addresses":          {tcp("10.0.0.1"), tcp("10.0.0.2"), false, false, ""},
+		"address and all":    {tcp("10.0.0.1"), tcp(""), false, false, "b"},
+		"address and zeroes": {tcp("10.0.0.1"), tcp("0.0.0.0"), false, false, "b"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			claims := map[wire.DeploymentRef]plan.Claim{}
+			ra, ca := claim("a", tt.aRun, tt.a)
+			rb, cb := claim("b", tt.bRun, tt.b)
+			claims[ra], claims[rb] = ca, cb
+			var failed []string
+			for r, conflict := range plan.Conflicts(claims) {
+				failed = append(failed, r.Name)
+				if other := map[string]string{"a": "b", "b": "a"}[r.Name]; conflict.Owner.Name != other || !strings.Contains(conflict.Error(), "80") {
+					t.Errorf("%s: %v", r, conflict)
+				}
+			}
+			if got := strings.Join(failed, ","); got != tt.want {
+				t.Errorf("%q fails, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestConflictsLeaveNoPortTwice(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		claims := map[wire.DeploymentRef]plan.Claim{}
+		for i := range rapid.IntRange(0, 5).Draw(t, "deployments") {
+			port := container.Port{Host: rapid.Uint16Range(1, 3).Draw(t, "port"), Protocol: container.TCP}
+			r, c := claim(fmt.Sprint("d", i), rapid.Bool().Draw(t, "running"), port)
+			claims[r] = c
+		}
+		owners := map[uint16]wire.DeploymentRef{}
+		conflicts := plan.Conflicts(claims)
+		for _, r := range slices.SortedFunc(maps.Keys(claims), wire.DeploymentRef.Compare) {
+			port := claims[r].Workload.Services[0].Ports[0].Host
+			other, taken := owners[port]
+			if conflicts[r] != nil {
+				continue
+			}
+			if taken {
+				t.Fatalf("%v and %v both have port %d", r, other, port)
+			}
+			owners[port] = r
+		}
+	})
+}
+
+func TestState(t *testing.T) {
+	t.Parallel()
+	run := func(mutate func(*container.Container)) container.Container {
+		c := container.Container{
+			Ref: ref, Service: "a", Name: "shop_web_a", Hash: "1", Image: "localhost/a", State: container.StateRunning,
+			Created: now.Add(-time.Hour), Started: now.Add(-time.Hour),
+		}
+		if mutate != nil {
+			mutate(&c)
+		}
+		return c
+	}
+	ended := func(code, restarts int) container.Container {
+		return run(func(c *container.Container) {
+			c.State, c.ExitCode, c.Restarts, c.Finished = container.StateExited, code, restarts, now.Add(-time.Minute)
+		})
+	}
+	tests := map[string]struct {
+		restart container.Restart
+		c       []container.Container
+		err     error
+		waiting bool
+		phase   wire.Phase
+		text    string
+		again   bool
+	}{
+		"running":         {container.RestartAlways, []container.Container{run(nil)}, nil, false, wire.PhaseRunning, "", false},
+		"nothing yet":     {container.RestartAlways, nil, nil, false, wire.PhasePending, "", false},
+		"waiting":         {container.RestartAlways, []container.Container{run(nil)}, nil, true, wire.PhasePending, "", false},
+		"error":           {container.RestartAlways, []container.Container{run(nil)}, errors.New("no\nimage"), false, wire.PhaseFailed, "no image", false},
+		"done":            {container.RestartNever, []container.Container{ended(0, 0)}, nil, false, wire.PhaseRunning, "", false},
+		"exit code":       {container.RestartNever, []container.Container{ended(3, 0)}, nil, false, wire.PhaseFailed, "exit code 3", false},
+		"before restart":  {container.RestartAlways, []container.Container{ended(0, 0)}, nil, false, wire.PhasePending, "", false},
+		"crash loop":      {container.RestartAlways, []container.Container{ended(1, 2)}, nil, false, wire.PhaseFailed, "exit code 1", false},
+		"just restarted":  {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.Restarts, c.Started = 1, now.Add(-time.Second) })}, nil, false, wire.PhaseFailed, "restarted", true},
+		"settled again":   {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.Restarts = 1 })}, nil, false, wire.PhaseRunning, "", false},
+		"cut, never":      {container.RestartNever, []container.Container{run(func(c *container.Container) { c.State = container.StateExited })}, nil, false, wire.PhaseFailed, "interrupted", false},
+		"of another hash": {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.Hash = "2" })}, nil, false, wire.PhasePending, "", false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := &plan.Workload{Ref: ref, Services: []container.Spec{{Ref: ref, Service: "a", Hash: "1", Restart: tt.restart}}}
+			got, again := plan.State(plan.Outcome{Ref: ref, Hash: hash, Workload: w, Observed: tt.c, Err: tt.err, Waiting: tt.waiting, Now: now})
+			if got.Phase != tt.phase || !strings.Contains(got.Error, tt.text) || (got.Error == "") != (tt.text == "") || !again.IsZero() != tt.again {
+				t.Errorf("got %+v, again %v", got, again)
+			}
+			if err := got.Validate(); err != nil {
+				t.Error(err)
+			}
+			if len(tt.c) == 1 && tt.err == nil && got.LastEventAt != tt.c[0].LastEvent() {
+				t.Errorf("last event %v, want that of the container", got.LastEventAt)
+			}
+		})
+	}
+}
+
+func TestReportIsStableAcrossAgents(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w, observed := drawWorkload(t), ours(drawObserved(t))
+		first, _ := plan.State(plan.Outcome{Ref: ref, Hash: hash, Workload: w, Observed: observed, Now: now})
+		slices.Reverse(observed)
+		second, _ := plan.State(plan.Outcome{Ref: ref, Hash: hash, Workload: w, Observed: observed, Now: now.Add(time.Second)})
+		if diff := gocmp.Diff(first, second); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func TestCut(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(rapid.String(), rapid.Custom(func(t *rapid.T) string {
+			return string(rapid.SliceOf(rapid.Byte()).Draw(t, "bytes"))
+		})).Draw(t, "text")
+		limit := rapid.IntRange(3, 20).Draw(t, "limit")
+		got := plan.Cut(text, limit)
+		if len(got) > limit || !utf8.ValidString(got) || strings.Contains(got, "\n") {
+			t.Fatalf("%q became %q", text, got)
+		}
+	})
+}
