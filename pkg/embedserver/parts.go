@@ -1,6 +1,7 @@
 package embedserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ type parts struct {
 	log    *slog.Logger
 	stops  []namedStop
 }
+
+var errEnded = errors.New("it ended by itself")
 
 type namedStop struct {
 	name string
@@ -36,12 +39,12 @@ func (p *parts) run(name string, run func(context.Context) error) {
 	done := make(chan error, 1)
 	go func() {
 		err := run(ctx)
-		if ctx.Err() == nil {
-			if err == nil {
-				err = errors.New("it ended by itself")
-			}
-			p.fail(fmt.Errorf("%s: %w", name, err))
+		switch {
+		case ctx.Err() == nil:
+			p.fail(fmt.Errorf("%s: %w", name, cmp.Or(err, errEnded)))
 			err = nil // reported already
+		case errors.Is(err, context.Canceled):
+			err = nil // stopped while it was starting
 		}
 		done <- err
 	}()

@@ -229,20 +229,29 @@ func (s *server) startBroker(ctx context.Context) error {
 }
 
 func (s *server) awaitAPI(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	select {
-	case <-s.apiReady:
-	case err := <-s.parts.failed:
+	if err := s.await(ctx, "the API server", s.apiReady); err != nil {
 		return err
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for the API server: %w", ctx.Err())
 	}
 	if s.kube, err = kubernetes.NewForConfig(s.loopback); err != nil {
 		return err
 	}
 	s.client, err = client.New(s.loopback)
 	return err
+}
+
+// await waits for a part that tells when it is ready, and gives up when any
+// part fails.
+func (s *server) await(ctx context.Context, what string, ready <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	select {
+	case <-ready:
+		return nil
+	case err := <-s.parts.failed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for %s: %w", what, ctx.Err())
+	}
 }
 
 func (s *server) startControllers(ctx context.Context) error {
@@ -283,7 +292,7 @@ func (s *server) startControllers(ctx context.Context) error {
 	s.parts.run("deployment controller", deploymentController.Run)
 	s.parts.run("device controller", deviceController.Run)
 	s.parts.run("device API", s.deviceAPI.Run)
-	return nil
+	return s.await(ctx, "the controllers", fleetController.Ready())
 }
 
 func (s *server) startEnrollment(context.Context) error {

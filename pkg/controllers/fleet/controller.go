@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -53,7 +52,7 @@ type Controller struct {
 	queue     workqueue.TypedInterface[item]
 	projector *projector
 	status    *statusWriter
-	ready     atomic.Bool
+	ready     chan struct{}
 }
 
 // item names an object that changed. Name holds a device's name, or
@@ -74,7 +73,19 @@ const (
 // New returns a controller that does not run yet. Buckets and Nudge may be
 // set until Run.
 func New(c Config) *Controller {
-	return &Controller{Config: c, queue: workqueue.NewTyped[item]()}
+	return &Controller{Config: c, queue: workqueue.NewTyped[item](), ready: make(chan struct{})}
+}
+
+// Ready is closed when manifests are complete.
+func (c *Controller) Ready() <-chan struct{} { return c.ready }
+
+func (c *Controller) isReady() bool {
+	select {
+	case <-c.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 // Run works until ctx ends. It returns an error only when it cannot start.
@@ -92,14 +103,14 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.build()
 	c.table.Settle()
 	c.projector.add(c.table.Diff(prior))
-	c.ready.Store(true)
+	close(c.ready)
 	c.Logger.Info("manifests are ready", "epoch", c.Term.Epoch, "term", c.Term.Number)
 	return c.work(ctx)
 }
 
 // Manifest implements deviceapi.Manifests.
 func (c *Controller) Manifest(device string) (*wire.Manifest, error) {
-	if !c.ready.Load() {
+	if !c.isReady() {
 		return nil, deviceapi.ErrNotReady
 	}
 	entries, seq, ok := c.table.Manifest(device)
@@ -117,7 +128,7 @@ func (c *Controller) Manifest(device string) (*wire.Manifest, error) {
 
 // Body implements deviceapi.Manifests.
 func (c *Controller) Body(device, hash string) ([]byte, bool) {
-	if !c.ready.Load() {
+	if !c.isReady() {
 		return nil, false
 	}
 	return c.table.Body(device, hash)
@@ -126,7 +137,7 @@ func (c *Controller) Body(device, hash string) ([]byte, bool) {
 // Withdraw takes a Deployment off every device and returns when its keys are
 // gone from the bucket, or when ctx ends. The devices learn of it either way.
 func (c *Controller) Withdraw(ctx context.Context, ref wire.DeploymentRef) error {
-	if !c.ready.Load() {
+	if !c.isReady() {
 		return deviceapi.ErrNotReady
 	}
 	c.apply(c.table.RemoveDeployment(ref))
