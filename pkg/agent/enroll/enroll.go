@@ -13,7 +13,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"time"
@@ -46,6 +47,9 @@ const (
 	requestTimeout = 20 * time.Second
 	// Bounds of the pause between two requests while approval is awaited.
 	minPause, maxPause = time.Second, time.Minute
+	// maxBusy is how often a server that is busy is asked again: half a minute
+	// when many devices enroll at once.
+	maxBusy = 5
 )
 
 // Request is what a device asks for.
@@ -74,7 +78,9 @@ type Result struct {
 }
 
 // NewKey makes a device key.
-func NewKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
+func NewKey() (*ecdsa.PrivateKey, error) {
+	return ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
+}
 
 // Enroll obtains a certificate, and waits for approval as long as ctx lasts.
 // To ask again with the same token and key is safe. Errors wrap wire.ErrToken,
@@ -118,7 +124,7 @@ func parseServer(server string) (*url.URL, error) {
 }
 
 func encode(req Request, token wire.Token) ([]byte, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, req.Key)
+	der, err := x509.CreateCertificateRequest(cryptorand.Reader, &x509.CertificateRequest{}, req.Key)
 	if err != nil {
 		return nil, fmt.Errorf("making a certificate request: %w", err)
 	}
@@ -192,25 +198,37 @@ func refuseRedirect(*http.Request, []*http.Request) error {
 	return errors.New("the server redirects, which fleet-server never does")
 }
 
-// await posts the request until it is granted or refused.
+// await posts the request until it is granted or refused for good.
 func await(ctx context.Context, client *http.Client, url string, body []byte, pending func()) (*wire.EnrollReply, error) {
 	told := false
-	for {
+	for busy := 0; ; {
 		reply, err := post(ctx, client, url, body)
-		if err != nil {
+		wait := minPause
+		switch {
+		case isBusy(err) && busy < maxBusy:
+			wait += rand.N(minPause << busy)
+			busy++
+		case err != nil:
 			return nil, err
-		}
-		if !reply.Pending {
+		case !reply.Pending:
 			return reply, nil
+		default:
+			wait = time.Duration(reply.RetryAfterSeconds) * time.Second
+			if !told && pending != nil {
+				pending()
+			}
+			told = true
 		}
-		if !told && pending != nil {
-			pending()
-		}
-		told = true
-		if err := pause(ctx, time.Duration(reply.RetryAfterSeconds)*time.Second); err != nil {
-			return nil, fmt.Errorf("waiting for approval: %w", err)
+		if err := pause(ctx, wait); err != nil {
+			return nil, fmt.Errorf("waiting for the server: %w", err)
 		}
 	}
+}
+
+// isBusy reports whether the server asks to come back later.
+func isBusy(err error) bool {
+	refusal, ok := errors.AsType[*wire.Refusal](err)
+	return ok && (refusal.Code == wire.RefusedUnavailable || refusal.Code == wire.RefusedRateLimited)
 }
 
 func post(ctx context.Context, client *http.Client, url string, body []byte) (*wire.EnrollReply, error) {

@@ -154,6 +154,22 @@ func TestEnrollWaitsForApproval(t *testing.T) {
 	}
 }
 
+func TestEnrollAsksABusyServerAgain(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.answer = func(w http.ResponseWriter, post int32, _ wire.EnrollRequest, _ *wire.EnrollReply) bool {
+		if post > 1 {
+			return false
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = json.NewEncoder(w).Encode(wire.EnrollReply{Error: &wire.Refusal{Code: wire.RefusedUnavailable, Message: "busy"}})
+		return true
+	}
+	if _, err := enroll.Enroll(t.Context(), s.request()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEnrollStopsWaitingWithItsContext(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fleet.nationtech.io/fleet/pkg/logging"
+)
+
+// maxToken bounds what is read as a token, in bytes.
+const maxToken = 4096
+
+// options are what the command was told.
+type options struct {
+	server     string
+	devices    int
+	tokenFiles []string
+	groupSizes []int
+	groupLabel string
+	namePrefix string
+	failShare  float64
+	delay      time.Duration
+	duration   time.Duration
+	startups   int
+	logLevel   string
+	logFormat  string
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	cmd := newRoot()
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	return cmd.ExecuteContext(ctx)
+}
+
+func newRoot() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "fleet-sim --server https://HOST:8443 --devices N --token-file F",
+		Short: "Simulate devices of a fleet",
+		Long: `Simulate devices of a fleet.
+
+With --group-sizes 10,5,5 the first ten devices ask for the label group=g1, the
+next five for group=g2 and the last five for group=g3; a token has to allow the
+key. With several --token-file the groups use them in turn.`,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.validate(); err != nil {
+				return err
+			}
+			return o.simulate(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	o.define(cmd)
+	return cmd
+}
+
+func (o *options) define(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.server, "server", "", "enrollment address of the server: https://HOST:8443")
+	f.IntVar(&o.devices, "devices", 1, "number of devices")
+	f.StringArrayVar(&o.tokenFiles, "token-file", nil, "file that holds an enrollment token; may be repeated, one for each group")
+	f.IntSliceVar(&o.groupSizes, "group-sizes", nil, "sizes of the groups; devices beyond them are in none")
+	f.StringVar(&o.groupLabel, "group-label", "group", "label that names a device's group")
+	f.StringVar(&o.namePrefix, "name-prefix", "", "beginning of the device ids (default: one that no other run has)")
+	f.Float64Var(&o.failShare, "fail-share", 0, "share of the Deployments on devices that fail, 0 to 1; always the same ones")
+	f.DurationVar(&o.delay, "report-delay", 100*time.Millisecond, "time that a Deployment takes to start")
+	f.DurationVar(&o.duration, "duration", 0, "end after this time; 0 is never")
+	f.IntVar(&o.startups, "startups", 8, "devices that enroll at one time")
+	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", logging.FormatText, "text or json")
+	for _, name := range []string{"server", "token-file"} {
+		_ = cmd.MarkFlagRequired(name) // fails for unknown flags only
+	}
+}
+
+func (o *options) validate() error {
+	switch {
+	case o.devices < 1:
+		return errors.New("--devices must be at least 1")
+	case o.startups < 1:
+		return errors.New("--startups must be at least 1")
+	case o.failShare < 0 || o.failShare > 1:
+		return errors.New("--fail-share must be within 0 and 1")
+	}
+	sum := 0
+	for _, size := range o.groupSizes {
+		if size < 0 {
+			return errors.New("--group-sizes must not be negative")
+		}
+		sum += size
+	}
+	if sum > o.devices {
+		return fmt.Errorf("--group-sizes add up to %d, but there are %d devices", sum, o.devices)
+	}
+	return nil
+}
+
+// simulate runs the fleet until ctx or the duration ends.
+func (o *options) simulate(ctx context.Context, stdout, stderr io.Writer) error {
+	log, err := logging.New(stderr, o.logFormat, o.logLevel)
+	if err != nil {
+		return err
+	}
+	tokens, err := readTokens(o.tokenFiles)
+	if err != nil {
+		return err
+	}
+	if o.namePrefix == "" {
+		o.namePrefix = "sim-" + randomName()
+	}
+	if o.duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.duration)
+		defer cancel()
+	}
+	return newFleet(o, tokens, log).run(ctx, stdout)
+}
+
+func readTokens(files []string) ([]string, error) {
+	var tokens []string
+	for _, path := range files {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading a token: %w", err)
+		}
+		data, err := io.ReadAll(io.LimitReader(f, maxToken))
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("reading a token: %w", err)
+		}
+		tokens = append(tokens, strings.TrimSpace(string(data)))
+	}
+	return tokens, nil
+}
+
+func randomName() string {
+	var b [3]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
