@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -41,6 +42,10 @@ type Service struct {
 	Logger     *slog.Logger
 	// Now is the clock.
 	Now func() time.Time
+
+	// counting lets one request at a time count a use: a site that enrolls with
+	// one token would otherwise spend its time on conflicts.
+	counting sync.Mutex
 }
 
 // applicant is a request that has the right form.
@@ -142,6 +147,8 @@ func (s *Service) checkToken(ctx context.Context, a *applicant) (*v1alpha1.Enrol
 
 // countUse takes one use of the token for this key, once.
 func (s *Service) countUse(ctx context.Context, a *applicant) error {
+	s.counting.Lock()
+	defer s.counting.Unlock()
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		token, err := s.Client.EnrollmentTokens().Get(ctx, a.token.ID, metav1.GetOptions{})
 		if err != nil {

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/test/process"
+)
+
+const (
+	namespace    = "default"
+	pollInterval = 20 * time.Millisecond
+	pollTimeout  = 2 * time.Minute
+)
+
+// poll waits until check returns nil.
+func poll(ctx context.Context, check func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}
+
+func newClient(server *process.Server) (*client.Client, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", server.Kubeconfig())
+	if err != nil {
+		return nil, err
+	}
+	return client.New(config)
+}
+
+// labelled returns nil when every device has the label of its group.
+func (o options) labelled(ctx context.Context, server *process.Server) error {
+	c, err := newClient(server)
+	if err != nil {
+		return err
+	}
+	list, err := c.Devices().List(ctx, metav1.ListOptions{LabelSelector: "group"})
+	if err != nil {
+		return err
+	}
+	if n := len(list.Items); n != o.devices {
+		return fmt.Errorf("%d of %d devices have their label", n, o.devices)
+	}
+	return nil
+}
+
+// deploy creates the Deployments, waits for exact aggregates and then looks at
+// them for as long as asked.
+func (o options) deploy(ctx context.Context, server *process.Server, out io.Writer) error {
+	c, err := newClient(server)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	for group := range o.groups {
+		if _, err := c.Deployments(namespace).Create(ctx, newDeployment(group), metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("creating a Deployment: %w", err)
+		}
+	}
+	if err := poll(ctx, func() error { return o.exact(ctx, c) }); err != nil {
+		return fmt.Errorf("waiting for exact aggregates: %w", err)
+	}
+	fmt.Fprintf(out, "%d Deployments applied, all aggregates exact after %s\n", len(o.groups), time.Since(begin).Round(time.Millisecond))
+	if err := o.watch(ctx, c); err != nil {
+		return err
+	}
+	rss, err := process.RSS(server.PID())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "aggregates stayed exact for %s; fleet-server uses %d MB\n", o.duration, rss>>20)
+	return nil
+}
+
+// watch follows every change of the Deployments: each aggregate must add up,
+// and the exact one must stay.
+func (o options) watch(ctx context.Context, c *client.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, o.duration)
+	defer cancel()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if err := o.exact(ctx, c); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("an aggregate that was exact changed: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+var errSum = errors.New("succeeded, failed and pending do not add up to the matched devices")
+
+// exact returns nil when every Deployment runs on exactly the devices of its
+// group.
+func (o options) exact(ctx context.Context, c *client.Client) error {
+	for group, size := range o.groups {
+		d, err := c.Deployments(namespace).Get(ctx, groupName(group), metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		a := d.Status.Aggregate
+		if a == nil {
+			return errors.New("no aggregate yet")
+		}
+		if a.Succeeded+a.Failed+a.Pending != a.MatchedDeviceCount {
+			return fmt.Errorf("%w: %+v", errSum, *a)
+		}
+		if a.MatchedDeviceCount != size || a.Succeeded != size {
+			return fmt.Errorf("%s: %d matched, %d succeeded, want %d", d.Name, a.MatchedDeviceCount, a.Succeeded, size)
+		}
+	}
+	return nil
+}
+
+func newDeployment(group int) *v1alpha1.Deployment {
+	return &v1alpha1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: groupName(group)},
+		Spec: v1alpha1.DeploymentSpec{
+			TargetSelector: metav1.LabelSelector{MatchLabels: map[string]string{"group": groupName(group)}},
+			Score: v1alpha1.Score{Type: "PodmanV0", Data: runtime.RawExtension{
+				Raw: []byte(`{"services":[{"name":"web","image":"localhost/hello:1"}]}`),
+			}},
+		},
+	}
+}
