@@ -21,6 +21,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/version"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 const (
@@ -63,7 +64,7 @@ standard input. Enrolling again with the same server is safe.`,
 	cmd.Flags().StringVar(&e.server, "server", "", "enrollment address of the server: https://HOST:8443")
 	cmd.Flags().StringVar(&e.tokenFile, "token-file", "", "file that holds the enrollment token")
 	cmd.Flags().StringVar(&e.name, "name", "", "device id (default: host name and a hash of the machine id)")
-	cmd.Flags().BoolVar(&e.force, "force", false, "replace the identity that this device has with another server or name")
+	cmd.Flags().BoolVar(&e.force, "force", false, "make a new key, and replace the identity that this device has")
 	_ = cmd.MarkFlagRequired("server") // fails for unknown flags only
 	return cmd
 }
@@ -109,6 +110,9 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 		Server: e.server, Token: token, Device: identity.Device, Key: key, Inventory: inventory,
 		Pending: func() { fmt.Fprintf(out, "device %s waits for approval by an operator\n", identity.Device) },
 	})
+	if refusal, ok := errors.AsType[*wire.Refusal](err); ok && refusal.Code == wire.RefusedRevoked {
+		return fmt.Errorf("%w; --force makes a new key", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -147,12 +151,14 @@ func (e *enrollment) identity(state *store.Store, cfg config.Config) (*store.Ide
 	if err != nil && !errors.Is(err, store.ErrNoIdentity) {
 		return nil, nil, err
 	}
-	if old != nil && old.Server == e.server && old.Device == device {
-		key, err := parseKey(old.Key)
-		return old, key, err
-	}
-	if old != nil && old.Enrolled() && !e.force {
-		return nil, nil, fmt.Errorf("this device is enrolled already as %s at %s: --force replaces that identity", old.Device, old.Server)
+	if old != nil && !e.force {
+		if old.Server == e.server && old.Device == device {
+			key, err := parseKey(old.Key)
+			return old, key, err
+		}
+		if old.Enrolled() {
+			return nil, nil, fmt.Errorf("this device is enrolled already as %s at %s: --force replaces that identity", old.Device, old.Server)
+		}
 	}
 	key, err := enroll.NewKey()
 	if err != nil {
@@ -179,7 +185,7 @@ func (e *enrollment) device(cfg config.Config) string {
 func parseKey(text string) (crypto.Signer, error) {
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
-		return nil, errors.New("loading the device key: the identity holds no PEM; --force with another name makes a new one")
+		return nil, errors.New("loading the device key: the identity holds no PEM; --force makes a new one")
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {

@@ -419,13 +419,16 @@ func TestState(t *testing.T) {
 		text    string
 		again   bool
 	}{
-		"running":         {container.RestartAlways, []container.Container{run(nil)}, nil, false, wire.PhaseRunning, "", false},
-		"nothing yet":     {container.RestartAlways, nil, nil, false, wire.PhasePending, "", false},
-		"waiting":         {container.RestartAlways, []container.Container{run(nil)}, nil, true, wire.PhasePending, "", false},
-		"error":           {container.RestartAlways, []container.Container{run(nil)}, errors.New("no\nimage"), false, wire.PhaseFailed, "no image", false},
-		"done":            {container.RestartNever, []container.Container{ended(0, 0)}, nil, false, wire.PhaseRunning, "", false},
-		"exit code":       {container.RestartNever, []container.Container{ended(3, 0)}, nil, false, wire.PhaseFailed, "exit code 3", false},
-		"before restart":  {container.RestartAlways, []container.Container{ended(0, 0)}, nil, false, wire.PhasePending, "", false},
+		"running":        {container.RestartAlways, []container.Container{run(nil)}, nil, false, wire.PhaseRunning, "", false},
+		"nothing yet":    {container.RestartAlways, nil, nil, false, wire.PhasePending, "", false},
+		"waiting":        {container.RestartAlways, []container.Container{run(nil)}, nil, true, wire.PhasePending, "", false},
+		"error":          {container.RestartAlways, []container.Container{run(nil)}, errors.New("no\nimage"), false, wire.PhaseFailed, "no image", false},
+		"done":           {container.RestartNever, []container.Container{ended(0, 0)}, nil, false, wire.PhaseRunning, "", false},
+		"exit code":      {container.RestartNever, []container.Container{ended(3, 0)}, nil, false, wire.PhaseFailed, "exit code 3", false},
+		"before restart": {container.RestartAlways, []container.Container{ended(0, 0)}, nil, false, wire.PhasePending, "", false},
+		"not yet looping": {container.RestartAlways, []container.Container{run(func(c *container.Container) {
+			c.State, c.ExitCode, c.Finished = container.StateExited, 1, now.Add(-time.Second)
+		})}, nil, false, wire.PhasePending, "", true},
 		"crash loop":      {container.RestartAlways, []container.Container{ended(1, 2)}, nil, false, wire.PhaseFailed, "exit code 1", false},
 		"just restarted":  {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.Restarts, c.Started = 1, now.Add(-time.Second) })}, nil, false, wire.PhaseFailed, "restarted", true},
 		"settled again":   {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.Restarts = 1 })}, nil, false, wire.PhaseRunning, "", false},

@@ -128,6 +128,8 @@ func judgeContainer(policy container.Restart, c *container.Container, now time.T
 		return wire.PhaseFailed, "was interrupted when the device went down", time.Time{}
 	case c.Interrupted():
 		return wire.PhasePending, "", time.Time{}
+	case policy == container.RestartAlways && c.Restarts == 0 && now.Before(c.Finished.Add(Grace)):
+		return wire.PhasePending, "", c.Finished.Add(Grace)
 	case c.ExitCode != 0:
 		return wire.PhaseFailed, fmt.Sprintf("ended with exit code %d", c.ExitCode), time.Time{}
 	case policy == container.RestartAlways:
