@@ -1,0 +1,234 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"fleet.nationtech.io/fleet/pkg/agent/enroll"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// host is a machine on which the command runs.
+type host struct {
+	t                  *testing.T
+	config, state, dir string
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	dir := t.TempDir()
+	h := &host{t: t, dir: dir, config: filepath.Join(dir, "etc", "agent.yaml"), state: filepath.Join(dir, "state")}
+	h.write("etc/agent.yaml", "stateDir: "+h.state+"\n# by hand\nbindRoots: [/srv]\n")
+	return h
+}
+
+func (h *host) write(name, content string) string {
+	h.t.Helper()
+	path := filepath.Join(h.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	return path
+}
+
+func (h *host) run(stdin string, args ...string) (stdout string, err error) {
+	var out, errs bytes.Buffer
+	err = run(h.t.Context(), append([]string{"--config", h.config}, args...), strings.NewReader(stdin), &out, &errs)
+	return out.String(), err
+}
+
+// gateway is an enrollment listener that grants everything that has its token.
+type gateway struct {
+	url   string
+	token string
+	keys  map[string]int // enrollments by public key
+}
+
+func newGateway(t *testing.T) *gateway {
+	t.Helper()
+	key, root := authority(t)
+	token := wire.Token{CAHash: wire.Digest(sha256.Sum256(root.RawSubjectPublicKeyInfo)), ID: "t1"}
+	g := &gateway{token: token.Encode(), keys: map[string]int{}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+wire.PathCA, func(w http.ResponseWriter, _ *http.Request) {
+		_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
+	})
+	mux.HandleFunc("POST "+wire.PathEnroll, func(w http.ResponseWriter, r *http.Request) {
+		var req wire.EnrollRequest
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil || strings.TrimSpace(req.Token) != g.token {
+			_ = json.NewEncoder(w).Encode(wire.EnrollReply{Error: &wire.Refusal{Code: wire.RefusedToken, Message: "the token is unknown"}})
+			return
+		}
+		block, _ := pem.Decode([]byte(req.CSR))
+		csr, err := x509.ParseCertificateRequest(block.Bytes)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		g.keys[string(csr.RawSubjectPublicKeyInfo)]++
+		uri, err := wire.DeviceURI("home", req.Device)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(2), NotBefore: root.NotBefore, NotAfter: root.NotAfter,
+			URIs: []*url.URL{uri}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, root, csr.PublicKey, key)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(wire.EnrollReply{
+			Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+			Servers:     []string{"tls://127.0.0.1:4222"},
+		})
+	})
+	s := httptest.NewUnstartedServer(mux)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{root.Raw}, PrivateKey: key}}}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	g.url = s.URL
+	return g
+}
+
+// authority makes a root that also serves TLS on loopback.
+func authority(t *testing.T) (*ecdsa.PrivateKey, *x509.Certificate) {
+	t.Helper()
+	key, err := enroll.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, root
+}
+
+func TestEnrollWritesIdentityAndConfiguration(t *testing.T) {
+	t.Parallel()
+	h, g := newHost(t), newGateway(t)
+	out, err := h.run("", "enroll", "--server", g.url, "--name", "pi-1", "--token-file", h.write("token", g.token+"\n"))
+	if err != nil || !strings.Contains(out, "pi-1") {
+		t.Fatalf("%s: %v", out, err)
+	}
+	content, err := os.ReadFile(h.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"device: pi-1", "tls://127.0.0.1:4222", "# by hand", "bindRoots: [/srv]"} {
+		if !strings.Contains(string(content), want) {
+			t.Errorf("agent.yaml lacks %q:\n%s", want, content)
+		}
+	}
+	info, err := os.Stat(h.config)
+	if err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("agent.yaml has mode %v: %v", info.Mode(), err)
+	}
+}
+
+func TestEnrollAgain(t *testing.T) {
+	t.Parallel()
+	h, g := newHost(t), newGateway(t)
+	for range 2 {
+		if _, err := h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(g.keys) != 1 {
+		t.Errorf("%d keys for one device", len(g.keys))
+	}
+	other := newGateway(t)
+	if _, err := h.run(other.token, "enroll", "--server", other.url, "--name", "pi-1"); err == nil || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("another server: %v", err)
+	}
+	if _, err := h.run(other.token, "enroll", "--server", other.url, "--name", "pi-1", "--force"); err != nil {
+		t.Error(err)
+	}
+	for key := range other.keys {
+		if g.keys[key] > 0 {
+			t.Error("the other server got the same key")
+		}
+	}
+}
+
+func TestBadInputIsOneClearLine(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	tests := map[string]struct {
+		stdin, config string
+		args          []string
+		want          string
+	}{
+		"no token":            {"", "", []string{"enroll", "--server", g.url}, "no enrollment token"},
+		"malformed token":     {"FLT1.x", "", []string{"enroll", "--server", g.url}, "malformed enrollment token"},
+		"unknown token":       {strings.Replace(g.token, "t1", "t2", 1), "", []string{"enroll", "--server", g.url}, "token is unknown"},
+		"token elsewhere":     {newGateway(t).token, "", []string{"enroll", "--server", g.url}, "another server"},
+		"bad name":            {g.token, "", []string{"enroll", "--server", g.url, "--name", "Pi.1"}, "device name"},
+		"no server":           {g.token, "", []string{"enroll"}, "server"},
+		"unknown key":         {"", "devize: a\n", []string{"run"}, "unknown key devize"},
+		"unknown credentials": {"", "credentials: {type: nkey}\n", []string{"run"}, "known here: x509"},
+		"unknown level":       {"", "", []string{"run", "--log-level", "loud"}, "log.level"},
+		"not enrolled":        {"", "", []string{"run"}, "fleet-agent enroll"},
+		"not running":         {"", "", []string{"status"}, "not running"},
+		"output":              {"", "", []string{"status", "-o", "xml"}, "text or json"},
+		"confirm, no agent":   {"", "", []string{"confirm-epoch"}, "not running"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			if tt.config != "" {
+				h.write("etc/agent.yaml", tt.config)
+			}
+			_, err := h.run(tt.stdin, tt.args...)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v, want one line with %q", err, tt.want)
+			}
+			if err != nil && tt.stdin != "" && strings.Contains(err.Error(), strings.TrimSpace(tt.stdin)) {
+				t.Error("the error repeats the token")
+			}
+		})
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	if out, err := newHost(t).run("", "version"); err != nil || !strings.HasPrefix(out, "fleet-agent ") {
+		t.Errorf("%q: %v", out, err)
+	}
+}
