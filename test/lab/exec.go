@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -168,10 +169,18 @@ func (m *Machine) run(ctx context.Context, stdin io.Reader, args []string) (Resu
 	if err != nil {
 		return Result{}, fmt.Errorf("running a command in %s: the machine is off", m.Name)
 	}
+	r, err := execute(ctx, stdin, enter(leader, args...))
+	if err != nil {
+		return r, fmt.Errorf("running a command in %s: %w", m.Name, err)
+	}
+	return r, nil
+}
+
+// execute runs cmd; that it ends with a status other than 0 is no error.
+func execute(ctx context.Context, stdin io.Reader, cmd *exec.Cmd) (Result, error) {
 	var stdout, stderr bytes.Buffer
-	cmd := enter(leader, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
-	err = runGroup(ctx, cmd)
+	err := runGroup(ctx, cmd)
 	result := Result{Stdout: stdout.String(), Stderr: stderr.String()}
 	var exit *exec.ExitError
 	switch {
@@ -180,10 +189,8 @@ func (m *Machine) run(ctx context.Context, stdin io.Reader, args []string) (Resu
 	case errors.As(err, &exit) && exit.Exited():
 		result.ExitCode = exit.ExitCode()
 		return result, nil
-	case err != nil:
-		return result, fmt.Errorf("running a command in %s: %w", m.Name, err)
 	}
-	return result, nil
+	return result, err
 }
 
 // runGroup runs cmd and kills all of its process group when ctx ends: nsenter
@@ -194,7 +201,29 @@ func runGroup(ctx context.Context, cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	defer stop()
-	return cmd.Wait()
+	var wg sync.WaitGroup
+	wg.Go(func() { keepRunning(cmd.Process, done) })
+	err := cmd.Wait()
+	close(done)
+	wg.Wait()
+	return err
+}
+
+// keepRunning continues nsenter when it has stopped itself. systemd stops all
+// processes of a machine before it kills them; nsenter follows its child, then
+// does not reap it, and the machine's pid namespace waits for that forever.
+func keepRunning(nsenter *os.Process, done <-chan struct{}) {
+	ticker := time.NewTicker(10 * pollInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+			_ = nsenter.Signal(syscall.SIGCONT) // it may have ended
+		}
+	}
 }

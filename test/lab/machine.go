@@ -231,7 +231,7 @@ func (m *Machine) Start(ctx context.Context) error {
 	if err := m.spawn(ctx); err != nil {
 		return fmt.Errorf("starting %s: %w", m.Name, err)
 	}
-	if err := poll(ctx, m.up); err != nil {
+	if err := poll(ctx, func() (bool, error) { return m.up(ctx) }); err != nil {
 		return fmt.Errorf("waiting for %s to boot: %w%s", m.Name, err, m.consoleTail())
 	}
 	return nil
@@ -276,7 +276,7 @@ func (m *Machine) supervisorArgs() []string {
 }
 
 // up reports whether the machine has booted.
-func (m *Machine) up() (bool, error) {
+func (m *Machine) up(ctx context.Context) (bool, error) {
 	if !m.slot.group.populated() {
 		return false, errors.New("its supervisor ended")
 	}
@@ -284,9 +284,11 @@ func (m *Machine) up() (bool, error) {
 	if err != nil {
 		return false, nil // not there yet
 	}
-	// The state is printed also when the exit status is not zero.
-	out, _ := enter(leader, "systemctl", "is-system-running").Output()
-	switch strings.TrimSpace(string(out)) {
+	r, err := execute(ctx, nil, enter(leader, "systemctl", "is-system-running"))
+	if err != nil {
+		return false, err
+	}
+	switch strings.TrimSpace(r.Stdout) { // printed whatever the exit status is
 	case "running", "degraded":
 		return true, nil
 	}
