@@ -2,48 +2,41 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"sync"
-	"sync/atomic"
+	"math"
 	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/sim"
 )
 
 // summaryInterval is the time between two summary lines.
 const summaryInterval = time.Second
 
-// counters count what all devices did.
-type counters struct {
-	enrolled, manifests, bodies, reports, failed, errors atomic.Int64
-}
-
-// fleet is all simulated devices.
-type fleet struct {
-	options  *options
-	log      *slog.Logger
-	devices  []*device
-	counters counters
-}
-
-func newFleet(o *options, tokens []string, log *slog.Logger) *fleet {
-	f := &fleet{options: o, log: log}
+// newFleet makes the devices that the options ask for.
+func newFleet(o *options, tokens []string, log *slog.Logger) (*sim.Fleet, error) {
+	fleet := &sim.Fleet{}
 	for i := range o.devices {
 		group := groupOf(i, o.groupSizes)
-		d := &device{
-			id:       fmt.Sprintf("%s-%d", o.namePrefix, i+1),
-			token:    tokens[group%len(tokens)],
-			options:  o,
-			counters: &f.counters,
-			log:      log,
+		c := sim.Config{
+			Device: fmt.Sprintf("%s-%d", o.namePrefix, i+1),
+			Server: o.server,
+			Token:  tokens[group%len(tokens)],
+			Fail:   fails(i, o.failShare),
+			Delay:  o.delay,
+			Logger: log,
 		}
 		if group < len(o.groupSizes) {
-			d.labels = map[string]string{o.groupLabel: fmt.Sprintf("g%d", group+1)}
+			c.Labels = map[string]string{o.groupLabel: fmt.Sprintf("g%d", group+1)}
 		}
-		f.devices = append(f.devices, d)
+		d, err := sim.New(c)
+		if err != nil {
+			return nil, err
+		}
+		fleet.Devices = append(fleet.Devices, d)
 	}
-	return f
+	return fleet, nil
 }
 
 // groupOf returns the index of a device's group: len(sizes) for none.
@@ -57,53 +50,39 @@ func groupOf(device int, sizes []int) int {
 	return len(sizes)
 }
 
-// run runs the devices until ctx ends. A device that cannot enroll ends the
-// run: its error is the result.
-func (f *fleet) run(ctx context.Context, out io.Writer) error {
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	// The devices go on until the last summary is printed.
-	devices, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	var parts sync.WaitGroup
-	startups := make(chan struct{}, f.options.startups)
-	for _, d := range f.devices {
-		parts.Go(func() {
-			if err := d.run(devices, startups); err != nil {
-				fail(fmt.Errorf("device %s: %w", d.id, err))
-			}
-		})
-	}
-	f.summarize(ctx, out)
-	stop()
-	parts.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return nil
+// fails spreads the devices that fail evenly over the fleet, so that each group
+// has its share of them.
+func fails(device int, share float64) bool {
+	return math.Floor(float64(device+1)*share) > math.Floor(float64(device)*share)
 }
 
-// summarize prints a line every second until ctx ends, and a last one.
-func (f *fleet) summarize(ctx context.Context, out io.Writer) {
+// simulate runs the fleet and prints a summary each second until ctx ends. A
+// device that cannot enroll ends the run: its error is the result.
+func simulate(ctx context.Context, fleet *sim.Fleet, out io.Writer) error {
+	ended := make(chan error, 1)
+	go func() {
+		err := fleet.Enroll(ctx)
+		if err == nil {
+			err = fleet.Run(ctx)
+		}
+		ended <- err
+	}()
 	ticker := time.NewTicker(summaryInterval)
 	defer ticker.Stop()
-	for ctx.Err() == nil {
+	for {
 		select {
-		case <-ctx.Done():
 		case <-ticker.C:
+			fmt.Fprintln(out, summary(fleet))
+		case err := <-ended:
+			fmt.Fprintln(out, summary(fleet))
+			if ctx.Err() != nil {
+				return nil // what ends with the run is no failure
+			}
+			return err
 		}
-		fmt.Fprintln(out, f.summary())
 	}
 }
 
-func (f *fleet) summary() string {
-	connected := 0
-	for _, d := range f.devices {
-		if d.connected() {
-			connected++
-		}
-	}
-	c := &f.counters
-	return fmt.Sprintf("devices=%d enrolled=%d connected=%d manifests=%d bodies=%d reports=%d failed=%d errors=%d",
-		len(f.devices), c.enrolled.Load(), connected, c.manifests.Load(), c.bodies.Load(), c.reports.Load(), c.failed.Load(), c.errors.Load())
+func summary(f *sim.Fleet) string {
+	return fmt.Sprintf("devices=%d enrolled=%d manifests=%d reports=%d", len(f.Devices), f.Enrolled(), f.Connected(), f.Reports())
 }

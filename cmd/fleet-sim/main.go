@@ -1,7 +1,6 @@
-// Command fleet-sim simulates devices for load tests. Each of them enrolls
-// with a key of its own, keeps a connection over mutual TLS, fetches its
-// manifests and bodies, and reports, all over the protocol and with the code
-// of fleet-agent; only podman and the disk are left out.
+// Command fleet-sim simulates devices against a fleet-server, over the real
+// protocol: each enrolls, has a key and a connection of its own, and reports
+// what it is told to run.
 package main
 
 import (

@@ -6,8 +6,6 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
-
-	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -22,19 +20,17 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-func TestFailShare(t *testing.T) {
+func TestFailShareIsExact(t *testing.T) {
 	t.Parallel()
-	const devices = 10_000
-	ref := wire.DeploymentRef{Namespace: "a", Name: "b"}
-	for share, want := range map[float64]int{0: 0, 0.1: devices / 10, 1: devices} {
+	const devices = 1000
+	for share, want := range map[float64]int{0: 0, 0.25: devices / 4, 1: devices} {
 		failed := 0
-		fleet := newFleet(&options{devices: devices, failShare: share, namePrefix: "sim"}, []string{"t"}, nil)
-		for _, d := range fleet.devices {
-			if d.fails(ref) {
+		for i := range devices {
+			if fails(i, share) {
 				failed++
 			}
 		}
-		if failed < want*9/10 || failed > want*11/10 {
+		if failed != want {
 			t.Errorf("share %v: %d of %d fail", share, failed, devices)
 		}
 	}

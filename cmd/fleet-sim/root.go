@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fleet.nationtech.io/fleet/pkg/logging"
+	"fleet.nationtech.io/fleet/pkg/version"
 )
 
 // maxToken bounds what is read as a token, in bytes.
@@ -30,7 +31,6 @@ type options struct {
 	failShare  float64
 	delay      time.Duration
 	duration   time.Duration
-	startups   int
 	logLevel   string
 	logFormat  string
 }
@@ -53,6 +53,7 @@ func newRoot() *cobra.Command {
 With --group-sizes 10,5,5 the first ten devices ask for the label group=g1, the
 next five for group=g2 and the last five for group=g3; a token has to allow the
 key. With several --token-file the groups use them in turn.`,
+		Version:       version.String(),
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -60,7 +61,7 @@ key. With several --token-file the groups use them in turn.`,
 			if err := o.validate(); err != nil {
 				return err
 			}
-			return o.simulate(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	o.define(cmd)
@@ -75,10 +76,9 @@ func (o *options) define(cmd *cobra.Command) {
 	f.IntSliceVar(&o.groupSizes, "group-sizes", nil, "sizes of the groups; devices beyond them are in none")
 	f.StringVar(&o.groupLabel, "group-label", "group", "label that names a device's group")
 	f.StringVar(&o.namePrefix, "name-prefix", "", "beginning of the device ids (default: one that no other run has)")
-	f.Float64Var(&o.failShare, "fail-share", 0, "share of the Deployments on devices that fail, 0 to 1; always the same ones")
+	f.Float64Var(&o.failShare, "fail-share", 0, "share of the devices that report failures, 0 to 1; always the same ones")
 	f.DurationVar(&o.delay, "report-delay", 100*time.Millisecond, "time that a Deployment takes to start")
 	f.DurationVar(&o.duration, "duration", 0, "end after this time; 0 is never")
-	f.IntVar(&o.startups, "startups", 8, "devices that enroll at one time")
 	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", logging.FormatText, "text or json")
 	for _, name := range []string{"server", "token-file"} {
@@ -90,8 +90,6 @@ func (o *options) validate() error {
 	switch {
 	case o.devices < 1:
 		return errors.New("--devices must be at least 1")
-	case o.startups < 1:
-		return errors.New("--startups must be at least 1")
 	case o.failShare < 0 || o.failShare > 1:
 		return errors.New("--fail-share must be within 0 and 1")
 	}
@@ -108,8 +106,8 @@ func (o *options) validate() error {
 	return nil
 }
 
-// simulate runs the fleet until ctx or the duration ends.
-func (o *options) simulate(ctx context.Context, stdout, stderr io.Writer) error {
+// run simulates the fleet until ctx or the duration ends.
+func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
 	log, err := logging.New(stderr, o.logFormat, o.logLevel)
 	if err != nil {
 		return err
@@ -126,7 +124,11 @@ func (o *options) simulate(ctx context.Context, stdout, stderr io.Writer) error 
 		ctx, cancel = context.WithTimeout(ctx, o.duration)
 		defer cancel()
 	}
-	return newFleet(o, tokens, log).run(ctx, stdout)
+	fleet, err := newFleet(o, tokens, log)
+	if err != nil {
+		return err
+	}
+	return simulate(ctx, fleet, stdout)
 }
 
 func readTokens(files []string) ([]string, error) {
