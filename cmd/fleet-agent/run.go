@@ -61,12 +61,7 @@ func runAgent(ctx context.Context, cfg config.Config, configPath string, log *sl
 		return err
 	}
 	defer connection.Close()
-	findSocket := func() string { return podman.FindSocket(cfg.Podman.Socket) }
-	authFile := cfg.Podman.AuthFile
-	if authFile == "" {
-		authFile = filepath.Join(filepath.Dir(configPath), "auth.json")
-	}
-	runtime := podman.New(findSocket, authFile)
+	runtime := podman.New(findSocket(cfg), authFile(cfg, configPath))
 	defer runtime.Close()
 	a := agent.New(agent.Config{
 		Device:            identity.Device,
@@ -77,7 +72,7 @@ func runAgent(ctx context.Context, cfg config.Config, configPath string, log *sl
 		Runtime:           runtime,
 		Store:             state,
 		Interpreters:      interpret.Default(),
-		Binds:             bind.Policy{Roots: cfg.BindRoots, Forbidden: []string{cfg.StateDir, filepath.Dir(configPath), filepath.Dir(findSocket())}},
+		Binds:             binds(cfg, configPath),
 		Facts:             func() wire.Inventory { return facts.Collect("/") },
 		HeartbeatInterval: cfg.HeartbeatInterval,
 		SnapshotInterval:  cfg.SnapshotInterval,
@@ -86,6 +81,26 @@ func runAgent(ctx context.Context, cfg config.Config, configPath string, log *sl
 	log.Info("fleet-agent starts", "version", version.Version, "device", identity.Device)
 	defer log.Info("fleet-agent ends; containers go on")
 	return serve(ctx, a, state.Dir(), log)
+}
+
+func findSocket(cfg config.Config) func() string {
+	return func() string { return podman.FindSocket(cfg.Podman.Socket) }
+}
+
+func authFile(cfg config.Config, configPath string) string {
+	if cfg.Podman.AuthFile != "" {
+		return cfg.Podman.AuthFile
+	}
+	return filepath.Join(filepath.Dir(configPath), "auth.json")
+}
+
+// binds keeps containers from the agent's secrets and from podman's socket,
+// whatever bindRoots says.
+func binds(cfg config.Config, configPath string) bind.Policy {
+	return bind.Policy{
+		Roots:     cfg.BindRoots,
+		Forbidden: []string{cfg.StateDir, filepath.Dir(configPath), filepath.Dir(findSocket(cfg)()), filepath.Dir(authFile(cfg, configPath))},
+	}
 }
 
 // serve runs the agent, its control socket, and what systemd wants to know.
