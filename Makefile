@@ -32,8 +32,8 @@ SOURCES := $(wildcard cmd pkg test)
 # Packages by the kind of their tests. Integration: real NATS, or the real
 # apiserver on real SQLite, in process. End to end: booted machines.
 PACKAGES = $(shell go list -find ./...)
-E2E = $(filter $(MODULE)/test/e2e% $(MODULE)/test/lab% $(MODULE)/test/demo%,$(PACKAGES))
-INTEGRATION = $(filter $(addprefix $(MODULE)/,test/integration% pkg/apiserver% pkg/broker% \
+E2E = $(filter $(addprefix $(MODULE)/,test/e2e% test/lab% test/demo% test/durability%),$(PACKAGES))
+INTEGRATION = $(filter $(addprefix $(MODULE)/,test/integration% test/api% pkg/apiserver% pkg/broker% \
 	pkg/controllers% pkg/deviceapi% pkg/embedserver% cmd/fleet-server%),$(PACKAGES))
 UNIT = $(filter-out $(E2E) $(INTEGRATION) $(MODULE)/test/arch,$(PACKAGES))
 # The race detector needs cgo, which would swap the SQLite driver: packages

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"net/url"
 
 	"github.com/google/uuid"
@@ -30,6 +31,7 @@ import (
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/server/mux"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/apiserver/pkg/server/routes"
@@ -82,6 +84,8 @@ type Server struct {
 	generic  *genericapiserver.GenericAPIServer
 	loopback *rest.Config
 	ready    chan struct{}
+	// failed gets the error of a bootstrap that could not be done.
+	failed chan error
 }
 
 // New builds a server. Nothing is served before Run.
@@ -100,10 +104,27 @@ func (s *Server) Loopback() *rest.Config { return rest.CopyConfig(s.loopback) }
 // Ready is closed when every definition of Config.CRDs is served.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Run serves until ctx ends, then lets requests finish.
+// Run serves until ctx ends, then lets requests finish. A server that is told
+// to stop while it starts finishes its start first: upstream's hooks end the
+// whole process when they are interrupted.
 func (s *Server) Run(ctx context.Context) error {
-	if err := s.generic.PrepareRun().RunWithContext(ctx); err != nil {
-		return fmt.Errorf("running the API server: %w", err)
+	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	go func() {
+		select {
+		case <-s.ready:
+			<-ctx.Done()
+			stop(nil)
+		case err := <-s.failed:
+			stop(err)
+		case <-running.Done():
+		}
+	}()
+	if err := s.generic.PrepareRun().RunWithContext(running); err != nil {
+		return err
+	}
+	if err := context.Cause(running); !errors.Is(err, context.Canceled) {
+		return err
 	}
 	return nil
 }
@@ -147,7 +168,7 @@ func (b *builder) build() (*Server, error) {
 		return nil, err
 	}
 	b.metrics(extensions.GenericAPIServer.Handler.NonGoRestfulMux)
-	s := &Server{generic: extensions.GenericAPIServer, loopback: b.generic.LoopbackClientConfig, ready: make(chan struct{})}
+	s := &Server{generic: extensions.GenericAPIServer, loopback: b.generic.LoopbackClientConfig, ready: make(chan struct{}), failed: make(chan error, 1)}
 	return s, b.hooks(s, extensions)
 }
 
@@ -296,14 +317,28 @@ func (b *builder) hooks(s *Server, extensions *apiextensions.CustomResourceDefin
 			go openapiv3.NewController(crds).Run(s.generic.OpenAPIV3VersionedService, ctx.Done())
 			return nil
 		}),
+		// In a goroutine, because an error that a hook returns ends the process.
 		s.generic.AddPostStartHook("fleet-bootstrap", func(ctx genericapiserver.PostStartHookContext) error {
-			if err := boot.run(ctx); err != nil {
-				return err
-			}
-			close(s.ready)
+			go s.bootstrap(ctx, boot)
 			return nil
 		}),
+		s.generic.AddReadyzChecks(healthz.NamedCheck("fleet-bootstrap", func(*http.Request) error {
+			select {
+			case <-s.ready:
+				return nil
+			default:
+				return errors.New("the server's own definitions are not served yet")
+			}
+		})),
 	)
+}
+
+func (s *Server) bootstrap(ctx context.Context, b *bootstrap) {
+	if err := b.run(ctx); err != nil {
+		s.failed <- err
+		return
+	}
+	close(s.ready)
 }
 
 func anonymousPaths() []apiserver.AnonymousAuthCondition {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -92,6 +93,9 @@ func (d *Datastore) Close() {
 }
 
 func (d *Datastore) openBackend(ctx context.Context, path string) (server.Backend, error) {
+	if err := checkHeader(path); err != nil {
+		return nil, err
+	}
 	_, backend, err := sqlite.New(ctx, &d.done, &drivers.Config{
 		Scheme:                "sqlite",
 		DataSourceName:        path + dsnParams,
@@ -135,13 +139,40 @@ func (d *Datastore) serve(backend server.Backend, socket string) error {
 	return nil
 }
 
+// checkHeader refuses a file that SQLite did not write. kine would try to open
+// it for five minutes.
+func checkHeader(path string) error {
+	const magic = "SQLite format 3\x00"
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("opening the data store: %w", err)
+	}
+	defer f.Close()
+	header := make([]byte, len(magic))
+	n, err := io.ReadFull(f, header)
+	if n == 0 && errors.Is(err, io.EOF) {
+		return nil // created by a first start that was cut short
+	}
+	if err != nil || string(header) != magic {
+		return damaged(path, "it is not an SQLite database")
+	}
+	return nil
+}
+
+func damaged(path, reason string) error {
+	return fmt.Errorf("%w: %s: %s: restore it from a backup, or move it away together with its -wal and -shm files to start empty", ErrDamaged, path, reason)
+}
+
 // explain turns SQLite's words into what an operator can act on. The driver
 // differs between builds, so the text is all there is to go by.
 func explain(path string, err error) error {
 	msg := err.Error()
 	for _, sign := range []string{"malformed", "not a database", "file is encrypted"} {
 		if strings.Contains(msg, sign) {
-			return fmt.Errorf("%w: %s: %s: restore it from a backup, or move it away together with its -wal and -shm files to start empty", ErrDamaged, path, msg)
+			return damaged(path, msg)
 		}
 	}
 	return fmt.Errorf("opening %s: %w", path, err)
