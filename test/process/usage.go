@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -18,14 +19,19 @@ func RSS(pid int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(data)) {
+	return ParseRSS(string(data))
+}
+
+// ParseRSS takes the resident memory in bytes from a /proc/<pid>/status.
+func ParseRSS(status string) (int64, error) {
+	for line := range strings.Lines(status) {
 		fields := strings.Fields(line)
 		if len(fields) == 3 && fields[0] == "VmRSS:" {
 			kib, err := strconv.ParseInt(fields[1], 10, 64)
 			return kib << 10, err
 		}
 	}
-	return 0, fmt.Errorf("process %d has no memory", pid)
+	return 0, errors.New("the process has no memory")
 }
 
 // CPU returns the processor time that a process has used.
@@ -34,12 +40,17 @@ func CPU(pid int) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	return ParseCPU(string(data))
+}
+
+// ParseCPU takes the processor time from a /proc/<pid>/stat.
+func ParseCPU(stat string) (time.Duration, error) {
 	// The name, in parentheses, may have spaces; utime and stime are fields 14
 	// and 15 of the whole.
-	_, rest, _ := strings.Cut(string(data), ") ")
+	_, rest, _ := strings.Cut(stat, ") ")
 	fields := strings.Fields(rest)
 	if len(fields) < 13 {
-		return 0, fmt.Errorf("process %d: unexpected form of stat", pid)
+		return 0, errors.New("unexpected form of /proc/<pid>/stat")
 	}
 	var ticks int64
 	for _, f := range fields[11:13] {

@@ -1,10 +1,9 @@
-package main
+package fleetload
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,7 +21,7 @@ const (
 	pollTimeout  = 2 * time.Minute
 )
 
-// poll waits until check returns nil.
+// poll waits until check returns nil, or errSum.
 func poll(ctx context.Context, check func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
@@ -30,8 +29,8 @@ func poll(ctx context.Context, check func() error) error {
 	defer tick.Stop()
 	for {
 		err := check()
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, errSum) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -50,58 +49,57 @@ func newClient(server *process.Server) (*client.Client, error) {
 }
 
 // labelled returns nil when every device has the label of its group.
-func (o options) labelled(ctx context.Context, server *process.Server) error {
-	c, err := newClient(server)
+func (c Config) labelled(ctx context.Context, server *process.Server) error {
+	api, err := newClient(server)
 	if err != nil {
 		return err
 	}
-	list, err := c.Devices().List(ctx, metav1.ListOptions{LabelSelector: "group"})
+	list, err := api.Devices().List(ctx, metav1.ListOptions{LabelSelector: "group"})
 	if err != nil {
 		return err
 	}
-	if n := len(list.Items); n != o.devices {
-		return fmt.Errorf("%d of %d devices have their label", n, o.devices)
+	if n := len(list.Items); n != c.Devices() {
+		return fmt.Errorf("%d of %d devices have their label", n, c.Devices())
 	}
 	return nil
 }
 
 // deploy creates the Deployments, waits for exact aggregates and then looks at
 // them for as long as asked.
-func (o options) deploy(ctx context.Context, server *process.Server, out io.Writer) error {
-	c, err := newClient(server)
+func (c Config) deploy(ctx context.Context, server *process.Server, r *Result) error {
+	api, err := newClient(server)
 	if err != nil {
 		return err
 	}
 	begin := time.Now()
-	for group := range o.groups {
-		if _, err := c.Deployments(namespace).Create(ctx, newDeployment(group), metav1.CreateOptions{}); err != nil {
+	for group := range c.Groups {
+		if _, err := api.Deployments(namespace).Create(ctx, newDeployment(group), metav1.CreateOptions{}); err != nil {
 			return fmt.Errorf("creating a Deployment: %w", err)
 		}
 	}
-	if err := poll(ctx, func() error { return o.exact(ctx, c) }); err != nil {
+	if err := poll(ctx, func() error { return c.exact(ctx, api) }); err != nil {
 		return fmt.Errorf("waiting for exact aggregates: %w", err)
 	}
-	fmt.Fprintf(out, "%d Deployments applied, all aggregates exact after %s\n", len(o.groups), time.Since(begin).Round(time.Millisecond))
-	if err := o.watch(ctx, c); err != nil {
+	r.Exact = time.Since(begin)
+	c.printf("%d Deployments applied, all aggregates exact after %s", len(c.Groups), r.Exact.Round(time.Millisecond))
+	if err := c.watch(ctx, api); err != nil {
 		return err
 	}
-	rss, err := process.RSS(server.PID())
-	if err != nil {
+	if r.RSS, err = process.RSS(server.PID()); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "aggregates stayed exact for %s; fleet-server uses %d MB\n", o.duration, rss>>20)
+	c.printf("aggregates stayed exact for %s; fleet-server uses %d MB", c.Watch, r.RSS>>20)
 	return nil
 }
 
-// watch follows every change of the Deployments: each aggregate must add up,
-// and the exact one must stay.
-func (o options) watch(ctx context.Context, c *client.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, o.duration)
+// watch looks at the aggregates for as long as asked: they have to stay exact.
+func (c Config) watch(ctx context.Context, api *client.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, c.Watch)
 	defer cancel()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		if err := o.exact(ctx, c); err != nil {
+		if err := c.exact(ctx, api); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -115,13 +113,14 @@ func (o options) watch(ctx context.Context, c *client.Client) error {
 	}
 }
 
+// errSum is no state to wait out: an aggregate has to add up at every moment.
 var errSum = errors.New("succeeded, failed and pending do not add up to the matched devices")
 
 // exact returns nil when every Deployment runs on exactly the devices of its
 // group.
-func (o options) exact(ctx context.Context, c *client.Client) error {
-	for group, size := range o.groups {
-		d, err := c.Deployments(namespace).Get(ctx, groupName(group), metav1.GetOptions{})
+func (c Config) exact(ctx context.Context, api *client.Client) error {
+	for group, size := range c.Groups {
+		d, err := api.Deployments(namespace).Get(ctx, groupName(group), metav1.GetOptions{})
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,104 @@
+// Package fleetload puts a load of simulated devices on a server and looks at
+// the aggregates of its Deployments. The load test and the benchmark use it.
+package fleetload
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/sim"
+	"fleet.nationtech.io/fleet/test/process"
+)
+
+// Config says how large the load is.
+type Config struct {
+	// Groups are the numbers of devices that each Deployment matches.
+	Groups []int
+	// Watch is how long the aggregates have to stay exact.
+	Watch time.Duration
+	// Progress is called with a line at each step; it may be nil.
+	Progress func(string)
+}
+
+// Devices is the number of devices in all groups.
+func (c Config) Devices() int {
+	n := 0
+	for _, size := range c.Groups {
+		n += size
+	}
+	return n
+}
+
+// Result is what was measured.
+type Result struct {
+	// Enroll is the time until every device had a certificate, Connect the time
+	// from then until the API showed every device's labels, Exact the time from
+	// the first Deployment's creation until every aggregate was exact.
+	Enroll, Connect, Exact time.Duration
+	// RSS is the server's resident memory at the end, in bytes.
+	RSS int64
+}
+
+// Run puts the load on a server that has no Deployments of the same names.
+func (c Config) Run(ctx context.Context, server *process.Server) (Result, error) {
+	var r Result
+	fleet, err := c.fleet(ctx, server)
+	if err != nil {
+		return r, err
+	}
+	begin := time.Now()
+	if err := fleet.Enroll(ctx); err != nil {
+		return r, err
+	}
+	r.Enroll = time.Since(begin)
+	c.printf("%d devices enrolled in %s", c.Devices(), r.Enroll.Round(time.Millisecond))
+
+	running, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- fleet.Run(running) }()
+	defer func() {
+		stop()
+		<-done
+	}()
+	begin = time.Now()
+	if err := poll(ctx, func() error { return c.labelled(ctx, server) }); err != nil {
+		return r, fmt.Errorf("waiting for the devices' labels: %w", err)
+	}
+	r.Connect = time.Since(begin)
+	c.printf("%d devices connected and labelled in %s", c.Devices(), r.Connect.Round(time.Millisecond))
+	return r, c.deploy(ctx, server, &r)
+}
+
+// fleet makes the devices. One token lets them all in and allows them to label
+// themselves into their group.
+func (c Config) fleet(ctx context.Context, server *process.Server) (*sim.Fleet, error) {
+	token, err := server.Token(ctx, "--pre-approve", "--uses", strconv.Itoa(c.Devices()), "--allow-label", "group")
+	if err != nil {
+		return nil, err
+	}
+	fleet := &sim.Fleet{}
+	for group, size := range c.Groups {
+		for i := range size {
+			d, err := sim.New(sim.Config{
+				Device: fmt.Sprintf("sim-%d-%d", group, i), Server: server.EnrollURL, Token: token,
+				Labels: map[string]string{"group": groupName(group)}, Logger: slog.New(slog.DiscardHandler),
+			})
+			if err != nil {
+				return nil, err
+			}
+			fleet.Devices = append(fleet.Devices, d)
+		}
+	}
+	return fleet, nil
+}
+
+func (c Config) printf(format string, args ...any) {
+	if c.Progress != nil {
+		c.Progress(fmt.Sprintf(format, args...))
+	}
+}
+
+func groupName(i int) string { return fmt.Sprintf("group-%d", i) }
