@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
@@ -37,13 +38,19 @@ type statusWriter struct {
 	dirty map[wire.DeploymentRef]struct{}
 
 	// written is what the API is known to hold; only run uses it.
-	written map[wire.DeploymentRef]*v1alpha1.DeploymentStatus
+	written map[wire.DeploymentRef]written
+}
+
+// written is the status of one object: another of the same name has its own.
+type written struct {
+	uid    types.UID
+	status *v1alpha1.DeploymentStatus
 }
 
 func newStatusWriter(c *client.Client, store cache.Store, table *Table, log *slog.Logger) *statusWriter {
 	return &statusWriter{
 		client: c, store: store, table: table, log: log, wake: make(chan struct{}, 1),
-		dirty: map[wire.DeploymentRef]struct{}{}, written: map[wire.DeploymentRef]*v1alpha1.DeploymentStatus{},
+		dirty: map[wire.DeploymentRef]struct{}{}, written: map[wire.DeploymentRef]written{},
 	}
 }
 
@@ -102,13 +109,13 @@ func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error 
 		return err
 	}
 	d := o.(*v1alpha1.Deployment)
-	previous := w.written[ref]
-	if previous == nil {
-		previous = &d.Status
+	previous := &d.Status
+	if known, ok := w.written[ref]; ok && known.uid == d.UID {
+		previous = known.status
 	}
 	now := newStatus(counts, accepted, d.Generation, previous)
 	if same(now, previous) {
-		w.written[ref] = now
+		w.written[ref] = written{d.UID, now}
 		return nil
 	}
 	_, err = client.Apply(ctx, w.client.Deployments(ref.Namespace), statusManager, "Deployment", ref.Name,
@@ -120,7 +127,7 @@ func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error 
 	if err != nil {
 		return fmt.Errorf("applying: %w", err)
 	}
-	w.written[ref] = now
+	w.written[ref] = written{d.UID, now}
 	return nil
 }
 

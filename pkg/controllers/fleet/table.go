@@ -94,7 +94,10 @@ type deploymentRecord struct {
 // Table holds what should run where, and what devices report. Its methods may
 // be called from several goroutines.
 type Table struct {
-	mu          sync.RWMutex // guards everything below
+	mu sync.RWMutex // guards everything below
+	// seq is the highest that any device has. One for all, because a device that
+	// is deleted and enrolls again must not see its numbers begin anew.
+	seq         uint64
 	devices     map[string]*deviceRecord
 	deployments map[wire.DeploymentRef]*deploymentRecord
 	// prior is what the bucket held at the start.
@@ -118,7 +121,8 @@ func (t *Table) SetDevice(d Device) Changes {
 	defer t.mu.Unlock()
 	rec := t.devices[d.Name]
 	if rec == nil {
-		rec = &deviceRecord{seq: 1, targets: map[wire.DeploymentRef]target{}, states: map[wire.DeploymentRef]wire.DeploymentState{}}
+		t.seq++
+		rec = &deviceRecord{seq: t.seq, targets: map[wire.DeploymentRef]target{}, states: map[wire.DeploymentRef]wire.DeploymentState{}}
 		t.devices[d.Name] = rec
 		t.claimOrphans(d.Name, rec)
 	}
@@ -178,7 +182,7 @@ func (t *Table) RemoveDeployment(ref wire.DeploymentRef) Changes {
 		return Changes{}
 	}
 	rec.Deleting = true
-	var c Changes
+	c := Changes{Deployments: []wire.DeploymentRef{ref}}
 	for name := range maps.Clone(rec.devices) {
 		c.add(t.match(t.devices[name], rec))
 	}
@@ -206,12 +210,16 @@ func (t *Table) match(dev *deviceRecord, dep *deploymentRecord) Changes {
 		dev.targets[dep.DeploymentRef] = now
 		dep.devices[dev.Name] = struct{}{}
 	}
-	dev.seq++
-	return Changes{
+	c := Changes{
 		Keys:        []Key{{dev.Name, dep.DeploymentRef}},
-		Devices:     []string{dev.Name},
 		Deployments: []wire.DeploymentRef{dep.DeploymentRef},
 	}
+	if had != wanted || now.entry(dep.DeploymentRef) != old.entry(dep.DeploymentRef) {
+		t.seq++
+		dev.seq = t.seq
+		c.Devices = []string{dev.Name}
+	}
+	return c
 }
 
 // decide is the rule of matching.
@@ -219,12 +227,9 @@ func decide(dev Device, dep Deployment, old target) (now target, wanted bool) {
 	if dep.Deleting || dev.Revoked || !dev.allows(dep.Namespace) || !dep.Selector.Matches(dev.Labels) {
 		return target{}, false
 	}
-	known := old.issued != wire.Entry{}
-	switch {
-	case !dep.Accepted:
-		return target{issued: old.issued, hold: true}, true
-	case dev.Unschedulable && !known:
-		return target{hold: true, reserved: true}, true
+	reserved := dev.Unschedulable && old.issued == wire.Entry{}
+	if reserved || !dep.Accepted {
+		return target{issued: old.issued, hold: true, reserved: reserved}, true
 	}
 	return target{issued: dep.Entry}, true
 }
