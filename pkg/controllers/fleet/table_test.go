@@ -1,0 +1,551 @@
+package fleet_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"k8s.io/apimachinery/pkg/labels"
+	"pgregory.net/rapid"
+
+	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// The world of the state machine is small, so that things meet.
+var (
+	deviceNames = []string{"edge-1", "edge-2", "edge-3"}
+	namespaces  = []string{"shop", "yard"}
+	refs        = []wire.DeploymentRef{
+		{Namespace: "shop", Name: "web"}, {Namespace: "shop", Name: "api"}, {Namespace: "yard", Name: "web"},
+	}
+	groups = []string{"", "a", "b"}
+)
+
+// entryOf is what a Deployment sends in its nth version.
+func entryOf(ref wire.DeploymentRef, version int) (wire.Entry, []byte) {
+	body := []byte(fmt.Sprintf("%s in version %d", ref, version))
+	return wire.Entry{DeploymentRef: ref, Type: "PodmanV0", Hash: wire.Sum(body).String(), Size: len(body)}, body
+}
+
+func selectorOf(group string) labels.Selector {
+	if group == "" {
+		return labels.Everything()
+	}
+	return labels.SelectorFromSet(labels.Set{"group": group})
+}
+
+func drawKey(t *rapid.T) fleet.Key {
+	return fleet.Key{Device: rapid.SampledFrom(deviceNames).Draw(t, "device"), DeploymentRef: rapid.SampledFrom(refs).Draw(t, "ref")}
+}
+
+// drawBucket draws what a bucket may hold: current, outdated and unreadable entries.
+func drawBucket(t *rapid.T) map[fleet.Key]wire.Entry {
+	bucket := map[fleet.Key]wire.Entry{}
+	for range rapid.IntRange(0, 6).Draw(t, "keys") {
+		k := drawKey(t)
+		bucket[k], _ = entryOf(k.DeploymentRef, rapid.IntRange(0, 2).Draw(t, "version"))
+		if rapid.IntRange(0, 9).Draw(t, "unreadable") == 0 {
+			bucket[k] = wire.Entry{}
+		}
+	}
+	return bucket
+}
+
+// modelDeployment is a Deployment with a selector that the model can read.
+type modelDeployment struct {
+	fleet.Deployment
+	group string
+}
+
+// pair is one Deployment on one device, as the model sees it.
+type pair struct {
+	issued   wire.Entry
+	hold     bool
+	reserved bool
+}
+
+// machine drives a table and recomputes everything from its inputs.
+type machine struct {
+	table *fleet.Table
+
+	devices     map[string]fleet.Device
+	deployments map[wire.DeploymentRef]modelDeployment
+	states      map[fleet.Key]wire.DeploymentState
+	prior       map[fleet.Key]wire.Entry // nil once settled
+	pairs       map[fleet.Key]pair       // what is matched now
+	bucket      map[fleet.Key]wire.Entry // written as the changes ask for; from Settle on
+
+	settled bool
+	// seqs is the last sequence number seen of each device, alive or not.
+	seqs map[string]uint64
+	// contents is the manifest that goes with it.
+	contents map[string][]wire.Entry
+}
+
+func newMachine(t *rapid.T) *machine {
+	prior := drawBucket(t)
+	return &machine{
+		table: fleet.NewTable(maps.Clone(prior)), devices: map[string]fleet.Device{}, deployments: map[wire.DeploymentRef]modelDeployment{},
+		states: map[fleet.Key]wire.DeploymentState{}, prior: prior, pairs: map[fleet.Key]pair{}, bucket: maps.Clone(prior),
+		seqs: map[string]uint64{}, contents: map[string][]wire.Entry{},
+	}
+}
+
+// reason says why a Deployment that exists does not belong on a device that
+// exists, or "". These are the only reasons for which an entry may disappear.
+func reason(dev fleet.Device, dep modelDeployment) string {
+	switch {
+	case dep.Deleting:
+		return "deletion"
+	case dev.Revoked:
+		return "revocation"
+	case dev.AllowedNamespaces != nil && !slices.Contains(dev.AllowedNamespaces, dep.Namespace):
+		return "tenancy"
+	case dep.group != "" && dev.Labels["group"] != dep.group:
+		return "selector"
+	}
+	return ""
+}
+
+// recompute derives every pair from the inputs and from what was issued before.
+func (m *machine) recompute() {
+	now := map[fleet.Key]pair{}
+	for name, dev := range m.devices {
+		for ref, dep := range m.deployments {
+			if reason(dev, dep) != "" {
+				continue
+			}
+			k := fleet.Key{Device: name, DeploymentRef: ref}
+			before, had := m.pairs[k]
+			if !had {
+				before.issued = m.prior[k]
+			}
+			runs := before.issued != wire.Entry{}
+			switch {
+			case dev.Unschedulable && !runs:
+				now[k] = pair{hold: true, reserved: true}
+			case !dep.Accepted:
+				now[k] = pair{issued: before.issued, hold: true}
+			default:
+				now[k] = pair{issued: dep.Entry}
+			}
+		}
+	}
+	m.pairs = now
+}
+
+func (m *machine) manifest(device string) []wire.Entry {
+	entries := []wire.Entry{}
+	for _, ref := range refs {
+		p, ok := m.pairs[fleet.Key{Device: device, DeploymentRef: ref}]
+		switch {
+		case ok && p.hold:
+			entries = append(entries, wire.Entry{DeploymentRef: ref, Hold: true})
+		case ok:
+			entries = append(entries, p.issued)
+		}
+	}
+	slices.SortFunc(entries, func(a, b wire.Entry) int { return a.Compare(b.DeploymentRef) })
+	return entries
+}
+
+func (m *machine) issued() map[fleet.Key]wire.Entry {
+	issued := map[fleet.Key]wire.Entry{}
+	for k, p := range m.pairs {
+		if (p.issued != wire.Entry{}) {
+			issued[k] = p.issued
+		}
+	}
+	return issued
+}
+
+func (m *machine) counts(ref wire.DeploymentRef) fleet.Counts {
+	var c fleet.Counts
+	for _, name := range deviceNames {
+		k := fleet.Key{Device: name, DeploymentRef: ref}
+		p, ok := m.pairs[k]
+		if !ok || p.reserved {
+			continue
+		}
+		c.Matched++
+		if m.devices[name].Offline {
+			c.Offline++
+		}
+		s, reported := m.states[k]
+		switch {
+		case reported && !p.hold && s.Hash == p.issued.Hash && s.Phase == wire.PhaseRunning:
+			c.Succeeded++
+		case reported && !p.hold && s.Hash == p.issued.Hash && s.Phase == wire.PhaseFailed:
+			c.Failed++
+			// Names come in order, so an equal time leaves the first.
+			if c.Newest == nil || s.LastEventAt.After(c.Newest.LastEventAt) {
+				c.Newest = &fleet.Failure{Device: name, DeploymentState: s}
+			}
+		default:
+			c.Pending++
+		}
+	}
+	return c
+}
+
+// step carries a change out and checks what it asks to be carried out.
+func (m *machine) step(t *rapid.T, change func() fleet.Changes, inputs func()) {
+	manifests, aggregates := map[string][]wire.Entry{}, map[wire.DeploymentRef]fleet.Counts{}
+	for name := range m.devices {
+		manifests[name] = m.manifest(name)
+	}
+	for ref := range m.deployments {
+		aggregates[ref] = m.counts(ref)
+	}
+	held := maps.Clone(m.pairs)
+	c := change()
+	inputs()
+	m.recompute()
+
+	for name, before := range manifests {
+		if _, alive := m.devices[name]; !alive {
+			continue
+		}
+		if changed := !cmp.Equal(before, m.manifest(name)); changed != slices.Contains(c.Devices, name) {
+			t.Fatalf("manifest of %s changed: %v, but the devices to nudge are %v", name, changed, c.Devices)
+		}
+	}
+	for ref, before := range aggregates {
+		if _, alive := m.deployments[ref]; alive && !cmp.Equal(before, m.counts(ref)) && !slices.Contains(c.Deployments, ref) {
+			t.Fatalf("the aggregate of %s changed, but %v are to be written", ref, c.Deployments)
+		}
+	}
+	m.checkLosses(t, held)
+	if m.settled {
+		m.write(c.Keys)
+		if diff := cmp.Diff(m.issued(), m.bucket); diff != "" {
+			t.Fatalf("the bucket does not follow the changes (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// checkLosses checks that nothing leaves a device without a reason, and that
+// an unschedulable device keeps what it has.
+func (m *machine) checkLosses(t *rapid.T, held map[fleet.Key]pair) {
+	for k, before := range held {
+		dev, ok := m.devices[k.Device]
+		dep, exists := m.deployments[k.DeploymentRef]
+		if !ok || !exists || reason(dev, dep) != "" {
+			continue
+		}
+		entries, _, _ := m.table.Manifest(k.Device)
+		if !slices.ContainsFunc(entries, func(e wire.Entry) bool { return e.DeploymentRef == k.DeploymentRef }) {
+			t.Fatalf("%s left the manifest without a reason", k)
+		}
+		if _, ok := m.table.Issued(k); !ok && before.issued != (wire.Entry{}) {
+			t.Fatalf("what was issued for %s is forgotten", k)
+		}
+	}
+}
+
+// write does what the projector does.
+func (m *machine) write(keys []fleet.Key) {
+	for _, k := range keys {
+		if e, ok := m.table.Issued(k); ok {
+			m.bucket[k] = e
+		} else {
+			delete(m.bucket, k)
+		}
+	}
+}
+
+func (m *machine) SetDevice(t *rapid.T) { m.setDevice(t, rapid.SampledFrom(deviceNames).Draw(t, "device")) }
+
+func (m *machine) setDevice(t *rapid.T, name string) {
+	d := fleet.Device{
+		Name:          name,
+		Labels:        labels.Set{"group": rapid.SampledFrom(groups).Draw(t, "group")},
+		Unschedulable: rapid.Bool().Draw(t, "unschedulable"),
+		Revoked:       rapid.IntRange(0, 5).Draw(t, "revoked") == 0,
+		Offline:       rapid.Bool().Draw(t, "offline"),
+	}
+	switch rapid.IntRange(0, 7).Draw(t, "tenancy") {
+	case 0:
+		d.AllowedNamespaces = []string{}
+	case 1:
+		d.AllowedNamespaces = []string{rapid.SampledFrom(namespaces).Draw(t, "namespace")}
+	}
+	m.step(t, func() fleet.Changes { return m.table.SetDevice(d) }, func() { m.devices[d.Name] = d })
+}
+
+// rarely skips an action most of the time: a world where everything vanishes
+// at once shows little.
+func rarely(t *rapid.T) {
+	if rapid.IntRange(0, 3).Draw(t, "skip") != 0 {
+		t.Skip("not now")
+	}
+}
+
+func (m *machine) RemoveDevice(t *rapid.T) {
+	rarely(t)
+	name := rapid.SampledFrom(deviceNames).Draw(t, "device")
+	_, known := m.devices[name]
+	m.step(t, func() fleet.Changes { return m.table.RemoveDevice(name) }, func() {
+		delete(m.devices, name)
+		if known {
+			maps.DeleteFunc(m.states, func(k fleet.Key, _ wire.DeploymentState) bool { return k.Device == name })
+		}
+		m.contents[name] = nil // it may come back as another device
+	})
+}
+
+func (m *machine) SetDeployment(t *rapid.T) {
+	m.setDeployment(t, rapid.SampledFrom(refs).Draw(t, "ref"))
+}
+
+func (m *machine) setDeployment(t *rapid.T, ref wire.DeploymentRef) {
+	group := rapid.SampledFrom(groups).Draw(t, "group")
+	d := modelDeployment{group: group, Deployment: fleet.Deployment{
+		DeploymentRef: ref, Selector: selectorOf(group),
+		Accepted: rapid.IntRange(0, 3).Draw(t, "refused") != 0,
+		Deleting: rapid.IntRange(0, 7).Draw(t, "deleting") == 0,
+	}}
+	d.Entry, d.Body = entryOf(ref, rapid.IntRange(0, 2).Draw(t, "version"))
+	m.step(t, func() fleet.Changes { return m.table.SetDeployment(d.Deployment) }, func() { m.deployments[ref] = d })
+}
+
+func (m *machine) RemoveDeployment(t *rapid.T) {
+	rarely(t)
+	ref := rapid.SampledFrom(refs).Draw(t, "ref")
+	_, known := m.deployments[ref]
+	m.step(t, func() fleet.Changes {
+		c := m.table.RemoveDeployment(ref)
+		if known && !slices.Contains(c.Deployments, ref) {
+			t.Fatalf("nobody is told that %s is gone", ref)
+		}
+		return c
+	}, func() { delete(m.deployments, ref) })
+}
+
+func (m *machine) SetState(t *rapid.T) {
+	k := drawKey(t)
+	e, _ := entryOf(k.DeploymentRef, rapid.IntRange(0, 2).Draw(t, "version"))
+	if issued := m.pairs[k].issued; issued != (wire.Entry{}) && rapid.IntRange(0, 3).Draw(t, "outdated") != 0 {
+		e = issued // what devices mostly report about
+	}
+	s := wire.DeploymentState{
+		DeploymentRef: k.DeploymentRef, Hash: e.Hash,
+		Phase:       rapid.SampledFrom([]wire.Phase{wire.PhasePending, wire.PhaseRunning, wire.PhaseFailed}).Draw(t, "phase"),
+		LastEventAt: time.Unix(rapid.Int64Range(1, 3).Draw(t, "at"), 0),
+	}
+	m.step(t, func() fleet.Changes { return m.table.SetState(k.Device, s) }, func() { m.states[k] = s })
+}
+
+func (m *machine) RemoveState(t *rapid.T) {
+	k := drawKey(t)
+	m.step(t, func() fleet.Changes { return m.table.RemoveState(k) }, func() { delete(m.states, k) })
+}
+
+// Settle is the end of the start: the bucket is brought up to date.
+func (m *machine) Settle(t *rapid.T) {
+	if m.settled {
+		t.Skip("settled already")
+	}
+	m.table.Settle()
+	m.write(m.table.Diff(m.prior))
+	m.settled, m.prior = true, nil
+}
+
+// Check compares the table with the model.
+func (m *machine) Check(t *rapid.T) {
+	for _, name := range deviceNames {
+		m.checkManifest(t, name)
+	}
+	for _, ref := range refs {
+		m.checkAggregate(t, ref)
+	}
+	want := m.issued()
+	for _, name := range deviceNames {
+		for _, ref := range refs {
+			k := fleet.Key{Device: name, DeploymentRef: ref}
+			if e, ok := m.table.Issued(k); ok != (want[k] != wire.Entry{}) || e != want[k] {
+				t.Fatalf("issued for %s is %+v, want %+v", k, e, want[k])
+			}
+			m.checkBodies(t, k)
+		}
+	}
+	held := drawBucket(t)
+	keys := m.table.Diff(held)
+	for _, k := range keys {
+		if e, ok := want[k]; ok && held[k] == e {
+			t.Fatalf("%s is to be written although it is right", k)
+		}
+	}
+	m.bucket, held = held, m.bucket
+	m.write(keys)
+	m.bucket, held = held, m.bucket
+	if diff := cmp.Diff(want, held); diff != "" {
+		t.Fatalf("the difference does not lead there (-want +got):\n%s", diff)
+	}
+}
+
+func (m *machine) checkManifest(t *rapid.T, name string) {
+	entries, seq, ok := m.table.Manifest(name)
+	dev, known := m.devices[name]
+	if visible := known && !dev.Revoked; ok != visible {
+		t.Fatalf("manifest of %s: %v, want %v", name, ok, visible)
+	}
+	if !ok {
+		m.contents[name] = nil
+		return
+	}
+	want := m.manifest(name)
+	if diff := cmp.Diff(want, entries); diff != "" {
+		t.Fatalf("manifest of %s (-want +got):\n%s", name, diff)
+	}
+	last, content := m.seqs[name], m.contents[name]
+	switch {
+	case seq < last || seq == 0:
+		t.Fatalf("seq of %s fell from %d to %d", name, last, seq)
+	case content != nil && cmp.Equal(content, want) != (seq == last):
+		t.Fatalf("seq of %s went from %d to %d; the manifest before: %v, now: %v", name, last, seq, content, want)
+	case content == nil && len(want) > 0 && seq == last:
+		t.Fatalf("another device has the name %s, but its seq is still %d", name, seq)
+	}
+	m.seqs[name], m.contents[name] = seq, want
+}
+
+func (m *machine) checkAggregate(t *rapid.T, ref wire.DeploymentRef) {
+	got, accepted, ok := m.table.Aggregate(ref)
+	dep, known := m.deployments[ref]
+	if ok != known || accepted != dep.Accepted {
+		t.Fatalf("aggregate of %s: there %v, accepted %v, want %v, %v", ref, ok, accepted, known, dep.Accepted)
+	}
+	if !known {
+		return
+	}
+	if diff := cmp.Diff(m.counts(ref), got, cmpopts.EquateEmpty()); diff != "" {
+		t.Fatalf("aggregate of %s (-want +got):\n%s", ref, diff)
+	}
+	if got.Succeeded+got.Failed+got.Pending != got.Matched {
+		t.Fatalf("aggregate of %s does not add up: %+v", ref, got)
+	}
+}
+
+// checkBodies checks that a device gets the bodies that its manifest names and
+// no others.
+func (m *machine) checkBodies(t *rapid.T, k fleet.Key) {
+	for version := range 3 {
+		e, want := entryOf(k.DeploymentRef, version)
+		p, matched := m.pairs[k]
+		named := matched && !p.hold && p.issued == e
+		body, ok := m.table.Body(k.Device, e.Hash)
+		if ok != named || ok && string(body) != string(want) {
+			t.Fatalf("body %d of %s: %q, %v, but the manifest names it: %v", version, k, body, ok, named)
+		}
+	}
+}
+
+func TestTableFollowsItsInputs(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine(t)
+		for _, name := range deviceNames {
+			m.setDevice(t, name)
+		}
+		for _, ref := range refs {
+			m.setDeployment(t, ref)
+		}
+		t.Repeat(rapid.StateMachineActions(m))
+	})
+}
+
+func TestUnschedulableDeviceKeepsWhatTheBucketSaysItHas(t *testing.T) {
+	t.Parallel()
+	old, _ := entryOf(refs[0], 0)
+	current, _ := entryOf(refs[0], 1)
+	for name, tc := range map[string]struct {
+		prior map[fleet.Key]wire.Entry
+		want  wire.Entry
+	}{
+		"the bucket names it": {map[fleet.Key]wire.Entry{{Device: "edge-1", DeploymentRef: refs[0]}: old}, current},
+		// It may run it all the same: the bucket may have been lost.
+		"the bucket does not name it": {nil, wire.Entry{DeploymentRef: refs[0], Hold: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			table := fleet.NewTable(tc.prior)
+			table.SetDevice(fleet.Device{Name: "edge-1", Unschedulable: true})
+			table.SetDeployment(fleet.Deployment{DeploymentRef: refs[0], Selector: labels.Everything(), Accepted: true, Entry: current})
+			got, _, _ := table.Manifest("edge-1")
+			if diff := cmp.Diff([]wire.Entry{tc.want}, got); diff != "" {
+				t.Errorf("manifest (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What does not change the manifest must not make the device fetch it.
+func TestOnlyChangedManifestsAreNudged(t *testing.T) {
+	t.Parallel()
+	table := fleet.NewTable(nil)
+	table.SetDeployment(fleet.Deployment{DeploymentRef: refs[0], Selector: labels.Everything()})
+	table.SetDevice(fleet.Device{Name: "edge-1"})
+	_, before, _ := table.Manifest("edge-1")
+	c := table.SetDevice(fleet.Device{Name: "edge-1", Unschedulable: true})
+	if _, after, _ := table.Manifest("edge-1"); after != before || len(c.Devices) > 0 {
+		t.Errorf("seq went from %d to %d and %v are nudged, although the manifest is the same", before, after, c.Devices)
+	}
+	if counts, _, _ := table.Aggregate(refs[0]); counts.Matched != 0 {
+		t.Errorf("a device that takes nothing new is counted: %+v", counts)
+	}
+}
+
+// Reports come from a bucket and devices from the API, in any order.
+func TestReportMayComeBeforeItsDevice(t *testing.T) {
+	t.Parallel()
+	table := fleet.NewTable(nil)
+	entry, _ := entryOf(refs[0], 0)
+	table.SetState("edge-1", wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseRunning, Hash: entry.Hash})
+	table.SetState("edge-2", wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseRunning, Hash: entry.Hash})
+	table.RemoveState(fleet.Key{Device: "edge-2", DeploymentRef: refs[0]})
+	table.SetDeployment(fleet.Deployment{DeploymentRef: refs[0], Selector: labels.Everything(), Accepted: true, Entry: entry})
+	table.SetDevice(fleet.Device{Name: "edge-1"})
+	table.SetDevice(fleet.Device{Name: "edge-2"})
+	got, _, _ := table.Aggregate(refs[0])
+	if diff := cmp.Diff(fleet.Counts{Matched: 2, Succeeded: 1, Pending: 1}, got); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+}
+
+// A device that was deleted and enrolls again asks with the version that it
+// has, so its new manifest must come after that.
+func TestSeqOutlivesTheDevice(t *testing.T) {
+	t.Parallel()
+	table := fleet.NewTable(nil)
+	entry, body := entryOf(refs[0], 0)
+	table.SetDeployment(fleet.Deployment{DeploymentRef: refs[0], Selector: labels.Everything(), Accepted: true, Entry: entry, Body: body})
+	table.SetDevice(fleet.Device{Name: "edge-1"})
+	_, before, _ := table.Manifest("edge-1")
+	table.RemoveDevice("edge-1")
+	table.SetDevice(fleet.Device{Name: "edge-1"})
+	if _, after, _ := table.Manifest("edge-1"); after <= before {
+		t.Errorf("seq is %d after %d", after, before)
+	}
+}
+
+func TestNewestFailureIsNamed(t *testing.T) {
+	t.Parallel()
+	table := fleet.NewTable(nil)
+	entry, _ := entryOf(refs[0], 0)
+	table.SetDeployment(fleet.Deployment{DeploymentRef: refs[0], Selector: labels.Everything(), Accepted: true, Entry: entry})
+	for i, device := range []string{"edge-3", "edge-1", "edge-2"} {
+		table.SetDevice(fleet.Device{Name: device})
+		at := time.Unix(int64(min(i, 1)), 0) // edge-1 and edge-2 fail at the same time
+		table.SetState(device, wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseFailed, Hash: entry.Hash, Error: "no " + device, LastEventAt: at})
+	}
+	c, _, _ := table.Aggregate(refs[0])
+	if c.Newest == nil || c.Newest.Device != "edge-1" || c.Newest.Error != "no edge-1" {
+		t.Errorf("the newest failure is %+v, want that of edge-1", c.Newest)
+	}
+}
