@@ -1,0 +1,79 @@
+//go:build linux
+
+// Command bench measures the figures that fleet promises, on the binaries as
+// shipped and a real device, prints them as a table and writes them to
+// docs/benchmarks.md with the method and the machine.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one run of all measurements.
+type bench struct {
+	out io.Writer
+	// bin holds the binaries, docs the report.
+	bin, docs string
+	// repeat is how often what is a median is measured.
+	repeat int
+	// idle is how long idle processor time is measured for.
+	idle time.Duration
+	// loads are the numbers of simulated devices.
+	loads []int
+
+	report report
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	b := &bench{out: out, loads: []int{100, 300, 1000}}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.StringVar(&b.bin, "bin", "bin", "directory of the binaries")
+	f.StringVar(&b.docs, "docs", "docs", "directory to write benchmarks.md and benchmarks.svg to")
+	f.IntVar(&b.repeat, "repeat", 9, "how often to measure what is shown as a median")
+	f.DurationVar(&b.idle, "idle", time.Minute, "how long to measure idle processor time for")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	for _, step := range []struct {
+		what string
+		run  func(context.Context) error
+	}{
+		{"starting the server", b.starts},
+		{"a server and a real device", b.device},
+		{"simulated devices", b.simulated},
+	} {
+		fmt.Fprintf(out, "==> %s\n", step.what)
+		if err := step.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+	}
+	if err := b.report.write(b.docs); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n%s\nwritten to %s\n", b.report.table(), filepath.Join(b.docs, reportName))
+	return nil
+}
+
+// median of an odd number of values; the lower one of the middle two otherwise.
+func median(values []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[(len(sorted)-1)/2]
+}

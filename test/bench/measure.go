@@ -1,0 +1,329 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"fleet.nationtech.io/fleet/test/lab"
+	"fleet.nationtech.io/fleet/test/load/fleetload"
+	"fleet.nationtech.io/fleet/test/process"
+)
+
+const (
+	deviceName = "bench"
+	// fleetPort and podmanPort are where the container answers in either case.
+	fleetPort, podmanPort = 18080, 18081
+	answerTimeout         = 30 * time.Second
+)
+
+// starts measures the time until a server is ready, on an empty data directory
+// and on one that it had before.
+func (b *bench) starts(ctx context.Context) error {
+	var first, again []time.Duration
+	for range b.repeat {
+		err := withDir(func(dir string) error {
+			s, err := process.StartServer(ctx, process.Config{Binary: filepath.Join(b.bin, "fleet-server"), DataDir: dir})
+			if err != nil {
+				return err
+			}
+			first = append(first, s.ReadyAfter)
+			if err := s.Stop(); err != nil {
+				return err
+			}
+			if s, err = s.Restart(ctx); err != nil {
+				return err
+			}
+			again = append(again, s.ReadyAfter)
+			return s.Stop()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	b.report.add("ready after a first start", seconds(median(first)), "≤ 0.6 s", median(first) <= 600*time.Millisecond)
+	b.report.add("ready after a restart", seconds(median(again)), "≤ 0.4 s", median(again) <= 400*time.Millisecond)
+	return nil
+}
+
+// device measures what needs a real device: memory and processor time of both
+// programs when nothing happens, and the way of a Deployment to a container.
+func (b *bench) device(ctx context.Context) error {
+	return withDir(func(dir string) error {
+		s, err := b.newSite(ctx, dir)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(b.pairs(ctx, s), b.idleUse(ctx, s))
+		return errors.Join(err, s.close())
+	})
+}
+
+// site is a server and a device in a network of their own.
+type site struct {
+	network *lab.Network
+	server  *process.Server
+	machine *lab.Machine
+	web     *http.Client
+}
+
+func (b *bench) newSite(ctx context.Context, dir string) (*site, error) {
+	l, err := lab.Open(ctx, lab.Options{Progress: b.out})
+	if err != nil {
+		return nil, err
+	}
+	s := &site{}
+	if s.network, err = lab.NewNetwork(ctx); err != nil {
+		return nil, err
+	}
+	s.web = &http.Client{Transport: &http.Transport{DialContext: s.network.Server.DialContext, DisableKeepAlives: true}, Timeout: time.Second}
+	s.server, err = process.StartServer(ctx, process.Config{
+		Binary: filepath.Join(b.bin, "fleet-server"), DataDir: dir,
+		Host: s.network.Server.Addr.String(), Command: s.network.Server.Command,
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	if s.machine, err = l.Boot(ctx, lab.Config{Name: "bench", Network: s.network}); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	if err := b.enroll(ctx, s); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (b *bench) enroll(ctx context.Context, s *site) error {
+	if err := s.machine.InstallAgent(ctx, filepath.Join(b.bin, "fleet-agent")); err != nil {
+		return err
+	}
+	if err := s.machine.LoadImage(ctx, lab.HelloImage); err != nil {
+		return err
+	}
+	token, err := s.server.Token(ctx, "--pre-approve")
+	if err != nil {
+		return err
+	}
+	if err := s.machine.EnrollAgent(ctx, s.server.EnrollURL, token, deviceName); err != nil {
+		return err
+	}
+	_, err = s.server.Kubectl(ctx, "wait", "--for=condition=Ready", "--timeout=60s", "fleetdev/"+deviceName)
+	return err
+}
+
+func (s *site) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var errs []error
+	if s.machine != nil {
+		errs = append(errs, s.machine.Destroy(ctx))
+	}
+	if s.server != nil {
+		errs = append(errs, s.server.Stop())
+	}
+	return errors.Join(append(errs, s.network.Close())...)
+}
+
+// pairs measures, by turns, `kubectl apply` until the container answers and
+// `podman run` of the same image until it answers.
+func (b *bench) pairs(ctx context.Context, s *site) error {
+	var apply, podman []time.Duration
+	for range b.repeat {
+		a, err := s.applyUntilAnswer(ctx)
+		if err != nil {
+			return err
+		}
+		p, err := s.podmanUntilAnswer(ctx)
+		if err != nil {
+			return err
+		}
+		apply, podman = append(apply, a), append(podman, p)
+	}
+	ratio := median(apply).Seconds() / median(podman).Seconds()
+	b.report.add("`kubectl apply` until the container answers", seconds(median(apply)), "", true)
+	b.report.add("`podman run` of the same image until it answers", seconds(median(podman)), "", true)
+	b.report.add("ratio of the two", fmt.Sprintf("%.2f", ratio), "≤ 1.25", ratio <= 1.25)
+	return nil
+}
+
+const manifest = `{apiVersion: fleet.nationtech.io/v1alpha1, kind: Deployment, metadata: {name: bench, namespace: default},
+  spec: {targetSelector: {}, score: {type: PodmanV0, data: {services: [{name: web, image: "%s", ports: [{hostPort: %d, containerPort: %d}]}]}}}}`
+
+func (s *site) applyUntilAnswer(ctx context.Context) (time.Duration, error) {
+	begin := time.Now()
+	if _, err := s.server.Apply(ctx, fmt.Sprintf(manifest, lab.HelloImage, fleetPort, lab.HelloPort)); err != nil {
+		return 0, err
+	}
+	if err := s.answer(ctx, fleetPort); err != nil {
+		return 0, err
+	}
+	took := time.Since(begin)
+	if _, err := s.server.Kubectl(ctx, "delete", "fleetdep", "bench"); err != nil {
+		return 0, err
+	}
+	return took, s.silent(ctx, fleetPort)
+}
+
+// podmanUntilAnswer times podman inside the machine, so that the way into the
+// machine does not count.
+func (s *site) podmanUntilAnswer(ctx context.Context) (time.Duration, error) {
+	script := fmt.Sprintf(`begin=$(date +%%s%%N)
+podman run --detach --name bench --publish %d:%d %s >/dev/null
+until curl -sf -o /dev/null http://127.0.0.1:%[1]d/; do :; done
+end=$(date +%%s%%N)
+podman rm --force --time 0 bench >/dev/null
+echo $((end - begin))`, podmanPort, lab.HelloPort, lab.HelloImage)
+	out, err := s.machine.OutputAs(ctx, lab.WorkloadUser, "sh", "-ec", script)
+	if err != nil {
+		return 0, err
+	}
+	return time.ParseDuration(strings.TrimSpace(out) + "ns")
+}
+
+// answer returns when the container answers.
+func (s *site) answer(ctx context.Context, port int) error {
+	return until(ctx, func() bool { return s.fetch(port) == nil })
+}
+
+// silent returns when nothing answers any more.
+func (s *site) silent(ctx context.Context, port int) error {
+	return until(ctx, func() bool { return s.fetch(port) != nil })
+}
+
+func (s *site) fetch(port int) error {
+	r, err := s.web.Get(fmt.Sprintf("http://%s:%d/", s.machine.Address(), port))
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	_, err = io.Copy(io.Discard, r.Body)
+	return err
+}
+
+func until(ctx context.Context, ok func() bool) error {
+	const interval = 2 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// idleUse measures both programs while one Deployment runs and nothing changes.
+func (b *bench) idleUse(ctx context.Context, s *site) error {
+	if _, err := s.server.Apply(ctx, fmt.Sprintf(manifest, lab.HelloImage, fleetPort, lab.HelloPort)); err != nil {
+		return err
+	}
+	if err := s.answer(ctx, fleetPort); err != nil {
+		return err
+	}
+	pid, err := s.machine.Output(ctx, "systemctl", "show", "--property=MainPID", "--value", "fleet-agent.service")
+	if err != nil {
+		return err
+	}
+	before, err := s.use(ctx, strings.TrimSpace(pid))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(b.out, "idle for %s\n", b.idle)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(b.idle):
+	}
+	after, err := s.use(ctx, strings.TrimSpace(pid))
+	if err != nil {
+		return err
+	}
+	share := func(d time.Duration) float64 { return 100 * d.Seconds() / b.idle.Seconds() }
+	b.memory("fleet-server, resident memory when idle", after.serverRSS, 130)
+	b.memory("fleet-agent, resident memory when idle", after.agentRSS, 25)
+	serverCPU, agentCPU := share(after.serverCPU-before.serverCPU), share(after.agentCPU-before.agentCPU)
+	b.report.add("fleet-server, processor when idle", fmt.Sprintf("%.2f %% of a core", serverCPU), "< 0.5 %", serverCPU < 0.5)
+	b.report.add("fleet-agent, processor when idle", fmt.Sprintf("%.2f %% of a core", agentCPU), "< 0.5 %", agentCPU < 0.5)
+	return nil
+}
+
+func (b *bench) memory(what string, bytes, targetMB int64) {
+	const mb = 1e6
+	b.report.add(what, fmt.Sprintf("%.0f MB", float64(bytes)/mb), fmt.Sprintf("≤ %d MB", targetMB), bytes <= targetMB*mb)
+}
+
+// use is what both programs have used so far.
+type use struct {
+	serverRSS, agentRSS int64
+	serverCPU, agentCPU time.Duration
+}
+
+func (s *site) use(ctx context.Context, agentPID string) (u use, err error) {
+	if u.serverRSS, err = process.RSS(s.server.PID()); err != nil {
+		return u, err
+	}
+	if u.serverCPU, err = process.CPU(s.server.PID()); err != nil {
+		return u, err
+	}
+	status, err := s.machine.Output(ctx, "cat", "/proc/"+agentPID+"/status")
+	if err != nil {
+		return u, err
+	}
+	if u.agentRSS, err = process.ParseRSS(status); err != nil {
+		return u, err
+	}
+	stat, err := s.machine.Output(ctx, "cat", "/proc/"+agentPID+"/stat")
+	if err != nil {
+		return u, err
+	}
+	u.agentCPU, err = process.ParseCPU(stat)
+	return u, err
+}
+
+// simulated puts growing numbers of simulated devices on a fresh server each.
+func (b *bench) simulated(ctx context.Context) error {
+	for _, devices := range b.loads {
+		err := withDir(func(dir string) error {
+			s, err := process.StartServer(ctx, process.Config{Binary: filepath.Join(b.bin, "fleet-server"), DataDir: dir})
+			if err != nil {
+				return err
+			}
+			load := fleetload.Config{
+				Groups: []int{devices / 2, devices / 4, devices / 4}, Watch: 5 * time.Second,
+				Progress: func(line string) { fmt.Fprintln(b.out, line) },
+			}
+			r, err := load.Run(ctx, s)
+			b.report.loads = append(b.report.loads, loadResult{devices, r})
+			return errors.Join(err, s.Stop())
+		})
+		if err != nil {
+			return err
+		}
+	}
+	last := b.report.loads[len(b.report.loads)-1]
+	b.report.add(fmt.Sprintf("%d simulated devices: apply until all aggregates are exact", last.devices), seconds(last.Exact), "≤ 5 s", last.Exact <= 5*time.Second)
+	return nil
+}
+
+// withDir calls f with a directory that is removed afterwards.
+func withDir(f func(dir string) error) error {
+	dir, err := os.MkdirTemp("", "fleet-bench-")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(dir), os.RemoveAll(dir))
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }

@@ -1,0 +1,130 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
+	"fleet.nationtech.io/fleet/test/load/fleetload"
+)
+
+const (
+	reportName = "benchmarks.md"
+	chartName  = "benchmarks.svg"
+)
+
+// report is what the benchmark found.
+type report struct {
+	rows  []row
+	loads []loadResult
+}
+
+type row struct {
+	what, value, target string
+	met                 bool
+}
+
+type loadResult struct {
+	devices int
+	fleetload.Result
+}
+
+func (r *report) add(what, value, target string, met bool) {
+	r.rows = append(r.rows, row{what, value, target, met})
+}
+
+// table is the figures in Markdown.
+func (r *report) table() string {
+	var b strings.Builder
+	b.WriteString("| figure | measured | target | |\n|---|---|---|---|\n")
+	for _, row := range r.rows {
+		mark := ""
+		switch {
+		case row.target == "":
+		case row.met:
+			mark = "met"
+		default:
+			mark = "**missed**"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", row.what, row.value, row.target, mark)
+	}
+	return b.String()
+}
+
+func (r *report) loadTable() string {
+	var b strings.Builder
+	b.WriteString("| devices | enrolled in | connected and labelled in | apply until exact | fleet-server |\n|---|---|---|---|---|\n")
+	for _, l := range r.loads {
+		fmt.Fprintf(&b, "| %d | %s | %s | %s | %.0f MB |\n", l.devices, seconds(l.Enroll), seconds(l.Connect), seconds(l.Exact), float64(l.RSS)/1e6)
+	}
+	return b.String()
+}
+
+const text = `# Benchmarks
+
+` + "`make bench`" + ` wrote this page on %s.
+
+%s
+## Many devices
+
+%s
+![time until exact and memory, by number of devices](%s)
+
+## Method
+
+Everything is measured on the binaries as shipped, on one machine: %s.
+
+- *Ready* is the time from the start of the process until it prints that it is
+  ready: the API serves the definitions, the bus is up and manifests are
+  complete. Medians of repeated starts, each on a data directory of its own.
+- *Until the container answers*: ` + "`kubectl apply`" + ` and ` + "`podman run`" + ` take turns on
+  the same Debian 13 device (systemd-nspawn, podman 5.4.2, rootless), with the
+  same image, which is there already. Both end with the first HTTP answer on the
+  published port. The time of ` + "`kubectl apply`" + ` includes kubectl itself; that of
+  ` + "`podman run`" + ` is taken inside the device. Medians.
+- *Idle* is with one device connected that runs one Deployment, while nothing
+  changes: resident memory (VmRSS) at the end, processor time over the interval.
+- *Simulated devices* speak the real protocol, each with a key, an enrollment and
+  a connection over mutual TLS of its own, and share the machine with the server.
+  Three Deployments select half, a quarter and a quarter of them. Each number is
+  one run; statuses are written at most once a second, which sets the floor.
+`
+
+// write writes the report and its chart.
+func (r *report) write(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := atomicfile.Write(filepath.Join(dir, chartName), []byte(r.chart()), 0o644); err != nil {
+		return err
+	}
+	page := fmt.Sprintf(text, time.Now().UTC().Format(time.DateOnly), r.table(), r.loadTable(), chartName, machine())
+	return atomicfile.Write(filepath.Join(dir, reportName), []byte(page), 0o644)
+}
+
+// machine says what the figures were measured on.
+func machine() string {
+	model := "unknown processor"
+	if data, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(data)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				model = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	var info unix.Sysinfo_t
+	memory := "?"
+	if unix.Sysinfo(&info) == nil {
+		memory = fmt.Sprint(info.Totalram * uint64(info.Unit) >> 30)
+	}
+	return fmt.Sprintf("%s, %d cores, %s GiB, %s", model, runtime.NumCPU(), memory, runtime.Version())
+}
