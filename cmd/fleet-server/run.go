@@ -41,19 +41,24 @@ func newRun(o *options) *cobra.Command {
 			if o.getenv("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)
 			}
+			notify := newNotifier()
 			log.Info("starting", "version", version.Version, "data_dir", o.DataDir)
 			return embedserver.Run(cmd.Context(), embedserver.Config{
 				DataDir:   o.DataDir,
 				APIListen: o.APIListen, NATSListen: o.NATSListen, EnrollListen: o.EnrollListen,
 				TLSSANs: o.TLSSANs, Advertise: o.Advertise, Logger: log,
-			}, func(a embedserver.Ready) { announce(cmd.Context(), cmd.OutOrStdout(), a) })
+			}, func(a embedserver.Ready) {
+				announce(cmd.OutOrStdout(), a)
+				notify.send(daemon.SdNotifyReady)
+				context.AfterFunc(cmd.Context(), func() { notify.send(daemon.SdNotifyStopping) })
+			})
 		},
 	}
 }
 
-// announce tells systemd and the person at the terminal that the server works,
-// and what to do next.
-func announce(ctx context.Context, w io.Writer, a embedserver.Ready) {
+// announce tells the person at the terminal that the server works, and what to
+// do next.
+func announce(w io.Writer, a embedserver.Ready) {
 	enroll := net.JoinHostPort(a.Host, port(a.Enroll))
 	fmt.Fprintf(w, "fleet-server is ready\n")
 	fmt.Fprintf(w, "  API      https://%s\n", net.JoinHostPort(a.Host, port(a.API)))
@@ -62,8 +67,6 @@ func announce(ctx context.Context, w io.Writer, a embedserver.Ready) {
 	fmt.Fprintf(w, "\nUse it:          export KUBECONFIG=%s\n", a.Kubeconfig)
 	fmt.Fprintf(w, "Add a device:    fleet-server token create --pre-approve\n")
 	fmt.Fprintf(w, "  on the device: fleet-agent enroll --server https://%s\n", enroll)
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // not under systemd: nothing to tell
-	context.AfterFunc(ctx, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) })
 }
 
 func port(a net.Addr) string {

@@ -51,7 +51,7 @@ func newTokenCreate(o *options) *cobra.Command {
 	f.IntVar(&t.uses, "uses", 1, "how many devices may enroll with it")
 	f.StringArrayVar(&t.labels, "label", nil, "label KEY=VALUE of each device that enrolls with it; may be repeated")
 	f.StringArrayVar(&t.allowLabels, "allow-label", nil, "label KEY that such a device may set for itself; may be repeated")
-	f.BoolVar(&t.preApprove, "pre-approve", false, "let devices in at once, without `fleet-server device approve`")
+	f.BoolVar(&t.preApprove, "pre-approve", false, "let devices in at once, without fleet-server device approve")
 	return cmd
 }
 
