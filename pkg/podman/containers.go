@@ -5,11 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/containers/podman/v5/libpod/define"
-	"github.com/containers/podman/v5/pkg/bindings/containers"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -17,30 +18,30 @@ import (
 
 // stopTimeout is the time in seconds that a container has to end before it is
 // killed; it is podman's own default.
-const stopTimeout uint = 10
+const stopTimeout = "10"
 
 // List implements container.Runtime. Each container is inspected, since
 // podman 4.3 lists neither the restart count nor exact times.
 func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.Container, error) {
-	ctx, err := c.bind(ctx)
-	if err != nil {
-		return nil, err
+	query := filters(labelFilter(ref))
+	query.Set("all", "true")
+	var found []struct {
+		ID string `json:"Id"`
 	}
-	options := new(containers.ListOptions).WithAll(true).WithFilters(filters(ref))
-	found, err := containers.List(ctx, options)
-	if err != nil {
-		return nil, fmt.Errorf("listing containers: %w", c.translate(err, nil))
+	if err := c.call(ctx, request{method: http.MethodGet, path: "/containers/json", query: query}, &found); err != nil {
+		return nil, fmt.Errorf("listing containers: %w", err)
 	}
 	list := make([]container.Container, 0, len(found))
 	for _, f := range found {
-		data, err := containers.Inspect(ctx, f.ID, nil)
-		if err = c.translate(err, nil); errors.Is(err, container.ErrNotFound) {
+		var data define.InspectContainerData
+		err := c.call(ctx, request{method: http.MethodGet, path: "/containers/%s/json", values: []string{f.ID}}, &data)
+		if errors.Is(err, container.ErrNotFound) {
 			continue // removed since it was listed
 		}
 		if err != nil {
 			return nil, fmt.Errorf("inspecting container %.12s: %w", f.ID, err)
 		}
-		if observed, ok := convert(data); ok {
+		if observed, ok := convert(&data); ok {
 			list = append(list, observed)
 		}
 	}
@@ -48,9 +49,9 @@ func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.
 	return list, nil
 }
 
-// filters selects the labelled containers or volumes of one Deployment, or all
-// of them when ref is zero.
-func filters(ref wire.DeploymentRef) map[string][]string {
+// labelFilter selects the labelled containers or volumes of one Deployment, or
+// all of them when ref is zero.
+func labelFilter(ref wire.DeploymentRef) map[string][]string {
 	label := container.LabelDeployment
 	if ref != (wire.DeploymentRef{}) {
 		label += "=" + container.LabelValue(ref)
@@ -82,24 +83,18 @@ func convert(data *define.InspectContainerData) (container.Container, bool) {
 
 // Create implements container.Runtime.
 func (c *Client) Create(ctx context.Context, spec *container.Spec) (string, error) {
-	ctx, err := c.bind(ctx)
-	if err != nil {
-		return "", err
+	var reply struct {
+		ID string `json:"Id"`
 	}
-	reply, err := containers.CreateWithSpec(ctx, generate(spec), nil)
-	if err != nil {
-		return "", fmt.Errorf("creating container %s: %w", spec.Name(), c.translate(err, nil))
+	if err := c.call(ctx, request{method: http.MethodPost, path: "/containers/create", body: generate(spec)}, &reply); err != nil {
+		return "", fmt.Errorf("creating container %s: %w", spec.Name(), err)
 	}
 	return reply.ID, nil
 }
 
 // Start implements container.Runtime.
 func (c *Client) Start(ctx context.Context, id string) error {
-	ctx, err := c.bind(ctx)
-	if err != nil {
-		return err
-	}
-	if err := c.translate(containers.Start(ctx, id, nil), nil); err != nil {
+	if err := c.call(ctx, request{method: http.MethodPost, path: "/containers/%s/start", values: []string{id}}, nil); err != nil {
 		return fmt.Errorf("starting container %.12s: %w", id, err)
 	}
 	return nil
@@ -107,11 +102,8 @@ func (c *Client) Start(ctx context.Context, id string) error {
 
 // Stop implements container.Runtime.
 func (c *Client) Stop(ctx context.Context, id string) error {
-	ctx, err := c.bind(ctx)
-	if err != nil {
-		return err
-	}
-	err = c.translate(containers.Stop(ctx, id, new(containers.StopOptions).WithTimeout(stopTimeout)), nil)
+	query := url.Values{"timeout": {stopTimeout}}
+	err := c.call(ctx, request{method: http.MethodPost, path: "/containers/%s/stop", values: []string{id}, query: query}, nil)
 	if err != nil && !errors.Is(err, container.ErrNotFound) && !notStarted(err) {
 		return fmt.Errorf("stopping container %.12s: %w", id, err)
 	}
@@ -127,15 +119,15 @@ func notStarted(err error) bool {
 // Remove implements container.Runtime. Anonymous volumes go with the
 // container; nothing could name them any more.
 func (c *Client) Remove(ctx context.Context, id string) error {
-	ctx, err := c.bind(ctx)
-	if err != nil {
-		return err
-	}
-	reports, err := containers.Remove(ctx, id, new(containers.RemoveOptions).WithVolumes(true).WithIgnore(true))
+	query := url.Values{"volumes": {"true"}, "ignore": {"true"}}
+	var reports []struct{ Err any }
+	err := c.call(ctx, request{method: http.MethodDelete, path: "/containers/%s", values: []string{id}, query: query}, &reports)
 	for _, r := range reports {
-		err = cmp.Or(err, r.Err)
+		if err == nil && r.Err != nil {
+			err = fmt.Errorf("%v", r.Err)
+		}
 	}
-	if err = c.translate(err, nil); err != nil && !errors.Is(err, container.ErrNotFound) {
+	if err != nil && !errors.Is(err, container.ErrNotFound) {
 		return fmt.Errorf("removing container %.12s: %w", id, err)
 	}
 	return nil

@@ -2,11 +2,10 @@ package podman
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-
-	"github.com/containers/podman/v5/pkg/bindings/system"
-	"github.com/containers/podman/v5/pkg/domain/entities/types"
+	"net/http"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -17,23 +16,28 @@ var errStreamEnded = errors.New("the stream of events ended")
 
 // Watch implements container.Runtime.
 func (c *Client) Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	conn, err := c.bind(ctx)
-	if err != nil {
-		return err
-	}
-	events := make(chan types.Event)
 	// Podman matches the label of an event with a value, not by its presence, so
 	// the label is looked for below.
-	options := new(system.EventsOptions).WithStream(true).WithFilters(map[string][]string{"type": {"container"}})
-	if err := system.Events(conn, events, nil, options); err != nil {
-		return fmt.Errorf("watching containers: %w", c.translate(err, nil))
+	query := filters(map[string][]string{"type": {"container"}})
+	query.Set("stream", "true")
+	response, err := c.send(ctx, request{method: http.MethodGet, path: "/events", query: query})
+	if err != nil {
+		return fmt.Errorf("watching containers: %w", err)
+	}
+	defer response.Body.Close()
+	if !response.IsSuccess() {
+		return fmt.Errorf("watching containers: %w", c.translate(response.Process(nil), nil))
 	}
 	ready()
-	// The bindings close the channel when the stream breaks or ctx ends.
-	for e := range events {
-		if ref, ok := container.ParseLabelValue(e.Actor.Attributes[container.LabelDeployment]); ok {
+	dec := json.NewDecoder(response.Body)
+	for {
+		var event struct {
+			Actor struct{ Attributes map[string]string }
+		}
+		if dec.Decode(&event) != nil {
+			break // the stream broke, or ctx ended
+		}
+		if ref, ok := container.ParseLabelValue(event.Actor.Attributes[container.LabelDeployment]); ok {
 			changed(ref)
 		}
 	}

@@ -2,42 +2,72 @@ package podman
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
-
-	"github.com/containers/podman/v5/pkg/bindings/images"
+	"io"
+	"net/http"
+	"net/url"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 )
 
 // ImageExists implements container.Runtime.
 func (c *Client) ImageExists(ctx context.Context, image string) (bool, error) {
-	ctx, err := c.bind(ctx)
-	if err != nil {
-		return false, err
+	err := c.call(ctx, request{method: http.MethodGet, path: "/images/%s/exists", values: []string{image}}, nil)
+	if errors.Is(err, container.ErrNotFound) {
+		return false, nil
 	}
-	exists, err := images.Exists(ctx, image, nil)
 	if err != nil {
-		return false, fmt.Errorf("looking for image %q: %w", image, c.translate(err, nil))
+		return false, fmt.Errorf("looking for image %q: %w", image, err)
 	}
-	return exists, nil
+	return true, nil
 }
 
 // Pull implements container.Runtime.
 func (c *Client) Pull(ctx context.Context, image string) error {
-	ctx, err := c.bind(ctx)
+	header, err := registryConfig(c.authFile)
 	if err != nil {
-		return err
+		return fmt.Errorf("pulling image %q: %w", image, err)
 	}
-	// Without a path the bindings look in directories that belong to others, and
-	// fail when they may not.
-	_, err = images.Pull(ctx, image, new(images.PullOptions).WithQuiet(true).WithAuthfile(c.authFile))
-	if ctx.Err() != nil {
-		err = ctx.Err() // the bindings return nil when they are cancelled
-	} else {
+	response, err := c.send(ctx, request{
+		method: http.MethodPost, path: "/images/pull", header: header,
+		query: url.Values{"reference": {image}, "quiet": {"true"}},
+	})
+	if err == nil {
+		defer response.Body.Close()
+		if response.IsSuccess() {
+			err = pullResult(response.Body)
+		} else {
+			err = response.Process(nil)
+		}
 		err = c.translate(err, container.ErrImage)
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
 	}
 	if err != nil {
 		return fmt.Errorf("pulling image %q: %w", image, err)
 	}
 	return nil
+}
+
+// pullResult reads podman's stream of reports: an error is one of them, under
+// status 200.
+func pullResult(r io.Reader) error {
+	dec := json.NewDecoder(r)
+	var failure error
+	for {
+		var report struct {
+			Error string `json:"error"`
+		}
+		switch err := dec.Decode(&report); {
+		case errors.Is(err, io.EOF):
+			return failure
+		case err != nil:
+			return err
+		case report.Error != "":
+			failure = errors.New(report.Error)
+		}
+	}
 }

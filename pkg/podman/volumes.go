@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
-
-	"github.com/containers/podman/v5/pkg/bindings/volumes"
-	"github.com/containers/podman/v5/pkg/domain/entities/types"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -16,35 +14,33 @@ import (
 // EnsureVolume implements container.Runtime. A volume of the name that belongs
 // to nobody or to another Deployment is an error.
 func (c *Client) EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name string) error {
-	ctx, err := c.bind(ctx)
-	if err != nil {
-		return err
-	}
-	labels := map[string]string{container.LabelDeployment: container.LabelValue(ref)}
-	found, err := volumes.Inspect(ctx, name, nil)
-	switch err = c.translate(err, nil); {
-	case err == nil && found.Labels[container.LabelDeployment] == labels[container.LabelDeployment]:
+	owner := container.LabelValue(ref)
+	var found struct{ Labels map[string]string }
+	err := c.call(ctx, request{method: http.MethodGet, path: "/volumes/%s/json", values: []string{name}}, &found)
+	switch {
+	case err == nil && found.Labels[container.LabelDeployment] == owner:
 		return nil
 	case err == nil:
 		return fmt.Errorf("volume %s exists and does not belong to %s: remove or rename it", name, ref)
 	case !errors.Is(err, container.ErrNotFound):
 		return fmt.Errorf("looking for volume %s: %w", name, err)
 	}
-	if _, err := volumes.Create(ctx, types.VolumeCreateOptions{Name: name, Label: labels}, nil); err != nil {
-		return fmt.Errorf("creating volume %s: %w", name, c.translate(err, nil))
+	create := struct {
+		Name  string
+		Label map[string]string
+	}{name, map[string]string{container.LabelDeployment: owner}}
+	if err := c.call(ctx, request{method: http.MethodPost, path: "/volumes/create", body: create}, nil); err != nil {
+		return fmt.Errorf("creating volume %s: %w", name, err)
 	}
 	return nil
 }
 
 // Volumes implements container.Runtime.
 func (c *Client) Volumes(ctx context.Context, ref wire.DeploymentRef) ([]string, error) {
-	ctx, err := c.bind(ctx)
+	var found []struct{ Name string }
+	err := c.call(ctx, request{method: http.MethodGet, path: "/volumes/json", query: filters(labelFilter(ref))}, &found)
 	if err != nil {
-		return nil, err
-	}
-	found, err := volumes.List(ctx, new(volumes.ListOptions).WithFilters(filters(ref)))
-	if err != nil {
-		return nil, fmt.Errorf("listing volumes: %w", c.translate(err, nil))
+		return nil, fmt.Errorf("listing volumes: %w", err)
 	}
 	names := make([]string, 0, len(found))
 	for _, v := range found {
@@ -56,11 +52,7 @@ func (c *Client) Volumes(ctx context.Context, ref wire.DeploymentRef) ([]string,
 
 // RemoveVolume implements container.Runtime.
 func (c *Client) RemoveVolume(ctx context.Context, name string) error {
-	ctx, err := c.bind(ctx)
-	if err != nil {
-		return err
-	}
-	err = c.translate(volumes.Remove(ctx, name, nil), nil)
+	err := c.call(ctx, request{method: http.MethodDelete, path: "/volumes/%s", values: []string{name}}, nil)
 	if err != nil && !errors.Is(err, container.ErrNotFound) {
 		return fmt.Errorf("removing volume %s: %w", name, err)
 	}
