@@ -10,6 +10,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 
+	_ "fleet.nationtech.io/fleet/cmd/fleet-server/english" // before kubectl is initialised
 	"fleet.nationtech.io/fleet/pkg/embedserver"
 )
 
