@@ -171,7 +171,10 @@ func Load(ctx context.Context, kv jetstream.KeyValue, each func(key string, valu
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("reading bucket %s: %w", kv.Bucket(), ctx.Err())
-		case e := <-w.Updates():
+		case e, ok := <-w.Updates():
+			if !ok {
+				return fmt.Errorf("reading bucket %s: %w", kv.Bucket(), nats.ErrConnectionClosed)
+			}
 			if e == nil { // the end of what was there
 				return nil
 			}
