@@ -1,0 +1,160 @@
+// Package brokertest runs a broker with a PKI and a registry of its own for
+// the tests of the packages that speak to it, and connects devices to it the
+// way real ones connect. Only tests may import it.
+package brokertest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	// Fleet is the trust domain of the registry.
+	Fleet = "fleet"
+
+	waitTimeout  = 20 * time.Second
+	pollInterval = 5 * time.Millisecond
+)
+
+// Bus is a running broker.
+type Bus struct {
+	*broker.Broker
+	Buckets    *broker.Buckets
+	PKI        *pki.PKI
+	Registry   *identity.Registry
+	Tombstones *identity.Tombstones
+	// Config is what the broker was started with.
+	Config broker.Config
+
+	t testing.TB
+}
+
+// Start runs a broker on a free port until the end of the test. The observer
+// may be nil.
+func Start(t testing.TB, observer broker.SessionObserver) *Bus {
+	t.Helper()
+	dir := t.TempDir()
+	authorities, err := pki.Load(filepath.Join(dir, "pki"), time.Now())
+	must(t, err)
+	pair, err := authorities.Serving(filepath.Join(dir, "pki"), "gateway", []string{"localhost", "127.0.0.1"}, time.Now())
+	must(t, err)
+	certificate, err := pair.TLS()
+	must(t, err)
+	tombstones, err := identity.OpenTombstones(filepath.Join(dir, "revoked-keys.jsonl"))
+	must(t, err)
+	t.Cleanup(func() { must(t, tombstones.Close()) })
+	registry := identity.NewRegistry(Fleet, tombstones)
+	registry.SetReady()
+	if observer == nil {
+		observer = nobody{}
+	}
+	b := &Bus{t: t, PKI: authorities, Registry: registry, Tombstones: tombstones, Config: broker.Config{
+		Listen: "127.0.0.1:0", Certificate: certificate, DeviceCAs: authorities.Device.Pool(),
+		StoreDir: filepath.Join(dir, "nats"), Devices: registry, Observer: observer,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}}
+	b.Broker, err = broker.Start(b.Config)
+	must(t, err)
+	t.Cleanup(b.Shutdown)
+	b.Buckets, err = b.Broker.Buckets(t.Context())
+	must(t, err)
+	return b
+}
+
+// URL is where devices connect.
+func (b *Bus) URL() string { return "tls://" + b.Addr().String() }
+
+// Enroll lets a device in and returns its certificate.
+func (b *Bus) Enroll(device string) tls.Certificate {
+	b.t.Helper()
+	key, err := pki.NewKey()
+	must(b.t, err)
+	uri, err := wire.DeviceURI(Fleet, device)
+	must(b.t, err)
+	chain, err := b.PKI.IssueDevice(device, uri, &key.PublicKey, time.Now())
+	must(b.t, err)
+	b.Registry.Bind(device, pki.Fingerprint(chain[0].RawSubjectPublicKeyInfo))
+	return Certificate(chain, key)
+}
+
+// Certificate puts a chain and its key into the form that TLS wants.
+func Certificate(chain []*x509.Certificate, key *ecdsa.PrivateKey) tls.Certificate {
+	c := tls.Certificate{PrivateKey: key, Leaf: chain[0]}
+	for _, cert := range chain {
+		c.Certificate = append(c.Certificate, cert.Raw)
+	}
+	return c
+}
+
+// Connect enrolls a device and connects it until the end of the test.
+func (b *Bus) Connect(device string, opts ...nats.Option) *nats.Conn {
+	b.t.Helper()
+	conn, err := b.Dial(b.Enroll(device), append([]nats.Option{nats.CustomInboxPrefix("_INBOX_" + device)}, opts...)...)
+	must(b.t, err)
+	b.t.Cleanup(conn.Close)
+	return conn
+}
+
+// Dial connects with a certificate. It does not reconnect, so that what the
+// server does to a connection is seen.
+func (b *Bus) Dial(c tls.Certificate, opts ...nats.Option) (*nats.Conn, error) {
+	b.t.Helper()
+	roots := x509.NewCertPool()
+	roots.AddCert(b.PKI.Root.Cert)
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{c}}
+	return nats.Connect(b.URL(), append([]nats.Option{nats.Secure(config), nats.NoReconnect()}, opts...)...)
+}
+
+// Eventually waits until check returns nil.
+func Eventually(t testing.TB, what string, check func() error) {
+	t.Helper()
+	deadline := time.NewTimer(waitTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+// Content returns what a bucket holds.
+func Content(ctx context.Context, t testing.TB, kv jetstream.KeyValue) map[string]string {
+	t.Helper()
+	held := map[string]string{}
+	must(t, broker.Load(ctx, kv, func(key string, value []byte) { held[key] = string(value) }))
+	return held
+}
+
+type nobody struct{}
+
+func (nobody) DeviceConnected(string)    {}
+func (nobody) DeviceDisconnected(string) {}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
