@@ -259,7 +259,9 @@ func (m *machine) write(keys []fleet.Key) {
 	}
 }
 
-func (m *machine) SetDevice(t *rapid.T) { m.setDevice(t, rapid.SampledFrom(deviceNames).Draw(t, "device")) }
+func (m *machine) SetDevice(t *rapid.T) {
+	m.setDevice(t, rapid.SampledFrom(deviceNames).Draw(t, "device"))
+}
 
 func (m *machine) setDevice(t *rapid.T, name string) {
 	d := fleet.Device{

@@ -1,0 +1,46 @@
+package fleet
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/nats-io/nats.go/jetstream"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// What the tests see of the unexported parts.
+type (
+	Projector    = projector
+	StatusWriter = statusWriter
+)
+
+func NewProjector(kv jetstream.KeyValue, table *Table, log *slog.Logger) *Projector {
+	return newProjector(kv, table, log)
+}
+
+func (p *projector) Run(ctx context.Context) { p.run(ctx) }
+
+func (p *projector) Add(keys []Key) { p.add(keys) }
+
+func (p *projector) Wait(ctx context.Context, ref wire.DeploymentRef) error { return p.wait(ctx, ref) }
+
+func NewStatusWriter(c *client.Client, store cache.Store, table *Table, log *slog.Logger) *StatusWriter {
+	return newStatusWriter(c, store, table, log)
+}
+
+func (w *statusWriter) Run(ctx context.Context) { w.run(ctx) }
+
+func (w *statusWriter) Add(refs []wire.DeploymentRef) { w.add(refs) }
+
+func NewStatus(c Counts, accepted bool, generation int64, previous *v1alpha1.DeploymentStatus) *v1alpha1.DeploymentStatus {
+	return newStatus(c, accepted, generation, previous)
+}
+
+func Conditions(c Counts, accepted bool) []metav1.Condition { return conditions(c, accepted) }
+
+func Same(now, then *v1alpha1.DeploymentStatus) bool { return same(now, then) }
