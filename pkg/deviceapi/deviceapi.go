@@ -56,13 +56,14 @@ type Server struct {
 	nudger  *nudger
 	metrics *metrics
 	ctx     context.Context
+	ready   chan struct{}
 }
 
 // New returns a server that does not serve yet.
 func New(c Config) *Server {
 	return &Server{
 		Config: c, limits: newLimits(), reports: newReports(c.Buckets),
-		nudger: newNudger(c.Conn, c.Logger), metrics: newMetrics(),
+		nudger: newNudger(c.Conn, c.Logger), metrics: newMetrics(), ready: make(chan struct{}),
 	}
 }
 
@@ -77,6 +78,9 @@ func (s *Server) Forget(ctx context.Context, device string) error {
 	s.limits.forget(device)
 	return s.reports.forget(ctx, device)
 }
+
+// Ready is closed when messages of devices are answered.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
@@ -102,6 +106,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.Conn.Flush(); err != nil {
 		return fmt.Errorf("subscribing: %w", err)
 	}
+	close(s.ready)
 	s.nudger.run(ctx)
 	return nil
 }

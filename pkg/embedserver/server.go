@@ -292,7 +292,14 @@ func (s *server) startControllers(ctx context.Context) error {
 	s.parts.run("deployment controller", deploymentController.Run)
 	s.parts.run("device controller", deviceController.Run)
 	s.parts.run("device API", s.deviceAPI.Run)
-	return s.await(ctx, "the controllers", fleetController.Ready())
+	for _, ready := range []<-chan struct{}{fleetController.Ready(), deviceController.Ready(), s.deviceAPI.Ready()} {
+		if err := s.await(ctx, "the controllers", ready); err != nil {
+			return err
+		}
+	}
+	// From here on devices that wait are let in: their first request is answered.
+	s.registry.SetReady()
+	return nil
 }
 
 func (s *server) startEnrollment(context.Context) error {

@@ -23,12 +23,13 @@ const (
 	// fleetPort and podmanPort are where the container answers in either case.
 	fleetPort, podmanPort = 18080, 18081
 	answerTimeout         = 30 * time.Second
+	settleTime            = 15 * time.Second
 )
 
 // starts measures the time until a server is ready, on an empty data directory
 // and on one that it had before.
 func (b *bench) starts(ctx context.Context) error {
-	var first, again []time.Duration
+	var first, again, stop []time.Duration
 	for range b.repeat {
 		err := withDir(func(dir string) error {
 			s, err := process.StartServer(ctx, process.Config{Binary: filepath.Join(b.bin, "fleet-server"), DataDir: dir})
@@ -43,7 +44,10 @@ func (b *bench) starts(ctx context.Context) error {
 				return err
 			}
 			again = append(again, s.ReadyAfter)
-			return s.Stop()
+			begin := time.Now()
+			err = s.Stop()
+			stop = append(stop, time.Since(begin))
+			return err
 		})
 		if err != nil {
 			return err
@@ -51,6 +55,7 @@ func (b *bench) starts(ctx context.Context) error {
 	}
 	b.report.add("ready after a first start", seconds(median(first)), "≤ 0.6 s", median(first) <= 600*time.Millisecond)
 	b.report.add("ready after a restart", seconds(median(again)), "≤ 0.4 s", median(again) <= 400*time.Millisecond)
+	b.report.add("stopped after SIGTERM", seconds(median(stop)), "< 2 s", median(stop) < 2*time.Second)
 	return nil
 }
 
@@ -236,15 +241,17 @@ func (b *bench) idleUse(ctx context.Context, s *site) error {
 	if err != nil {
 		return err
 	}
+	// What the start and the last Deployment left to do is not idleness.
+	if err := pause(ctx, settleTime); err != nil {
+		return err
+	}
 	before, err := s.use(ctx, strings.TrimSpace(pid))
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(b.out, "idle for %s\n", b.idle)
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(b.idle):
+	if err := pause(ctx, b.idle); err != nil {
+		return err
 	}
 	after, err := s.use(ctx, strings.TrimSpace(pid))
 	if err != nil {
@@ -257,6 +264,15 @@ func (b *bench) idleUse(ctx context.Context, s *site) error {
 	b.report.add("fleet-server, processor when idle", fmt.Sprintf("%.2f %% of a core", serverCPU), "< 0.5 %", serverCPU < 0.5)
 	b.report.add("fleet-agent, processor when idle", fmt.Sprintf("%.2f %% of a core", agentCPU), "< 0.5 %", agentCPU < 0.5)
 	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
 }
 
 func (b *bench) memory(what string, bytes, targetMB int64) {

@@ -3,9 +3,11 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,6 +36,8 @@ func TestLifeOfADevice(t *testing.T) {
 				{"a taken host port is named", (*site).takenHostPort},
 				{"the agent's state cannot be bound", (*site).bindOfTheAgentsState},
 				{"a large score travels", (*site).largeScore},
+				{"a container that fails is reported", (*site).failingContainer},
+				{"volumes stay until asked", (*site).volumes},
 				{"a killed server restarts nothing", (*site).killedServer},
 				{"a killed agent restarts nothing", (*site).killedAgent},
 				{"a lost bus stops nothing", (*site).lostBus},
@@ -156,6 +160,63 @@ func (s *site) largeScore() {
 	s.containers("default_hello_web")
 }
 
+func (s *site) failingContainer() {
+	s.apply("failing", `{name: web, image: 'localhost/hello:1', command: [sh, -c], args: ['exit 3'], restart: Never}`)
+	d := s.aggregate("failing", counts{1, 0, 1, 0})
+	if e := d.Status.Aggregate.LastError; e == nil || !strings.Contains(e.Message, "3") {
+		s.t.Errorf("lastError is %+v, want one that names exit code 3", e)
+	}
+	s.apply("failing", `{name: web, image: 'localhost/hello:1', command: [sh, -c], args: ['exit 0'], restart: Never}`)
+	s.aggregate("failing", counts{1, 1, 0, 0})
+	s.kubectl("delete", "fleetdep", "failing")
+	s.containers("default_hello_web")
+}
+
+// volumes also shows that what fleet did not make is left alone.
+func (s *site) volumes() {
+	s.podman("create", "--name", "bystander", lab.HelloImage)
+	s.podman("volume", "create", "bystander")
+	service := `{name: web, image: 'localhost/hello:1', volumes: [{name: data, mountPath: /data}]}`
+	exists := func(volume string) bool {
+		return slices.Contains(strings.Fields(s.podman("volume", "ls", "--format", "{{.Name}}")), volume)
+	}
+	s.apply("keeper", service)
+	s.aggregate("keeper", counts{1, 1, 0, 0})
+	s.podman("exec", "default_keeper_web", "sh", "-c", "echo kept > /data/file")
+	s.kubectl("delete", "fleetdep", "keeper")
+	s.containers("bystander", "default_hello_web")
+	if !exists("default_keeper_data") {
+		s.t.Error("the volume went with its Deployment, although nobody asked")
+	}
+	s.apply("keeper", service)
+	s.aggregate("keeper", counts{1, 1, 0, 0})
+	if got := s.podman("exec", "default_keeper_web", "cat", "/data/file"); got != "kept" {
+		s.t.Errorf("the volume holds %q, want what was written before", got)
+	}
+	s.kubectl("patch", "fleetdep", "keeper", "--type=merge", "-p", `{"spec":{"volumeRetention":"Delete"}}`)
+	s.aggregate("keeper", counts{1, 1, 0, 0})
+	s.eventually("the device knows", func() error {
+		out, err := s.machine.Output(s.t.Context(), "fleet-agent", "status", "-o", "json")
+		if err == nil && !strings.Contains(out, "keeper") {
+			err = fmt.Errorf("status is %s", out)
+		}
+		return err
+	})
+	s.kubectl("delete", "fleetdep", "keeper")
+	s.containers("bystander", "default_hello_web")
+	s.eventually("the volume goes", func() error {
+		if exists("default_keeper_data") {
+			return errors.New("it is still there")
+		}
+		return nil
+	})
+	if !exists("bystander") {
+		s.t.Error("a volume that fleet did not make is gone")
+	}
+	s.podman("rm", "bystander")
+	s.podman("volume", "rm", "bystander")
+}
+
 func (s *site) killedServer() {
 	before := s.container("default_hello_web")
 	s.restart(s.server.Kill)
@@ -220,11 +281,17 @@ func (s *site) bootWithoutServer() {
 
 func (s *site) podmanSocket() {
 	before := s.container("default_hello_web")
-	systemctl := func(verb string) {
-		_, err := s.machine.OutputAs(s.t.Context(), lab.WorkloadUser, "systemctl", "--user", verb, "podman.socket", "podman.service")
+	// The agent, which connects again at once, can wake the service up between
+	// the end of the one and of the other.
+	s.eventually("podman stops", func() error {
+		_, err := s.machine.OutputAs(s.t.Context(), lab.WorkloadUser, "systemctl", "--user", "stop", "podman.socket", "podman.service")
 		s.must(err)
-	}
-	systemctl("stop")
+		r, err := s.machine.RunAs(s.t.Context(), lab.WorkloadUser, "systemctl", "--user", "is-active", "podman.socket", "podman.service")
+		if err == nil && strings.TrimSpace(r.Stdout) != "inactive\ninactive" {
+			err = fmt.Errorf("states are %q", r.Stdout)
+		}
+		return err
+	})
 	if c := s.device("podman is missed", "PodmanReady", metav1.ConditionFalse); !strings.Contains(c.Message, lab.PodmanSocket) {
 		s.t.Errorf("message is %q, want one that names the socket", c.Message)
 	}

@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"fleet.nationtech.io/fleet/pkg/agent/enroll"
 	"fleet.nationtech.io/fleet/pkg/agent/sim"
@@ -180,6 +182,18 @@ func TestDeviceLabelsItselfOnlyWhereItsTokenAllows(t *testing.T) {
 		return nil
 	})
 	s.aggregate("default", "hello", counts{})
+	eventually(t, "the event", func() error {
+		events, err := kubernetes.NewForConfigOrDie(s.rest()).CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=edge-1"})
+		if err != nil {
+			return err
+		}
+		for _, e := range events.Items {
+			if e.Reason == "LabelsDropped" && strings.Contains(e.Message, `"bad"`) {
+				return nil
+			}
+		}
+		return fmt.Errorf("events are %+v", events.Items)
+	})
 }
 
 func (s *server) editToken(id string, change func(*v1alpha1.EnrollmentToken)) {

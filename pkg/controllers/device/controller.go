@@ -62,6 +62,7 @@ type Controller struct {
 
 	queue  workqueue.TypedRateLimitingInterface[string]
 	budget *rate.Limiter
+	ready  chan struct{}
 
 	mu sync.Mutex // guards infos and applied
 	// infos is what bucket device-info holds.
@@ -81,9 +82,12 @@ func New(c Config) *Controller {
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute)),
-		infos: map[string]report{}, applied: map[string]wire.Digest{},
+		infos: map[string]report{}, applied: map[string]wire.Digest{}, ready: make(chan struct{}),
 	}
 }
+
+// Ready is closed when the registry knows every device.
+func (c *Controller) Ready() <-chan struct{} { return c.ready }
 
 // Run works until ctx ends. It returns an error only when it cannot start.
 func (c *Controller) Run(ctx context.Context) error {
@@ -106,7 +110,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	for _, o := range c.Devices.GetStore().List() {
 		c.bind(o.(*v1alpha1.Device))
 	}
-	c.Registry.SetReady()
+	close(c.ready)
 	c.Presence.onChange(c.queue.Add)
 
 	g, ctx := errgroup.WithContext(ctx)

@@ -63,7 +63,8 @@ func (r *Registry) Unbind(device string) {
 	delete(r.keys, device)
 }
 
-// SetReady says that every Device object has been seen.
+// SetReady says that every Device object has been seen, and that devices may
+// come in.
 func (r *Registry) SetReady() { r.readyOnce.Do(func() { close(r.ready) }) }
 
 // AuthenticateDevice implements broker.DeviceAuthenticator.
