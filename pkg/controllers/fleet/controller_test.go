@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	cachetest "k8s.io/client-go/tools/cache/testing"
 
@@ -70,7 +71,11 @@ func newRig(t testing.TB) *rig {
 }
 
 func informer(source *cachetest.FakeControllerSource, o runtime.Object) cache.SharedIndexInformer {
-	return cache.NewSharedIndexInformer(&cache.ListWatch{ListFunc: source.List, WatchFunc: source.Watch}, o, 0, cache.Indexers{})
+	lw := &cache.ListWatch{
+		ListWithContextFunc:  func(_ context.Context, o metav1.ListOptions) (runtime.Object, error) { return source.List(o) },
+		WatchFuncWithContext: func(_ context.Context, o metav1.ListOptions) (watch.Interface, error) { return source.Watch(o) },
+	}
+	return cache.NewSharedIndexInformer(lw, o, 0, cache.Indexers{})
 }
 
 func (r *rig) nudge(device string) {
