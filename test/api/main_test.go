@@ -3,7 +3,6 @@
 package api_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/test/process"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 // binary is the fleet-server that `make build` made.
@@ -90,23 +90,10 @@ func (u user) shows(text string, parts ...string) {
 	}
 }
 
+// eventually waits until check returns nil.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s: %v", what, err)
-		case <-tick.C:
-		}
-	}
+	wait.For(t, what, 20*time.Second, 20*time.Millisecond, check)
 }
 
 func deployment(name string) string {

@@ -16,6 +16,7 @@ import (
 	"fleet.nationtech.io/fleet/test/lab"
 	"fleet.nationtech.io/fleet/test/load/fleetload"
 	"fleet.nationtech.io/fleet/test/process"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 const (
@@ -23,6 +24,7 @@ const (
 	// fleetPort and podmanPort are where the container answers in either case.
 	fleetPort, podmanPort = 18080, 18081
 	answerTimeout         = 30 * time.Second
+	pollInterval          = 2 * time.Millisecond
 	settleTime            = 15 * time.Second
 )
 
@@ -195,12 +197,17 @@ echo $((end - begin))`, podmanPort, lab.HelloPort, lab.HelloImage)
 
 // answer returns when the container answers.
 func (s *site) answer(ctx context.Context, port int) error {
-	return until(ctx, func() bool { return s.fetch(port) == nil })
+	return wait.Until(ctx, answerTimeout, pollInterval, func() error { return s.fetch(port) })
 }
 
 // silent returns when nothing answers any more.
 func (s *site) silent(ctx context.Context, port int) error {
-	return until(ctx, func() bool { return s.fetch(port) != nil })
+	return wait.Until(ctx, answerTimeout, pollInterval, func() error {
+		if s.fetch(port) == nil {
+			return errors.New("it still answers")
+		}
+		return nil
+	})
 }
 
 func (s *site) fetch(port int) error {
@@ -211,22 +218,6 @@ func (s *site) fetch(port int) error {
 	defer r.Body.Close()
 	_, err = io.Copy(io.Discard, r.Body)
 	return err
-}
-
-func until(ctx context.Context, ok func() bool) error {
-	const interval = 2 * time.Millisecond
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return nil
 }
 
 // idleUse measures both programs while one Deployment runs and nothing changes.

@@ -23,6 +23,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/test/lab"
 	"fleet.nationtech.io/fleet/test/process"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 const (
@@ -126,21 +127,7 @@ func binary(t *testing.T, name string) string {
 
 func (s *site) eventually(what string, check func() error) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), waitTimeout)
-	defer cancel()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			s.t.Fatalf("%s: %v", what, err)
-		case <-tick.C:
-		}
-	}
+	wait.For(s.t, what, waitTimeout, pollInterval, check)
 }
 
 func (s *site) kubectl(args ...string) string {

@@ -13,6 +13,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/test/process"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 const (
@@ -21,23 +22,17 @@ const (
 	pollTimeout  = 2 * time.Minute
 )
 
-// poll waits until check returns nil, or errSum.
+// poll waits until check returns nil, and not when it returns errSum.
 func poll(ctx context.Context, check func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
-	defer cancel()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
+	var sum error
+	err := wait.Until(ctx, pollTimeout, pollInterval, func() error {
 		err := check()
-		if err == nil || errors.Is(err, errSum) {
-			return err
+		if errors.Is(err, errSum) {
+			sum, err = err, nil
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case <-tick.C:
-		}
-	}
+		return err
+	})
+	return errors.Join(err, sum)
 }
 
 func newClient(server *process.Server) (*client.Client, error) {
