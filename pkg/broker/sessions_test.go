@@ -1,0 +1,140 @@
+package broker_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+
+	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
+)
+
+// recorder is an observer that remembers what it is told.
+type recorder struct {
+	mu   sync.Mutex // guards told
+	told []string
+}
+
+func (r *recorder) add(s string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, s)
+}
+
+func (r *recorder) DeviceConnected(device string)    { r.add(device + " came") }
+func (r *recorder) DeviceDisconnected(device string) { r.add(device + " went") }
+
+// wait waits until the observer was told exactly this.
+func (r *recorder) wait(t testing.TB, want ...string) {
+	t.Helper()
+	brokertest.Eventually(t, "what the observer is told", func() error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if diff := cmp.Diff(want, r.told); diff != "" {
+			return fmt.Errorf("-want +got:\n%s", diff)
+		}
+		return nil
+	})
+}
+
+// session is a connection that tells when it ends.
+type session struct {
+	*nats.Conn
+	closed chan struct{}
+}
+
+func open(t testing.TB, dial func(...nats.Option) (*nats.Conn, error)) session {
+	t.Helper()
+	s := session{closed: make(chan struct{})}
+	conn, err := dial(nats.ClosedHandler(func(*nats.Conn) { close(s.closed) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	s.Conn = conn
+	return s
+}
+
+func devices(t testing.TB, b *brokertest.Bus, want int) {
+	t.Helper()
+	brokertest.Eventually(t, "the number of devices", func() error {
+		if n := b.ConnectedDevices(); n != want {
+			return fmt.Errorf("it is %d, want %d", n, want)
+		}
+		return nil
+	})
+}
+
+func TestThirdSessionDropsTheOldest(t *testing.T) {
+	t.Parallel()
+	r := &recorder{}
+	b := brokertest.Start(t, r)
+	c := b.Enroll("edge-1")
+	dial := func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(c, opts...) }
+	first, second := open(t, dial), open(t, dial)
+	for _, s := range []session{first, second} {
+		if err := s.Flush(); err != nil {
+			t.Errorf("two sessions are allowed: %v", err)
+		}
+	}
+	third := open(t, dial)
+	<-first.closed
+	for _, s := range []session{second, third} {
+		if err := s.Flush(); err != nil {
+			t.Errorf("a younger session was dropped: %v", err)
+		}
+	}
+	devices(t, b, 1)
+	second.Close()
+	third.Close()
+	devices(t, b, 0)
+	r.wait(t, "edge-1 came", "edge-1 came", "edge-1 came", "edge-1 went")
+}
+
+func TestDisconnectDropsOneDevice(t *testing.T) {
+	t.Parallel()
+	r := &recorder{}
+	b := brokertest.Start(t, r)
+	c := b.Enroll("edge-1")
+	dial := func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(c, opts...) }
+	first, second := open(t, dial), open(t, dial)
+	other := b.Connect("edge-2")
+	devices(t, b, 2)
+	b.Disconnect("edge-1")
+	<-first.closed
+	<-second.closed
+	devices(t, b, 1)
+	r.wait(t, "edge-1 came", "edge-1 came", "edge-2 came", "edge-1 went")
+	if err := other.Flush(); err != nil {
+		t.Errorf("another device was dropped: %v", err)
+	}
+	b.Disconnect("edge-1") // nothing to do
+	b.Disconnect("nobody")
+
+	// Nothing keeps it from coming back but its revocation.
+	b.Registry.Unbind("edge-1")
+	if conn, err := dial(); err == nil {
+		conn.Close()
+		t.Error("an unbound device gets in")
+	} else if !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("the refusal is %v", err)
+	}
+	devices(t, b, 1)
+}
+
+func TestOneOfTwoSessionsEndsQuietly(t *testing.T) {
+	t.Parallel()
+	r := &recorder{}
+	b := brokertest.Start(t, r)
+	c := b.Enroll("edge-1")
+	dial := func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(c, opts...) }
+	first, second := open(t, dial), open(t, dial)
+	first.Close()
+	b.Connect("edge-2").Close()
+	r.wait(t, "edge-1 came", "edge-1 came", "edge-2 came", "edge-2 went") // the end of the first was seen before
+	second.Close()
+	r.wait(t, "edge-1 came", "edge-1 came", "edge-2 came", "edge-2 went", "edge-1 went")
+}
