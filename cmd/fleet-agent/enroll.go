@@ -101,7 +101,7 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 	}
 	// The key is on disk before the server sees it: after a power cut the same
 	// key asks again, and the token is not used twice.
-	if err := state.SaveIdentity(identity); err != nil {
+	if err := state.SavePendingIdentity(identity); err != nil {
 		return err
 	}
 	inventory := facts.Collect("/")
@@ -143,8 +143,9 @@ func (e *enrollment) finish(state *store.Store, identity *store.Identity, config
 	return handOver(state.Dir())
 }
 
-// identity returns the identity to enroll with: the one that is there when it
-// is for the same server and name, or else a new one.
+// identity returns the identity to enroll with: the one that is there, or whose
+// enrollment is under way, when it is for the same server and name; or else a
+// new one.
 func (e *enrollment) identity(state *store.Store, cfg config.Config) (*store.Identity, crypto.Signer, error) {
 	device := e.device(cfg)
 	old, err := state.Identity()
@@ -156,9 +157,11 @@ func (e *enrollment) identity(state *store.Store, cfg config.Config) (*store.Ide
 			key, err := parseKey(old.Key)
 			return old, key, err
 		}
-		if old.Enrolled() {
-			return nil, nil, fmt.Errorf("this device is enrolled already as %s at %s: --force replaces that identity", old.Device, old.Server)
-		}
+		return nil, nil, fmt.Errorf("this device is enrolled already as %s at %s: --force replaces that identity", old.Device, old.Server)
+	}
+	if pending, ok := state.PendingIdentity(); ok && pending.Server == e.server && pending.Device == device {
+		key, err := parseKey(pending.Key)
+		return pending, key, err
 	}
 	key, err := enroll.NewKey()
 	if err != nil {

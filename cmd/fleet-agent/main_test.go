@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -183,6 +184,42 @@ func TestEnrollAgain(t *testing.T) {
 		if g.keys[key] > 0 {
 			t.Error("the other server got the same key")
 		}
+	}
+}
+
+// TestRefusedEnrollmentLosesNothing: the identity that works stays until a new
+// one does, and the key that was refused asks again.
+func TestRefusedEnrollmentLosesNothing(t *testing.T) {
+	t.Parallel()
+	h, g := newHost(t), newGateway(t)
+	if _, err := h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1"); err != nil {
+		t.Fatal(err)
+	}
+	identity := func() string {
+		data, err := os.ReadFile(filepath.Join(h.state, "identity.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	before := identity()
+	unknown := strings.Replace(g.token, "t1", "t2", 1)
+	if _, err := h.run(unknown, "enroll", "--server", g.url, "--name", "pi-1", "--force"); err == nil {
+		t.Fatal("an unknown token was taken")
+	}
+	if identity() != before {
+		t.Error("the refused enrollment replaced the identity")
+	}
+	pending, err := os.ReadFile(filepath.Join(h.state, "pending-identity.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1", "--force"); err != nil {
+		t.Fatal(err)
+	}
+	key := regexp.MustCompile(`"key":"[^"]*"`).FindString(string(pending))
+	if key == "" || !strings.Contains(identity(), key) {
+		t.Error("the key that asked first is not the one that was admitted")
 	}
 }
 

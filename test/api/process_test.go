@@ -197,6 +197,29 @@ func TestMistakes(t *testing.T) {
 			t.Errorf("the damaged file was touched (%v)", err)
 		}
 	})
+	t.Run("damaged pages", func(t *testing.T) {
+		data := filepath.Join(dir, "pages")
+		s, err := startIn(t, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(data, "state.db")
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const header = 100 // SQLite's own; the schema follows
+		for i := header; i < len(content); i++ {
+			content[i] ^= 0x5a
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fails(t, nil, []string{"damaged", "state.db", "restore it from a backup"}, run("--data-dir", data)...)
+	})
 	t.Run("second server on the data dir", func(t *testing.T) {
 		data := filepath.Join(dir, "shared")
 		s, err := startIn(t, data)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 )
 
@@ -22,7 +23,7 @@ type Identity struct {
 	// Key is the device's private key in PEM (PKCS #8). It never leaves the device.
 	Key string `json:"key"`
 	// Certificate is the client certificate with its intermediates in PEM; empty
-	// while an approval is awaited.
+	// while enrollment is under way.
 	Certificate string `json:"certificate,omitempty"`
 	// Root is the fleet's root certificate in PEM.
 	Root string `json:"root,omitempty"`
@@ -68,4 +69,25 @@ func (s *Store) Identity() (*Identity, error) {
 
 // SaveIdentity replaces the identity. One file holds key and certificate, so
 // that a power cut never leaves a pair that does not match.
-func (s *Store) SaveIdentity(id *Identity) error { return s.write(identityFile, id, 0o600) }
+// What was pending is done with.
+func (s *Store) SaveIdentity(id *Identity) error {
+	if err := s.write(identityFile, id, 0o600); err != nil {
+		return err
+	}
+	err := os.Remove(filepath.Join(s.dir, pendingFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the pending identity: %w", err)
+	}
+	return nil
+}
+
+// PendingIdentity returns the identity whose enrollment is under way, and
+// false when there is none.
+func (s *Store) PendingIdentity() (*Identity, bool) {
+	var id Identity
+	return &id, s.read(pendingFile, &id)
+}
+
+// SavePendingIdentity keeps a key that the server may have seen. The present
+// identity stays in force until the new one has a certificate.
+func (s *Store) SavePendingIdentity(id *Identity) error { return s.write(pendingFile, id, 0o600) }

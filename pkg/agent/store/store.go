@@ -28,6 +28,7 @@ const leftoverPattern = ".tmp-*"
 
 const (
 	identityFile = "identity.json"
+	pendingFile  = "pending-identity.json"
 	manifestFile = "manifest.json"
 	memoryFile   = "memory.json"
 	lockFile     = "lock"

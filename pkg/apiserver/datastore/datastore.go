@@ -7,12 +7,14 @@ package datastore
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -96,6 +98,9 @@ func (d *Datastore) openBackend(ctx context.Context, path string) (server.Backen
 	if err := checkHeader(path); err != nil {
 		return nil, err
 	}
+	if err := checkReadable(ctx, path); err != nil {
+		return nil, err
+	}
 	_, backend, err := sqlite.New(ctx, &d.done, &drivers.Config{
 		Scheme:                "sqlite",
 		DataSourceName:        path + dsnParams,
@@ -160,6 +165,39 @@ func checkHeader(path string) error {
 		return damaged(path, "it is not an SQLite database")
 	}
 	return nil
+}
+
+// checkReadable reads the schema and the newest row. kine would try again for
+// five minutes when the pages of either are damaged.
+func checkReadable(ctx context.Context, path string) error {
+	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+		return nil // the first start
+	}
+	db, err := sql.Open(sqlDriver(), path)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer db.Close()
+	var tables, newest sql.NullInt64
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name = 'kine'").Scan(&tables); err != nil {
+		return explain(path, err)
+	}
+	if tables.Int64 == 0 {
+		return nil // a first start that was cut short
+	}
+	if err := db.QueryRowContext(ctx, "SELECT max(id) FROM kine").Scan(&newest); err != nil {
+		return explain(path, err)
+	}
+	return nil
+}
+
+// sqlDriver is the name of the SQLite driver that kine links: it differs with
+// and without cgo.
+func sqlDriver() string {
+	if slices.Contains(sql.Drivers(), "sqlite") {
+		return "sqlite"
+	}
+	return "sqlite3"
 }
 
 func damaged(path, reason string) error {

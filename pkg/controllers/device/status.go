@@ -73,7 +73,7 @@ func connection(d *v1alpha1.Device, s sighting) (metav1.Condition, bool) {
 	c := metav1.Condition{Type: v1alpha1.DeviceConnected, Status: metav1.ConditionFalse}
 	switch {
 	case d.Spec.Revoked:
-		c.Reason, c.Message = v1alpha1.ReasonRevoked, "the device was revoked: enroll it with a new token to let it back in"
+		c.Reason, c.Message = v1alpha1.ReasonRevoked, "the device was revoked: to let it back in, delete the Device and enroll with a new token"
 	case s.present:
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonHeard, "the device is connected"
 	case d.Status.LastSeen == nil:

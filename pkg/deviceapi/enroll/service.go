@@ -69,7 +69,7 @@ func (s *Service) Enroll(ctx context.Context, req wire.EnrollRequest) (*wire.Enr
 		return nil, err
 	}
 	if s.Tombstones.Has(a.fingerprint) {
-		return nil, refuse(wire.RefusedRevoked, "this device's key was revoked: remove the device's identity and enroll again with a new token")
+		return nil, refuse(wire.RefusedRevoked, "this device's key was revoked: ask for its Device to be deleted and for a new token")
 	}
 	device, err := s.Client.Devices().Get(ctx, a.device, metav1.GetOptions{})
 	switch {

@@ -45,7 +45,8 @@ type DeviceSpec struct {
 	// +optional
 	Unschedulable bool `json:"unschedulable,omitempty"`
 	// revoked throws the device out: its connection is dropped and its key is
-	// refused for good. To let the hardware back in, enroll it with a new token.
+	// refused for good. To let the hardware back in, delete the Device and enroll
+	// with a new token and `fleet-agent enroll --force`, which makes a new key.
 	// +optional
 	Revoked bool `json:"revoked,omitempty"`
 	// allowedNamespaces lists the namespaces whose Deployments may target the
