@@ -116,7 +116,7 @@ arch: ## import directions and package docs
 ##@ Tests
 
 .PHONY: test
-test: build test-unit test-integration test-race test-fuzz test-e2e ## run all of them, on the binaries as shipped
+test: build test-unit test-integration test-race test-fuzz test-load test-e2e ## run all of them, on the binaries as shipped
 
 .PHONY: test-unit
 test-unit: arch ## unit and property tests
@@ -142,6 +142,10 @@ test-fuzz: ## every fuzz target for FUZZTIME each (5s)
 test-e2e: build ## booted machines with real podman (needs root)
 	echo "==> end-to-end tests"
 	go test -count=1 -timeout 25m -p 1 $(or $(E2E),$(error no end-to-end tests found))
+
+.PHONY: test-load
+test-load: DURATION = 5
+test-load: load-test ## the load test, short
 
 .PHONY: vulncheck
 vulncheck: ## known vulnerabilities in what is linked (needs vuln.go.dev)
