@@ -31,9 +31,11 @@ type Tombstone struct {
 // that only grows. It is kept apart from the API store, so that restoring an
 // older backup lets nobody back in.
 type Tombstones struct {
-	mu   sync.RWMutex // guards file and keys
+	mu   sync.RWMutex // guards what follows
 	file *os.File
 	keys map[string]bool
+	// size is the length of what is known to be whole.
+	size int64
 }
 
 // OpenTombstones reads the file at path and creates it when it is missing. A
@@ -72,19 +74,31 @@ func (t *Tombstones) Add(s Tombstone) error {
 	if err != nil {
 		return fmt.Errorf("encoding a tombstone: %w", err)
 	}
-	if _, err := t.file.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("writing a tombstone: %w", err)
-	}
-	if err := t.file.Sync(); err != nil {
+	if err := t.append(append(line, '\n')); err != nil {
 		return fmt.Errorf("writing a tombstone: %w", err)
 	}
 	t.keys[s.Fingerprint] = true
 	return nil
 }
 
+// append adds a line. What an attempt that failed left behind, on a full disk
+// for instance, is cut off first: in the middle of the file it would be damage.
+func (t *Tombstones) append(line []byte) error {
+	if err := t.file.Truncate(t.size); err != nil {
+		return err
+	}
+	if _, err := t.file.WriteAt(line, t.size); err != nil {
+		return err
+	}
+	if err := t.file.Sync(); err != nil {
+		return err
+	}
+	t.size += int64(len(line))
+	return nil
+}
+
 func (t *Tombstones) load() error {
 	r := bufio.NewReader(t.file)
-	var good int64
 	for {
 		line, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
@@ -95,14 +109,10 @@ func (t *Tombstones) load() error {
 		}
 		var s Tombstone
 		if err := json.Unmarshal(bytes.TrimSpace(line), &s); err != nil || !wire.ValidHash(s.Fingerprint) {
-			return fmt.Errorf("damaged at byte %d: restore the file from a backup", good)
+			return fmt.Errorf("damaged at byte %d: restore the file from a backup", t.size)
 		}
 		t.keys[s.Fingerprint] = true
-		good += int64(len(line))
+		t.size += int64(len(line))
 	}
-	if err := t.file.Truncate(good); err != nil {
-		return err
-	}
-	_, err := t.file.Seek(good, io.SeekStart)
-	return err
+	return t.file.Truncate(t.size)
 }
