@@ -20,6 +20,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 const (
@@ -122,21 +123,7 @@ func (b *Bus) Dial(c tls.Certificate, opts ...nats.Option) (*nats.Conn, error) {
 // Eventually waits until check returns nil.
 func Eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
-	deadline := time.NewTimer(waitTimeout)
-	defer deadline.Stop()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("%s: %v", what, err)
-		}
-	}
+	wait.For(t, what, waitTimeout, pollInterval, check)
 }
 
 // Content returns what a bucket holds.
