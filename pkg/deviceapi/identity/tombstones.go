@@ -81,8 +81,8 @@ func (t *Tombstones) Add(s Tombstone) error {
 	return nil
 }
 
-// append adds a line. What an attempt that failed left behind, on a full disk
-// for instance, is cut off first: in the middle of the file it would be damage.
+// append adds a line. What a power cut or an attempt on a full disk left
+// behind is cut off first: in the middle of the file it would be damage.
 func (t *Tombstones) append(line []byte) error {
 	if err := t.file.Truncate(t.size); err != nil {
 		return err
@@ -102,7 +102,7 @@ func (t *Tombstones) load() error {
 	for {
 		line, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			break // what is left has no end of line: it was never acknowledged
+			return nil // what is left has no end of line: it was never acknowledged
 		}
 		if err != nil {
 			return err
@@ -114,5 +114,4 @@ func (t *Tombstones) load() error {
 		t.keys[s.Fingerprint] = true
 		t.size += int64(len(line))
 	}
-	return t.file.Truncate(t.size)
 }
