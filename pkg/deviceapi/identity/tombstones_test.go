@@ -190,6 +190,13 @@ func TestTombstonesOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	wants(t, reopen(t, list, path), 2)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(string(data), "}\n") || strings.Contains(string(data), "xxx") {
+		t.Errorf("something is left of the line that was not written:\n%s", data)
+	}
 }
 
 // withFileLimit runs f while no file of the process can grow beyond a size.
