@@ -1,0 +1,531 @@
+package deviceapi_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nats-io/nats.go"
+
+	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
+	"fleet.nationtech.io/fleet/pkg/deviceapi"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// manifests is what the fleet controller would say.
+type manifests struct {
+	mu        sync.Mutex // guards what follows
+	err       error
+	manifests map[string]wire.Manifest
+	bodies    map[string][]byte // by device and hash
+}
+
+func (m *manifests) Manifest(device string) (*wire.Manifest, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return nil, m.err
+	}
+	manifest, ok := m.manifests[device]
+	if !ok {
+		return nil, deviceapi.ErrNotReady
+	}
+	return &manifest, nil
+}
+
+func (m *manifests) Body(device, hash string) ([]byte, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	body, ok := m.bodies[device+" "+hash]
+	return body, ok
+}
+
+func (m *manifests) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.err = err
+}
+
+// heard is who was heard of, and who was kicked.
+type heard struct {
+	mu sync.Mutex // guards what follows
+	by map[string]int
+}
+
+func (h *heard) Heard(device string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.by[device]++
+}
+
+func (h *heard) times(device string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.by[device]
+}
+
+// door is a running device API on a bus of its own.
+type door struct {
+	*deviceapi.Server
+	t         testing.TB
+	bus       *brokertest.Bus
+	manifests *manifests
+	heard     *heard
+}
+
+// manifestOf is the manifest of every device: one Deployment, with a body.
+func manifestOf(device string) (wire.Manifest, []byte) {
+	body := bytes.Repeat([]byte(device), 2*wire.BodyChunk/len(device)+1)
+	return wire.Manifest{
+		Version: wire.Version{Epoch: "e1", Term: 3, Seq: 5}, Complete: true,
+		Entries: []wire.Entry{{DeploymentRef: refs[1], Type: "PodmanV0", Hash: wire.Sum(body).String(), Size: len(body)}},
+	}, body
+}
+
+func newDoor(t testing.TB) *door {
+	t.Helper()
+	d := &door{
+		t: t, bus: brokertest.Start(t, nil), heard: &heard{by: map[string]int{}},
+		manifests: &manifests{manifests: map[string]wire.Manifest{}, bodies: map[string][]byte{}},
+	}
+	for _, device := range []string{"edge-1", "edge-2"} {
+		m, body := manifestOf(device)
+		d.manifests.manifests[device] = m
+		d.manifests.bodies[device+" "+m.Entries[0].Hash] = body
+	}
+	d.Server = deviceapi.New(deviceapi.Config{
+		Conn: d.bus.Devices, Buckets: d.bus.Buckets, Manifests: d.manifests, Presence: d.heard,
+		Kick: d.bus.Disconnect, Logger: logger(t),
+	})
+	background(t, func(ctx context.Context) {
+		if err := d.Run(ctx); err != nil {
+			t.Errorf("running: %v", err)
+		}
+	})
+	<-d.Ready()
+	return d
+}
+
+// ask sends a request and decodes the reply.
+func ask[T any](t testing.TB, c *nats.Conn, device string, kind wire.Kind, payload any) T {
+	t.Helper()
+	data, ok := payload.([]byte)
+	if !ok {
+		var err error
+		if data, err = json.Marshal(payload); err != nil {
+			t.Fatal(err)
+		}
+	}
+	subject, err := wire.UpSubject(device, kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.Request(subject, data, 20*time.Second)
+	if err != nil {
+		t.Fatalf("asking for %s: %v", kind, err)
+	}
+	var reply T
+	if err := json.Unmarshal(m.Data, &reply); err != nil {
+		t.Fatalf("reply %q: %v", m.Data, err)
+	}
+	return reply
+}
+
+func wantRefusal(t testing.TB, r *wire.Refusal, code wire.RefusalCode, says string) {
+	t.Helper()
+	if r == nil || r.Code != code || !strings.Contains(r.Message, says) {
+		t.Errorf("refusal is %+v, want %s that says %q", r, code, says)
+	}
+}
+
+func TestSnapshot(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	c := d.bus.Connect("edge-1")
+	m, _ := manifestOf("edge-1")
+	for name, tc := range map[string]struct {
+		have wire.Version
+		want wire.SnapshotStatus
+	}{
+		"nothing":       {wire.Version{}, wire.SnapshotManifest},
+		"current":       {m.Version, wire.SnapshotNotModified},
+		"older":         {wire.Version{Epoch: "e1", Term: 3, Seq: 4}, wire.SnapshotManifest},
+		"newer":         {wire.Version{Epoch: "e1", Term: 3, Seq: 6}, wire.SnapshotManifest},
+		"other term":    {wire.Version{Epoch: "e1", Term: 2, Seq: 5}, wire.SnapshotManifest},
+		"another epoch": {wire.Version{Epoch: "e0", Term: 3, Seq: 5}, wire.SnapshotManifest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reply := ask[wire.SnapshotReply](t, c, "edge-1", wire.KindSnapshot, wire.SnapshotRequest{Have: tc.have, StateHash: wire.StateHash(nil)})
+			want := wire.SnapshotReply{Status: tc.want, Want: []wire.Want{wire.WantInfo}}
+			if tc.want == wire.SnapshotManifest {
+				want.Manifest = &m
+				if reply.Manifest == nil || time.Since(reply.Manifest.Time).Abs() > time.Hour {
+					t.Errorf("the manifest has no time: %+v", reply.Manifest)
+				}
+			}
+			if diff := cmp.Diff(want, reply, cmpopts.IgnoreFields(wire.Manifest{}, "Time")); diff != "" {
+				t.Errorf("reply (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestSnapshotWhenThereIsNone(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	c := d.bus.Connect("edge-1")
+	d.manifests.fail(deviceapi.ErrNotReady)
+	reply := ask[wire.SnapshotReply](t, c, "edge-1", wire.KindSnapshot, wire.SnapshotRequest{})
+	if diff := cmp.Diff(wire.SnapshotReply{Status: wire.SnapshotRetryLater, RetryAfterSeconds: deviceapi.RetrySeconds}, reply); diff != "" {
+		t.Errorf("reply (-want +got):\n%s", diff)
+	}
+	d.manifests.fail(&wire.Refusal{Code: wire.RefusedUnavailable, Message: "513 Deployments"})
+	reply = ask[wire.SnapshotReply](t, c, "edge-1", wire.KindSnapshot, wire.SnapshotRequest{})
+	wantRefusal(t, reply.Error, wire.RefusedUnavailable, "513")
+	// What is wrong inside the server is none of the device's business.
+	d.manifests.fail(errors.New("secret detail"))
+	reply = ask[wire.SnapshotReply](t, c, "edge-1", wire.KindSnapshot, wire.SnapshotRequest{})
+	wantRefusal(t, reply.Error, wire.RefusedUnavailable, "try again")
+	if strings.Contains(reply.Error.Message, "secret") {
+		t.Errorf("refusal says %q", reply.Error.Message)
+	}
+}
+
+func TestServerAsksForWhatItLacks(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	c := d.bus.Connect("edge-1")
+	m, _ := manifestOf("edge-1")
+	info := []byte(`{"inventory":{"hostname":"one"}}`)
+	state, err := json.Marshal(wire.DeploymentState{DeploymentRef: refs[1], Phase: wire.PhaseRunning, Hash: m.Entries[0].Hash})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := []byte(`{"namespace":"yard","name":"web","phase":"Running"}`)
+	agent := map[wire.DeploymentRef]wire.Digest{refs[1]: wire.Sum(state)}
+	wants := func(want ...wire.Want) {
+		t.Helper()
+		reply := ask[wire.SnapshotReply](t, c, "edge-1", wire.KindSnapshot,
+			wire.SnapshotRequest{Have: m.Version, InfoHash: wire.Sum(info).String(), StateHash: wire.StateHash(agent)})
+		if diff := cmp.Diff(want, reply.Want); diff != "" {
+			t.Errorf("wanted (-want +got):\n%s", diff)
+		}
+	}
+	wants(wire.WantInfo, wire.WantState)
+	for kind, payload := range map[wire.Kind][]byte{wire.KindInfo: info, wire.KindState: state} {
+		if ack := ask[wire.Ack](t, c, "edge-1", kind, payload); ack.Error != nil {
+			t.Errorf("%s: %v", kind, ack.Error)
+		}
+	}
+	wants()
+	if diff := cmp.Diff(map[string]string{"state.edge-1.shop.web": string(state)}, contentOf(t, d.bus.Buckets.State, "")); diff != "" {
+		t.Errorf("bucket (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]string{"info.edge-1": string(info)}, contentOf(t, d.bus.Buckets.Info, "")); diff != "" {
+		t.Errorf("bucket (-want +got):\n%s", diff)
+	}
+
+	// A device that lost its memory does not know of a report any more. The
+	// server drops it, since the manifest does not name it either.
+	if ack := ask[wire.Ack](t, c, "edge-1", wire.KindState, stale); ack.Error != nil {
+		t.Fatal(ack.Error)
+	}
+	wants(wire.WantState)
+	wants()
+
+	if err := d.Forget(t.Context(), "edge-1"); err != nil {
+		t.Fatal(err)
+	}
+	wants(wire.WantInfo, wire.WantState)
+	if held := contentOf(t, d.bus.Buckets.State, ""); len(held) > 0 {
+		t.Errorf("bucket holds %v", held)
+	}
+}
+
+func TestBodiesOfTheOwnManifestOnly(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	c := d.bus.Connect("edge-1")
+	own, body := manifestOf("edge-1")
+	theirs, _ := manifestOf("edge-2")
+	hash := own.Entries[0].Hash
+	var got []byte
+	for offset := 0; offset < len(body); {
+		reply := ask[wire.BodyReply](t, c, "edge-1", wire.KindBody, wire.BodyRequest{Hash: hash, Offset: offset})
+		if reply.Error != nil || reply.Size != len(body) || len(reply.Data) == 0 || len(reply.Data) > wire.BodyChunk {
+			t.Fatalf("at %d: %d bytes of %d, %v", offset, len(reply.Data), reply.Size, reply.Error)
+		}
+		got = append(got, reply.Data...)
+		offset += len(reply.Data)
+	}
+	if !bytes.Equal(got, body) {
+		t.Error("the pieces are not the body")
+	}
+	for name, tc := range map[string]struct {
+		request wire.BodyRequest
+		code    wire.RefusalCode
+	}{
+		"of another device": {wire.BodyRequest{Hash: theirs.Entries[0].Hash}, wire.RefusedNotFound},
+		"unknown":           {wire.BodyRequest{Hash: strings.Repeat("0", 64)}, wire.RefusedNotFound},
+		"no hash":           {wire.BodyRequest{}, wire.RefusedNotFound},
+		"before the start":  {wire.BodyRequest{Hash: hash, Offset: -1}, wire.RefusedBadRequest},
+		"at the end":        {wire.BodyRequest{Hash: hash, Offset: len(body)}, wire.RefusedBadRequest},
+		"far beyond":        {wire.BodyRequest{Hash: hash, Offset: 1<<63 - 1}, wire.RefusedBadRequest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reply := ask[wire.BodyReply](t, c, "edge-1", wire.KindBody, tc.request)
+			if reply.Error == nil || reply.Error.Code != tc.code || len(reply.Data) > 0 {
+				t.Errorf("reply is %d bytes, %+v, want %s", len(reply.Data), reply.Error, tc.code)
+			}
+		})
+	}
+}
+
+func TestMalformedMessagesAreRefused(t *testing.T) {
+	t.Parallel()
+	requests := []wire.Kind{wire.KindSnapshot, wire.KindBody, wire.KindInfo, wire.KindState}
+	d := newDoor(t)
+	c := d.bus.Connect("edge-1")
+	for _, kind := range requests {
+		for name, payload := range map[string]string{
+			"empty":          "",
+			"no document":    "\x00\xff",
+			"cut off":        `{"have":{"epoch":"e1"`,
+			"another type":   `["list"]`,
+			"a number":       `1e999`,
+			"wrong types":    `{"have":7,"hash":{},"inventory":[],"phase":{}}`,
+			"as long as can": strings.Repeat(" ", wire.MaxPayload(kind)),
+			"longer":         strings.Repeat(" ", wire.MaxPayload(kind)+1),
+		} {
+			t.Run(string(kind)+" "+name, func(t *testing.T) {
+				before := d.heard.times("edge-1")
+				ack := ask[wire.Ack](t, c, "edge-1", kind, []byte(payload))
+				wantRefusal(t, ack.Error, wire.RefusedBadRequest, "")
+				if strings.Contains(ack.Error.Message, "list") {
+					t.Errorf("the refusal repeats what came: %q", ack.Error.Message)
+				}
+				if longer := name == "longer"; longer != strings.Contains(ack.Error.Message, "at most") || longer && d.heard.times("edge-1") != before {
+					t.Errorf("refusal is %v", ack.Error)
+				}
+			})
+		}
+	}
+	for name, payload := range map[string]string{
+		"no phase":     `{"namespace":"shop","name":"web"}`,
+		"bad name":     `{"namespace":"shop","name":"a.b","phase":"Running"}`,
+		"wildcard":     `{"namespace":"*","name":">","phase":"Running"}`,
+		"bad hash":     `{"namespace":"shop","name":"web","phase":"Running","hash":"x"}`,
+		"long message": `{"namespace":"shop","name":"web","phase":"Failed","error":"` + strings.Repeat("x", wire.MaxError+1) + `"}`,
+	} {
+		t.Run("state "+name, func(t *testing.T) {
+			wantRefusal(t, ask[wire.Ack](t, c, "edge-1", wire.KindState, []byte(payload)).Error, wire.RefusedBadRequest, "")
+		})
+	}
+	if held := contentOf(t, d.bus.Buckets.State, ""); len(held) > 0 {
+		t.Errorf("bucket device-state holds %v", held)
+	}
+	if held := contentOf(t, d.bus.Buckets.Info, ""); len(held) > 0 {
+		t.Errorf("bucket device-info holds %v", held)
+	}
+}
+
+func TestHeadersAreRefused(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	c := d.bus.Connect("edge-1")
+	for header, value := range map[string]string{"Nats-Rollup": "all", "Nats-Msg-Id": "1", "X-Anything": "x"} {
+		m := nats.NewMsg("fleet.v1.up.edge-1.info")
+		m.Header.Set(header, value)
+		m.Data = []byte(`{}`)
+		reply, err := c.RequestMsg(m, 20*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ack wire.Ack
+		if err := json.Unmarshal(reply.Data, &ack); err != nil {
+			t.Fatal(err)
+		}
+		wantRefusal(t, ack.Error, wire.RefusedBadRequest, "headers")
+	}
+	if held := contentOf(t, d.bus.Buckets.Info, ""); len(held) > 0 {
+		t.Errorf("bucket holds %v", held)
+	}
+}
+
+// A reply goes to the inbox of the device that asked, or nowhere: the server
+// has rights that a device lacks, and must not lend them.
+func TestForgedReplySubjectsGetNoAnswer(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	var mu sync.Mutex // guards answers
+	var answers []string
+	if _, err := d.bus.Devices.Subscribe(">", func(m *nats.Msg) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !strings.HasPrefix(m.Subject, "fleet.v1.up.") {
+			answers = append(answers, m.Subject)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.bus.Devices.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	c := d.bus.Connect("edge-1")
+	for _, reply := range []string{
+		"fleet.v1.down.edge-2.nudge", "fleet.v1.up.edge-2.state", "_INBOX_edge-2.x", "_INBOX_edge-1", "_INBOX_edge-11.x", "_INBOX.x",
+		"$KV.desired-state.edge-2.shop.web", "$JS.API.STREAM.DELETE.KV_desired-state", "$SYS.REQ.SERVER.PING",
+	} {
+		if err := c.PublishRequest("fleet.v1.up.edge-1.snapshot", reply, []byte(`{}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One subscription: when this is answered, all before it have been handled.
+	m, err := c.Request("fleet.v1.up.edge-1.snapshot", []byte(`{}`), 20*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.bus.Devices.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	brokertest.Eventually(t, "the answer to the honest request", func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if !slices.ContainsFunc(answers, func(s string) bool { return wire.IsReplyOf("edge-1", s) }) {
+			return fmt.Errorf("the server published to %v", answers)
+		}
+		if len(answers) != 1 {
+			t.Errorf("the server published to %v (and answered %q)", answers, m.Data)
+		}
+		return nil
+	})
+}
+
+func TestHeartbeats(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	c := d.bus.Connect("edge-1")
+	beat := `{"at":1,"up":2}`
+	for _, payload := range []string{`not a document`, strings.Repeat("x", wire.MaxHeartbeat+1), beat} {
+		if err := c.PublishRequest("fleet.v1.up.edge-1.heartbeat", "_INBOX_edge-1.x", []byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	brokertest.Eventually(t, "the heartbeat in its bucket", func() error {
+		if diff := cmp.Diff(map[string]string{"heartbeat.edge-1": beat}, contentOf(t, d.bus.Buckets.Heartbeat, "")); diff != "" {
+			return fmt.Errorf("-want +got:\n%s", diff)
+		}
+		return nil
+	})
+	if d.heard.times("edge-1") == 0 || d.heard.times("edge-2") != 0 {
+		t.Error("the wrong device was heard")
+	}
+}
+
+// A device speaks for itself alone, whatever it writes where.
+func TestDeviceCannotSpeakForAnother(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	c := d.bus.Connect("edge-1")
+	state := []byte(`{"namespace":"shop","name":"web","phase":"Failed","device":"edge-2"}`)
+	for _, subject := range []string{"fleet.v1.up.edge-2.state", "fleet.v1.up.edge-2.heartbeat", "fleet.v1.up.edge-1.state.edge-2", "fleet.v1.up.edge-1.edge-2.state"} {
+		if err := c.Publish(subject, state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ack := ask[wire.Ack](t, c, "edge-1", wire.KindState, state); ack.Error != nil {
+		t.Fatal(ack.Error)
+	}
+	if diff := cmp.Diff(map[string]string{"state.edge-1.shop.web": string(state)}, contentOf(t, d.bus.Buckets.State, "")); diff != "" {
+		t.Errorf("bucket (-want +got):\n%s", diff)
+	}
+	if d.heard.times("edge-2") > 0 {
+		t.Error("edge-2 counts as heard")
+	}
+}
+
+func TestFloodIsRefusedThenCutOff(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	closed := make(chan struct{})
+	flooder := d.bus.Connect("edge-1", nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
+	other := d.bus.Connect("edge-2")
+	var mu sync.Mutex // guards codes
+	codes := map[wire.RefusalCode]int{}
+	if _, err := flooder.Subscribe("_INBOX_edge-1.flood", func(m *nats.Msg) {
+		var r wire.SnapshotReply
+		if json.Unmarshal(m.Data, &r) != nil {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Error != nil {
+			codes[r.Error.Code]++
+			return
+		}
+		codes[""]++
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, burst := deviceapi.Budget(wire.KindSnapshot)
+	_, strikes := deviceapi.Strikes()
+	for range burst + strikes/2 {
+		if err := flooder.PublishRequest("fleet.v1.up.edge-1.snapshot", "_INBOX_edge-1.flood", []byte(`{}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	brokertest.Eventually(t, "answers and refusals", func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if codes[""] < burst || codes[wire.RefusedRateLimited] < strikes/4 || len(codes) != 2 {
+			return fmt.Errorf("there are %v", codes)
+		}
+		return nil
+	})
+	// It may stay while it is only refused, and another device is served.
+	if err := flooder.Flush(); err != nil {
+		t.Errorf("it was cut off too early: %v", err)
+	}
+	if r := ask[wire.SnapshotReply](t, other, "edge-2", wire.KindSnapshot, wire.SnapshotRequest{}); r.Status != wire.SnapshotManifest {
+		t.Errorf("another device gets %+v", r)
+	}
+	background(t, func(ctx context.Context) {
+		for ctx.Err() == nil && !flooder.IsClosed() {
+			_ = flooder.PublishRequest("fleet.v1.up.edge-1.snapshot", "_INBOX_edge-1.flood", []byte(`{}`)) // fails once it is cut off
+		}
+	})
+	<-closed
+	if r := ask[wire.SnapshotReply](t, other, "edge-2", wire.KindSnapshot, wire.SnapshotRequest{}); r.Status != wire.SnapshotManifest {
+		t.Errorf("another device gets %+v", r)
+	}
+	// Reconnecting buys nothing: it is refused, or cut off again.
+	m, err := d.bus.Connect("edge-1").Request("fleet.v1.up.edge-1.snapshot", []byte(`{}`), 20*time.Second)
+	if err == nil && !strings.Contains(string(m.Data), string(wire.RefusedRateLimited)) {
+		t.Errorf("after a reconnect the answer is %s", m.Data)
+	}
+}
+
+func TestNudgeReachesTheDevice(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	c := d.bus.Connect("edge-1")
+	nudged := make(chan *nats.Msg, 1)
+	if _, err := c.ChanSubscribe("fleet.v1.down.edge-1.nudge", nudged); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	d.Nudge("edge-2")
+	d.Nudge("edge-1")
+	<-nudged
+}
