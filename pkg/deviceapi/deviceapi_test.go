@@ -234,6 +234,11 @@ func TestServerAsksForWhatItLacks(t *testing.T) {
 		t.Errorf("bucket (-want +got):\n%s", diff)
 	}
 
+	sent := info
+	info = []byte(`{"inventory":{"hostname":"two"}}`) // and the report of it was lost
+	wants(wire.WantInfo)
+	info = sent
+
 	// A device that lost its memory does not know of a report any more. The
 	// server drops it, since the manifest does not name it either.
 	if ack := ask[wire.Ack](t, c, "edge-1", wire.KindState, stale); ack.Error != nil {
