@@ -1,0 +1,36 @@
+package device
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// What the tests see of the unexported parts.
+const (
+	Silence           = silence
+	MaxReportedLabels = maxReportedLabels
+)
+
+// Labels applies the policy for labels.
+func Labels(device string, allowed []string, foreign func(string) bool, info wire.DeviceInfo) (labels map[string]string, dropped []string) {
+	return labelPolicy{device: device, allowed: allowed, foreign: foreign}.apply(info)
+}
+
+func LabelsOf(o metav1.Object, manager string) (map[string]bool, error) { return labelsOf(o, manager) }
+
+func (p *Presence) State(device string) (last time.Time, present, settled bool) {
+	return p.state(device)
+}
+
+func (p *Presence) Sweep() time.Duration { return p.sweep() }
+
+func (p *Presence) OnChange(f func(string)) { p.onChange(f) }
+
+// NewStatus builds the status of a device.
+func NewStatus(d *v1alpha1.Device, last time.Time, present, settled bool, reported []wire.Condition) *v1alpha1.DeviceStatus {
+	return newStatus(d, sighting{last, present, settled}, reported)
+}
