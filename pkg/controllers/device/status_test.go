@@ -78,6 +78,9 @@ func TestStatusFollowsTheSighting(t *testing.T) {
 		"podman is down": {online, true, true, podmanIsDown, map[string]string{
 			"Connected": "True HeartbeatsArrive", "PodmanReady": "False PodmanUnavailable", "Ready": "False PodmanNotReady",
 		}},
+		"a report without podman": {online, true, true, nil, map[string]string{
+			"Connected": "True HeartbeatsArrive", "PodmanReady": "True PodmanAnswers", "Ready": "True Operational",
+		}},
 		"silent": {online, false, true, podmanAnswers, map[string]string{
 			"Connected": "False NoHeartbeat", "PodmanReady": "Unknown Disconnected", "Ready": "False NoHeartbeat",
 		}},
