@@ -30,7 +30,8 @@ BINARIES := $(patsubst cmd/%/main.go,%,$(wildcard cmd/fleet-*/main.go))
 SOURCES := $(wildcard cmd pkg test)
 
 # Packages by the kind of their tests. Integration: real NATS, or the real
-# apiserver on real SQLite, in process. End to end: booted machines.
+# apiserver on real SQLite, in process. End to end: booted machines, and power
+# cuts of the server as shipped.
 PACKAGES = $(shell go list -find ./...)
 E2E = $(filter $(addprefix $(MODULE)/,test/e2e% test/lab% test/demo% test/durability%),$(PACKAGES))
 INTEGRATION = $(filter $(addprefix $(MODULE)/,test/integration% test/api% pkg/apiserver% pkg/broker% \
@@ -45,6 +46,7 @@ DEVICES ?= 20
 GROUP_SIZES ?= 10,5,5
 DURATION ?= 20
 SOAK_SECONDS ?= 3600
+CUTS ?= 100
 
 # In: the output of `go build -v`. Out: one line for every 100 packages, and errors.
 COUNT = awk '/^[^ \t]+$$/ { if (++n % 100 == 0) print "    " n " packages compiled"; next } { print }'
@@ -167,7 +169,12 @@ load-test: build ## simulated devices: DEVICES=20 GROUP_SIZES=10,5,5 DURATION=20
 
 .PHONY: soak
 soak: DURATION = $(SOAK_SECONDS)
-soak: load-test ## the load test for SOAK_SECONDS (an hour)
+soak: load-test test-cuts ## the load test for SOAK_SECONDS (an hour), then CUTS power cuts (100)
+
+.PHONY: test-cuts
+test-cuts: build
+	echo "==> $(CUTS) power cuts"
+	FLEET_CUTS=$(CUTS) go test -count=1 -timeout 2h ./test/durability
 
 .PHONY: bench
 bench: build ## measure, print a table and write docs/benchmarks.md
