@@ -72,14 +72,14 @@ func mustAs(t *testing.T, m *lab.Machine, user string, args ...string) string {
 // eventually waits until ok reports true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
 	for !ok() {
 		select {
 		case <-ctx.Done():
-			t.Fatalf("%s: still not so after 20 s", what)
+			t.Fatalf("%s: still not so after 90 s", what)
 		case <-ticker.C:
 		}
 	}
