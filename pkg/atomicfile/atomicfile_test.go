@@ -1,0 +1,140 @@
+package atomicfile_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
+)
+
+func TestWriteReplacesContentAndPermissions(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "file")
+	for _, tc := range []struct {
+		content string
+		perm    fs.FileMode
+	}{{"first", 0o644}, {"the second is longer", 0o600}, {"", 0o640}, {"x", 0o666}} { // 0666: the umask does not count
+		if err := atomicfile.Write(path, []byte(tc.content), tc.perm); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(data) != tc.content || info.Mode() != tc.perm {
+			t.Errorf("%q with mode %v, want %q with %v", data, info.Mode(), tc.content, tc.perm)
+		}
+	}
+	wantFiles(t, filepath.Dir(path), "file")
+}
+
+// wantFiles checks that a directory holds these files and nothing temporary.
+func wantFiles(t testing.TB, dir string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
+// Whoever reads meanwhile sees the old content or the new, never a part.
+func TestReadersSeeWholeFiles(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "file")
+	contents := []string{strings.Repeat("a", 1<<16), strings.Repeat("b", 3<<16)}
+	if err := atomicfile.Write(path, []byte(contents[0]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			data, err := os.ReadFile(path)
+			if err != nil || string(data) != contents[0] && string(data) != contents[1] {
+				t.Errorf("read %d bytes: %v", len(data), err)
+				return
+			}
+		}
+	})
+	for i := range 50 {
+		if err := atomicfile.Write(path, []byte(contents[i%2]), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	reader.Wait()
+}
+
+func TestFailedWriteLeavesEverythingAsItWas(t *testing.T) {
+	// Not parallel: the limit on file sizes is that of the process.
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := atomicfile.Write(path, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 4096, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err := atomicfile.Write(path, make([]byte, 8192), 0o600)
+	if e := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before); e != nil {
+		t.Fatal(e)
+	}
+	if !errors.Is(err, syscall.EFBIG) || !strings.Contains(err.Error(), path) {
+		t.Errorf("error is %v, want one that names the file", err)
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != "old" {
+		t.Errorf("the file holds %q (%v)", data, err)
+	}
+	wantFiles(t, dir, "file")
+}
+
+func TestWriteWhereItCannot(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "taken", "by-a-directory"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{
+		"no directory": filepath.Join(dir, "missing", "file"),
+		"a directory":  filepath.Join(dir, "taken"),
+	} {
+		if err := atomicfile.Write(path, []byte("x"), 0o600); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: error is %v, want one that names the file", name, err)
+		}
+	}
+	wantFiles(t, dir, "taken")
+	if err := atomicfile.SyncDir(filepath.Join(dir, "missing")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("syncing what is not there: %v", err)
+	}
+}
