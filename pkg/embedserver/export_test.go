@@ -1,0 +1,29 @@
+package embedserver
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+)
+
+// What the tests see of the unexported parts.
+type Parts = parts
+
+func NewParts(log *slog.Logger) *Parts { return newParts(log) }
+
+func (p *parts) OnStop(name string, stop func() error) { p.onStop(name, stop) }
+
+func (p *parts) Run(name string, run func(context.Context) error) { p.run(name, run) }
+
+func (p *parts) Stop() error { return p.stop() }
+
+func (p *parts) Failed() <-chan error { return p.failed }
+
+func Lock(dir string) (*os.File, error) { return lock(dir) }
+
+func ServingHosts(extra []string) []string { return servingHosts(extra) }
+
+func PreferredHost(extra []string, listen string) string { return preferredHost(extra, listen) }
+
+func LocalAddress(a net.Addr) string { return localAddress(a) }
