@@ -130,10 +130,9 @@ func TestDeviceCannotChooseItsLabels(t *testing.T) {
 
 func TestLabelsOfAManager(t *testing.T) {
 	t.Parallel()
-	fields := func(json string) *metav1.FieldsV1 { return &metav1.FieldsV1{Raw: []byte(json)} }
 	const mine = `{"f:metadata":{"f:labels":{"f:a":{},"f:example.com/b":{},"f:gone":{}}},"f:spec":{"f:inventory":{}}}`
 	entry := func(manager string, op metav1.ManagedFieldsOperationType, subresource, json string) metav1.ManagedFieldsEntry {
-		return metav1.ManagedFieldsEntry{Manager: manager, Operation: op, Subresource: subresource, FieldsV1: fields(json)}
+		return metav1.ManagedFieldsEntry{Manager: manager, Operation: op, Subresource: subresource, FieldsV1: metav1.NewFieldsV1(json)}
 	}
 	labels := map[string]string{"a": "1", "example.com/b": "2", "theirs": "3"}
 	for name, tc := range map[string]struct {
