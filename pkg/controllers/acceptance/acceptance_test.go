@@ -1,0 +1,127 @@
+package acceptance_test
+
+import (
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
+	"fleet.nationtech.io/fleet/pkg/score"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	plain = `{"services":[{"name":"web","image":"localhost/web:1"}]}`
+	bind  = `{"services":[{"name":"web","image":"localhost/web:1","volumes":[{"hostPath":"/srv","mountPath":"/srv"}]}]}`
+)
+
+func deployment(typ, data string) *v1alpha1.Deployment {
+	return &v1alpha1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"},
+		Spec: v1alpha1.DeploymentSpec{
+			TargetSelector: metav1.LabelSelector{MatchLabels: map[string]string{"group": "a"}},
+			Score:          v1alpha1.Score{Type: typ, Data: runtime.RawExtension{Raw: []byte(data)}},
+		},
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	privilege := func(value string) map[string]string { return map[string]string{v1alpha1.LabelPrivilege: value} }
+	for name, tc := range map[string]struct {
+		typ, data string
+		namespace map[string]string
+		accepted  bool
+		reason    string
+		says      string
+	}{
+		"valid":                          {"PodmanV0", plain, nil, true, v1alpha1.ReasonValid, "valid"},
+		"valid, restricted":              {"PodmanV0", plain, privilege("restricted"), true, v1alpha1.ReasonValid, ""},
+		"an unknown field":               {"PodmanV0", `{"services":[{"name":"web","image":"localhost/web:1","imagePolicy":"x"}]}`, nil, false, v1alpha1.ReasonInvalid, "spec.score.data.services[0].imagePolicy"},
+		"no services":                    {"PodmanV0", `{}`, nil, false, v1alpha1.ReasonInvalid, "services"},
+		"no document":                    {"PodmanV0", `{`, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
+		"nothing at all":                 {"PodmanV0", ``, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
+		"too long":                       {"PodmanV0", `{"services":[{"name":"web","image":"localhost/web:1","args":["` + strings.Repeat("x", wire.MaxScoreSize) + `"]}]}`, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
+		"a type of the future":           {"PodmanV9", `{"anything":1}`, nil, true, v1alpha1.ReasonUnvalidated, "PodmanV9"},
+		"a type of the future, too long": {"PodmanV9", `"` + strings.Repeat("x", wire.MaxScoreSize) + `"`, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
+		"bind, no label":                 {"PodmanV0", bind, nil, false, v1alpha1.ReasonPrivilege, v1alpha1.LabelPrivilege},
+		"bind, baseline":                 {"PodmanV0", bind, privilege("baseline"), false, v1alpha1.ReasonPrivilege, "baseline"},
+		"bind, restricted":               {"PodmanV0", bind, privilege("restricted"), false, v1alpha1.ReasonPrivilege, "restricted"},
+		"bind, privileged":               {"PodmanV0", bind, privilege("privileged"), true, v1alpha1.ReasonValid, ""},
+		// A value that nobody can read opens nothing.
+		"bind, a misspelt label": {"PodmanV0", bind, privilege("Privileged"), false, v1alpha1.ReasonPrivilege, "restricted"},
+		"bind, an odd label":     {"PodmanV0", bind, privilege("all"), false, v1alpha1.ReasonPrivilege, "restricted"},
+		"plain, an odd label":    {"PodmanV0", plain, privilege("all"), true, v1alpha1.ReasonValid, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := acceptance.Evaluate(deployment(tc.typ, tc.data), tc.namespace)
+			if v.Accepted != tc.accepted || v.Reason != tc.reason || !strings.Contains(v.Message, tc.says) {
+				t.Fatalf("verdict is %v %s %q, want %v %s that says %q", v.Accepted, v.Reason, v.Message, tc.accepted, tc.reason, tc.says)
+			}
+			if !v.Selector.Matches(labels.Set{"group": "a"}) || v.Selector.Matches(labels.Set{"group": "b"}) {
+				t.Errorf("selector is %s: devices must keep what they run", v.Selector)
+			}
+			if !v.Accepted {
+				return
+			}
+			if err := v.Entry.Validate(); err != nil || v.Entry.Size != len(v.Body) || v.Entry.Hash != score.Hash(v.Body) {
+				t.Errorf("entry %+v of a body of %d bytes: %v", v.Entry, len(v.Body), err)
+			}
+		})
+	}
+}
+
+func TestNamesAndSelectorsThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	named := deployment("PodmanV0", plain)
+	named.Name = "not.a.label"
+	if v := acceptance.Evaluate(named, nil); v.Accepted || v.Reason != v1alpha1.ReasonInvalid || !strings.Contains(v.Message, "not.a.label") {
+		t.Errorf("a bad name: %+v", v)
+	}
+	selecting := deployment("PodmanV0", plain)
+	selecting.Spec.TargetSelector = metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "group", Operator: "Near", Values: []string{"a"}}}}
+	v := acceptance.Evaluate(selecting, nil)
+	if v.Accepted || v.Reason != v1alpha1.ReasonSelector || !strings.Contains(v.Message, "spec.targetSelector") {
+		t.Errorf("a bad selector: %+v", v)
+	}
+	if v.Selector.Matches(labels.Set{"group": "a"}) || v.Selector.Matches(labels.Set{}) {
+		t.Error("a selector that cannot be read matches")
+	}
+}
+
+// The same score gives the same hash however it is written, another never does.
+func TestHashFollowsTheMeaning(t *testing.T) {
+	t.Parallel()
+	hash := func(typ, data string) string {
+		t.Helper()
+		v := acceptance.Evaluate(deployment(typ, data), nil)
+		if !v.Accepted {
+			t.Fatal(v.Message)
+		}
+		return v.Entry.Hash
+	}
+	first := hash("PodmanV0", plain)
+	if again := hash("PodmanV0", "{ \"services\" : [ {\"image\":\"localhost/web:1\", \"name\":\"web\"} ] }"); again != first {
+		t.Error("spaces and order make another score")
+	}
+	if hash("PodmanV0", strings.Replace(plain, "web:1", "web:2", 1)) == first {
+		t.Error("another image is the same score")
+	}
+	if hash("PodmanV9", plain) == first {
+		t.Error("another type is the same score")
+	}
+}
+
+func TestVolumeRetentionIsPassedOn(t *testing.T) {
+	t.Parallel()
+	d := deployment("PodmanV0", plain)
+	d.Spec.VolumeRetention = "Delete"
+	if v := acceptance.Evaluate(d, nil); v.Entry.VolumeRetention != wire.DeleteVolumes {
+		t.Errorf("entry is %+v", v.Entry)
+	}
+}
