@@ -1,0 +1,209 @@
+package enroll_test
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"k8s.io/client-go/rest"
+
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errNoAPI = errors.New("there is no API")
+
+// noAPI fails every request: what is refused here must not reach the API.
+type noAPI struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (noAPI) RoundTrip(*http.Request) (*http.Response, error) { return nil, errNoAPI }
+
+var hosts = []string{"gateway.example", "192.0.2.1", "::1"}
+
+func newHandler(t testing.TB) (*enroll.Handler, *pki.PKI) {
+	t.Helper()
+	dir := t.TempDir()
+	authorities, err := pki.Load(filepath.Join(dir, "pki"), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tombstones, err := identity.OpenTombstones(filepath.Join(dir, "revoked-keys.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tombstones.Close() })
+	c, err := client.New(&rest.Config{Host: "http://api", Transport: noAPI{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return enroll.NewHandler(&enroll.Service{
+		Fleet: "fleet", Client: c, PKI: authorities, Registry: identity.NewRegistry("fleet", tombstones), Tombstones: tombstones,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: time.Now,
+	}, "4222", hosts), authorities
+}
+
+// post sends an enrollment request and returns the answer.
+func post(t testing.TB, h http.Handler, body string) (int, wire.EnrollReply) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, wire.PathEnroll, strings.NewReader(body)))
+	var reply wire.EnrollReply
+	if err := json.Unmarshal(w.Body.Bytes(), &reply); err != nil || w.Header().Get("Content-Type") != "application/json" {
+		t.Fatalf("answer %d %q is no reply: %v", w.Code, w.Body, err)
+	}
+	return w.Code, reply
+}
+
+// csr is a certificate request in PEM for a new key.
+func csr(t testing.TB) string {
+	t.Helper()
+	key, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
+
+func TestRootIsGivenToAnybody(t *testing.T) {
+	t.Parallel()
+	h, authorities := newHandler(t)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, wire.PathCA, nil))
+	if w.Code != http.StatusOK || w.Body.String() != string(authorities.RootPEM()) {
+		t.Errorf("answer is %d %q", w.Code, w.Body)
+	}
+}
+
+func TestMethodsAndPaths(t *testing.T) {
+	t.Parallel()
+	h, _ := newHandler(t)
+	for request, want := range map[string]int{
+		"POST " + wire.PathCA: http.StatusMethodNotAllowed, "GET " + wire.PathEnroll: http.StatusMethodNotAllowed,
+		"DELETE " + wire.PathEnroll: http.StatusMethodNotAllowed, "GET /": http.StatusNotFound, "POST /v1/enroll/x": http.StatusNotFound, "GET /v1/ca/../pki": http.StatusMovedPermanently,
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+		if got := w.Code; got != want && !(want == http.StatusMovedPermanently && got/100 == 3) {
+			t.Errorf("%s: %d, want %d", request, got, want)
+		}
+	}
+}
+
+func TestGarbageIsRefused(t *testing.T) {
+	t.Parallel()
+	h, authorities := newHandler(t)
+	token := enroll.NewToken(authorities.RootHash()).Encode()
+	foreign := enroll.NewToken([32]byte{1}).Encode()
+	request := func(change func(*wire.EnrollRequest)) string {
+		r := wire.EnrollRequest{Token: token, Device: "edge-1", CSR: csr(t)}
+		change(&r)
+		data, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	certificate := func(s string) string { return strings.ReplaceAll(s, "CERTIFICATE REQUEST", "CERTIFICATE") }
+	for name, tc := range map[string]struct {
+		body string
+		code wire.RefusalCode
+		says string
+	}{
+		"empty":           {"", wire.RefusedBadRequest, ""},
+		"no document":     {"\x00\xff", wire.RefusedBadRequest, ""},
+		"a list":          {"[]", wire.RefusedBadRequest, ""},
+		"too long":        {`{"token":"` + strings.Repeat("x", wire.MaxEnrollRequest) + `"}`, wire.RefusedBadRequest, "at most"},
+		"nothing":         {"{}", wire.RefusedBadRequest, "token"},
+		"half a token":    {request(func(r *wire.EnrollRequest) { r.Token = r.Token[:70] }), wire.RefusedBadRequest, "token"},
+		"no name":         {request(func(r *wire.EnrollRequest) { r.Device = "" }), wire.RefusedBadRequest, "--name"},
+		"a bad name":      {request(func(r *wire.EnrollRequest) { r.Device = "Edge.*" }), wire.RefusedBadRequest, "--name"},
+		"no request":      {request(func(r *wire.EnrollRequest) { r.CSR = "" }), wire.RefusedBadRequest, "PEM"},
+		"a certificate":   {request(func(r *wire.EnrollRequest) { r.CSR = certificate(r.CSR) }), wire.RefusedBadRequest, "PEM"},
+		"a damaged one":   {request(func(r *wire.EnrollRequest) { r.CSR = damage(r.CSR) }), wire.RefusedBadRequest, "damaged"},
+		"a foreign token": {request(func(r *wire.EnrollRequest) { r.Token = foreign }), wire.RefusedToken, "token create"},
+		// The control, which gets as far as the API. What is wrong there is hidden.
+		"all is well": {request(func(*wire.EnrollRequest) {}), wire.RefusedUnavailable, "try again later"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			status, reply := post(t, h, tc.body)
+			if reply.Error == nil || reply.Error.Code != tc.code || !strings.Contains(reply.Error.Message, tc.says) || status < 400 {
+				t.Errorf("answer is %d %+v, want %s that says %q", status, reply.Error, tc.code, tc.says)
+			}
+			if reply.Certificate != "" || reply.Error != nil && strings.Contains(reply.Error.Message, token) {
+				t.Errorf("answer gives something away: %+v", reply)
+			}
+		})
+	}
+}
+
+// damage changes what a certificate request is signed over.
+func damage(csr string) string {
+	block, _ := pem.Decode([]byte(csr))
+	block.Bytes[len(block.Bytes)-1] ^= 1
+	return string(pem.EncodeToMemory(block))
+}
+
+func TestFloodOfRequestsIsRefused(t *testing.T) {
+	t.Parallel()
+	h, _ := newHandler(t)
+	seen := map[int]int{}
+	for range enroll.RequestBurst * 2 {
+		status, _ := post(t, h, "{}")
+		seen[status]++
+	}
+	if seen[http.StatusBadRequest] < enroll.RequestBurst || seen[http.StatusTooManyRequests] == 0 || len(seen) != 2 {
+		t.Errorf("answers are %v", seen)
+	}
+}
+
+func TestDevicesAreSentWhereTheyCame(t *testing.T) {
+	t.Parallel()
+	h, _ := newHandler(t)
+	for host, want := range map[string]string{
+		"192.0.2.1:8443": "192.0.2.1", "gateway.example:8443": "gateway.example", "gateway.example": "gateway.example", "[::1]:8443": "::1",
+		// A name that the certificate does not have would only fail later.
+		"evil.example:8443": "gateway.example", "": "gateway.example", "192.0.2.1.evil.example": "gateway.example",
+	} {
+		if got := h.HostFor(&http.Request{Host: host}); got != want {
+			t.Errorf("a device that came to %q is sent to %q, want %q", host, got, want)
+		}
+	}
+}
+
+func TestTokensDiffer(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for range 50 {
+		token := enroll.NewToken([32]byte{7})
+		parsed, err := wire.ParseToken(token.Encode())
+		if err != nil || parsed != token {
+			t.Fatalf("token does not survive its text form: %v", err)
+		}
+		seen[token.ID], seen[token.SecretHash()] = true, true
+	}
+	if len(seen) != 100 {
+		t.Errorf("%d different ids and secrets of 100", len(seen))
+	}
+}
