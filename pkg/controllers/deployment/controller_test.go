@@ -1,0 +1,262 @@
+package deployment_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// api notes what is written and answers with it.
+type api struct {
+	status int // 200 when zero
+	writes []write
+}
+
+type write struct {
+	method, path string
+	object       v1alpha1.Deployment
+}
+
+// RoundTrip implements http.RoundTripper.
+func (a *api) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	w := write{method: r.Method, path: r.URL.Path}
+	if err := json.Unmarshal(body, &w.object); err != nil {
+		return nil, err
+	}
+	a.writes = append(a.writes, w)
+	answer := httptest.NewRecorder()
+	answer.Header().Set("Content-Type", "application/json")
+	if a.status != 0 {
+		answer.WriteHeader(a.status)
+		body, _ = json.Marshal(metav1.Status{Status: metav1.StatusFailure, Reason: metav1.StatusReasonNotFound, Code: int32(a.status)})
+	}
+	_, _ = answer.Write(body)
+	return answer.Result(), nil
+}
+
+// withdrawer answers like the fleet controller.
+type withdrawer struct {
+	asked []wire.DeploymentRef
+	// hangs: the bus is down.
+	hangs bool
+	err   error
+}
+
+func (w *withdrawer) Withdraw(ctx context.Context, ref wire.DeploymentRef) error {
+	w.asked = append(w.asked, ref)
+	if w.hangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return w.err
+}
+
+type rig struct {
+	*deployment.Controller
+	t          testing.TB
+	api        *api
+	withdrawer *withdrawer
+	events     chan string
+}
+
+const score = `{"services":[{"name":"web","image":"localhost/web:1"}]}`
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	r := &rig{t: t, api: &api{}, withdrawer: &withdrawer{}}
+	c, err := client.New(&rest.Config{Host: "http://api", Transport: r.api})
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder := record.NewFakeRecorder(10)
+	r.events = recorder.Events
+	informer := func(o runtime.Object) cache.SharedIndexInformer {
+		return cache.NewSharedIndexInformer(&cache.ListWatch{}, o, 0, cache.Indexers{})
+	}
+	r.Controller = &deployment.Controller{
+		Client: c, Deployments: informer(&v1alpha1.Deployment{}), Namespaces: informer(&corev1.Namespace{}),
+		Withdrawer: r.withdrawer, Recorder: recorder, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	return r
+}
+
+// put makes the controller see a Deployment.
+func (r *rig) put(change func(*v1alpha1.Deployment)) {
+	r.t.Helper()
+	d := &v1alpha1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", Generation: 2, Finalizers: []string{"other", v1alpha1.DeploymentFinalizer}},
+		Spec:       v1alpha1.DeploymentSpec{Score: v1alpha1.Score{Type: "PodmanV0", Data: runtime.RawExtension{Raw: []byte(score)}}},
+	}
+	change(d)
+	if err := r.Deployments.GetStore().Add(d); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) reconcile() error { return r.Reconcile(r.t.Context(), "shop/web") }
+
+func deleting(d *v1alpha1.Deployment) {
+	now := metav1.Now()
+	d.DeletionTimestamp = &now
+}
+
+// finalizers checks that the only write leaves these.
+func (r *rig) finalizers(want ...string) {
+	r.t.Helper()
+	if len(r.api.writes) != 1 || r.api.writes[0].method != http.MethodPut {
+		r.t.Fatalf("written: %+v", r.api.writes)
+	}
+	if diff := cmp.Diff(want, r.api.writes[0].object.Finalizers); diff != "" {
+		r.t.Errorf("finalizers (-want +got):\n%s", diff)
+	}
+}
+
+func TestFinalizerComesFirst(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.put(func(d *v1alpha1.Deployment) { d.Finalizers = []string{"other"} })
+	if err := r.reconcile(); err != nil {
+		t.Fatal(err)
+	}
+	r.finalizers("other", v1alpha1.DeploymentFinalizer)
+}
+
+func TestKeysGoBeforeTheObject(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		withdrawer withdrawer
+		goes       bool
+	}{
+		"the keys are gone":        {withdrawer{}, true},
+		"the bus is down":          {withdrawer{hangs: true}, true}, // the next comparison sweeps the keys
+		"nobody can take them yet": {withdrawer{err: errors.New("not ready")}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				*r.withdrawer = tc.withdrawer
+				r.put(deleting)
+				began := time.Now()
+				err := r.reconcile()
+				if diff := cmp.Diff([]wire.DeploymentRef{{Namespace: "shop", Name: "web"}}, r.withdrawer.asked); diff != "" {
+					t.Errorf("withdrawn (-want +got):\n%s", diff)
+				}
+				if !tc.goes {
+					if !errors.Is(err, tc.withdrawer.err) || len(r.api.writes) > 0 {
+						t.Errorf("error %v, written: %+v", err, r.api.writes)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took > 10*time.Second {
+					t.Errorf("it waited for %s", took)
+				}
+				r.finalizers("other")
+			})
+		})
+	}
+}
+
+func TestNothingToDo(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(*rig){
+		"unknown":               func(*rig) {},
+		"deleted, no finalizer": func(r *rig) { r.put(func(d *v1alpha1.Deployment) { deleting(d); d.Finalizers = []string{"other"} }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			prepare(r)
+			if err := r.reconcile(); err != nil || len(r.api.writes)+len(r.withdrawer.asked) > 0 {
+				t.Errorf("error %v, written: %+v", err, r.api.writes)
+			}
+		})
+	}
+}
+
+func TestVerdictIsShownOnce(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		data   string
+		status metav1.ConditionStatus
+		reason string
+		events int
+	}{
+		"accepted": {score, metav1.ConditionTrue, v1alpha1.ReasonValid, 0},
+		"refused":  {`{"services":[{"name":"web","image":"localhost/web:1","imagePolicy":"x"}]}`, metav1.ConditionFalse, v1alpha1.ReasonInvalid, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			change := func(d *v1alpha1.Deployment) { d.Spec.Score.Data.Raw = []byte(tc.data) }
+			r.put(change)
+			if err := r.reconcile(); err != nil {
+				t.Fatal(err)
+			}
+			if len(r.api.writes) != 1 || !strings.HasSuffix(r.api.writes[0].path, "/status") {
+				t.Fatalf("written: %+v", r.api.writes)
+			}
+			written := r.api.writes[0].object.Status
+			c := meta.FindStatusCondition(written.Conditions, v1alpha1.DeploymentAccepted)
+			if len(written.Conditions) != 1 || c == nil || c.Status != tc.status || c.Reason != tc.reason || c.ObservedGeneration != 2 {
+				t.Errorf("conditions are %+v", written.Conditions)
+			}
+			if len(r.events) != tc.events {
+				t.Errorf("%d events, want %d", len(r.events), tc.events)
+			}
+			r.put(func(d *v1alpha1.Deployment) { change(d); d.Status = written })
+			if err := r.reconcile(); err != nil || len(r.api.writes) != 1 {
+				t.Errorf("the same verdict is written again: %v", err)
+			}
+		})
+	}
+}
+
+func TestObjectThatIsGoneMeanwhileIsNoError(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*v1alpha1.Deployment){
+		"adding the finalizer": func(d *v1alpha1.Deployment) { d.Finalizers = nil }, "removing it": deleting, "showing the verdict": func(*v1alpha1.Deployment) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.api.status = http.StatusNotFound
+			r.put(change)
+			if err := r.reconcile(); err != nil || len(r.api.writes) != 1 {
+				t.Errorf("error %v, written: %+v", err, r.api.writes)
+			}
+		})
+	}
+}
