@@ -166,7 +166,7 @@ func Load(ctx context.Context, kv jetstream.KeyValue, each func(key string, valu
 	if err != nil {
 		return fmt.Errorf("reading bucket %s: %w", kv.Bucket(), err)
 	}
-	defer func() { _ = w.Stop() }()
+	defer stopWatch(w)
 	for {
 		select {
 		case <-ctx.Done():
@@ -290,4 +290,20 @@ func (b *Broker) watchSessions() error {
 		return fmt.Errorf("watching connections: %w", err)
 	}
 	return b.system.Flush()
+}
+
+// stopWatch ends a watch. A watch that is ended early may be blocked on a full
+// channel, and would stay so: making room lets it go.
+func stopWatch(w jetstream.KeyWatcher) {
+	_ = w.Stop() // the connection may be closed already
+	for {
+		select {
+		case _, open := <-w.Updates():
+			if !open {
+				return
+			}
+		default:
+			return
+		}
+	}
 }
