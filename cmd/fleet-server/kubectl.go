@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/component-base/logs"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 
 	_ "fleet.nationtech.io/fleet/cmd/fleet-server/english" // before kubectl is initialised
@@ -37,6 +38,7 @@ func newKubectl(o *options) *cobra.Command {
 				Arguments:   append([]string{"kubectl"}, args...),
 				IOStreams:   genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()},
 			})
+			logs.AddFlags(c.PersistentFlags()) // -v, which kubectl's own main adds
 			c.SetArgs(args)
 			return c.ExecuteContext(cmd.Context())
 		},

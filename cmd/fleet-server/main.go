@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	_ "fleet.nationtech.io/fleet/cmd/fleet-server/roomy" // before anything large is initialised
 )
 
 func main() {

@@ -93,6 +93,9 @@ func (p *pass) pull(ctx context.Context, image string) error {
 	if err != nil || exists {
 		return err
 	}
+	if !p.troubles.has(p.ref, p.waiting.Hash) {
+		p.report(p.waiting)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, pullTimeout, fmt.Errorf("pulling image %q: not done after %v", image, pullTimeout))
 	defer cancel()
 	ctx, supersede := context.WithCancelCause(ctx)

@@ -102,6 +102,10 @@ type pass struct {
 	target   target
 	observed []container.Container
 	run      queue.Run
+	// waiting is what to report before something that takes long. What takes a
+	// moment is not worth a report of its own: the server counts a device as
+	// pending until it reports about the score that was issued.
+	waiting plan.Outcome
 }
 
 // leave removes the Deployment.
@@ -142,9 +146,7 @@ func (p *pass) converge(ctx context.Context) (queue.Result, error) {
 	}
 	actions, again := plan.Changes(workload, p.observed, time.Now())
 	if len(actions) > 0 {
-		if !p.troubles.has(p.ref, hash) {
-			p.report(plan.Outcome{Hash: hash, Workload: workload, Waiting: true})
-		}
+		p.waiting = plan.Outcome{Hash: hash, Workload: workload, Waiting: true}
 		if err := p.execute(ctx, actions); err != nil {
 			p.ports.release(p.ref, false)
 			return queue.Result{}, p.fail(ctx, hash, err)

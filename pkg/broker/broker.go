@@ -162,7 +162,29 @@ func Remove(ctx context.Context, kv jetstream.KeyValue, key string) error {
 
 // Load calls each with every key and value that a bucket holds now.
 func Load(ctx context.Context, kv jetstream.KeyValue, each func(key string, value []byte)) error {
-	w, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
+	return watch(ctx, kv, func(e jetstream.KeyValueEntry) bool {
+		if e == nil { // the end of what was there
+			return false
+		}
+		each(e.Key(), e.Value())
+		return true
+	}, jetstream.IgnoreDeletes())
+}
+
+// Watch calls each with everything that a bucket holds and with every change,
+// until ctx ends or the watch fails. It never returns nil.
+func Watch(ctx context.Context, kv jetstream.KeyValue, each func(jetstream.KeyValueEntry)) error {
+	return watch(ctx, kv, func(e jetstream.KeyValueEntry) bool {
+		if e != nil {
+			each(e)
+		}
+		return true
+	})
+}
+
+// watch calls each until it returns false.
+func watch(ctx context.Context, kv jetstream.KeyValue, each func(jetstream.KeyValueEntry) bool, opts ...jetstream.WatchOpt) error {
+	w, err := kv.WatchAll(ctx, opts...)
 	if err != nil {
 		return fmt.Errorf("reading bucket %s: %w", kv.Bucket(), err)
 	}
@@ -175,10 +197,9 @@ func Load(ctx context.Context, kv jetstream.KeyValue, each func(key string, valu
 			if !ok {
 				return fmt.Errorf("reading bucket %s: %w", kv.Bucket(), nats.ErrConnectionClosed)
 			}
-			if e == nil { // the end of what was there
+			if !each(e) {
 				return nil
 			}
-			each(e.Key(), e.Value())
 		}
 	}
 }

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -47,6 +49,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&b.bin, "bin", "bin", "directory of the binaries")
 	f.StringVar(&b.docs, "docs", "docs", "directory to write benchmarks.md and benchmarks.svg to")
+	only := f.String("only", "", "measure only the steps whose names contain this, and write no report")
 	f.IntVar(&b.repeat, "repeat", 9, "how often to measure what is shown as a median")
 	f.DurationVar(&b.idle, "idle", time.Minute, "how long to measure idle processor time for")
 	if err := f.Parse(args); err != nil {
@@ -57,13 +60,20 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		run  func(context.Context) error
 	}{
 		{"starting the server", b.starts},
-		{"a server and a real device", b.device},
-		{"simulated devices", b.simulated},
+		{"a real device", b.device},
+		{"many simulated ones", b.simulated},
 	} {
+		if !strings.Contains(step.what, *only) {
+			continue
+		}
 		fmt.Fprintf(out, "==> %s\n", step.what)
 		if err := step.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
+	}
+	if *only != "" {
+		fmt.Fprintf(out, "\n%s\n", b.report.table())
+		return nil
 	}
 	if err := b.report.write(b.docs); err != nil {
 		return err
@@ -73,7 +83,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 }
 
 // median of an odd number of values; the lower one of the middle two otherwise.
-func median(values []time.Duration) time.Duration {
+func median[T cmp.Ordered](values []T) T {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[(len(sorted)-1)/2]
 }

@@ -142,9 +142,10 @@ func (s *site) close() error {
 // pairs measures, by turns, `kubectl apply` until the container answers and
 // `podman run` of the same image until it answers.
 func (b *bench) pairs(ctx context.Context, s *site) error {
-	var apply, podman []time.Duration
+	var kubectl, apply, podman []time.Duration
+	var ratios []float64
 	for range b.repeat {
-		a, err := s.applyUntilAnswer(ctx)
+		k, a, err := s.applyUntilAnswer(ctx)
 		if err != nil {
 			return err
 		}
@@ -152,11 +153,13 @@ func (b *bench) pairs(ctx context.Context, s *site) error {
 		if err != nil {
 			return err
 		}
-		apply, podman = append(apply, a), append(podman, p)
+		kubectl, apply, podman = append(kubectl, k), append(apply, a), append(podman, p)
+		ratios = append(ratios, a.Seconds()/p.Seconds())
 	}
-	ratio := median(apply).Seconds() / median(podman).Seconds()
-	b.report.add("`kubectl apply` until the container answers", seconds(median(apply)), "", true)
-	b.report.add("`podman run` of the same image until it answers", seconds(median(podman)), "", true)
+	ratio := median(ratios)
+	b.report.add("`kubectl apply` until the container answers", milliseconds(median(apply)), "", true)
+	b.report.add("of this, until `kubectl apply` returns", milliseconds(median(kubectl)), "", true)
+	b.report.add("`podman run` of the same image until it answers", milliseconds(median(podman)), "", true)
 	b.report.add("ratio of the two", fmt.Sprintf("%.2f", ratio), "≤ 1.25", ratio <= 1.25)
 	return nil
 }
@@ -164,19 +167,22 @@ func (b *bench) pairs(ctx context.Context, s *site) error {
 const manifest = `{apiVersion: fleet.nationtech.io/v1alpha1, kind: Deployment, metadata: {name: bench, namespace: default},
   spec: {targetSelector: {}, score: {type: PodmanV0, data: {services: [{name: web, image: "%s", ports: [{hostPort: %d, containerPort: %d}]}]}}}}`
 
-func (s *site) applyUntilAnswer(ctx context.Context) (time.Duration, error) {
+// applyUntilAnswer returns how long kubectl took, and how long it took from the
+// start of kubectl until the container answered.
+func (s *site) applyUntilAnswer(ctx context.Context) (kubectl, total time.Duration, err error) {
 	begin := time.Now()
 	if _, err := s.server.Apply(ctx, fmt.Sprintf(manifest, lab.HelloImage, fleetPort, lab.HelloPort)); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	kubectl = time.Since(begin)
 	if err := s.answer(ctx, fleetPort); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	took := time.Since(begin)
+	total = time.Since(begin)
 	if _, err := s.server.Kubectl(ctx, "delete", "fleetdep", "bench"); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return took, s.silent(ctx, fleetPort)
+	return kubectl, total, s.silent(ctx, fleetPort)
 }
 
 // podmanUntilAnswer times podman inside the machine, so that the way into the
@@ -332,5 +338,7 @@ func withDir(f func(dir string) error) error {
 	}
 	return errors.Join(f(dir), os.RemoveAll(dir))
 }
+
+func milliseconds(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }

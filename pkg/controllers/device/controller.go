@@ -2,7 +2,6 @@ package device
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -21,6 +20,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -264,24 +264,11 @@ func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) error 
 }
 
 func (c *Controller) watchInfos(ctx context.Context) error {
-	w, err := c.Infos.WatchAll(ctx)
-	if err != nil {
-		return fmt.Errorf("watching bucket device-info: %w", err)
+	err := broker.Watch(ctx, c.Infos, c.takeInfo)
+	if ctx.Err() != nil {
+		return nil
 	}
-	defer func() { _ = w.Stop() }()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case e, ok := <-w.Updates():
-			if !ok {
-				return errors.New("watching bucket device-info: the watch ended")
-			}
-			if e != nil {
-				c.takeInfo(e)
-			}
-		}
-	}
+	return err
 }
 
 func (c *Controller) takeInfo(e jetstream.KeyValueEntry) {

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/tools/cache"
@@ -88,7 +88,8 @@ func (c *Controller) isReady() bool {
 	}
 }
 
-// Run works until ctx ends. It returns an error only when it cannot start.
+// Run works until ctx ends. It returns an error when it cannot start, or
+// cannot see reports any more.
 func (c *Controller) Run(ctx context.Context) error {
 	prior, err := c.bucket(ctx)
 	if err != nil {
@@ -201,25 +202,27 @@ func (c *Controller) build() {
 		c.table.SetDevice(deviceFacts(o.(*v1alpha1.Device)))
 	}
 	for _, o := range c.Deployments.GetStore().List() {
-		d := o.(*v1alpha1.Deployment)
-		if !slices.Contains(d.Finalizers, v1alpha1.DeploymentFinalizer) {
-			continue
-		}
-		c.status.add(c.table.SetDeployment(c.deploymentFacts(d)).Deployments)
+		c.status.add(c.table.SetDeployment(c.deploymentFacts(o.(*v1alpha1.Deployment))).Deployments)
 	}
 }
 
 func (c *Controller) work(ctx context.Context) error {
-	defer c.queue.ShutDown()
+	g, ctx := errgroup.WithContext(ctx)
 	context.AfterFunc(ctx, c.queue.ShutDown)
-	go c.projector.run(ctx)
-	go c.status.run(ctx)
-	go c.watchStates(ctx)
-	go c.resync(ctx)
+	g.Go(func() error { c.projector.run(ctx); return nil })
+	g.Go(func() error { c.status.run(ctx); return nil })
+	g.Go(func() error { c.resync(ctx); return nil })
+	g.Go(func() error { return c.watchStates(ctx) })
+	g.Go(func() error { c.processAll(); return nil })
+	return g.Wait()
+}
+
+// processAll works until the queue is shut down.
+func (c *Controller) processAll() {
 	for {
 		i, shutdown := c.queue.Get()
 		if shutdown {
-			return nil
+			return
 		}
 		c.process(i)
 		c.queue.Done(i)
@@ -258,11 +261,9 @@ func (c *Controller) processDeployment(key string) {
 		}
 		return
 	}
-	d := o.(*v1alpha1.Deployment)
-	// Without the finalizer the object could vanish before its keys.
-	if slices.Contains(d.Finalizers, v1alpha1.DeploymentFinalizer) {
-		c.apply(c.table.SetDeployment(c.deploymentFacts(d)))
-	}
+	// Not delayed until the finalizer is on: it lets a deletion wait for the keys,
+	// but an object that vanishes without it loses its keys as well.
+	c.apply(c.table.SetDeployment(c.deploymentFacts(o.(*v1alpha1.Deployment))))
 }
 
 func (c *Controller) apply(changes Changes) {
@@ -300,26 +301,12 @@ func deviceFacts(d *v1alpha1.Device) Device {
 }
 
 // watchStates follows bucket device-state.
-func (c *Controller) watchStates(ctx context.Context) {
-	w, err := c.Buckets.State.WatchAll(ctx)
-	if err != nil {
-		c.Logger.Error("watching bucket device-state", "error", err)
-		return
+func (c *Controller) watchStates(ctx context.Context) error {
+	err := broker.Watch(ctx, c.Buckets.State, c.takeState)
+	if ctx.Err() != nil {
+		return nil
 	}
-	defer func() { _ = w.Stop() }()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case e, ok := <-w.Updates():
-			if !ok {
-				return
-			}
-			if e != nil {
-				c.takeState(e)
-			}
-		}
-	}
+	return err
 }
 
 func (c *Controller) takeState(e jetstream.KeyValueEntry) {

@@ -300,26 +300,30 @@ func TestChangesOfObjectsArriveEverywhere(t *testing.T) {
 	r := newRig(t)
 	r.devices.Add(deviceObject("edge-1", "a"))
 	web := deploymentObject("web", "a")
-	unfinished := deploymentObject("unfinished", "a")
-	unfinished.Finalizers = nil // it could vanish before its keys
 	r.deployments.Add(web)
-	r.deployments.Add(unfinished)
 	r.startAll()
 	r.keys("edge-1.shop.web")
 
-	unfinished = unfinished.DeepCopy()
-	unfinished.Finalizers = []string{v1alpha1.DeploymentFinalizer}
-	r.deployments.Modify(unfinished)
-	r.keys("edge-1.shop.unfinished", "edge-1.shop.web")
+	// The finalizer comes later. Without it an object can vanish at any time.
+	api := deploymentObject("api", "a")
+	api.Finalizers = nil
+	r.deployments.Add(api)
+	r.keys("edge-1.shop.api", "edge-1.shop.web")
+	r.deployments.Delete(api)
+	r.keys("edge-1.shop.web")
+
+	api = deploymentObject("api", "a")
+	r.deployments.Add(api)
+	r.keys("edge-1.shop.api", "edge-1.shop.web")
 
 	r.desired.down.Store(true)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := r.Withdraw(ctx, wire.DeploymentRef{Namespace: "shop", Name: "unfinished"}); !errors.Is(err, context.Canceled) {
+	if err := r.Withdraw(ctx, wire.DeploymentRef{Namespace: "shop", Name: "api"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("withdrawing while the bus is down: %v", err)
 	}
 	r.desired.down.Store(false)
-	if err := r.Withdraw(t.Context(), wire.DeploymentRef{Namespace: "shop", Name: "unfinished"}); err != nil {
+	if err := r.Withdraw(t.Context(), wire.DeploymentRef{Namespace: "shop", Name: "api"}); err != nil {
 		t.Fatal(err)
 	}
 	// No waiting: Withdraw said that the keys are gone.
@@ -327,7 +331,7 @@ func TestChangesOfObjectsArriveEverywhere(t *testing.T) {
 		t.Errorf("bucket holds %v", held)
 	}
 
-	r.deployments.Delete(unfinished)
+	r.deployments.Delete(api)
 
 	// A namespace that forbids what the score needs makes devices hold it.
 	privileged := web.DeepCopy()
