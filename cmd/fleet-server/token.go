@@ -68,7 +68,7 @@ func (t *tokenOptions) create(cmd *cobra.Command, o *options) error {
 	_, err = c.EnrollmentTokens().Create(cmd.Context(), &v1alpha1.EnrollmentToken{
 		ObjectMeta: metav1.ObjectMeta{Name: token.ID},
 		Spec: v1alpha1.EnrollmentTokenSpec{
-			SecretHash: token.SecretHash(), ExpiresAt: metav1.NewTime(time.Now().Add(t.ttl)), MaxUses: t.uses,
+			SecretHash: token.SecretHash(), ExpiresAt: new(metav1.NewTime(time.Now().Add(t.ttl))), MaxUses: t.uses,
 			PreApproved: t.preApprove, Labels: labels, AllowedLabelKeys: t.allowLabels,
 		},
 	}, metav1.CreateOptions{FieldManager: fieldManager})

@@ -10,20 +10,33 @@ import (
 	"io"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // Paths of the enrollment listener.
 const (
-	// PathCA answers GET with the root certificate in PEM.
+	// PathCA answers GET with the root certificates in PEM, the present one
+	// first. While a root is replaced there are two.
 	PathCA = "/v1/ca"
 	// PathEnroll answers POST of an EnrollRequest with an EnrollReply. The same
 	// key and token may be posted again: that is how an agent polls for approval
 	// and how it recovers from a power cut.
 	PathEnroll = "/v1/enroll"
+	// PathRenew answers POST of a RenewRequest with an EnrollReply. The client
+	// proves who it is with its present certificate, which may have expired. A
+	// device that was thrown out learns here what to do with what it runs.
+	PathRenew = "/v1/renew"
+	// PathTime answers GET with a SignedTime; parameter QueryNonce is echoed.
+	PathTime = "/v1/time"
+	// QueryNonce is a nonce of 16 to 64 bytes in hex.
+	QueryNonce = "nonce"
 )
 
-// MaxEnrollRequest is the longest EnrollRequest in bytes.
-const MaxEnrollRequest = 16 << 10
+// Longest requests in bytes.
+const (
+	MaxEnrollRequest = 16 << 10
+	MaxRenewRequest  = 4 << 10
+)
 
 // EnrollRequest asks for a device certificate.
 type EnrollRequest struct {
@@ -33,16 +46,27 @@ type EnrollRequest struct {
 	Device string `json:"device"`
 	// CSR is a PKCS #10 request in PEM. Only its public key is used.
 	CSR string `json:"csr"`
+	// HardwareID identifies the machine, see Token's allow-list; it is a claim,
+	// not a proof.
+	HardwareID string `json:"hardwareID,omitempty"`
 	// Inventory helps the operator to recognise the device before approval.
 	Inventory Inventory `json:"inventory"`
 }
 
-// EnrollReply answers an EnrollRequest. Exactly one of Certificate, Pending
-// and Error is set.
+// RenewRequest asks for the next certificate of a device.
+type RenewRequest struct {
+	// CSR is a PKCS #10 request in PEM, for the present key or for a new one.
+	// The present key stays good until a new one has been used.
+	CSR string `json:"csr"`
+}
+
+// EnrollReply answers an EnrollRequest or a RenewRequest. Exactly one of
+// Certificate, Pending and Error is set.
 type EnrollReply struct {
 	// Certificate is the client certificate with its intermediates, in PEM.
 	Certificate string `json:"certificate,omitempty"`
-	// Root is the root certificate in PEM; its key has the hash in the token.
+	// Root is the root certificates in PEM. At enrollment one of them has the
+	// hash in the token.
 	Root string `json:"root,omitempty"`
 	// Servers is the list of NATS URLs.
 	Servers []string `json:"servers,omitempty"`
@@ -51,6 +75,43 @@ type EnrollReply struct {
 	Pending           bool     `json:"pending,omitempty"`
 	RetryAfterSeconds int      `json:"retryAfterSeconds,omitempty"`
 	Error             *Refusal `json:"error,omitempty"`
+	// Revocation says, beside an Error with RefusedRevoked, what the device
+	// should do with what it runs.
+	Revocation Revocation `json:"revocation,omitempty"`
+}
+
+// Revocation is what a device that was thrown out does with what it runs.
+type Revocation string
+
+// Values of Revocation.
+const (
+	// RevocationKeep: workloads go on. It is the default.
+	RevocationKeep Revocation = "Keep"
+	// RevocationStop: containers are stopped and stay on the disk.
+	RevocationStop Revocation = "Stop"
+	// RevocationWipe: containers, their volumes, secrets, scores and the device's
+	// key are removed.
+	RevocationWipe Revocation = "Wipe"
+)
+
+// RevokedNotice is the content of the message on RevokedSubject.
+type RevokedNotice struct {
+	Revocation Revocation `json:"revocation"`
+}
+
+// SignedTime is the server's clock, for a device whose own cannot be trusted
+// and who therefore cannot tell whether the server's certificate is valid.
+type SignedTime struct {
+	Time time.Time `json:"time"`
+	// Signature is an ASN.1 ECDSA signature with the serving certificate's key
+	// over SHA-256 of SignedTimePayload.
+	Signature []byte `json:"signature"`
+}
+
+// SignedTimePayload is what the signature of a SignedTime covers. The nonce
+// makes every answer fresh.
+func SignedTimePayload(nonce []byte, t time.Time) []byte {
+	return []byte("fleet signed time\x00" + hex.EncodeToString(nonce) + "\x00" + t.UTC().Format(time.RFC3339Nano))
 }
 
 // ErrToken is wrapped by every error about the form of an enrollment token.

@@ -74,6 +74,9 @@ type Entry struct {
 	Hash string `json:"hash,omitempty"`
 	// Size is the length of the body in bytes.
 	Size int `json:"size,omitempty"`
+	// SecretsDigest changes with the content of the Secrets that the score names;
+	// empty when it names none. It is keyed: it tells nothing about the content.
+	SecretsDigest string `json:"secretsDigest,omitempty"`
 	// VolumeRetention is RetainVolumes when empty.
 	VolumeRetention VolumeRetention `json:"volumeRetention,omitempty"`
 	// Hold asks the device to keep what it runs for this Deployment as it is:
@@ -151,7 +154,7 @@ func (e *Entry) Validate() error {
 	switch {
 	case !ValidScoreType(e.Type):
 		return fmt.Errorf("%s: bad score type", e.DeploymentRef)
-	case !ValidHash(e.Hash):
+	case !ValidHash(e.Hash), e.SecretsDigest != "" && !ValidHash(e.SecretsDigest):
 		return fmt.Errorf("%s: bad hash", e.DeploymentRef)
 	case e.Size <= 0 || e.Size > MaxScoreSize:
 		return fmt.Errorf("%s: size %d is not within 1 to %d", e.DeploymentRef, e.Size, MaxScoreSize)

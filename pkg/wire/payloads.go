@@ -19,6 +19,10 @@ const (
 	MaxInfo            = 16 << 10
 	MaxState           = 16 << 10
 	MaxHeartbeat       = 96
+	MaxSecretRequest   = 1 << 10
+	// MaxSecret is the longest content of a Secret, keys and values together. In
+	// base64 it stays under MaxReply.
+	MaxSecret = 128 << 10
 	// MaxReply bounds what an agent accepts: a manifest of MaxEntries.
 	MaxReply = 256 << 10
 	// BodyChunk is the longest piece of a body in one BodyReply.
@@ -41,6 +45,8 @@ func MaxPayload(kind Kind) int {
 		return MaxInfo
 	case KindState:
 		return MaxState
+	case KindSecret:
+		return MaxSecretRequest
 	default:
 		return MaxHeartbeat
 	}
@@ -54,6 +60,8 @@ type SnapshotRequest struct {
 	InfoHash string `json:"infoHash,omitempty"`
 	// StateHash is the StateHash of every report that the device stands by.
 	StateHash string `json:"stateHash,omitempty"`
+	// Nonce is the newest SnapshotReply.Nonce that the device has on its disk.
+	Nonce string `json:"nonce,omitempty"`
 }
 
 // SnapshotStatus says what a SnapshotReply brings.
@@ -85,7 +93,11 @@ type SnapshotReply struct {
 	Manifest          *Manifest      `json:"manifest,omitempty"`
 	Want              []Want         `json:"want,omitempty"`
 	RetryAfterSeconds int            `json:"retryAfterSeconds,omitempty"`
-	Error             *Refusal       `json:"error,omitempty"`
+	// Nonce, when it is set, replaces the one that the device has. It is on the
+	// disk before the device asks again. The server knows a copy of a device by
+	// its old nonce.
+	Nonce string   `json:"nonce,omitempty"`
+	Error *Refusal `json:"error,omitempty"`
 }
 
 // BodyRequest asks for a piece of a score that the device's manifest names.
@@ -100,6 +112,19 @@ type BodyReply struct {
 	Size  int      `json:"size,omitempty"`
 	Data  []byte   `json:"data,omitempty"`
 	Error *Refusal `json:"error,omitempty"`
+}
+
+// SecretRequest asks for a Secret that a score in the device's manifest names.
+type SecretRequest struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+// SecretReply answers a SecretRequest. It must not be logged.
+type SecretReply struct {
+	// Data is the content of the Secret by key.
+	Data  map[string][]byte `json:"data,omitempty"`
+	Error *Refusal          `json:"error,omitempty"`
 }
 
 // Score is the body that Entry.Hash names: its canonical JSON form.
@@ -186,6 +211,8 @@ type DeploymentState struct {
 	Phase Phase `json:"phase"`
 	// Hash is that of the body which the report is about.
 	Hash string `json:"hash,omitempty"`
+	// SecretsDigest is the Entry.SecretsDigest which the report is about.
+	SecretsDigest string `json:"secretsDigest,omitempty"`
 	// Error is set when Phase is PhaseFailed, at most MaxError bytes.
 	Error       string           `json:"error,omitempty"`
 	Containers  []ContainerState `json:"containers,omitempty"`
@@ -231,6 +258,11 @@ const (
 	RefusedToken RefusalCode = "tokenRefused"
 	// RefusedNameTaken: another device has the name.
 	RefusedNameTaken RefusalCode = "nameTaken"
+	// RefusedQuarantined: the device sent an old nonce, as a copy of it would. It
+	// keeps what it runs and gets nothing new until an operator decides.
+	RefusedQuarantined RefusalCode = "quarantined"
+	// RefusedSession: a newer session of the device took over.
+	RefusedSession RefusalCode = "staleSession"
 	// RefusedRevoked: this key belongs to a device that was thrown out.
 	RefusedRevoked RefusalCode = "revoked"
 )
@@ -299,7 +331,7 @@ func (s *DeploymentState) Validate() error {
 	default:
 		return fmt.Errorf("%w: unknown phase %.32q", ErrPayload, s.Phase)
 	}
-	if s.Hash != "" && !ValidHash(s.Hash) {
+	if s.Hash != "" && !ValidHash(s.Hash) || s.SecretsDigest != "" && !ValidHash(s.SecretsDigest) {
 		return fmt.Errorf("%w: bad hash", ErrPayload)
 	}
 	if len(s.Error) > MaxError {

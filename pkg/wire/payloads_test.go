@@ -33,6 +33,7 @@ func TestMaxPayload(t *testing.T) {
 		wire.KindInfo:      wire.MaxInfo,
 		wire.KindState:     wire.MaxState,
 		wire.KindHeartbeat: wire.MaxHeartbeat,
+		wire.KindSecret:    wire.MaxSecretRequest,
 	}
 	got := map[wire.Kind]int{}
 	for _, kind := range wire.Kinds {

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -23,19 +24,33 @@ const (
 	KindState Kind = "state"
 	// KindHeartbeat carries a Heartbeat; nothing answers it.
 	KindHeartbeat Kind = "heartbeat"
+	// KindSecret carries a SecretRequest and is answered with a SecretReply.
+	KindSecret Kind = "secret"
 )
 
+// HeaderSession carries, in every message of a device, the id of its session:
+// that of the connection, which the client sends as its name. It is the only
+// header allowed.
+const HeaderSession = "Fleet-Session"
+
+// ValidSession reports whether s has the form of a session id: 16 to 64
+// lower-case hex digits, random.
+func ValidSession(s string) bool { return sessionPattern.MatchString(s) }
+
+var sessionPattern = regexp.MustCompile(`^[0-9a-f]{16,64}$`)
+
 // Kinds lists every Kind.
-var Kinds = []Kind{KindSnapshot, KindBody, KindInfo, KindState, KindHeartbeat}
+var Kinds = []Kind{KindSnapshot, KindBody, KindInfo, KindState, KindHeartbeat, KindSecret}
 
 // ErrSubject is wrapped by every error about a subject that has the wrong form.
 var ErrSubject = errors.New("malformed subject")
 
 const (
-	upPrefix    = "fleet.v1.up."
-	downPrefix  = "fleet.v1.down."
-	nudgeSuffix = ".nudge"
-	inboxPrefix = "_INBOX_"
+	upPrefix      = "fleet.v1.up."
+	downPrefix    = "fleet.v1.down."
+	nudgeSuffix   = ".nudge"
+	revokedSuffix = ".revoked"
+	inboxPrefix   = "_INBOX_"
 )
 
 // UpSubject builds the subject that a device publishes a message of this kind
@@ -97,6 +112,15 @@ func ParseNudgeSubject(subject string) (device string, err error) {
 		return "", subjectError(subject)
 	}
 	return device, nil
+}
+
+// RevokedSubject builds the subject of the RevokedNotice that a device gets
+// just before its connection is dropped for good.
+func RevokedSubject(device string) (string, error) {
+	if err := ValidateDevice(device); err != nil {
+		return "", err
+	}
+	return downPrefix + device + revokedSuffix, nil
 }
 
 // InboxPrefix is the first token of the reply subjects of one device. A device

@@ -5,6 +5,7 @@ package durability_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -105,21 +106,28 @@ func writeAndCut(t *testing.T, synchronous string) (acknowledged, lost int) {
 	return len(keys), lost
 }
 
-func readKeys(ctx context.Context, dir string) (map[string]bool, error) {
-	var done sync.WaitGroup
-	defer done.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	backend, err := openKine(ctx, &done, dir, "FULL")
+// readKeys reads the table itself: kine leaves a damaged database open, and the
+// disk could not be unmounted.
+func readKeys(ctx context.Context, dir string) (held map[string]bool, err error) {
+	db, err := sql.Open("sqlite", filepath.Join(dir, "state.db"))
 	if err != nil {
 		return nil, err
 	}
-	_, list, err := backend.List(ctx, "/durability/", "/durability0", 0, 0, true)
-	held := map[string]bool{}
-	for _, kv := range list {
-		held[kv.Key] = true
+	defer func() { err = errors.Join(err, db.Close()) }()
+	rows, err := db.QueryContext(ctx, "SELECT name FROM kine")
+	if err != nil {
+		return nil, err
 	}
-	return held, err
+	defer rows.Close()
+	held = map[string]bool{}
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		held[name] = true
+	}
+	return held, rows.Err()
 }
 
 // The control of this package: a cut costs a database that does not sync what

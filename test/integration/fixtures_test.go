@@ -52,7 +52,7 @@ func (s *server) token(labels map[string]string, allowed ...string) string {
 	_, err = s.client().EnrollmentTokens().Create(s.t.Context(), &v1alpha1.EnrollmentToken{
 		ObjectMeta: metav1.ObjectMeta{Name: t.ID},
 		Spec: v1alpha1.EnrollmentTokenSpec{
-			SecretHash: t.SecretHash(), ExpiresAt: metav1.NewTime(time.Now().Add(time.Hour)), MaxUses: 1000,
+			SecretHash: t.SecretHash(), ExpiresAt: new(metav1.NewTime(time.Now().Add(time.Hour))), MaxUses: 1000,
 			PreApproved: true, Labels: labels, AllowedLabelKeys: allowed,
 		},
 	}, metav1.CreateOptions{})

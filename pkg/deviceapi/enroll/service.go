@@ -139,8 +139,8 @@ func (s *Service) checkToken(ctx context.Context, a *applicant) (*v1alpha1.Enrol
 	if err != nil {
 		return nil, fmt.Errorf("looking up token %s: %w", a.token.ID, err)
 	}
-	if !s.Now().Before(token.Spec.ExpiresAt.Time) {
-		return nil, refuse(wire.RefusedToken, "the token expired at %s: create a new one with `fleet-server token create`", token.Spec.ExpiresAt.UTC().Format(time.RFC3339))
+	if !s.Now().Before(token.Expiry()) {
+		return nil, refuse(wire.RefusedToken, "the token expired at %s: create a new one with `fleet-server token create`", token.Expiry().UTC().Format(time.RFC3339))
 	}
 	return token, nil
 }

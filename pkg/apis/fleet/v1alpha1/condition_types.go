@@ -37,7 +37,7 @@ const (
 )
 
 // Condition types of a Device. True is the good state, except for
-// DiskPressure and ManifestHeld, which the device reports as problems.
+// DiskPressure, ManifestHeld and CloneSuspected, which are problems.
 const (
 	// DeviceReady: the device is connected and podman answers.
 	DeviceReady = "Ready"
@@ -47,6 +47,9 @@ const (
 	DevicePodmanReady  = "PodmanReady"
 	DeviceDiskPressure = "DiskPressure"
 	DeviceManifestHeld = "ManifestHeld"
+	// DeviceCloneSuspected: a session showed a nonce that this device had long
+	// ago, as a copy of it would. It gets nothing new until an operator decides.
+	DeviceCloneSuspected = "CloneSuspected"
 )
 
 // Reasons of Device conditions.
@@ -61,6 +64,10 @@ const (
 	ReasonDisconnected = "Disconnected"
 	// ReasonRevoked: the operator threw the device out.
 	ReasonRevoked = "Revoked"
+	// ReasonStaleNonce: a session showed an old nonce, or none.
+	ReasonStaleNonce = "StaleNonce"
+	// ReasonOneDevice: every session showed a current nonce.
+	ReasonOneDevice = "OneDevice"
 	// ReasonOperational: nothing is wrong.
 	ReasonOperational = "Operational"
 	// ReasonPodmanNotReady: the device reports that podman does not answer.
@@ -68,8 +75,27 @@ const (
 )
 
 // Condition types of an EnrollmentRequest. An operator approves or denies a
-// request by setting one of them to True.
+// request by setting Approved or Denied to True.
 const (
+	RequestPending  = "Pending"
 	RequestApproved = "Approved"
 	RequestDenied   = "Denied"
+)
+
+// Reasons of EnrollmentRequest conditions.
+const (
+	// ReasonAwaitsOperator: nobody has decided yet.
+	ReasonAwaitsOperator = "AwaitsOperator"
+	// ReasonDecided: an operator decided.
+	ReasonDecided = "Decided"
+)
+
+// Condition types and reasons of an EnrollmentToken.
+const (
+	// TokenUsable: devices can enroll with the token.
+	TokenUsable = "Usable"
+
+	ReasonUsable  = "Usable"
+	ReasonExpired = "Expired"
+	ReasonUsedUp  = "UsedUp"
 )

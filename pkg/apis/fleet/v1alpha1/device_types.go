@@ -49,6 +49,15 @@ type DeviceSpec struct {
 	// with a new token and `fleet-agent enroll --force`, which makes a new key.
 	// +optional
 	Revoked bool `json:"revoked,omitempty"`
+	// onRevoke is what the device does with its workloads when it is revoked or
+	// deleted and can still be reached. Keep, the default, lets them run. Stop
+	// stops the containers. Wipe removes containers, their volumes, secrets and
+	// the device's key. A device that cannot be reached learns it when it next
+	// asks to be let in.
+	// +optional
+	// +kubebuilder:validation:Enum=Keep;Stop;Wipe
+	// +kubebuilder:default=Keep
+	OnRevoke RevocationPolicy `json:"onRevoke,omitempty"`
 	// allowedNamespaces lists the namespaces whose Deployments may target the
 	// device. Absent means all; an empty list means none.
 	// +optional
@@ -64,6 +73,16 @@ type DeviceSpec struct {
 	// +optional
 	Enrollment *DeviceEnrollment `json:"enrollment,omitempty"`
 }
+
+// RevocationPolicy is what a device that was thrown out does with its workloads.
+type RevocationPolicy string
+
+// Values of RevocationPolicy.
+const (
+	RevokeKeep RevocationPolicy = "Keep"
+	RevokeStop RevocationPolicy = "Stop"
+	RevokeWipe RevocationPolicy = "Wipe"
+)
 
 // Inventory holds facts that a device reports about itself.
 type Inventory struct {
@@ -102,8 +121,8 @@ type Inventory struct {
 
 // DeviceStatus is what the server knows about a device.
 type DeviceStatus struct {
-	// conditions are Ready, Connected and what the device reports (PodmanReady,
-	// DiskPressure, ManifestHeld). What a device reported becomes Unknown when
+	// conditions are Ready, Connected, CloneSuspected and what the device reports
+	// (PodmanReady, DiskPressure, ManifestHeld). What a device reported becomes Unknown when
 	// the server no longer hears from it.
 	// +optional
 	// +listType=map
@@ -113,6 +132,29 @@ type DeviceStatus struct {
 	// device connects or disconnects, not at each heartbeat.
 	// +optional
 	LastSeen *metav1.Time `json:"lastSeen,omitempty"`
+	// certificateExpires is when the newest certificate that the device got
+	// expires. A device renews its certificate from half of its life on.
+	// +optional
+	CertificateExpires *metav1.Time `json:"certificateExpires,omitempty"`
+	// nonce is what tells a device from a copy of it. To accept whichever copy
+	// connects next, remove it: `fleet-server device accept NAME`.
+	// +optional
+	Nonce *DeviceNonce `json:"nonce,omitempty"`
+}
+
+// DeviceNonce holds hashes of the nonces that a device has on its disk.
+type DeviceNonce struct {
+	// current is the SHA-256 of the newest nonce, in hex.
+	Current string `json:"current"`
+	// previous is that of the one before: the device may have lost power before
+	// the newest was on its disk.
+	// +optional
+	Previous string `json:"previous,omitempty"`
+	// epoch is the epoch of manifests that the nonces belong to. In another one,
+	// as after a restore, they count for nothing.
+	Epoch string `json:"epoch"`
+	// issuedAt is when the newest was issued.
+	IssuedAt metav1.Time `json:"issuedAt"`
 }
 
 // DeviceEnrollment says how a device was let in.
@@ -121,6 +163,14 @@ type DeviceEnrollment struct {
 	// connect with, in hex.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	KeyFingerprint string `json:"keyFingerprint"`
+	// nextKeyFingerprint is that of a key that the device made to renew its
+	// certificate. Both keys are good until the device connects with this one.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	NextKeyFingerprint string `json:"nextKeyFingerprint,omitempty"`
+	// hardwareID is what the machine called itself when it enrolled.
+	// +optional
+	HardwareID string `json:"hardwareID,omitempty"`
 	// token is the EnrollmentToken that the device came with.
 	// +optional
 	Token string `json:"token,omitempty"`

@@ -1,6 +1,10 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // EnrollmentToken lets devices enroll. It holds the hash of the token's
 // secret; the secret itself is shown once, by `fleet-server token create`.
@@ -11,8 +15,10 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Uses",type=integer,JSONPath=`.status.uses`
 // +kubebuilder:printcolumn:name="Max",type=integer,JSONPath=`.spec.maxUses`
 // +kubebuilder:printcolumn:name="Pre-Approved",type=boolean,JSONPath=`.spec.preApproved`
-// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.spec.expiresAt`
+// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.expiresAt`
+// +kubebuilder:printcolumn:name="Usable",type=string,JSONPath=`.status.conditions[?(@.type=="Usable")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Replaces",type=string,priority=1,JSONPath=`.spec.replaces`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$') && size(self.metadata.name) <= 63",message="metadata.name must be at most 63 lower-case letters, digits and '-': it is part of the token"
 type EnrollmentToken struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -40,8 +46,10 @@ type EnrollmentTokenSpec struct {
 	// secretHash is the SHA-256 of the token's secret, in hex.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	SecretHash string `json:"secretHash"`
-	// expiresAt is when the token stops working.
-	ExpiresAt metav1.Time `json:"expiresAt"`
+	// expiresAt is when the token stops working, by default 24 hours after its
+	// creation. A week after that it is removed.
+	// +optional
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 	// maxUses is how many devices may enroll with it.
 	// +optional
 	// +kubebuilder:default=1
@@ -62,6 +70,30 @@ type EnrollmentTokenSpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	AllowedLabelKeys []string `json:"allowedLabelKeys,omitempty"`
+	// hardwareIDs, when it is set, lists the machines that may use the token, by
+	// what `fleet-agent hardware-id` prints on them. A machine claims its id and
+	// does not prove it: this guards against mistakes, not against thieves.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=10000
+	HardwareIDs []string `json:"hardwareIDs,omitempty"`
+	// replaces names a Device that a new machine takes the place of: it gets the
+	// name, the labels and the workloads, and the key of the old machine is
+	// refused from then on.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Replaces string `json:"replaces,omitempty"`
+}
+
+// DefaultTokenTTL is how long a token works whose expiresAt is not set.
+const DefaultTokenTTL = 24 * time.Hour
+
+// Expiry returns when the token stops working.
+func (t *EnrollmentToken) Expiry() time.Time {
+	if t.Spec.ExpiresAt != nil {
+		return t.Spec.ExpiresAt.Time
+	}
+	return t.CreationTimestamp.Add(DefaultTokenTTL)
 }
 
 // EnrollmentTokenStatus counts the uses of a token.
@@ -74,6 +106,17 @@ type EnrollmentTokenStatus struct {
 	// +optional
 	// +listType=atomic
 	Devices []string `json:"devices,omitempty"`
+	// expiresAt is when the token stops working.
+	// +optional
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+	// lastUsedAt is when a device last enrolled with the token.
+	// +optional
+	LastUsedAt *metav1.Time `json:"lastUsedAt,omitempty"`
+	// conditions has Usable.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
 // EnrollmentRequest is a device that wants to be let in. Approve it with
@@ -84,6 +127,7 @@ type EnrollmentTokenStatus struct {
 // +kubebuilder:resource:scope=Cluster,shortName=fleetreq,categories=fleet
 // +kubebuilder:printcolumn:name="Hostname",type=string,JSONPath=`.spec.inventory.hostname`
 // +kubebuilder:printcolumn:name="Token",type=string,JSONPath=`.spec.token`
+// +kubebuilder:printcolumn:name="Pending",type=string,JSONPath=`.status.conditions[?(@.type=="Pending")].status`
 // +kubebuilder:printcolumn:name="Approved",type=string,JSONPath=`.status.conditions[?(@.type=="Approved")].status`
 // +kubebuilder:printcolumn:name="Denied",type=string,JSONPath=`.status.conditions[?(@.type=="Denied")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -116,8 +160,32 @@ type EnrollmentRequestSpec struct {
 	// it with what the device shows before you approve.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	KeyFingerprint string `json:"keyFingerprint"`
+	// csr is the device's certificate request in PEM. Absent when the device has
+	// a certificate of this server but no Device object, as after the restore of
+	// an older backup.
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	CSR string `json:"csr,omitempty"`
 	// token is the EnrollmentToken that the device came with.
-	Token string `json:"token"`
+	// +optional
+	Token string `json:"token,omitempty"`
+	// labels are what the Device gets when it is approved: those of the token.
+	// Change them before you approve.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=64
+	Labels map[string]string `json:"labels,omitempty"`
+	// allowedLabelKeys are the plain label keys that the device may set for itself.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	AllowedLabelKeys []string `json:"allowedLabelKeys,omitempty"`
+	// replaces says that the Device of this name gets a new machine.
+	// +optional
+	Replaces bool `json:"replaces,omitempty"`
+	// hardwareID is what the machine calls itself.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	HardwareID string `json:"hardwareID,omitempty"`
 	// inventory holds facts that the device claims.
 	// +optional
 	Inventory *Inventory `json:"inventory,omitempty"`
@@ -125,7 +193,7 @@ type EnrollmentRequestSpec struct {
 
 // EnrollmentRequestStatus holds the operator's decision.
 type EnrollmentRequestStatus struct {
-	// conditions are Approved and Denied.
+	// conditions are Pending, Approved and Denied.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
