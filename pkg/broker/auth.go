@@ -86,8 +86,16 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 		return false
 	}
 	c.RegisterUser(&server.User{Username: device, Account: a.accounts[accountDevices], Permissions: permissions})
-	a.sessions.add(device, c.GetID())
+	a.sessions.add(device, connection{id: c.GetID(), session: sessionOf(c), expires: cert.NotAfter})
 	return true
+}
+
+// sessionOf is the id of the agent's run, which its client sends as its name.
+func sessionOf(c server.ClientAuthentication) string {
+	if name := c.GetOpts().Name; wire.ValidSession(name) {
+		return name
+	}
+	return ""
 }
 
 // devicePermissions confines a device to its own subjects.

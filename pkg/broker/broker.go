@@ -103,6 +103,21 @@ func (b *Broker) Addr() net.Addr { return b.server.Addr() }
 // Disconnect ends every connection of a device.
 func (b *Broker) Disconnect(device string) { b.sessions.dropDevice(device) }
 
+// SessionConnected reports whether a session of a device has a connection.
+func (b *Broker) SessionConnected(device, session string) bool {
+	return b.sessions.connected(device, session)
+}
+
+// SetCurrentSession names the session whose connection goes last when the
+// device has too many, and ends the connections of the one before.
+func (b *Broker) SetCurrentSession(device, session string) { b.sessions.setCurrent(device, session) }
+
+// DisconnectExpired ends the connections whose certificate has run out at now.
+// TLS looks at a certificate only when a connection begins.
+func (b *Broker) DisconnectExpired(now time.Time) (devices []string) {
+	return b.sessions.dropExpired(now)
+}
+
 // ConnectedDevices is the number of devices that have a connection.
 func (b *Broker) ConnectedDevices() int { return b.sessions.count() }
 

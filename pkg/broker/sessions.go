@@ -3,6 +3,7 @@ package broker
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
 // maxSessions is how many connections one device may have: the one that it
@@ -16,6 +17,15 @@ type SessionObserver interface {
 	DeviceDisconnected(device string)
 }
 
+// connection is a connection of a device.
+type connection struct {
+	id uint64
+	// session is what the client calls itself: wire.ValidSession, or empty.
+	session string
+	// expires is when its certificate runs out.
+	expires time.Time
+}
+
 // sessions knows which connections belong to which device.
 type sessions struct {
 	observer SessionObserver
@@ -23,23 +33,28 @@ type sessions struct {
 	disconnect func(id uint64)
 
 	mu       sync.Mutex // guards the maps
-	byDevice map[string][]uint64
+	byDevice map[string][]connection
 	byID     map[uint64]string
+	// current is the session that goes last when a device has too many.
+	current map[string]string
 }
 
 func newSessions(observer SessionObserver) *sessions {
-	return &sessions{observer: observer, byDevice: map[string][]uint64{}, byID: map[uint64]string{}}
+	return &sessions{observer: observer, byDevice: map[string][]connection{}, byID: map[uint64]string{}, current: map[string]string{}}
 }
 
-// add registers a connection and drops the oldest one above maxSessions.
-func (s *sessions) add(device string, id uint64) {
+// add registers a connection and drops one above maxSessions: the oldest that
+// is not of the current session, so that a copy of a device cannot drive the
+// device out.
+func (s *sessions) add(device string, c connection) {
 	s.mu.Lock()
-	ids := append(s.byDevice[device], id)
-	s.byDevice[device] = ids
-	s.byID[id] = device
+	conns := append(s.byDevice[device], c)
+	s.byDevice[device] = conns
+	s.byID[c.id] = device
 	var surplus []uint64
-	if n := len(ids) - maxSessions; n > 0 {
-		surplus = slices.Clone(ids[:n])
+	if len(conns) > maxSessions {
+		i := slices.IndexFunc(conns, func(c connection) bool { return c.session == "" || c.session != s.current[device] })
+		surplus = []uint64{conns[max(i, 0)].id}
 	}
 	s.mu.Unlock()
 	s.observer.DeviceConnected(device)
@@ -52,12 +67,13 @@ func (s *sessions) remove(id uint64) {
 	s.mu.Lock()
 	device, known := s.byID[id]
 	delete(s.byID, id)
-	ids := slices.DeleteFunc(s.byDevice[device], func(i uint64) bool { return i == id })
-	last := known && len(ids) == 0
+	conns := slices.DeleteFunc(s.byDevice[device], func(c connection) bool { return c.id == id })
+	last := known && len(conns) == 0
 	if last {
 		delete(s.byDevice, device)
+		delete(s.current, device)
 	} else if known {
-		s.byDevice[device] = ids
+		s.byDevice[device] = conns
 	}
 	s.mu.Unlock()
 	if last {
@@ -65,12 +81,55 @@ func (s *sessions) remove(id uint64) {
 	}
 }
 
+// setCurrent names the current session of a device and drops the connections
+// of the one before.
+func (s *sessions) setCurrent(device, session string) {
+	s.mu.Lock()
+	before := s.current[device]
+	s.current[device] = session
+	var old []uint64
+	for _, c := range s.byDevice[device] {
+		if before != "" && c.session == before {
+			old = append(old, c.id)
+		}
+	}
+	s.mu.Unlock()
+	s.drop(old)
+}
+
+// connected reports whether a session of a device has a connection.
+func (s *sessions) connected(device, session string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.byDevice[device], func(c connection) bool { return c.session == session })
+}
+
 // dropDevice ends every connection of a device.
 func (s *sessions) dropDevice(device string) {
 	s.mu.Lock()
-	ids := slices.Clone(s.byDevice[device])
+	conns := slices.Clone(s.byDevice[device])
+	s.mu.Unlock()
+	for _, c := range conns {
+		s.disconnect(c.id)
+	}
+}
+
+// dropExpired ends the connections whose certificate has run out, and returns
+// the devices.
+func (s *sessions) dropExpired(now time.Time) (devices []string) {
+	s.mu.Lock()
+	var ids []uint64
+	for device, conns := range s.byDevice {
+		for _, c := range conns {
+			if now.After(c.expires) {
+				ids = append(ids, c.id)
+				devices = append(devices, device)
+			}
+		}
+	}
 	s.mu.Unlock()
 	s.drop(ids)
+	return devices
 }
 
 func (s *sessions) drop(ids []uint64) {

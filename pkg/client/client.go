@@ -100,6 +100,20 @@ func (c *Client) DeviceInformer() cache.SharedIndexInformer {
 		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return d.List(ctx, o) }, d.Watch)
 }
 
+// EnrollmentTokenInformer watches the EnrollmentTokens.
+func (c *Client) EnrollmentTokenInformer() cache.SharedIndexInformer {
+	t := c.EnrollmentTokens()
+	return newInformer(&v1alpha1.EnrollmentToken{},
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return t.List(ctx, o) }, t.Watch)
+}
+
+// EnrollmentRequestInformer watches the EnrollmentRequests.
+func (c *Client) EnrollmentRequestInformer() cache.SharedIndexInformer {
+	r := c.EnrollmentRequests()
+	return newInformer(&v1alpha1.EnrollmentRequest{},
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return r.List(ctx, o) }, r.Watch)
+}
+
 func newInformer(obj runtime.Object,
 	list func(context.Context, metav1.ListOptions) (runtime.Object, error),
 	watch func(context.Context, metav1.ListOptions) (watch.Interface, error),

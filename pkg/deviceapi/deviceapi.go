@@ -12,12 +12,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // ErrNotReady is returned by Manifests while it cannot vouch for a manifest:
 // what it omits might only be unknown yet.
 var ErrNotReady = errors.New("manifests are not ready")
+
+// noticeTimeout bounds a Notice: the device is dropped with or without it.
+const noticeTimeout = time.Second
 
 // retrySeconds is how soon a device asks again after ErrNotReady.
 const retrySeconds = 2
@@ -42,6 +46,8 @@ type Config struct {
 	Buckets   *broker.Buckets
 	Manifests Manifests
 	Presence  Presence
+	// Sessions decides which of a device's sessions is the device.
+	Sessions *session.Table
 	// Kick drops the connections of a device.
 	Kick   func(device string)
 	Logger *slog.Logger
@@ -76,7 +82,28 @@ func (s *Server) Nudge(device string) { s.nudger.add(device) }
 // Forget removes everything that a device ever reported.
 func (s *Server) Forget(ctx context.Context, device string) error {
 	s.limits.forget(device)
+	s.Sessions.Forget(device)
 	return s.reports.forget(ctx, device)
+}
+
+// Notice tells a device, if it is connected, what to do now that it is thrown
+// out. It returns when the broker has the message.
+func (s *Server) Notice(device string, r wire.Revocation) error {
+	subject, err := wire.RevokedSubject(device)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(wire.RevokedNotice{Revocation: r})
+	if err == nil {
+		err = s.Conn.Publish(subject, data)
+	}
+	if err == nil {
+		err = s.Conn.FlushTimeout(noticeTimeout)
+	}
+	if err != nil {
+		return fmt.Errorf("telling device %s that it is revoked: %w", device, err)
+	}
+	return nil
 }
 
 // Ready is closed when messages of devices are answered.
@@ -111,8 +138,17 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
+// message is what a device sent.
+type message struct {
+	device string
+	kind   wire.Kind
+	// session is empty when the device does not say.
+	session string
+	payload []byte
+}
+
 // handler answers one message of a device, with nil for no answer.
-type handler func(device string, payload []byte) (reply any, err error)
+type handler func(m message) (reply any, err error)
 
 // guard does everything that must happen before any work is done for a
 // device: whose message it is, whether it may expect an answer there, its
@@ -140,14 +176,33 @@ func (s *Server) guard(handle handler) nats.MsgHandler {
 }
 
 func (s *Server) handle(handle handler, device string, kind wire.Kind, m *nats.Msg) (any, error) {
-	switch {
-	case len(m.Header) > 0:
-		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: "headers are not allowed"}
-	case len(m.Data) > wire.MaxPayload(kind):
+	session, err := sessionOf(m.Header)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Data) > wire.MaxPayload(kind) {
 		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("%d bytes, at most %d are allowed", len(m.Data), wire.MaxPayload(kind))}
 	}
-	s.Presence.Heard(device)
-	return handle(device, m.Data)
+	if kind != wire.KindSnapshot { // which brings its own proof
+		if err := s.Sessions.Report(device, session); err != nil {
+			return nil, err
+		}
+		s.Presence.Heard(device)
+	}
+	return handle(message{device, kind, session, m.Data})
+}
+
+// sessionOf returns the session that a message belongs to. NATS acts upon some
+// headers, so no other is let through.
+func sessionOf(h nats.Header) (string, error) {
+	if len(h) == 0 {
+		return "", nil
+	}
+	values := h[wire.HeaderSession]
+	if len(h) > 1 || len(values) != 1 || !wire.ValidSession(values[0]) {
+		return "", &wire.Refusal{Code: wire.RefusedBadRequest, Message: "headers other than one " + wire.HeaderSession + " are not allowed"}
+	}
+	return values[0], nil
 }
 
 // answer sends a reply to the device's own inbox and nowhere else.
@@ -174,27 +229,36 @@ func (s *Server) answer(m *nats.Msg, device string, kind wire.Kind, reply any, e
 	}
 }
 
-func (s *Server) snapshot(device string, payload []byte) (any, error) {
-	req, err := wire.Decode[wire.SnapshotRequest](payload, wire.MaxSnapshotRequest)
+func (s *Server) snapshot(m message) (any, error) {
+	req, err := wire.Decode[wire.SnapshotRequest](m.payload, wire.MaxSnapshotRequest)
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	manifest, err := s.Manifests.Manifest(device)
+	later := wire.SnapshotReply{Status: wire.SnapshotRetryLater, RetryAfterSeconds: retrySeconds}
+	manifest, err := s.Manifests.Manifest(m.device)
 	if errors.Is(err, ErrNotReady) {
-		return wire.SnapshotReply{Status: wire.SnapshotRetryLater, RetryAfterSeconds: retrySeconds}, nil
+		return later, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	want, err := s.wants(device, req, manifest)
+	nonce, err := s.Sessions.Snapshot(m.device, m.session, req.Nonce, manifest.Epoch)
+	if errors.Is(err, session.ErrWait) {
+		return later, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.Presence.Heard(m.device)
+	want, err := s.wants(m.device, req, manifest)
 	if err != nil {
 		return nil, err
 	}
 	if manifest.Version == req.Have {
-		return wire.SnapshotReply{Status: wire.SnapshotNotModified, Want: want}, nil
+		return wire.SnapshotReply{Status: wire.SnapshotNotModified, Want: want, Nonce: nonce}, nil
 	}
 	manifest.Time = time.Now().UTC()
-	return wire.SnapshotReply{Status: wire.SnapshotManifest, Manifest: manifest, Want: want}, nil
+	return wire.SnapshotReply{Status: wire.SnapshotManifest, Manifest: manifest, Want: want, Nonce: nonce}, nil
 }
 
 // wants names the reports that the server lacks or has in another version.
@@ -213,12 +277,12 @@ func (s *Server) wants(device string, req wire.SnapshotRequest, m *wire.Manifest
 	return want, nil
 }
 
-func (s *Server) body(device string, payload []byte) (any, error) {
-	req, err := wire.Decode[wire.BodyRequest](payload, wire.MaxBodyRequest)
+func (s *Server) body(m message) (any, error) {
+	req, err := wire.Decode[wire.BodyRequest](m.payload, wire.MaxBodyRequest)
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	body, ok := s.Manifests.Body(device, req.Hash)
+	body, ok := s.Manifests.Body(m.device, req.Hash)
 	if !ok {
 		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "the manifest of this device does not name this body: fetch a snapshot"}
 	}
@@ -228,26 +292,26 @@ func (s *Server) body(device string, payload []byte) (any, error) {
 	return wire.BodyReply{Size: len(body), Data: body[req.Offset:min(req.Offset+wire.BodyChunk, len(body))]}, nil
 }
 
-func (s *Server) info(device string, payload []byte) (any, error) {
-	if _, err := wire.Decode[wire.DeviceInfo](payload, wire.MaxInfo); err != nil {
+func (s *Server) info(m message) (any, error) {
+	if _, err := wire.Decode[wire.DeviceInfo](m.payload, wire.MaxInfo); err != nil {
 		return nil, badRequest(err)
 	}
-	return wire.Ack{}, s.reports.putInfo(s.ctx, device, payload)
+	return wire.Ack{}, s.reports.putInfo(s.ctx, m.device, m.payload)
 }
 
-func (s *Server) state(device string, payload []byte) (any, error) {
-	state, err := wire.DecodeState(payload)
+func (s *Server) state(m message) (any, error) {
+	state, err := wire.DecodeState(m.payload)
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	return wire.Ack{}, s.reports.putState(s.ctx, device, state, payload)
+	return wire.Ack{}, s.reports.putState(s.ctx, m.device, state, m.payload)
 }
 
-func (s *Server) heartbeat(device string, payload []byte) (any, error) {
-	if _, err := wire.Decode[wire.Heartbeat](payload, wire.MaxHeartbeat); err != nil {
+func (s *Server) heartbeat(m message) (any, error) {
+	if _, err := wire.Decode[wire.Heartbeat](m.payload, wire.MaxHeartbeat); err != nil {
 		return nil, badRequest(err)
 	}
-	return nil, s.reports.putHeartbeat(s.ctx, device, payload)
+	return nil, s.reports.putHeartbeat(s.ctx, m.device, m.payload)
 }
 
 func badRequest(err error) error {

@@ -18,6 +18,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -67,6 +68,8 @@ func (h *heard) Heard(device string) {
 	h.by[device]++
 }
 
+func (h *heard) SessionChanged(string) {}
+
 func (h *heard) times(device string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -104,7 +107,7 @@ func newDoor(t testing.TB) *door {
 	}
 	d.Server = deviceapi.New(deviceapi.Config{
 		Conn: d.bus.Devices, Buckets: d.bus.Buckets, Manifests: d.manifests, Presence: d.heard,
-		Kick: d.bus.Disconnect, Logger: logger(t),
+		Sessions: session.NewTable(d.heard, d.bus, time.Now), Kick: d.bus.Disconnect, Logger: logger(t),
 	})
 	background(t, func(ctx context.Context) {
 		if err := d.Run(ctx); err != nil {

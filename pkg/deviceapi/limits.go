@@ -23,6 +23,7 @@ var budgets = map[wire.Kind]budget{
 	wire.KindInfo:      {1, 10},
 	wire.KindState:     {20, 2 * wire.MaxEntries},
 	wire.KindHeartbeat: {1, 10},
+	wire.KindSecret:    {20, 2 * wire.MaxEntries},
 }
 
 // strikes is how many messages over budget a device may send before its

@@ -2,6 +2,7 @@ package embedserver
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -30,11 +31,13 @@ import (
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
+	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/pki"
 )
 
@@ -46,6 +49,9 @@ const (
 	readyTimeout      = 60 * time.Second
 	readHeaderTimeout = 10 * time.Second
 	requestTimeout    = 30 * time.Second
+	// expiryInterval is how often connections with an expired certificate are
+	// looked for.
+	expiryInterval = time.Minute
 )
 
 // Config is what the server needs.
@@ -111,6 +117,9 @@ type server struct {
 	broker    *broker.Broker
 	buckets   *broker.Buckets
 	deviceAPI *deviceapi.Server
+
+	tokens     cache.Store
+	enrollment *enroll.Service
 }
 
 func (s *server) start(ctx context.Context) error {
@@ -261,8 +270,12 @@ func (s *server) startControllers(ctx context.Context) error {
 	}
 	devices, deployments := s.client.DeviceInformer(), s.client.DeploymentInformer()
 	namespaces := informers.NewSharedInformerFactory(s.kube, 0).Core().V1().Namespaces().Informer()
+	tokens, requests := s.client.EnrollmentTokenInformer(), s.client.EnrollmentRequestInformer()
 	recorder := s.recorder()
+	s.tokens = tokens.GetStore()
 
+	observer := &observers{}
+	sessions := session.NewTable(observer, s.broker, time.Now)
 	fleetController := fleet.New(fleet.Config{
 		Client: s.client, Devices: devices, Deployments: deployments, Namespaces: namespaces,
 		Buckets: s.buckets, Term: t, Servers: s.Advertise,
@@ -271,7 +284,7 @@ func (s *server) startControllers(ctx context.Context) error {
 	})
 	s.deviceAPI = deviceapi.New(deviceapi.Config{
 		Conn: s.broker.Devices, Buckets: s.buckets, Manifests: fleetController, Presence: s.presence,
-		Kick: s.broker.Disconnect, Logger: s.component("device-api"),
+		Sessions: sessions, Kick: s.broker.Disconnect, Logger: s.component("device-api"),
 	})
 	s.metrics.MustRegister(s.deviceAPI.Collectors()...)
 	s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -279,18 +292,30 @@ func (s *server) startControllers(ctx context.Context) error {
 	}, func() float64 { return float64(s.broker.ConnectedDevices()) }))
 	deviceController := device.New(device.Config{
 		Client: s.client, Devices: devices, Infos: s.buckets.Info, Registry: s.registry, Tombstones: s.tombstones,
-		Presence: s.presence, Door: door{s.deviceAPI, s.broker}, Recorder: recorder, Logger: s.component("device-controller"),
+		Presence: s.presence, Sessions: sessions, Door: door{s.deviceAPI, s.broker}, Recorder: recorder, Logger: s.component("device-controller"),
 	})
 	deploymentController := &deployment.Controller{
 		Client: s.client, Deployments: deployments, Namespaces: namespaces,
 		Withdrawer: fleetController, Recorder: recorder, Logger: s.component("deployment-controller"),
 	}
-	for _, i := range []cache.SharedIndexInformer{devices, deployments, namespaces} {
+	s.enrollment = &enroll.Service{
+		Fleet: trustDomain, Client: s.client, Tokens: s.tokens, PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
+		Logger: s.component("enrollment"), Now: time.Now,
+	}
+	enrollmentController := enrollment.New(enrollment.Config{
+		Client: s.client, Tokens: tokens, Requests: requests, Binder: s.enrollment, Recorder: recorder,
+		Logger: s.component("enrollment-controller"), Now: time.Now,
+	})
+	observer.devices, observer.enrollment = deviceController, enrollmentController
+	s.registry.Observe(observer)
+	for _, i := range []cache.SharedIndexInformer{devices, deployments, namespaces, tokens, requests} {
 		s.parts.run("informer", func(ctx context.Context) error { i.RunWithContext(ctx); return nil })
 	}
 	s.parts.run("fleet controller", fleetController.Run)
 	s.parts.run("deployment controller", deploymentController.Run)
 	s.parts.run("device controller", deviceController.Run)
+	s.parts.run("enrollment controller", enrollmentController.Run)
+	s.parts.run("certificate check", s.dropExpired)
 	s.parts.run("device API", s.deviceAPI.Run)
 	for _, ready := range []<-chan struct{}{fleetController.Ready(), deviceController.Ready(), s.deviceAPI.Ready()} {
 		if err := s.await(ctx, "the controllers", ready); err != nil {
@@ -308,13 +333,15 @@ func (s *server) startEnrollment(context.Context) error {
 		return err
 	}
 	natsPort := netip.MustParseAddrPort(s.broker.Addr().String()).Port()
-	service := &enroll.Service{
-		Fleet: trustDomain, Client: s.client, PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
-		Logger: s.component("enrollment"), Now: time.Now,
-	}
+	handler := enroll.NewHandler(enroll.HandlerConfig{
+		Service: s.enrollment, NATSPort: fmt.Sprint(natsPort), Hosts: func() []string { return s.hosts },
+		Signer: func() (crypto.Signer, error) { return certificate.PrivateKey.(crypto.Signer), nil },
+	})
+	s.metrics.MustRegister(handler.Collectors()...)
 	web := &http.Server{
-		Handler:           enroll.NewHandler(service, fmt.Sprint(natsPort), s.hosts),
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}},
+		Handler: handler,
+		// Renewals verify the certificate that they come with.
+		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequestClientCert},
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: requestTimeout,
 		MaxHeaderBytes: 8 << 10,
 		ErrorLog:       slog.NewLogLogger(s.component("enrollment").Handler(), slog.LevelDebug),
@@ -328,6 +355,22 @@ func (s *server) startEnrollment(context.Context) error {
 		return nil
 	})
 	return nil
+}
+
+// dropExpired ends, every minute, connections whose certificate ran out.
+func (s *server) dropExpired(ctx context.Context) error {
+	tick := time.NewTicker(expiryInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			for _, name := range s.broker.DisconnectExpired(now) {
+				s.Logger.Warn("device dropped: its certificate has expired", "device", name)
+			}
+		}
+	}
 }
 
 func (s *server) component(name string) *slog.Logger { return s.Logger.With("component", name) }
@@ -344,6 +387,23 @@ type door struct {
 	*deviceapi.Server
 	broker *broker.Broker
 }
+
+// observers passes on what the registry and the table of sessions notice.
+type observers struct {
+	devices    *device.Controller
+	enrollment *enrollment.Controller
+}
+
+// KeyUsed implements identity.Observer.
+func (o *observers) KeyUsed(name, fingerprint string) { o.devices.KeyUsed(name, fingerprint) }
+
+// Stranger implements identity.Observer.
+func (o *observers) Stranger(name, fingerprint string, expires time.Time) {
+	o.enrollment.Stranger(name, fingerprint, expires)
+}
+
+// SessionChanged implements session.Observer.
+func (o *observers) SessionChanged(name string) { o.devices.SessionChanged(name) }
 
 // Disconnect implements device.Door.
 func (d door) Disconnect(name string) { d.broker.Disconnect(name) }

@@ -23,6 +23,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -39,8 +40,13 @@ const (
 type Door interface {
 	// Forget removes everything that a device ever reported.
 	Forget(ctx context.Context, device string) error
+	// Notice tells the device, if it is connected, what to do now that it is
+	// thrown out.
+	Notice(device string, r wire.Revocation) error
 	// Disconnect drops the device's connections.
 	Disconnect(device string)
+	// Nudge asks the device, soon, to fetch a snapshot.
+	Nudge(device string)
 }
 
 // Config is what the controller needs. The informer is started by the caller.
@@ -51,6 +57,7 @@ type Config struct {
 	Registry   *identity.Registry
 	Tombstones *identity.Tombstones
 	Presence   *Presence
+	Sessions   *session.Table
 	Door       Door
 	Recorder   record.EventRecorder
 	Logger     *slog.Logger
@@ -64,11 +71,16 @@ type Controller struct {
 	budget *rate.Limiter
 	ready  chan struct{}
 
-	mu sync.Mutex // guards infos and applied
+	mu sync.Mutex // guards what follows
 	// infos is what bucket device-info holds.
 	infos map[string]report
 	// applied is the digest of the report that the object reflects.
 	applied map[string]wire.Digest
+	// used are next keys that were used and that the object does not know as
+	// current yet.
+	used map[string]string
+	// expelled are devices that were told and dropped.
+	expelled map[string]bool
 }
 
 // report is what a device said of itself.
@@ -82,7 +94,8 @@ func New(c Config) *Controller {
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute)),
-		infos: map[string]report{}, applied: map[string]wire.Digest{}, ready: make(chan struct{}),
+		infos: map[string]report{}, applied: map[string]wire.Digest{}, used: map[string]string{}, expelled: map[string]bool{},
+		ready: make(chan struct{}),
 	}
 }
 
@@ -98,8 +111,12 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.queue.Add(key)
 		}
 	}
+	changed := func(o any) {
+		c.expel(o.(*v1alpha1.Device))
+		enqueue(o)
+	}
 	h, err := c.Devices.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) }, DeleteFunc: enqueue,
+		AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: enqueue,
 	})
 	if err != nil {
 		return fmt.Errorf("watching Devices: %w", err)
@@ -108,7 +125,9 @@ func (c *Controller) Run(ctx context.Context) error {
 		return fmt.Errorf("listing Devices: %w", ctx.Err())
 	}
 	for _, o := range c.Devices.GetStore().List() {
-		c.bind(o.(*v1alpha1.Device))
+		d := o.(*v1alpha1.Device)
+		c.bind(d)
+		c.Sessions.Load(d.Name, storedNonce(d), suspicion(d))
 	}
 	close(c.ready)
 	c.Presence.onChange(c.queue.Add)
@@ -122,13 +141,62 @@ func (c *Controller) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// bind tells the registry which key may connect as the device.
+// KeyUsed implements identity.Observer for keys that renew another.
+func (c *Controller) KeyUsed(device, fingerprint string) {
+	c.mu.Lock()
+	c.used[device] = fingerprint
+	c.mu.Unlock()
+	c.queue.Add(device)
+}
+
+// SessionChanged implements session.Observer.
+func (c *Controller) SessionChanged(device string) { c.queue.Add(device) }
+
+// bind tells the registry which keys may connect as the device.
 func (c *Controller) bind(d *v1alpha1.Device) {
-	if d.Spec.Enrollment == nil {
+	e := d.Spec.Enrollment
+	switch {
+	case e == nil:
 		c.Registry.Unbind(d.Name)
-		return
+	case isOut(d):
+		c.Registry.Revoke(d.Name)
+	case c.wasUsed(d):
+		c.Registry.Bind(d.Name, identity.Keys{Current: e.NextKeyFingerprint})
+	default:
+		c.Registry.Bind(d.Name, identity.Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint})
 	}
-	c.Registry.Bind(d.Name, d.Spec.Enrollment.KeyFingerprint)
+}
+
+// wasUsed reports whether the device has used its next key already.
+func (c *Controller) wasUsed(d *v1alpha1.Device) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := d.Spec.Enrollment
+	return e != nil && e.NextKeyFingerprint != "" && c.used[d.Name] == e.NextKeyFingerprint
+}
+
+// isOut reports whether the operator threw the device out.
+func isOut(d *v1alpha1.Device) bool { return d.Spec.Revoked || !d.DeletionTimestamp.IsZero() }
+
+// expel refuses and drops a device that was thrown out, at once. What makes it
+// last, the tombstone, takes a write to the disk and comes after: see throwOut.
+func (c *Controller) expel(d *v1alpha1.Device) {
+	out := isOut(d)
+	c.mu.Lock()
+	was := c.expelled[d.Name]
+	c.expelled[d.Name] = out
+	c.mu.Unlock()
+	switch {
+	case out == was:
+	case !out: // its key stays refused; the name can be bound to another one
+		c.Registry.Unbind(d.Name)
+	default:
+		c.Registry.Revoke(d.Name)
+		if err := c.Door.Notice(d.Name, wire.Revocation(d.Spec.OnRevoke)); err != nil {
+			c.Logger.Warn("dropping a device that was thrown out", "error", err)
+		}
+		c.Door.Disconnect(d.Name)
+	}
 }
 
 func (c *Controller) work(ctx context.Context) error {
@@ -173,10 +241,29 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 		return c.writeStatus(ctx, d)
 	}
 	c.bind(d)
+	if c.wasUsed(d) {
+		return c.adoptKey(ctx, d)
+	}
 	if err := c.writeReport(ctx, d); err != nil {
 		return err
 	}
 	return c.writeStatus(ctx, d)
+}
+
+// adoptKey makes the next key, which the device has used, the only one. The
+// key before is refused for good, so that no older backup brings it back.
+func (c *Controller) adoptKey(ctx context.Context, d *v1alpha1.Device) error {
+	e := d.Spec.Enrollment
+	err := c.Tombstones.Add(identity.Tombstone{Fingerprint: e.KeyFingerprint, Device: d.Name, Reason: "renewed", Time: time.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	e.KeyFingerprint, e.NextKeyFingerprint = e.NextKeyFingerprint, ""
+	if _, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	c.Logger.Info("device uses its new key", "device", d.Name, "fingerprint", e.KeyFingerprint)
+	return nil
 }
 
 func (c *Controller) addFinalizer(ctx context.Context, d *v1alpha1.Device) error {
@@ -197,20 +284,28 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	c.mu.Lock()
 	delete(c.infos, d.Name)
 	delete(c.applied, d.Name)
+	delete(c.used, d.Name)
+	delete(c.expelled, d.Name)
 	c.mu.Unlock()
 	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeviceFinalizer })
 	_, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
 	return client.IgnoreNotFound(err)
 }
 
-// throwOut refuses the device's key for good, then drops its connection and
-// what it reported. The order matters: a device that reconnects in between is
-// refused already.
+// throwOut refuses the device's keys for good, then drops its connection, if
+// it came back meanwhile, and what it reported.
 func (c *Controller) throwOut(ctx context.Context, d *v1alpha1.Device, reason string) error {
 	if e := d.Spec.Enrollment; e != nil {
-		err := c.Tombstones.Add(identity.Tombstone{Fingerprint: e.KeyFingerprint, Device: d.Name, Reason: reason, Time: time.Now().UTC()})
-		if err != nil {
-			return err
+		for _, key := range []string{e.KeyFingerprint, e.NextKeyFingerprint} {
+			if key == "" {
+				continue
+			}
+			err := c.Tombstones.Add(identity.Tombstone{
+				Fingerprint: key, Device: d.Name, Reason: reason, Time: time.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
+			})
+			if err != nil {
+				return err
+			}
 		}
 	}
 	c.Door.Disconnect(d.Name)

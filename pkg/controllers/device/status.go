@@ -24,19 +24,37 @@ type sighting struct {
 }
 
 func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error {
+	c.acceptIfAsked(d)
 	last, present, settled := c.Presence.state(d.Name)
 	c.mu.Lock()
 	reported := c.infos[d.Name].info.Conditions
 	c.mu.Unlock()
+	nonce := c.Sessions.Nonce(d.Name)
 	status := newStatus(d, sighting{last, present, settled}, reported)
-	if equality.Semantic.DeepEqual(status, &d.Status) {
-		return nil
+	setSuspicion(status, d.Generation, c.Sessions.Suspicion(d.Name))
+	status.Nonce = statusNonce(nonce)
+	if !equality.Semantic.DeepEqual(status, &d.Status) {
+		if err := c.budget.Wait(ctx); err != nil {
+			return err
+		}
+		// Only what is ours: the rest is written by enrollment.
+		ours := map[string]any{"conditions": status.Conditions}
+		if status.LastSeen != nil {
+			ours["lastSeen"] = status.LastSeen
+		}
+		if status.Nonce != nil {
+			ours["nonce"] = status.Nonce
+		}
+		_, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{"status": ours}, "status")
+		if err != nil {
+			return client.IgnoreNotFound(err)
+		}
+		c.reportSuspicion(d, status)
 	}
-	if err := c.budget.Wait(ctx); err != nil {
-		return err
+	if nonce != nil && c.Sessions.Stored(d.Name, nonce) {
+		c.Door.Nudge(d.Name) // to fetch it
 	}
-	_, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{"status": status}, "status")
-	return client.IgnoreNotFound(err)
+	return nil
 }
 
 // newStatus is pure: the status that follows from what is known.

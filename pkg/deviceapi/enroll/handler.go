@@ -1,8 +1,14 @@
 package enroll
 
 import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,33 +19,44 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-const (
-	// Enrollments a second over all clients, and how many may come at once. Each
-	// costs up to four API reads and three writes: some 10 ms of a small gateway.
-	requestRate  = 50
-	requestBurst = 500
-)
+// Bounds of a nonce in bytes.
+const minNonce, maxNonce = 16, 64
+
+// HandlerConfig is what a Handler needs.
+type HandlerConfig struct {
+	Service *Service
+	// NATSPort is where devices connect on the host that they enrolled at.
+	NATSPort string
+	// Hosts returns the names and addresses of this server's certificate.
+	Hosts func() []string
+	// Signer returns the key of this server's certificate.
+	Signer func() (crypto.Signer, error)
+}
 
 // Handler serves the paths of enrollment.
 type Handler struct {
-	service *Service
-	limiter *rate.Limiter
-	// natsPort is where devices connect on the host that they enrolled at.
-	natsPort string
-	// hosts are the names and addresses of this server's certificate.
-	hosts []string
-	mux   *http.ServeMux
+	HandlerConfig
+
+	strangers   *rate.Limiter
+	enrollments *budgets
+	renewals    *budgets
+	metrics     *metrics
+	mux         *http.ServeMux
 }
 
-// NewHandler returns a handler. natsPort is the port of the broker, hosts are
-// what the serving certificate names.
-func NewHandler(s *Service, natsPort string, hosts []string) *Handler {
+// NewHandler returns a handler.
+func NewHandler(c HandlerConfig) *Handler {
 	h := &Handler{
-		service: s, limiter: rate.NewLimiter(requestRate, requestBurst),
-		natsPort: natsPort, hosts: hosts, mux: http.NewServeMux(),
+		HandlerConfig: c,
+		strangers:     rate.NewLimiter(strangerRate, strangerBurst),
+		enrollments:   newBudgets(enrollRate, enrollBurst, tokenRate, tokenBurst),
+		renewals:      newBudgets(renewRate, renewBurst, deviceRate, deviceBurst),
+		metrics:       newMetrics(), mux: http.NewServeMux(),
 	}
 	h.mux.HandleFunc("GET "+wire.PathCA, h.ca)
-	h.mux.HandleFunc("POST "+wire.PathEnroll, h.enroll)
+	h.mux.HandleFunc("GET "+wire.PathTime, h.time)
+	h.mux.HandleFunc("POST "+wire.PathEnroll, h.serve("enroll", wire.MaxEnrollRequest, h.enroll))
+	h.mux.HandleFunc("POST "+wire.PathRenew, h.serve("renew", wire.MaxRenewRequest, h.renew))
 	return h
 }
 
@@ -47,55 +64,134 @@ func NewHandler(s *Service, natsPort string, hosts []string) *Handler {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
 func (h *Handler) ca(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/x-pem-file")
-	_, _ = w.Write(h.service.PKI.RootPEM()) // the client is gone: nothing to do
-}
-
-func (h *Handler) enroll(w http.ResponseWriter, r *http.Request) {
-	if !h.limiter.Allow() {
-		h.refuse(w, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many devices enroll at this moment: try again later"})
+	if !h.strangers.Allow() {
+		h.refuse(w, "ca", tooMany())
 		return
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, wire.MaxEnrollRequest+1))
-	if err != nil {
-		return // the client is gone
+	w.Header().Set("Content-Type", "application/x-pem-file")
+	_, _ = w.Write(h.Service.PKI.RootPEM()) // the client is gone: nothing to do
+}
+
+// time signs the server's clock for a device that cannot trust its own.
+func (h *Handler) time(w http.ResponseWriter, r *http.Request) {
+	if !h.strangers.Allow() {
+		h.refuse(w, "time", tooMany())
+		return
 	}
+	nonce, err := hex.DecodeString(r.URL.Query().Get(wire.QueryNonce))
+	if err != nil || len(nonce) < minNonce || len(nonce) > maxNonce {
+		h.refuse(w, "time", &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("?%s= must be %d to %d bytes in hex", wire.QueryNonce, minNonce, maxNonce)})
+		return
+	}
+	signed, err := h.sign(nonce)
+	if err != nil {
+		h.Service.Logger.Error("signing the time", "error", err)
+		h.refuse(w, "time", unavailable())
+		return
+	}
+	h.metrics.count("time", "ok")
+	h.reply(w, http.StatusOK, signed)
+}
+
+func (h *Handler) sign(nonce []byte) (*wire.SignedTime, error) {
+	key, err := h.Signer()
+	if err != nil {
+		return nil, err
+	}
+	now := h.Service.Now().UTC()
+	sum := sha256.Sum256(wire.SignedTimePayload(nonce, now))
+	signature, err := key.Sign(rand.Reader, sum[:], crypto.SHA256)
+	return &wire.SignedTime{Time: now, Signature: signature}, err
+}
+
+// serve reads a request and writes what handle makes of it.
+func (h *Handler) serve(what string, limit int64, handle func(*http.Request, []byte) (*wire.EnrollReply, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+		if err != nil {
+			return // the client is gone
+		}
+		reply, err := handle(r, body)
+		refusal, refused := errors.AsType[*wire.Refusal](err)
+		switch {
+		case errors.Is(err, context.Canceled): // the client is gone
+		case refused:
+			h.Service.Logger.Info("refused", "request", what, "remote", r.RemoteAddr, "code", refusal.Code, "reason", refusal.Message)
+			h.refuse(w, what, refusal)
+		case err != nil:
+			h.Service.Logger.Error("answering a device", "request", what, "remote", r.RemoteAddr, "error", err)
+			h.refuse(w, what, unavailable())
+		case reply.Error != nil:
+			h.metrics.count(what, string(reply.Error.Code))
+			h.reply(w, refusalStatus[reply.Error.Code], reply)
+		case reply.Pending:
+			h.metrics.count(what, "pending")
+			h.reply(w, http.StatusAccepted, reply)
+		default:
+			h.metrics.count(what, "ok")
+			reply.Servers = []string{"tls://" + net.JoinHostPort(h.HostFor(r), h.NATSPort)}
+			h.reply(w, http.StatusOK, reply)
+		}
+	}
+}
+
+func (h *Handler) enroll(r *http.Request, body []byte) (*wire.EnrollReply, error) {
 	req, err := wire.Decode[wire.EnrollRequest](body, wire.MaxEnrollRequest)
 	if err != nil {
-		h.refuse(w, &wire.Refusal{Code: wire.RefusedBadRequest, Message: err.Error()})
-		return
+		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: err.Error()}
 	}
-	reply, err := h.service.Enroll(r.Context(), req)
-	if refusal, ok := errors.AsType[*wire.Refusal](err); ok {
-		h.service.Logger.Info("enrollment refused", "remote", r.RemoteAddr, "code", refusal.Code, "reason", refusal.Message)
-		h.refuse(w, refusal)
-		return
-	}
+	a, err := parse(req)
 	if err != nil {
-		h.service.Logger.Error("enrolling a device", "remote", r.RemoteAddr, "error", err)
-		h.refuse(w, &wire.Refusal{Code: wire.RefusedUnavailable, Message: "the server cannot enroll devices at the moment: try again later"})
-		return
+		return nil, err
 	}
-	status := http.StatusOK
-	if reply.Pending {
-		status = http.StatusAccepted
-	} else {
-		reply.Servers = []string{"tls://" + net.JoinHostPort(h.hostFor(r), h.natsPort)}
+	token, err := h.Service.findToken(r.Context(), a, h.strangers.Allow)
+	if err != nil {
+		return nil, err
 	}
-	h.reply(w, status, reply)
+	if !h.enrollments.take(token.Name) {
+		return nil, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many devices enroll at this moment: try again later"}
+	}
+	return h.Service.Enroll(r.Context(), a, token)
 }
 
-// hostFor returns the name by which the device reached this server, which is
+func (h *Handler) renew(r *http.Request, body []byte) (*wire.EnrollReply, error) {
+	if r.TLS == nil {
+		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: "a renewal needs the device's certificate"}
+	}
+	holder, err := h.Service.identify(r.TLS.PeerCertificates)
+	if err != nil {
+		return nil, err
+	}
+	if !h.renewals.take(holder.fingerprint) {
+		return nil, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "the device asks too often: try again in some minutes"}
+	}
+	req, err := wire.Decode[wire.RenewRequest](body, wire.MaxRenewRequest)
+	if err != nil {
+		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: err.Error()}
+	}
+	return h.Service.Renew(r.Context(), holder, req)
+}
+
+// HostFor returns the name by which the device reached this server, which is
 // the one name that is known to work for it, as long as the certificate has it.
-func (h *Handler) hostFor(r *http.Request) string {
+func (h *Handler) HostFor(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.Host)
 	if err != nil {
 		host = r.Host
 	}
-	if slices.Contains(h.hosts, host) {
+	hosts := h.Hosts()
+	if slices.Contains(hosts, host) {
 		return host
 	}
-	return h.hosts[0]
+	return hosts[0]
+}
+
+func tooMany() *wire.Refusal {
+	return &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many requests at this moment: try again later"}
+}
+
+func unavailable() *wire.Refusal {
+	return &wire.Refusal{Code: wire.RefusedUnavailable, Message: "the server cannot do this at the moment: try again later"}
 }
 
 var refusalStatus = map[wire.RefusalCode]int{
@@ -107,11 +203,12 @@ var refusalStatus = map[wire.RefusalCode]int{
 	wire.RefusedUnavailable: http.StatusServiceUnavailable,
 }
 
-func (h *Handler) refuse(w http.ResponseWriter, refusal *wire.Refusal) {
+func (h *Handler) refuse(w http.ResponseWriter, what string, refusal *wire.Refusal) {
+	h.metrics.count(what, string(refusal.Code))
 	h.reply(w, refusalStatus[refusal.Code], &wire.EnrollReply{Error: refusal})
 }
 
-func (h *Handler) reply(w http.ResponseWriter, status int, reply *wire.EnrollReply) {
+func (h *Handler) reply(w http.ResponseWriter, status int, reply any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(reply) // the client is gone: nothing to do

@@ -1,8 +1,13 @@
 package enroll_test
 
 import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -15,8 +20,11 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
@@ -52,10 +60,18 @@ func newHandler(t testing.TB) (*enroll.Handler, *pki.PKI) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return enroll.NewHandler(&enroll.Service{
-		Fleet: "fleet", Client: c, PKI: authorities, Registry: identity.NewRegistry("fleet", tombstones), Tombstones: tombstones,
-		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: time.Now,
-	}, "4222", hosts), authorities
+	key, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return enroll.NewHandler(enroll.HandlerConfig{
+		Service: &enroll.Service{
+			Fleet: "fleet", Client: c, Tokens: cache.NewStore(cache.MetaNamespaceKeyFunc), PKI: authorities,
+			Registry: identity.NewRegistry("fleet", tombstones), Tombstones: tombstones,
+			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: time.Now,
+		},
+		NATSPort: "4222", Hosts: func() []string { return hosts }, Signer: func() (crypto.Signer, error) { return key, nil },
+	}), authorities
 }
 
 // post sends an enrollment request and returns the answer.
@@ -165,16 +181,92 @@ func damage(csr string) string {
 	return string(pem.EncodeToMemory(block))
 }
 
-func TestFloodOfRequestsIsRefused(t *testing.T) {
+// What strangers may ask for is bounded, and that bound does not touch whoever
+// has a token.
+func TestFloodOfStrangersIsRefused(t *testing.T) {
+	t.Parallel()
+	h, authorities := newHandler(t)
+	seen := map[int]int{}
+	for range enroll.StrangerBurst * 2 {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, wire.PathCA, nil))
+		seen[w.Code]++
+	}
+	if seen[http.StatusOK] < enroll.StrangerBurst || seen[http.StatusTooManyRequests] == 0 || len(seen) != 2 {
+		t.Errorf("answers are %v", seen)
+	}
+	token := enroll.NewToken(authorities.RootHash())
+	request := func() (wire.EnrollReply, int) {
+		data, err := json.Marshal(wire.EnrollRequest{Token: token.Encode(), Device: "edge-1", CSR: csr(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, reply := post(t, h, string(data))
+		return reply, status
+	}
+	if reply, _ := request(); reply.Error == nil || reply.Error.Code != wire.RefusedToken {
+		t.Errorf("a stranger during the flood: %+v", reply)
+	}
+	err := h.Service.Tokens.Add(&v1alpha1.EnrollmentToken{
+		ObjectMeta: metav1.ObjectMeta{Name: token.ID, CreationTimestamp: metav1.Now()}, Spec: v1alpha1.EnrollmentTokenSpec{SecretHash: token.SecretHash(), MaxUses: 1},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It gets as far as the API, which is not there.
+	if reply, _ := request(); reply.Error == nil || reply.Error.Code != wire.RefusedUnavailable {
+		t.Errorf("a device with a token during the flood: %+v", reply)
+	}
+}
+
+func TestTimeIsSigned(t *testing.T) {
 	t.Parallel()
 	h, _ := newHandler(t)
-	seen := map[int]int{}
-	for range enroll.RequestBurst * 2 {
-		status, _ := post(t, h, "{}")
-		seen[status]++
+	get := func(query string) (int, wire.SignedTime) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, wire.PathTime+query, nil))
+		var signed wire.SignedTime
+		if err := json.Unmarshal(w.Body.Bytes(), &signed); err != nil {
+			t.Fatal(err)
+		}
+		return w.Code, signed
 	}
-	if seen[http.StatusBadRequest] < enroll.RequestBurst || seen[http.StatusTooManyRequests] == 0 || len(seen) != 2 {
-		t.Errorf("answers are %v", seen)
+	nonce := bytes.Repeat([]byte{7}, 32)
+	status, signed := get("?nonce=" + hex.EncodeToString(nonce))
+	if status != http.StatusOK || time.Since(signed.Time).Abs() > time.Minute {
+		t.Fatalf("answer is %d %v", status, signed.Time)
+	}
+	signer, err := h.Signer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := signer.Public().(*ecdsa.PublicKey)
+	for name, tc := range map[string]struct {
+		nonce []byte
+		time  time.Time
+		good  bool
+	}{
+		"as it was": {nonce, signed.Time, true}, "another nonce": {bytes.Repeat([]byte{8}, 32), signed.Time, false}, "another time": {nonce, signed.Time.Add(time.Nanosecond), false},
+	} {
+		sum := sha256.Sum256(wire.SignedTimePayload(tc.nonce, tc.time))
+		if good := ecdsa.VerifyASN1(key, sum[:], signed.Signature); good != tc.good {
+			t.Errorf("%s: good is %v", name, good)
+		}
+	}
+	for _, query := range []string{"", "?nonce=", "?nonce=07", "?nonce=zz", "?nonce=" + strings.Repeat("07", 65)} {
+		if status, _ := get(query); status != http.StatusBadRequest {
+			t.Errorf("%s: %d", query, status)
+		}
+	}
+}
+
+func TestRenewalNeedsACertificate(t *testing.T) {
+	t.Parallel()
+	h, _ := newHandler(t)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, wire.PathRenew, strings.NewReader("{}")))
+	if w.Code != http.StatusBadRequest {
+		t.Errorf("answer is %d %s", w.Code, w.Body)
 	}
 }
 

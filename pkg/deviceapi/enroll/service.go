@@ -1,12 +1,16 @@
 package enroll
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/retry"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
@@ -34,8 +39,10 @@ const (
 // Service decides about enrollment requests.
 type Service struct {
 	// Fleet is the trust domain of the certificates.
-	Fleet      string
-	Client     *client.Client
+	Fleet  string
+	Client *client.Client
+	// Tokens is a cache of the EnrollmentTokens.
+	Tokens     cache.Store
 	PKI        *pki.PKI
 	Registry   *identity.Registry
 	Tombstones *identity.Tombstones
@@ -53,49 +60,47 @@ type applicant struct {
 	device      string
 	fingerprint string
 	publicKey   any
+	csr         string
 	token       wire.Token
+	hardwareID  string
 	inventory   wire.Inventory
 }
 
 // Enroll answers a request. An error is a *wire.Refusal, or a failure of the
 // server itself that the device must not see.
-func (s *Service) Enroll(ctx context.Context, req wire.EnrollRequest) (*wire.EnrollReply, error) {
-	a, err := parse(req)
-	if err != nil {
-		return nil, err
-	}
-	token, err := s.checkToken(ctx, a)
-	if err != nil {
+func (s *Service) Enroll(ctx context.Context, a *applicant, token *v1alpha1.EnrollmentToken) (*wire.EnrollReply, error) {
+	if err := s.checkToken(a, token); err != nil {
 		return nil, err
 	}
 	if s.Tombstones.Has(a.fingerprint) {
 		return nil, refuse(wire.RefusedRevoked, "this device's key was revoked: ask for its Device to be deleted and for a new token")
 	}
 	device, err := s.Client.Devices().Get(ctx, a.device, metav1.GetOptions{})
-	switch {
-	case err == nil && device.Spec.Enrollment != nil && device.Spec.Enrollment.KeyFingerprint == a.fingerprint:
-		return s.admit(ctx, a, device)
-	case err == nil && device.Spec.Enrollment != nil:
-		return nil, nameTaken(a.device)
-	case err != nil && !apierrors.IsNotFound(err):
+	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("looking up device %s: %w", a.device, err)
+	}
+	taken := err == nil && device.Spec.Enrollment != nil
+	switch {
+	case taken && isBound(device, a.fingerprint):
+		return s.admit(ctx, a, device)
+	case taken && token.Spec.Replaces != a.device:
+		return nil, nameTaken(a.device)
 	}
 	if err := s.countUse(ctx, a); err != nil {
 		return nil, err
 	}
 	if !token.Spec.PreApproved {
-		approved, err := s.approved(ctx, a)
-		if err != nil {
-			return nil, err
-		}
-		if !approved {
-			return &wire.EnrollReply{Pending: true, RetryAfterSeconds: pollSeconds}, nil
-		}
+		return s.await(ctx, a, token)
 	}
-	if device, err = s.bind(ctx, a, token); err != nil {
+	if device, err = s.Bind(ctx, request(a, token)); err != nil {
 		return nil, err
 	}
 	return s.admit(ctx, a, device)
+}
+
+func isBound(d *v1alpha1.Device, fingerprint string) bool {
+	e := d.Spec.Enrollment
+	return e != nil && (e.KeyFingerprint == fingerprint || e.NextKeyFingerprint == fingerprint)
 }
 
 func parse(req wire.EnrollRequest) (*applicant, error) {
@@ -106,43 +111,96 @@ func parse(req wire.EnrollRequest) (*applicant, error) {
 	if err := wire.ValidateDevice(req.Device); err != nil {
 		return nil, refuse(wire.RefusedBadRequest, "%v: choose another with --name", err)
 	}
-	block, _ := pem.Decode([]byte(req.CSR))
-	if block == nil || block.Type != "CERTIFICATE REQUEST" {
+	if req.HardwareID != "" && !wire.ValidHash(req.HardwareID) {
+		return nil, refuse(wire.RefusedBadRequest, "the hardware id is not what fleet-agent hardware-id prints")
+	}
+	csr, err := parseCSR(req.CSR)
+	if err != nil {
+		return nil, err
+	}
+	return &applicant{
+		device:      req.Device,
+		fingerprint: pki.Fingerprint(csr.RawSubjectPublicKeyInfo),
+		publicKey:   csr.PublicKey,
+		csr:         req.CSR,
+		token:       token,
+		hardwareID:  req.HardwareID,
+		inventory:   req.Inventory,
+	}, nil
+}
+
+// parseCSR decodes a certificate request, which proves that its sender has the
+// key. Other keys than P-256 are refused: nothing of ours makes them.
+func parseCSR(text string) (*x509.CertificateRequest, error) {
+	block, rest := pem.Decode([]byte(text))
+	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(bytes.TrimSpace(rest)) > 0 {
 		return nil, refuse(wire.RefusedBadRequest, "the request has no certificate request in PEM form")
 	}
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil || csr.CheckSignature() != nil {
 		return nil, refuse(wire.RefusedBadRequest, "the certificate request is damaged or not signed by its own key")
 	}
-	return &applicant{
-		device:      req.Device,
-		fingerprint: pki.Fingerprint(csr.RawSubjectPublicKeyInfo),
-		publicKey:   csr.PublicKey,
-		token:       token,
-		inventory:   req.Inventory,
-	}, nil
+	if key, ok := csr.PublicKey.(*ecdsa.PublicKey); !ok || key.Curve != elliptic.P256() {
+		return nil, refuse(wire.RefusedBadRequest, "the key of the certificate request is not ECDSA P-256")
+	}
+	return csr, nil
 }
 
-// checkToken returns the token's object when the secret is right and the
-// token has not expired. Whoever does not know the secret learns nothing about
-// the token, not even that it exists.
-func (s *Service) checkToken(ctx context.Context, a *applicant) (*v1alpha1.EnrollmentToken, error) {
-	unknown := refuse(wire.RefusedToken, "the token is unknown or was removed: create a new one with `fleet-server token create`")
+// errStranger wraps refusals of whoever knows no token.
+var errStranger = errors.New("no token of this server")
+
+// findToken returns the token's object when the secret is right. Whoever does
+// not know the secret learns nothing about the token, not even that it exists.
+// ask says whether the API may be asked for a token that the cache does not
+// have, because it was created a moment ago.
+func (s *Service) findToken(ctx context.Context, a *applicant, ask func() bool) (*v1alpha1.EnrollmentToken, error) {
+	unknown := fmt.Errorf("%w: %w", errStranger,
+		refuse(wire.RefusedToken, "the token is unknown or was removed: create a new one with `fleet-server token create`"))
 	if a.token.CAHash != wire.Digest(s.PKI.RootHash()) {
 		return nil, unknown
 	}
-	token, err := s.Client.EnrollmentTokens().Get(ctx, a.token.ID, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) || err == nil && !a.token.Matches(token.Spec.SecretHash) {
-		s.Logger.Warn("enrollment refused: unknown token", "device", a.device, "token_id", a.token.ID)
+	token, err := s.lookUpToken(ctx, a.token.ID, ask)
+	if err != nil {
+		return nil, err
+	}
+	if !a.token.Matches(token.Spec.SecretHash) {
 		return nil, unknown
 	}
-	if err != nil {
-		return nil, fmt.Errorf("looking up token %s: %w", a.token.ID, err)
+	return token, nil
+}
+
+// lookUpToken returns an empty token when there is none: to compare with its
+// hash takes as long as with another.
+func (s *Service) lookUpToken(ctx context.Context, id string, ask func() bool) (*v1alpha1.EnrollmentToken, error) {
+	if o, ok, _ := s.Tokens.GetByKey(id); ok {
+		return o.(*v1alpha1.EnrollmentToken), nil
 	}
-	if !s.Now().Before(token.Expiry()) {
-		return nil, refuse(wire.RefusedToken, "the token expired at %s: create a new one with `fleet-server token create`", token.Expiry().UTC().Format(time.RFC3339))
+	if !ask() {
+		return &v1alpha1.EnrollmentToken{}, nil
+	}
+	token, err := s.Client.EnrollmentTokens().Get(ctx, id, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return &v1alpha1.EnrollmentToken{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking up token %s: %w", id, err)
 	}
 	return token, nil
+}
+
+// checkToken checks what the token says about who may use it.
+func (s *Service) checkToken(a *applicant, token *v1alpha1.EnrollmentToken) error {
+	switch {
+	case !s.Now().Before(token.Expiry()):
+		return refuse(wire.RefusedToken, "the token expired at %s: create a new one with `fleet-server token create`", token.Expiry().UTC().Format(time.RFC3339))
+	case !token.DeletionTimestamp.IsZero():
+		return refuse(wire.RefusedToken, "the token was revoked: create a new one with `fleet-server token create`")
+	case len(token.Spec.HardwareIDs) > 0 && !slices.Contains(token.Spec.HardwareIDs, a.hardwareID):
+		return refuse(wire.RefusedToken, "the token is not for this machine: add what `fleet-agent hardware-id` prints here to spec.hardwareIDs of EnrollmentToken %s", token.Name)
+	case token.Spec.Replaces != "" && token.Spec.Replaces != a.device:
+		return refuse(wire.RefusedToken, "the token replaces device %q only: enroll with --name %s", token.Spec.Replaces, token.Spec.Replaces)
+	}
+	return nil
 }
 
 // countUse takes one use of the token for this key, once.
@@ -161,6 +219,7 @@ func (s *Service) countUse(ctx context.Context, a *applicant) error {
 			return refuse(wire.RefusedToken, "the token is used up (%d of %d uses): create a new one with `fleet-server token create`", token.Status.Uses, token.Spec.MaxUses)
 		}
 		token.Status.Uses++
+		token.Status.LastUsedAt = new(metav1.NewTime(s.Now()))
 		token.Status.Devices = append(token.Status.Devices, a.fingerprint)
 		if n := len(token.Status.Devices) - maxTokenDevices; n > 0 {
 			token.Status.Devices = token.Status.Devices[n:]
@@ -171,97 +230,149 @@ func (s *Service) countUse(ctx context.Context, a *applicant) error {
 	return asRefusal(err, "counting a use of token "+a.token.ID)
 }
 
-// approved reports whether an operator approved the applicant, and records
-// the request first if it is new.
-func (s *Service) approved(ctx context.Context, a *applicant) (bool, error) {
-	requests := s.Client.EnrollmentRequests()
-	r, err := requests.Get(ctx, a.device, metav1.GetOptions{})
+// request is what an operator approves, or a token in advance.
+func request(a *applicant, token *v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentRequest {
+	inventory := v1alpha1.Inventory(a.inventory)
+	return &v1alpha1.EnrollmentRequest{
+		ObjectMeta: metav1.ObjectMeta{Name: a.device},
+		Spec: v1alpha1.EnrollmentRequestSpec{
+			KeyFingerprint: a.fingerprint, CSR: a.csr, Token: token.Name, Inventory: &inventory,
+			Labels: token.Spec.Labels, AllowedLabelKeys: token.Spec.AllowedLabelKeys,
+			Replaces: token.Spec.Replaces == a.device, HardwareID: a.hardwareID,
+		},
+	}
+}
+
+// await records the request of an applicant who needs an operator's approval,
+// and says what became of it. Once it is approved, the Device is bound to the
+// key, and the applicant does not come here any more.
+func (s *Service) await(ctx context.Context, a *applicant, token *v1alpha1.EnrollmentToken) (*wire.EnrollReply, error) {
+	r, err := s.Client.EnrollmentRequests().Get(ctx, a.device, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		inventory := v1alpha1.Inventory(a.inventory)
-		r, err = requests.Create(ctx, &v1alpha1.EnrollmentRequest{
-			ObjectMeta: metav1.ObjectMeta{Name: a.device},
-			Spec:       v1alpha1.EnrollmentRequestSpec{KeyFingerprint: a.fingerprint, Token: a.token.ID, Inventory: &inventory},
-		}, metav1.CreateOptions{FieldManager: fieldManager})
+		r, err = s.Client.EnrollmentRequests().Create(ctx, request(a, token), metav1.CreateOptions{FieldManager: fieldManager})
 		if err == nil {
 			s.Logger.Info("enrollment waits for approval", "device", a.device, "fingerprint", a.fingerprint)
 		}
 	}
 	switch {
 	case err != nil:
-		return false, fmt.Errorf("recording the request of device %s: %w", a.device, err)
+		return nil, fmt.Errorf("recording the request of device %s: %w", a.device, err)
 	case r.Spec.KeyFingerprint != a.fingerprint:
-		return false, nameTaken(a.device)
+		return nil, nameTaken(a.device)
 	case meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestDenied):
-		return false, refuse(wire.RefusedToken, "an operator denied this device")
+		return nil, refuse(wire.RefusedToken, "an operator denied this device")
 	}
-	return meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestApproved), nil
+	return &wire.EnrollReply{Pending: true, RetryAfterSeconds: pollSeconds}, nil
 }
 
-// bind creates the Device, or takes one that an operator created beforehand
-// and that no key is bound to.
-func (s *Service) bind(ctx context.Context, a *applicant, token *v1alpha1.EnrollmentToken) (*v1alpha1.Device, error) {
+// Bind creates the Device that a request is about, or binds one to its key
+// that an operator created beforehand, or that gets a new machine. Bound
+// already is fine. An error is a *wire.Refusal, or one of the API.
+func (s *Service) Bind(ctx context.Context, r *v1alpha1.EnrollmentRequest) (*v1alpha1.Device, error) {
 	enrollment := &v1alpha1.DeviceEnrollment{
-		KeyFingerprint:   a.fingerprint,
-		Token:            token.Name,
-		AllowedLabelKeys: token.Spec.AllowedLabelKeys,
+		KeyFingerprint:   r.Spec.KeyFingerprint,
+		HardwareID:       r.Spec.HardwareID,
+		Token:            r.Spec.Token,
+		AllowedLabelKeys: r.Spec.AllowedLabelKeys,
 		EnrolledAt:       metav1.NewTime(s.Now()),
 	}
 	d := &v1alpha1.Device{
-		ObjectMeta: metav1.ObjectMeta{Name: a.device, Labels: token.Spec.Labels, Finalizers: []string{v1alpha1.DeviceFinalizer}},
+		ObjectMeta: metav1.ObjectMeta{Name: r.Name, Labels: r.Spec.Labels, Finalizers: []string{v1alpha1.DeviceFinalizer}},
 		Spec:       v1alpha1.DeviceSpec{Enrollment: enrollment},
 	}
 	created, err := s.Client.Devices().Create(ctx, d, metav1.CreateOptions{FieldManager: fieldManager})
 	if err == nil {
-		s.Logger.Info("device enrolled", "device", a.device, "token_id", token.Name, "fingerprint", a.fingerprint)
+		s.Logger.Info("device enrolled", "device", r.Name, "token_id", r.Spec.Token, "fingerprint", r.Spec.KeyFingerprint)
 		return created, nil
 	}
 	if !apierrors.IsAlreadyExists(err) {
-		return nil, fmt.Errorf("creating device %s: %w", a.device, err)
+		return nil, fmt.Errorf("creating device %s: %w", r.Name, err)
 	}
-	return s.adopt(ctx, a, d)
+	return s.adopt(ctx, r, d)
 }
 
-func (s *Service) adopt(ctx context.Context, a *applicant, d *v1alpha1.Device) (*v1alpha1.Device, error) {
+func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v1alpha1.Device) (*v1alpha1.Device, error) {
 	var device *v1alpha1.Device
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
-		if device, err = s.Client.Devices().Get(ctx, a.device, metav1.GetOptions{}); err != nil {
+		if device, err = s.Client.Devices().Get(ctx, r.Name, metav1.GetOptions{}); err != nil {
 			return err
 		}
-		if e := device.Spec.Enrollment; e != nil {
-			if e.KeyFingerprint != a.fingerprint {
-				return nameTaken(a.device)
-			}
+		if isBound(device, r.Spec.KeyFingerprint) {
 			return nil
+		}
+		if device.Spec.Revoked || !device.DeletionTimestamp.IsZero() {
+			return outOfService(r.Name)
+		}
+		if e := device.Spec.Enrollment; e != nil {
+			if !r.Spec.Replaces {
+				return nameTaken(r.Name)
+			}
+			if err := s.retire(device); err != nil {
+				return err
+			}
 		}
 		device.Spec.Enrollment = d.Spec.Enrollment
 		if device.Labels == nil {
 			device.Labels = map[string]string{}
 		}
-		for k, v := range d.Labels {
-			device.Labels[k] = v
-		}
+		maps.Copy(device.Labels, d.Labels)
 		device, err = s.Client.Devices().Update(ctx, device, metav1.UpdateOptions{FieldManager: fieldManager})
 		return err
 	})
-	return device, asRefusal(err, "binding device "+a.device)
+	return device, asRefusal(err, "binding device "+r.Name)
+}
+
+// retire refuses the keys of a machine that another one replaces. It comes
+// before the new one is bound: after a power cut in between neither gets in,
+// and the new one asks again.
+func (s *Service) retire(d *v1alpha1.Device) error {
+	for _, key := range []string{d.Spec.Enrollment.KeyFingerprint, d.Spec.Enrollment.NextKeyFingerprint} {
+		if key == "" {
+			continue
+		}
+		err := s.Tombstones.Add(identity.Tombstone{
+			Fingerprint: key, Device: d.Name, Reason: "replaced", Time: s.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	s.Logger.Info("device gets a new machine", "device", d.Name)
+	return nil
 }
 
 // admit issues the certificate.
 func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Device) (*wire.EnrollReply, error) {
 	if device.Spec.Revoked || !device.DeletionTimestamp.IsZero() {
-		return nil, refuse(wire.RefusedRevoked, "the device %s was revoked or is being deleted", a.device)
+		return nil, outOfService(a.device)
 	}
-	uri, err := wire.DeviceURI(s.Fleet, a.device)
+	s.Registry.Bind(a.device, identity.Keys{Current: device.Spec.Enrollment.KeyFingerprint, Next: device.Spec.Enrollment.NextKeyFingerprint})
+	reply, err := s.issue(ctx, a.device, a.publicKey)
 	if err != nil {
 		return nil, err
 	}
-	chain, err := s.PKI.IssueDevice(a.device, uri, a.publicKey, s.Now())
-	if err != nil {
-		return nil, err
-	}
-	s.Registry.Bind(a.device, a.fingerprint)
 	if err := s.Client.EnrollmentRequests().Delete(ctx, a.device, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 		s.Logger.Warn("removing an answered enrollment request", "device", a.device, "error", err)
+	}
+	return reply, nil
+}
+
+// issue signs a certificate and notes when it expires.
+func (s *Service) issue(ctx context.Context, device string, publicKey any) (*wire.EnrollReply, error) {
+	uri, err := wire.DeviceURI(s.Fleet, device)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := s.PKI.IssueDevice(device, uri, publicKey, s.Now())
+	if err != nil {
+		return nil, err
+	}
+	expires := metav1.NewTime(chain[0].NotAfter)
+	_, err = client.Apply(ctx, s.Client.Devices(), fieldManager, "Device", device, map[string]any{
+		"status": map[string]any{"certificateExpires": expires},
+	}, "status")
+	if err != nil {
+		return nil, fmt.Errorf("noting the certificate of device %s: %w", device, err)
 	}
 	return &wire.EnrollReply{Certificate: string(pki.EncodeChain(chain)), Root: string(s.PKI.RootPEM())}, nil
 }
@@ -272,6 +383,10 @@ func refuse(code wire.RefusalCode, format string, args ...any) error {
 
 func nameTaken(device string) error {
 	return refuse(wire.RefusedNameTaken, "the name %q belongs to another device: choose another with --name, or delete that device first", device)
+}
+
+func outOfService(device string) error {
+	return refuse(wire.RefusedRevoked, "the device %s was revoked or is being deleted", device)
 }
 
 // asRefusal passes refusals on and wraps everything else.

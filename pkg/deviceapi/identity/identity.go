@@ -32,6 +32,28 @@ var (
 // at start. Refused devices would back off for longer than the start takes.
 const readyTimeout = 10 * time.Second
 
+// Keys are the fingerprints of the keys of one device: SHA-256 of the public
+// key in hex.
+type Keys struct {
+	// Current is the key that the device connects with.
+	Current string
+	// Next is a key that the device made to renew its certificate, or empty. Both
+	// are good until Next is used.
+	Next string
+}
+
+// Observer learns of devices that come with a key that is out of the ordinary.
+// Its methods must not block.
+type Observer interface {
+	// KeyUsed tells that the device connected with its next key, which is the
+	// only one from now on.
+	KeyUsed(device, fingerprint string)
+	// Stranger tells that a device with a certificate of this fleet, whose key was
+	// never thrown out, is not known by that key. The API store may be older than
+	// the certificate, which expires at expires.
+	Stranger(device, fingerprint string, expires time.Time)
+}
+
 // Registry maps device names to the fingerprints of their keys. It is filled
 // from the Device objects.
 type Registry struct {
@@ -40,27 +62,51 @@ type Registry struct {
 	ready      chan struct{}
 	readyOnce  sync.Once
 
-	mu   sync.RWMutex // guards keys
-	keys map[string]string
+	mu       sync.RWMutex // guards what follows
+	observer Observer
+	devices  map[string]entry
+}
+
+type entry struct {
+	keys    Keys
+	revoked bool
 }
 
 // NewRegistry returns an empty registry for the trust domain fleet.
 func NewRegistry(fleet string, tombstones *Tombstones) *Registry {
-	return &Registry{fleet: fleet, tombstones: tombstones, ready: make(chan struct{}), keys: map[string]string{}}
+	return &Registry{fleet: fleet, tombstones: tombstones, ready: make(chan struct{}), devices: map[string]entry{}}
 }
 
-// Bind lets the holder of a key connect as device, instead of any earlier key.
-func (r *Registry) Bind(device, fingerprint string) {
+// Observe sets who is told of keys that are out of the ordinary.
+func (r *Registry) Observe(o Observer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.keys[device] = fingerprint
+	r.observer = o
+}
+
+// Bind lets the holders of keys connect as device, instead of any earlier
+// ones. It brings nobody back who was revoked.
+func (r *Registry) Bind(device string, keys Keys) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.devices[device] = entry{keys: keys, revoked: r.devices[device].revoked}
+}
+
+// Revoke refuses a device from now on, until Unbind. It is what comes before
+// the tombstone, which takes a write to the disk.
+func (r *Registry) Revoke(device string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.devices[device]
+	e.revoked = true
+	r.devices[device] = e
 }
 
 // Unbind forgets a device.
 func (r *Registry) Unbind(device string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.keys, device)
+	delete(r.devices, device)
 }
 
 // SetReady says that every Device object has been seen, and that devices may
@@ -69,6 +115,28 @@ func (r *Registry) SetReady() { r.readyOnce.Do(func() { close(r.ready) }) }
 
 // AuthenticateDevice implements broker.DeviceAuthenticator.
 func (r *Registry) AuthenticateDevice(cert *x509.Certificate) (string, error) {
+	device, err := r.Name(cert)
+	if err != nil {
+		return "", err
+	}
+	if err := r.waitReady(); err != nil {
+		return "", err
+	}
+	fingerprint := pki.Fingerprint(cert.RawSubjectPublicKeyInfo)
+	switch err := r.Check(device, fingerprint); {
+	case errors.Is(err, ErrUnknown), errors.Is(err, ErrOtherKey):
+		r.tell(func(o Observer) { o.Stranger(device, fingerprint, cert.NotAfter) })
+		return "", err
+	case err != nil:
+		return "", err
+	}
+	r.use(device, fingerprint)
+	return device, nil
+}
+
+// Name returns the device that a certificate names. The caller has verified
+// who signed it.
+func (r *Registry) Name(cert *x509.Certificate) (string, error) {
 	if len(cert.URIs) != 1 {
 		return "", ErrNotDevice
 	}
@@ -76,23 +144,47 @@ func (r *Registry) AuthenticateDevice(cert *x509.Certificate) (string, error) {
 	if err != nil || fleet != r.fleet {
 		return "", ErrNotDevice
 	}
-	if err := r.waitReady(); err != nil {
-		return "", err
-	}
-	fingerprint := pki.Fingerprint(cert.RawSubjectPublicKeyInfo)
-	if r.tombstones.Has(fingerprint) {
-		return "", fmt.Errorf("%w: %s", ErrRevoked, device)
-	}
+	return device, nil
+}
+
+// Check returns nil when the holder of a key may be the device, or else
+// ErrRevoked, ErrUnknown or ErrOtherKey.
+func (r *Registry) Check(device, fingerprint string) error {
 	r.mu.RLock()
-	bound, known := r.keys[device]
+	e, known := r.devices[device]
 	r.mu.RUnlock()
 	switch {
+	case r.tombstones.Has(fingerprint), e.revoked:
+		return fmt.Errorf("%w: %s", ErrRevoked, device)
 	case !known:
-		return "", fmt.Errorf("%w %s", ErrUnknown, device)
-	case bound != fingerprint:
-		return "", fmt.Errorf("%w: %s", ErrOtherKey, device)
+		return fmt.Errorf("%w %s", ErrUnknown, device)
+	case fingerprint != e.keys.Current && fingerprint != e.keys.Next:
+		return fmt.Errorf("%w: %s", ErrOtherKey, device)
 	}
-	return device, nil
+	return nil
+}
+
+// use makes a next key that is used the only one.
+func (r *Registry) use(device, fingerprint string) {
+	r.mu.Lock()
+	e := r.devices[device]
+	next := e.keys.Next != "" && fingerprint == e.keys.Next
+	if next {
+		r.devices[device] = entry{keys: Keys{Current: fingerprint}}
+	}
+	r.mu.Unlock()
+	if next {
+		r.tell(func(o Observer) { o.KeyUsed(device, fingerprint) })
+	}
+}
+
+func (r *Registry) tell(what func(Observer)) {
+	r.mu.RLock()
+	o := r.observer
+	r.mu.RUnlock()
+	if o != nil {
+		what(o)
+	}
 }
 
 func (r *Registry) waitReady() error {

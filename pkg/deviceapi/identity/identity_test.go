@@ -3,11 +3,14 @@ package identity_test
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/url"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/pki"
@@ -51,10 +54,10 @@ func TestRegistryAdmitsBoundKeysOnly(t *testing.T) {
 	_, replaced := key("replaced")
 	_, revoked := key("revoked")
 	_, gone := key("gone")
-	r.Bind("edge-1", replaced)
-	r.Bind("edge-1", first)
-	r.Bind("edge-2", revoked)
-	r.Bind("edge-3", gone)
+	r.Bind("edge-1", identity.Keys{Current: replaced})
+	r.Bind("edge-1", identity.Keys{Current: first})
+	r.Bind("edge-2", identity.Keys{Current: revoked})
+	r.Bind("edge-3", identity.Keys{Current: gone})
 	r.Unbind("edge-3")
 	if err := list.Add(identity.Tombstone{Fingerprint: revoked, Device: "edge-2", Reason: "revoked"}); err != nil {
 		t.Fatal(err)
@@ -106,7 +109,7 @@ func TestConnectionsWaitForTheRegistry(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := identity.NewRegistry("fleet", tombstones(t))
 				ready := time.AfterFunc(tc.readyAfter, func() {
-					r.Bind("edge-1", pki.Fingerprint([]byte("key")))
+					r.Bind("edge-1", identity.Keys{Current: pki.Fingerprint([]byte("key"))})
 					r.SetReady()
 				})
 				defer ready.Stop()
@@ -116,5 +119,67 @@ func TestConnectionsWaitForTheRegistry(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// told records what an observer is told.
+type told struct{ used, strangers []string }
+
+func (o *told) KeyUsed(device, fingerprint string) { o.used = append(o.used, device+" "+fingerprint) }
+
+func (o *told) Stranger(device, fingerprint string, expires time.Time) {
+	o.strangers = append(o.strangers, fmt.Sprint(device, " ", fingerprint, " ", expires.Unix()))
+}
+
+func TestBothKeysOfARenewalAreGoodUntilTheNewOneIsUsed(t *testing.T) {
+	t.Parallel()
+	list := tombstones(t)
+	r := identity.NewRegistry("fleet", list)
+	r.SetReady()
+	o := &told{}
+	r.Observe(o)
+	before, after := pki.Fingerprint([]byte("before")), pki.Fingerprint([]byte("after"))
+	connect := func(key string) error {
+		_, err := r.AuthenticateDevice(&x509.Certificate{
+			RawSubjectPublicKeyInfo: []byte(key), URIs: uris(t, "spiffe://fleet/device/edge-1"), NotAfter: time.Unix(77, 0),
+		})
+		return err
+	}
+	r.Bind("edge-1", identity.Keys{Current: before, Next: after})
+	for range 2 {
+		if err := connect("before"); err != nil {
+			t.Errorf("the present key is refused: %v", err)
+		}
+	}
+	for range 2 {
+		if err := connect("after"); err != nil {
+			t.Errorf("the new key is refused: %v", err)
+		}
+	}
+	if err := connect("before"); !errors.Is(err, identity.ErrOtherKey) {
+		t.Errorf("the key before is still good: %v", err)
+	}
+	want := told{used: []string{"edge-1 " + after}, strangers: []string{"edge-1 " + before + " 77"}}
+	if diff := cmp.Diff(want, *o, cmp.AllowUnexported(told{})); diff != "" {
+		t.Errorf("the observer: -want +got:\n%s", diff)
+	}
+}
+
+func TestRevokedIsOutAtOnceAndUntilUnbound(t *testing.T) {
+	t.Parallel()
+	r := identity.NewRegistry("fleet", tombstones(t))
+	keys := identity.Keys{Current: pki.Fingerprint([]byte("key"))}
+	r.Bind("edge-1", keys)
+	if err := r.Check("edge-1", keys.Current); err != nil {
+		t.Fatal(err)
+	}
+	r.Revoke("edge-1")
+	r.Bind("edge-1", keys) // from a list that is older than the revocation
+	if err := r.Check("edge-1", keys.Current); !errors.Is(err, identity.ErrRevoked) {
+		t.Errorf("error is %v", err)
+	}
+	r.Unbind("edge-1")
+	if err := r.Check("edge-1", keys.Current); !errors.Is(err, identity.ErrUnknown) {
+		t.Errorf("error is %v", err)
 	}
 }

@@ -22,9 +22,11 @@ type Tombstone struct {
 	Fingerprint string `json:"fingerprint"`
 	// Device is the name that the key had.
 	Device string `json:"device"`
-	// Reason is for people: "revoked" or "deleted".
+	// Reason is for people: "revoked", "deleted" or "replaced".
 	Reason string    `json:"reason"`
 	Time   time.Time `json:"time"`
+	// Revocation is what the device should do when it asks.
+	Revocation wire.Revocation `json:"revocation,omitempty"`
 }
 
 // Tombstones is the list of keys that were thrown out: a file of JSON lines
@@ -33,7 +35,7 @@ type Tombstone struct {
 type Tombstones struct {
 	mu   sync.RWMutex // guards what follows
 	file *os.File
-	keys map[string]bool
+	keys map[string]wire.Revocation
 	// size is the length of what is known to be whole.
 	size int64
 }
@@ -45,7 +47,7 @@ func OpenTombstones(path string) (*Tombstones, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the list of revoked keys: %w", err)
 	}
-	t := &Tombstones{file: f, keys: map[string]bool{}}
+	t := &Tombstones{file: f, keys: map[string]wire.Revocation{}}
 	if err := errors.Join(t.load(), atomicfile.SyncDir(filepath.Dir(path))); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the list of revoked keys %s: %w", path, err), f.Close())
 	}
@@ -59,15 +61,24 @@ func (t *Tombstones) Close() error { return t.file.Close() }
 func (t *Tombstones) Has(fingerprint string) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.keys[fingerprint]
+	_, has := t.keys[fingerprint]
+	return has
 }
 
-// Add throws a key out. It is on disk when Add returns; adding it again does
-// nothing.
+// Revocation returns what the holder of a key that was thrown out should do.
+func (t *Tombstones) Revocation(fingerprint string) (r wire.Revocation, has bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	r, has = t.keys[fingerprint]
+	return r, has
+}
+
+// Add throws a key out. It is on disk when Add returns. Adding it again does
+// nothing, but for another Revocation.
 func (t *Tombstones) Add(s Tombstone) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.keys[s.Fingerprint] {
+	if r, has := t.keys[s.Fingerprint]; has && r == s.Revocation {
 		return nil
 	}
 	line, err := json.Marshal(s)
@@ -77,7 +88,7 @@ func (t *Tombstones) Add(s Tombstone) error {
 	if err := t.append(append(line, '\n')); err != nil {
 		return fmt.Errorf("writing a tombstone: %w", err)
 	}
-	t.keys[s.Fingerprint] = true
+	t.keys[s.Fingerprint] = s.Revocation
 	return nil
 }
 
@@ -111,7 +122,7 @@ func (t *Tombstones) load() error {
 		if err := json.Unmarshal(bytes.TrimSpace(line), &s); err != nil || !wire.ValidHash(s.Fingerprint) {
 			return fmt.Errorf("damaged at byte %d: restore the file from a backup", t.size)
 		}
-		t.keys[s.Fingerprint] = true
+		t.keys[s.Fingerprint] = s.Revocation
 		t.size += int64(len(line))
 	}
 }

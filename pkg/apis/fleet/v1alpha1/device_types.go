@@ -142,14 +142,19 @@ type DeviceStatus struct {
 	Nonce *DeviceNonce `json:"nonce,omitempty"`
 }
 
-// DeviceNonce holds hashes of the nonces that a device has on its disk.
+// DeviceNonce holds hashes (SHA-256 in hex) of the nonces that the device was
+// given.
 type DeviceNonce struct {
-	// current is the SHA-256 of the newest nonce, in hex.
-	Current string `json:"current"`
-	// previous is that of the one before: the device may have lost power before
-	// the newest was on its disk.
+	// shown is the one that the device last showed. From then on every older one
+	// is the sign of a copy.
 	// +optional
-	Previous string `json:"previous,omitempty"`
+	Shown string `json:"shown,omitempty"`
+	// issued are those that it was given since. It may lose power before one of
+	// them is on its disk, so the one shown stays good until one of these is.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=4
+	Issued []string `json:"issued,omitempty"`
 	// epoch is the epoch of manifests that the nonces belong to. In another one,
 	// as after a restore, they count for nothing.
 	Epoch string `json:"epoch"`

@@ -1,0 +1,238 @@
+// Package enrollment looks after EnrollmentTokens and EnrollmentRequests: it
+// shows whether a token can be used and removes it some time after its end,
+// and it binds the Device of a request that an operator approved.
+package enrollment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const fieldManager = "fleet-enrollment-controller"
+
+// How long objects stay that nobody needs any more: long enough to find out
+// why a device was refused.
+const (
+	expiredTokenRetention = 7 * 24 * time.Hour
+	answeredRetention     = 7 * 24 * time.Hour
+	deniedRetention       = 30 * 24 * time.Hour
+)
+
+// Binder binds the Device that an approved request is about.
+type Binder interface {
+	// Bind returns a *wire.Refusal when the request cannot be granted any more.
+	Bind(ctx context.Context, r *v1alpha1.EnrollmentRequest) (*v1alpha1.Device, error)
+}
+
+// Config is what the controller needs. The informers are started by the caller.
+type Config struct {
+	Client   *client.Client
+	Tokens   cache.SharedIndexInformer
+	Requests cache.SharedIndexInformer
+	Binder   Binder
+	Recorder record.EventRecorder
+	Logger   *slog.Logger
+	// Now is the clock.
+	Now func() time.Time
+}
+
+// Controller reconciles EnrollmentTokens and EnrollmentRequests.
+type Controller struct {
+	Config
+	queue workqueue.TypedRateLimitingInterface[item]
+}
+
+// item is work to do: an object that changed, or a stranger.
+type item struct {
+	kind itemKind
+	name string
+	// fingerprint is that of a stranger's key, expires the end of its certificate
+	// in Unix seconds.
+	fingerprint string
+	expires     int64
+}
+
+type itemKind int
+
+const (
+	tokenItem itemKind = iota
+	requestItem
+	strangerItem
+)
+
+// New returns a controller that does not run yet.
+func New(c Config) *Controller {
+	return &Controller{
+		Config: c,
+		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[item](50*time.Millisecond, time.Minute)),
+	}
+}
+
+// Stranger records the request of a device that has a certificate of this
+// fleet, and whose key the API store does not know: a backup was restored that
+// is older than the certificate. It does not block.
+func (c *Controller) Stranger(device, fingerprint string, expires time.Time) {
+	c.queue.Add(item{strangerItem, device, fingerprint, expires.Unix()})
+}
+
+// Run works until ctx ends. It returns an error only when it cannot start.
+func (c *Controller) Run(ctx context.Context) error {
+	context.AfterFunc(ctx, c.queue.ShutDown)
+	for kind, informer := range map[itemKind]cache.SharedIndexInformer{tokenItem: c.Tokens, requestItem: c.Requests} {
+		enqueue := func(o any) { c.queue.Add(item{kind: kind, name: o.(metav1.Object).GetName()}) }
+		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) }})
+		if err != nil {
+			return fmt.Errorf("watching enrollment objects: %w", err)
+		}
+	}
+	var g errgroup.Group
+	g.Go(func() error { c.work(ctx); return nil })
+	return g.Wait()
+}
+
+func (c *Controller) work(ctx context.Context) {
+	for {
+		i, shutdown := c.queue.Get()
+		if shutdown {
+			return
+		}
+		again, err := c.reconcile(ctx, i)
+		switch {
+		case err == nil:
+			c.queue.Forget(i)
+			if again > 0 {
+				c.queue.AddAfter(i, again)
+			}
+		case ctx.Err() == nil:
+			if !apierrors.IsConflict(err) {
+				c.Logger.Warn("reconciling an enrollment object", "name", i.name, "error", err)
+			}
+			c.queue.AddRateLimited(i)
+		}
+		c.queue.Done(i)
+	}
+}
+
+// reconcile returns when to look at the object again, or 0.
+func (c *Controller) reconcile(ctx context.Context, i item) (again time.Duration, err error) {
+	switch i.kind {
+	case tokenItem:
+		return c.reconcileToken(ctx, i.name)
+	case requestItem:
+		return c.reconcileRequest(ctx, i.name)
+	default:
+		return 0, c.record(ctx, i)
+	}
+}
+
+func (c *Controller) reconcileToken(ctx context.Context, name string) (time.Duration, error) {
+	o, exists, err := c.Tokens.GetStore().GetByKey(name)
+	if err != nil || !exists {
+		return 0, err
+	}
+	t := o.(*v1alpha1.EnrollmentToken).DeepCopy()
+	now := c.Now()
+	if !now.Before(t.Expiry().Add(expiredTokenRetention)) {
+		c.Logger.Info("removing an expired token", "token_id", name)
+		return 0, client.IgnoreNotFound(c.Client.EnrollmentTokens().Delete(ctx, name, metav1.DeleteOptions{}))
+	}
+	if setTokenStatus(t, now) {
+		if _, err := c.Client.EnrollmentTokens().UpdateStatus(ctx, t, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
+			return 0, client.IgnoreNotFound(err)
+		}
+	}
+	if now.Before(t.Expiry()) {
+		return t.Expiry().Sub(now), nil
+	}
+	return t.Expiry().Add(expiredTokenRetention).Sub(now), nil
+}
+
+func (c *Controller) reconcileRequest(ctx context.Context, name string) (time.Duration, error) {
+	o, exists, err := c.Requests.GetStore().GetByKey(name)
+	if err != nil || !exists {
+		return 0, err
+	}
+	r := o.(*v1alpha1.EnrollmentRequest).DeepCopy()
+	if end, ends := endOf(r); ends && !c.Now().Before(end) {
+		return 0, c.remove(ctx, r)
+	}
+	if setRequestStatus(r) {
+		if _, err := c.Client.EnrollmentRequests().UpdateStatus(ctx, r, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
+			return 0, client.IgnoreNotFound(err)
+		}
+	}
+	if isApproved(r) {
+		if err := c.grant(ctx, r); err != nil {
+			return 0, err
+		}
+	}
+	if end, ends := endOf(r); ends {
+		return end.Sub(c.Now()), nil
+	}
+	return 0, nil
+}
+
+// grant binds the Device of an approved request.
+func (c *Controller) grant(ctx context.Context, r *v1alpha1.EnrollmentRequest) error {
+	_, err := c.Binder.Bind(ctx, r)
+	if refusal, ok := errors.AsType[*wire.Refusal](err); ok {
+		c.Recorder.Event(r, corev1.EventTypeWarning, "NotGranted", refusal.Message)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("granting the request of %s: %w", r.Name, err)
+	}
+	if r.Spec.CSR == "" {
+		return c.remove(ctx, r) // it has its certificate
+	}
+	return nil // the device fetches its certificate, which removes the request
+}
+
+func (c *Controller) remove(ctx context.Context, r *v1alpha1.EnrollmentRequest) error {
+	options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(r.UID))}
+	return client.IgnoreNotFound(c.Client.EnrollmentRequests().Delete(ctx, r.Name, options))
+}
+
+// record makes the request of a stranger.
+func (c *Controller) record(ctx context.Context, i item) error {
+	d, err := c.Client.Devices().Get(ctx, i.name, metav1.GetOptions{})
+	if client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	known := err == nil && d.Spec.Enrollment != nil
+	if known && !isNewer(i, d) {
+		return nil // a key that the device had before
+	}
+	_, err = c.Client.EnrollmentRequests().Create(ctx, &v1alpha1.EnrollmentRequest{
+		ObjectMeta: metav1.ObjectMeta{Name: i.name},
+		Spec:       v1alpha1.EnrollmentRequestSpec{KeyFingerprint: i.fingerprint, Replaces: known},
+	}, metav1.CreateOptions{FieldManager: fieldManager})
+	switch {
+	case err == nil:
+		c.Logger.Warn("a device that this server once let in is not known: it waits for approval", "device", i.name, "fingerprint", i.fingerprint)
+	case apierrors.IsAlreadyExists(err):
+		return nil
+	}
+	return err
+}
+
+// isNewer reports whether a stranger's certificate was issued after the last
+// one that the store knows of.
+func isNewer(i item, d *v1alpha1.Device) bool {
+	return d.Status.CertificateExpires == nil || i.expires > d.Status.CertificateExpires.Unix()
+}

@@ -1,0 +1,60 @@
+package enrollment
+
+import (
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+)
+
+// setTokenStatus shows whether the token can be used, and reports whether that
+// changed anything.
+func setTokenStatus(t *v1alpha1.EnrollmentToken, now time.Time) (changed bool) {
+	expiry := metav1.NewTime(t.Expiry())
+	if !expiry.Equal(t.Status.ExpiresAt) {
+		t.Status.ExpiresAt, changed = &expiry, true
+	}
+	usable := metav1.Condition{Type: v1alpha1.TokenUsable, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonUsable, ObservedGeneration: t.Generation}
+	switch {
+	case !now.Before(expiry.Time):
+		usable.Status, usable.Reason, usable.Message = metav1.ConditionFalse, v1alpha1.ReasonExpired, "the token expired"
+	case t.Status.Uses >= t.Spec.MaxUses:
+		usable.Status, usable.Reason = metav1.ConditionFalse, v1alpha1.ReasonUsedUp
+		usable.Message = fmt.Sprintf("%d of %d devices enrolled with it", t.Status.Uses, t.Spec.MaxUses)
+	}
+	return meta.SetStatusCondition(&t.Status.Conditions, usable) || changed
+}
+
+// setRequestStatus shows whether the request waits for an operator, and
+// reports whether that changed anything.
+func setRequestStatus(r *v1alpha1.EnrollmentRequest) (changed bool) {
+	pending := metav1.Condition{
+		Type: v1alpha1.RequestPending, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAwaitsOperator, ObservedGeneration: r.Generation,
+		Message: "approve or deny it with `fleet-server device approve " + r.Name + "` or deny",
+	}
+	if isApproved(r) || isDenied(r) {
+		pending.Status, pending.Reason, pending.Message = metav1.ConditionFalse, v1alpha1.ReasonDecided, "an operator decided"
+	}
+	return meta.SetStatusCondition(&r.Status.Conditions, pending)
+}
+
+// endOf returns when an answered request is removed.
+func endOf(r *v1alpha1.EnrollmentRequest) (end time.Time, ends bool) {
+	for typ, retention := range map[string]time.Duration{v1alpha1.RequestApproved: answeredRetention, v1alpha1.RequestDenied: deniedRetention} {
+		if c := meta.FindStatusCondition(r.Status.Conditions, typ); c != nil && c.Status == metav1.ConditionTrue {
+			return c.LastTransitionTime.Add(retention), true
+		}
+	}
+	return time.Time{}, false
+}
+
+func isApproved(r *v1alpha1.EnrollmentRequest) bool {
+	return meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestApproved) && !isDenied(r)
+}
+
+func isDenied(r *v1alpha1.EnrollmentRequest) bool {
+	return meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestDenied)
+}

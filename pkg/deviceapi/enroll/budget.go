@@ -1,0 +1,55 @@
+package enroll
+
+import (
+	"sync"
+
+	"golang.org/x/time/rate"
+)
+
+// Budgets in requests a second, and how many may come at once. Each kind of
+// request has its own, so that strangers, or a site whose devices all enroll at
+// once, keep nobody from renewing a certificate.
+const (
+	// Anybody may ask for the root and the time, and be wrong about a token.
+	strangerRate, strangerBurst = 200, 1000
+	// An enrollment costs up to four API reads and three writes: some 10 ms of a
+	// small gateway.
+	enrollRate, enrollBurst = 50, 500
+	// One token alone cannot use up what there is for all.
+	tokenRate, tokenBurst = 30, 300
+	renewRate, renewBurst = 50, 500
+	// A device renews once in months, and tries again after a minute.
+	deviceRate, deviceBurst = 0.1, 5
+)
+
+// maxBudgets bounds the memory that budgets of single holders take.
+const maxBudgets = 10000
+
+// budgets are the budgets of everybody together and of each holder.
+type budgets struct {
+	all        *rate.Limiter
+	each       rate.Limit
+	burst      int
+	mu         sync.Mutex // guards holders
+	holders    map[string]*rate.Limiter
+	maxHolders int
+}
+
+func newBudgets(all rate.Limit, allBurst int, each rate.Limit, burst int) *budgets {
+	return &budgets{all: rate.NewLimiter(all, allBurst), each: each, burst: burst, holders: map[string]*rate.Limiter{}, maxHolders: maxBudgets}
+}
+
+// take takes one request of a holder, whose name was verified.
+func (b *budgets) take(holder string) bool {
+	b.mu.Lock()
+	l := b.holders[holder]
+	if l == nil {
+		if len(b.holders) >= b.maxHolders {
+			clear(b.holders) // a moment of generosity
+		}
+		l = rate.NewLimiter(b.each, b.burst)
+		b.holders[holder] = l
+	}
+	b.mu.Unlock()
+	return l.Allow() && b.all.Allow()
+}

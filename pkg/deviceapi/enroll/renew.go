@@ -1,0 +1,117 @@
+package enroll
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// holder is a device that proved, by TLS, that it has the key of a certificate
+// of this fleet.
+type holder struct {
+	device, fingerprint string
+}
+
+// identify returns who presented a certificate. The certificate may have
+// expired: what counts is the key.
+func (s *Service) identify(chain []*x509.Certificate) (*holder, error) {
+	if len(chain) == 0 {
+		return nil, refuse(wire.RefusedBadRequest, "a renewal needs the device's certificate")
+	}
+	leaf := chain[0]
+	_, err := leaf.Verify(x509.VerifyOptions{
+		Roots: s.PKI.Device.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		CurrentTime: leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2),
+	})
+	if err != nil {
+		return nil, refuse(wire.RefusedBadRequest, "the certificate is not one of a device of this server")
+	}
+	device, err := s.Registry.Name(leaf)
+	if err != nil {
+		return nil, refuse(wire.RefusedBadRequest, "the certificate is not one of a device of this server")
+	}
+	return &holder{device, pki.Fingerprint(leaf.RawSubjectPublicKeyInfo)}, nil
+}
+
+// Renew answers the holder of a certificate with the next one. Errors are as
+// for Enroll.
+func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (*wire.EnrollReply, error) {
+	switch err := s.Registry.Check(h.device, h.fingerprint); {
+	case errors.Is(err, identity.ErrRevoked):
+		return s.farewell(ctx, h)
+	case errors.Is(err, identity.ErrUnknown):
+		return nil, refuse(wire.RefusedUnavailable, "this server does not know the device any more: an operator has to approve it again")
+	case err != nil:
+		return nil, refuse(wire.RefusedNameTaken, "the device %s has another key by now", h.device)
+	}
+	csr, err := parseCSR(req.CSR)
+	if err != nil {
+		return nil, err
+	}
+	next := pki.Fingerprint(csr.RawSubjectPublicKeyInfo)
+	if s.Tombstones.Has(next) {
+		return nil, refuse(wire.RefusedRevoked, "the new key was revoked: make another")
+	}
+	device, err := s.addKey(ctx, h, next)
+	if err != nil {
+		return nil, err
+	}
+	s.Registry.Bind(h.device, identity.Keys{Current: device.Spec.Enrollment.KeyFingerprint, Next: device.Spec.Enrollment.NextKeyFingerprint})
+	reply, err := s.issue(ctx, h.device, csr.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	s.Logger.Info("certificate renewed", "device", h.device, "new_key", next != h.fingerprint)
+	return reply, nil
+}
+
+// farewell tells a device that was thrown out what to do with what it runs.
+func (s *Service) farewell(ctx context.Context, h *holder) (*wire.EnrollReply, error) {
+	revocation, has := s.Tombstones.Revocation(h.fingerprint)
+	if !has { // a moment before the tombstone
+		d, err := s.Client.Devices().Get(ctx, h.device, metav1.GetOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("looking up device %s: %w", h.device, err)
+		}
+		revocation = wire.Revocation(d.Spec.OnRevoke)
+	}
+	return &wire.EnrollReply{
+		Error:      &wire.Refusal{Code: wire.RefusedRevoked, Message: "the device " + h.device + " was revoked: to let it back in, enroll with a new token and --force"},
+		Revocation: revocation,
+	}, nil
+}
+
+// addKey lets the device connect with a new key, beside the present one. A
+// device that lost power asks again, with the same new key or with another.
+func (s *Service) addKey(ctx context.Context, h *holder, next string) (*v1alpha1.Device, error) {
+	var device *v1alpha1.Device
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
+		if device, err = s.Client.Devices().Get(ctx, h.device, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		e := device.Spec.Enrollment
+		switch {
+		case device.Spec.Revoked || !device.DeletionTimestamp.IsZero():
+			return outOfService(h.device)
+		case !isBound(device, h.fingerprint):
+			return refuse(wire.RefusedNameTaken, "the device %s has another key by now", h.device)
+		case isBound(device, next):
+			return nil
+		case h.fingerprint == e.NextKeyFingerprint: // used, though no connection told
+			e.KeyFingerprint = h.fingerprint
+		}
+		e.NextKeyFingerprint = next
+		device, err = s.Client.Devices().Update(ctx, device, metav1.UpdateOptions{FieldManager: fieldManager})
+		return err
+	})
+	return device, asRefusal(err, "adding a key to device "+h.device)
+}

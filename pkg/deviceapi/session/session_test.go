@@ -1,0 +1,253 @@
+package session_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	device = "edge-1"
+	epoch  = "e1"
+	first  = "00000000000000a1"
+	second = "00000000000000b2"
+	third  = "00000000000000c3"
+)
+
+// rig is a table, a clock, and the connections that there are.
+type rig struct {
+	*session.Table
+	t         *testing.T
+	clock     time.Time
+	connected map[string]bool
+	current   string
+	changes   int
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, clock: time.Unix(1_000_000, 0), connected: map[string]bool{}}
+	r.Table = session.NewTable(r, r, func() time.Time { return r.clock })
+	return r
+}
+
+func (r *rig) SessionChanged(string)                   { r.changes++ }
+func (r *rig) SessionConnected(_, session string) bool { return r.connected[session] }
+func (r *rig) SetCurrentSession(_, session string)     { r.current = session }
+
+// store is what the device controller does when the table changed.
+func (r *rig) store() { r.Stored(device, r.Nonce(device)) }
+
+// ask sends a snapshot request and wants it to be answered.
+func (r *rig) ask(session, nonce string) (offer string) {
+	r.t.Helper()
+	offer, err := r.Snapshot(device, session, nonce, epoch)
+	if err != nil {
+		r.t.Fatalf("session %s: %v", session, err)
+	}
+	return offer
+}
+
+// refused wants a snapshot request to be refused with a code.
+func (r *rig) refused(session, nonce string, code wire.RefusalCode) {
+	r.t.Helper()
+	_, err := r.Snapshot(device, session, nonce, epoch)
+	if refusal, ok := errors.AsType[*wire.Refusal](err); !ok || refusal.Code != code {
+		r.t.Fatalf("session %s: error is %v, want %s", session, err, code)
+	}
+}
+
+// report sends a report and wants it to be refused with a code, or taken.
+func (r *rig) report(session string, code wire.RefusalCode) {
+	r.t.Helper()
+	err := r.Report(device, session)
+	refusal, ok := errors.AsType[*wire.Refusal](err)
+	if code == "" && err != nil || code != "" && (!ok || refusal.Code != code) {
+		r.t.Fatalf("report of session %s: error is %v, want %q", session, err, code)
+	}
+}
+
+// settled makes first the current session, with a nonce on its disk.
+func (r *rig) settled() (nonce string) {
+	r.t.Helper()
+	r.connected[first] = true
+	r.ask(first, "")
+	r.store()
+	nonce = r.ask(first, "")
+	if nonce == "" {
+		r.t.Fatal("the device is not given a nonce")
+	}
+	if offer := r.ask(first, nonce); offer != "" {
+		r.t.Fatal("the device is given a second nonce")
+	}
+	r.store()
+	return nonce
+}
+
+func TestNonceIsGivenOnceItIsStored(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for range 3 {
+		if offer := r.ask(first, ""); offer != "" {
+			t.Fatal("a nonce is given that is not stored: after a crash the device would be its own copy")
+		}
+	}
+	r.store()
+	one := r.ask(first, "")
+	if again := r.ask(first, ""); one == "" || again != one {
+		t.Errorf("a device that lost power before it kept the nonce %q is given %q", one, again)
+	}
+	n := r.Nonce(device)
+	if n.Shown != "" || len(n.Issued) != 1 || n.Issued[0] == one {
+		t.Errorf("stored is %+v, want the hash of one nonce", n)
+	}
+	r.ask(first, one)
+	if n := r.Nonce(device); n.Shown == "" || len(n.Issued) != 0 {
+		t.Errorf("stored is %+v, want the one that was shown", n)
+	}
+}
+
+func TestNonceChangesDaily(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	changes := r.changes
+	for range 23 {
+		r.clock = r.clock.Add(time.Hour)
+		if r.ask(first, nonce) != "" || r.changes != changes {
+			t.Fatal("the nonce changes more often than once a day")
+		}
+	}
+	r.clock = r.clock.Add(time.Hour)
+	r.ask(first, nonce)
+	r.store()
+	next := r.ask(first, nonce)
+	if next == "" || next == nonce {
+		t.Fatalf("after a day the nonce is %q", next)
+	}
+	// A power cut between issue and persist is no clone.
+	if again := r.ask(first, nonce); again != next {
+		t.Errorf("a device that lost power is given %q, want %q", again, next)
+	}
+	r.ask(first, next)
+	r.connected[first] = false
+	r.refused(second, nonce, wire.RefusedQuarantined)
+}
+
+func TestNonceSurvivesARestartOfTheServer(t *testing.T) {
+	t.Parallel()
+	before := newRig(t)
+	nonce := before.settled()
+	before.clock = before.clock.Add(25 * time.Hour)
+	before.ask(first, nonce)
+	before.store()
+	given := before.ask(first, nonce)
+
+	for name, tc := range map[string]struct {
+		shows string
+		good  bool
+	}{"the one before": {nonce, true}, "the one given": {given, true}, "another": {"x", false}, "none": {"", false}} {
+		r := newRig(t)
+		r.Load(device, before.Nonce(device), "")
+		if _, err := r.Snapshot(device, second, tc.shows, epoch); (err == nil) != tc.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestNewEpochResetsNonces(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.settled()
+	if _, err := r.Snapshot(device, first, "from before the restore", "e2"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCopyIsQuarantinedAndTheDeviceGoesOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	r.clock = r.clock.Add(time.Hour) // the device is off
+	r.connected[first] = false
+	r.connected[second] = true
+	r.refused(second, "an old one", wire.RefusedQuarantined)
+	if r.Suspicion(device) == "" || r.current != first {
+		t.Errorf("suspicion %q, current session %s", r.Suspicion(device), r.current)
+	}
+	r.report(second, wire.RefusedQuarantined)
+	r.refused(second, nonce, wire.RefusedQuarantined) // whatever it shows now
+	r.connected[first] = true
+	r.ask(first, nonce)
+	r.report(first, "")
+
+	r.Accept(device)
+	if r.Suspicion(device) != "" || r.Nonce(device) != nil {
+		t.Error("an operator's decision changes nothing")
+	}
+	r.ask(second, "an old one")
+}
+
+// A device that is switched off without a word comes back while its old
+// connection still looks alive.
+func TestTakeover(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	r.clock = r.clock.Add(10 * time.Second)
+	for r.clock.Sub(time.Unix(1_000_000, 0)) < session.Grace {
+		if _, err := r.Snapshot(device, second, nonce, epoch); !errors.Is(err, session.ErrWait) {
+			t.Fatalf("during the grace: %v", err)
+		}
+		r.clock = r.clock.Add(2 * time.Second)
+	}
+	r.report(second, wire.RefusedSession)
+	r.ask(second, nonce)
+	if r.current != second {
+		t.Error("the broker is not told")
+	}
+	r.report(second, "")
+	r.report(first, wire.RefusedSession)
+}
+
+func TestTakeoverOfAClosedConnectionIsImmediate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	r.connected[first] = false
+	r.ask(second, nonce)
+	r.report(first, wire.RefusedSession) // still on its way when the connection ended
+}
+
+func TestTwoThatTalkAtTheSameTimeAreADeviceAndItsCopy(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	if _, err := r.Snapshot(device, second, nonce, epoch); !errors.Is(err, session.ErrWait) {
+		t.Fatal(err)
+	}
+	r.clock = r.clock.Add(30 * time.Second)
+	r.report(first, "") // the device's heartbeat
+	r.clock = r.clock.Add(time.Second)
+	r.refused(second, nonce, wire.RefusedQuarantined)
+	if r.Suspicion(device) == "" {
+		t.Error("nobody is told")
+	}
+	r.report(first, "")
+	r.connected[first] = false
+	r.ask(third, nonce) // the device, restarted
+}
+
+func TestAgentWithoutSessionsAndNonces(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for range 3 {
+		r.ask("", "")
+		r.report("", "")
+		r.store()
+		r.clock = r.clock.Add(25 * time.Hour)
+	}
+}
