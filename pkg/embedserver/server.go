@@ -223,6 +223,7 @@ func (s *server) startBroker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.metrics.MustRegister(s.broker.Collectors()...)
 	s.parts.onStop("broker", func() error { s.broker.Shutdown(); return nil })
 	s.buckets, err = s.broker.Buckets(ctx)
 	return err
