@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -232,6 +233,7 @@ func (s *server) startBroker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.metrics.MustRegister(s.broker.Collectors()...)
 	s.parts.onStop("broker", func() error { s.broker.Shutdown(); return nil })
 	s.buckets, err = s.broker.Buckets(ctx)
 	return err
@@ -337,14 +339,15 @@ func (s *server) startEnrollment(context.Context) error {
 		Service: s.enrollment, NATSPort: fmt.Sprint(natsPort), Hosts: func() []string { return s.hosts },
 		Signer: func() (crypto.Signer, error) { return certificate.PrivateKey.(crypto.Signer), nil },
 	})
-	s.metrics.MustRegister(handler.Collectors()...)
+	refusals := enroll.NewRefusals()
+	s.metrics.MustRegister(append(handler.Collectors(), refusals.Collectors()...)...)
 	web := &http.Server{
-		Handler: handler,
+		Handler: refusals.Handler(handler),
 		// Renewals verify the certificate that they come with.
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequestClientCert},
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: requestTimeout,
 		MaxHeaderBytes: 8 << 10,
-		ErrorLog:       slog.NewLogLogger(s.component("enrollment").Handler(), slog.LevelDebug),
+		ErrorLog:       log.New(refusals, "", 0),
 	}
 	s.parts.run("enrollment listener", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { _ = web.Close() })
