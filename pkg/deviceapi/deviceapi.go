@@ -32,6 +32,9 @@ type Manifests interface {
 	Manifest(device string) (*wire.Manifest, error)
 	// Body returns a body that the device's manifest names.
 	Body(device, hash string) ([]byte, bool)
+	// Secret returns the content of a Secret that a score in the device's manifest
+	// names.
+	Secret(device, namespace, name string) (map[string][]byte, bool)
 }
 
 // Presence learns that a device is alive. Its method must not block.
@@ -123,6 +126,7 @@ func (s *Server) Run(ctx context.Context) error {
 		wire.KindInfo:      s.info,
 		wire.KindState:     s.state,
 		wire.KindHeartbeat: s.heartbeat,
+		wire.KindSecret:    s.secret,
 	} {
 		sub, err := s.Conn.QueueSubscribe(wire.UpWildcard(kind), "deviceapi", s.guard(handle))
 		if err != nil {
@@ -290,6 +294,18 @@ func (s *Server) body(m message) (any, error) {
 		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("offset %d is not within the body of %d bytes", req.Offset, len(body))}
 	}
 	return wire.BodyReply{Size: len(body), Data: body[req.Offset:min(req.Offset+wire.BodyChunk, len(body))]}, nil
+}
+
+func (s *Server) secret(m message) (any, error) {
+	req, err := wire.Decode[wire.SecretRequest](m.payload, wire.MaxSecretRequest)
+	if err != nil {
+		return nil, badRequest(err)
+	}
+	data, ok := s.Manifests.Secret(m.device, req.Namespace, req.Name)
+	if !ok {
+		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "the manifest of this device names no such Secret: fetch a snapshot"}
+	}
+	return wire.SecretReply{Data: data}, nil
 }
 
 func (s *Server) info(m message) (any, error) {

@@ -34,6 +34,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
+	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
@@ -271,7 +272,13 @@ func (s *server) startControllers(ctx context.Context) error {
 		return err
 	}
 	devices, deployments := s.client.DeviceInformer(), s.client.DeploymentInformer()
-	namespaces := informers.NewSharedInformerFactory(s.kube, 0).Core().V1().Namespaces().Informer()
+	digestKey, err := secrets.Key(ctx, s.kube)
+	if err != nil {
+		return err
+	}
+	core := informers.NewSharedInformerFactory(s.kube, 0).Core().V1()
+	namespaces, secretObjects := core.Namespaces().Informer(), core.Secrets().Informer()
+	resolver := &secrets.Resolver{Store: secretObjects.GetStore(), Key: digestKey}
 	tokens, requests := s.client.EnrollmentTokenInformer(), s.client.EnrollmentRequestInformer()
 	recorder := s.recorder()
 	s.tokens = tokens.GetStore()
@@ -279,8 +286,8 @@ func (s *server) startControllers(ctx context.Context) error {
 	observer := &observers{}
 	sessions := session.NewTable(observer, s.broker, time.Now)
 	fleetController := fleet.New(fleet.Config{
-		Client: s.client, Devices: devices, Deployments: deployments, Namespaces: namespaces,
-		Buckets: s.buckets, Term: t, Servers: s.Advertise,
+		Client: s.client, Devices: devices, Deployments: deployments, Namespaces: namespaces, Secrets: secretObjects,
+		Resolver: resolver, Buckets: s.buckets, Term: t, Servers: s.Advertise,
 		Nudge:  func(name string) { s.deviceAPI.Nudge(name) },
 		Logger: s.component("fleet-controller"),
 	})
@@ -297,8 +304,8 @@ func (s *server) startControllers(ctx context.Context) error {
 		Presence: s.presence, Sessions: sessions, Door: door{s.deviceAPI, s.broker}, Recorder: recorder, Logger: s.component("device-controller"),
 	})
 	deploymentController := &deployment.Controller{
-		Client: s.client, Deployments: deployments, Namespaces: namespaces,
-		Withdrawer: fleetController, Recorder: recorder, Logger: s.component("deployment-controller"),
+		Client: s.client, Deployments: deployments, Namespaces: namespaces, Secrets: secretObjects,
+		Digests: resolver, Withdrawer: fleetController, Recorder: recorder, Logger: s.component("deployment-controller"),
 	}
 	s.enrollment = &enroll.Service{
 		Fleet: trustDomain, Client: s.client, Tokens: s.tokens, PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
@@ -310,7 +317,7 @@ func (s *server) startControllers(ctx context.Context) error {
 	})
 	observer.devices, observer.enrollment = deviceController, enrollmentController
 	s.registry.Observe(observer)
-	for _, i := range []cache.SharedIndexInformer{devices, deployments, namespaces, tokens, requests} {
+	for _, i := range []cache.SharedIndexInformer{devices, deployments, namespaces, secretObjects, tokens, requests} {
 		s.parts.run("informer", func(ctx context.Context) error { i.RunWithContext(ctx); return nil })
 	}
 	s.parts.run("fleet controller", fleetController.Run)

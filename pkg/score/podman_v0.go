@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path"
 	"regexp"
@@ -22,6 +23,7 @@ const (
 	maxEnvName    = 256
 	maxPathLength = 4096
 	maxImage      = 512
+	maxSecretName = 253
 )
 
 const hostLabel = `[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?`
@@ -57,6 +59,19 @@ type Service struct {
 type EnvVar struct {
 	Name  string `json:"name"`
 	Value string `json:"value,omitempty"`
+	// ValueFrom takes the value from elsewhere; Value is empty then.
+	ValueFrom *EnvVarSource `json:"valueFrom,omitempty"`
+}
+
+// EnvVarSource is where the value of an environment variable comes from.
+type EnvVarSource struct {
+	SecretKeyRef SecretKeyRef `json:"secretKeyRef"`
+}
+
+// SecretKeyRef names a key of a Secret in the namespace of the Deployment.
+type SecretKeyRef struct {
+	Name string `json:"name"`
+	Key  string `json:"key"`
 }
 
 // Port publishes a container port.
@@ -72,7 +87,8 @@ type Port struct {
 	Protocol string `json:"protocol,omitempty"`
 }
 
-// Volume mounts either a named volume or a directory of the device.
+// Volume mounts either a named volume, a directory of the device, or the keys
+// of a Secret as files.
 type Volume struct {
 	// Name of a volume that belongs to the Deployment; services that use the
 	// same name share it.
@@ -80,6 +96,9 @@ type Volume struct {
 	// HostPath is a directory of the device. It needs a namespace with privilege
 	// "privileged", and must lie under a root that the device's agent.yaml allows.
 	HostPath string `json:"hostPath,omitempty"`
+	// SecretName of a Secret in the namespace of the Deployment. Each key becomes
+	// a read-only file.
+	SecretName string `json:"secretName,omitempty"`
 	// MountPath is where the container sees it.
 	MountPath string `json:"mountPath"`
 	// ReadOnly mounts it read-only.
@@ -104,7 +123,10 @@ const (
 
 var (
 	labelPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
-	envPattern   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+	// As Kubernetes names Secrets and their keys.
+	secretPattern    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
+	secretKeyPattern = regexp.MustCompile(`^[-._a-zA-Z0-9]+$`)
+	envPattern       = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 	// imagePattern is the grammar of the OCI distribution specification with a
 	// mandatory registry: a host name with a dot, localhost, an IPv6 address in
 	// brackets, or any host name with a port.
@@ -134,6 +156,24 @@ func (p *PodmanV0) Privilege() Privilege {
 		}
 	}
 	return Restricted
+}
+
+// Secrets returns the names of the Secrets that the score needs, ordered.
+func (p *PodmanV0) Secrets() []string {
+	names := map[string]bool{}
+	for _, s := range p.Services {
+		for _, e := range s.Env {
+			if e.ValueFrom != nil {
+				names[e.ValueFrom.SecretKeyRef.Name] = true
+			}
+		}
+		for _, v := range s.Volumes {
+			if v.SecretName != "" {
+				names[v.SecretName] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 // Hash names the content of one service, so that a change of one service
@@ -228,7 +268,15 @@ func (e EnvVar) validate(at string) error {
 	if len(e.Name) > maxEnvName || !envPattern.MatchString(e.Name) {
 		return fieldErrorf(at+".name", "%.80q is not the name of an environment variable", e.Name)
 	}
-	return checkStrings(at+".value", []string{e.Value})
+	if e.ValueFrom == nil {
+		return checkStrings(at+".value", []string{e.Value})
+	}
+	if e.Value != "" {
+		return fieldErrorf(at, "value and valueFrom exclude each other")
+	}
+	ref := e.ValueFrom.SecretKeyRef
+	at += ".valueFrom.secretKeyRef"
+	return cmp.Or(checkSecretName(at+".name", ref.Name), checkSecretKey(at+".key", ref.Key))
 }
 
 func (p Port) validate(at string) error {
@@ -272,17 +320,25 @@ func covers(all, one netip.Addr) bool {
 }
 
 func (v Volume) validate(at string) error {
-	if (v.Name == "") == (v.HostPath == "") {
-		return fieldErrorf(at, "exactly one of name and hostPath is needed")
-	}
-	if v.Name != "" {
-		if err := checkLabel(at+".name", v.Name); err != nil {
-			return err
+	given := 0
+	for _, source := range []string{v.Name, v.HostPath, v.SecretName} {
+		if source != "" {
+			given++
 		}
-	} else if err := checkAbsolute(at+".hostPath", v.HostPath); err != nil {
-		return err
 	}
-	return checkAbsolute(at+".mountPath", v.MountPath)
+	if given != 1 {
+		return fieldErrorf(at, "exactly one of name, hostPath and secretName is needed")
+	}
+	var err error
+	switch {
+	case v.Name != "":
+		err = checkLabel(at+".name", v.Name)
+	case v.HostPath != "":
+		err = checkAbsolute(at+".hostPath", v.HostPath)
+	default:
+		err = checkSecretName(at+".secretName", v.SecretName)
+	}
+	return cmp.Or(err, checkAbsolute(at+".mountPath", v.MountPath))
 }
 
 func validateEach[T any](at string, items []T, validate func(T, string) error) error {
@@ -300,6 +356,20 @@ func validateEach[T any](at string, items []T, validate func(T, string) error) e
 func checkLabel(field, name string) error {
 	if len(name) > maxName || !labelPattern.MatchString(name) {
 		return fieldErrorf(field, "%.80q must be at most %d lower-case letters, digits and '-', beginning and ending with a letter or digit", name, maxName)
+	}
+	return nil
+}
+
+func checkSecretName(field, name string) error {
+	if len(name) > maxSecretName || !secretPattern.MatchString(name) {
+		return fieldErrorf(field, "%.80q is not the name of a Secret", name)
+	}
+	return nil
+}
+
+func checkSecretKey(field, key string) error {
+	if len(key) > maxSecretName || !secretKeyPattern.MatchString(key) || key == "." || key == ".." {
+		return fieldErrorf(field, "%.80q is not a key of a Secret", key)
 	}
 	return nil
 }

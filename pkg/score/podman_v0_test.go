@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -322,7 +323,7 @@ func TestPrivilegeOfPodmanV0(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			got, err := score.Validate(score.TypePodmanV0, []byte(tt.data))
-			if err != nil || got != tt.want {
+			if err != nil || got.Privilege != tt.want {
 				t.Errorf("Validate = %v, %v; want %v", got, err, tt.want)
 			}
 		})
@@ -445,5 +446,44 @@ func TestServiceHashGolden(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestSecretsOfPodmanV0(t *testing.T) {
+	t.Parallel()
+	env := func(name, key string) string {
+		return `"env":[{"name":"A","valueFrom":{"secretKeyRef":{"name":"` + name + `","key":"` + key + `"}}}]`
+	}
+	for _, tt := range []struct {
+		name, data string
+		want       []string
+		err        string
+	}{
+		{"none", document(), nil, ""},
+		{"variable", document(env("db", "password")), []string{"db"}, ""},
+		{"files", document(`"volumes":[{"secretName":"tls.example","mountPath":"/tls"}]`), []string{"tls.example"}, ""},
+		{"both, once", document(env("db", "password"), `"volumes":[{"secretName":"api","mountPath":"/a"},{"secretName":"db","mountPath":"/b"}]`), []string{"api", "db"}, ""},
+		{"value beside valueFrom", document(`"env":[{"name":"A","value":"x","valueFrom":{"secretKeyRef":{"name":"db","key":"k"}}}]`), nil, "data.services[0].env[0]: value and valueFrom exclude each other"},
+		{"empty source", document(`"env":[{"name":"A","valueFrom":{}}]`), nil, "valueFrom.secretKeyRef.name"},
+		{"bad name", document(env("../db", "k")), nil, "valueFrom.secretKeyRef.name"},
+		{"bad key", document(env("db", "../k")), nil, "valueFrom.secretKeyRef.key"},
+		{"key that is a directory", document(env("db", "..")), nil, "valueFrom.secretKeyRef.key"},
+		{"unknown field", document(`"env":[{"name":"A","valueFrom":{"configMapKeyRef":{}}}]`), nil, "data.services[0].env[0].valueFrom.configMapKeyRef: unknown field"},
+		{"two sources", document(`"volumes":[{"secretName":"a","name":"b","mountPath":"/a"}]`), nil, "exactly one of name, hostPath and secretName"},
+		{"bad file source", document(`"volumes":[{"secretName":"A","mountPath":"/a"}]`), nil, "volumes[0].secretName"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := score.Validate(score.TypePodmanV0, []byte(tt.data))
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("error is %v, want one that says %s", err, tt.err)
+				}
+				return
+			}
+			if err != nil || !slices.Equal(got.Secrets, tt.want) {
+				t.Errorf("Validate = %v, %v; want %v", got, err, tt.want)
+			}
+		})
 	}
 }

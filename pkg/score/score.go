@@ -97,18 +97,26 @@ func ParsePrivilege(s string) (Privilege, error) {
 	return Restricted, fmt.Errorf("unknown privilege %.32q: use restricted, baseline or privileged", s)
 }
 
+// Needs is what a score needs of its namespace.
+type Needs struct {
+	// Privilege is the least that the namespace must allow.
+	Privilege Privilege
+	// Secrets are the names of Secrets, ordered.
+	Secrets []string
+}
+
 // Validate checks the data of a score whose type is known here and returns
-// the privilege that it needs. It returns ErrUnknownType for other types, and
-// errors that wrap ErrInvalid, usually a *FieldError, for bad data.
-func Validate(typ string, data []byte) (Privilege, error) {
+// what it needs. It returns ErrUnknownType for other types, and errors that
+// wrap ErrInvalid, usually a *FieldError, for bad data.
+func Validate(typ string, data []byte) (Needs, error) {
 	switch typ {
 	case TypePodmanV0:
 		p, err := ParsePodmanV0(data)
 		if err != nil {
-			return Restricted, err
+			return Needs{}, err
 		}
-		return p.Privilege(), nil
+		return Needs{Privilege: p.Privilege(), Secrets: p.Secrets()}, nil
 	default:
-		return Restricted, fmt.Errorf("%w %.63q", ErrUnknownType, typ)
+		return Needs{}, fmt.Errorf("%w %.63q", ErrUnknownType, typ)
 	}
 }

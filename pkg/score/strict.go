@@ -33,6 +33,9 @@ func checkValue(path string, raw any, t reflect.Type) error {
 	if raw == nil {
 		return nil
 	}
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
 	if !fits(raw, t) {
 		return fieldErrorf(path, "is %s, %s is needed", rawName(raw), kindName(t))
 	}

@@ -25,10 +25,18 @@ type Verdict struct {
 	Selector labels.Selector
 	Entry    wire.Entry
 	Body     []byte
+	// Secrets are the names of the Secrets that the score needs.
+	Secrets []string
+}
+
+// Digests is where digests of Secrets come from; secrets.Resolver is one.
+type Digests interface {
+	// Digest fails for a Secret that cannot be delivered.
+	Digest(namespace string, names []string) (string, error)
 }
 
 // Evaluate checks a Deployment. namespaceLabels are those of its namespace.
-func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string) Verdict {
+func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests Digests) Verdict {
 	ref := wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name}
 	selector, err := metav1.LabelSelectorAsSelector(&d.Spec.TargetSelector)
 	if err != nil {
@@ -43,30 +51,44 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string) Verdict
 		v.Reason, v.Message = v1alpha1.ReasonInvalid, "spec.score."+err.Error()
 		return v
 	}
-	v.Reason, v.Message, v.Accepted = judge(&d.Spec.Score, namespaceLabels)
+	needs, digest, reason, err := judge(d, namespaceLabels, digests)
+	v.Reason, v.Secrets = reason, needs.Secrets
+	switch {
+	case err != nil:
+		v.Message = err.Error()
+	case reason == v1alpha1.ReasonUnvalidated:
+		v.Accepted, v.Message = true, fmt.Sprintf("this server does not know score type %s and sends it as it is", d.Spec.Score.Type)
+	default:
+		v.Accepted, v.Message = true, "the score is valid"
+	}
 	v.Entry = wire.Entry{
-		DeploymentRef: ref, Type: d.Spec.Score.Type, Hash: score.Hash(v.Body), Size: len(v.Body),
+		DeploymentRef: ref, Type: d.Spec.Score.Type, Hash: score.Hash(v.Body), Size: len(v.Body), SecretsDigest: digest,
 		VolumeRetention: wire.VolumeRetention(d.Spec.VolumeRetention),
 	}
 	return v
 }
 
-func judge(s *v1alpha1.Score, namespaceLabels map[string]string) (reason, message string, accepted bool) {
-	needed, err := score.Validate(s.Type, s.Data.Raw)
+// judge returns what the score needs, the digest of its Secrets, and why it is
+// accepted, or with an error, why not.
+func judge(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests Digests) (needs score.Needs, digest, reason string, err error) {
+	needs, err = score.Validate(d.Spec.Score.Type, d.Spec.Score.Data.Raw)
 	switch {
 	case errors.Is(err, score.ErrUnknownType):
-		return v1alpha1.ReasonUnvalidated, fmt.Sprintf("this server does not know score type %s and sends it as it is", s.Type), true
+		return needs, "", v1alpha1.ReasonUnvalidated, nil
 	case err != nil:
-		return v1alpha1.ReasonInvalid, "spec.score." + err.Error(), false
+		return needs, "", v1alpha1.ReasonInvalid, fmt.Errorf("spec.score.%w", err)
 	}
 	// A value that nobody can read must not open anything.
 	allowed, err := score.ParsePrivilege(namespaceLabels[v1alpha1.LabelPrivilege])
 	if err != nil {
 		allowed = score.Restricted
 	}
-	if needed > allowed {
-		return v1alpha1.ReasonPrivilege, fmt.Sprintf("the score needs privilege %s, but its namespace allows %s: see the namespace's label %s",
-			needed, allowed, v1alpha1.LabelPrivilege), false
+	if needs.Privilege > allowed {
+		return needs, "", v1alpha1.ReasonPrivilege, fmt.Errorf("the score needs privilege %s, but its namespace allows %s: see the namespace's label %s",
+			needs.Privilege, allowed, v1alpha1.LabelPrivilege)
 	}
-	return v1alpha1.ReasonValid, "the score is valid", true
+	if digest, err = digests.Digest(d.Namespace, needs.Secrets); err != nil {
+		return needs, "", v1alpha1.ReasonSecret, fmt.Errorf("the score needs a Secret in namespace %s that cannot be delivered: %w", d.Namespace, err)
+	}
+	return needs, digest, v1alpha1.ReasonValid, nil
 }

@@ -1,6 +1,8 @@
 package acceptance_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,6 +12,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
+	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -18,6 +21,23 @@ const (
 	plain = `{"services":[{"name":"web","image":"localhost/web:1"}]}`
 	bind  = `{"services":[{"name":"web","image":"localhost/web:1","volumes":[{"hostPath":"/srv","mountPath":"/srv"}]}]}`
 )
+
+// secretsOf are the Secrets that there are.
+type secretsOf map[string]string
+
+func (s secretsOf) Digest(_ string, names []string) (string, error) {
+	if len(names) == 0 {
+		return "", nil
+	}
+	content := ""
+	for _, name := range names {
+		if s[name] == "" {
+			return "", fmt.Errorf("Secret %q: %w", name, secrets.ErrMissing)
+		}
+		content += s[name]
+	}
+	return wire.Sum([]byte(content)).String(), nil
+}
 
 func deployment(typ, data string) *v1alpha1.Deployment {
 	return &v1alpha1.Deployment{
@@ -59,7 +79,7 @@ func TestVerdicts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v := acceptance.Evaluate(deployment(tc.typ, tc.data), tc.namespace)
+			v := acceptance.Evaluate(deployment(tc.typ, tc.data), tc.namespace, secretsOf{})
 			if v.Accepted != tc.accepted || v.Reason != tc.reason || !strings.Contains(v.Message, tc.says) {
 				t.Fatalf("verdict is %v %s %q, want %v %s that says %q", v.Accepted, v.Reason, v.Message, tc.accepted, tc.reason, tc.says)
 			}
@@ -80,12 +100,12 @@ func TestNamesAndSelectorsThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	named := deployment("PodmanV0", plain)
 	named.Name = "not.a.label"
-	if v := acceptance.Evaluate(named, nil); v.Accepted || v.Reason != v1alpha1.ReasonInvalid || !strings.Contains(v.Message, "not.a.label") {
+	if v := acceptance.Evaluate(named, nil, secretsOf{}); v.Accepted || v.Reason != v1alpha1.ReasonInvalid || !strings.Contains(v.Message, "not.a.label") {
 		t.Errorf("a bad name: %+v", v)
 	}
 	selecting := deployment("PodmanV0", plain)
 	selecting.Spec.TargetSelector = metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "group", Operator: "Near", Values: []string{"a"}}}}
-	v := acceptance.Evaluate(selecting, nil)
+	v := acceptance.Evaluate(selecting, nil, secretsOf{})
 	if v.Accepted || v.Reason != v1alpha1.ReasonSelector || !strings.Contains(v.Message, "spec.targetSelector") {
 		t.Errorf("a bad selector: %+v", v)
 	}
@@ -99,7 +119,7 @@ func TestHashFollowsTheMeaning(t *testing.T) {
 	t.Parallel()
 	hash := func(typ, data string) string {
 		t.Helper()
-		v := acceptance.Evaluate(deployment(typ, data), nil)
+		v := acceptance.Evaluate(deployment(typ, data), nil, secretsOf{})
 		if !v.Accepted {
 			t.Fatal(v.Message)
 		}
@@ -121,7 +141,24 @@ func TestVolumeRetentionIsPassedOn(t *testing.T) {
 	t.Parallel()
 	d := deployment("PodmanV0", plain)
 	d.Spec.VolumeRetention = "Delete"
-	if v := acceptance.Evaluate(d, nil); v.Entry.VolumeRetention != wire.DeleteVolumes {
+	if v := acceptance.Evaluate(d, nil, secretsOf{}); v.Entry.VolumeRetention != wire.DeleteVolumes {
 		t.Errorf("entry is %+v", v.Entry)
+	}
+}
+
+func TestSecretsAreNeeded(t *testing.T) {
+	t.Parallel()
+	d := deployment("PodmanV0", `{"services":[{"name":"web","image":"localhost/web:1","volumes":[{"secretName":"tls","mountPath":"/tls"}]}]}`)
+	v := acceptance.Evaluate(d, nil, secretsOf{})
+	if v.Accepted || v.Reason != v1alpha1.ReasonSecret || !strings.Contains(v.Message, `"tls"`) || !strings.Contains(v.Message, "shop") {
+		t.Errorf("without the Secret: %+v", v)
+	}
+	one := acceptance.Evaluate(d, nil, secretsOf{"tls": "one"})
+	if !one.Accepted || !slices.Equal(one.Secrets, []string{"tls"}) || one.Entry.Validate() != nil || one.Entry.SecretsDigest == "" {
+		t.Errorf("with the Secret: %+v", one)
+	}
+	other := acceptance.Evaluate(d, nil, secretsOf{"tls": "another"})
+	if other.Entry.Hash != one.Entry.Hash || other.Entry.SecretsDigest == one.Entry.SecretsDigest {
+		t.Errorf("another content: %+v", other.Entry)
 	}
 }

@@ -44,6 +44,8 @@ type Controller struct {
 	Client      *client.Client
 	Deployments cache.SharedIndexInformer
 	Namespaces  cache.SharedIndexInformer
+	Secrets     cache.SharedIndexInformer
+	Digests     acceptance.Digests
 	Withdrawer  Withdrawer
 	Recorder    record.EventRecorder
 	Logger      *slog.Logger
@@ -89,16 +91,32 @@ func (c *Controller) watch(queue workqueue.TypedInterface[string]) error {
 	}
 	// A namespace's label decides about the privilege of what is in it.
 	_, err = c.Namespaces.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		UpdateFunc: func(_, o any) {
-			ns := o.(*corev1.Namespace).Name
-			for _, d := range c.Deployments.GetStore().List() {
-				if d.(*v1alpha1.Deployment).Namespace == ns {
-					enqueue(d)
-				}
-			}
-		},
+		UpdateFunc: func(_, o any) { c.enqueueNamespace(queue, o.(*corev1.Namespace).Name) },
 	})
+	if err != nil {
+		return err
+	}
+	// A score may wait for a Secret.
+	changed := func(o any) {
+		if ns, _, err := cache.SplitMetaNamespaceKey(keyOf(o)); err == nil {
+			c.enqueueNamespace(queue, ns)
+		}
+	}
+	_, err = c.Secrets.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: changed})
 	return err
+}
+
+func keyOf(o any) string {
+	key, _ := cache.DeletionHandlingMetaNamespaceKeyFunc(o) // objects of an informer have keys
+	return key
+}
+
+func (c *Controller) enqueueNamespace(queue workqueue.TypedInterface[string], namespace string) {
+	for _, o := range c.Deployments.GetStore().List() {
+		if d := o.(*v1alpha1.Deployment); d.Namespace == namespace {
+			queue.Add(keyOf(d))
+		}
+	}
 }
 
 // Reconcile brings one Deployment, "<namespace>/<name>", up to date.
@@ -148,7 +166,7 @@ func (c *Controller) accept(ctx context.Context, d *v1alpha1.Deployment) error {
 	if o, ok, _ := c.Namespaces.GetStore().GetByKey(d.Namespace); ok {
 		namespaceLabels = o.(*corev1.Namespace).Labels
 	}
-	v := acceptance.Evaluate(d, namespaceLabels)
+	v := acceptance.Evaluate(d, namespaceLabels, c.Digests)
 	condition := metav1.Condition{
 		Type: v1alpha1.DeploymentAccepted, Status: metav1.ConditionFalse,
 		Reason: v.Reason, Message: v.Message, ObservedGeneration: d.Generation,

@@ -26,6 +26,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
+	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -102,8 +103,10 @@ func newRig(t testing.TB) *rig {
 	informer := func(o runtime.Object) cache.SharedIndexInformer {
 		return cache.NewSharedIndexInformer(&cache.ListWatch{}, o, 0, cache.Indexers{})
 	}
+	secretObjects := informer(&corev1.Secret{})
 	r.Controller = &deployment.Controller{
-		Client: c, Deployments: informer(&v1alpha1.Deployment{}), Namespaces: informer(&corev1.Namespace{}),
+		Client: c, Deployments: informer(&v1alpha1.Deployment{}), Namespaces: informer(&corev1.Namespace{}), Secrets: secretObjects,
+		Digests:    &secrets.Resolver{Store: secretObjects.GetStore(), Key: []byte("key")},
 		Withdrawer: r.withdrawer, Recorder: recorder, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	return r

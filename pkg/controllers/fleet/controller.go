@@ -19,6 +19,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
+	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -35,6 +36,8 @@ type Config struct {
 	Devices     cache.SharedIndexInformer
 	Deployments cache.SharedIndexInformer
 	Namespaces  cache.SharedIndexInformer
+	Secrets     cache.SharedIndexInformer
+	Resolver    *secrets.Resolver
 	Buckets     *broker.Buckets
 	Term        term.Term
 	// Servers is the list of NATS URLs that manifests carry; may be empty.
@@ -56,7 +59,7 @@ type Controller struct {
 }
 
 // item names an object that changed. Name holds a device's name, or
-// "<namespace>/<name>" of a Deployment, or a namespace.
+// "<namespace>/<name>" of a Deployment or a Secret, or a namespace.
 type item struct {
 	kind itemKind
 	name string
@@ -68,6 +71,7 @@ const (
 	deviceItem itemKind = iota
 	deploymentItem
 	namespaceItem
+	secretItem
 )
 
 // New returns a controller that does not run yet. Buckets and Nudge may be
@@ -135,6 +139,15 @@ func (c *Controller) Body(device, hash string) ([]byte, bool) {
 	return c.table.Body(device, hash)
 }
 
+// Secret implements deviceapi.Manifests.
+func (c *Controller) Secret(device, namespace, name string) (map[string][]byte, bool) {
+	if !c.isReady() || !c.table.NeedsSecret(device, namespace, name) {
+		return nil, false
+	}
+	data, err := c.Resolver.Data(namespace, name)
+	return data, err == nil
+}
+
 // Withdraw takes a Deployment off every device and returns when its keys are
 // gone from the bucket, or when ctx ends. The devices learn of it either way.
 func (c *Controller) Withdraw(ctx context.Context, ref wire.DeploymentRef) error {
@@ -166,9 +179,9 @@ func (c *Controller) bucket(ctx context.Context) (map[Key]wire.Entry, error) {
 
 // watchObjects enqueues what changes and returns when every list is complete.
 func (c *Controller) watchObjects(ctx context.Context) error {
-	synced := make([]cache.InformerSynced, 0, 3)
+	synced := make([]cache.InformerSynced, 0, 4)
 	for kind, informer := range map[itemKind]cache.SharedIndexInformer{
-		deviceItem: c.Devices, deploymentItem: c.Deployments, namespaceItem: c.Namespaces,
+		deviceItem: c.Devices, deploymentItem: c.Deployments, namespaceItem: c.Namespaces, secretItem: c.Secrets,
 	} {
 		h, err := informer.AddEventHandler(c.enqueuer(kind))
 		if err != nil {
@@ -236,10 +249,18 @@ func (c *Controller) process(i item) {
 	case deploymentItem:
 		c.processDeployment(i.name)
 	case namespaceItem:
-		for _, o := range c.Deployments.GetStore().List() {
-			if d := o.(*v1alpha1.Deployment); d.Namespace == i.name {
-				c.queue.Add(item{deploymentItem, d.Namespace + "/" + d.Name})
-			}
+		c.enqueueNamespace(i.name)
+	case secretItem:
+		if ns, _, err := cache.SplitMetaNamespaceKey(i.name); err == nil {
+			c.enqueueNamespace(ns)
+		}
+	}
+}
+
+func (c *Controller) enqueueNamespace(namespace string) {
+	for _, o := range c.Deployments.GetStore().List() {
+		if d := o.(*v1alpha1.Deployment); d.Namespace == namespace {
+			c.queue.Add(item{deploymentItem, d.Namespace + "/" + d.Name})
 		}
 	}
 }
@@ -279,10 +300,10 @@ func (c *Controller) deploymentFacts(d *v1alpha1.Deployment) Deployment {
 	if o, ok, _ := c.Namespaces.GetStore().GetByKey(d.Namespace); ok {
 		namespaceLabels = o.(*corev1.Namespace).Labels
 	}
-	v := acceptance.Evaluate(d, namespaceLabels)
+	v := acceptance.Evaluate(d, namespaceLabels, c.Resolver)
 	return Deployment{
 		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
-		Selector:      v.Selector, Accepted: v.Accepted, Entry: v.Entry, Body: v.Body,
+		Selector:      v.Selector, Accepted: v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets,
 		Deleting: !d.DeletionTimestamp.IsZero(),
 	}
 }

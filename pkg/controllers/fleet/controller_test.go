@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -23,6 +24,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
+	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -36,7 +38,7 @@ type rig struct {
 	desired *brokenBucket
 	api     *statusAPI
 
-	devices, deployments, namespaces *cachetest.FakeControllerSource
+	devices, deployments, namespaces, secrets *cachetest.FakeControllerSource
 
 	mu     sync.Mutex // guards nudged
 	nudged []string
@@ -50,6 +52,7 @@ func newRig(t testing.TB) *rig {
 	r := &rig{
 		t: t, buckets: &buckets, desired: desired, api: newStatusAPI(),
 		devices: cachetest.NewFakeControllerSource(), deployments: cachetest.NewFakeControllerSource(), namespaces: cachetest.NewFakeControllerSource(),
+		secrets: cachetest.NewFakeControllerSource(),
 	}
 	for _, source := range []*cachetest.FakeControllerSource{r.devices, r.deployments, r.namespaces} {
 		t.Cleanup(source.Shutdown)
@@ -60,10 +63,12 @@ func newRig(t testing.TB) *rig {
 	}
 	deployments := informer(r.deployments, &v1alpha1.Deployment{})
 	r.api.store = deployments.GetStore()
+	secretObjects := informer(r.secrets, &corev1.Secret{})
 	r.Controller = fleet.New(fleet.Config{
 		Client: c, Devices: informer(r.devices, &v1alpha1.Device{}), Deployments: deployments,
-		Namespaces: informer(r.namespaces, &corev1.Namespace{}),
-		Buckets:    r.buckets, Term: term.Term{Epoch: "e1", Number: 7}, Servers: []string{"tls://a:4222", "tls://b:4222"},
+		Namespaces: informer(r.namespaces, &corev1.Namespace{}), Secrets: secretObjects,
+		Resolver: &secrets.Resolver{Store: secretObjects.GetStore(), Key: []byte("key")},
+		Buckets:  r.buckets, Term: term.Term{Epoch: "e1", Number: 7}, Servers: []string{"tls://a:4222", "tls://b:4222"},
 		Nudge: r.nudge, Logger: logger(t),
 	})
 	r.namespaces.Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
@@ -100,6 +105,7 @@ func (r *rig) startAll() {
 	r.inform(r.Devices)
 	r.inform(r.Deployments)
 	r.inform(r.Namespaces)
+	r.inform(r.Secrets)
 	r.run()
 	<-r.Ready()
 }
@@ -145,14 +151,14 @@ func (r *rig) put(key, value string) {
 // answered and no key is removed.
 func TestNothingIsOmittedBeforeAllListsAreComplete(t *testing.T) {
 	t.Parallel()
-	for _, late := range []string{"devices", "deployments", "namespaces"} {
+	for _, late := range []string{"devices", "deployments", "namespaces", "secrets"} {
 		t.Run(late, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			r.devices.Add(deviceObject("edge-1", "a"))
 			r.deployments.Add(deploymentObject("web", "a"))
 			r.put("edge-1.shop.gone", `{}`)
-			informers := map[string]cache.SharedIndexInformer{"devices": r.Devices, "deployments": r.Deployments, "namespaces": r.Namespaces}
+			informers := map[string]cache.SharedIndexInformer{"devices": r.Devices, "deployments": r.Deployments, "namespaces": r.Namespaces, "secrets": r.Secrets}
 			last := informers[late]
 			delete(informers, late)
 			for _, i := range informers {
@@ -368,4 +374,58 @@ func (r *rig) hold(device string, want bool) {
 		}
 		return nil
 	})
+}
+
+// A score that names a Secret waits for it, changes with it, and opens it to
+// the devices that run the score only.
+func TestSecretsFollowTheScore(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.devices.Add(deviceObject("edge-1", "a"))
+	r.devices.Add(deviceObject("edge-2", "b"))
+	web := deploymentObject("web", "a")
+	web.Spec.Score.Data.Raw = []byte(`{"services":[{"name":"web","image":"localhost/web:1","volumes":[{"secretName":"tls","mountPath":"/tls"}]}]}`)
+	r.deployments.Add(web)
+	r.startAll()
+	r.hold("edge-1", true)
+
+	digest := func() string {
+		m, err := r.Manifest("edge-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Entries[0].SecretsDigest
+	}
+	content := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "tls"}, Data: map[string][]byte{"key": []byte("hidden")}}
+	r.secrets.Add(content)
+	r.secrets.Add(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "other"}})
+	r.hold("edge-1", false)
+	before := digest()
+	if before == "" || strings.Contains(before, "hidden") {
+		t.Errorf("digest is %q", before)
+	}
+	for _, tc := range []struct {
+		device, namespace, name string
+		want                    bool
+	}{{"edge-1", "shop", "tls", true}, {"edge-2", "shop", "tls", false}, {"edge-1", "shop", "other", false}, {"edge-1", "default", "tls", false}, {"nobody", "shop", "tls", false}} {
+		if data, ok := r.Secret(tc.device, tc.namespace, tc.name); ok != tc.want || ok && string(data["key"]) != "hidden" {
+			t.Errorf("%s asks for %s/%s: %v", tc.device, tc.namespace, tc.name, ok)
+		}
+	}
+
+	changed := content.DeepCopy()
+	changed.Data["key"] = []byte("changed")
+	r.secrets.Modify(changed)
+	brokertest.Eventually(t, "another digest", func() error {
+		if digest() == before {
+			return errors.New("it is the same")
+		}
+		return nil
+	})
+	held := brokertest.Content(t.Context(), t, r.buckets.DesiredState)
+	if strings.Contains(fmt.Sprint(held), "changed") {
+		t.Errorf("the bus holds the content: %v", held)
+	}
+	r.secrets.Delete(changed)
+	r.hold("edge-1", true)
 }

@@ -34,6 +34,8 @@ type Deployment struct {
 	Deleting bool
 	Entry    wire.Entry
 	Body     []byte
+	// Secrets are the names of the Secrets that the score needs.
+	Secrets []string
 }
 
 // Key names a key of bucket desired-state.
@@ -273,6 +275,23 @@ func (t *Table) Body(device, hash string) ([]byte, bool) {
 	return nil, false
 }
 
+// NeedsSecret reports whether a score in the manifest of the device names the
+// Secret.
+func (t *Table) NeedsSecret(device, namespace, name string) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	rec := t.devices[device]
+	if rec == nil || rec.Revoked {
+		return false
+	}
+	for ref, target := range rec.targets {
+		if ref.Namespace == namespace && !target.hold && slices.Contains(t.deployments[ref].Secrets, name) {
+			return true
+		}
+	}
+	return false
+}
+
 // Issued returns the value that the bucket should hold under a key.
 func (t *Table) Issued(k Key) (wire.Entry, bool) {
 	t.mu.RLock()
@@ -389,7 +408,7 @@ func (c *Counts) count(dev *deviceRecord, ref wire.DeploymentRef) {
 		c.Offline++
 	}
 	state, reported := dev.states[ref]
-	current := reported && !target.hold && state.Hash == target.issued.Hash
+	current := reported && !target.hold && state.Hash == target.issued.Hash && state.SecretsDigest == target.issued.SecretsDigest
 	switch {
 	case current && state.Phase == wire.PhaseRunning:
 		c.Succeeded++

@@ -22,6 +22,8 @@ const (
 	ReasonInvalid = "Invalid"
 	// ReasonPrivilege: the score needs more than its namespace is allowed.
 	ReasonPrivilege = "PrivilegeExceeded"
+	// ReasonSecret: a Secret that the score names is missing or too long.
+	ReasonSecret = "SecretUnavailable"
 	// ReasonSelector: the target selector cannot be read.
 	ReasonSelector = "InvalidSelector"
 	// ReasonNoDevices: the selector matches no device.

@@ -1,0 +1,116 @@
+// Package secrets resolves the Secrets that scores name. Their content stays
+// in the API store and in memory: manifests and the bus carry a keyed digest,
+// and a device fetches the content over its own connection.
+package secrets
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// The Secret that holds the key of digests. Without it, digests of guessed
+// contents could be compared.
+const (
+	KeyNamespace = metav1.NamespaceSystem
+	KeyName      = "fleet-secret-digests"
+	keyField     = "key"
+	keySize      = 32
+)
+
+// Problems with a Secret that a score names; match them with errors.Is.
+var (
+	ErrMissing = errors.New("it does not exist")
+	ErrTooLong = fmt.Errorf("it is longer than %d bytes", wire.MaxSecret)
+)
+
+// Key returns the key of digests, and makes it at a first start.
+func Key(ctx context.Context, client kubernetes.Interface) ([]byte, error) {
+	all := client.CoreV1().Secrets(KeyNamespace)
+	s, err := all.Get(ctx, KeyName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		key := make([]byte, keySize)
+		_, _ = rand.Read(key) // never fails, see crypto/rand
+		s, err = all.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: KeyName}, Data: map[string][]byte{keyField: key}}, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) { // another server was faster
+			s, err = all.Get(ctx, KeyName, metav1.GetOptions{})
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the key of secret digests: %w", err)
+	}
+	if len(s.Data[keyField]) < keySize {
+		return nil, fmt.Errorf("Secret %s/%s is damaged: delete it to make another", KeyNamespace, KeyName)
+	}
+	return s.Data[keyField], nil
+}
+
+// Resolver looks up Secrets in a cache.
+type Resolver struct {
+	// Store is the cache of an informer.
+	Store cache.Store
+	Key   []byte
+}
+
+// Data returns the content of a Secret, or an error that wraps ErrMissing or
+// ErrTooLong. The caller must not change it.
+func (r *Resolver) Data(namespace, name string) (map[string][]byte, error) {
+	o, ok, err := r.Store.GetByKey(namespace + "/" + name)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("Secret %q: %w", name, ErrMissing)
+	}
+	data, size := o.(*corev1.Secret).Data, 0
+	for k, v := range data {
+		size += len(k) + len(v)
+	}
+	if size > wire.MaxSecret {
+		return nil, fmt.Errorf("Secret %q: %w", name, ErrTooLong)
+	}
+	return data, nil
+}
+
+// Digest returns the keyed digest of Secrets of one namespace, in hex: "" for
+// none. Errors are as for Data.
+func (r *Resolver) Digest(namespace string, names []string) (string, error) {
+	if len(names) == 0 {
+		return "", nil
+	}
+	h := hmac.New(sha256.New, r.Key)
+	for _, name := range names {
+		data, err := r.Data(namespace, name)
+		if err != nil {
+			return "", err
+		}
+		add(h, []byte(namespace))
+		add(h, []byte(name))
+		add(h, []byte{byte(len(data) >> 8), byte(len(data))})
+		for _, key := range slices.Sorted(maps.Keys(data)) {
+			add(h, []byte(key))
+			add(h, data[key])
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// add writes a field with its length before it, so that no two lists of fields
+// look the same.
+func add(h hash.Hash, field []byte) {
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(field))))
+	h.Write(field)
+}
