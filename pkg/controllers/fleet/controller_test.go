@@ -54,7 +54,7 @@ func newRig(t testing.TB) *rig {
 		devices: cachetest.NewFakeControllerSource(), deployments: cachetest.NewFakeControllerSource(), namespaces: cachetest.NewFakeControllerSource(),
 		secrets: cachetest.NewFakeControllerSource(),
 	}
-	for _, source := range []*cachetest.FakeControllerSource{r.devices, r.deployments, r.namespaces} {
+	for _, source := range []*cachetest.FakeControllerSource{r.devices, r.deployments, r.namespaces, r.secrets} {
 		t.Cleanup(source.Shutdown)
 	}
 	c, err := client.New(&rest.Config{Host: "http://api", Transport: r.api, QPS: -1})
