@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -246,6 +247,7 @@ func options(c Config, auth *authenticator) (*server.Options, error) {
 		CustomClientAuthentication: auth,
 		TLS:                        true,
 		TLSVerify:                  true,
+		TLSHandshakeFirst:          true,
 		TLSTimeout:                 authTimeout,
 		AuthTimeout:                authTimeout,
 		TLSConfig: &tls.Config{
@@ -312,12 +314,19 @@ func (b *Broker) connect(auth *authenticator) error {
 	if err := auth.accounts[accountCore].EnableJetStream(nil, nil); err != nil {
 		return fmt.Errorf("enabling JetStream: %w", err)
 	}
+	// At once: with TLS first, NATS lets each wait 50 ms for a handshake.
+	var connecting errgroup.Group
 	for name, conn := range map[string]**nats.Conn{accountDevices: &b.Devices, accountCore: &b.Core, accountSystem: &b.system} {
-		var err error
-		*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"), nats.MaxReconnects(-1))
-		if err != nil {
-			return fmt.Errorf("connecting to NATS account %s: %w", name, err)
-		}
+		connecting.Go(func() (err error) {
+			*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"), nats.MaxReconnects(-1))
+			if err != nil {
+				return fmt.Errorf("connecting to NATS account %s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	if err := connecting.Wait(); err != nil {
+		return err
 	}
 	return b.watchSessions()
 }

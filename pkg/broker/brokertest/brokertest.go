@@ -119,7 +119,7 @@ func (b *Bus) Dial(c tls.Certificate, opts ...nats.Option) (*nats.Conn, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{c}}
 	// What the server refuses is for the test to look at, not for its output.
 	quiet := nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
-	return nats.Connect(b.URL(), append([]nats.Option{nats.Secure(config), nats.NoReconnect(), quiet}, opts...)...)
+	return nats.Connect(b.URL(), append([]nats.Option{nats.Secure(config), nats.TLSHandshakeFirst(), nats.NoReconnect(), quiet}, opts...)...)
 }
 
 // Eventually waits until check returns nil.
