@@ -47,10 +47,12 @@ const (
 type Config struct {
 	// Listen is the host:port for devices.
 	Listen string
-	// Certificate is the serving certificate.
-	Certificate tls.Certificate
+	// Certificate returns the serving certificate. It is asked at each handshake.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// DeviceCAs are the authorities whose certificates may be devices.
-	DeviceCAs *x509.CertPool
+	DeviceCAs Authority
+	// Now is the clock that certificates are verified by.
+	Now func() time.Time
 	// StoreDir holds the JetStream files.
 	StoreDir string
 	// MaxFileStore bounds the files in bytes; DefaultMaxFileStore when zero.
@@ -58,6 +60,13 @@ type Config struct {
 	Devices      DeviceAuthenticator
 	Observer     SessionObserver
 	Logger       *slog.Logger
+}
+
+// Authority is what issues the certificates of one kind of client.
+type Authority interface {
+	// Certificates are those that are trusted at present. It is asked at each
+	// handshake.
+	Certificates() []*x509.Certificate
 }
 
 // Broker is a running NATS server.
@@ -250,12 +259,7 @@ func options(c Config, auth *authenticator) (*server.Options, error) {
 		TLSHandshakeFirst:          true,
 		TLSTimeout:                 authTimeout,
 		AuthTimeout:                authTimeout,
-		TLSConfig: &tls.Config{
-			MinVersion:   tls.VersionTLS13,
-			Certificates: []tls.Certificate{c.Certificate},
-			ClientCAs:    c.DeviceCAs,
-			ClientAuth:   tls.RequireAndVerifyClientCert,
-		},
+		TLSConfig:                  tlsConfig(c),
 		MaxConn:            maxConnections,
 		MaxPayload:         maxPayload,
 		MaxSubs:            maxSubscriptions,
@@ -266,6 +270,25 @@ func options(c Config, auth *authenticator) (*server.Options, error) {
 		JetStreamMaxStore:  store,
 		StoreDir:           c.StoreDir,
 	}, nil
+}
+
+// tlsConfig is a configuration whose certificate and authorities are those of
+// the moment of each handshake.
+func tlsConfig(c Config) *tls.Config {
+	base := &tls.Config{
+		MinVersion: tls.VersionTLS13, GetCertificate: c.Certificate, Time: c.Now,
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool(),
+	}
+	config := base.Clone()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		present := base.Clone()
+		present.ClientCAs = x509.NewCertPool()
+		for _, ca := range c.DeviceCAs.Certificates() {
+			present.ClientCAs.AddCert(ca)
+		}
+		return present, nil
+	}
+	return config
 }
 
 func splitListen(listen string) (host string, port int, err error) {
