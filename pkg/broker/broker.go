@@ -51,6 +51,8 @@ type Config struct {
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// DeviceCAs are the authorities whose certificates may be devices.
 	DeviceCAs Authority
+	// OperatorCAs are those whose certificates may be readers of the buckets.
+	OperatorCAs Authority
 	// Now is the clock that certificates are verified by.
 	Now func() time.Time
 	// StoreDir holds the JetStream files.
@@ -77,6 +79,7 @@ type Broker struct {
 	Core *nats.Conn
 
 	system   *nats.Conn
+	readers  *nats.Conn
 	server   *server.Server
 	sessions *sessions
 	refused  *refused
@@ -85,7 +88,7 @@ type Broker struct {
 // Start runs a NATS server and connects to it.
 func Start(c Config) (*Broker, error) {
 	b := &Broker{sessions: newSessions(c.Observer)}
-	auth := &authenticator{devices: c.Devices, sessions: b.sessions, log: c.Logger, secret: newSecret()}
+	auth := &authenticator{devices: c.Devices, operators: c.OperatorCAs, sessions: b.sessions, now: c.Now, log: c.Logger, secret: newSecret()}
 	opts, err := options(c, auth)
 	if err != nil {
 		return nil, err
@@ -100,6 +103,11 @@ func Start(c Config) (*Broker, error) {
 	b.refused = newRefused(b.sessions.disconnect)
 	b.server.SetLoggerV2(newNATSLog(c.Logger, b.refused), true, false, false)
 	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
+		return nil, err
+	}
+	// Before the start, where every account without JetStream is given all of its
+	// API, to be told that it has none.
+	if err := share(auth.accounts[accountCore], auth.accounts[accountReaders]); err != nil {
 		return nil, err
 	}
 	b.server.Start()
@@ -141,7 +149,7 @@ func (b *Broker) Collectors() []prometheus.Collector {
 
 // Shutdown stops the server and waits for it.
 func (b *Broker) Shutdown() {
-	for _, c := range []*nats.Conn{b.Devices, b.Core, b.system} {
+	for _, c := range []*nats.Conn{b.Devices, b.Core, b.readers, b.system} {
 		if c != nil {
 			c.Close()
 		}
@@ -251,7 +259,7 @@ func options(c Config, auth *authenticator) (*server.Options, error) {
 		Host:                       host,
 		Port:                       port,
 		NoSigs:                     true,
-		Accounts:                   []*server.Account{server.NewAccount(accountDevices), server.NewAccount(accountCore), server.NewAccount(accountSystem)},
+		Accounts:                   []*server.Account{server.NewAccount(accountDevices), server.NewAccount(accountCore), server.NewAccount(accountReaders), server.NewAccount(accountSystem)},
 		SystemAccount:              accountSystem,
 		CustomClientAuthentication: auth,
 		TLS:                        true,
@@ -260,15 +268,15 @@ func options(c Config, auth *authenticator) (*server.Options, error) {
 		TLSTimeout:                 authTimeout,
 		AuthTimeout:                authTimeout,
 		TLSConfig:                  tlsConfig(c),
-		MaxConn:            maxConnections,
-		MaxPayload:         maxPayload,
-		MaxSubs:            maxSubscriptions,
-		MaxControlLine:     maxControlLine,
-		MaxPending:         maxPending,
-		JetStream:          true,
-		JetStreamMaxMemory: maxMemoryStore,
-		JetStreamMaxStore:  store,
-		StoreDir:           c.StoreDir,
+		MaxConn:                    maxConnections,
+		MaxPayload:                 maxPayload,
+		MaxSubs:                    maxSubscriptions,
+		MaxControlLine:             maxControlLine,
+		MaxPending:                 maxPending,
+		JetStream:                  true,
+		JetStreamMaxMemory:         maxMemoryStore,
+		JetStreamMaxStore:          store,
+		StoreDir:                   c.StoreDir,
 	}, nil
 }
 
@@ -283,8 +291,10 @@ func tlsConfig(c Config) *tls.Config {
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		present := base.Clone()
 		present.ClientCAs = x509.NewCertPool()
-		for _, ca := range c.DeviceCAs.Certificates() {
-			present.ClientCAs.AddCert(ca)
+		for _, authority := range []Authority{c.DeviceCAs, c.OperatorCAs} {
+			for _, ca := range authority.Certificates() {
+				present.ClientCAs.AddCert(ca)
+			}
 		}
 		return present, nil
 	}
@@ -320,7 +330,7 @@ func probe(listen string) error {
 
 func lookUpAccounts(s *server.Server) (map[string]*server.Account, error) {
 	accounts := map[string]*server.Account{}
-	for _, name := range []string{accountDevices, accountCore, accountSystem} {
+	for _, name := range []string{accountDevices, accountCore, accountReaders, accountSystem} {
 		a, err := s.LookupAccount(name)
 		if err != nil {
 			return nil, fmt.Errorf("configuring NATS account %s: %w", name, err)
@@ -339,9 +349,12 @@ func (b *Broker) connect(auth *authenticator) error {
 	}
 	// At once: with TLS first, NATS lets each wait 50 ms for a handshake.
 	var connecting errgroup.Group
-	for name, conn := range map[string]**nats.Conn{accountDevices: &b.Devices, accountCore: &b.Core, accountSystem: &b.system} {
+	for name, conn := range map[string]**nats.Conn{
+		accountDevices: &b.Devices, accountCore: &b.Core, accountReaders: &b.readers, accountSystem: &b.system,
+	} {
 		connecting.Go(func() (err error) {
-			*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"), nats.MaxReconnects(-1))
+			*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"),
+				nats.CustomInboxPrefix(serverInbox), nats.MaxReconnects(-1))
 			if err != nil {
 				return fmt.Errorf("connecting to NATS account %s: %w", name, err)
 			}
@@ -349,6 +362,9 @@ func (b *Broker) connect(auth *authenticator) error {
 		})
 	}
 	if err := connecting.Wait(); err != nil {
+		return err
+	}
+	if err := (&readers{core: b.Core}).serve(b.readers); err != nil {
 		return err
 	}
 	return b.watchSessions()

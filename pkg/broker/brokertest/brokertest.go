@@ -63,7 +63,7 @@ func Start(t testing.TB, observer broker.SessionObserver) *Bus {
 		observer = nobody{}
 	}
 	b := &Bus{t: t, PKI: authorities, Serving: serving, Registry: registry, Tombstones: tombstones, Config: broker.Config{
-		Listen: "127.0.0.1:0", Certificate: serving.GetCertificate, DeviceCAs: authorities.Device, Now: time.Now,
+		Listen: "127.0.0.1:0", Certificate: serving.GetCertificate, DeviceCAs: authorities.Device, OperatorCAs: authorities.Operator, Now: time.Now,
 		StoreDir: filepath.Join(dir, "nats"), Devices: registry, Observer: observer,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}}
