@@ -15,6 +15,8 @@ export GOFLAGS := -buildvcs=false -trimpath -tags=remote,exclude_graphdriver_btr
 # safe.directory: a checkout may belong to another user, as in a container.
 GIT := git -c safe.directory='*'
 VERSION ?= $(shell $(GIT) describe --tags --always --dirty --match 'v*' 2>/dev/null || echo unknown)
+# The newest change: the server takes a clock that says less for wrong.
+BUILT ?= $(shell $(GIT) log -1 --format=%cI 2>/dev/null)
 MODULE := fleet.nationtech.io/fleet
 TOOL := go tool -modfile=tools/go.mod
 
@@ -24,7 +26,7 @@ KUBE_MINOR := 37
 KUBE_VERSION := v1.37.2
 KUBE_LDFLAGS := -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION) \
 	-X k8s.io/component-base/version.gitMajor=$(KUBE_MAJOR) -X k8s.io/component-base/version.gitMinor=$(KUBE_MINOR)
-LDFLAGS := -s -w -X $(MODULE)/pkg/version.Version=$(VERSION)
+LDFLAGS := -s -w -X $(MODULE)/pkg/version.Version=$(VERSION) $(if $(BUILT),-X $(MODULE)/pkg/version.Built=$(BUILT))
 
 BINARIES := $(patsubst cmd/%/main.go,%,$(wildcard cmd/fleet-*/main.go))
 SOURCES := $(wildcard cmd pkg test)

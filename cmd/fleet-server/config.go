@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/spf13/pflag"
 	"sigs.k8s.io/yaml"
@@ -100,6 +101,33 @@ func (o *options) readFile() error {
 		return fmt.Errorf("reading %s: %w", o.file, err)
 	}
 	return nil
+}
+
+// sans returns a function that returns the further names of the server. What
+// the file says may change while the server runs; flags and the environment
+// stay. A file that cannot be read leaves what it said before.
+func (o *options) sans(f *pflag.FlagSet, log *slog.Logger) func() []string {
+	const flag = "tls-san"
+	var (
+		mu      sync.Mutex // guards what follows
+		last    = o.TLSSANs
+		problem string
+	)
+	if f.Changed(flag) || o.getenv(envName(flag)) != "" {
+		return func() []string { return last }
+	}
+	return func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		now := options{file: o.file}
+		if err := now.readFile(); err == nil {
+			last, problem = now.TLSSANs, ""
+		} else if err.Error() != problem {
+			problem = err.Error()
+			log.Warn("the names of the server stay as they were", "error", err)
+		}
+		return last
+	}
 }
 
 // validate names the key that is wrong.

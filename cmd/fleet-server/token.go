@@ -87,6 +87,9 @@ func (t *tokenOptions) create(cmd *cobra.Command, o *options) error {
 	if err != nil {
 		return err
 	}
+	if err := o.clockIsRight(cmd.Context()); err != nil {
+		return fmt.Errorf("creating the token: %w", err)
+	}
 	c, root, err := o.client()
 	if err != nil {
 		return err
@@ -139,7 +142,7 @@ func (t *tokenOptions) check() (labels map[string]string, err error) {
 }
 
 // client returns a client of the server, by the kubeconfig in $KUBECONFIG or
-// the data directory, and the hash of the server's root key.
+// the data directory, and the hash of the server's newest root key.
 func (o *options) client() (*client.Client, [sha256.Size]byte, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig())
 	if err != nil {

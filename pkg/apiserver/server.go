@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,8 +50,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apiserver/openapi"
 )
 
-// LoopbackHost is the name under which the server's own clients reach it. The
-// serving certificate must carry it.
+// LoopbackHost is the name under which the server's own clients reach it.
 const LoopbackHost = genericapiserver.LoopbackClientServerNameOverride
 
 // healthPaths answer without a client certificate.
@@ -63,10 +63,11 @@ type Config struct {
 	// CertFile and KeyFile are the serving certificate chain and its key. The
 	// files are watched, so that a renewed certificate needs no restart.
 	CertFile, KeyFile string
-	// RootPEM is the root of the serving certificate.
-	RootPEM []byte
-	// ClientCAPEM is the authority whose certificates name API users.
-	ClientCAPEM []byte
+	// ClientCAs returns, in PEM, the authorities whose certificates name API users.
+	// It is asked at each request.
+	ClientCAs func() []byte
+	// Now is the clock that certificates of clients are verified by.
+	Now func() time.Time
 	// EtcdEndpoint is the URL of the storage, see package datastore.
 	EtcdEndpoint string
 	// EncryptionConfigFile is a Kubernetes encryption configuration.
@@ -74,6 +75,9 @@ type Config struct {
 	// CRDs are YAML documents, each a CustomResourceDefinition, that the server
 	// applies at start and refuses to delete.
 	CRDs [][]byte
+	// Handlers serve paths beside the API, each with what is below it. A client
+	// needs all rights to reach them.
+	Handlers map[string]http.Handler
 	// Metrics are shown under /metrics beside those of the API server itself.
 	Metrics prometheus.Gatherer
 	Logger  *slog.Logger
@@ -81,9 +85,10 @@ type Config struct {
 
 // Server is an API server that has been configured but may not run yet.
 type Server struct {
-	generic  *genericapiserver.GenericAPIServer
-	loopback *rest.Config
-	ready    chan struct{}
+	generic   *genericapiserver.GenericAPIServer
+	loopback  *rest.Config
+	clientCAs *clientCAs
+	ready     chan struct{}
 	// failed gets the error of a bootstrap that could not be done.
 	failed chan error
 }
@@ -100,6 +105,9 @@ func New(c Config) (*Server, error) {
 
 // Loopback returns a client configuration with all rights, without rate limit.
 func (s *Server) Loopback() *rest.Config { return rest.CopyConfig(s.loopback) }
+
+// ClientCAsChanged tells the server that Config.ClientCAs returns something new.
+func (s *Server) ClientCAsChanged() { s.clientCAs.changed() }
 
 // Ready is closed when every definition of Config.CRDs is served.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
@@ -134,6 +142,8 @@ type builder struct {
 	Config
 
 	crds      []*apiextensionsv1.CustomResourceDefinition
+	clientCAs *clientCAs
+	loopback  []byte // certificate of the server's own clients' connections
 	generic   *genericapiserver.RecommendedConfig
 	etcd      *genericoptions.EtcdOptions
 	client    kubernetes.Interface
@@ -167,8 +177,12 @@ func (b *builder) build() (*Server, error) {
 	if err := builtin.install(extensions.GenericAPIServer); err != nil {
 		return nil, err
 	}
-	b.metrics(extensions.GenericAPIServer.Handler.NonGoRestfulMux)
-	s := &Server{generic: extensions.GenericAPIServer, loopback: b.generic.LoopbackClientConfig, ready: make(chan struct{}), failed: make(chan error, 1)}
+	paths := extensions.GenericAPIServer.Handler.NonGoRestfulMux
+	b.metrics(paths)
+	for path, h := range b.Handlers {
+		paths.HandlePrefix(path, h)
+	}
+	s := &Server{generic: extensions.GenericAPIServer, loopback: b.generic.LoopbackClientConfig, clientCAs: b.clientCAs, ready: make(chan struct{}), failed: make(chan error, 1)}
 	return s, b.hooks(s, extensions)
 }
 
@@ -177,27 +191,33 @@ func (b *builder) serving() error {
 	if err != nil {
 		return err
 	}
-	clientCA, err := dynamiccertificates.NewStaticCAContent("operator-authority", b.ClientCAPEM)
+	loopback, key, err := loopbackCertificate()
 	if err != nil {
 		return err
 	}
+	own, err := dynamiccertificates.NewStaticSNICertKeyContent("loopback", loopback, key, LoopbackHost)
+	if err != nil {
+		return err
+	}
+	b.loopback, b.clientCAs = loopback, &clientCAs{pem: b.ClientCAs, now: b.Now}
 	b.generic.SecureServing = &genericapiserver.SecureServingInfo{
 		Listener:      b.Listener,
 		Cert:          cert,
-		ClientCA:      clientCA,
+		SNICerts:      []dynamiccertificates.SNICertKeyContentProvider{own},
+		ClientCA:      b.clientCAs,
 		MinTLSVersion: tls.VersionTLS13,
 	}
 	b.generic.ExternalAddress = b.Listener.Addr().String()
 	b.generic.PublicAddress = net.IPv4(127, 0, 0, 1)
 	b.generic.Authentication.Authenticator = union.New(
-		x509.NewDynamic(clientCA.VerifyOptions, x509.CommonNameUserConversion),
+		x509.NewDynamic(b.clientCAs.VerifyOptions, x509.CommonNameUserConversion),
 		anonymous.NewAuthenticator(anonymousPaths()),
 	)
 	return nil
 }
 
 func (b *builder) clients() error {
-	c, err := b.generic.SecureServing.NewLoopbackClientConfig(uuid.NewString(), b.RootPEM)
+	c, err := b.generic.SecureServing.NewLoopbackClientConfig(uuid.NewString(), b.loopback)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func start(t *testing.T) *rest.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pair, err := authorities.Serving(filepath.Join(dir, "pki"), "api", []string{"localhost", "127.0.0.1", apiserver.LoopbackHost}, now)
+	serving, err := authorities.Serving("api", func() []string { return []string{"localhost", "127.0.0.1"} }, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +50,8 @@ func start(t *testing.T) *rest.Config {
 		t.Fatal(err)
 	}
 	s, err := apiserver.New(apiserver.Config{
-		Listener: l, CertFile: pair.CertFile, KeyFile: pair.KeyFile,
-		RootPEM: authorities.RootPEM(), ClientCAPEM: authorities.Operator.PEM(),
+		Listener: l, CertFile: serving.CertFile(), KeyFile: serving.KeyFile(),
+		ClientCAs: authorities.Operator.PEM, Now: time.Now,
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
 		CRDs: crds.Documents(), Metrics: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})

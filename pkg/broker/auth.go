@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"log/slog"
+	"slices"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -16,6 +18,7 @@ import (
 const (
 	accountDevices = "DEV"
 	accountCore    = "CORE"
+	accountReaders = "READ"
 	accountSystem  = "SYS"
 )
 
@@ -28,9 +31,11 @@ type DeviceAuthenticator interface {
 
 // authenticator implements server.Authentication.
 type authenticator struct {
-	devices  DeviceAuthenticator
-	sessions *sessions
-	log      *slog.Logger
+	devices   DeviceAuthenticator
+	operators Authority
+	sessions  *sessions
+	now       func() time.Time
+	log       *slog.Logger
 	// secret is the password of the connections inside the process. A client
 	// over TLS cannot use it: what it sends as a password is not looked at.
 	secret string
@@ -54,9 +59,19 @@ func (a *authenticator) Check(c server.ClientAuthentication) bool {
 		if len(state.VerifiedChains) == 0 {
 			return false
 		}
-		return a.checkDevice(c, state.VerifiedChains[0][0])
+		chain := state.VerifiedChains[0]
+		if isOneOf(chain[len(chain)-1], a.operators) {
+			return a.checkReader(c, chain[0])
+		}
+		return a.checkDevice(c, chain[0])
 	}
 	return a.checkInternal(c)
+}
+
+// isOneOf reports whether a certificate, the end of a verified chain, is one
+// of an authority's.
+func isOneOf(cert *x509.Certificate, a Authority) bool {
+	return slices.ContainsFunc(a.Certificates(), cert.Equal)
 }
 
 // checkInternal admits connections inside the process: the listener requires

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -46,10 +47,14 @@ const (
 type Config struct {
 	// Listen is the host:port for devices.
 	Listen string
-	// Certificate is the serving certificate.
-	Certificate tls.Certificate
+	// Certificate returns the serving certificate. It is asked at each handshake.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// DeviceCAs are the authorities whose certificates may be devices.
-	DeviceCAs *x509.CertPool
+	DeviceCAs Authority
+	// OperatorCAs are those whose certificates may be readers of the buckets.
+	OperatorCAs Authority
+	// Now is the clock that certificates are verified by.
+	Now func() time.Time
 	// StoreDir holds the JetStream files.
 	StoreDir string
 	// MaxFileStore bounds the files in bytes; DefaultMaxFileStore when zero.
@@ -57,6 +62,13 @@ type Config struct {
 	Devices      DeviceAuthenticator
 	Observer     SessionObserver
 	Logger       *slog.Logger
+}
+
+// Authority is what issues the certificates of one kind of client.
+type Authority interface {
+	// Certificates are those that are trusted at present. It is asked at each
+	// handshake.
+	Certificates() []*x509.Certificate
 }
 
 // Broker is a running NATS server.
@@ -67,6 +79,7 @@ type Broker struct {
 	Core *nats.Conn
 
 	system   *nats.Conn
+	readers  *nats.Conn
 	server   *server.Server
 	sessions *sessions
 	refused  *refused
@@ -75,7 +88,7 @@ type Broker struct {
 // Start runs a NATS server and connects to it.
 func Start(c Config) (*Broker, error) {
 	b := &Broker{sessions: newSessions(c.Observer)}
-	auth := &authenticator{devices: c.Devices, sessions: b.sessions, log: c.Logger, secret: newSecret()}
+	auth := &authenticator{devices: c.Devices, operators: c.OperatorCAs, sessions: b.sessions, now: c.Now, log: c.Logger, secret: newSecret()}
 	opts, err := options(c, auth)
 	if err != nil {
 		return nil, err
@@ -90,6 +103,11 @@ func Start(c Config) (*Broker, error) {
 	b.refused = newRefused(b.sessions.disconnect)
 	b.server.SetLoggerV2(newNATSLog(c.Logger, b.refused), true, false, false)
 	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
+		return nil, err
+	}
+	// Before the start, where every account without JetStream is given all of its
+	// API, to be told that it has none.
+	if err := share(auth.accounts[accountCore], auth.accounts[accountReaders]); err != nil {
 		return nil, err
 	}
 	b.server.Start()
@@ -131,7 +149,7 @@ func (b *Broker) Collectors() []prometheus.Collector {
 
 // Shutdown stops the server and waits for it.
 func (b *Broker) Shutdown() {
-	for _, c := range []*nats.Conn{b.Devices, b.Core, b.system} {
+	for _, c := range []*nats.Conn{b.Devices, b.Core, b.readers, b.system} {
 		if c != nil {
 			c.Close()
 		}
@@ -241,29 +259,46 @@ func options(c Config, auth *authenticator) (*server.Options, error) {
 		Host:                       host,
 		Port:                       port,
 		NoSigs:                     true,
-		Accounts:                   []*server.Account{server.NewAccount(accountDevices), server.NewAccount(accountCore), server.NewAccount(accountSystem)},
+		Accounts:                   []*server.Account{server.NewAccount(accountDevices), server.NewAccount(accountCore), server.NewAccount(accountReaders), server.NewAccount(accountSystem)},
 		SystemAccount:              accountSystem,
 		CustomClientAuthentication: auth,
 		TLS:                        true,
 		TLSVerify:                  true,
+		TLSHandshakeFirst:          true,
 		TLSTimeout:                 authTimeout,
 		AuthTimeout:                authTimeout,
-		TLSConfig: &tls.Config{
-			MinVersion:   tls.VersionTLS13,
-			Certificates: []tls.Certificate{c.Certificate},
-			ClientCAs:    c.DeviceCAs,
-			ClientAuth:   tls.RequireAndVerifyClientCert,
-		},
-		MaxConn:            maxConnections,
-		MaxPayload:         maxPayload,
-		MaxSubs:            maxSubscriptions,
-		MaxControlLine:     maxControlLine,
-		MaxPending:         maxPending,
-		JetStream:          true,
-		JetStreamMaxMemory: maxMemoryStore,
-		JetStreamMaxStore:  store,
-		StoreDir:           c.StoreDir,
+		TLSConfig:                  tlsConfig(c),
+		MaxConn:                    maxConnections,
+		MaxPayload:                 maxPayload,
+		MaxSubs:                    maxSubscriptions,
+		MaxControlLine:             maxControlLine,
+		MaxPending:                 maxPending,
+		JetStream:                  true,
+		JetStreamMaxMemory:         maxMemoryStore,
+		JetStreamMaxStore:          store,
+		StoreDir:                   c.StoreDir,
 	}, nil
+}
+
+// tlsConfig is a configuration whose certificate and authorities are those of
+// the moment of each handshake.
+func tlsConfig(c Config) *tls.Config {
+	base := &tls.Config{
+		MinVersion: tls.VersionTLS13, GetCertificate: c.Certificate, Time: c.Now,
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool(),
+	}
+	config := base.Clone()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		present := base.Clone()
+		present.ClientCAs = x509.NewCertPool()
+		for _, authority := range []Authority{c.DeviceCAs, c.OperatorCAs} {
+			for _, ca := range authority.Certificates() {
+				present.ClientCAs.AddCert(ca)
+			}
+		}
+		return present, nil
+	}
+	return config
 }
 
 func splitListen(listen string) (host string, port int, err error) {
@@ -295,7 +330,7 @@ func probe(listen string) error {
 
 func lookUpAccounts(s *server.Server) (map[string]*server.Account, error) {
 	accounts := map[string]*server.Account{}
-	for _, name := range []string{accountDevices, accountCore, accountSystem} {
+	for _, name := range []string{accountDevices, accountCore, accountReaders, accountSystem} {
 		a, err := s.LookupAccount(name)
 		if err != nil {
 			return nil, fmt.Errorf("configuring NATS account %s: %w", name, err)
@@ -312,12 +347,25 @@ func (b *Broker) connect(auth *authenticator) error {
 	if err := auth.accounts[accountCore].EnableJetStream(nil, nil); err != nil {
 		return fmt.Errorf("enabling JetStream: %w", err)
 	}
-	for name, conn := range map[string]**nats.Conn{accountDevices: &b.Devices, accountCore: &b.Core, accountSystem: &b.system} {
-		var err error
-		*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"), nats.MaxReconnects(-1))
-		if err != nil {
-			return fmt.Errorf("connecting to NATS account %s: %w", name, err)
-		}
+	// At once: with TLS first, NATS lets each wait 50 ms for a handshake.
+	var connecting errgroup.Group
+	for name, conn := range map[string]**nats.Conn{
+		accountDevices: &b.Devices, accountCore: &b.Core, accountReaders: &b.readers, accountSystem: &b.system,
+	} {
+		connecting.Go(func() (err error) {
+			*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"),
+				nats.CustomInboxPrefix(serverInbox), nats.MaxReconnects(-1))
+			if err != nil {
+				return fmt.Errorf("connecting to NATS account %s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	if err := connecting.Wait(); err != nil {
+		return err
+	}
+	if err := (&readers{core: b.Core}).serve(b.readers); err != nil {
+		return err
 	}
 	return b.watchSessions()
 }

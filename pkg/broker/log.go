@@ -29,11 +29,20 @@ func newNATSLog(log *slog.Logger, refused *refused) natsLog {
 
 const natsMessage = "nats"
 
+// chosen is a warning about what options turns on deliberately.
+const chosen = "Clients that are not using \"TLS Handshake First\" option will fail to connect"
+
 // Noticef implements server.Logger; notices are details of starting and stopping.
 func (l natsLog) Noticef(format string, v ...any) { l.write(slog.LevelDebug, format, v) }
 
 // Warnf implements server.Logger.
-func (l natsLog) Warnf(format string, v ...any) { l.write(slog.LevelWarn, format, v) }
+func (l natsLog) Warnf(format string, v ...any) {
+	if format == chosen {
+		l.Noticef(format, v...)
+		return
+	}
+	l.write(slog.LevelWarn, format, v)
+}
 
 // Fatalf implements server.Logger. It must not end the process: the server
 // that embeds NATS decides.

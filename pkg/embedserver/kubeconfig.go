@@ -17,8 +17,9 @@ import (
 const KubeconfigName = "admin.kubeconfig"
 
 const (
-	adminUser  = "admin"
-	adminGroup = "system:masters"
+	adminUser     = "admin"
+	adminGroup    = "system:masters"
+	adminValidity = 365 * 24 * time.Hour
 	// adminRenewal is how long before its end the certificate is replaced at a start.
 	adminRenewal = 120 * 24 * time.Hour
 )
@@ -31,13 +32,13 @@ func (s *server) writeKubeconfig(now time.Time) error {
 	if s.kubeconfigIsCurrent(path, url, now) {
 		return nil
 	}
-	cert, key, err := s.pki.IssueOperator(adminUser, []string{adminGroup}, now)
+	cert, key, err := s.pki.IssueOperator(adminUser, []string{adminGroup}, now, adminValidity)
 	if err != nil {
 		return err
 	}
 	const name = "fleet"
 	config := clientcmdapi.NewConfig()
-	config.Clusters[name] = &clientcmdapi.Cluster{Server: url, CertificateAuthorityData: s.pki.RootPEM()}
+	config.Clusters[name] = &clientcmdapi.Cluster{Server: url, CertificateAuthorityData: s.pki.RootsPEM()}
 	config.AuthInfos[adminUser] = &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}
 	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: adminUser}
 	config.CurrentContext = name
@@ -58,7 +59,7 @@ func (s *server) kubeconfigIsCurrent(path, url string, now time.Time) bool {
 		return false
 	}
 	for _, c := range config.Clusters {
-		if c.Server != url || !bytes.Equal(c.CertificateAuthorityData, s.pki.RootPEM()) {
+		if c.Server != url || !bytes.Equal(c.CertificateAuthorityData, s.pki.RootsPEM()) {
 			return false
 		}
 	}
@@ -67,7 +68,7 @@ func (s *server) kubeconfigIsCurrent(path, url string, now time.Time) bool {
 		return false
 	}
 	cert, err := pki.DecodeCert(user.ClientCertificateData)
-	return err == nil && cert.NotAfter.Sub(now) > adminRenewal && cert.CheckSignatureFrom(s.pki.Operator.Cert) == nil
+	return err == nil && cert.NotAfter.Sub(now) > adminRenewal && cert.CheckSignatureFrom(s.pki.Operator.Cert()) == nil
 }
 
 // localAddress is how clients on this machine reach a listener.

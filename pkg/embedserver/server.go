@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,11 +26,13 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
+	"fleet.nationtech.io/fleet/pkg/adminapi"
 	"fleet.nationtech.io/fleet/pkg/apis/crds"
 	"fleet.nationtech.io/fleet/pkg/apiserver"
 	"fleet.nationtech.io/fleet/pkg/apiserver/datastore"
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/clock"
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
@@ -41,6 +44,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/version"
 )
 
 const (
@@ -62,12 +66,15 @@ type Config struct {
 	DataDir string
 	// APIListen, NATSListen and EnrollListen are host:port.
 	APIListen, NATSListen, EnrollListen string
-	// TLSSANs are further names and addresses of the serving certificates.
-	TLSSANs []string
+	// TLSSANs returns further names and addresses of the serving certificates. It
+	// is asked every minute; nil is none.
+	TLSSANs func() []string
 	// Advertise is the list of NATS URLs that manifests carry; devices keep the
 	// URL that they enrolled with when it is empty.
 	Advertise []string
-	Logger    *slog.Logger
+	// Clock is where the time comes from; clock.System when it is zero.
+	Clock  clock.Source
+	Logger *slog.Logger
 }
 
 // Ready says how a ready server is reached.
@@ -101,10 +108,10 @@ type server struct {
 	Config
 
 	parts      *parts
+	clock      *clock.Clock
 	pki        *pki.PKI
-	hosts      []string
-	serving    pki.Pair
-	apiPair    pki.Pair
+	serving    *pki.Serving // of 4222 and 8443
+	apiServing *pki.Serving
 	tombstones *identity.Tombstones
 	registry   *identity.Registry
 	presence   *device.Presence
@@ -112,7 +119,7 @@ type server struct {
 
 	apiListener, enrollListener net.Listener
 
-	apiReady  <-chan struct{}
+	api       *apiserver.Server
 	loopback  *rest.Config
 	kube      kubernetes.Interface
 	client    *client.Client
@@ -122,6 +129,9 @@ type server struct {
 
 	tokens     cache.Store
 	enrollment *enroll.Service
+
+	// up is set at the end of the start.
+	up atomic.Bool
 }
 
 func (s *server) start(ctx context.Context) error {
@@ -135,14 +145,27 @@ func (s *server) start(ctx context.Context) error {
 			return err
 		}
 	}
+	s.up.Store(true)
 	return nil
 }
 
 func (s *server) ready() Ready {
 	return Ready{
 		API: s.apiListener.Addr(), NATS: s.broker.Addr(), Enroll: s.enrollListener.Addr(),
-		Host: preferredHost(s.TLSSANs, s.EnrollListen), Kubeconfig: s.path(KubeconfigName), Buckets: s.buckets,
+		Host: s.host(), Kubeconfig: s.path(KubeconfigName), Buckets: s.buckets,
 	}
+}
+
+func (s *server) host() string { return preferredHost(s.sans(), s.EnrollListen) }
+
+// hosts are the names and addresses under which the server may be reached now.
+func (s *server) hosts() []string { return servingHosts(s.sans()) }
+
+func (s *server) sans() []string {
+	if s.TLSSANs == nil {
+		return nil
+	}
+	return s.TLSSANs()
 }
 
 func (s *server) path(elem ...string) string {
@@ -163,7 +186,25 @@ func (s *server) openDataDir(context.Context) error {
 	}
 	s.parts.onStop("revoked keys", s.tombstones.Close)
 	s.registry = identity.NewRegistry(trustDomain, s.tombstones)
+	s.startClock()
 	return nil
+}
+
+func (s *server) startClock() {
+	source := s.Config.Clock
+	if source.Wall == nil {
+		source = clock.System
+	}
+	s.clock = clock.Open(s.path("clock.json"), version.BuiltAt(), source)
+	s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fleet_clock_sane", Help: "1 while the server believes its clock, else 0.",
+	}, func() float64 {
+		if s.clock.Sane() != nil {
+			return 0
+		}
+		return 1
+	}))
+	s.parts.run("clock", func(ctx context.Context) error { return s.clock.Run(ctx, s.component("clock")) })
 }
 
 // listen takes the ports before anything is written, so that one that is in
@@ -181,19 +222,19 @@ func (s *server) listen(context.Context) (err error) {
 }
 
 func (s *server) loadPKI(context.Context) (err error) {
-	now := time.Now()
-	dir := s.path("pki")
-	if s.pki, err = pki.Load(dir, now); err != nil {
+	if s.pki, err = pki.Load(s.path("pki"), s.clock.Now()); err != nil {
 		return err
 	}
-	s.hosts = servingHosts(s.TLSSANs)
-	if s.serving, err = s.pki.Serving(dir, "gateway", s.hosts, now); err != nil {
+	if s.serving, err = s.pki.Serving("gateway", s.hosts, s.clock.Now); err != nil {
 		return err
 	}
-	if s.apiPair, err = s.pki.Serving(dir, "api", append([]string{apiserver.LoopbackHost}, s.hosts...), now); err != nil {
+	if s.apiServing, err = s.pki.Serving("api", s.hosts, s.clock.Now); err != nil {
 		return err
 	}
-	return s.writeKubeconfig(now)
+	s.parts.run("serving certificates", func(ctx context.Context) error {
+		return pki.KeepCurrent(ctx, s.component("pki"), s.serving, s.apiServing)
+	})
+	return s.writeKubeconfig(s.clock.Now())
 }
 
 func (s *server) startAPI(context.Context) error {
@@ -206,29 +247,27 @@ func (s *server) startAPI(context.Context) error {
 		return err
 	}
 	s.parts.onStop("data store", func() error { store.Close(); return nil })
-	api, err := apiserver.New(apiserver.Config{
-		Listener: s.apiListener, CertFile: s.apiPair.CertFile, KeyFile: s.apiPair.KeyFile,
-		RootPEM: s.pki.RootPEM(), ClientCAPEM: s.pki.Operator.PEM(),
+	s.api, err = apiserver.New(apiserver.Config{
+		Listener: s.apiListener, CertFile: s.apiServing.CertFile(), KeyFile: s.apiServing.KeyFile(),
+		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
+		Handlers:     map[string]http.Handler{adminapi.Path: adminapi.NewHandler(admin{s})},
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
 		CRDs: crds.Documents(), Metrics: s.metrics, Logger: s.Logger.With("component", "apiserver"),
 	})
 	if err != nil {
 		return err
 	}
-	s.parts.run("API server", api.Run)
-	s.apiReady, s.loopback = api.Ready(), api.Loopback()
+	s.parts.run("API server", s.api.Run)
+	s.loopback = s.api.Loopback()
 	return nil
 }
 
 // startBroker starts NATS while the API server gets ready. Devices that
 // connect meanwhile wait for the registry.
 func (s *server) startBroker(ctx context.Context) error {
-	certificate, err := s.serving.TLS()
-	if err != nil {
-		return err
-	}
+	var err error
 	s.broker, err = broker.Start(broker.Config{
-		Listen: s.NATSListen, Certificate: certificate, DeviceCAs: s.pki.Device.Pool(), StoreDir: s.path("nats"),
+		Listen: s.NATSListen, Certificate: s.serving.GetCertificate, DeviceCAs: s.pki.Device, OperatorCAs: s.pki.Operator, Now: s.clock.Now, StoreDir: s.path("nats"),
 		Devices: s.registry, Observer: s.presence, Logger: s.Logger.With("component", "nats"),
 	})
 	if err != nil {
@@ -241,7 +280,7 @@ func (s *server) startBroker(ctx context.Context) error {
 }
 
 func (s *server) awaitAPI(ctx context.Context) (err error) {
-	if err := s.await(ctx, "the API server", s.apiReady); err != nil {
+	if err := s.await(ctx, "the API server", s.api.Ready()); err != nil {
 		return err
 	}
 	if s.kube, err = kubernetes.NewForConfig(s.loopback); err != nil {
@@ -309,11 +348,11 @@ func (s *server) startControllers(ctx context.Context) error {
 	}
 	s.enrollment = &enroll.Service{
 		Fleet: trustDomain, Client: s.client, Tokens: s.tokens, PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
-		Logger: s.component("enrollment"), Now: time.Now,
+		Logger: s.component("enrollment"), Now: s.clock.Now,
 	}
 	enrollmentController := enrollment.New(enrollment.Config{
 		Client: s.client, Tokens: tokens, Requests: requests, Binder: s.enrollment, Recorder: recorder,
-		Logger: s.component("enrollment-controller"), Now: time.Now,
+		Logger: s.component("enrollment-controller"), Now: s.clock.Now,
 	})
 	observer.devices, observer.enrollment = deviceController, enrollmentController
 	s.registry.Observe(observer)
@@ -337,21 +376,17 @@ func (s *server) startControllers(ctx context.Context) error {
 }
 
 func (s *server) startEnrollment(context.Context) error {
-	certificate, err := s.serving.TLS()
-	if err != nil {
-		return err
-	}
 	natsPort := netip.MustParseAddrPort(s.broker.Addr().String()).Port()
 	handler := enroll.NewHandler(enroll.HandlerConfig{
-		Service: s.enrollment, NATSPort: fmt.Sprint(natsPort), Hosts: func() []string { return s.hosts },
-		Signer: func() (crypto.Signer, error) { return certificate.PrivateKey.(crypto.Signer), nil },
+		Service: s.enrollment, NATSPort: fmt.Sprint(natsPort), Hosts: s.hosts,
+		Signer: func() (crypto.Signer, error) { return s.serving.Certificate().PrivateKey.(crypto.Signer), nil },
 	})
 	refusals := enroll.NewRefusals()
 	s.metrics.MustRegister(append(handler.Collectors(), refusals.Collectors()...)...)
 	web := &http.Server{
 		Handler: refusals.Handler(handler),
 		// Renewals verify the certificate that they come with.
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequestClientCert},
+		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.serving.GetCertificate, ClientAuth: tls.RequestClientCert},
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: requestTimeout,
 		MaxHeaderBytes: 8 << 10,
 		ErrorLog:       log.New(refusals, "", 0),

@@ -5,235 +5,128 @@
 //
 //	root ─┬─ server authority   ── serving certificates of 6443, 4222, 8443
 //	      ├─ device authority   ── devices (SPIFFE id)
-//	      └─ operator authority ── kubeconfigs
+//	      └─ operator authority ── kubeconfigs, readers of the bus
+//
+// Each of the four can be replaced while the server runs: the newest issues,
+// the older ones verify until nothing depends on them. A new root is signed by
+// the one before it as well, so that whoever knows only that one still trusts
+// what is served.
 //
 // Keys are ECDSA P-256, stored in PEM with mode 0600. The package imports the
 // standard library and sibling leaf packages only.
 package pki
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"math/big"
+	"net/url"
 	"os"
-	"path/filepath"
+	"sync"
 	"time"
-
-	"fleet.nationtech.io/fleet/pkg/atomicfile"
 )
 
 const (
-	// backdate makes certificates valid for peers whose clock is behind.
-	backdate = 24 * time.Hour
+	// clientBackdate makes certificates of clients valid before their time: the
+	// server, whose clock issued them, verifies them.
+	clientBackdate = 24 * time.Hour
+	// servingBackdate is more generous, since those are verified by devices, some
+	// of which have no battery for their clock. It holds for the authorities too,
+	// which are part of the same chains.
+	servingBackdate = 30 * 24 * time.Hour
 
 	rootValidity      = 30 * 365 * 24 * time.Hour
 	authorityValidity = 20 * 365 * 24 * time.Hour
+	operatorValidity  = 365 * 24 * time.Hour
+
+	// DeviceValidity is the life of a device's certificate.
+	DeviceValidity = 365 * 24 * time.Hour
 )
 
-// ErrIncomplete: some files of an authority exist and some do not.
-var ErrIncomplete = errors.New("certificate authority is incomplete")
-
-// Authority is a certificate with its key that can issue others.
-type Authority struct {
-	Cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-// PKI is the set of authorities of one server.
+// PKI is the set of authorities of one server. Its methods and those of its
+// authorities may be called at any time, during a rotation too.
 type PKI struct {
 	Root, Server, Device, Operator *Authority
+
+	dir   string
+	write func(path string, data []byte, perm os.FileMode) error
+
+	mu    sync.Mutex // guards index and the files
+	index index
 }
 
-// Load reads the authorities from dir and creates those of a first start.
-// Files are "<name>.crt" and "<name>.key".
-func Load(dir string, now time.Time) (*PKI, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("creating the PKI directory: %w", err)
-	}
-	p := &PKI{}
-	var err error
-	if p.Root, err = loadAuthority(dir, "root", nil, now, rootValidity); err != nil {
-		return nil, err
-	}
-	for name, a := range map[string]**Authority{"server": &p.Server, "device": &p.Device, "operator": &p.Operator} {
-		if *a, err = loadAuthority(dir, name, p.Root, now, authorityValidity); err != nil {
-			return nil, err
+// RootHash is the SHA-256 of the newest root's public key, as new enrollment
+// tokens carry it.
+func (p *PKI) RootHash() [sha256.Size]byte { return rootHash(p.Root.newest()) }
+
+// HasRoot reports whether a hash, as in an enrollment token, is that of a root
+// which is still trusted.
+func (p *PKI) HasRoot(hash [sha256.Size]byte) bool {
+	for _, g := range p.Root.all() {
+		if rootHash(g) == hash {
+			return true
 		}
 	}
-	return p, nil
+	return false
 }
 
-// RootHash is the SHA-256 of the root's public key, as enrollment tokens carry it.
-func (p *PKI) RootHash() [sha256.Size]byte { return sha256.Sum256(p.Root.Cert.RawSubjectPublicKeyInfo) }
+// RootsPEM is the root certificates in PEM, the newest first.
+func (p *PKI) RootsPEM() []byte { return p.Root.PEM() }
 
-// RootPEM is the root certificate in PEM.
-func (p *PKI) RootPEM() []byte { return encodeCert(p.Root.Cert) }
-
-// Pool returns a pool with this authority's certificate alone, so that only
-// certificates which it issued are accepted.
-func (a *Authority) Pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.Cert)
-	return pool
-}
-
-// PEM is the authority's certificate in PEM.
-func (a *Authority) PEM() []byte { return encodeCert(a.Cert) }
-
-// Issue signs a certificate for a public key. Serial number and validity are
-// filled in. It returns the leaf followed by the authority's own certificate;
-// the root is left out, since the peer must know it already.
-func (a *Authority) Issue(tmpl *x509.Certificate, pub any, now time.Time, validity time.Duration) ([]*x509.Certificate, error) {
-	t := *tmpl
-	t.BasicConstraintsValid = true
-	leaf, err := a.sign(&t, pub, now, validity)
-	if err != nil {
-		return nil, err
-	}
-	return []*x509.Certificate{leaf, a.Cert}, nil
-}
-
-// EncodeChain returns certificates in PEM.
-func EncodeChain(chain []*x509.Certificate) []byte {
-	var out []byte
-	for _, c := range chain {
-		out = append(out, encodeCert(c)...)
-	}
-	return out
-}
-
-// EncodeKey returns a private key in PEM (PKCS #8).
-func EncodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encoding a key: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
-}
-
-// NewKey generates a key.
-func NewKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
-
-// Fingerprint is the SHA-256 of a certificate's or request's
-// SubjectPublicKeyInfo, in hex.
-func Fingerprint(rawSubjectPublicKeyInfo []byte) string {
-	sum := sha256.Sum256(rawSubjectPublicKeyInfo)
-	return hex.EncodeToString(sum[:])
-}
-
-func (a *Authority) sign(tmpl *x509.Certificate, pub any, now time.Time, validity time.Duration) (*x509.Certificate, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, fmt.Errorf("choosing a serial number: %w", err)
-	}
-	tmpl.SerialNumber = serial
-	tmpl.NotBefore = now.Add(-backdate)
-	tmpl.NotAfter = now.Add(validity)
-	parent := a.Cert
-	if parent == nil {
-		parent = tmpl
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, a.key)
-	if err != nil {
-		return nil, fmt.Errorf("signing a certificate for %q: %w", tmpl.Subject.CommonName, err)
-	}
-	return x509.ParseCertificate(der)
-}
-
-func loadAuthority(dir, name string, parent *Authority, now time.Time, validity time.Duration) (*Authority, error) {
-	certPath, keyPath := filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
-	certPEM, certErr := os.ReadFile(certPath)
-	keyPEM, keyErr := os.ReadFile(keyPath)
-	switch {
-	// The key is written first: without a certificate it was never used, and a
-	// power cut between the two files is mended by starting over.
-	case errors.Is(certErr, os.ErrNotExist):
-		return createAuthority(certPath, keyPath, name, parent, now, validity)
-	case errors.Is(keyErr, os.ErrNotExist):
-		return nil, fmt.Errorf("%w: %s exists but %s does not: restore it from a backup", ErrIncomplete, certPath, keyPath)
-	case certErr != nil || keyErr != nil:
-		return nil, fmt.Errorf("reading the %s authority: %w", name, errors.Join(certErr, keyErr))
-	}
-	cert, err := DecodeCert(certPEM)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", certPath, err)
-	}
-	key, err := DecodeKey(keyPEM)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", keyPath, err)
-	}
-	if !key.PublicKey.Equal(cert.PublicKey) {
-		return nil, fmt.Errorf("%w: %s does not belong to %s: restore both from the same backup", ErrIncomplete, keyPath, certPath)
-	}
-	return &Authority{Cert: cert, key: key}, nil
-}
-
-func createAuthority(certPath, keyPath, name string, parent *Authority, now time.Time, validity time.Duration) (*Authority, error) {
+// IssueOperator returns a client certificate chain and key for a person: the
+// common name is the user name, the organizations are the groups. It is valid
+// for ttl, at most a year.
+func (p *PKI) IssueOperator(user string, groups []string, now time.Time, ttl time.Duration) (certPEM, keyPEM []byte, err error) {
 	key, err := NewKey()
 	if err != nil {
-		return nil, fmt.Errorf("generating the %s key: %w", name, err)
+		return nil, nil, fmt.Errorf("generating a key for %q: %w", user, err)
 	}
-	signer := parent
-	if signer == nil {
-		signer = &Authority{key: key}
-	}
-	cert, err := signer.sign(&x509.Certificate{
-		Subject:               pkix.Name{CommonName: "fleet " + name + " authority"},
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		MaxPathLenZero:        parent != nil,
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}, &key.PublicKey, now, validity)
+	chain, err := p.Operator.Issue(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: user, Organization: groups},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, &key.PublicKey, now, min(ttl, operatorValidity))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	keyPEM, err := EncodeKey(key)
-	if err != nil {
-		return nil, err
-	}
-	if err := atomicfile.Write(keyPath, keyPEM, 0o600); err != nil {
-		return nil, err
-	}
-	if err := atomicfile.Write(certPath, encodeCert(cert), 0o600); err != nil {
-		return nil, err
-	}
-	return &Authority{Cert: cert, key: key}, nil
+	keyPEM, err = EncodeKey(key)
+	return EncodeChain(chain), keyPEM, err
 }
 
-// DecodeCert decodes the first certificate of a PEM document.
-func DecodeCert(data []byte) (*x509.Certificate, error) {
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, errors.New("no certificate in PEM form")
-	}
-	return x509.ParseCertificate(block.Bytes)
+// IssueDevice returns the client certificate chain of a device. uri is its
+// SPIFFE id; nothing else of the request than the public key is used.
+func (p *PKI) IssueDevice(device string, uri *url.URL, pub any, now time.Time) ([]*x509.Certificate, error) {
+	return p.Device.Issue(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: device},
+		URIs:        []*url.URL{uri},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, pub, now, DeviceValidity)
 }
 
-// DecodeKey decodes an ECDSA key in PKCS #8 PEM.
-func DecodeKey(data []byte) (*ecdsa.PrivateKey, error) {
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, errors.New("no private key in PEM form")
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, errors.New("no private key in PKCS #8 form")
-	}
-	ec, ok := key.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, errors.New("the private key is not ECDSA")
-	}
-	return ec, nil
-}
+func rootHash(g generation) [sha256.Size]byte { return sha256.Sum256(g.cert.RawSubjectPublicKeyInfo) }
 
-func encodeCert(c *x509.Certificate) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+// use puts generations in force. The server authority is sent to peers
+// together with what leads from its root to older ones.
+func (p *PKI) use(generations map[string][]generation) {
+	roots := generations[roleRoot]
+	for i, s := range generations[roleServer] {
+		for j, r := range roots {
+			if !bytes.Equal(s.cert.AuthorityKeyId, r.cert.SubjectKeyId) {
+				continue
+			}
+			for _, newer := range roots[j : len(roots)-1] {
+				generations[roleServer][i].above = append(generations[roleServer][i].above, newer.cross)
+			}
+		}
+	}
+	for role, a := range map[string]**Authority{roleRoot: &p.Root, roleServer: &p.Server, roleDevice: &p.Device, roleOperator: &p.Operator} {
+		if *a == nil {
+			*a = &Authority{}
+		}
+		g := generations[role]
+		(*a).generations.Store(&g)
+	}
 }

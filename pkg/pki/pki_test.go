@@ -1,7 +1,6 @@
 package pki_test
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -37,11 +36,16 @@ func load(t testing.TB, dir string) *pki.PKI {
 // device issues a device's certificate.
 func device(t testing.TB, p *pki.PKI) []*x509.Certificate {
 	t.Helper()
+	return deviceAt(t, p, now)
+}
+
+func deviceAt(t testing.TB, p *pki.PKI, at time.Time) []*x509.Certificate {
+	t.Helper()
 	key, err := pki.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err := p.IssueDevice("edge-1", &url.URL{Scheme: "spiffe", Host: "fleet", Path: "/device/edge-1"}, key.Public(), now)
+	chain, err := p.IssueDevice("edge-1", &url.URL{Scheme: "spiffe", Host: "fleet", Path: "/device/edge-1"}, key.Public(), at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,14 +70,14 @@ func TestAuthoritiesStay(t *testing.T) {
 		"root": {first.Root, second.Root}, "server": {first.Server, second.Server},
 		"device": {first.Device, second.Device}, "operator": {first.Operator, second.Operator},
 	} {
-		if !pair[0].Cert.Equal(pair[1].Cert) {
+		if !pair[0].Cert().Equal(pair[1].Cert()) {
 			t.Errorf("the %s authority is another after a restart", name)
 		}
-		if err := pair[0].Cert.CheckSignatureFrom(first.Root.Cert); err != nil {
+		if err := pair[0].Cert().CheckSignatureFrom(first.Root.Cert()); err != nil {
 			t.Errorf("the %s authority: %v", name, err)
 		}
 	}
-	if first.RootHash() != sha256.Sum256(first.Root.Cert.RawSubjectPublicKeyInfo) || first.RootHash() == load(t, t.TempDir()).RootHash() {
+	if first.RootHash() != sha256.Sum256(first.Root.Cert().RawSubjectPublicKeyInfo) || first.RootHash() == load(t, t.TempDir()).RootHash() {
 		t.Error("the hash in tokens does not tell servers apart")
 	}
 	// What the second start issues is good for peers of the first.
@@ -115,8 +119,8 @@ func TestAuthoritiesAreApart(t *testing.T) {
 		t.Error("a device's certificate serves")
 	}
 	for _, a := range []*pki.Authority{p.Server, p.Device, p.Operator} {
-		if !a.Cert.IsCA || !a.Cert.MaxPathLenZero || a.Cert.MaxPathLen != 0 {
-			t.Errorf("%s may make further authorities", a.Cert.Subject)
+		if c := a.Cert(); !c.IsCA || !c.MaxPathLenZero || c.MaxPathLen != 0 {
+			t.Errorf("%s may make further authorities", c.Subject)
 		}
 	}
 	key, err := pki.NewKey()
@@ -192,6 +196,18 @@ func TestDamagedAuthorities(t *testing.T) {
 		"empty":          {write("server.crt", ""), nil, "server.crt"},
 		"no certificate": {write("operator.crt", "-----BEGIN X-----\n-----END X-----\n"), nil, "operator.crt"},
 		"an empty key":   {write("root.key", ""), nil, "root.key"},
+		"lost":           {remove("device.crt"), pki.ErrIncomplete, "backup"},
+		"an empty index": {write("authorities.json", "{}"), nil, "backup"},
+		"no root": {func(t testing.TB, dir string) {
+			remove("authorities.json")(t, dir)
+			remove("root.crt")(t, dir)
+		}, pki.ErrIncomplete, "backup"},
+		"no index": {func(t testing.TB, dir string) {
+			if err := load(t, dir).Rotate(false, now); err != nil {
+				t.Fatal(err)
+			}
+			remove("authorities.json")(t, dir)
+		}, pki.ErrIncomplete, "authorities.json"},
 		"the key of other": {func(t testing.TB, dir string) {
 			data, err := os.ReadFile(filepath.Join(dir, "server.key"))
 			if err != nil {
@@ -218,7 +234,7 @@ func TestHalfAFirstStartIsFinished(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	load(t, dir)
-	for _, name := range []string{"device.crt", "operator.crt", "operator.key"} {
+	for _, name := range []string{"authorities.json", "device.crt", "operator.crt", "operator.key"} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -229,89 +245,10 @@ func TestHalfAFirstStartIsFinished(t *testing.T) {
 	}
 }
 
-func TestServingCertificate(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	p := load(t, dir)
-	hosts := []string{"localhost", "127.0.0.1", "::1", "gateway.example", "localhost"}
-	read := func(pair pki.Pair) tls.Certificate {
-		t.Helper()
-		c, err := pair.TLS()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	serve := func(hosts []string, at time.Time) tls.Certificate {
-		t.Helper()
-		pair, err := p.Serving(dir, "gateway", hosts, at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return read(pair)
-	}
-	first := serve(hosts, now)
-	for _, host := range hosts {
-		if err := first.Leaf.VerifyHostname(host); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := verify([]*x509.Certificate{first.Leaf, p.Server.Cert}, p.Root.Pool(), x509.ExtKeyUsageServerAuth, now); err != nil {
-		t.Error(err)
-	}
-	if err := verify([]*x509.Certificate{first.Leaf, p.Server.Cert}, p.Root.Pool(), x509.ExtKeyUsageClientAuth, now); err == nil {
-		t.Error("a serving certificate is good for clients")
-	}
-	reversed := slices.Clone(hosts)
-	slices.Reverse(reversed)
-	for name, tc := range map[string]struct {
-		hosts []string
-		at    time.Time
-		renew bool
-	}{
-		"the same":         {hosts, now, false},
-		"in another order": {reversed, now, false},
-		"two thirds later": {hosts, now.Add(243 * day), false},
-		"a third is left":  {hosts, now.Add(244 * day), true},
-		"expired":          {hosts, now.Add(400 * day), true},
-		"another host":     {append(slices.Clone(hosts), "new.example"), now, true},
-		"a host less":      {hosts[:2], now, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			copied := t.TempDir()
-			if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
-				t.Fatal(err)
-			}
-			pair, err := p.Serving(copied, "gateway", tc.hosts, tc.at)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := read(pair)
-			if renewed := !c.Leaf.Equal(first.Leaf); renewed != tc.renew {
-				t.Errorf("renewed: %v, want %v", renewed, tc.renew)
-			}
-			if !bytes.Equal(c.Leaf.RawSubjectPublicKeyInfo, first.Leaf.RawSubjectPublicKeyInfo) {
-				t.Error("the key changed")
-			}
-		})
-	}
-	// Another root, or a file that cannot be read, is replaced too.
-	other := load(t, t.TempDir())
-	if pair, err := other.Serving(dir, "gateway", hosts, now); err != nil || read(pair).Leaf.CheckSignatureFrom(other.Server.Cert) != nil {
-		t.Errorf("a certificate of another authority stayed: %v", err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "gateway.key"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := serve(hosts, now).Leaf.VerifyHostname("gateway.example"); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestOperatorCertificate(t *testing.T) {
 	t.Parallel()
 	p := load(t, t.TempDir())
-	certPEM, keyPEM, err := p.IssueOperator("admin", []string{"system:masters"}, now)
+	certPEM, keyPEM, err := p.IssueOperator("admin", []string{"system:masters"}, now, 500*day)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,6 +258,9 @@ func TestOperatorCertificate(t *testing.T) {
 	}
 	if pair.Leaf.Subject.CommonName != "admin" || !slices.Equal(pair.Leaf.Subject.Organization, []string{"system:masters"}) {
 		t.Errorf("subject is %s", pair.Leaf.Subject)
+	}
+	if got := pair.Leaf.NotAfter.Sub(now); got != 365*day {
+		t.Errorf("it is valid for %s, want no more than a year", got)
 	}
 	for name, pool := range map[string]*x509.CertPool{"operator": p.Operator.Pool(), "device": p.Device.Pool(), "server": p.Server.Pool()} {
 		if err := verify([]*x509.Certificate{pair.Leaf}, pool, x509.ExtKeyUsageClientAuth, now); (err == nil) != (name == "operator") {

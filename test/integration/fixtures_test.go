@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -40,11 +38,7 @@ func eventually(t testing.TB, what string, check func() error) {
 // token creates an enrollment token that lets any number of devices in.
 func (s *server) token(labels map[string]string, allowed ...string) string {
 	s.t.Helper()
-	rootPEM, err := os.ReadFile(filepath.Join(s.config.DataDir, "pki", "root.crt"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	root, err := pki.DecodeCert(rootPEM)
+	root, err := pki.DecodeCert(s.rest().CAData) // the newest is the first
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -99,6 +99,7 @@ func (l *Link) options(cfg Config, inbox string) nats.Options {
 	o.Name = cfg.Device
 	o.InboxPrefix = inbox
 	o.Secure = true
+	o.TLSHandshakeFirst = true
 	o.TLSConfig = &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		RootCAs:      cfg.Roots,

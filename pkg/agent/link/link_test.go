@@ -70,7 +70,7 @@ type bus struct {
 func newBus(t *testing.T, p pki, port int) *bus {
 	t.Helper()
 	srv, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true, TLSVerify: true, TLSTimeout: 5,
+		Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true, TLSVerify: true, TLSTimeout: 5, TLSHandshakeFirst: true,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{p.cert}, ClientCAs: p.roots, ClientAuth: tls.RequireAndVerifyClientCert},
 	})
 	if err != nil {
@@ -80,7 +80,7 @@ func newBus(t *testing.T, p pki, port int) *bus {
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the NATS server is not ready")
 	}
-	conn, err := nats.Connect(srv.ClientURL(), nats.Secure(&tls.Config{RootCAs: p.roots, Certificates: []tls.Certificate{p.cert}}))
+	conn, err := nats.Connect(srv.ClientURL(), nats.Secure(&tls.Config{RootCAs: p.roots, Certificates: []tls.Certificate{p.cert}}), nats.TLSHandshakeFirst())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,6 +36,7 @@ type Bus struct {
 	*broker.Broker
 	Buckets    *broker.Buckets
 	PKI        *pki.PKI
+	Serving    *pki.Serving
 	Registry   *identity.Registry
 	Tombstones *identity.Tombstones
 	// Config is what the broker was started with.
@@ -51,9 +52,7 @@ func Start(t testing.TB, observer broker.SessionObserver) *Bus {
 	dir := t.TempDir()
 	authorities, err := pki.Load(filepath.Join(dir, "pki"), time.Now())
 	must(t, err)
-	pair, err := authorities.Serving(filepath.Join(dir, "pki"), "gateway", []string{"localhost", "127.0.0.1"}, time.Now())
-	must(t, err)
-	certificate, err := pair.TLS()
+	serving, err := authorities.Serving("gateway", func() []string { return []string{"localhost", "127.0.0.1"} }, time.Now)
 	must(t, err)
 	tombstones, err := identity.OpenTombstones(filepath.Join(dir, "revoked-keys.jsonl"))
 	must(t, err)
@@ -63,8 +62,8 @@ func Start(t testing.TB, observer broker.SessionObserver) *Bus {
 	if observer == nil {
 		observer = nobody{}
 	}
-	b := &Bus{t: t, PKI: authorities, Registry: registry, Tombstones: tombstones, Config: broker.Config{
-		Listen: "127.0.0.1:0", Certificate: certificate, DeviceCAs: authorities.Device.Pool(),
+	b := &Bus{t: t, PKI: authorities, Serving: serving, Registry: registry, Tombstones: tombstones, Config: broker.Config{
+		Listen: "127.0.0.1:0", Certificate: serving.GetCertificate, DeviceCAs: authorities.Device, OperatorCAs: authorities.Operator, Now: time.Now,
 		StoreDir: filepath.Join(dir, "nats"), Devices: registry, Observer: observer,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}}
@@ -114,12 +113,10 @@ func (b *Bus) Connect(device string, opts ...nats.Option) *nats.Conn {
 // server does to a connection is seen.
 func (b *Bus) Dial(c tls.Certificate, opts ...nats.Option) (*nats.Conn, error) {
 	b.t.Helper()
-	roots := x509.NewCertPool()
-	roots.AddCert(b.PKI.Root.Cert)
-	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{c}}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: b.PKI.Root.Pool(), Certificates: []tls.Certificate{c}}
 	// What the server refuses is for the test to look at, not for its output.
 	quiet := nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
-	return nats.Connect(b.URL(), append([]nats.Option{nats.Secure(config), nats.NoReconnect(), quiet}, opts...)...)
+	return nats.Connect(b.URL(), append([]nats.Option{nats.Secure(config), nats.TLSHandshakeFirst(), nats.NoReconnect(), quiet}, opts...)...)
 }
 
 // Eventually waits until check returns nil.

@@ -69,7 +69,7 @@ func (h *Handler) ca(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-pem-file")
-	_, _ = w.Write(h.Service.PKI.RootPEM()) // the client is gone: nothing to do
+	_, _ = w.Write(h.Service.PKI.RootsPEM()) // the client is gone: nothing to do
 }
 
 // time signs the server's clock for a device that cannot trust its own.

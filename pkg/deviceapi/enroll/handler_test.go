@@ -105,7 +105,7 @@ func TestRootIsGivenToAnybody(t *testing.T) {
 	h, authorities := newHandler(t)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, wire.PathCA, nil))
-	if w.Code != http.StatusOK || w.Body.String() != string(authorities.RootPEM()) {
+	if w.Code != http.StatusOK || w.Body.String() != string(authorities.RootsPEM()) {
 		t.Errorf("answer is %d %q", w.Code, w.Body)
 	}
 }

@@ -156,7 +156,7 @@ var errStranger = errors.New("no token of this server")
 func (s *Service) findToken(ctx context.Context, a *applicant, ask func() bool) (*v1alpha1.EnrollmentToken, error) {
 	unknown := fmt.Errorf("%w: %w", errStranger,
 		refuse(wire.RefusedToken, "the token is unknown or was removed: create a new one with `fleet-server token create`"))
-	if a.token.CAHash != wire.Digest(s.PKI.RootHash()) {
+	if !s.PKI.HasRoot(a.token.CAHash) {
 		return nil, unknown
 	}
 	token, err := s.lookUpToken(ctx, a.token.ID, ask)
@@ -374,7 +374,7 @@ func (s *Service) issue(ctx context.Context, device string, publicKey any) (*wir
 	if err != nil {
 		return nil, fmt.Errorf("noting the certificate of device %s: %w", device, err)
 	}
-	return &wire.EnrollReply{Certificate: string(pki.EncodeChain(chain)), Root: string(s.PKI.RootPEM())}, nil
+	return &wire.EnrollReply{Certificate: string(pki.EncodeChain(chain)), Root: string(s.PKI.RootsPEM())}, nil
 }
 
 func refuse(code wire.RefusalCode, format string, args ...any) error {

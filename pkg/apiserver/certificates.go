@@ -1,0 +1,95 @@
+package apiserver
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"sync"
+	"time"
+
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+)
+
+// clientCAs implements dynamiccertificates.CAContentProvider for authorities
+// that change while the server runs.
+type clientCAs struct {
+	// pem returns the authorities of now.
+	pem func() []byte
+	now func() time.Time
+
+	mu        sync.Mutex // guards the rest
+	parsed    dynamiccertificates.CAContentProvider
+	listeners []dynamiccertificates.Listener
+}
+
+const clientCAsName = "operator-authority"
+
+// Name implements dynamiccertificates.CAContentProvider.
+func (c *clientCAs) Name() string { return clientCAsName }
+
+// CurrentCABundleContent implements dynamiccertificates.CAContentProvider.
+func (c *clientCAs) CurrentCABundleContent() []byte { return c.pem() }
+
+// VerifyOptions implements dynamiccertificates.CAContentProvider. It is asked
+// at each request; parsing is done at a change only.
+func (c *clientCAs) VerifyOptions() (x509.VerifyOptions, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if data := c.pem(); c.parsed == nil || !bytes.Equal(data, c.parsed.CurrentCABundleContent()) {
+		parsed, err := dynamiccertificates.NewStaticCAContent(clientCAsName, data)
+		if err != nil {
+			return x509.VerifyOptions{}, false
+		}
+		c.parsed = parsed
+	}
+	opts, ok := c.parsed.VerifyOptions()
+	opts.CurrentTime = c.now()
+	return opts, ok
+}
+
+// AddListener implements dynamiccertificates.Notifier.
+func (c *clientCAs) AddListener(l dynamiccertificates.Listener) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listeners = append(c.listeners, l)
+}
+
+// changed makes the server name the authorities of now in its handshakes:
+// clients choose their certificate by that.
+func (c *clientCAs) changed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.listeners {
+		l.Enqueue()
+	}
+}
+
+// loopbackCertificate makes a certificate that only this process knows, for
+// its own clients. It depends neither on the PKI, which may change under them,
+// nor on the clock, which may be set.
+func loopbackCertificate() (certPEM, keyPEM []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: LoopbackHost}, DNSNames: []string{LoopbackHost},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
+}
