@@ -370,6 +370,9 @@ func fill(v reflect.Value) {
 		for _, field := range v.Fields() {
 			fill(field)
 		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		fill(v.Index(0))
@@ -397,6 +400,10 @@ func change(v reflect.Value, path string, n *int) string {
 		return ""
 	case reflect.Slice:
 		if changed := change(v.Index(0), path+"[0]", n); changed != "" {
+			return changed
+		}
+	case reflect.Pointer:
+		if changed := change(v.Elem(), path, n); changed != "" {
 			return changed
 		}
 	}
@@ -440,9 +447,9 @@ func TestServiceHashGolden(t *testing.T) {
 	got := map[string]string{"small": small.Hash(), "full": full.Hash()}
 	want := map[string]string{
 		"small": score.Hash([]byte(`{"name":"web","image":"localhost/web:1"}`)),
-		"full": score.Hash([]byte(`{"name":"a","image":"a","command":["a"],"args":["a"],"env":[{"name":"a","value":"a"}],` +
+		"full": score.Hash([]byte(`{"name":"a","image":"a","command":["a"],"args":["a"],"env":[{"name":"a","value":"a","valueFrom":{"secretKeyRef":{"name":"a","key":"a"}}}],` +
 			`"ports":[{"hostPort":1,"containerPort":1,"hostIP":"a","protocol":"a"}],` +
-			`"volumes":[{"name":"a","hostPath":"a","mountPath":"a","readOnly":true}],"restart":"a"}`)),
+			`"volumes":[{"name":"a","hostPath":"a","secretName":"a","mountPath":"a","readOnly":true}],"restart":"a"}`)),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
