@@ -87,7 +87,7 @@ func Start(c Config) (*Broker, error) {
 		return nil, fmt.Errorf("configuring NATS: %w", err)
 	}
 	b.sessions.disconnect = func(id uint64) { _ = b.server.DisconnectClientByID(id) } // gone already: fine
-	b.refused = newRefused(b.sessions.disconnect)
+	b.refused = newRefused(b.sessions.disconnect, c.Logger)
 	b.server.SetLoggerV2(newNATSLog(c.Logger, b.refused), true, false, false)
 	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
 		return nil, err
@@ -314,7 +314,8 @@ func (b *Broker) connect(auth *authenticator) error {
 	}
 	for name, conn := range map[string]**nats.Conn{accountDevices: &b.Devices, accountCore: &b.Core, accountSystem: &b.system} {
 		var err error
-		*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"), nats.MaxReconnects(-1))
+		*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"), nats.MaxReconnects(-1),
+			nats.ErrorHandler(b.refused.clientError))
 		if err != nil {
 			return fmt.Errorf("connecting to NATS account %s: %w", name, err)
 		}

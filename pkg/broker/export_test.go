@@ -19,7 +19,9 @@ const LogBurst = logBurst
 
 type Refused = refused
 
-func NewRefused(disconnect func(uint64)) *Refused { return newRefused(disconnect) }
+func NewRefused(disconnect func(uint64)) *Refused {
+	return newRefused(disconnect, slog.New(slog.DiscardHandler))
+}
 
 func (r *refused) Counter() *prometheus.CounterVec { return r.counter }
 
