@@ -25,6 +25,8 @@ type arena struct {
 	scale   scale
 	victims []*victim
 	token   string
+	// seen is what the last look saw.
+	seen look
 }
 
 func newArena(t *testing.T) *arena {
@@ -47,6 +49,7 @@ func newArena(t *testing.T) *arena {
 		}
 		return nil
 	})
+	a.seen = a.look(t, a.victims)
 	return a
 }
 
@@ -78,7 +81,7 @@ func (a *arena) run(t *testing.T, attacks []attack) {
 // round carries out an attack once and reports whether others were slowed down.
 func (a *arena) round(t *testing.T, attack attack) (slow bool) {
 	t.Helper()
-	before, counters := a.look(t, a.victims), a.scrape(t)
+	counters := a.scrape(t)
 	baseline := probing(a.victims, a.scale.samples)()
 	d := a.attacker(t).connect()
 	defer d.conn.Close()
@@ -87,7 +90,7 @@ func (a *arena) round(t *testing.T, attack attack) (slow bool) {
 		defer func() { slow = checkAnswers(t, a.scale.strict, baseline, stop()) }()
 		attack.do(t, d)
 	}()
-	a.unchanged(t, a.victims, before)
+	a.seen = a.unchanged(t, a.victims, a.seen)
 	a.counted(t, counters, attack.counted)
 	return slow
 }
