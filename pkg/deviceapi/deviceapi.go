@@ -304,6 +304,9 @@ func (s *Server) state(m message) (any, error) {
 	if err != nil {
 		return nil, badRequest(err)
 	}
+	if err := s.checkReport(m.device, state); err != nil {
+		return nil, err
+	}
 	return wire.Ack{}, s.reports.putState(s.ctx, m.device, state, m.payload)
 }
 
