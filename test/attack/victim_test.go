@@ -79,6 +79,13 @@ func (v *victim) hear(m *nats.Msg) {
 	v.unasked = append(v.unasked, fmt.Sprintf("%s %.100q", m.Subject, m.Data))
 }
 
+// heard is how much came that it had not asked for.
+func (v *victim) heard() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.unasked)
+}
+
 // probe asks once and returns how long the answer took.
 func (v *victim) probe(ctx context.Context) (time.Duration, error) {
 	v.asked++
