@@ -98,11 +98,16 @@ func sessionOf(c server.ClientAuthentication) string {
 	return ""
 }
 
-// devicePermissions confines a device to its own subjects.
+// devicePermissions confines a device to its own subjects: to those that
+// somebody answers, since what nobody takes counts against no budget.
 func devicePermissions(device string) (*server.Permissions, error) {
-	up, err := wire.UpAll(device)
-	if err != nil {
-		return nil, err
+	var up []string
+	for _, kind := range wire.Kinds {
+		subject, err := wire.UpSubject(device, kind)
+		if err != nil {
+			return nil, err
+		}
+		up = append(up, subject)
 	}
 	down, err := wire.DownAll(device)
 	if err != nil {
@@ -113,7 +118,7 @@ func devicePermissions(device string) (*server.Permissions, error) {
 		return nil, err
 	}
 	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: []string{up}},
+		Publish:   &server.SubjectPermission{Allow: up},
 		Subscribe: &server.SubjectPermission{Allow: []string{down, inbox + ".>"}},
 	}, nil
 }

@@ -170,6 +170,10 @@ func (s *Server) guard(handle handler) nats.MsgHandler {
 			return
 		case pass:
 		}
+		if m.Reply != "" && !wire.IsReplyOf(device, m.Reply) {
+			s.metrics.refusals.WithLabelValues("reply").Inc()
+			return
+		}
 		reply, err := s.handle(handle, device, kind, m)
 		s.answer(m, device, kind, reply, err)
 	}

@@ -1,11 +1,16 @@
 package deviceapi
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"fleet.nationtech.io/fleet/pkg/refusals"
+)
 
 // metrics count what comes in by the door.
 type metrics struct {
 	requests *prometheus.CounterVec
 	kicks    prometheus.Counter
+	refusals *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -18,9 +23,10 @@ func newMetrics() *metrics {
 			Name: "fleet_device_kicks_total",
 			Help: "Connections dropped because a device kept sending over its budget.",
 		}),
+		refusals: refusals.New(refusals.DeviceAPI),
 	}
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.kicks}
+	return []prometheus.Collector{m.requests, m.kicks, m.refusals}
 }

@@ -2,6 +2,7 @@ package attack_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ func newArena(t *testing.T) *arena {
 		a.victims = append(a.victims, a.newVictim(i))
 	}
 	a.token = a.site.token(map[string]string{"group": "attackers"})
-	a.deploy("default", attackerPrefix+"app", "attackers")
+	a.deploy("default", attackerPrefix+"app", "attackers", strings.Repeat("x", largeBody))
 	eventually(t, "aggregates", func() error {
 		for _, v := range a.victims {
 			d, err := a.client.Deployments(v.ref.Namespace).Get(t.Context(), v.ref.Name, metav1.GetOptions{})
@@ -52,6 +53,9 @@ func newArena(t *testing.T) *arena {
 	a.seen = a.look(t, a.victims)
 	return a
 }
+
+// largeBody is the size of what attackers run: large answers cost the most.
+const largeBody = 200 << 10
 
 // attacker returns a new device that is enrolled.
 func (a *arena) attacker(t testing.TB) *device {

@@ -29,12 +29,12 @@ func (a *arena) subjectAttacks() []attack {
 		{"publish to ids that look like its own", a.escape, publishRefused},
 		{"publish into the server's own subjects", a.publishInside, publishRefused},
 		{"ask JetStream and the system account", a.askInside, publishRefused},
-		{"forge the reply subject", a.forgeReplies, nil},
+		{"forge the reply subject", a.forgeReplies, []string{refusal("deviceapi", "reply")}},
 		{"make the server report a missing responder to others", a.noResponders, nil},
 		{"forge headers", a.forgeHeaders, []string{answered(wire.KindState, wire.RefusedBadRequest), refusal("bus", "headers")}},
 		{"trace a message to others", a.trace, publishRefused},
 		{"subscribe to too much", a.subscribeMuch, []string{refusal("bus", "subscriptions")}},
-		{"publish to many subjects", a.publishMuch, nil},
+		{"publish to many subjects", a.publishMuch, publishRefused},
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 func TestAttacks(t *testing.T) {
 	a := newArena(t)
 	first := a.seen
-	a.run(t, slices.Concat(a.bucketAttacks(), a.subjectAttacks(), a.connectAttacks(), a.payloadAttacks()))
+	a.run(t, slices.Concat(a.bucketAttacks(), a.subjectAttacks(), a.connectAttacks(), a.payloadAttacks(), a.floodAttacks()))
 	time.Sleep(settling)
 	a.unchanged(t, a.victims, first)
 }
