@@ -30,6 +30,7 @@ type DeviceAuthenticator interface {
 type authenticator struct {
 	devices  DeviceAuthenticator
 	sessions *sessions
+	bars     *bars
 	log      *slog.Logger
 	// secret is the password of the connections inside the process. A client
 	// over TLS cannot use it: what it sends as a password is not looked at.
@@ -79,6 +80,9 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 	if err != nil {
 		a.log.Warn("device refused", "device", cert.Subject.CommonName, "remote", c.RemoteAddress(), "error", err)
 		return false
+	}
+	if a.bars.has(device) {
+		return false // that it was barred is logged
 	}
 	permissions, err := devicePermissions(device)
 	if err != nil {

@@ -70,12 +70,13 @@ type Broker struct {
 	server   *server.Server
 	sessions *sessions
 	refused  *refused
+	bars     *bars
 }
 
 // Start runs a NATS server and connects to it.
 func Start(c Config) (*Broker, error) {
-	b := &Broker{sessions: newSessions(c.Observer)}
-	auth := &authenticator{devices: c.Devices, sessions: b.sessions, log: c.Logger, secret: newSecret()}
+	b := &Broker{sessions: newSessions(c.Observer), bars: newBars()}
+	auth := &authenticator{devices: c.Devices, sessions: b.sessions, bars: b.bars, log: c.Logger, secret: newSecret()}
 	opts, err := options(c, auth)
 	if err != nil {
 		return nil, err
@@ -87,7 +88,7 @@ func Start(c Config) (*Broker, error) {
 		return nil, fmt.Errorf("configuring NATS: %w", err)
 	}
 	b.sessions.disconnect = func(id uint64) { _ = b.server.DisconnectClientByID(id) } // gone already: fine
-	b.refused = newRefused(b.sessions.disconnect, c.Logger)
+	b.refused = newRefused(b.barID, c.Logger)
 	b.server.SetLoggerV2(newNATSLog(c.Logger, b.refused), true, false, false)
 	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
 		return nil, err

@@ -48,7 +48,7 @@ type Config struct {
 	Presence  Presence
 	// Sessions decides which of a device's sessions is the device.
 	Sessions *session.Table
-	// Kick drops the connections of a device.
+	// Kick drops the connections of a device and keeps it out for a while.
 	Kick   func(device string)
 	Logger *slog.Logger
 }
@@ -161,9 +161,7 @@ func (s *Server) guard(handle handler) nats.MsgHandler {
 		}
 		switch s.limits.take(device, kind) {
 		case kick:
-			s.metrics.kicks.Inc()
-			s.Logger.Warn("device dropped: it keeps sending over its budget", "device", device, "kind", kind)
-			s.Kick(device)
+			s.kick(device, kind)
 			return
 		case refuse:
 			s.answer(m, device, kind, nil, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"})
@@ -177,6 +175,17 @@ func (s *Server) guard(handle handler) nats.MsgHandler {
 		reply, err := s.handle(handle, device, kind, m)
 		s.answer(m, device, kind, reply, err)
 	}
+}
+
+// kick drops a device that sends too much.
+func (s *Server) kick(device string, kind wire.Kind) {
+	if !s.limits.dueKick(device) {
+		s.metrics.flooded.Inc()
+		return
+	}
+	s.metrics.kicks.Inc()
+	s.Logger.Warn("device dropped: it keeps sending over its budget", "device", device, "kind", kind)
+	s.Kick(device)
 }
 
 func (s *Server) handle(handle handler, device string, kind wire.Kind, m *nats.Msg) (any, error) {

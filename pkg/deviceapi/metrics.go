@@ -11,10 +11,12 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	kicks    prometheus.Counter
 	refusals *prometheus.CounterVec
+	// flooded counts what a device had sent when it was dropped for a flood.
+	flooded prometheus.Counter
 }
 
 func newMetrics() *metrics {
-	return &metrics{
+	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_device_requests_total",
 			Help: "Messages from devices by kind and result (ok, or the code of the refusal).",
@@ -25,6 +27,8 @@ func newMetrics() *metrics {
 		}),
 		refusals: refusals.New(refusals.DeviceAPI),
 	}
+	m.flooded = m.refusals.WithLabelValues("flood")
+	return m
 }
 
 func (m *metrics) collectors() []prometheus.Collector {

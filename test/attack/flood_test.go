@@ -28,7 +28,7 @@ func (a *arena) floodAttacks() []attack {
 	return append(all, []attack{
 		{"flood of refused subjects", a.floodRefused, []string{refusal("bus", "publish"), refusal("bus", "dropped")}},
 		{"flood of refused subscriptions", a.floodSubscriptions, []string{refusal("bus", "subscribe")}},
-		{"flood of large refused payloads", a.floodLarge, []string{kicks}},
+		{"flood of large refused payloads", a.floodLarge, []string{answered(wire.KindState, wire.RefusedBadRequest)}},
 		{"flood of pings", a.floodPings, nil},
 		{"flood of subscriptions and their ends", a.floodInterest, nil},
 		{"answers that nobody reads", a.neverRead, []string{refusal("bus", "slowConsumer")}},
