@@ -34,6 +34,7 @@ type authenticator struct {
 	devices   DeviceAuthenticator
 	operators Authority
 	sessions  *sessions
+	bars      *bars
 	now       func() time.Time
 	log       *slog.Logger
 	// secret is the password of the connections inside the process. A client
@@ -95,6 +96,9 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 		a.log.Warn("device refused", "device", cert.Subject.CommonName, "remote", c.RemoteAddress(), "error", err)
 		return false
 	}
+	if a.bars.has(device) {
+		return false // that it was barred is logged
+	}
 	permissions, err := devicePermissions(device)
 	if err != nil {
 		a.log.Warn("device refused", "remote", c.RemoteAddress(), "error", err)
@@ -113,11 +117,16 @@ func sessionOf(c server.ClientAuthentication) string {
 	return ""
 }
 
-// devicePermissions confines a device to its own subjects.
+// devicePermissions confines a device to its own subjects: to those that
+// somebody answers, since what nobody takes counts against no budget.
 func devicePermissions(device string) (*server.Permissions, error) {
-	up, err := wire.UpAll(device)
-	if err != nil {
-		return nil, err
+	var up []string
+	for _, kind := range wire.Kinds {
+		subject, err := wire.UpSubject(device, kind)
+		if err != nil {
+			return nil, err
+		}
+		up = append(up, subject)
 	}
 	down, err := wire.DownAll(device)
 	if err != nil {
@@ -128,7 +137,7 @@ func devicePermissions(device string) (*server.Permissions, error) {
 		return nil, err
 	}
 	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: []string{up}},
+		Publish:   &server.SubjectPermission{Allow: up},
 		Subscribe: &server.SubjectPermission{Allow: []string{down, inbox + ".>"}},
 	}, nil
 }

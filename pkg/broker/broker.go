@@ -83,12 +83,15 @@ type Broker struct {
 	server   *server.Server
 	sessions *sessions
 	refused  *refused
+	bars     *bars
 }
 
 // Start runs a NATS server and connects to it.
 func Start(c Config) (*Broker, error) {
-	b := &Broker{sessions: newSessions(c.Observer)}
-	auth := &authenticator{devices: c.Devices, operators: c.OperatorCAs, sessions: b.sessions, now: c.Now, log: c.Logger, secret: newSecret()}
+	b := &Broker{sessions: newSessions(c.Observer), bars: newBars()}
+	auth := &authenticator{
+		devices: c.Devices, operators: c.OperatorCAs, sessions: b.sessions, bars: b.bars, now: c.Now, log: c.Logger, secret: newSecret(),
+	}
 	opts, err := options(c, auth)
 	if err != nil {
 		return nil, err
@@ -100,7 +103,7 @@ func Start(c Config) (*Broker, error) {
 		return nil, fmt.Errorf("configuring NATS: %w", err)
 	}
 	b.sessions.disconnect = func(id uint64) { _ = b.server.DisconnectClientByID(id) } // gone already: fine
-	b.refused = newRefused(b.sessions.disconnect)
+	b.refused = newRefused(b.barID, c.Logger)
 	b.server.SetLoggerV2(newNATSLog(c.Logger, b.refused), true, false, false)
 	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
 		return nil, err
@@ -354,7 +357,7 @@ func (b *Broker) connect(auth *authenticator) error {
 	} {
 		connecting.Go(func() (err error) {
 			*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"),
-				nats.CustomInboxPrefix(serverInbox), nats.MaxReconnects(-1))
+				nats.CustomInboxPrefix(serverInbox), nats.MaxReconnects(-1), nats.ErrorHandler(b.refused.clientError))
 			if err != nil {
 				return fmt.Errorf("connecting to NATS account %s: %w", name, err)
 			}

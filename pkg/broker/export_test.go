@@ -19,7 +19,9 @@ const LogBurst = logBurst
 
 type Refused = refused
 
-func NewRefused(disconnect func(uint64)) *Refused { return newRefused(disconnect) }
+func NewRefused(disconnect func(uint64)) *Refused {
+	return newRefused(disconnect, slog.New(slog.DiscardHandler))
+}
 
 func (r *refused) Counter() *prometheus.CounterVec { return r.counter }
 
@@ -33,3 +35,13 @@ func Reasons() []string {
 }
 
 func NewNATSLog(log *slog.Logger, r *Refused) server.Logger { return newNATSLog(log, r) }
+
+const BarTime = barTime
+
+type Bars = bars
+
+func NewBars() *Bars { return newBars() }
+
+func (b *bars) Add(device string) { b.add(device) }
+
+func (b *bars) Has(device string) bool { return b.has(device) }

@@ -1,12 +1,15 @@
 package broker
 
 import (
+	"errors"
+	"log/slog"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"fleet.nationtech.io/fleet/pkg/refusals"
@@ -51,6 +54,7 @@ var clientPrefix = regexp.MustCompile(`^\S+ - cid:(\d+)(?: - "(?:[^"\\]|\\.)*"){
 type refused struct {
 	counter    *prometheus.CounterVec
 	disconnect func(id uint64)
+	log        *slog.Logger
 
 	mu    sync.Mutex // guards what follows
 	until time.Time
@@ -58,8 +62,8 @@ type refused struct {
 	byID map[uint64]int
 }
 
-func newRefused(disconnect func(id uint64)) *refused {
-	return &refused{counter: refusals.New(refusals.Bus), disconnect: disconnect, byID: map[uint64]int{}}
+func newRefused(disconnect func(id uint64), log *slog.Logger) *refused {
+	return &refused{counter: refusals.New(refusals.Bus), disconnect: disconnect, log: log, byID: map[uint64]int{}}
 }
 
 // note looks at a message of NATS about the connection id, 0 for none.
@@ -86,6 +90,20 @@ func (r *refused) strike(id uint64) {
 	if r.byID[id] == maxRefusals && id != 0 {
 		r.counter.WithLabelValues("dropped").Inc()
 		go r.disconnect(id)
+	}
+}
+
+// clientError takes what goes wrong on the server's own connections. Without a
+// handler the client prints it, and a device can cause it.
+func (r *refused) clientError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	switch {
+	case errors.Is(err, nats.ErrBadHeaderMsg):
+		r.counter.WithLabelValues("headers").Inc()
+	case errors.Is(err, nats.ErrSlowConsumer) && sub != nil:
+		r.counter.WithLabelValues("overload").Inc()
+		r.log.Error("messages were lost: they come faster than they are handled", "subject", sub.Subject)
+	default:
+		r.log.Warn("NATS reports an error", "error", err)
 	}
 }
 

@@ -43,23 +43,42 @@ func newSessions(observer SessionObserver) *sessions {
 	return &sessions{observer: observer, byDevice: map[string][]connection{}, byID: map[uint64]string{}, current: map[string]string{}}
 }
 
-// add registers a connection and drops one above maxSessions: the oldest that
-// is not of the current session, so that a copy of a device cannot drive the
-// device out.
+// add registers a connection and drops what is above maxSessions: the oldest
+// that are not of the current session first, so that a copy of a device cannot
+// drive the device out.
 func (s *sessions) add(device string, c connection) {
 	s.mu.Lock()
 	conns := append(s.byDevice[device], c)
 	s.byDevice[device] = conns
 	s.byID[c.id] = device
-	var surplus []uint64
-	if len(conns) > maxSessions {
-		i := slices.IndexFunc(conns, func(c connection) bool { return c.session == "" || c.session != s.current[device] })
-		surplus = []uint64{conns[max(i, 0)].id}
-	}
+	surplus := surplusOf(conns, s.current[device])
 	s.mu.Unlock()
 	s.observer.DeviceConnected(device)
 	// In a goroutine: add runs inside the authentication of another connection.
 	go s.drop(surplus)
+}
+
+// surplusOf returns the connections above maxSessions. Those that were dropped
+// a moment ago may be among them still: NATS tells of their end later.
+func surplusOf(conns []connection, current string) []uint64 {
+	n := len(conns) - maxSessions
+	if n <= 0 {
+		return nil
+	}
+	byAge := slices.Clone(conns)
+	slices.SortStableFunc(byAge, func(a, b connection) int { return isCurrent(a, current) - isCurrent(b, current) })
+	ids := make([]uint64, 0, n)
+	for _, c := range byAge[:n] {
+		ids = append(ids, c.id)
+	}
+	return ids
+}
+
+func isCurrent(c connection, current string) int {
+	if c.session != "" && c.session == current {
+		return 1
+	}
+	return 0
 }
 
 // remove forgets a connection that ended.

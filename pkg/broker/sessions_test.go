@@ -138,3 +138,41 @@ func TestOneOfTwoSessionsEndsQuietly(t *testing.T) {
 	second.Close()
 	r.wait(t, "edge-1 came", "edge-1 came", "edge-2 came", "edge-2 went", "edge-1 went")
 }
+
+// NATS tells of the end of a connection later: what came at once must not hide
+// behind what is being dropped.
+func TestManyConnectionsAtOnceLeaveTwo(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, nil)
+	c := b.Enroll("edge-1")
+	conns := make(chan *nats.Conn, 60)
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			for range 10 {
+				if conn, err := b.Dial(c, nats.Name("0123456789abcdef")); err == nil {
+					conns <- conn
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(conns)
+	var all []*nats.Conn
+	for conn := range conns {
+		t.Cleanup(conn.Close)
+		all = append(all, conn)
+	}
+	brokertest.Eventually(t, "two connections are left", func() error {
+		open := 0
+		for _, conn := range all {
+			if conn.IsConnected() {
+				open++
+			}
+		}
+		if open > 2 {
+			return fmt.Errorf("%d of %d are open", open, len(all))
+		}
+		return nil
+	})
+}

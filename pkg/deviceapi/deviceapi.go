@@ -51,7 +51,7 @@ type Config struct {
 	Presence  Presence
 	// Sessions decides which of a device's sessions is the device.
 	Sessions *session.Table
-	// Kick drops the connections of a device.
+	// Kick drops the connections of a device and keeps it out for a while.
 	Kick   func(device string)
 	Logger *slog.Logger
 }
@@ -165,18 +165,31 @@ func (s *Server) guard(handle handler) nats.MsgHandler {
 		}
 		switch s.limits.take(device, kind) {
 		case kick:
-			s.metrics.kicks.Inc()
-			s.Logger.Warn("device dropped: it keeps sending over its budget", "device", device, "kind", kind)
-			s.Kick(device)
+			s.kick(device, kind)
 			return
 		case refuse:
 			s.answer(m, device, kind, nil, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"})
 			return
 		case pass:
 		}
+		if m.Reply != "" && !wire.IsReplyOf(device, m.Reply) {
+			s.metrics.refusals.WithLabelValues("reply").Inc()
+			return
+		}
 		reply, err := s.handle(handle, device, kind, m)
 		s.answer(m, device, kind, reply, err)
 	}
+}
+
+// kick drops a device that sends too much.
+func (s *Server) kick(device string, kind wire.Kind) {
+	if !s.limits.dueKick(device) {
+		s.metrics.flooded.Inc()
+		return
+	}
+	s.metrics.kicks.Inc()
+	s.Logger.Warn("device dropped: it keeps sending over its budget", "device", device, "kind", kind)
+	s.Kick(device)
 }
 
 func (s *Server) handle(handle handler, device string, kind wire.Kind, m *nats.Msg) (any, error) {
@@ -319,6 +332,9 @@ func (s *Server) state(m message) (any, error) {
 	state, err := wire.DecodeState(m.payload)
 	if err != nil {
 		return nil, badRequest(err)
+	}
+	if err := s.checkReport(m.device, state); err != nil {
+		return nil, err
 	}
 	return wire.Ack{}, s.reports.putState(s.ctx, m.device, state, m.payload)
 }

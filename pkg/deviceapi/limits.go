@@ -2,6 +2,7 @@ package deviceapi
 
 import (
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -50,6 +51,25 @@ type limits struct {
 type deviceLimits struct {
 	kinds   map[wire.Kind]*rate.Limiter
 	strikes *rate.Limiter
+	kicked  time.Time
+}
+
+// kickInterval is how often a device is dropped at most. What it sent before it
+// was dropped still comes, and must cost as little as possible: others wait
+// behind it.
+const kickInterval = time.Second
+
+// dueKick reports whether a device that has to be dropped was not dropped just
+// now.
+func (l *limits) dueKick(device string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.devices[device]
+	if d == nil || time.Since(d.kicked) < kickInterval {
+		return false
+	}
+	d.kicked = time.Now()
+	return true
 }
 
 func newLimits() *limits { return &limits{devices: map[string]*deviceLimits{}} }

@@ -1,15 +1,22 @@
 package deviceapi
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"fleet.nationtech.io/fleet/pkg/refusals"
+)
 
 // metrics count what comes in by the door.
 type metrics struct {
 	requests *prometheus.CounterVec
 	kicks    prometheus.Counter
+	refusals *prometheus.CounterVec
+	// flooded counts what a device had sent when it was dropped for a flood.
+	flooded prometheus.Counter
 }
 
 func newMetrics() *metrics {
-	return &metrics{
+	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_device_requests_total",
 			Help: "Messages from devices by kind and result (ok, or the code of the refusal).",
@@ -18,9 +25,12 @@ func newMetrics() *metrics {
 			Name: "fleet_device_kicks_total",
 			Help: "Connections dropped because a device kept sending over its budget.",
 		}),
+		refusals: refusals.New(refusals.DeviceAPI),
 	}
+	m.flooded = m.refusals.WithLabelValues("flood")
+	return m
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.kicks}
+	return []prometheus.Collector{m.requests, m.kicks, m.refusals}
 }

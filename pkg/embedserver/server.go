@@ -332,7 +332,7 @@ func (s *server) startControllers(ctx context.Context) error {
 	})
 	s.deviceAPI = deviceapi.New(deviceapi.Config{
 		Conn: s.broker.Devices, Buckets: s.buckets, Manifests: fleetController, Presence: s.presence,
-		Sessions: sessions, Kick: s.broker.Disconnect, Logger: s.component("device-api"),
+		Sessions: sessions, Kick: s.broker.Bar, Logger: s.component("device-api"),
 	})
 	s.metrics.MustRegister(s.deviceAPI.Collectors()...)
 	s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -109,8 +109,8 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"too many ports", document(`"ports":` + list(257, `{}`)), "data.services[0].ports: 257 items, at most 256 are allowed"},
 
 		// volumes
-		{"neither name nor path", document(`"volumes":[{"mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name and hostPath is needed"},
-		{"name and path", document(`"volumes":[{"name":"a","hostPath":"/a","mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name and hostPath is needed"},
+		{"neither name nor path", document(`"volumes":[{"mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name, hostPath and secretName is needed"},
+		{"name and path", document(`"volumes":[{"name":"a","hostPath":"/a","mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name, hostPath and secretName is needed"},
 		{"volume name", document(`"volumes":[{"name":"../a","mountPath":"/a"}]`), `data.services[0].volumes[0].name: "../a" ` + label},
 		{"relative host path", document(`"volumes":[{"hostPath":"a","mountPath":"/a"}]`), `data.services[0].volumes[0].hostPath: "a" ` + shortest},
 		{"root as host path", document(`"volumes":[{"hostPath":"/","mountPath":"/a"}]`), `data.services[0].volumes[0].hostPath: "/" ` + shortest},
@@ -130,8 +130,8 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"upper case", document(`"Restart":"Never"`), "data.services[0].Restart: " + knownService},
 		{"upper case at the top", `{"Services":[]}`, "data.Services: unknown field; known here: services"},
 		{"unknown in a port", document(`"ports":[{"hostPort":1,"containerPort":1},{"hostport":1}]`), "data.services[0].ports[1].hostport: unknown field; known here: hostPort, containerPort, hostIP, protocol"},
-		{"unknown in env", document(`"env":[{"valueFrom":{}}]`), "data.services[0].env[0].valueFrom: unknown field; known here: name, value"},
-		{"unknown in a volume", document(`"volumes":[{"subPath":"a"}]`), "data.services[0].volumes[0].subPath: unknown field; known here: name, hostPath, mountPath, readOnly"},
+		{"unknown in env", document(`"env":[{"from":{}}]`), "data.services[0].env[0].from: unknown field; known here: name, value, valueFrom"},
+		{"unknown in a volume", document(`"volumes":[{"subPath":"a"}]`), "data.services[0].volumes[0].subPath: unknown field; known here: name, hostPath, secretName, mountPath, readOnly"},
 		{"unknown name with a line break", `{"a\nb":1}`, `data."a\nb": unknown field; known here: services`},
 		{"unknown name with a dot", `{"a.b":1}`, `data."a.b": unknown field; known here: services`},
 		{"unknown empty name", `{"":1}`, `data."": unknown field; known here: services`},

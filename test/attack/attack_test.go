@@ -2,6 +2,7 @@ package attack_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,6 +26,8 @@ type arena struct {
 	scale   scale
 	victims []*victim
 	token   string
+	// seen is what the last look saw.
+	seen look
 }
 
 func newArena(t *testing.T) *arena {
@@ -34,7 +37,7 @@ func newArena(t *testing.T) *arena {
 		a.victims = append(a.victims, a.newVictim(i))
 	}
 	a.token = a.site.token(map[string]string{"group": "attackers"})
-	a.deploy("default", attackerPrefix+"app", "attackers")
+	a.deploy("default", attackerPrefix+"app", "attackers", strings.Repeat("x", largeBody))
 	eventually(t, "aggregates", func() error {
 		for _, v := range a.victims {
 			d, err := a.client.Deployments(v.ref.Namespace).Get(t.Context(), v.ref.Name, metav1.GetOptions{})
@@ -47,8 +50,12 @@ func newArena(t *testing.T) *arena {
 		}
 		return nil
 	})
+	a.seen = a.look(t, a.victims)
 	return a
 }
+
+// largeBody is the size of what attackers run: large answers cost the most.
+const largeBody = 200 << 10
 
 // attacker returns a new device that is enrolled.
 func (a *arena) attacker(t testing.TB) *device {
@@ -78,7 +85,7 @@ func (a *arena) run(t *testing.T, attacks []attack) {
 // round carries out an attack once and reports whether others were slowed down.
 func (a *arena) round(t *testing.T, attack attack) (slow bool) {
 	t.Helper()
-	before, counters := a.look(t, a.victims), a.scrape(t)
+	counters := a.scrape(t)
 	baseline := probing(a.victims, a.scale.samples)()
 	d := a.attacker(t).connect()
 	defer d.conn.Close()
@@ -87,7 +94,7 @@ func (a *arena) round(t *testing.T, attack attack) (slow bool) {
 		defer func() { slow = checkAnswers(t, a.scale.strict, baseline, stop()) }()
 		attack.do(t, d)
 	}()
-	a.unchanged(t, a.victims, before)
+	a.seen = a.unchanged(t, a.victims, a.seen)
 	a.counted(t, counters, attack.counted)
 	return slow
 }

@@ -47,6 +47,7 @@ func (s *site) look(t testing.TB, all []*victim) look {
 	}
 	s.lookAtObjects(ctx, t, &l)
 	for _, v := range all {
+		must(t, v.snapshots.Wait(ctx))
 		m := *v.manifest(1)
 		l.Manifests[v.name] = fmt.Sprintf("%s %+v", m.Version, m.Entries)
 		v.mu.Lock()
@@ -85,11 +86,13 @@ func show(t testing.TB, parts ...any) string {
 }
 
 // unchanged fails unless everything is as it was.
-func (s *site) unchanged(t testing.TB, all []*victim, before look) {
+func (s *site) unchanged(t testing.TB, all []*victim, before look) look {
 	t.Helper()
-	if diff := cmp.Diff(before, s.look(t, all)); diff != "" {
+	after := s.look(t, all)
+	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("what belongs to others changed (-before +after):\n%s", diff)
 	}
+	return after
 }
 
 // refusal names a counter of package refusals.

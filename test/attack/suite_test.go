@@ -8,8 +8,8 @@ import (
 
 func TestAttacks(t *testing.T) {
 	a := newArena(t)
-	first := a.look(t, a.victims)
-	a.run(t, slices.Concat(a.bucketAttacks()))
+	first := a.seen
+	a.run(t, slices.Concat(a.bucketAttacks(), a.subjectAttacks(), a.connectAttacks(), a.payloadAttacks(), a.floodAttacks()))
 	time.Sleep(settling)
 	a.unchanged(t, a.victims, first)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -31,6 +32,8 @@ type victim struct {
 	entry wire.Entry
 	state []byte
 	asked int
+	// snapshots keeps it within its budget of them.
+	snapshots *rate.Limiter
 
 	mu      sync.Mutex // guards what follows
 	pending map[string]chan []byte
@@ -44,7 +47,7 @@ func (s *site) newVictim(i int) *victim {
 	ref := s.deploy("default", name, name, "secret of "+name)
 	d := s.enroll(s.t, s.token(map[string]string{"group": name}), name).connect()
 	s.t.Cleanup(d.conn.Close)
-	v := &victim{device: d, ref: ref, pending: map[string]chan []byte{}}
+	v := &victim{device: d, ref: ref, snapshots: rate.NewLimiter(1.8, 10), pending: map[string]chan []byte{}}
 	for _, subject := range []string{d.inbox("v.>"), d.inbox(watchInbox), "fleet.v1.down." + name + ".>"} {
 		_, err := d.conn.Subscribe(subject, v.hear)
 		must(s.t, err)
@@ -76,14 +79,21 @@ func (v *victim) hear(m *nats.Msg) {
 	v.unasked = append(v.unasked, fmt.Sprintf("%s %.100q", m.Subject, m.Data))
 }
 
+// heard is how much came that it had not asked for.
+func (v *victim) heard() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.unasked)
+}
+
 // probe asks once and returns how long the answer took.
 func (v *victim) probe(ctx context.Context) (time.Duration, error) {
 	v.asked++
 	kind, payload := wire.KindBody, any(wire.BodyRequest{Hash: v.entry.Hash})
-	switch v.asked % 20 {
-	case 0:
+	switch {
+	case v.asked%20 == 0 && v.snapshots.Allow():
 		kind, payload = wire.KindSnapshot, v.snapshotRequest()
-	case 3, 7, 11, 15:
+	case v.asked%5 == 1:
 		kind, payload = wire.KindState, v.state
 	}
 	m := v.message(v.up(kind), payload)

@@ -344,7 +344,22 @@ func (c *Controller) takeState(e jetstream.KeyValueEntry) {
 		c.Logger.Warn("bucket device-state has a report that cannot be read", "key", e.Key())
 		return
 	}
+	s.LastEventAt = plausible(s.LastEventAt, e.Created())
 	c.status.add(c.table.SetState(device, s).Deployments)
+}
+
+// plausible bounds what the clock of a device says by when the report came. A
+// device whose clock is ahead would have the newest error for years, and the API
+// takes no year but 1 to 9999: one report would keep the status of its
+// Deployment out.
+func plausible(at, received time.Time) time.Time {
+	if first := time.Unix(0, 0); at.Before(first) {
+		return first
+	}
+	if at.After(received) {
+		return received
+	}
+	return at
 }
 
 func (c *Controller) resync(ctx context.Context) {

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,3 +45,5 @@ func NewStatus(c Counts, accepted bool, generation int64, previous *v1alpha1.Dep
 func Conditions(c Counts, accepted bool) []metav1.Condition { return conditions(c, accepted) }
 
 func Same(now, then *v1alpha1.DeploymentStatus) bool { return same(now, then) }
+
+func Plausible(at, received time.Time) time.Time { return plausible(at, received) }

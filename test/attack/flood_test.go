@@ -1,0 +1,164 @@
+package attack_test
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const kicks = "fleet_device_kicks_total"
+
+// floodAttacks cost the server as much as one device can make them cost.
+func (a *arena) floodAttacks() []attack {
+	var all []attack
+	for _, kind := range wire.Kinds {
+		counted := []string{kicks, answered(kind, wire.RefusedRateLimited)}
+		if kind == wire.KindSecret {
+			counted = nil // a server without Secrets for devices
+		}
+		all = append(all, attack{"flood of " + string(kind), func(t *testing.T, d *device) { a.flood(t, d, kind) }, counted})
+	}
+	return append(all, []attack{
+		{"flood of refused subjects", a.floodRefused, []string{refusal("bus", "publish"), refusal("bus", "dropped")}},
+		{"flood of refused subscriptions", a.floodSubscriptions, []string{refusal("bus", "subscribe")}},
+		{"flood of large refused payloads", a.floodLarge, []string{answered(wire.KindState, wire.RefusedBadRequest)}},
+		{"flood of pings", a.floodPings, nil},
+		{"flood of subscriptions and their ends", a.floodInterest, nil},
+		{"answers that nobody reads", a.neverRead, []string{refusal("bus", "slowConsumer")}},
+		{"nudges that nobody reads", a.neverReadNudges, nil},
+	}...)
+}
+
+// persistent is a device that comes back as soon as it is dropped.
+type persistent struct {
+	*device
+
+	opts []nats.Option
+}
+
+// again returns the device's connection, a new one when the last one ended.
+func (p *persistent) again() *nats.Conn {
+	if p.conn.IsConnected() {
+		return p.conn
+	}
+	if c, err := p.site.dial(p.site.tls(p.cert), append([]nats.Option{nats.Name(p.session), nats.CustomInboxPrefix("_INBOX_" + p.name)}, p.opts...)...); err == nil {
+		p.conn = c
+	}
+	return p.conn
+}
+
+// legal is a valid message of a kind.
+func (a *arena) legal(t *testing.T, d *device, kind wire.Kind) any {
+	t.Helper()
+	own := d.manifest(1).Entries[0]
+	switch kind {
+	case wire.KindSnapshot:
+		return d.snapshotRequest()
+	case wire.KindBody:
+		return wire.BodyRequest{Hash: own.Hash}
+	case wire.KindInfo:
+		return wire.DeviceInfo{Inventory: wire.Inventory{Hostname: "x"}}
+	case wire.KindState:
+		return wire.DeploymentState{DeploymentRef: own.DeploymentRef, Phase: wire.PhaseFailed, Hash: own.Hash, Error: strings.Repeat("x", wire.MaxError), LastEventAt: time.Now()}
+	case wire.KindHeartbeat:
+		return wire.Heartbeat{At: time.Now().Unix(), Uptime: 1}
+	case wire.KindSecret:
+		return wire.SecretRequest{Namespace: "default", Name: "none"}
+	}
+	t.Fatalf("no message of kind %s", kind)
+	return nil
+}
+
+// flood sends legal messages as fast as the connection takes them.
+func (a *arena) flood(t *testing.T, d *device, kind wire.Kind) {
+	m := d.message(d.up(kind), a.legal(t, d, kind))
+	m.Reply = d.inbox("a")
+	p := &persistent{device: d}
+	var sent atomic.Int64
+	a.flooding(func(int) {
+		if p.again().PublishMsg(m) == nil {
+			sent.Add(1)
+		}
+	})
+	t.Logf("%d messages", sent.Load())
+}
+
+func (a *arena) floodRefused(_ *testing.T, d *device) {
+	p := &persistent{device: d}
+	a.flooding(func(i int) { _ = p.again().Publish(fmt.Sprintf("$KV.desired-state.%d", i), nil) })
+}
+
+func (a *arena) floodSubscriptions(_ *testing.T, d *device) {
+	p := &persistent{device: d}
+	a.flooding(func(i int) { _, _ = p.again().SubscribeSync(fmt.Sprintf("fleet.v1.down.%d", i)) })
+}
+
+// floodLarge makes the server carry what it refuses.
+func (a *arena) floodLarge(_ *testing.T, d *device) {
+	m := d.message(d.up(wire.KindState), []byte(strings.Repeat("x", wire.MaxReply-1000)))
+	m.Reply = d.inbox("a")
+	p := &persistent{device: d}
+	a.flooding(func(int) { _ = p.again().PublishMsg(m) })
+}
+
+func (a *arena) floodPings(_ *testing.T, d *device) {
+	r := d.introduce(`{"verbose":true}`)
+	go func() { _, _ = r.hear("never") }()
+	many := strings.Repeat("PING\r\n", 1000)
+	a.flooding(func(int) { r.say("%s", many) })
+}
+
+func (a *arena) floodInterest(_ *testing.T, d *device) {
+	r := d.introduce(`{"verbose":false}`)
+	go func() { _, _ = r.hear("never") }()
+	a.flooding(func(i int) { r.say("SUB %s %d\r\nUNSUB %d\r\n", d.inbox(fmt.Sprint(i)), i, i) })
+}
+
+// neverRead asks for the largest answers there are and leaves them.
+func (a *arena) neverRead(t *testing.T, d *device) {
+	hash := d.manifest(1).Entries[0].Hash
+	body := encode(t, wire.BodyRequest{Hash: hash})
+	header := fmt.Sprintf("NATS/1.0\r\n%s: %s\r\n\r\n", wire.HeaderSession, d.session)
+	ask := fmt.Sprintf("HPUB %s %s %d %d\r\n%s%s\r\n", d.up(wire.KindBody), d.inbox("a"), len(header), len(header)+len(body), header, body)
+	if !a.session {
+		ask = fmt.Sprintf("PUB %s %s %d\r\n%s\r\n", d.up(wire.KindBody), d.inbox("a"), len(body), body)
+	}
+	const volley = 400 // 64 KB each
+	a.flooding(func(i int) {
+		if i > 4 {
+			time.Sleep(a.scale.flood / 10) // its budget is used up
+		}
+		r, err := a.raw(t, a.tls(d.cert))
+		if err != nil {
+			return
+		}
+		r.say("CONNECT %s\r\nSUB %s 1\r\n", fmt.Sprintf(`{"verbose":false,"headers":true,"name":%q}`, d.session), d.inbox("a"))
+		r.say("%s", strings.Repeat(ask, volley))
+		time.Sleep(a.scale.flood / 5)
+		_ = r.Close()
+	})
+}
+
+// neverReadNudges is nudged by changes of its Deployment.
+func (a *arena) neverReadNudges(t *testing.T, d *device) {
+	r := d.introduce(`{"verbose":false}`)
+	r.say("SUB fleet.v1.down.%s.> 1\r\n", d.name)
+	group := d.name
+	o, err := a.client.Devices().Get(t.Context(), d.name, metav1.GetOptions{})
+	must(t, err)
+	o.Labels["group"] = group
+	_, err = a.client.Devices().Update(t.Context(), o, metav1.UpdateOptions{})
+	must(t, err)
+	const changes = 20
+	for i := range changes {
+		a.deploy("default", fmt.Sprintf("%s-%d", d.name, i), group)
+	}
+	time.Sleep(a.scale.flood)
+}
