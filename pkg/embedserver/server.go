@@ -38,7 +38,6 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
-	"fleet.nationtech.io/fleet/pkg/controllers/term"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
@@ -306,7 +305,7 @@ func (s *server) await(ctx context.Context, what string, ready <-chan struct{}) 
 }
 
 func (s *server) startControllers(ctx context.Context) error {
-	t, err := term.Take(ctx, s.kube)
+	t, err := s.takeTerm(ctx)
 	if err != nil {
 		return err
 	}
@@ -348,7 +347,10 @@ func (s *server) startControllers(ctx context.Context) error {
 	}
 	s.enrollment = &enroll.Service{
 		Fleet: trustDomain, Client: s.client, Tokens: s.tokens, PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
-		Logger: s.component("enrollment"), Now: s.clock.Now,
+		Replaced: func(name string) {
+			s.broker.Disconnect(name)
+			sessions.Accept(name)
+		}, Logger: s.component("enrollment"), Now: s.clock.Now,
 	}
 	enrollmentController := enrollment.New(enrollment.Config{
 		Client: s.client, Tokens: tokens, Requests: requests, Binder: s.enrollment, Recorder: recorder,

@@ -76,7 +76,9 @@ func TestBadTokensAreRefused(t *testing.T) {
 	if err := s.applicant("edge-1", foreign.Encode()).Enroll(t.Context()); !errors.Is(err, enroll.ErrOtherServer) {
 		t.Errorf("token of another server: %v", err)
 	}
-	s.editToken(good.ID, func(o *v1alpha1.EnrollmentToken) { o.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(-time.Second))) })
+	s.editToken(good.ID, func(o *v1alpha1.EnrollmentToken) {
+		o.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(-time.Second)))
+	})
 	wantRefusal(t, s.applicant("edge-1", good.Encode()).Enroll(t.Context()), wire.RefusedToken, "expired")
 	s.editToken(good.ID, func(o *v1alpha1.EnrollmentToken) {
 		o.Spec.ExpiresAt, o.Spec.MaxUses = new(metav1.NewTime(time.Now().Add(time.Hour))), 1

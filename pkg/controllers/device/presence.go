@@ -16,14 +16,16 @@ type Presence struct {
 	// changed is told the name of a device that came or went.
 	changed func(device string)
 
-	mu      sync.Mutex // guards heard and gone
-	heard   map[string]time.Time
+	mu    sync.Mutex // guards what follows
+	heard map[string]time.Time
+	// known are the devices that were heard since the start.
+	known   map[string]struct{}
 	started time.Time
 }
 
 // NewPresence returns a Presence that has heard nobody yet.
 func NewPresence() *Presence {
-	return &Presence{heard: map[string]time.Time{}, started: time.Now(), changed: func(string) {}}
+	return &Presence{heard: map[string]time.Time{}, known: map[string]struct{}{}, started: time.Now(), changed: func(string) {}}
 }
 
 // Heard records that a message of the device arrived.
@@ -31,6 +33,7 @@ func (p *Presence) Heard(device string) {
 	p.mu.Lock()
 	_, known := p.heard[device]
 	p.heard[device] = time.Now()
+	p.known[device] = struct{}{}
 	changed := p.changed
 	p.mu.Unlock()
 	if !known {
@@ -57,7 +60,8 @@ func (p *Presence) state(device string) (last time.Time, present, settled bool) 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	last, present = p.heard[device]
-	return last, present, present || time.Since(p.started) > silence
+	_, known := p.known[device]
+	return last, present, known || time.Since(p.started) > silence
 }
 
 // sweep forgets the devices that have been silent for too long, and returns

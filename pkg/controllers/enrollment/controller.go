@@ -215,7 +215,10 @@ func (c *Controller) record(ctx context.Context, i item) error {
 		return err
 	}
 	known := err == nil && d.Spec.Enrollment != nil
-	if known && !isNewer(i, d) {
+	switch {
+	case known && (d.Spec.Enrollment.KeyFingerprint == i.fingerprint || d.Spec.Enrollment.NextKeyFingerprint == i.fingerprint):
+		return nil // approved meanwhile
+	case known && !isNewer(i, d):
 		return nil // a key that the device had before
 	}
 	_, err = c.Client.EnrollmentRequests().Create(ctx, &v1alpha1.EnrollmentRequest{

@@ -32,19 +32,21 @@ var ErrDamaged = errors.New("ConfigMap " + Namespace + "/" + Name + " is damaged
 
 // Term is one start of the controllers.
 type Term struct {
-	Epoch string
+	Epoch string `json:"epoch"`
 	// Number begins at 1.
-	Number uint64
+	Number uint64 `json:"number"`
 }
 
 // Take claims the next term by compare-and-swap. Of two controllers that
-// start at once, each gets a number of its own.
-func Take(ctx context.Context, client kubernetes.Interface) (Term, error) {
+// start at once, each gets a number of its own. seen is the last term that is
+// known from elsewhere than the API store, or zero: when the store is behind
+// it, the store was restored from a backup, and a new epoch begins.
+func Take(ctx context.Context, client kubernetes.Interface, seen Term) (Term, error) {
 	var t Term
 	// AlreadyExists and Conflict both mean that somebody else was faster.
 	faster := func(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
 	err := retry.OnError(retry.DefaultBackoff, faster, func() (err error) {
-		t, err = take(ctx, client)
+		t, err = take(ctx, client, seen)
 		return err
 	})
 	if err != nil {
@@ -53,7 +55,7 @@ func Take(ctx context.Context, client kubernetes.Interface) (Term, error) {
 	return t, nil
 }
 
-func take(ctx context.Context, client kubernetes.Interface) (Term, error) {
+func take(ctx context.Context, client kubernetes.Interface, seen Term) (Term, error) {
 	maps := client.CoreV1().ConfigMaps(Namespace)
 	cm, err := maps.Get(ctx, Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -71,6 +73,9 @@ func take(ctx context.Context, client kubernetes.Interface) (Term, error) {
 		return Term{}, fmt.Errorf("%w: delete it to begin a new epoch", ErrDamaged)
 	}
 	t := Term{Epoch: cm.Data[epochKey], Number: number + 1}
+	if t.Epoch == seen.Epoch && t.Number <= seen.Number {
+		t = Term{Epoch: uuid.NewString(), Number: 1}
+	}
 	t.store(cm)
 	_, err = maps.Update(ctx, cm, metav1.UpdateOptions{})
 	return t, err

@@ -19,7 +19,7 @@ import (
 
 func take(t testing.TB, c *fake.Clientset) term.Term {
 	t.Helper()
-	got, err := term.Take(t.Context(), c)
+	got, err := term.Take(t.Context(), c, term.Term{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,6 +43,32 @@ func TestTermsRiseWithinAnEpoch(t *testing.T) {
 	}
 	if fresh := take(t, c); fresh.Number != 1 || fresh.Epoch == first.Epoch {
 		t.Errorf("after the ConfigMap was deleted the term is %+v, in the epoch before it was %s", fresh, first.Epoch)
+	}
+}
+
+// The store is put back to what it was: terms that were taken since must not
+// be taken again.
+func TestRestoredStoreBeginsANewEpoch(t *testing.T) {
+	t.Parallel()
+	c := fake.NewClientset()
+	first := take(t, c)
+	backup, err := c.CoreV1().ConfigMaps(term.Namespace).Get(t.Context(), term.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := take(t, c)
+	if next, err := term.Take(t.Context(), c, last); err != nil || next.Epoch != first.Epoch || next.Number != 3 {
+		t.Errorf("without a restore: %+v, %v", next, err)
+	}
+	if _, err := c.CoreV1().ConfigMaps(term.Namespace).Update(t.Context(), backup, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	restored, err := term.Take(t.Context(), c, last)
+	if err != nil || restored.Epoch == first.Epoch || restored.Number != 1 {
+		t.Errorf("after a restore: %+v, %v", restored, err)
+	}
+	if next, err := term.Take(t.Context(), c, restored); err != nil || next.Epoch != restored.Epoch || next.Number != 2 {
+		t.Errorf("the start after that: %+v, %v", next, err)
 	}
 }
 
@@ -114,7 +140,7 @@ func TestDamagedConfigMap(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := fake.NewClientset(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: term.Namespace, Name: term.Name}, Data: data})
-			_, err := term.Take(t.Context(), c)
+			_, err := term.Take(t.Context(), c, term.Term{})
 			if !errors.Is(err, term.ErrDamaged) || !strings.Contains(err.Error(), term.Name) || !strings.Contains(err.Error(), "new epoch") {
 				t.Errorf("error is %v, want ErrDamaged that says what to do", err)
 			}
@@ -135,7 +161,7 @@ func TestOtherErrorsEndTheTry(t *testing.T) {
 		tries++
 		return true, nil, down
 	})
-	if _, err := term.Take(t.Context(), c); !errors.Is(err, down) || tries != 1 {
+	if _, err := term.Take(t.Context(), c, term.Term{}); !errors.Is(err, down) || tries != 1 {
 		t.Errorf("after %d tries: %v", tries, err)
 	}
 }

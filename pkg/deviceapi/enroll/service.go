@@ -46,7 +46,10 @@ type Service struct {
 	PKI        *pki.PKI
 	Registry   *identity.Registry
 	Tombstones *identity.Tombstones
-	Logger     *slog.Logger
+	// Replaced is told that a device gets another machine: it drops the
+	// connections of the old one, and what is known of its sessions.
+	Replaced func(device string)
+	Logger   *slog.Logger
 	// Now is the clock.
 	Now func() time.Time
 
@@ -337,6 +340,7 @@ func (s *Service) retire(d *v1alpha1.Device) error {
 			return err
 		}
 	}
+	s.Replaced(d.Name)
 	s.Logger.Info("device gets a new machine", "device", d.Name)
 	return nil
 }

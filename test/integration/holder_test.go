@@ -1,0 +1,252 @@
+package integration_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// holder is a device that speaks the protocol by hand: it holds a key, a
+// certificate and a nonce.
+type holder struct {
+	s    *server
+	name string
+	key  *ecdsa.PrivateKey
+	cert tls.Certificate
+	// nonce is the one on its disk.
+	nonce string
+}
+
+// holder makes a device that has a key and nothing else.
+func (s *server) holder(name string) *holder {
+	s.t.Helper()
+	return &holder{s: s, name: name, key: newKey(s.t)}
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// roots are the authorities that devices trust.
+func (s *server) roots() *x509.CertPool {
+	s.t.Helper()
+	data, err := os.ReadFile(filepath.Join(s.config.DataDir, "pki", "root.crt"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(data)
+	return pool
+}
+
+// post sends a request to the enrollment listener, with the certificate that
+// the holder has, if any.
+func (h *holder) post(path string, request any) wire.EnrollReply {
+	h.s.t.Helper()
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: h.s.roots()}
+	if h.cert.Certificate != nil {
+		config.Certificates = []tls.Certificate{h.cert}
+	}
+	transport := &http.Transport{TLSClientConfig: config}
+	defer transport.CloseIdleConnections()
+	body, err := json.Marshal(request)
+	if err != nil {
+		h.s.t.Fatal(err)
+	}
+	r, err := (&http.Client{Transport: transport, Timeout: waitTimeout}).Post(h.s.enrollURL()+path, "application/json", bytes.NewReader(body))
+	if err != nil {
+		h.s.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	var reply wire.EnrollReply
+	if err := json.NewDecoder(r.Body).Decode(&reply); err != nil {
+		h.s.t.Fatalf("status %d: %v", r.StatusCode, err)
+	}
+	return reply
+}
+
+func csrOf(t testing.TB, key *ecdsa.PrivateKey) string {
+	t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
+
+// ask sends an enrollment request.
+func (h *holder) ask(token string, change ...func(*wire.EnrollRequest)) wire.EnrollReply {
+	h.s.t.Helper()
+	r := wire.EnrollRequest{Token: token, Device: h.name, CSR: csrOf(h.s.t, h.key)}
+	for _, c := range change {
+		c(&r)
+	}
+	return h.post(wire.PathEnroll, r)
+}
+
+// enroll sends an enrollment request that has to be granted.
+func (h *holder) enroll(token string) *holder {
+	h.s.t.Helper()
+	h.take(h.ask(token), h.key)
+	return h
+}
+
+// take uses the certificate of a reply.
+func (h *holder) take(reply wire.EnrollReply, key *ecdsa.PrivateKey) {
+	h.s.t.Helper()
+	if reply.Error != nil || reply.Certificate == "" {
+		h.s.t.Fatalf("device %s gets no certificate: %+v", h.name, reply)
+	}
+	h.key, h.cert = key, tls.Certificate{PrivateKey: key}
+	for block, rest := pem.Decode([]byte(reply.Certificate)); block != nil; block, rest = pem.Decode(rest) {
+		h.cert.Certificate = append(h.cert.Certificate, block.Bytes)
+	}
+}
+
+// renew asks for a certificate for a key.
+func (h *holder) renew(key *ecdsa.PrivateKey) wire.EnrollReply {
+	h.s.t.Helper()
+	return h.post(wire.PathRenew, wire.RenewRequest{CSR: csrOf(h.s.t, key)})
+}
+
+func newSession() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// connection is a session of a holder.
+type connection struct {
+	*nats.Conn
+	h       *holder
+	session string
+	// notices are what arrives just before the end.
+	notices chan wire.Revocation
+	closed  chan struct{}
+}
+
+// dial connects to the bus as a new session.
+func (h *holder) dial() (*connection, error) {
+	c := &connection{h: h, session: newSession(), notices: make(chan wire.Revocation, 1), closed: make(chan struct{})}
+	var err error
+	// A client that does not reconnect forgets what came just before the end.
+	c.Conn, err = nats.Connect("tls://"+h.s.ready.NATS.String(), nats.TLSHandshakeFirst(), nats.ReconnectWait(time.Hour), nats.Timeout(waitTimeout),
+		nats.Secure(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: h.s.roots(), ServerName: "localhost", Certificates: []tls.Certificate{h.cert}}),
+		nats.Name(c.session), nats.CustomInboxPrefix("_INBOX_"+h.name), nats.DisconnectErrHandler(func(*nats.Conn, error) { close(c.closed) }))
+	return c, err
+}
+
+// connect opens a connection that lasts until the end of the test.
+func (h *holder) connect() *connection {
+	h.s.t.Helper()
+	c, err := h.dial()
+	if err != nil {
+		h.s.t.Fatalf("device %s: %v", h.name, err)
+	}
+	h.s.t.Cleanup(c.Close)
+	_, err = c.Subscribe("fleet.v1.down."+h.name+".revoked", func(m *nats.Msg) {
+		var notice wire.RevokedNotice
+		if json.Unmarshal(m.Data, &notice) == nil {
+			c.notices <- notice.Revocation
+		}
+	})
+	if err == nil {
+		err = c.Flush()
+	}
+	if err != nil {
+		h.s.t.Fatal(err)
+	}
+	return c
+}
+
+// refused wants every new connection to be refused.
+func (h *holder) refused() {
+	h.s.t.Helper()
+	c, err := h.dial()
+	if err == nil {
+		c.Close()
+		h.s.t.Errorf("device %s is let in", h.name)
+	} else if !errors.Is(err, nats.ErrAuthorization) {
+		h.s.t.Errorf("device %s: %v", h.name, err)
+	}
+}
+
+// send sends a request of some kind and decodes the reply.
+func send[T any](c *connection, kind wire.Kind, payload any) T {
+	c.h.s.t.Helper()
+	data, err := json.Marshal(payload)
+	if err != nil {
+		c.h.s.t.Fatal(err)
+	}
+	m := nats.NewMsg("fleet.v1.up." + c.h.name + "." + string(kind))
+	m.Data = data
+	m.Header.Set(wire.HeaderSession, c.session)
+	r, err := c.RequestMsg(m, waitTimeout)
+	if err != nil {
+		c.h.s.t.Fatalf("%s of %s: %v", kind, c.h.name, err)
+	}
+	var reply T
+	if err := json.Unmarshal(r.Data, &reply); err != nil {
+		c.h.s.t.Fatal(err)
+	}
+	return reply
+}
+
+// snapshot asks for the manifest, and keeps the nonce that comes with it.
+func (c *connection) snapshot() wire.SnapshotReply {
+	c.h.s.t.Helper()
+	r := send[wire.SnapshotReply](c, wire.KindSnapshot, wire.SnapshotRequest{Nonce: c.h.nonce})
+	if r.Nonce != "" {
+		c.h.nonce = r.Nonce
+	}
+	return r
+}
+
+// settle asks until the device has a nonce.
+func (c *connection) settle() {
+	c.h.s.t.Helper()
+	eventually(c.h.s.t, "a nonce", func() error {
+		if r := c.snapshot(); r.Error != nil {
+			return r.Error
+		}
+		if c.h.nonce == "" {
+			return errors.New("none yet")
+		}
+		return nil
+	})
+	c.snapshot() // shows it
+}
+
+// ends waits until the server has ended the connection, and returns how long
+// that took.
+func (c *connection) ends() time.Duration {
+	c.h.s.t.Helper()
+	begin := time.Now()
+	select {
+	case <-c.closed:
+	case <-time.After(waitTimeout):
+		c.h.s.t.Fatalf("the connection of %s lives on", c.h.name)
+	}
+	return time.Since(begin)
+}

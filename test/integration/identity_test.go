@@ -1,0 +1,415 @@
+package integration_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// deviceCondition waits for a condition of a Device.
+func (s *server) deviceCondition(name, typ string, status metav1.ConditionStatus) {
+	s.t.Helper()
+	eventually(s.t, name+" "+typ, func() error {
+		d, err := s.client().Devices().Get(s.t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if c := meta.FindStatusCondition(d.Status.Conditions, typ); c == nil || c.Status != status {
+			return fmt.Errorf("it is %+v", c)
+		}
+		return nil
+	})
+}
+
+func wantError(t *testing.T, reply wire.EnrollReply, code wire.RefusalCode, says string) {
+	t.Helper()
+	if reply.Error == nil || reply.Error.Code != code || !strings.Contains(reply.Error.Message, says) || reply.Certificate != "" {
+		t.Errorf("answer is %+v, want %s that says %q", reply.Error, code, says)
+	}
+}
+
+func TestRenewalWithANewKey(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1").enroll(s.token(nil))
+	before := *h
+	h.connect().settle()
+
+	next := newKey(t)
+	reply := h.renew(next)
+	// A power cut before the answer was kept: the same key asks again.
+	again := h.renew(next)
+	before.connect() // the old certificate is good until the new one was used
+	h.take(reply, next)
+	c := h.connect()
+	c.settle()
+	eventually(t, "the key of the object", func() error {
+		d, err := s.client().Devices().Get(t.Context(), h.name, metav1.GetOptions{})
+		if err != nil || d.Spec.Enrollment.NextKeyFingerprint != "" || d.Status.CertificateExpires == nil {
+			return fmt.Errorf("%+v, %w", d.Spec.Enrollment, err)
+		}
+		return nil
+	})
+	before.refused()
+	h.take(again, next)
+	h.connect()
+	wantError(t, before.renew(newKey(t)), wire.RefusedRevoked, "enroll")
+
+	// The other way round: a device that never used its new key goes on.
+	h.renew(newKey(t))
+	h.take(h.renew(h.key), h.key)
+	s.stop()
+	s.start()
+	h.connect().settle()
+}
+
+func TestRenewalOfOthers(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.token(nil)
+	h, stranger := s.holder("edge-1").enroll(token), s.holder("edge-2")
+	wantError(t, stranger.renew(newKey(t)), wire.RefusedBadRequest, "certificate")
+	foreign := newServer(t)
+	other := foreign.holder("edge-1").enroll(foreign.token(nil))
+	stranger.cert = other.cert
+	wantError(t, stranger.renew(newKey(t)), wire.RefusedBadRequest, "certificate")
+	// Nothing but the key of a request is used.
+	reply := h.post(wire.PathRenew, wire.RenewRequest{CSR: "x"})
+	wantError(t, reply, wire.RefusedBadRequest, "PEM")
+}
+
+func TestReplacementOfAMachine(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	old := s.holder("edge-1").enroll(s.token(map[string]string{"group": "a"}))
+	c := old.connect()
+	c.settle()
+	wantError(t, s.holder("edge-1").ask(s.token(nil)), wire.RefusedNameTaken, "edge-1")
+
+	token := s.token(nil)
+	id := strings.Split(token, ".")[2]
+	s.editToken(id, func(o *v1alpha1.EnrollmentToken) { o.Spec.Replaces = "edge-1" })
+	eventually(t, "the cache of tokens", func() error {
+		if reply := s.holder("edge-2").ask(token); reply.Error == nil || !strings.Contains(reply.Error.Message, "--name edge-1") {
+			return fmt.Errorf("%+v", reply)
+		}
+		return nil
+	})
+	machine := s.holder("edge-1").enroll(token)
+	c.ends()
+	old.refused()
+	machine.connect().settle()
+	d, err := s.client().Devices().Get(t.Context(), "edge-1", metav1.GetOptions{})
+	if err != nil || d.Labels["group"] != "a" {
+		t.Errorf("labels are %v, %v", d.Labels, err)
+	}
+	wantError(t, old.renew(newKey(t)), wire.RefusedRevoked, "")
+}
+
+func TestHardwareIDs(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.token(nil)
+	mine, others := wire.Sum([]byte("mine")).String(), wire.Sum([]byte("others")).String()
+	s.editToken(strings.Split(token, ".")[2], func(o *v1alpha1.EnrollmentToken) { o.Spec.HardwareIDs = []string{mine} })
+	with := func(id string) func(*wire.EnrollRequest) {
+		return func(r *wire.EnrollRequest) { r.HardwareID = id }
+	}
+	h := s.holder("edge-1")
+	eventually(t, "the cache of tokens", func() error {
+		if reply := h.ask(token, with(others)); reply.Error == nil || !strings.Contains(reply.Error.Message, "hardware-id") {
+			return fmt.Errorf("%+v", reply)
+		}
+		return nil
+	})
+	wantError(t, h.ask(token), wire.RefusedToken, "hardware-id")
+	wantError(t, h.ask(token, with("../x")), wire.RefusedBadRequest, "hardware-id")
+	h.take(h.ask(token, with(mine)), h.key)
+}
+
+func TestRevocationIsImmediateAndLasts(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.token(nil)
+	const many = 20
+	holders := make([]*holder, many)
+	for i := range holders {
+		holders[i] = s.holder(fmt.Sprintf("edge-%d", i)).enroll(token)
+	}
+	bystander := s.holder("bystander").enroll(token)
+	backup := s.backup()
+	connections := make([]*connection, many)
+	for i, h := range holders {
+		connections[i] = h.connect()
+		connections[i].settle()
+	}
+	other := bystander.connect()
+	other.settle()
+
+	begin := time.Now()
+	for i, h := range holders {
+		go func() {
+			patch := fmt.Appendf(nil, `{"spec":{"revoked":true,"onRevoke":"%s"}}`, []string{"Keep", "Stop", "Wipe"}[i%3])
+			if _, err := s.client().Devices().Patch(s.t.Context(), h.name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	for i, c := range connections {
+		c.ends()
+		select {
+		case got := <-c.notices:
+			if want := []wire.Revocation{"Keep", "Stop", "Wipe"}[i%3]; got != want {
+				t.Errorf("%s is told %s, want %s", holders[i].name, got, want)
+			}
+		case <-time.After(waitTimeout):
+			t.Errorf("%s is not told what to do", holders[i].name)
+		}
+	}
+	t.Logf("%d devices are out after %v", many, time.Since(begin))
+	out := func(when string) {
+		t.Helper()
+		for i, h := range holders {
+			h.refused()
+			if reply := h.renew(h.key); reply.Error == nil || reply.Error.Code != wire.RefusedRevoked || string(reply.Revocation) != []string{"Keep", "Stop", "Wipe"}[i%3] {
+				t.Errorf("%s, %s is answered %+v", when, h.name, reply)
+			}
+		}
+	}
+	eventually(t, "the tombstones", func() error {
+		data, err := os.ReadFile(filepath.Join(s.config.DataDir, "revoked-keys.jsonl"))
+		if n := strings.Count(string(data), "\n"); err != nil || n < many {
+			return fmt.Errorf("%d of %d: %w", n, many, err)
+		}
+		return nil
+	})
+	out("revoked")
+	if r := other.snapshot(); r.Error != nil {
+		t.Errorf("a bystander is hit: %v", r.Error)
+	}
+	s.stop()
+	s.start()
+	out("after a restart")
+	s.restore(backup)
+	out("after the restore of a backup that knows of no revocation")
+}
+
+// backup copies the API store while the server is stopped.
+func (s *server) backup() (dir string) {
+	s.t.Helper()
+	s.stop()
+	dir = s.t.TempDir()
+	files, err := filepath.Glob(filepath.Join(s.config.DataDir, "*.db*"))
+	if err != nil || len(files) == 0 {
+		s.t.Fatalf("no database: %v", err)
+	}
+	for _, f := range files {
+		copyFile(s.t, f, filepath.Join(dir, filepath.Base(f)))
+	}
+	s.start()
+	return dir
+}
+
+// restore puts a backup of the API store back. The list of revoked keys stays.
+func (s *server) restore(dir string) {
+	s.t.Helper()
+	s.stop()
+	old, err := filepath.Glob(filepath.Join(s.config.DataDir, "*.db*"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, f := range old {
+		if err := os.Remove(f); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, f := range files {
+		copyFile(s.t, f, filepath.Join(s.config.DataDir, filepath.Base(f)))
+	}
+	s.start()
+}
+
+func copyFile(t testing.TB, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDevicesNewerThanTheBackupWaitForApproval(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.token(nil)
+	renewed := s.holder("renewed").enroll(token)
+	renewed.connect().settle()
+	before := *renewed
+	backup := s.backup()
+
+	next := newKey(t)
+	renewed.take(renewed.renew(next), next)
+	renewed.connect().settle()
+	enrolled := s.holder("enrolled").enroll(token)
+	enrolled.connect().settle()
+	eventually(t, "the old key to be refused", func() error {
+		c, err := before.dial()
+		if err == nil {
+			c.Close()
+			return errors.New("it is let in")
+		}
+		return nil
+	})
+	s.restore(backup)
+
+	for _, h := range []*holder{renewed, enrolled} {
+		h.refused()
+		eventually(t, "a request of "+h.name, func() error {
+			r, err := s.client().EnrollmentRequests().Get(t.Context(), h.name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if !meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestPending) {
+				return fmt.Errorf("conditions are %v", r.Status.Conditions)
+			}
+			return nil
+		})
+		s.approve(h.name)
+		eventually(t, h.name+" to be let in", func() error {
+			c, err := h.dial()
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+		eventually(t, "the request of "+h.name+" to go", func() error {
+			_, err := s.client().EnrollmentRequests().Get(t.Context(), h.name, metav1.GetOptions{})
+			if !apierrors.IsNotFound(err) {
+				return fmt.Errorf("it is there: %w", err)
+			}
+			return nil
+		})
+	}
+	before.refused()
+}
+
+// approve is what `fleet-server device approve` does.
+func (s *server) approve(name string) {
+	s.t.Helper()
+	eventually(s.t, "approving "+name, func() error {
+		r, err := s.client().EnrollmentRequests().Get(s.t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{Type: v1alpha1.RequestApproved, Status: metav1.ConditionTrue, Reason: "Test"})
+		_, err = s.client().EnrollmentRequests().UpdateStatus(s.t.Context(), r, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+func TestCopyOfADeviceIsQuarantined(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1").enroll(s.token(nil))
+	first := h.connect()
+	first.settle()
+	copied := *h
+	copied.nonce = "00112233445566778899aabbccddeeff" // of an older disk
+	first.Close()
+	eventually(t, "the end of the first", func() error {
+		d, err := s.client().Devices().Get(t.Context(), h.name, metav1.GetOptions{})
+		if err != nil || meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceConnected) {
+			return fmt.Errorf("it is connected: %w", err)
+		}
+		return nil
+	})
+	thief := copied.connect()
+	if r := thief.snapshot(); r.Error == nil || r.Error.Code != wire.RefusedQuarantined {
+		t.Fatalf("a copy is answered %+v", r)
+	}
+	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
+	if a := send[wire.Ack](thief, wire.KindInfo, wire.DeviceInfo{}); a.Error == nil || a.Error.Code != wire.RefusedQuarantined {
+		t.Errorf("a copy reports: %+v", a)
+	}
+	good := h.connect()
+	if r := good.snapshot(); r.Error != nil {
+		t.Errorf("the device itself is answered %v", r.Error)
+	}
+
+	// After a restart of the server the suspicion is still there.
+	s.stop()
+	s.start()
+	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
+	thief = copied.connect()
+	if r := thief.snapshot(); r.Error == nil || r.Error.Code != wire.RefusedQuarantined {
+		t.Errorf("a copy is answered %+v", r)
+	}
+	_, err := s.client().Devices().Patch(t.Context(), h.name, types.MergePatchType, []byte(`{"status":{"nonce":null}}`), metav1.PatchOptions{}, "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionFalse)
+	if r := thief.snapshot(); r.Error != nil {
+		t.Errorf("the session that asks next is answered %v", r.Error)
+	}
+}
+
+func TestTokensEndAndGo(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	tokens := s.client().EnrollmentTokens()
+	hash := wire.Sum([]byte("x")).String()
+	for name, age := range map[string]time.Duration{"ended": -time.Hour, "old": -8 * 24 * time.Hour, "good": time.Hour} {
+		_, err := tokens.Create(t.Context(), &v1alpha1.EnrollmentToken{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       v1alpha1.EnrollmentTokenSpec{SecretHash: hash, ExpiresAt: new(metav1.NewTime(time.Now().Add(age)))},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := tokens.Create(t.Context(), &v1alpha1.EnrollmentToken{ObjectMeta: metav1.ObjectMeta{Name: "plain"}, Spec: v1alpha1.EnrollmentTokenSpec{SecretHash: hash}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, usable := range map[string]metav1.ConditionStatus{"ended": metav1.ConditionFalse, "good": metav1.ConditionTrue, "plain": metav1.ConditionTrue} {
+		eventually(t, "token "+name, func() error {
+			o, err := tokens.Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if c := meta.FindStatusCondition(o.Status.Conditions, v1alpha1.TokenUsable); c == nil || c.Status != usable || o.Status.ExpiresAt == nil {
+				return fmt.Errorf("status is %+v", o.Status)
+			}
+			return nil
+		})
+	}
+	eventually(t, "the old token to go", func() error {
+		if _, err := tokens.Get(t.Context(), "old", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("it is there: %w", err)
+		}
+		return nil
+	})
+	plain, err := tokens.Get(t.Context(), "plain", metav1.GetOptions{})
+	if err != nil || plain.Status.ExpiresAt.Sub(plain.CreationTimestamp.Time) != v1alpha1.DefaultTokenTTL || plain.Spec.MaxUses != 1 {
+		t.Errorf("token without a word: %+v, %v", plain, err)
+	}
+}
