@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -53,6 +54,8 @@ type Config struct {
 	DeviceCAs Authority
 	// OperatorCAs are those whose certificates may be readers of the buckets.
 	OperatorCAs Authority
+	// Handshakes lets handshakes through; one of its own when nil.
+	Handshakes *handshake.Gate
 	// Now is the clock that certificates are verified by.
 	Now func() time.Time
 	// StoreDir holds the JetStream files.
@@ -88,6 +91,9 @@ type Broker struct {
 
 // Start runs a NATS server and connects to it.
 func Start(c Config) (*Broker, error) {
+	if c.Handshakes == nil {
+		c.Handshakes = handshake.NewGate()
+	}
 	b := &Broker{sessions: newSessions(c.Observer), bars: newBars()}
 	auth := &authenticator{
 		devices: c.Devices, operators: c.OperatorCAs, sessions: b.sessions, bars: b.bars, now: c.Now, log: c.Logger, secret: newSecret(),
@@ -290,8 +296,7 @@ func tlsConfig(c Config) *tls.Config {
 		MinVersion: tls.VersionTLS13, GetCertificate: c.Certificate, Time: c.Now,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool(),
 	}
-	config := base.Clone()
-	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	return c.Handshakes.Config(base, func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		present := base.Clone()
 		present.ClientCAs = x509.NewCertPool()
 		for _, authority := range []Authority{c.DeviceCAs, c.OperatorCAs} {
@@ -300,8 +305,7 @@ func tlsConfig(c Config) *tls.Config {
 			}
 		}
 		return present, nil
-	}
-	return config
+	})
 }
 
 func splitListen(listen string) (host string, port int, err error) {

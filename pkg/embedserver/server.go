@@ -42,6 +42,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
+	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
@@ -90,7 +91,7 @@ type Ready struct {
 
 // Run runs a server until ctx ends. It calls ready once, when everything works.
 func Run(ctx context.Context, c Config, ready func(Ready)) error {
-	s := &server{Config: c, parts: newParts(c.Logger), presence: device.NewPresence(), metrics: prometheus.NewRegistry()}
+	s := &server{Config: c, parts: newParts(c.Logger), presence: device.NewPresence(), metrics: prometheus.NewRegistry(), handshakes: handshake.NewGate()}
 	err := s.start(ctx)
 	if err == nil {
 		ready(s.ready())
@@ -117,6 +118,8 @@ type server struct {
 	metrics    *prometheus.Registry
 
 	apiListener, enrollListener net.Listener
+	// handshakes is one for the listeners that strangers reach.
+	handshakes *handshake.Gate
 
 	api       *apiserver.Server
 	loopback  *rest.Config
@@ -266,7 +269,8 @@ func (s *server) startAPI(context.Context) error {
 func (s *server) startBroker(ctx context.Context) error {
 	var err error
 	s.broker, err = broker.Start(broker.Config{
-		Listen: s.NATSListen, Certificate: s.serving.GetCertificate, DeviceCAs: s.pki.Device, OperatorCAs: s.pki.Operator, Now: s.clock.Now, StoreDir: s.path("nats"),
+		Handshakes: s.handshakes,
+		Listen:     s.NATSListen, Certificate: s.serving.GetCertificate, DeviceCAs: s.pki.Device, OperatorCAs: s.pki.Operator, Now: s.clock.Now, StoreDir: s.path("nats"),
 		Devices: s.registry, Observer: s.presence, Logger: s.Logger.With("component", "nats"),
 	})
 	if err != nil {
@@ -385,10 +389,10 @@ func (s *server) startEnrollment(context.Context) error {
 	})
 	refusals := enroll.NewRefusals()
 	s.metrics.MustRegister(append(handler.Collectors(), refusals.Collectors()...)...)
+	// Renewals verify the certificate that they come with.
+	config := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.serving.GetCertificate, ClientAuth: tls.RequestClientCert}
 	web := &http.Server{
-		Handler: refusals.Handler(handler),
-		// Renewals verify the certificate that they come with.
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.serving.GetCertificate, ClientAuth: tls.RequestClientCert},
+		Handler: refusals.Handler(handler), TLSConfig: s.handshakes.Config(config, nil),
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: requestTimeout,
 		MaxHeaderBytes: 8 << 10,
 		ErrorLog:       log.New(refusals, "", 0),
