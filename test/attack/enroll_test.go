@@ -77,11 +77,9 @@ func TestEnrollmentAttacks(t *testing.T) {
 func (a *arena) machineInTheMiddle(t *testing.T, _ *device) {
 	foreign, err := pki.Load(t.TempDir(), time.Now())
 	must(t, err)
-	pair, err := foreign.Serving(t.TempDir(), "gateway", []string{"localhost", "127.0.0.1"}, time.Now())
+	serving, err := foreign.Serving("gateway", func() []string { return []string{"localhost", "127.0.0.1"} }, time.Now)
 	must(t, err)
-	cert, err := pair.TLS()
-	must(t, err)
-	for name, root := range map[string][]byte{"its own root": foreign.RootPEM(), "the real root": a.rootPEM(t)} {
+	for name, root := range map[string][]byte{"its own root": foreign.RootsPEM(), "the real root": a.rootPEM(t)} {
 		var mu sync.Mutex // guards heard
 		var heard []string
 		web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -91,7 +89,7 @@ func (a *arena) machineInTheMiddle(t *testing.T, _ *device) {
 			mu.Unlock()
 			_, _ = w.Write(root)
 		}))
-		web.TLS = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}}
+		web.TLS = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*serving.Certificate()}}
 		web.Config.ErrorLog = log.New(io.Discard, "", 0)
 		web.StartTLS()
 		key, err := pki.NewKey()
