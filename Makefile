@@ -36,7 +36,7 @@ SOURCES := $(wildcard cmd pkg test)
 # cuts of the server as shipped.
 PACKAGES = $(shell go list -find ./...)
 E2E = $(filter $(addprefix $(MODULE)/,test/e2e% test/lab% test/demo% test/durability%),$(PACKAGES))
-INTEGRATION = $(filter $(addprefix $(MODULE)/,test/integration% test/api% pkg/apiserver% pkg/broker% \
+INTEGRATION = $(filter $(addprefix $(MODULE)/,test/integration% test/api% test/attack% pkg/apiserver% pkg/broker% \
 	pkg/controllers% pkg/deviceapi% pkg/embedserver% cmd/fleet-server%),$(PACKAGES))
 UNIT = $(filter-out $(E2E) $(INTEGRATION) $(MODULE)/test/arch,$(PACKAGES))
 # The race detector needs cgo, which would swap the SQLite driver: packages
@@ -49,6 +49,7 @@ GROUP_SIZES ?= 10,5,5
 DURATION ?= 20
 SOAK_SECONDS ?= 3600
 CUTS ?= 100
+SOAK_FUZZTIME ?= 10m
 
 # In: the output of `go build -v`. Out: one line for every 100 packages, and errors.
 COUNT = awk '/^[^ \t]+$$/ { if (++n % 100 == 0) print "    " n " packages compiled"; next } { print }'
@@ -171,12 +172,22 @@ load-test: build ## simulated devices: DEVICES=20 GROUP_SIZES=10,5,5 DURATION=20
 
 .PHONY: soak
 soak: DURATION = $(SOAK_SECONDS)
-soak: load-test test-cuts ## the load test for SOAK_SECONDS (an hour), then CUTS power cuts (100)
+soak: load-test test-cuts attack fuzz ## the load test for SOAK_SECONDS (an hour), CUTS power cuts (100), attacks in full, fuzzing
 
 .PHONY: test-cuts
 test-cuts: build
 	echo "==> $(CUTS) power cuts"
 	FLEET_CUTS=$(CUTS) go test -count=1 -timeout 2h ./test/durability
+
+.PHONY: attack
+attack: build ## attack a server in full: response times of others compared, 1,000 connections
+	echo "==> attacks in full"
+	FLEET_ATTACK=full go test -count=1 -timeout 1h ./test/attack
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for SOAK_FUZZTIME each (10m); what it finds stays in testdata/fuzz
+	echo "==> fuzz targets, $(SOAK_FUZZTIME) each"
+	tools/fuzz.sh $(SOAK_FUZZTIME) keep
 
 .PHONY: bench
 bench: build ## measure, print a table and write docs/benchmarks.md

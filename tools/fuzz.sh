@@ -1,12 +1,23 @@
 #!/usr/bin/env bash
-# usage: fuzz.sh TIME
-# Runs each fuzz target of the repository for TIME (for example 5s).
+# usage: fuzz.sh TIME [keep]
+# Runs each fuzz target of the repository for TIME (for example 5s). With keep,
+# the inputs that reached something new are copied to testdata/fuzz, the
+# smallest first, at most 50 a target.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
 time=$1
+keep=${2:-}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+corpus=$(go env GOCACHE)/fuzz/$(go list -m)
+
+keep_corpus() { # package target
+  local from=$corpus/$1/$2 to=$1/testdata/fuzz/$2
+  [ -d "$from" ] || return 0
+  mkdir -p "$to"
+  find "$from" -type f -size -17k -printf '%s %p\n' | sort -n | head -n 50 | cut -d' ' -f2- | xargs -r cp -t "$to"
+}
 
 find pkg -name '*_test.go' -print0 | sort -z |
   xargs -0 grep -HoE '^func Fuzz[A-Za-z0-9_]+' | sed 's|/[^/]*:func | |' |
@@ -14,4 +25,5 @@ find pkg -name '*_test.go' -print0 | sort -z |
     printf '    %-20s %s\n' "$package" "$target"
     go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "./$package" </dev/null >"$log" 2>&1 ||
       { cat "$log" >&2; exit 1; }
+    [ "$keep" != keep ] || keep_corpus "$package" "$target"
   done

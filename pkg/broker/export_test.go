@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
 
@@ -45,3 +46,11 @@ func NewBars() *Bars { return newBars() }
 func (b *bars) Add(device string) { b.add(device) }
 
 func (b *bars) Has(device string) bool { return b.has(device) }
+
+// ClientFormat is the format of a message about a client, as NATS builds it.
+func ClientFormat(name, format string) string {
+	return fmt.Sprintf("%s - %q - %q - %s", "127.0.0.1:4242 - cid:7", "v1.55.0:go:"+name, "DEV/edge-1", format)
+}
+
+// Quoted is fmt.Sprintf for formats with the input of a client.
+func Quoted(format, v string) string { return fmt.Sprintf(format, v) }

@@ -203,6 +203,11 @@ func FuzzDecode(f *testing.F) {
 		fuzzDecode[wire.EnrollRequest](t, payload)
 		fuzzDecode[wire.EnrollReply](t, payload)
 		fuzzDecode[wire.Score](t, payload)
+		fuzzDecode[wire.SecretRequest](t, payload)
+		fuzzDecode[wire.SecretReply](t, payload)
+		fuzzDecode[wire.RenewRequest](t, payload)
+		fuzzDecode[wire.RevokedNotice](t, payload)
+		fuzzDecode[wire.SignedTime](t, payload)
 	})
 }
 
@@ -232,4 +237,41 @@ func checkRefusal(t *testing.T, err error, payload []byte) {
 	if len(payload) > 128 && bytes.Contains([]byte(err.Error()), payload) {
 		t.Errorf("error repeats the payload: %v", err)
 	}
+}
+
+// FuzzSubjects covers what devices could put into a subject in place of a name.
+func FuzzSubjects(f *testing.F) {
+	for _, seed := range []string{"edge", "", "*", ">", "a.b", "A", "edge ", "edge\x00", "édge"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, device string) {
+		for _, kind := range wire.Kinds {
+			subject, err := wire.UpSubject(device, kind)
+			if err != nil {
+				return
+			}
+			if got, k, err := wire.ParseUpSubject(subject); err != nil || got != device || k != kind {
+				t.Errorf("%q is read as %q, %q, %v", subject, got, k, err)
+			}
+		}
+		nudge, err := wire.NudgeSubject(device)
+		if got, perr := wire.ParseNudgeSubject(nudge); err != nil || perr != nil || got != device {
+			t.Errorf("%q is read as %q, %v, %v", nudge, got, err, perr)
+		}
+		if strings.Count(nudge, ".") != 4 {
+			t.Errorf("%q has another number of tokens", nudge)
+		}
+	})
+}
+
+// FuzzValidSession: a session id is hex, whatever a device calls itself.
+func FuzzValidSession(f *testing.F) {
+	for _, seed := range []string{"0123456789abcdef", "0123456789ABCDEF", "", "0123456789abcdef\r\nx: y", "%[1]999s"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if wire.ValidSession(s) && (len(s) < 16 || len(s) > 64 || strings.Trim(s, "0123456789abcdef") != "") {
+			t.Errorf("%q is valid", s)
+		}
+	})
 }

@@ -37,7 +37,7 @@ type scale struct {
 // full is `make soak`; small is for every day.
 var (
 	full  = scale{strict: true, samples: 500, flood: 10 * time.Second, subjects: 10_000, connections: 1000, enrolled: 1000}
-	small = scale{samples: 40, flood: time.Second, subjects: 1000, connections: 50, enrolled: 200}
+	small = scale{samples: 40, flood: time.Second, subjects: 1000, connections: 50, enrolled: 1000}
 )
 
 func scaled() scale {

@@ -101,6 +101,9 @@ func (d *Datastore) openBackend(ctx context.Context, path string) (server.Backen
 	if err := checkReadable(ctx, path); err != nil {
 		return nil, err
 	}
+	if err := keepPrivate(path); err != nil {
+		return nil, err
+	}
 	_, backend, err := sqlite.New(ctx, &d.done, &drivers.Config{
 		Scheme:                "sqlite",
 		DataSourceName:        path + dsnParams,
@@ -141,6 +144,25 @@ func (d *Datastore) serve(backend server.Backend, socket string) error {
 	)
 	server.New(backend, "unix", notifyInterval, emulatedEtcd).Register(d.server)
 	d.done.Go(func() { _ = d.server.Serve(l) }) // returns when Close stops the server
+	return nil
+}
+
+// keepPrivate makes the database a file of this user alone. SQLite would let
+// everybody read it, and gives the files beside it the mode that it has.
+func keepPrivate(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening the data store: %w", err)
+	}
+	err = f.Close()
+	for _, p := range []string{path, path + "-wal", path + "-shm"} {
+		if e := os.Chmod(p, 0o600); !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("keeping the data store private: %w", err)
+	}
 	return nil
 }
 

@@ -160,3 +160,23 @@ func TestDamagedDatabaseIsRefused(t *testing.T) {
 		})
 	}
 }
+
+func TestDatabaseIsPrivate(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, datastore.FileName)
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d, err := datastore.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		info, err := os.Stat(path + suffix)
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s%s: %v, %v", datastore.FileName, suffix, info.Mode(), err)
+		}
+	}
+}

@@ -1,4 +1,14 @@
 package enroll
 
+import "fleet.nationtech.io/fleet/pkg/wire"
+
 // What the tests see of the unexported parts.
 const StrangerBurst = strangerBurst
+
+func Parse(req wire.EnrollRequest) (device, fingerprint string, err error) {
+	a, err := parse(req)
+	if err != nil {
+		return "", "", err
+	}
+	return a.device, a.fingerprint, nil
+}

@@ -19,6 +19,10 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
+// Lines a second about refusals in the log, and how many at once: anybody can
+// cause one.
+const lineRate, lineBurst = 10, 100
+
 // Bounds of a nonce in bytes.
 const minNonce, maxNonce = 16, 64
 
@@ -38,6 +42,7 @@ type Handler struct {
 	HandlerConfig
 
 	strangers   *rate.Limiter
+	lines       *rate.Limiter
 	enrollments *budgets
 	renewals    *budgets
 	metrics     *metrics
@@ -49,6 +54,7 @@ func NewHandler(c HandlerConfig) *Handler {
 	h := &Handler{
 		HandlerConfig: c,
 		strangers:     rate.NewLimiter(strangerRate, strangerBurst),
+		lines:         rate.NewLimiter(lineRate, lineBurst),
 		enrollments:   newBudgets(enrollRate, enrollBurst, tokenRate, tokenBurst),
 		renewals:      newBudgets(renewRate, renewBurst, deviceRate, deviceBurst),
 		metrics:       newMetrics(), mux: http.NewServeMux(),
@@ -116,7 +122,9 @@ func (h *Handler) serve(what string, limit int64, handle func(*http.Request, []b
 		switch {
 		case errors.Is(err, context.Canceled): // the client is gone
 		case refused:
-			h.Service.Logger.Info("refused", "request", what, "remote", r.RemoteAddr, "code", refusal.Code, "reason", refusal.Message)
+			if h.lines.Allow() { // they are counted
+				h.Service.Logger.Info("refused", "request", what, "remote", r.RemoteAddr, "code", refusal.Code, "reason", refusal.Message)
+			}
 			h.refuse(w, what, refusal)
 		case err != nil:
 			h.Service.Logger.Error("answering a device", "request", what, "remote", r.RemoteAddr, "error", err)

@@ -1,0 +1,45 @@
+package enroll_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// FuzzParseRequest covers everything that a stranger has the listener read
+// before it looks for a token. Seeds are in testdata too.
+func FuzzParseRequest(f *testing.F) {
+	token := enroll.NewToken([32]byte{7})
+	valid := func(device, request, hardware string) []byte {
+		data, err := json.Marshal(wire.EnrollRequest{Token: token.Encode(), Device: device, CSR: request, HardwareID: hardware})
+		if err != nil {
+			f.Fatal(err)
+		}
+		return data
+	}
+	f.Add(valid("edge-1", csr(f), ""))
+	f.Add(valid("edge-1", csr(f), strings.Repeat("ab", 32)))
+	f.Add(valid("Edge.*", damage(csr(f)), "x"))
+	f.Add([]byte(`{"token":"FLT1.x","device":"edge","csr":"-----BEGIN CERTIFICATE REQUEST-----"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		req, err := wire.Decode[wire.EnrollRequest](body, wire.MaxEnrollRequest)
+		if err != nil {
+			return
+		}
+		device, fingerprint, err := enroll.Parse(req)
+		if err != nil {
+			r, ok := errors.AsType[*wire.Refusal](err)
+			if !ok || r.Code != wire.RefusedBadRequest || len(r.Message) > 1<<10 {
+				t.Errorf("%v is no short refusal", err)
+			}
+			return
+		}
+		if wire.ValidateDevice(device) != nil || !wire.ValidHash(fingerprint) {
+			t.Errorf("accepted device %q with key %q", device, fingerprint)
+		}
+	})
+}
