@@ -71,6 +71,9 @@ func Open(dir string) (*Datastore, error) {
 	if len(socket) > maxSocketPath {
 		return nil, fmt.Errorf("opening the data store: the path %s is longer than the %d bytes of a unix socket: choose a shorter data directory", socket, maxSocketPath)
 	}
+	if err := makePrivate(filepath.Join(dir, FileName)); err != nil {
+		return nil, fmt.Errorf("opening the data store: %w", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Datastore{Endpoint: "unix://" + socket, cancel: cancel}
 	backend, err := d.openBackend(ctx, filepath.Join(dir, FileName))
@@ -83,6 +86,16 @@ func Open(dir string) (*Datastore, error) {
 		return nil, fmt.Errorf("opening the data store: %w", err)
 	}
 	return d, nil
+}
+
+// makePrivate creates the database if it is missing, and keeps it from other
+// users. SQLite gives its further files the mode of the database.
+func makePrivate(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o600), f.Close())
 }
 
 // Close stops serving and closes the database. It may be called twice.
