@@ -354,7 +354,7 @@ func (s *server) startControllers(ctx context.Context) error {
 		Replaced: func(name string) {
 			s.broker.Disconnect(name)
 			sessions.Accept(name)
-		}, Logger: s.component("enrollment"), Now: s.clock.Now,
+		}, Logger: s.component("enrollment"), Clock: s.clock,
 	}
 	enrollmentController := enrollment.New(enrollment.Config{
 		Client: s.client, Tokens: tokens, Requests: requests, Binder: s.enrollment, Recorder: recorder,

@@ -104,7 +104,7 @@ func (h *Handler) sign(nonce []byte) (*wire.SignedTime, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := h.Service.Now().UTC()
+	now := h.Service.Clock.Now().UTC()
 	sum := sha256.Sum256(wire.SignedTimePayload(nonce, now))
 	signature, err := key.Sign(rand.Reader, sum[:], crypto.SHA256)
 	return &wire.SignedTime{Time: now, Signature: signature}, err

@@ -42,6 +42,12 @@ type noAPI struct{}
 // RoundTrip implements http.RoundTripper.
 func (noAPI) RoundTrip(*http.Request) (*http.Response, error) { return nil, errNoAPI }
 
+// sane is a clock that is right.
+type sane struct{}
+
+func (sane) Now() time.Time { return time.Now() }
+func (sane) Sane() error    { return nil }
+
 var hosts = []string{"gateway.example", "192.0.2.1", "::1"}
 
 func newHandler(t testing.TB) (*enroll.Handler, *pki.PKI) {
@@ -68,7 +74,7 @@ func newHandler(t testing.TB) (*enroll.Handler, *pki.PKI) {
 		Service: &enroll.Service{
 			Fleet: "fleet", Client: c, Tokens: cache.NewStore(cache.MetaNamespaceKeyFunc), PKI: authorities,
 			Registry: identity.NewRegistry("fleet", tombstones), Tombstones: tombstones,
-			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: time.Now,
+			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Clock: sane{},
 		},
 		NATSPort: "4222", Hosts: func() []string { return hosts }, Signer: func() (crypto.Signer, error) { return key, nil },
 	}), authorities

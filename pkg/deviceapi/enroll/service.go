@@ -36,6 +36,13 @@ const (
 	maxTokenDevices = 1000
 )
 
+// Clock is the server's clock.
+type Clock interface {
+	Now() time.Time
+	// Sane returns why the clock cannot be believed, or nil.
+	Sane() error
+}
+
 // Service decides about enrollment requests.
 type Service struct {
 	// Fleet is the trust domain of the certificates.
@@ -50,8 +57,7 @@ type Service struct {
 	// connections of the old one, and what is known of its sessions.
 	Replaced func(device string)
 	Logger   *slog.Logger
-	// Now is the clock.
-	Now func() time.Time
+	Clock    Clock
 
 	// counting lets one request at a time count a use: a site that enrolls with
 	// one token would otherwise spend its time on conflicts.
@@ -194,7 +200,7 @@ func (s *Service) lookUpToken(ctx context.Context, id string, ask func() bool) (
 // checkToken checks what the token says about who may use it.
 func (s *Service) checkToken(a *applicant, token *v1alpha1.EnrollmentToken) error {
 	switch {
-	case !s.Now().Before(token.Expiry()):
+	case !s.Clock.Now().Before(token.Expiry()):
 		return refuse(wire.RefusedToken, "the token expired at %s: create a new one with `fleet-server token create`", token.Expiry().UTC().Format(time.RFC3339))
 	case !token.DeletionTimestamp.IsZero():
 		return refuse(wire.RefusedToken, "the token was revoked: create a new one with `fleet-server token create`")
@@ -222,7 +228,7 @@ func (s *Service) countUse(ctx context.Context, a *applicant) error {
 			return refuse(wire.RefusedToken, "the token is used up (%d of %d uses): create a new one with `fleet-server token create`", token.Status.Uses, token.Spec.MaxUses)
 		}
 		token.Status.Uses++
-		token.Status.LastUsedAt = new(metav1.NewTime(s.Now()))
+		token.Status.LastUsedAt = new(metav1.NewTime(s.Clock.Now()))
 		token.Status.Devices = append(token.Status.Devices, a.fingerprint)
 		if n := len(token.Status.Devices) - maxTokenDevices; n > 0 {
 			token.Status.Devices = token.Status.Devices[n:]
@@ -277,7 +283,7 @@ func (s *Service) Bind(ctx context.Context, r *v1alpha1.EnrollmentRequest) (*v1a
 		HardwareID:       r.Spec.HardwareID,
 		Token:            r.Spec.Token,
 		AllowedLabelKeys: r.Spec.AllowedLabelKeys,
-		EnrolledAt:       metav1.NewTime(s.Now()),
+		EnrolledAt:       metav1.NewTime(s.Clock.Now()),
 	}
 	d := &v1alpha1.Device{
 		ObjectMeta: metav1.ObjectMeta{Name: r.Name, Labels: r.Spec.Labels, Finalizers: []string{v1alpha1.DeviceFinalizer}},
@@ -334,7 +340,7 @@ func (s *Service) retire(d *v1alpha1.Device) error {
 			continue
 		}
 		err := s.Tombstones.Add(identity.Tombstone{
-			Fingerprint: key, Device: d.Name, Reason: "replaced", Time: s.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
+			Fingerprint: key, Device: d.Name, Reason: "replaced", Time: s.Clock.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
 		})
 		if err != nil {
 			return err
@@ -361,13 +367,18 @@ func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Devi
 	return reply, nil
 }
 
-// issue signs a certificate and notes when it expires.
+// issue signs a certificate and notes when it expires. A certificate of a
+// wrong time could be one that never ends.
 func (s *Service) issue(ctx context.Context, device string, publicKey any) (*wire.EnrollReply, error) {
+	if err := s.Clock.Sane(); err != nil {
+		s.Logger.Error("no certificate is issued", "device", device, "error", err)
+		return nil, refuse(wire.RefusedUnavailable, "the server's clock is wrong, so it issues no certificates: its operator has to set it")
+	}
 	uri, err := wire.DeviceURI(s.Fleet, device)
 	if err != nil {
 		return nil, err
 	}
-	chain, err := s.PKI.IssueDevice(device, uri, publicKey, s.Now())
+	chain, err := s.PKI.IssueDevice(device, uri, publicKey, s.Clock.Now())
 	if err != nil {
 		return nil, err
 	}
