@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -411,5 +412,50 @@ func TestTokensEndAndGo(t *testing.T) {
 	plain, err := tokens.Get(t.Context(), "plain", metav1.GetOptions{})
 	if err != nil || plain.Status.ExpiresAt.Sub(plain.CreationTimestamp.Time) != v1alpha1.DefaultTokenTTL || plain.Spec.MaxUses != 1 {
 		t.Errorf("token without a word: %+v, %v", plain, err)
+	}
+}
+
+// However often a device reports the label of a group, it is not in the group,
+// and the attempts are one event.
+func TestDeviceCannotLabelItselfIntoAGroup(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.create(deployment("web", "a"))
+	h := s.holder("edge-1").enroll(s.token(nil))
+	c := h.connect()
+	c.settle()
+	kube, err := kubernetes.NewForConfig(s.rest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	reported := 0
+	for i := range 1000 {
+		info := wire.DeviceInfo{Labels: map[string]string{"group": "a", "attempt": fmt.Sprint(i)}}
+		if a := send[wire.Ack](c, wire.KindInfo, info); a.Error == nil {
+			reported++
+		} else if a.Error.Code != wire.RefusedRateLimited {
+			t.Fatal(a.Error)
+		}
+	}
+	if reported < 5 {
+		t.Fatalf("%d reports were taken: this proves nothing", reported)
+	}
+	eventually(t, "one event", func() error {
+		events, err := kube.CoreV1().Events(metav1.NamespaceAll).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=edge-1,reason=LabelsNotGranted"})
+		if err != nil {
+			return err
+		}
+		if n := len(events.Items); n != 1 {
+			return fmt.Errorf("%d events: %+v", n, events.Items)
+		}
+		return nil
+	})
+	d, err := s.client().Devices().Get(t.Context(), h.name, metav1.GetOptions{})
+	if err != nil || d.Labels["group"] != "" || d.Labels["device.fleet.nationtech.io/group"] != "a" {
+		t.Errorf("labels are %v, %v", d.Labels, err)
+	}
+	s.aggregate("default", "web", counts{})
+	if r := c.snapshot(); r.Manifest == nil || len(r.Manifest.Entries) != 0 {
+		t.Errorf("the device is given %+v", r.Manifest)
 	}
 }

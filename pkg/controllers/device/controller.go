@@ -340,7 +340,7 @@ func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) error 
 	if e := live.Spec.Enrollment; e != nil {
 		policy.allowed = e.AllowedLabelKeys
 	}
-	labels, dropped := policy.apply(r.info)
+	labels, dropped, overreached := policy.apply(r.info)
 	inventory := v1alpha1.Inventory(r.info.Inventory)
 	_, err = client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
 		"metadata": map[string]any{"labels": labels},
@@ -352,6 +352,11 @@ func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) error 
 	c.mu.Lock()
 	c.applied[d.Name] = r.digest
 	c.mu.Unlock()
+	if overreached {
+		// Always the same text, so that however often a device tries, it is one event.
+		c.Recorder.Event(d, corev1.EventTypeNormal, "LabelsNotGranted", "the device asks for labels that its token does not let it set: they are shown under "+
+			v1alpha1.ReportedLabelPrefix+" and are not its groups")
+	}
 	if len(dropped) > 0 {
 		c.Recorder.Eventf(d, corev1.EventTypeWarning, "LabelsDropped", "labels that the device asked for were dropped: %s", strings.Join(dropped, "; "))
 	}

@@ -17,7 +17,8 @@ const (
 
 // Labels applies the policy for labels.
 func Labels(device string, allowed []string, foreign func(string) bool, info wire.DeviceInfo) (labels map[string]string, dropped []string) {
-	return labelPolicy{device: device, allowed: allowed, foreign: foreign}.apply(info)
+	labels, dropped, _ = labelPolicy{device: device, allowed: allowed, foreign: foreign}.apply(info)
+	return labels, dropped
 }
 
 func LabelsOf(o metav1.Object, manager string) (map[string]bool, error) { return labelsOf(o, manager) }

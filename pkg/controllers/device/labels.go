@@ -24,9 +24,10 @@ type labelPolicy struct {
 	foreign func(key string) bool
 }
 
-// apply returns the labels that the server sets on the Device, and what was
-// dropped and why, for an event.
-func (p labelPolicy) apply(info wire.DeviceInfo) (labels map[string]string, dropped []string) {
+// apply returns the labels that the server sets on the Device, what was
+// dropped and why, for an event, and whether the device asked for plain labels
+// that it may not set.
+func (p labelPolicy) apply(info wire.DeviceInfo) (labels map[string]string, dropped []string, overreached bool) {
 	labels = map[string]string{v1alpha1.LabelDeviceID: p.device, v1alpha1.LabelOS: "linux"}
 	if arch := info.Inventory.Arch; len(validation.IsValidLabelValue(arch)) == 0 && arch != "" {
 		labels[v1alpha1.LabelArch] = arch
@@ -42,8 +43,9 @@ func (p labelPolicy) apply(info wire.DeviceInfo) (labels map[string]string, drop
 			continue
 		}
 		labels[name] = value
+		overreached = overreached || name != key
 	}
-	return labels, dropped
+	return labels, dropped, overreached
 }
 
 // nameFor keeps a key that the token allows, and moves every other one under
