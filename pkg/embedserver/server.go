@@ -17,14 +17,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 
 	"fleet.nationtech.io/fleet/pkg/adminapi"
 	"fleet.nationtech.io/fleet/pkg/apis/crds"
@@ -33,15 +27,10 @@ import (
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/clock"
-	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
-	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
-	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
-	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/version"
@@ -129,7 +118,6 @@ type server struct {
 	buckets   *broker.Buckets
 	deviceAPI *deviceapi.Server
 
-	tokens     cache.Store
 	enrollment *enroll.Service
 
 	// up is set at the end of the start.
@@ -308,79 +296,6 @@ func (s *server) await(ctx context.Context, what string, ready <-chan struct{}) 
 	}
 }
 
-func (s *server) startControllers(ctx context.Context) error {
-	t, err := s.takeTerm(ctx)
-	if err != nil {
-		return err
-	}
-	devices, deployments := s.client.DeviceInformer(), s.client.DeploymentInformer()
-	digestKey, err := secrets.Key(ctx, s.kube)
-	if err != nil {
-		return err
-	}
-	core := informers.NewSharedInformerFactory(s.kube, 0).Core().V1()
-	namespaces, secretObjects := core.Namespaces().Informer(), core.Secrets().Informer()
-	resolver := &secrets.Resolver{Store: secretObjects.GetStore(), Key: digestKey}
-	tokens, requests := s.client.EnrollmentTokenInformer(), s.client.EnrollmentRequestInformer()
-	recorder := s.recorder()
-	s.tokens = tokens.GetStore()
-
-	observer := &observers{}
-	sessions := session.NewTable(observer, s.broker, time.Now)
-	fleetController := fleet.New(fleet.Config{
-		Client: s.client, Devices: devices, Deployments: deployments, Namespaces: namespaces, Secrets: secretObjects,
-		Resolver: resolver, Buckets: s.buckets, Term: t, Servers: s.Advertise,
-		Nudge:  func(name string) { s.deviceAPI.Nudge(name) },
-		Logger: s.component("fleet-controller"),
-	})
-	s.deviceAPI = deviceapi.New(deviceapi.Config{
-		Conn: s.broker.Devices, Buckets: s.buckets, Manifests: fleetController, Presence: s.presence,
-		Sessions: sessions, Kick: s.broker.Bar, Logger: s.component("device-api"),
-	})
-	s.metrics.MustRegister(s.deviceAPI.Collectors()...)
-	s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "fleet_devices_connected", Help: "Devices that have a connection.",
-	}, func() float64 { return float64(s.broker.ConnectedDevices()) }))
-	deviceController := device.New(device.Config{
-		Client: s.client, Devices: devices, Infos: s.buckets.Info, Registry: s.registry, Tombstones: s.tombstones,
-		Presence: s.presence, Sessions: sessions, Door: door{s.deviceAPI, s.broker}, Recorder: recorder, Logger: s.component("device-controller"),
-	})
-	deploymentController := &deployment.Controller{
-		Client: s.client, Deployments: deployments, Namespaces: namespaces, Secrets: secretObjects,
-		Digests: resolver, Withdrawer: fleetController, Recorder: recorder, Logger: s.component("deployment-controller"),
-	}
-	s.enrollment = &enroll.Service{
-		Fleet: trustDomain, Client: s.client, Tokens: s.tokens, PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
-		Replaced: func(name string) {
-			s.broker.Disconnect(name)
-			sessions.Accept(name)
-		}, Logger: s.component("enrollment"), Clock: s.clock,
-	}
-	enrollmentController := enrollment.New(enrollment.Config{
-		Client: s.client, Tokens: tokens, Requests: requests, Binder: s.enrollment, Recorder: recorder,
-		Logger: s.component("enrollment-controller"), Now: s.clock.Now,
-	})
-	observer.devices, observer.enrollment = deviceController, enrollmentController
-	s.registry.Observe(observer)
-	for _, i := range []cache.SharedIndexInformer{devices, deployments, namespaces, secretObjects, tokens, requests} {
-		s.parts.run("informer", func(ctx context.Context) error { i.RunWithContext(ctx); return nil })
-	}
-	s.parts.run("fleet controller", fleetController.Run)
-	s.parts.run("deployment controller", deploymentController.Run)
-	s.parts.run("device controller", deviceController.Run)
-	s.parts.run("enrollment controller", enrollmentController.Run)
-	s.parts.run("certificate check", s.dropExpired)
-	s.parts.run("device API", s.deviceAPI.Run)
-	for _, ready := range []<-chan struct{}{fleetController.Ready(), deviceController.Ready(), s.deviceAPI.Ready()} {
-		if err := s.await(ctx, "the controllers", ready); err != nil {
-			return err
-		}
-	}
-	// From here on devices that wait are let in: their first request is answered.
-	s.registry.SetReady()
-	return nil
-}
-
 func (s *server) startEnrollment(context.Context) error {
 	natsPort := netip.MustParseAddrPort(s.broker.Addr().String()).Port()
 	handler := enroll.NewHandler(enroll.HandlerConfig{
@@ -425,39 +340,6 @@ func (s *server) dropExpired(ctx context.Context) error {
 }
 
 func (s *server) component(name string) *slog.Logger { return s.Logger.With("component", name) }
-
-func (s *server) recorder() record.EventRecorder {
-	b := record.NewBroadcaster()
-	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: s.kube.CoreV1().Events(metav1.NamespaceAll)})
-	s.parts.onStop("event recorder", func() error { b.Shutdown(); return nil })
-	return b.NewRecorder(client.Scheme(), corev1.EventSource{Component: "fleet-server"})
-}
-
-// door is what the device controller asks of the two halves of the door.
-type door struct {
-	*deviceapi.Server
-	broker *broker.Broker
-}
-
-// observers passes on what the registry and the table of sessions notice.
-type observers struct {
-	devices    *device.Controller
-	enrollment *enrollment.Controller
-}
-
-// KeyUsed implements identity.Observer.
-func (o *observers) KeyUsed(name, fingerprint string) { o.devices.KeyUsed(name, fingerprint) }
-
-// Stranger implements identity.Observer.
-func (o *observers) Stranger(name, fingerprint string, expires time.Time) {
-	o.enrollment.Stranger(name, fingerprint, expires)
-}
-
-// SessionChanged implements session.Observer.
-func (o *observers) SessionChanged(name string) { o.devices.SessionChanged(name) }
-
-// Disconnect implements device.Door.
-func (d door) Disconnect(name string) { d.broker.Disconnect(name) }
 
 func closeQuietly(l net.Listener) func() error {
 	return func() error {

@@ -1,0 +1,161 @@
+package embedserver
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubeinformers "k8s.io/client-go/informers"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
+	"fleet.nationtech.io/fleet/pkg/controllers/device"
+	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
+	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
+	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
+	"fleet.nationtech.io/fleet/pkg/deviceapi"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
+)
+
+// informers are caches of the API's objects.
+type informers struct {
+	devices, deployments, namespaces, secrets, tokens, requests cache.SharedIndexInformer
+}
+
+func (s *server) newInformers() *informers {
+	core := kubeinformers.NewSharedInformerFactory(s.kube, 0).Core().V1()
+	return &informers{
+		devices: s.client.DeviceInformer(), deployments: s.client.DeploymentInformer(),
+		namespaces: core.Namespaces().Informer(), secrets: core.Secrets().Informer(),
+		tokens: s.client.EnrollmentTokenInformer(), requests: s.client.EnrollmentRequestInformer(),
+	}
+}
+
+func (i *informers) all() []cache.SharedIndexInformer {
+	return []cache.SharedIndexInformer{i.devices, i.deployments, i.namespaces, i.secrets, i.tokens, i.requests}
+}
+
+// startControllers starts the controllers and the device API, which depend on
+// each other, and lets devices in once manifests are complete.
+func (s *server) startControllers(ctx context.Context) error {
+	i, recorder := s.newInformers(), s.recorder()
+	observer := &observers{}
+	sessions := session.NewTable(observer, s.broker, time.Now)
+	fleetController, deploymentController, err := s.newDeploymentControllers(ctx, i, recorder)
+	if err != nil {
+		return err
+	}
+	s.deviceAPI = deviceapi.New(deviceapi.Config{
+		Conn: s.broker.Devices, Buckets: s.buckets, Manifests: fleetController, Presence: s.presence,
+		Sessions: sessions, Kick: s.broker.Bar, Logger: s.component("device-api"),
+	})
+	s.metrics.MustRegister(append(s.deviceAPI.Collectors(), s.connectedDevices())...)
+	observer.devices = device.New(device.Config{
+		Client: s.client, Devices: i.devices, Infos: s.buckets.Info, Registry: s.registry, Tombstones: s.tombstones,
+		Presence: s.presence, Sessions: sessions, Door: door{s.deviceAPI, s.broker}, Recorder: recorder, Logger: s.component("device-controller"),
+	})
+	s.enrollment = s.newEnrollment(i, sessions)
+	observer.enrollment = enrollment.New(enrollment.Config{
+		Client: s.client, Tokens: i.tokens, Requests: i.requests, Binder: s.enrollment, Recorder: recorder,
+		Logger: s.component("enrollment-controller"), Now: s.clock.Now,
+	})
+	s.registry.Observe(observer)
+
+	for _, informer := range i.all() {
+		s.parts.run("informer", func(ctx context.Context) error { informer.RunWithContext(ctx); return nil })
+	}
+	s.parts.run("fleet controller", fleetController.Run)
+	s.parts.run("deployment controller", deploymentController.Run)
+	s.parts.run("device controller", observer.devices.Run)
+	s.parts.run("enrollment controller", observer.enrollment.Run)
+	s.parts.run("certificate check", s.dropExpired)
+	s.parts.run("device API", s.deviceAPI.Run)
+	for _, ready := range []<-chan struct{}{fleetController.Ready(), observer.devices.Ready(), s.deviceAPI.Ready()} {
+		if err := s.await(ctx, "the controllers", ready); err != nil {
+			return err
+		}
+	}
+	// From here on devices that wait are let in: their first request is answered.
+	s.registry.SetReady()
+	return nil
+}
+
+// newDeploymentControllers returns the two controllers that work on Deployments.
+func (s *server) newDeploymentControllers(ctx context.Context, i *informers, recorder record.EventRecorder) (*fleet.Controller, *deployment.Controller, error) {
+	t, err := s.takeTerm(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := secrets.Key(ctx, s.kube)
+	if err != nil {
+		return nil, nil, err
+	}
+	resolver := &secrets.Resolver{Store: i.secrets.GetStore(), Key: key}
+	f := fleet.New(fleet.Config{
+		Client: s.client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
+		Resolver: resolver, Buckets: s.buckets, Term: t, Servers: s.Advertise,
+		Nudge:  func(name string) { s.deviceAPI.Nudge(name) },
+		Logger: s.component("fleet-controller"),
+	})
+	return f, &deployment.Controller{
+		Client: s.client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
+		Digests: resolver, Withdrawer: f, Recorder: recorder, Logger: s.component("deployment-controller"),
+	}, nil
+}
+
+func (s *server) newEnrollment(i *informers, sessions *session.Table) *enroll.Service {
+	return &enroll.Service{
+		Fleet: trustDomain, Client: s.client, Tokens: i.tokens.GetStore(), PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
+		Replaced: func(name string) {
+			s.broker.Disconnect(name)
+			sessions.Accept(name)
+		},
+		Logger: s.component("enrollment"), Clock: s.clock,
+	}
+}
+
+func (s *server) connectedDevices() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fleet_devices_connected", Help: "Devices that have a connection.",
+	}, func() float64 { return float64(s.broker.ConnectedDevices()) })
+}
+
+func (s *server) recorder() record.EventRecorder {
+	b := record.NewBroadcaster()
+	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: s.kube.CoreV1().Events(metav1.NamespaceAll)})
+	s.parts.onStop("event recorder", func() error { b.Shutdown(); return nil })
+	return b.NewRecorder(client.Scheme(), corev1.EventSource{Component: "fleet-server"})
+}
+
+// observers passes on what the registry and the table of sessions notice.
+type observers struct {
+	devices    *device.Controller
+	enrollment *enrollment.Controller
+}
+
+// KeyUsed implements identity.Observer.
+func (o *observers) KeyUsed(name, fingerprint string) { o.devices.KeyUsed(name, fingerprint) }
+
+// Stranger implements identity.Observer.
+func (o *observers) Stranger(name, fingerprint string, expires time.Time) {
+	o.enrollment.Stranger(name, fingerprint, expires)
+}
+
+// SessionChanged implements session.Observer.
+func (o *observers) SessionChanged(name string) { o.devices.SessionChanged(name) }
+
+// door is what the device controller asks of the two halves of the door.
+type door struct {
+	*deviceapi.Server
+	broker *broker.Broker
+}
+
+// Disconnect implements device.Door.
+func (d door) Disconnect(name string) { d.broker.Disconnect(name) }
