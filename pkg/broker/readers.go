@@ -39,11 +39,12 @@ const (
 
 // reads are the requests that change nothing. NATS takes them from READ to
 // CORE and the replies back: a reply goes to a subject of READ, whatever its
-// name, and so never into a bucket.
+// name, and so never into a bucket. (One under $JS.ACK keeps its name in CORE,
+// where no consumer waits for acknowledgements.)
 var reads = []string{
 	"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>",
 	"$JS.API.CONSUMER.NAMES.*", "$JS.API.CONSUMER.LIST.*", "$JS.API.CONSUMER.INFO.*.*",
-	"$JS.FC.>", // a reader that keeps up says so
+	"$JS.FC.>", // flow control of a watch
 }
 
 // deliverTo is the form of a reader's inbox: no wildcards, nothing outside.
