@@ -34,6 +34,10 @@ const (
 	// readerIdle is how long a consumer outlives its reader.
 	readerIdle = time.Minute
 
+	// readRate is how fast a watch delivers, in bits a second. NATS drops whoever
+	// has more than maxPending waiting, and its flow control begins above that.
+	readRate = maxPending / 2 * 8
+
 	readTimeout = 5 * time.Second
 )
 
@@ -135,7 +139,7 @@ func (r *readers) create(m *nats.Msg) ([]byte, error) {
 		Config: server.ConsumerConfig{
 			Name: c.Name, DeliverSubject: c.DeliverSubject, DeliverPolicy: c.DeliverPolicy, OptStartSeq: c.OptStartSeq, OptStartTime: c.OptStartTime,
 			FilterSubject: c.FilterSubject, FilterSubjects: c.FilterSubjects, ReplayPolicy: c.ReplayPolicy, HeadersOnly: c.HeadersOnly,
-			FlowControl: c.FlowControl, Heartbeat: c.Heartbeat,
+			FlowControl: c.FlowControl, Heartbeat: c.Heartbeat, RateLimit: readRate,
 			AckPolicy: server.AckNone, MaxDeliver: 1, MemoryStorage: true, Replicas: 1, InactiveThreshold: readerIdle,
 			Metadata: map[string]string{readerMark: "true"},
 		},

@@ -138,7 +138,7 @@ func TestReaderReadsBuckets(t *testing.T) {
 func TestReaderWatchesALargeBucket(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
-	const keys = 3000
+	const keys = 2000
 	value := strings.Repeat("x", 8<<10)
 	for i := range keys {
 		put(t, b.Buckets.Heartbeat, fmt.Sprintf("heartbeat.edge-%d", i), value)
