@@ -34,16 +34,21 @@ const (
 	// readerIdle is how long a consumer outlives its reader.
 	readerIdle = time.Minute
 
+	// readRate is how fast a watch delivers, in bits a second. NATS drops whoever
+	// has more than maxPending waiting, and its flow control begins above that.
+	readRate = maxPending / 2 * 8
+
 	readTimeout = 5 * time.Second
 )
 
 // reads are the requests that change nothing. NATS takes them from READ to
 // CORE and the replies back: a reply goes to a subject of READ, whatever its
-// name, and so never into a bucket.
+// name, and so never into a bucket. (One under $JS.ACK keeps its name in CORE,
+// where no consumer waits for acknowledgements.)
 var reads = []string{
 	"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>",
 	"$JS.API.CONSUMER.NAMES.*", "$JS.API.CONSUMER.LIST.*", "$JS.API.CONSUMER.INFO.*.*",
-	"$JS.FC.>", // a reader that keeps up says so
+	"$JS.FC.>", // flow control of a watch
 }
 
 // deliverTo is the form of a reader's inbox: no wildcards, nothing outside.
@@ -134,7 +139,7 @@ func (r *readers) create(m *nats.Msg) ([]byte, error) {
 		Config: server.ConsumerConfig{
 			Name: c.Name, DeliverSubject: c.DeliverSubject, DeliverPolicy: c.DeliverPolicy, OptStartSeq: c.OptStartSeq, OptStartTime: c.OptStartTime,
 			FilterSubject: c.FilterSubject, FilterSubjects: c.FilterSubjects, ReplayPolicy: c.ReplayPolicy, HeadersOnly: c.HeadersOnly,
-			FlowControl: c.FlowControl, Heartbeat: c.Heartbeat,
+			FlowControl: c.FlowControl, Heartbeat: c.Heartbeat, RateLimit: readRate,
 			AckPolicy: server.AckNone, MaxDeliver: 1, MemoryStorage: true, Replicas: 1, InactiveThreshold: readerIdle,
 			Metadata: map[string]string{readerMark: "true"},
 		},

@@ -133,15 +133,15 @@ func TestReaderReadsBuckets(t *testing.T) {
 	}
 }
 
-// A watch that is larger than what a connection may have pending needs the
-// reader to say that it keeps up.
+// A bucket is watched whole, also when it is larger than what NATS keeps
+// pending for a connection.
 func TestReaderWatchesALargeBucket(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
-	const keys = 3000
+	const keys = 2000
 	value := strings.Repeat("x", 8<<10)
 	for i := range keys {
-		put(t, b.Buckets.Heartbeat, fmt.Sprintf("heartbeat.edge-%d", i), value[:1+i%len(value)])
+		put(t, b.Buckets.Heartbeat, fmt.Sprintf("heartbeat.edge-%d", i), value)
 	}
 	js, err := jetstream.New(reader(t, b))
 	if err != nil {
@@ -336,10 +336,22 @@ func TestReaderLeavesOtherConsumersAlone(t *testing.T) {
 	if answer := ask(t, conn, "$JS.API.CONSUMER.DELETE.KV_device-info."+name, nil); answer.Error == nil {
 		t.Error("a reader deletes the server's consumer")
 	}
-	if answer := ask(t, conn, "$JS.API.CONSUMER.CREATE.KV_device-info."+name, server.CreateConsumerRequest{
-		Stream: "KV_device-info", Action: server.ActionUpdate, Config: server.ConsumerConfig{Name: name, DeliverSubject: "_INBOX.x", AckPolicy: server.AckNone},
-	}); answer.Error == nil {
-		t.Error("a reader takes the server's consumer over")
+	// The same but for where it delivers to, which NATS would change.
+	var info server.JSApiConsumerInfoResponse
+	m, err := conn.Request("$JS.API.CONSUMER.INFO.KV_device-info."+name, nil, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(m.Data, &info); err != nil {
+		t.Fatal(err)
+	}
+	config := *info.Config
+	config.DeliverSubject = "_INBOX.x"
+	for _, action := range []server.ConsumerAction{server.ActionCreateOrUpdate, server.ActionUpdate, server.ActionCreate} {
+		req := server.CreateConsumerRequest{Stream: "KV_device-info", Action: action, Config: config}
+		if answer := ask(t, conn, "$JS.API.CONSUMER.CREATE.KV_device-info."+name+"."+config.FilterSubject, req); answer.Error == nil {
+			t.Errorf("a reader takes the server's consumer over, action %v", action)
+		}
 	}
 	put(t, b.Buckets.Info, "info.edge-1", "seen")
 	if e := <-w.Updates(); e == nil || string(e.Value()) != "seen" {

@@ -234,6 +234,7 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 			p := load(t, dir)
 			old, root := device(t, p), p.RootHash()
 			rotate(t, p, true, now)
+			serving(t, p, hosts, now)
 			forgotten, kept, err := p.Prune(tc.uses, tc.force, tc.at)
 			if err != nil {
 				t.Fatal(err)
@@ -252,6 +253,11 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 				}
 				return false
 			}
+			for _, role := range []string{"root", "server", "device", "operator"} {
+				if _, err := os.Stat(filepath.Join(dir, role+".key")); (err == nil) != keeps(role) {
+					t.Errorf("the old key of %s: %v", role, err)
+				}
+			}
 			for _, p := range []*pki.PKI{p, load(t, dir)} {
 				if p.HasRoot(root) != keeps("root") {
 					t.Errorf("the old root is trusted: %v", p.HasRoot(root))
@@ -259,16 +265,30 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 				if err := verify(old, p.Device.Pool(), x509.ExtKeyUsageClientAuth, now); (err == nil) != keeps("device") {
 					t.Errorf("the old device authority: %v", err)
 				}
-				if err := verify(sent(t, serving(t, p, hosts, now)), p.Root.Pool(), x509.ExtKeyUsageServerAuth, now); err != nil {
+				chain := sent(t, serving(t, p, hosts, now))
+				if err := verify(chain, p.Root.Pool(), x509.ExtKeyUsageServerAuth, now); err != nil {
 					t.Error(err)
 				}
-			}
-			for _, role := range []string{"root", "server", "device", "operator"} {
-				if _, err := os.Stat(filepath.Join(dir, role+".key")); (err == nil) != keeps(role) {
-					t.Errorf("the old key of %s: %v", role, err)
+				if way := len(chain) == 3; way != keeps("root") {
+					t.Errorf("%d certificates are sent", len(chain))
 				}
 			}
 		})
+	}
+}
+
+func TestPruneSurvivesAPowerCut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p := load(t, dir)
+	old := device(t, p)
+	rotate(t, p, true, now)
+	p.OnWrite(func(string) error { return errCut })
+	if _, _, err := p.Prune(pki.Uses{}, true, now); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	if err := verify(old, load(t, dir).Device.Pool(), x509.ExtKeyUsageClientAuth, now); err != nil {
+		t.Error(err)
 	}
 }
 
