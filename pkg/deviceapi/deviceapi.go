@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -118,6 +119,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.reports.load(ctx); err != nil {
 		return err
 	}
+	var working sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() { cancel(); working.Wait() }()
 	// A subscription each, so that a flood of one kind does not queue before
 	// another. The queue group lets several servers share the work.
 	for kind, handle := range map[wire.Kind]handler{
@@ -128,7 +132,9 @@ func (s *Server) Run(ctx context.Context) error {
 		wire.KindHeartbeat: s.heartbeat,
 		wire.KindSecret:    s.secret,
 	} {
-		sub, err := s.Conn.QueueSubscribe(wire.UpWildcard(kind), "deviceapi", s.guard(handle))
+		queue := newTurns()
+		working.Go(func() { queue.run(ctx) })
+		sub, err := s.Conn.QueueSubscribe(wire.UpWildcard(kind), "deviceapi", s.guard(handle, queue))
 		if err != nil {
 			return fmt.Errorf("subscribing to %s: %w", kind, err)
 		}
@@ -157,7 +163,7 @@ type handler func(m message) (reply any, err error)
 // guard does everything that must happen before any work is done for a
 // device: whose message it is, whether it may expect an answer there, its
 // budget and its size.
-func (s *Server) guard(handle handler) nats.MsgHandler {
+func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 	return func(m *nats.Msg) {
 		device, kind, err := wire.ParseUpSubject(m.Subject)
 		if err != nil {
@@ -168,7 +174,7 @@ func (s *Server) guard(handle handler) nats.MsgHandler {
 			s.kick(device, kind)
 			return
 		case refuse:
-			s.answer(m, device, kind, nil, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"})
+			s.refuse(m, device, kind, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"}, queue)
 			return
 		case pass:
 		}
@@ -176,9 +182,21 @@ func (s *Server) guard(handle handler) nats.MsgHandler {
 			s.metrics.refusals.WithLabelValues("reply").Inc()
 			return
 		}
-		reply, err := s.handle(handle, device, kind, m)
-		s.answer(m, device, kind, reply, err)
+		if len(m.Data) > wire.MaxPayload(kind) {
+			s.refuse(m, device, kind, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("%d bytes, at most %d are allowed", len(m.Data), wire.MaxPayload(kind))}, queue)
+			return
+		}
+		queue.add(device, func() {
+			reply, err := s.handle(handle, device, kind, m)
+			s.answer(m, device, kind, reply, err)
+		})
 	}
+}
+
+// refuse answers in the device's turn; what it sent is not kept until then.
+func (s *Server) refuse(m *nats.Msg, device string, kind wire.Kind, refusal *wire.Refusal, queue *turns) {
+	subject := m.Reply
+	queue.add(device, func() { s.answer(&nats.Msg{Reply: subject}, device, kind, nil, refusal) })
 }
 
 // kick drops a device that sends too much.
@@ -196,9 +214,6 @@ func (s *Server) handle(handle handler, device string, kind wire.Kind, m *nats.M
 	session, err := sessionOf(m.Header)
 	if err != nil {
 		return nil, err
-	}
-	if len(m.Data) > wire.MaxPayload(kind) {
-		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("%d bytes, at most %d are allowed", len(m.Data), wire.MaxPayload(kind))}
 	}
 	if kind != wire.KindSnapshot { // which brings its own proof
 		if err := s.Sessions.Report(device, session); err != nil {

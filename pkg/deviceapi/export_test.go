@@ -68,3 +68,13 @@ func NewNudger(conn *nats.Conn, log *slog.Logger) *Nudger { return newNudger(con
 func (n *nudger) Add(device string) { n.add(device) }
 
 func (n *nudger) Run(ctx context.Context) { n.run(ctx) }
+
+type Turns = turns
+
+func NewTurns() *Turns { return newTurns() }
+
+func (t *turns) Add(device string, work func()) { t.add(device, work) }
+
+func (t *turns) Run(ctx context.Context) { t.run(ctx) }
+
+func (t *turns) Take() func() { return t.take() }
