@@ -7,14 +7,16 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 )
 
 func newDevice(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "device", Short: "Decide about devices that want to enroll"}
+	cmd := &cobra.Command{Use: "device", Short: "List devices, let them in, throw them out, replace them"}
 	cmd.AddCommand(
+		newDeviceList(o), newRevoke(o), newReplace(o), newAccept(o),
 		newDecision(o, "approve", v1alpha1.RequestApproved, "Let a device in that waits for approval"),
 		newDecision(o, "deny", v1alpha1.RequestDenied, "Refuse a device that waits for approval"),
 	)
@@ -64,4 +66,132 @@ func (o *options) decide(cmd *cobra.Command, name, condition string) error {
 		return fmt.Errorf("no device named %q waits for approval: see `fleet-server kubectl get enrollmentrequests`", name)
 	}
 	return err
+}
+
+func newDeviceList(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the devices and those that wait for approval",
+		Long:  "List the devices and those that wait for approval. The same as: fleet-server kubectl get devices,enrollmentrequests",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.kubectl(cmd, "get", "devices,enrollmentrequests", "-o", "wide")
+		},
+	}
+}
+
+func newRevoke(o *options) *cobra.Command {
+	var policy string
+	cmd := &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "Throw a device out: its connection ends now, its key is refused for good",
+		Long: "Throw a device out: its connection ends now, its key is refused for good.\n" +
+			"--workloads says what the device does with its containers: keep them running, stop them, or wipe\n" +
+			"containers, volumes, secrets and the key. One that is switched off learns it when it comes back.",
+		Example: "  fleet-server device revoke gateway-1f2e3d --workloads wipe",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			onRevoke, ok := map[string]v1alpha1.RevocationPolicy{"keep": v1alpha1.RevokeKeep, "stop": v1alpha1.RevokeStop, "wipe": v1alpha1.RevokeWipe}[policy]
+			if !ok && policy != "" {
+				return fmt.Errorf("--workloads %q: it must be keep, stop or wipe", policy)
+			}
+			return o.edit(cmd, args[0], "revoked", func(d *v1alpha1.Device) {
+				d.Spec.Revoked = true
+				if ok {
+					d.Spec.OnRevoke = onRevoke
+				}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&policy, "workloads", "", "keep, stop or wipe (default: what the Device says, which is keep unless it was changed)")
+	return cmd
+}
+
+// edit changes a Device and says what became of it.
+func (o *options) edit(cmd *cobra.Command, name, done string, change func(*v1alpha1.Device)) error {
+	c, _, err := o.client()
+	if err != nil {
+		return err
+	}
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		d, err := c.Devices().Get(cmd.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		change(d)
+		_, err = c.Devices().Update(cmd.Context(), d, metav1.UpdateOptions{FieldManager: fieldManager})
+		return err
+	})
+	if apierrors.IsNotFound(err) {
+		return noDevice(name)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, done)
+	return err
+}
+
+func noDevice(name string) error {
+	return fmt.Errorf("there is no device %q: see `fleet-server device list`", name)
+}
+
+func newReplace(o *options) *cobra.Command {
+	t := tokenOptions{uses: 1, preApprove: true}
+	cmd := &cobra.Command{
+		Use:   "replace NAME",
+		Short: "Create a token with which a new machine takes the place of a device",
+		Long: "Create a token with which a new machine takes the place of a device, and print it, alone on a line.\n" +
+			"The new machine gets the name, the labels and the workloads. The key of the old one is refused\n" +
+			"as soon as the new one enrolls.",
+		Example: "  fleet-server device replace gateway-1f2e3d\n" +
+			"  # on the new machine\n" +
+			"  fleet-agent enroll --server https://HOST:8443 --name gateway-1f2e3d",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, _, err := o.client()
+			if err != nil {
+				return err
+			}
+			_, err = c.Devices().Get(cmd.Context(), args[0], metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return noDevice(args[0])
+			}
+			if err != nil {
+				return err
+			}
+			t.replaces = args[0]
+			return t.create(cmd, o)
+		},
+	}
+	cmd.Flags().DurationVar(&t.ttl, "ttl", v1alpha1.DefaultTokenTTL, "how long the token works")
+	return cmd
+}
+
+func newAccept(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "accept NAME",
+		Short: "Decide about a device with a suspected copy: the session that asks next is the device",
+		Long: "Decide about a device whose condition CloneSuspected is True: the session that asks next is the device.\n" +
+			"Switch the copy off first. If you do not know which is which, revoke the device and enroll it again.\n" +
+			"The same as: kubectl patch device NAME --subresource=status --type=merge -p '{\"status\":{\"nonce\":null}}'",
+		Example: "  fleet-server device accept gateway-1f2e3d",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, _, err := o.client()
+			if err != nil {
+				return err
+			}
+			_, err = c.Devices().Patch(cmd.Context(), args[0], types.MergePatchType, []byte(`{"status":{"nonce":null}}`),
+				metav1.PatchOptions{FieldManager: fieldManager}, "status")
+			if apierrors.IsNotFound(err) {
+				return noDevice(args[0])
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: accepted\n", args[0])
+			return err
+		},
+	}
 }

@@ -29,20 +29,25 @@ func newKubectl(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
-			if path := o.kubeconfig(); path != "" {
-				*flags.KubeConfig = path
-			}
-			c := kubectl.NewKubectlCommand(kubectl.KubectlOptions{
-				ConfigFlags: flags,
-				Arguments:   append([]string{"kubectl"}, args...),
-				IOStreams:   genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()},
-			})
-			logs.AddFlags(c.PersistentFlags()) // -v, which kubectl's own main adds
-			c.SetArgs(args)
-			return c.ExecuteContext(cmd.Context())
+			return o.kubectl(cmd, args...)
 		},
 	}
+}
+
+// kubectl runs kubectl in this process.
+func (o *options) kubectl(cmd *cobra.Command, args ...string) error {
+	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
+	if path := o.kubeconfig(); path != "" {
+		*flags.KubeConfig = path
+	}
+	c := kubectl.NewKubectlCommand(kubectl.KubectlOptions{
+		ConfigFlags: flags,
+		Arguments:   append([]string{"kubectl"}, args...),
+		IOStreams:   genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()},
+	})
+	logs.AddFlags(c.PersistentFlags()) // -v, which kubectl's own main adds
+	c.SetArgs(args)
+	return c.ExecuteContext(cmd.Context())
 }
 
 // takeDataDir accepts --data-dir directly behind the word kubectl as well,

@@ -15,14 +15,38 @@ import (
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 const fieldManager = "fleet-server-cli"
 
 func newToken(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "token", Short: "Create the tokens that devices enroll with"}
-	cmd.AddCommand(newTokenCreate(o))
+	cmd := &cobra.Command{Use: "token", Short: "Create, list and revoke the tokens that devices enroll with"}
+	cmd.AddCommand(newTokenCreate(o), newTokenList(o), newTokenRevoke(o))
 	return cmd
+}
+
+func newTokenList(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the enrollment tokens",
+		Long:  "List the enrollment tokens. The same as: fleet-server kubectl get enrollmenttokens",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return o.kubectl(cmd, "get", "enrollmenttokens") },
+	}
+}
+
+func newTokenRevoke(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "revoke ID...",
+		Short:   "Remove enrollment tokens: nobody can enroll with them any more",
+		Long:    "Remove enrollment tokens: nobody can enroll with them any more. Devices that did stay.",
+		Example: "  fleet-server token revoke hbq3x7ka",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.kubectl(cmd, append([]string{"delete", "enrollmenttokens"}, args...)...)
+		},
+	}
 }
 
 type tokenOptions struct {
@@ -31,6 +55,8 @@ type tokenOptions struct {
 	labels      []string
 	allowLabels []string
 	preApprove  bool
+	hardwareIDs []string
+	replaces    string
 }
 
 func newTokenCreate(o *options) *cobra.Command {
@@ -47,11 +73,12 @@ func newTokenCreate(o *options) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return t.create(cmd, o) },
 	}
 	f := cmd.Flags()
-	f.DurationVar(&t.ttl, "ttl", 24*time.Hour, "how long the token works")
+	f.DurationVar(&t.ttl, "ttl", v1alpha1.DefaultTokenTTL, "how long the token works")
 	f.IntVar(&t.uses, "uses", 1, "how many devices may enroll with it")
 	f.StringArrayVar(&t.labels, "label", nil, "label KEY=VALUE of each device that enrolls with it; may be repeated")
 	f.StringArrayVar(&t.allowLabels, "allow-label", nil, "label KEY that such a device may set for itself; may be repeated")
 	f.BoolVar(&t.preApprove, "pre-approve", false, "let devices in at once, without fleet-server device approve")
+	f.StringArrayVar(&t.hardwareIDs, "hardware-id", nil, "machine that may use it, as `fleet-agent hardware-id` prints it there; may be repeated")
 	return cmd
 }
 
@@ -70,6 +97,7 @@ func (t *tokenOptions) create(cmd *cobra.Command, o *options) error {
 		Spec: v1alpha1.EnrollmentTokenSpec{
 			SecretHash: token.SecretHash(), ExpiresAt: new(metav1.NewTime(time.Now().Add(t.ttl))), MaxUses: t.uses,
 			PreApproved: t.preApprove, Labels: labels, AllowedLabelKeys: t.allowLabels,
+			HardwareIDs: t.hardwareIDs, Replaces: t.replaces,
 		},
 	}, metav1.CreateOptions{FieldManager: fieldManager})
 	if err != nil {
@@ -96,6 +124,11 @@ func (t *tokenOptions) check() (labels map[string]string, err error) {
 			return nil, fmt.Errorf("--label %q: %s", l, errs[0])
 		}
 		labels[key] = value
+	}
+	for _, id := range t.hardwareIDs {
+		if !wire.ValidHash(id) {
+			return nil, fmt.Errorf("--hardware-id %.80q: it must be what `fleet-agent hardware-id` prints", id)
+		}
 	}
 	for _, key := range t.allowLabels {
 		if errs := validation.IsQualifiedName(key); len(errs) > 0 {

@@ -3,8 +3,10 @@ package link
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,7 +25,8 @@ const (
 
 // failed notes an attempt that did not lead to a connection.
 func (l *Link) failed(err error) {
-	if refused(err) {
+	shown := l.shown.Swap(false)
+	if refused(err) || shown && hungUp(err) {
 		err = fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	l.onError("connecting failed", err)
@@ -40,6 +43,13 @@ func refused(err error) bool {
 	}
 	alert, ok := errors.AsType[*net.OpError](err)
 	return ok && alert.Op == "remote error"
+}
+
+// hungUp reports whether the other side closed the connection. In TLS 1.3 a
+// client is done before the server looks at its certificate; what it writes then
+// may fail before it reads the alert.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // delay is the pause before the given attempt, see backoff. The client reports

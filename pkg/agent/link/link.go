@@ -74,6 +74,8 @@ type Link struct {
 	revocations chan wire.Revocation
 	// rare: this device was thrown out, and asks rarely to come back.
 	rare atomic.Bool
+	// shown: the attempt under way came as far as the device's certificate.
+	shown atomic.Bool
 
 	mu      sync.Mutex // guards servers and lastErr
 	servers []string
@@ -143,7 +145,10 @@ func (l *Link) options(cfg Config, inbox string) nats.Options {
 		Time:       cfg.Credentials.Now,
 		// Whatever issuers the server names: it may know of this device's by a
 		// certificate that replaces the one named.
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cfg.Credentials.Certificate() },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			l.shown.Store(true)
+			return cfg.Credentials.Certificate()
+		},
 	}
 	o.RootCAsCB = func() (*x509.CertPool, error) { return cfg.Credentials.Roots(), nil }
 	o.CustomDialer = cfg.Dial
@@ -171,6 +176,7 @@ func (l *Link) options(cfg Config, inbox string) nats.Options {
 
 func (l *Link) onConnect(c *nats.Conn) {
 	l.setError(nil)
+	l.shown.Store(false)
 	l.credentials.Attempted(nil)
 	l.log.Info("connected to the fleet server", "url", c.ConnectedUrlRedacted())
 	signal(l.connected)
