@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -68,6 +69,7 @@ type Broker struct {
 	system   *nats.Conn
 	server   *server.Server
 	sessions *sessions
+	refused  *refused
 }
 
 // Start runs a NATS server and connects to it.
@@ -85,7 +87,8 @@ func Start(c Config) (*Broker, error) {
 		return nil, fmt.Errorf("configuring NATS: %w", err)
 	}
 	b.sessions.disconnect = func(id uint64) { _ = b.server.DisconnectClientByID(id) } // gone already: fine
-	b.server.SetLoggerV2(natsLog{c.Logger}, false, false, false)
+	b.refused = newRefused(b.sessions.disconnect)
+	b.server.SetLoggerV2(newNATSLog(c.Logger, b.refused), true, false, false)
 	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
 		return nil, err
 	}
@@ -105,6 +108,11 @@ func (b *Broker) Disconnect(device string) { b.sessions.dropDevice(device) }
 
 // ConnectedDevices is the number of devices that have a connection.
 func (b *Broker) ConnectedDevices() int { return b.sessions.count() }
+
+// Collectors are the metrics of what NATS refuses.
+func (b *Broker) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{b.refused.counter}
+}
 
 // Shutdown stops the server and waits for it.
 func (b *Broker) Shutdown() {

@@ -1,43 +1,68 @@
 package broker
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+
+	"golang.org/x/time/rate"
+)
+
+// Lines a second that NATS may log about connections, and how many at once. A
+// device can cause one with every message.
+const (
+	logRate  = 20
+	logBurst = 200
 )
 
 // natsLog leads the log of the NATS server into slog. The text of a NATS
 // message is free form, so it becomes an attribute of a constant message.
-type natsLog struct{ log *slog.Logger }
+type natsLog struct {
+	log     *slog.Logger
+	refused *refused
+	limiter *rate.Limiter
+}
+
+func newNATSLog(log *slog.Logger, refused *refused) natsLog {
+	return natsLog{log: log, refused: refused, limiter: rate.NewLimiter(logRate, logBurst)}
+}
 
 const natsMessage = "nats"
 
 // Noticef implements server.Logger; notices are details of starting and stopping.
-func (l natsLog) Noticef(format string, v ...any) {
-	l.log.Debug(natsMessage, "text", fmt.Sprintf(format, v...))
-}
+func (l natsLog) Noticef(format string, v ...any) { l.write(slog.LevelDebug, format, v) }
 
 // Warnf implements server.Logger.
-func (l natsLog) Warnf(format string, v ...any) {
-	l.log.Warn(natsMessage, "text", fmt.Sprintf(format, v...))
-}
+func (l natsLog) Warnf(format string, v ...any) { l.write(slog.LevelWarn, format, v) }
 
 // Fatalf implements server.Logger. It must not end the process: the server
 // that embeds NATS decides.
-func (l natsLog) Fatalf(format string, v ...any) {
-	l.log.Error(natsMessage, "text", fmt.Sprintf(format, v...))
-}
+func (l natsLog) Fatalf(format string, v ...any) { l.write(slog.LevelError, format, v) }
 
 // Errorf implements server.Logger.
-func (l natsLog) Errorf(format string, v ...any) {
-	l.log.Error(natsMessage, "text", fmt.Sprintf(format, v...))
-}
+func (l natsLog) Errorf(format string, v ...any) { l.write(slog.LevelError, format, v) }
 
-// Debugf implements server.Logger; it is off in Start.
-func (l natsLog) Debugf(format string, v ...any) {
-	l.log.Debug(natsMessage, "text", fmt.Sprintf(format, v...))
+// Debugf implements server.Logger. It is not logged; it is on in Start because
+// handshakes that time out or are no TLS are told here alone.
+func (l natsLog) Debugf(format string, _ ...any) {
+	if _, id, text := cutClient(format); id != 0 {
+		l.refused.note(id, text)
+	}
 }
 
 // Tracef implements server.Logger; it is off in Start, since traces contain payloads.
-func (l natsLog) Tracef(format string, v ...any) {
-	l.log.Debug(natsMessage, "text", fmt.Sprintf(format, v...))
+func (l natsLog) Tracef(format string, v ...any) { l.write(slog.LevelDebug, format, v) }
+
+// write logs a message. NATS puts the name that a client gives itself into the
+// format: a name like "%999999s" would make every line a megabyte long.
+func (l natsLog) write(level slog.Level, format string, v []any) {
+	client, id, text := cutClient(format)
+	if len(v) > 0 {
+		text = fmt.Sprintf(text, v...)
+	}
+	l.refused.note(id, text)
+	if id != 0 && !l.limiter.Allow() {
+		return // it is counted
+	}
+	l.log.Log(context.Background(), level, natsMessage, "text", client+text)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -223,6 +224,7 @@ func (s *server) startBroker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.metrics.MustRegister(s.broker.Collectors()...)
 	s.parts.onStop("broker", func() error { s.broker.Shutdown(); return nil })
 	s.buckets, err = s.broker.Buckets(ctx)
 	return err
@@ -312,12 +314,14 @@ func (s *server) startEnrollment(context.Context) error {
 		Fleet: trustDomain, Client: s.client, PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
 		Logger: s.component("enrollment"), Now: time.Now,
 	}
+	refusals := enroll.NewRefusals()
+	s.metrics.MustRegister(refusals.Collectors()...)
 	web := &http.Server{
-		Handler:           enroll.NewHandler(service, fmt.Sprint(natsPort), s.hosts),
+		Handler:           refusals.Handler(enroll.NewHandler(service, fmt.Sprint(natsPort), s.hosts)),
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}},
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: requestTimeout,
 		MaxHeaderBytes: 8 << 10,
-		ErrorLog:       slog.NewLogLogger(s.component("enrollment").Handler(), slog.LevelDebug),
+		ErrorLog:       log.New(refusals, "", 0),
 	}
 	s.parts.run("enrollment listener", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { _ = web.Close() })

@@ -1,0 +1,33 @@
+// Package refusals is the one metric of everything that the server turns away,
+// so that an operator can watch for attacks in one place. The parts of the
+// server that face a network import it.
+package refusals
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Name of the metric; its labels are LabelWhere and LabelReason.
+const (
+	Name        = "fleet_refusals_total"
+	LabelWhere  = "where"
+	LabelReason = "reason"
+)
+
+// Values of LabelWhere.
+const (
+	// Bus is the NATS listener: connections, subjects and sizes.
+	Bus = "bus"
+	// DeviceAPI is what devices say on the subjects that are theirs.
+	DeviceAPI = "deviceapi"
+	// Enrollment is the enrollment listener.
+	Enrollment = "enrollment"
+)
+
+// New returns the counter of one place, by reason. Counters of several places
+// can be registered together.
+func New(where string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name:        Name,
+		Help:        "What was turned away, by the part of the server that did it and by reason.",
+		ConstLabels: prometheus.Labels{LabelWhere: where},
+	}, []string{LabelReason})
+}

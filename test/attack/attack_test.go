@@ -1,0 +1,101 @@
+package attack_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// attack is one thing that a device tries.
+type attack struct {
+	name string
+	// do tries it; the device is connected. It fails the test when it sees that
+	// the server let it.
+	do func(t *testing.T, d *device)
+	// counted are the counters that rise by it.
+	counted []string
+}
+
+// arena is a site with victims.
+type arena struct {
+	*site
+
+	scale   scale
+	victims []*victim
+	token   string
+}
+
+func newArena(t *testing.T) *arena {
+	t.Helper()
+	a := &arena{site: newSite(t), scale: scaled()}
+	for i := range victims {
+		a.victims = append(a.victims, a.newVictim(i))
+	}
+	a.token = a.site.token(map[string]string{"group": "attackers"})
+	a.deploy("default", attackerPrefix+"app", "attackers")
+	eventually(t, "aggregates", func() error {
+		for _, v := range a.victims {
+			d, err := a.client.Deployments(v.ref.Namespace).Get(t.Context(), v.ref.Name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if g := d.Status.Aggregate; g == nil || g.Succeeded != 1 || g.Offline != 0 {
+				return fmt.Errorf("that of %s is %+v", v.name, g)
+			}
+		}
+		return nil
+	})
+	return a
+}
+
+// attacker returns a new device that is enrolled.
+func (a *arena) attacker(t testing.TB) *device {
+	t.Helper()
+	return a.enroll(t, a.token, fmt.Sprintf("%s%d", attackerPrefix, a.attackers.Add(1)))
+}
+
+// rounds is how often an attack has to slow others down to be taken for the
+// reason: the machine is shared.
+const rounds = 3
+
+// run carries out attacks, one after the other.
+func (a *arena) run(t *testing.T, attacks []attack) {
+	t.Helper()
+	for _, attack := range attacks {
+		t.Run(attack.name, func(t *testing.T) {
+			for round := 1; a.round(t, attack); round++ {
+				if round == rounds {
+					t.Error("other devices wait more than twice as long")
+					return
+				}
+			}
+		})
+	}
+}
+
+// round carries out an attack once and reports whether others were slowed down.
+func (a *arena) round(t *testing.T, attack attack) (slow bool) {
+	t.Helper()
+	before, counters := a.look(t, a.victims), a.scrape(t)
+	baseline := probing(a.victims, a.scale.samples)()
+	d := a.attacker(t).connect()
+	defer d.conn.Close()
+	stop := probing(a.victims, a.scale.samples)
+	func() {
+		defer func() { slow = checkAnswers(t, a.scale.strict, baseline, stop()) }()
+		attack.do(t, d)
+	}()
+	a.unchanged(t, a.victims, before)
+	a.counted(t, counters, attack.counted)
+	return slow
+}
+
+// flooding calls f until the time of a flood is over.
+func (a *arena) flooding(f func(i int)) {
+	end := time.Now().Add(a.scale.flood)
+	for i := 0; time.Now().Before(end); i++ {
+		f(i)
+	}
+}

@@ -1,0 +1,304 @@
+package attack_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// budgetPause keeps a device that asks again within its budget.
+const budgetPause = 300 * time.Millisecond
+
+// device is an enrolled device whose client does what a test tells it.
+type device struct {
+	site *site
+	t    testing.TB
+	name string
+	key  *ecdsa.PrivateKey
+	cert tls.Certificate
+	// session is the id of its session, the name of its connection.
+	session string
+	conn    *nats.Conn
+
+	mu       sync.Mutex // guards what follows
+	refusals []string
+	// nonce is the newest of the server's.
+	nonce string
+}
+
+// enroll lets a new device in, as the agent would.
+func (s *site) enroll(t testing.TB, token, name string) *device {
+	t.Helper()
+	key, err := pki.NewKey()
+	must(t, err)
+	d := &device{site: s, t: t, name: name, key: key, session: randomHex(16)}
+	_, reply, err := s.post(t.Context(), s.web(), encode(t, wire.EnrollRequest{Token: token, Device: name, CSR: certificateRequest(t, key)}))
+	must(t, err)
+	if reply.Error != nil {
+		t.Fatalf("enrolling %s: %v", name, reply.Error)
+	}
+	d.cert, err = decodeChain(reply.Certificate, key)
+	must(t, err)
+	return d
+}
+
+func certificateRequest(t testing.TB, key *ecdsa.PrivateKey) string {
+	t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	must(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
+
+func encode(t testing.TB, v any) []byte {
+	t.Helper()
+	if raw, ok := v.([]byte); ok {
+		return raw
+	}
+	data, err := json.Marshal(v)
+	must(t, err)
+	return data
+}
+
+func (s *site) tls(certs ...tls.Certificate) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: s.roots, Certificates: certs, ServerName: "localhost"}
+}
+
+// dial connects to the bus. It does not reconnect, so that what the server does
+// to a connection is seen.
+func (s *site) dial(config *tls.Config, opts ...nats.Option) (*nats.Conn, error) {
+	all := []nats.Option{nats.Secure(config), nats.NoReconnect(), nats.Timeout(waitTimeout), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}
+	if s.handshakeFirst {
+		all = append(all, nats.TLSHandshakeFirst())
+	}
+	return nats.Connect("tls://"+s.ready.NATS.String(), append(all, opts...)...)
+}
+
+// connect opens the device's connection.
+func (d *device) connect(opts ...nats.Option) *device {
+	d.t.Helper()
+	var err error
+	d.conn, err = d.site.dial(d.site.tls(d.cert), append([]nats.Option{
+		nats.Name(d.session), nats.CustomInboxPrefix(d.inbox("")[:len(d.inbox(""))-1]),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { d.refuse(err) }),
+	}, opts...)...)
+	must(d.t, err)
+	return d
+}
+
+func (d *device) refuse(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refusals = append(d.refusals, err.Error())
+}
+
+// refused waits until the server has refused an operation ("publish",
+// "subscription") on a subject.
+func (d *device) refused(operation, subject string) {
+	d.t.Helper()
+	want := strings.ToLower(fmt.Sprintf("permissions violation for %s to %q", operation, subject))
+	eventually(d.t, "refusing "+operation+" to "+subject, func() error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, r := range d.refusals {
+			if strings.Contains(strings.ToLower(r), want) {
+				return nil
+			}
+		}
+		return fmt.Errorf("the server refused %.500q", d.refusals)
+	})
+}
+
+// up is a subject of the device's own.
+func (d *device) up(kind wire.Kind) string { return "fleet.v1.up." + d.name + "." + string(kind) }
+
+// inbox is a reply subject of the device's own.
+func (d *device) inbox(token string) string { return "_INBOX_" + d.name + "." + token }
+
+// message is one of the device's own; it carries the session where the server
+// wants it.
+func (d *device) message(subject string, payload any) *nats.Msg {
+	m := nats.NewMsg(subject)
+	m.Data = encode(d.t, payload)
+	if d.site.session {
+		m.Header.Set(wire.HeaderSession, d.session)
+	}
+	return m
+}
+
+// answer is any reply of the device API.
+type answer struct {
+	Status   wire.SnapshotStatus `json:"status"`
+	Manifest *wire.Manifest      `json:"manifest"`
+	Size     int                 `json:"size"`
+	Nonce    string              `json:"nonce"`
+	// Data is of a body or a secret.
+	Data  json.RawMessage `json:"data"`
+	Error *wire.Refusal   `json:"error"`
+}
+
+// code is that of the refusal, "ok" for none.
+func (a answer) code() wire.RefusalCode {
+	if a.Error == nil {
+		return "ok"
+	}
+	return a.Error.Code
+}
+
+// snapshotRequest asks for everything, as a device with an empty disk does.
+func (d *device) snapshotRequest() wire.SnapshotRequest {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return wire.SnapshotRequest{Nonce: d.nonce}
+}
+
+// keep remembers the nonce of an answer.
+func (d *device) keep(a answer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if a.Nonce != "" {
+		d.nonce = a.Nonce
+	}
+}
+
+// manifest asks until the server has a manifest of at least so many entries.
+func (d *device) manifest(entries int) *wire.Manifest {
+	d.t.Helper()
+	var m *wire.Manifest
+	eventually(d.t, "manifest of "+d.name, func() error {
+		a := d.request(wire.KindSnapshot, d.snapshotRequest())
+		d.keep(a)
+		if a.Manifest == nil || len(a.Manifest.Entries) < entries {
+			time.Sleep(budgetPause)
+			return fmt.Errorf("it is %+v", a)
+		}
+		m = a.Manifest
+		return nil
+	})
+	return m
+}
+
+// request asks and wants an answer.
+func (d *device) request(kind wire.Kind, payload any) answer {
+	d.t.Helper()
+	a, err := d.ask(d.t.Context(), d.message(d.up(kind), payload))
+	if err != nil {
+		d.t.Fatalf("asking for %s: %v", kind, err)
+	}
+	return a
+}
+
+func (d *device) ask(ctx context.Context, m *nats.Msg) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, waitTimeout)
+	defer cancel()
+	reply, err := d.conn.RequestMsgWithContext(ctx, m)
+	if err != nil {
+		return answer{}, err
+	}
+	var a answer
+	if err := json.Unmarshal(reply.Data, &a); err != nil {
+		return answer{}, fmt.Errorf("reply %.100q: %w", reply.Data, err)
+	}
+	return a, nil
+}
+
+// publish sends a message as it is.
+func (d *device) publish(subject, reply string, header nats.Header, payload any) {
+	d.t.Helper()
+	must(d.t, d.conn.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Header: header, Data: encode(d.t, payload)}))
+}
+
+// listen subscribes and hands over what comes.
+func (d *device) listen(subject string) chan *nats.Msg {
+	d.t.Helper()
+	msgs := make(chan *nats.Msg, 1000)
+	_, err := d.conn.ChanSubscribe(subject, msgs)
+	must(d.t, err)
+	return msgs
+}
+
+// settle returns when the server has seen everything that was sent, unless it
+// closed the connection.
+func (d *device) settle() { _ = d.conn.FlushTimeout(waitTimeout) }
+
+// raw is a connection that speaks the protocol by hand.
+type raw struct {
+	net.Conn
+
+	t testing.TB
+	r *bufio.Reader
+}
+
+// raw opens a connection and does the handshake only.
+func (s *site) raw(t testing.TB, config *tls.Config) (*raw, error) {
+	t.Helper()
+	plain, err := net.Dial("tcp", s.ready.NATS.String())
+	must(t, err)
+	must(t, plain.SetDeadline(time.Now().Add(startTimeout)))
+	if !s.handshakeFirst {
+		if err := skipLine(plain); err != nil { // the greeting
+			return nil, err
+		}
+	}
+	conn := tls.Client(plain, config)
+	if err := conn.Handshake(); err != nil {
+		return nil, errors.Join(err, plain.Close())
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &raw{Conn: conn, t: t, r: bufio.NewReader(conn)}, nil
+}
+
+// skipLine reads to the end of a line, and not a byte more.
+func skipLine(r io.Reader) error {
+	for b := make([]byte, 1); b[0] != '\n'; {
+		if _, err := io.ReadFull(r, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// introduce opens a connection by hand with the device's certificate.
+func (d *device) introduce(connect string) *raw {
+	d.t.Helper()
+	r, err := d.site.raw(d.t, d.site.tls(d.cert))
+	must(d.t, err)
+	r.say("CONNECT %s\r\nPING\r\n", connect)
+	return r
+}
+
+func (r *raw) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(r, format, args...) // closed already: what was said before tells
+}
+
+// hear reads lines until one contains what is wanted, or the connection ends.
+// It returns everything it read.
+func (r *raw) hear(want string) (said string, ok bool) {
+	for {
+		line, err := r.r.ReadString('\n')
+		said += line
+		if strings.Contains(line, want) {
+			return said, true
+		}
+		if err != nil {
+			return said, false
+		}
+	}
+}
