@@ -60,12 +60,20 @@ type syncer struct {
 func (s *syncer) run(ctx context.Context) {
 	timer := time.NewTimer(s.interval)
 	defer timer.Stop()
-	failures := 0
+	var failures, takeovers int
 	var asked time.Time
+	behind := false // another session took over since the last request
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.stale:
+			behind = true
+			// Two devices that are one another's copies must not chase each other.
+			if wait := pauseAfter(takeovers) - time.Since(asked); wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
 		case <-s.link.Connected():
 			s.log.Debug("asking for the manifest", "cause", "connected")
 			s.retryBodies()
@@ -73,17 +81,13 @@ func (s *syncer) run(ctx context.Context) {
 			s.log.Debug("asking for the manifest", "cause", "nudge")
 		case <-s.again:
 			s.log.Debug("asking for the manifest", "cause", "asked")
-		case <-s.stale:
-			// Two devices that are one another's copies must not chase each other.
-			if wait := minSyncPause - time.Since(asked); wait > 0 {
-				timer.Reset(wait)
-				continue
-			}
-			s.log.Info("asking for the manifest", "cause", "another session took over")
 		case <-timer.C:
 			s.log.Debug("asking for the manifest", "cause", "timer")
 		}
-		asked = time.Now()
+		if takeovers++; !behind {
+			takeovers = 0
+		}
+		asked, behind = time.Now(), false
 		next, err := s.sync(ctx)
 		if errors.Is(err, errQuarantined) {
 			s.log.Warn("the server sends nothing new", "error", err)
