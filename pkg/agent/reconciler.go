@@ -52,6 +52,10 @@ type reconciler struct {
 	troubles     *troubles
 	// retry runs a Deployment again whose hindrance is gone.
 	retry func(wire.DeploymentRef)
+	// halted reports whether nothing may run on the device.
+	halted func() bool
+	// stale is called when another session of the device took over.
+	stale func()
 	// slots and pulls are counting semaphores.
 	slots, pulls chan struct{}
 }
@@ -81,6 +85,9 @@ func (r *reconciler) reconcile(ctx context.Context, ref wire.DeploymentRef, run 
 		return queue.Result{}, fmt.Errorf("observing %s: %w", ref, err)
 	}
 	p := &pass{reconciler: r, ref: ref, target: target, observed: observed, run: run}
+	if r.halted() {
+		return queue.Result{}, p.halt(ctx)
+	}
 	defer r.retryFreed()
 	if target.verdict == plan.Leave {
 		return p.leave(ctx)
@@ -106,6 +113,20 @@ type pass struct {
 	// moment is not worth a report of its own: the server counts a device as
 	// pending until it reports about the score that was issued.
 	waiting plan.Outcome
+}
+
+// halt stops what runs. It stays on the device.
+func (p *pass) halt(ctx context.Context) error {
+	for _, c := range p.observed {
+		if c.Ended() || c.Unstarted() {
+			continue
+		}
+		p.log.Info("stopping container", "container", c.Name)
+		if err := p.runtime.Stop(ctx, c.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // leave removes the Deployment.
@@ -220,13 +241,23 @@ func (p *pass) withoutBody(ctx context.Context, hash string, err error) (queue.R
 		p.report(plan.Outcome{Hash: hash})
 		return queue.Result{}, nil
 	}
-	if _, refused := errors.AsType[*wire.Refusal](err); refused || !errors.Is(err, errNoBody) {
+	if isRefusal(err, wire.RefusedSession) {
+		p.stale()
+	}
+	refusal, refused := errors.AsType[*wire.Refusal](err)
+	if refused && !passing(refusal.Code) || !errors.Is(err, errNoBody) {
 		return queue.Result{}, p.fail(ctx, hash, err)
 	}
 	if ctx.Err() == nil {
 		p.report(plan.Outcome{Hash: hash, Waiting: true})
 	}
 	return queue.Result{}, err
+}
+
+// passing reports whether a refusal is about the device at present, and not
+// about what it asked for.
+func passing(code wire.RefusalCode) bool {
+	return code == wire.RefusedSession || code == wire.RefusedQuarantined
 }
 
 // prepare interprets a body and checks what it asks of the device.

@@ -29,10 +29,17 @@ const leftoverPattern = ".tmp-*"
 const (
 	identityFile = "identity.json"
 	pendingFile  = "pending-identity.json"
+	previousFile = "previous-identity.json"
+	renewalFile  = "renewal.json"
 	manifestFile = "manifest.json"
 	memoryFile   = "memory.json"
+	nonceFile    = "nonce.json"
+	clockFile    = "clock.json"
 	lockFile     = "lock"
-	bodiesDir    = "bodies"
+	// socketFile is package control's.
+	socketFile     = "control.sock"
+	revocationFile = "revocation.json"
+	bodiesDir      = "bodies"
 )
 
 // Store is a state directory. Its methods may be called concurrently as long

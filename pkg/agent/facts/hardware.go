@@ -1,0 +1,55 @@
+package facts
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// ErrHardware: nothing on the machine tells it from others.
+var ErrHardware = errors.New("this machine has no product UUID, no serial number and no machine id")
+
+// hardwareSources are where a machine's own number is, the best first: those of
+// the firmware stay when the disk is replaced or copied.
+var hardwareSources = []string{
+	"sys/class/dmi/id/product_uuid",
+	"proc/device-tree/serial-number",
+	"sys/firmware/devicetree/base/serial-number",
+	"etc/machine-id",
+}
+
+// HardwareID returns the SHA-256 in lower-case hex of "fleet hardware id", a zero
+// byte, and the first number in hardwareSources, in lower case and without the
+// white space around it. root is "/" outside of tests. Errors are ErrHardware, or
+// wrap fs.ErrPermission: without a number that is there but may not be read, the
+// machine would have one id for root and another for others.
+func HardwareID(root string) (string, error) {
+	for _, source := range hardwareSources {
+		data, err := os.ReadFile(filepath.Join(root, source))
+		if errors.Is(err, fs.ErrPermission) {
+			return "", fmt.Errorf("reading the hardware id: %w: run this as root", err)
+		}
+		if number := clean(string(data)); err == nil && !blank(number) {
+			sum := sha256.Sum256([]byte("fleet hardware id\x00" + number))
+			return hex.EncodeToString(sum[:]), nil
+		}
+	}
+	return "", ErrHardware
+}
+
+// clean drops what surrounds a number: the device tree ends strings with a zero.
+func clean(number string) string {
+	return strings.ToLower(strings.Trim(number, " \t\r\n\x00"))
+}
+
+// blank reports whether a number is what firmware has before it was given one:
+// nothing, or one digit over and over.
+func blank(number string) bool {
+	digits := strings.ReplaceAll(number, "-", "")
+	return digits == "" || strings.Trim(digits, digits[:1]) == ""
+}
