@@ -56,7 +56,7 @@ func Key(ctx context.Context, client kubernetes.Interface) ([]byte, error) {
 		return nil, fmt.Errorf("reading the key of secret digests: %w", err)
 	}
 	if len(s.Data[keyField]) < keySize {
-		return nil, fmt.Errorf("Secret %s/%s is damaged: delete it to make another", KeyNamespace, KeyName)
+		return nil, fmt.Errorf("the Secret %s/%s is damaged: delete it to make another", KeyNamespace, KeyName)
 	}
 	return s.Data[keyField], nil
 }
@@ -73,14 +73,14 @@ type Resolver struct {
 func (r *Resolver) Data(namespace, name string) (map[string][]byte, error) {
 	o, ok, err := r.Store.GetByKey(namespace + "/" + name)
 	if err != nil || !ok {
-		return nil, fmt.Errorf("Secret %q: %w", name, ErrMissing)
+		return nil, fmt.Errorf("the Secret %q: %w", name, ErrMissing)
 	}
 	data, size := o.(*corev1.Secret).Data, 0
 	for k, v := range data {
 		size += len(k) + len(v)
 	}
 	if size > wire.MaxSecret {
-		return nil, fmt.Errorf("Secret %q: %w", name, ErrTooLong)
+		return nil, fmt.Errorf("the Secret %q: %w", name, ErrTooLong)
 	}
 	return data, nil
 }
