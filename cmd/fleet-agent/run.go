@@ -65,6 +65,7 @@ func runAgent(ctx context.Context, cfg config.Config, configPath string, log *sl
 	defer runtime.Close()
 	a := agent.New(agent.Config{
 		Device:            identity.Device,
+		Enrollment:        identity.Enrollment,
 		Version:           version.Version,
 		Servers:           servers(cfg, identity),
 		Labels:            cfg.Labels,
@@ -174,8 +175,7 @@ func open(identity *store.Identity, cfg config.Config, log *slog.Logger) (*link.
 	return link.Open(link.Config{
 		Device:      identity.Device,
 		Servers:     servers(cfg, identity),
-		Certificate: certificate,
-		Roots:       roots,
+		Credentials: link.Fixed{Cert: &certificate, Pool: roots},
 		Log:         log.With("component", "link"),
 	})
 }

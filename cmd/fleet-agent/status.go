@@ -52,6 +52,9 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	} else {
 		line("Connected:\tno: %s", s.LastError)
 	}
+	if s.Standing != "" {
+		line("Standing:\t%s", s.Standing)
+	}
 	line("Manifest:\t%s, answered %s", manifest(s), answered(now, s.LastSnapshot))
 	for _, c := range s.Conditions {
 		line("%s:\t%s (%s) %s", c.Type, c.Status, c.Reason, c.Message)

@@ -35,6 +35,8 @@ type Link interface {
 // otherwise.
 type Config struct {
 	Device string
+	// Enrollment is that of the identity, see store.Identity.
+	Enrollment string
 	// Version of the agent.
 	Version string
 	// Servers are the NATS URLs of the configuration.
@@ -75,7 +77,9 @@ func New(cfg Config) *Agent {
 	a := &Agent{cfg: cfg, started: time.Now().UTC()}
 	a.conditions = newConditions(func() { a.informer.refresh() })
 	a.desired = loadDesired(cfg.Store, component("desired"))
+	stale := make(chan struct{}, 1)
 	a.reporter = newReporter(cfg.Link, a.desired.forget, component("reporter"))
+	a.reporter.stale = func() { signal(stale) }
 	a.reconciler = &reconciler{
 		runtime:      cfg.Runtime,
 		store:        cfg.Store,
@@ -89,6 +93,7 @@ func New(cfg Config) *Agent {
 		pulls:        make(chan struct{}, maxPulls),
 		ports:        newPorts(),
 		troubles:     newTroubles(),
+		stale:        func() { signal(stale) },
 	}
 	a.reconciler.restore()
 	a.queue = queue.New(component("reconciler"), a.reconciler.reconcile)
@@ -99,8 +104,9 @@ func New(cfg Config) *Agent {
 		dir: cfg.Store.Dir(), log: component("watcher"),
 	}
 	a.syncer = &syncer{
-		link: cfg.Link, desired: a.desired, reporter: a.reporter, conditions: a.conditions, queue: a.queue,
-		servers: cfg.Servers, interval: cfg.SnapshotInterval, again: make(chan struct{}, 1), log: component("syncer"),
+		link: cfg.Link, device: cfg.Device, enrollment: cfg.Enrollment, store: cfg.Store,
+		desired: a.desired, reporter: a.reporter, conditions: a.conditions, queue: a.queue,
+		servers: cfg.Servers, interval: cfg.SnapshotInterval, again: make(chan struct{}, 1), stale: stale, log: component("syncer"),
 	}
 	return a
 }
@@ -151,6 +157,7 @@ func (a *Agent) Status() control.Status {
 	last, syncErr := a.syncer.last()
 	s := control.Status{
 		Device:       a.cfg.Device,
+		Standing:     a.syncer.standing(),
 		AgentVersion: a.cfg.Version,
 		Started:      a.started,
 		Connected:    linkErr == nil,

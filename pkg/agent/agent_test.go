@@ -53,9 +53,15 @@ type gateway struct {
 	states    map[wire.DeploymentRef][]byte
 	history   map[wire.DeploymentRef][]wire.Phase
 	snapshots int
+	reports   int
 	beats     int
 	servers   []string
 	refuseAll *wire.Refusal
+	// refuseStates refuses reports only.
+	refuseStates *wire.Refusal
+	// nonce is given with every reply; nonces are those of the requests.
+	nonce  string
+	nonces []string
 }
 
 func newGateway(t *testing.T) *gateway {
@@ -149,11 +155,12 @@ func (g *gateway) reachable() error {
 func (g *gateway) Snapshot(_ context.Context, req wire.SnapshotRequest) (*wire.SnapshotReply, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.snapshots++
 	if err := g.reachable(); err != nil {
 		return nil, err
 	}
-	g.snapshots++
-	reply := &wire.SnapshotReply{Status: wire.SnapshotManifest, Manifest: g.manifest}
+	g.nonces = append(g.nonces, req.Nonce)
+	reply := &wire.SnapshotReply{Status: wire.SnapshotManifest, Manifest: g.manifest, Nonce: g.nonce}
 	switch {
 	case g.manifest == nil:
 		reply.Status = wire.SnapshotRetryLater
@@ -201,6 +208,10 @@ func (g *gateway) SendState(_ context.Context, payload []byte) error {
 	defer g.mu.Unlock()
 	if err := g.reachable(); err != nil {
 		return err
+	}
+	g.reports++
+	if g.refuseStates != nil {
+		return g.refuseStates
 	}
 	s, err := wire.DecodeState(payload)
 	if err != nil {
@@ -299,6 +310,8 @@ type device struct {
 	roots   []string
 	agent   *agent.Agent
 	stop    func()
+	// enrollment is the id of the device's present enrollment.
+	enrollment string
 }
 
 // onDevice runs a test in a bubble, with an agent that is connected.
@@ -323,7 +336,7 @@ func (d *device) start() {
 		d.t.Fatal(err)
 	}
 	d.agent = agent.New(agent.Config{
-		Device: "pi-1", Version: "v1", Servers: []string{"tls://gateway:4222"}, Link: d.gateway, Runtime: d.podman, Store: state,
+		Device: "pi-1", Enrollment: d.enrollment, Version: "v1", Servers: []string{"tls://gateway:4222"}, Link: d.gateway, Runtime: d.podman, Store: state,
 		Interpreters: interpret.Default(), Binds: bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
 		Facts:             func() wire.Inventory { return wire.Inventory{Hostname: "pi"} },
 		HeartbeatInterval: 30 * time.Second, SnapshotInterval: 15 * time.Minute,

@@ -52,6 +52,8 @@ type reconciler struct {
 	troubles     *troubles
 	// retry runs a Deployment again whose hindrance is gone.
 	retry func(wire.DeploymentRef)
+	// stale is called when another session of the device took over.
+	stale func()
 	// slots and pulls are counting semaphores.
 	slots, pulls chan struct{}
 }
@@ -220,13 +222,23 @@ func (p *pass) withoutBody(ctx context.Context, hash string, err error) (queue.R
 		p.report(plan.Outcome{Hash: hash})
 		return queue.Result{}, nil
 	}
-	if _, refused := errors.AsType[*wire.Refusal](err); refused || !errors.Is(err, errNoBody) {
+	if isRefusal(err, wire.RefusedSession) {
+		p.stale()
+	}
+	refusal, refused := errors.AsType[*wire.Refusal](err)
+	if refused && !passing(refusal.Code) || !errors.Is(err, errNoBody) {
 		return queue.Result{}, p.fail(ctx, hash, err)
 	}
 	if ctx.Err() == nil {
 		p.report(plan.Outcome{Hash: hash, Waiting: true})
 	}
 	return queue.Result{}, err
+}
+
+// passing reports whether a refusal is about the device at present, and not
+// about what it asked for.
+func passing(code wire.RefusalCode) bool {
+	return code == wire.RefusedSession || code == wire.RefusedQuarantined
 }
 
 // prepare interprets a body and checks what it asks of the device.

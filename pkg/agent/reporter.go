@@ -26,8 +26,10 @@ type reporter struct {
 	link Link
 	// forget is called when the server knows that a Deployment is gone.
 	forget func(wire.DeploymentRef)
-	log    *slog.Logger
-	wake   chan struct{}
+	// stale is called when another session of the device took over.
+	stale func()
+	log   *slog.Logger
+	wake  chan struct{}
 
 	mu     sync.Mutex // guards what follows
 	info   report
@@ -142,6 +144,12 @@ func (r *reporter) run(ctx context.Context) {
 		if err := r.flush(ctx); err != nil {
 			r.log.Debug("reports wait", "pause", pause, "error", err)
 			r.setPaused(true)
+			if isRefusal(err, wire.RefusedQuarantined) {
+				continue // until the server answers a snapshot request
+			}
+			if isRefusal(err, wire.RefusedSession) {
+				r.stale()
+			}
 			timer.Reset(pause)
 			pause = min(2*pause, maxReportPause)
 			continue

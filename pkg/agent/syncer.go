@@ -13,6 +13,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/queue"
+	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -24,9 +25,15 @@ const (
 	snapshotJitter = 0.2
 )
 
+// errQuarantined: the server takes the device for a copy of another.
+var errQuarantined = errors.New("this device looks like a copy of another that has its identity")
+
 // syncer asks the server for the manifest.
 type syncer struct {
 	link       Link
+	device     string
+	enrollment string
+	store      *store.Store
 	desired    *desired
 	reporter   *reporter
 	conditions *conditions
@@ -36,11 +43,15 @@ type syncer struct {
 	interval time.Duration
 	// again asks for a snapshot at once.
 	again chan struct{}
+	// stale asks for one because another session took over from this.
+	stale chan struct{}
 	log   *slog.Logger
 
 	mu       sync.Mutex // guards what follows
 	answered time.Time
 	err      error
+	// quarantine is the last errQuarantined since which nothing was answered.
+	quarantine error
 }
 
 // run asks when there is a connection, when the server nudges, when somebody
@@ -49,11 +60,20 @@ type syncer struct {
 func (s *syncer) run(ctx context.Context) {
 	timer := time.NewTimer(s.interval)
 	defer timer.Stop()
-	failures := 0
+	var failures, takeovers int
+	var asked time.Time
+	behind := false // another session took over since the last request
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.stale:
+			behind = true
+			// Two devices that are one another's copies must not chase each other.
+			if wait := pauseAfter(takeovers) - time.Since(asked); wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
 		case <-s.link.Connected():
 			s.log.Debug("asking for the manifest", "cause", "connected")
 			s.retryBodies()
@@ -64,8 +84,15 @@ func (s *syncer) run(ctx context.Context) {
 		case <-timer.C:
 			s.log.Debug("asking for the manifest", "cause", "timer")
 		}
+		if takeovers++; !behind {
+			takeovers = 0
+		}
+		asked, behind = time.Now(), false
 		next, err := s.sync(ctx)
-		if err != nil {
+		if errors.Is(err, errQuarantined) {
+			s.log.Warn("the server sends nothing new", "error", err)
+			next = jitter(s.interval)
+		} else if err != nil {
 			s.log.Warn("no manifest from the server", "error", err)
 			next = pauseAfter(failures)
 			failures++
@@ -88,9 +115,22 @@ func (s *syncer) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.err = err
-	if err == nil {
-		s.answered = time.Now().UTC()
+	switch {
+	case err == nil:
+		s.answered, s.quarantine = time.Now().UTC(), nil
+	case errors.Is(err, errQuarantined):
+		s.quarantine = err
 	}
+}
+
+// standing says what is wrong between the device and its fleet as a whole.
+func (s *syncer) standing() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.quarantine == nil {
+		return ""
+	}
+	return s.quarantine.Error()
 }
 
 // last returns when the server last answered, and the error since.
@@ -103,12 +143,16 @@ func (s *syncer) last() (time.Time, error) {
 // sync asks once and acts on the answer. It returns when to ask again.
 func (s *syncer) sync(ctx context.Context) (time.Duration, error) {
 	infoHash, stateHash := s.reporter.hashes()
-	reply, err := s.link.Snapshot(ctx, wire.SnapshotRequest{Have: s.desired.version(), InfoHash: infoHash, StateHash: stateHash})
-	if err != nil {
-		if errors.Is(err, wire.ErrManifest) {
-			s.hold(reasonInvalidManifest, err)
+	reply, err := s.link.Snapshot(ctx, wire.SnapshotRequest{
+		Have: s.desired.version(), InfoHash: infoHash, StateHash: stateHash, Nonce: s.store.Nonce(s.enrollment),
+	})
+	if reply != nil && reply.Nonce != "" {
+		if err := s.store.SaveNonce(s.enrollment, reply.Nonce); err != nil {
+			return 0, fmt.Errorf("keeping the server's nonce: %w", err)
 		}
-		return 0, err
+	}
+	if err != nil {
+		return 0, s.refused(err)
 	}
 	s.reporter.resend(reply.Want)
 	switch reply.Status {
@@ -122,6 +166,23 @@ func (s *syncer) sync(ctx context.Context) (time.Duration, error) {
 		s.showHeld()
 	}
 	return jitter(s.interval), nil
+}
+
+// refused makes of an error what it means for the device.
+func (s *syncer) refused(err error) error {
+	if errors.Is(err, wire.ErrManifest) {
+		s.hold(reasonInvalidManifest, err)
+	}
+	if isRefusal(err, wire.RefusedQuarantined) {
+		return fmt.Errorf("%w: what runs goes on, and nothing new comes; an operator must decide: fleet-server device accept %s", errQuarantined, s.device)
+	}
+	return err
+}
+
+// isRefusal reports whether the server refused for this reason.
+func isRefusal(err error, code wire.RefusalCode) bool {
+	refusal, ok := errors.AsType[*wire.Refusal](err)
+	return ok && refusal.Code == code
 }
 
 func (s *syncer) accept(m *wire.Manifest) error {

@@ -41,6 +41,9 @@ type Status struct {
 	Connected    bool      `json:"connected"`
 	// Server is the URL of the present connection.
 	Server string `json:"server,omitempty"`
+	// Standing says what is wrong between the device and its fleet as a whole, and
+	// what to do; empty when nothing is.
+	Standing string `json:"standing,omitempty"`
 	// LastError says why there is no connection or no manifest.
 	LastError string `json:"lastError,omitempty"`
 	// LastSnapshot is when the server last answered a snapshot request.

@@ -3,18 +3,25 @@
 //
 // A Link keeps no desired state and starts no goroutine of its own beyond
 // those of the NATS client, so that a simulator can hold a thousand of them.
+//
+// A Link is one session: it makes a random id when it is opened, gives it as
+// the name of every connection, and sends it with every message. The same
+// session comes back after each loss of the connection; only another process
+// has another one, and takes over from this.
 package link
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,21 +40,21 @@ const (
 	// A dead connection is noticed within pingInterval × maxPings.
 	pingInterval = 30 * time.Second
 	maxPings     = 2
-	// Bounds of the pause between two attempts to connect.
-	minBackoff, maxBackoff = time.Second, 5 * time.Minute
 	// noReconnectBuffer: what is said while disconnected is said again by the
 	// callers; a buffer would bring old reports out of order.
 	noReconnectBuffer = -1
+	// sessionBytes is the length of a session id before it is encoded.
+	sessionBytes = 16
+	// maxNotice bounds a wire.RevokedNotice in bytes.
+	maxNotice = 1 << 10
 )
 
-// Config is what a Link needs. Device, Servers, Certificate and Roots are
-// mandatory.
+// Config is what a Link needs. Dial may be nil.
 type Config struct {
 	Device string
 	// Servers are NATS URLs; they are tried in random order.
 	Servers     []string
-	Certificate tls.Certificate
-	Roots       *x509.CertPool
+	Credentials Credentials
 	// Dial replaces the TCP dialer when it is set.
 	Dial nats.CustomDialer
 	Log  *slog.Logger
@@ -55,11 +62,20 @@ type Config struct {
 
 // Link is a connection that is re-established for as long as it is open.
 type Link struct {
-	device    string
-	conn      *nats.Conn
-	log       *slog.Logger
-	connected chan struct{}
-	nudges    chan struct{}
+	device      string
+	session     string
+	credentials Credentials
+	conn        *nats.Conn
+	// opened is closed once conn is set: the client calls back before that.
+	opened      chan struct{}
+	log         *slog.Logger
+	connected   chan struct{}
+	nudges      chan struct{}
+	revocations chan wire.Revocation
+	// rare: this device was thrown out, and asks rarely to come back.
+	rare atomic.Bool
+	// shown: the attempt under way came as far as the device's certificate.
+	shown atomic.Bool
 
 	mu      sync.Mutex // guards servers and lastErr
 	servers []string
@@ -72,46 +88,76 @@ func Open(cfg Config) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	nudge, err := wire.NudgeSubject(cfg.Device)
-	if err != nil {
-		return nil, err
-	}
 	l := &Link{
-		device:    cfg.Device,
-		log:       cfg.Log,
-		connected: make(chan struct{}, 1),
-		nudges:    make(chan struct{}, 1),
-		servers:   slices.Clone(cfg.Servers),
+		device:      cfg.Device,
+		session:     newSession(),
+		credentials: cfg.Credentials,
+		opened:      make(chan struct{}),
+		log:         cfg.Log,
+		connected:   make(chan struct{}, 1),
+		nudges:      make(chan struct{}, 1),
+		revocations: make(chan wire.Revocation, 1),
+		servers:     slices.Clone(cfg.Servers),
 	}
 	if l.conn, err = nats.Options(l.options(cfg, prefix)).Connect(); err != nil {
 		return nil, fmt.Errorf("opening the connection: %w", err)
 	}
-	if _, err := l.conn.Subscribe(nudge, func(*nats.Msg) { signal(l.nudges) }); err != nil {
+	close(l.opened)
+	if err := l.subscribe(); err != nil {
 		l.conn.Close()
-		return nil, fmt.Errorf("subscribing to nudges: %w", err)
+		return nil, err
 	}
 	return l, nil
+}
+
+func newSession() string {
+	id := make([]byte, sessionBytes)
+	_, _ = rand.Read(id) // never fails
+	return hex.EncodeToString(id)
+}
+
+func (l *Link) subscribe() error {
+	nudge, err := wire.NudgeSubject(l.device)
+	if err != nil {
+		return err
+	}
+	if _, err := l.conn.Subscribe(nudge, func(*nats.Msg) { signal(l.nudges) }); err != nil {
+		return fmt.Errorf("subscribing to nudges: %w", err)
+	}
+	revoked, err := wire.RevokedSubject(l.device)
+	if err != nil {
+		return err
+	}
+	if _, err := l.conn.Subscribe(revoked, l.onRevoked); err != nil {
+		return fmt.Errorf("subscribing to revocation: %w", err)
+	}
+	return nil
 }
 
 func (l *Link) options(cfg Config, inbox string) nats.Options {
 	o := nats.GetDefaultOptions()
 	o.Servers = cfg.Servers
-	o.Name = cfg.Device
+	o.Name = l.session
 	o.InboxPrefix = inbox
 	o.Secure = true
 	o.TLSHandshakeFirst = true
 	o.TLSConfig = &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		RootCAs:      cfg.Roots,
-		Certificates: []tls.Certificate{cfg.Certificate},
-		Time:         floor(cfg.Certificate),
+		MinVersion: tls.VersionTLS13,
+		Time:       cfg.Credentials.Now,
+		// Whatever issuers the server names: it may know of this device's by a
+		// certificate that replaces the one named.
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			l.shown.Store(true)
+			return cfg.Credentials.Certificate()
+		},
 	}
+	o.RootCAsCB = func() (*x509.CertPool, error) { return cfg.Credentials.Roots(), nil }
 	o.CustomDialer = cfg.Dial
 	o.IgnoreDiscoveredServers = true // the manifest names the servers, not whoever answers
 	o.IgnoreAuthErrorAbort = true    // a device that is approved again must come back by itself
 	o.RetryOnFailedConnect = true
 	o.MaxReconnect = -1
-	o.CustomReconnectDelayCB = delay
+	o.CustomReconnectDelayCB = l.delay
 	o.ReconnectBufSize = noReconnectBuffer
 	o.Timeout = connectTimeout
 	o.PingInterval = pingInterval
@@ -120,36 +166,19 @@ func (l *Link) options(cfg Config, inbox string) nats.Options {
 	o.ConnectedCB = l.onConnect
 	o.ReconnectedCB = l.onConnect
 	o.DisconnectedErrCB = func(_ *nats.Conn, err error) { l.onError("disconnected from the fleet server", err) }
-	o.ReconnectErrCB = func(_ *nats.Conn, err error) { l.onError("connecting failed", err) }
-	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		l.onError("the fleet server reports an error", err)
+	o.ReconnectErrCB = func(_ *nats.Conn, err error) { l.failed(err) }
+	o.AsyncErrorCB = func(c *nats.Conn, _ *nats.Subscription, err error) {
+		if c.IsConnected() { // otherwise it is one of an attempt, see delay
+			l.onError("the fleet server reports an error", err)
+		}
 	}
 	return o
 }
 
-// floor is the clock that certificates are checked by. A device without a
-// battery-backed clock may start in 1970; a clock before the beginning of the
-// device's own certificate is certainly wrong.
-func floor(cert tls.Certificate) func() time.Time {
-	return func() time.Time {
-		now := time.Now()
-		if cert.Leaf != nil && now.Before(cert.Leaf.NotBefore) {
-			return cert.Leaf.NotBefore
-		}
-		return now
-	}
-}
-
-// delay is the pause before the given attempt: full jitter, so that a fleet
-// that lost its gateway at one moment does not come back at one moment.
-func delay(attempt int) time.Duration {
-	const doublings = 9 // 1 s doubled 9 times is over 5 min
-	limit := min(maxBackoff, minBackoff<<min(max(attempt-1, 0), doublings))
-	return time.Duration(rand.Int64N(int64(limit))) + time.Millisecond
-}
-
 func (l *Link) onConnect(c *nats.Conn) {
 	l.setError(nil)
+	l.shown.Store(false)
+	l.credentials.Attempted(nil)
 	l.log.Info("connected to the fleet server", "url", c.ConnectedUrlRedacted())
 	signal(l.connected)
 }
@@ -160,6 +189,20 @@ func (l *Link) onError(msg string, err error) {
 	}
 	l.setError(err)
 	l.log.Warn(msg, "error", err)
+}
+
+// onRevoked passes on what to do. What cannot be read says at least that the
+// device was thrown out.
+func (l *Link) onRevoked(m *nats.Msg) {
+	notice, err := wire.Decode[wire.RevokedNotice](m.Data, maxNotice)
+	if err != nil {
+		l.log.Warn("the notice of revocation does not say what to do: workloads go on", "error", err)
+	}
+	select {
+	case <-l.revocations: // the latest counts
+	default:
+	}
+	l.revocations <- notice.Revocation // only here, and by one goroutine: there is room
 }
 
 func (l *Link) setError(err error) {
@@ -182,6 +225,9 @@ func (l *Link) Connected() <-chan struct{} { return l.connected }
 // Nudges receives when the server asks for a snapshot request. Signals that
 // nobody took yet become one.
 func (l *Link) Nudges() <-chan struct{} { return l.nudges }
+
+// Revocations receives what to do when the server throws the device out.
+func (l *Link) Revocations() <-chan wire.Revocation { return l.revocations }
 
 // Server returns the URL of the present connection, or "" and why there is none.
 func (l *Link) Server() (url string, err error) {
@@ -210,6 +256,20 @@ func (l *Link) SetServers(servers []string) error {
 	return nil
 }
 
+// Reconnect connects anew at once: with what Credentials are by now, or because
+// an obstacle is gone. Without a connection it ends the pause before the next
+// attempt.
+func (l *Link) Reconnect() error {
+	if err := l.conn.ForceReconnect(); err != nil {
+		return fmt.Errorf("connecting anew: %w", err)
+	}
+	return nil
+}
+
+// Rarely makes the pauses between attempts longer, because the device was
+// thrown out, or ends that.
+func (l *Link) Rarely(rarely bool) { l.rare.Store(rarely) }
+
 // Close ends the connection for good.
 func (l *Link) Close() { l.conn.Close() }
 
@@ -219,7 +279,7 @@ func (l *Link) publish(kind wire.Kind, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	return transport(l.conn.Publish(subject, payload))
+	return transport(l.conn.PublishMsg(l.message(subject, payload)))
 }
 
 // request sends a message of some kind and returns the reply.
@@ -233,11 +293,16 @@ func (l *Link) request(ctx context.Context, kind wire.Kind, payload []byte) ([]b
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	msg, err := l.conn.RequestWithContext(ctx, subject, payload)
+	msg, err := l.conn.RequestMsgWithContext(ctx, l.message(subject, payload))
 	if err != nil {
 		return nil, transport(err)
 	}
 	return msg.Data, nil
+}
+
+// message is a message of this session.
+func (l *Link) message(subject string, payload []byte) *nats.Msg {
+	return &nats.Msg{Subject: subject, Data: payload, Header: nats.Header{wire.HeaderSession: {l.session}}}
 }
 
 // transport makes every way of having no connection one error.
@@ -246,7 +311,8 @@ func transport(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionClosed),
-		errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrDisconnected):
+		errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrDisconnected),
+		errors.Is(err, nats.ErrHeadersNotSupported): // before the first connection: no server has said what it can
 		return fmt.Errorf("%w: %w", ErrDisconnected, err)
 	case errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("the fleet server is not ready: %w", err)

@@ -60,6 +60,8 @@ func newPKI(t *testing.T) pki {
 	return pki{roots: roots, cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}}
 }
 
+func (p *pki) fixed() link.Fixed { return link.Fixed{Cert: &p.cert, Pool: p.roots} }
+
 // bus is a real NATS server with a connection that answers like fleet-server.
 type bus struct {
 	pki
@@ -69,8 +71,21 @@ type bus struct {
 
 func newBus(t *testing.T, p pki, port int) *bus {
 	t.Helper()
+	b := newServer(t, p, port, nil)
+	conn, err := nats.Connect(b.srv.ClientURL(), nats.Secure(&tls.Config{RootCAs: p.roots, Certificates: []tls.Certificate{p.cert}}), nats.TLSHandshakeFirst())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.conn = conn
+	return b
+}
+
+// newServer starts a bus to which nothing is connected. auth may be nil.
+func newServer(t *testing.T, p pki, port int, auth server.Authentication) *bus {
+	t.Helper()
 	srv, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true, TLSVerify: true, TLSTimeout: 5, TLSHandshakeFirst: true,
+		CustomClientAuthentication: auth,
+		Host:                       "127.0.0.1", Port: port, NoSigs: true, NoLog: true, TLSVerify: true, TLSTimeout: 5, TLSHandshakeFirst: true,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{p.cert}, ClientCAs: p.roots, ClientAuth: tls.RequireAndVerifyClientCert},
 	})
 	if err != nil {
@@ -80,17 +95,15 @@ func newBus(t *testing.T, p pki, port int) *bus {
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the NATS server is not ready")
 	}
-	conn, err := nats.Connect(srv.ClientURL(), nats.Secure(&tls.Config{RootCAs: p.roots, Certificates: []tls.Certificate{p.cert}}), nats.TLSHandshakeFirst())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bus{pki: p, srv: srv, conn: conn}
+	b := &bus{pki: p, srv: srv}
 	t.Cleanup(b.stop)
 	return b
 }
 
 func (b *bus) stop() {
-	b.conn.Close()
+	if b.conn != nil {
+		b.conn.Close()
+	}
 	b.srv.Shutdown()
 	b.srv.WaitForShutdown()
 }
@@ -107,6 +120,9 @@ func (b *bus) answer(t *testing.T, kind wire.Kind, f func(data []byte) any) {
 	_, err = b.conn.Subscribe(subject, func(m *nats.Msg) {
 		if !wire.IsReplyOf(device, m.Reply) {
 			t.Errorf("reply subject %q is not in the device's inbox", m.Reply)
+		}
+		if session := m.Header[wire.HeaderSession]; len(m.Header) != 1 || len(session) != 1 || !wire.ValidSession(session[0]) {
+			t.Errorf("headers of %s: %v", kind, m.Header)
 		}
 		reply, err := json.Marshal(f(m.Data))
 		if err != nil {
@@ -126,7 +142,7 @@ func (b *bus) answer(t *testing.T, kind wire.Kind, f func(data []byte) any) {
 func (b *bus) open(t *testing.T) *link.Link {
 	t.Helper()
 	l, err := link.Open(link.Config{
-		Device: device, Servers: []string{b.url()}, Certificate: b.cert, Roots: b.roots, Log: slog.New(slog.DiscardHandler),
+		Device: device, Servers: []string{b.url()}, Credentials: b.fixed(), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -329,7 +345,7 @@ func TestLinkStartsWithoutServer(t *testing.T) {
 	gone := newBus(t, p, server.RANDOM_PORT)
 	url := gone.url()
 	gone.stop()
-	l, err := link.Open(link.Config{Device: device, Servers: []string{url}, Certificate: p.cert, Roots: p.roots, Log: slog.New(slog.DiscardHandler)})
+	l, err := link.Open(link.Config{Device: device, Servers: []string{url}, Credentials: p.fixed(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,8 @@ import (
 var ErrBody = errors.New("the body is not the one that the manifest names")
 
 // Snapshot asks for the manifest. Errors are a *wire.Refusal, wrap
-// wire.ErrManifest or wire.ErrPayload, or come from the transport.
+// wire.ErrManifest or wire.ErrPayload, or come from the transport. Beside the
+// first two there is a reply all the same, whose Nonce counts.
 func (l *Link) Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.SnapshotReply, error) {
 	payload, err := json.Marshal(req)
 	if err != nil {
@@ -24,11 +25,11 @@ func (l *Link) Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.Sn
 		return nil, fmt.Errorf("asking for the manifest: %w", err)
 	}
 	reply, err := wire.DecodeManifestReply(data)
-	if err != nil {
-		return nil, fmt.Errorf("asking for the manifest: %w", err)
+	if err == nil && reply.Error != nil {
+		err = reply.Error
 	}
-	if reply.Error != nil {
-		return nil, fmt.Errorf("asking for the manifest: %w", reply.Error)
+	if err != nil {
+		return &reply, fmt.Errorf("asking for the manifest: %w", err)
 	}
 	return &reply, nil
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"time"
@@ -52,6 +53,7 @@ type Device struct {
 	// sent are the encoded reports that the device stands by.
 	sent    map[wire.DeploymentRef][]byte
 	info    []byte
+	nonce   string
 	reports int
 }
 
@@ -83,7 +85,7 @@ func (d *Device) Run(ctx context.Context) error {
 	}
 	defer l.Close()
 	d.link = l
-	heartbeat := time.NewTicker(heartbeatInterval)
+	heartbeat := time.NewTimer(rand.N(heartbeatInterval)) // a fleet must not beat in step
 	defer heartbeat.Stop()
 	retry := time.NewTimer(0)
 	if !retry.Stop() {
@@ -99,6 +101,7 @@ func (d *Device) Run(ctx context.Context) error {
 		case <-l.Nudges():
 		case <-retry.C:
 		case <-heartbeat.C:
+			heartbeat.Reset(heartbeatInterval)
 			_ = l.Heartbeat(wire.Heartbeat{At: time.Now().Unix(), Uptime: int64(time.Since(started).Seconds())}) // lost without a connection
 			continue
 		}
@@ -127,13 +130,13 @@ func (d *Device) Reports() int {
 func (d *Device) Link() *link.Link { return d.link }
 
 func (d *Device) linkConfig() link.Config {
-	cert := tls.Certificate{PrivateKey: d.key}
+	cert := &tls.Certificate{PrivateKey: d.key}
 	for block, rest := pem.Decode([]byte(d.identity.Certificate)); block != nil; block, rest = pem.Decode(rest) {
 		cert.Certificate = append(cert.Certificate, block.Bytes)
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(d.identity.Root))
-	return link.Config{Device: d.Config.Device, Servers: d.identity.Servers, Certificate: cert, Roots: roots, Log: d.Logger}
+	return link.Config{Device: d.Config.Device, Servers: d.identity.Servers, Credentials: link.Fixed{Cert: cert, Pool: roots}, Log: d.Logger}
 }
 
 var errRetry = errors.New("the server asks to retry later")
@@ -162,12 +165,18 @@ func (d *Device) snapshot(ctx context.Context) (*wire.SnapshotReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	d.mu.Lock()
-	req := wire.SnapshotRequest{Have: d.manifest.Version, StateHash: d.stateHash()}
+	req := wire.SnapshotRequest{Have: d.manifest.Version, StateHash: d.stateHash(), Nonce: d.nonce}
 	if d.info != nil {
 		req.InfoHash = wire.Sum(d.info).String()
 	}
 	d.mu.Unlock()
-	return d.link.Snapshot(ctx, req)
+	reply, err := d.link.Snapshot(ctx, req)
+	if reply != nil && reply.Nonce != "" {
+		d.mu.Lock()
+		d.nonce = reply.Nonce
+		d.mu.Unlock()
+	}
+	return reply, err
 }
 
 // stateHash is called with mu held.

@@ -14,5 +14,6 @@
 //	identity.json  key, certificate, roots and where they came from; mode 0600
 //	manifest.json  the last good manifest
 //	memory.json    what was applied, by Deployment
+//	nonce.json     the server's last nonce, by which it knows a copy
 //	bodies/HASH    bodies of scores
 package store

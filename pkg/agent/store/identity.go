@@ -18,6 +18,9 @@ var ErrNoIdentity = errors.New("this device is not enrolled: run fleet-agent enr
 type Identity struct {
 	// Device is the id that the certificate names.
 	Device string `json:"device"`
+	// Enrollment is a random id that this enrollment has kept through every
+	// renewal. Documents that name another one are about an earlier life.
+	Enrollment string `json:"enrollment,omitempty"`
 	// Server is the URL that the device enrolled at.
 	Server string `json:"server"`
 	// Key is the device's private key in PEM (PKCS #8). It never leaves the device.

@@ -31,6 +31,7 @@ const (
 	pendingFile  = "pending-identity.json"
 	manifestFile = "manifest.json"
 	memoryFile   = "memory.json"
+	nonceFile    = "nonce.json"
 	lockFile     = "lock"
 	bodiesDir    = "bodies"
 )

@@ -1,0 +1,75 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// ErrRefused: the server does not let the device in. Other errors of an attempt
+// are about the way there, or about the server's own certificate.
+var ErrRefused = errors.New("the fleet server refuses this device")
+
+const (
+	// Bounds of the pause between two attempts to connect.
+	minBackoff, maxBackoff = time.Second, 5 * time.Minute
+	// rareBackoff replaces maxBackoff after Rarely.
+	rareBackoff = time.Hour
+)
+
+// failed notes an attempt that did not lead to a connection.
+func (l *Link) failed(err error) {
+	shown := l.shown.Swap(false)
+	if refused(err) || shown && hungUp(err) {
+		err = fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	l.onError("connecting failed", err)
+	l.credentials.Attempted(err)
+}
+
+// refused reports whether the server itself ended the attempt, in NATS' words
+// or with an alert of TLS about the certificate that it was shown.
+func refused(err error) bool {
+	for _, refusal := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	alert, ok := errors.AsType[*net.OpError](err)
+	return ok && alert.Op == "remote error"
+}
+
+// hungUp reports whether the other side closed the connection. In TLS 1.3 a
+// client is done before the server looks at its certificate; what it writes then
+// may fail before it reads the alert.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// delay is the pause before the given attempt, see backoff. The client reports
+// errors of dialing by a callback, but what comes after, in TLS or from the
+// server, only here.
+func (l *Link) delay(attempt int) time.Duration {
+	<-l.opened
+	if err := l.conn.LastError(); err != nil {
+		l.failed(err)
+	}
+	if l.rare.Load() {
+		return backoff(attempt, rareBackoff)
+	}
+	return backoff(attempt, maxBackoff)
+}
+
+// backoff doubles with each attempt, with full jitter, so that a fleet that
+// lost its gateway at one moment does not come back at one moment.
+func backoff(attempt int, longest time.Duration) time.Duration {
+	const doublings = 12 // 1 s doubled 12 times is over an hour
+	limit := min(longest, minBackoff<<min(max(attempt-1, 0), doublings))
+	return time.Duration(rand.Int64N(int64(limit))) + time.Millisecond
+}
