@@ -5,6 +5,8 @@ set -euo pipefail
 packages=(
   # checks, and the race detector
   shellcheck gcc libc6-dev
+  # a software TPM
+  swtpm
   # machines under test: root file systems, systemd-nspawn, an image to run
   mmdebstrap systemd-container busybox-static iproute2 curl
   # disks whose power is cut
