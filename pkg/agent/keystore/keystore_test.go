@@ -272,3 +272,22 @@ func TestTPMSignsNothingButSHA256(t *testing.T) {
 		t.Error("SHA-384 was signed")
 	}
 }
+
+func TestTPMWithAnOwnerPassword(t *testing.T) {
+	t.Parallel()
+	socket := softwareTPM(t)
+	tpm, err := linuxudstpm.Open(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tpm.Close()
+	change := tpm2.HierarchyChangeAuth{
+		AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)}, NewAuth: tpm2.TPM2BAuth{Buffer: []byte("secret")},
+	}
+	if _, err := change.Execute(tpm); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&keystore.TPM{Path: socket}).Create(); err == nil || !strings.Contains(err.Error(), "has a password") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -15,5 +15,6 @@
 //	manifest.json  the last good manifest
 //	memory.json    what was applied, by Deployment
 //	nonce.json     the server's last nonce, by which it knows a copy
+//	clock.json     the last time at which a server's certificate was valid
 //	bodies/HASH    bodies of scores
 package store

@@ -32,6 +32,7 @@ const (
 	manifestFile = "manifest.json"
 	memoryFile   = "memory.json"
 	nonceFile    = "nonce.json"
+	clockFile    = "clock.json"
 	lockFile     = "lock"
 	bodiesDir    = "bodies"
 )

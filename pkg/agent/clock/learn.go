@@ -1,0 +1,116 @@
+package clock
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// ErrTime: the answer does not prove what time it is.
+var ErrTime = errors.New("the server's answer does not prove what time it is")
+
+const (
+	// maxReply bounds a wire.SignedTime in bytes.
+	maxReply = 4 << 10
+	// requestTimeout bounds one exchange. It is also how late a learned time may be.
+	requestTimeout = 20 * time.Second
+	nonceBytes     = 32
+)
+
+// Learn asks the server for the time and makes it the clock's. server is the URL
+// of the enrollment listener. The answer counts only if it is fresh, is signed
+// with the key of the server's certificate, and if the server's chain ends in
+// one of the roots and is valid at the time that was signed: who has no such
+// certificate cannot set the clock, and who has an old one cannot set it beyond
+// that certificate's life, nor before the device's own certificate.
+// Errors wrap ErrTime or come from the network.
+func (c *Clock) Learn(ctx context.Context, server *url.URL, roots *x509.CertPool) error {
+	before := c.Now()
+	t, err := ask(ctx, server, roots)
+	if err != nil {
+		return fmt.Errorf("asking %s for the time: %w", server.Host, err)
+	}
+	if !c.set(t) {
+		return fmt.Errorf("asking %s for the time: %w: %s is before the beginning of this device's certificate", server.Host, ErrTime, t.Format(time.RFC3339))
+	}
+	c.cfg.Log.Warn("this device's clock was wrong for the server's certificate; its signed time is used from now on",
+		"server", server.Host, "time", t, "instead_of", before)
+	return nil
+}
+
+func ask(ctx context.Context, server *url.URL, roots *x509.CertPool) (time.Time, error) {
+	nonce := make([]byte, nonceBytes)
+	_, _ = rand.Read(nonce) // never fails
+	chain, body, err := fetch(ctx, server, nonce)
+	if err != nil {
+		return time.Time{}, err
+	}
+	signed, err := wire.Decode[wire.SignedTime](body, maxReply)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%w: %w", ErrTime, err)
+	}
+	if err := check(signed, nonce, chain, server.Hostname(), roots); err != nil {
+		return time.Time{}, fmt.Errorf("%w: %w", ErrTime, err)
+	}
+	return signed.Time, nil
+}
+
+// fetch gets the answer and the chain of whoever gave it. Nothing is verified
+// yet: at what time the chain has to be valid is in the answer.
+func fetch(ctx context.Context, server *url.URL, nonce []byte) (chain []*x509.Certificate, body []byte, err error) {
+	client := &http.Client{
+		Timeout: requestTimeout,
+		Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}, //nolint:gosec // check verifies
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	defer client.CloseIdleConnections()
+	u := server.JoinPath(wire.PathTime)
+	u.RawQuery = url.Values{wire.QueryNonce: {hex.EncodeToString(nonce)}}.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, nil, fmt.Errorf("%w: status %d", ErrTime, res.StatusCode)
+	}
+	body, err = io.ReadAll(io.LimitReader(res.Body, maxReply+1))
+	return res.TLS.PeerCertificates, body, err
+}
+
+// check verifies signature and chain.
+func check(signed wire.SignedTime, nonce []byte, chain []*x509.Certificate, host string, roots *x509.CertPool) error {
+	leaf := chain[0] // TLS shows at least one
+	key, ok := leaf.PublicKey.(*ecdsa.PublicKey)
+	digest := sha256.Sum256(wire.SignedTimePayload(nonce, signed.Time))
+	if !ok || !ecdsa.VerifyASN1(key, digest[:], signed.Signature) {
+		return errors.New("it is not signed by the server's key")
+	}
+	intermediates := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		intermediates.AddCert(c)
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{
+		DNSName: host, Roots: roots, Intermediates: intermediates, CurrentTime: signed.Time,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	return err
+}
