@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -23,7 +24,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"fleet.nationtech.io/fleet/pkg/agent/enroll"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -120,7 +120,7 @@ func newGateway(t *testing.T) *gateway {
 // authority makes a root that also serves TLS on loopback.
 func authority(t *testing.T) (*ecdsa.PrivateKey, *x509.Certificate) {
 	t.Helper()
-	key, err := enroll.NewKey()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,64 +1,97 @@
 package enroll
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
+	"time"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// check verifies that the reply gives this device a certificate for its own
-// key, so that a mistake of the server shows at enrollment and not later.
-func check(reply *wire.EnrollReply, req Request, root *x509.Certificate) (*Result, error) {
-	leaf, rest, err := parseChain([]byte(reply.Certificate))
-	if err != nil {
+// checkEnrolled verifies what enrollment brought. root is the one that the token
+// vouches for.
+func checkEnrolled(reply *wire.EnrollReply, req Request, root *x509.Certificate, now time.Time) (*Result, error) {
+	roots := []*x509.Certificate{root}
+	if reply.Root != "" {
+		more, err := parseCertificates([]byte(reply.Root))
+		if err != nil {
+			return nil, fmt.Errorf("checking the root certificates: %w", err)
+		}
+		if !slices.ContainsFunc(more, func(c *x509.Certificate) bool {
+			return bytes.Equal(c.RawSubjectPublicKeyInfo, root.RawSubjectPublicKeyInfo)
+		}) {
+			return nil, fmt.Errorf("checking the root certificates: %w: the one that the token names is not among them", ErrReply)
+		}
+		roots = more
+	}
+	if err := checkCertificate(reply.Certificate, req.Device, req.Key, roots, now); err != nil {
 		return nil, fmt.Errorf("checking the certificate: %w", err)
 	}
-	public, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !public.Equal(req.Key.Public()) {
-		return nil, fmt.Errorf("checking the certificate: %w: it is for another key", ErrReply)
-	}
-	if err := verify(leaf, rest, root); err != nil {
-		return nil, fmt.Errorf("checking the certificate: %w: %w", ErrReply, err)
-	}
-	device, err := deviceOf(leaf)
-	if err != nil {
-		return nil, fmt.Errorf("checking the certificate: %w: %w", ErrReply, err)
-	}
-	if device != req.Device {
-		return nil, fmt.Errorf("checking the certificate: %w: it names device %q, not %q", ErrReply, device, req.Device)
+	if len(reply.Servers) == 0 {
+		return nil, fmt.Errorf("%w: it names no NATS server", ErrReply)
 	}
 	if err := checkServers(reply.Servers); err != nil {
 		return nil, err
 	}
-	return &Result{
-		Device:      device,
-		Certificate: reply.Certificate,
-		Root:        string(pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: root.Raw})),
-		Servers:     reply.Servers,
-	}, nil
+	return &Result{Device: req.Device, Certificate: reply.Certificate, Root: encodeRoots(roots), Servers: reply.Servers}, nil
 }
 
-func verify(leaf *x509.Certificate, rest []*x509.Certificate, root *x509.Certificate) error {
-	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
-	roots.AddCert(root)
-	for _, c := range rest {
-		intermediates.AddCert(c)
+// checkCertificate verifies that a certificate is one of this device for its own
+// key, so that a mistake of the server shows now and not later.
+func checkCertificate(text, want string, key crypto.Signer, roots []*x509.Certificate, now time.Time) error {
+	chain, err := parseCertificates([]byte(text))
+	if err != nil {
+		return err
 	}
-	now := notBefore(root)()
+	leaf := chain[0]
+	public, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(key.Public()) {
+		return fmt.Errorf("%w: it is for another key", ErrReply)
+	}
 	if now.Before(leaf.NotBefore) {
 		now = leaf.NotBefore // the device's clock is behind the server's
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{
-		Roots:         roots,
-		Intermediates: intermediates,
-		CurrentTime:   now,
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	if err := verify(chain, roots, now, x509.ExtKeyUsageClientAuth); err != nil {
+		return fmt.Errorf("%w: %w", ErrReply, err)
+	}
+	device, err := deviceOf(leaf)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrReply, err)
+	}
+	if device != want {
+		return fmt.Errorf("%w: it names device %q, not %q", ErrReply, device, want)
+	}
+	return nil
+}
+
+// verify verifies a chain, its own certificate first.
+func verify(chain, roots []*x509.Certificate, now time.Time, usage x509.ExtKeyUsage) error {
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: pool(roots), Intermediates: pool(chain[1:]), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
 	})
 	return err
+}
+
+func pool(certs []*x509.Certificate) *x509.CertPool {
+	p := x509.NewCertPool()
+	for _, c := range certs {
+		p.AddCert(c)
+	}
+	return p
+}
+
+func encodeRoots(roots []*x509.Certificate) string {
+	var b strings.Builder
+	for _, root := range roots {
+		_ = pem.Encode(&b, &pem.Block{Type: pemCertificate, Bytes: root.Raw}) // a Builder takes everything
+	}
+	return b.String()
 }
 
 // deviceOf returns the device that a certificate names with its only URI.
@@ -71,9 +104,6 @@ func deviceOf(leaf *x509.Certificate) (string, error) {
 }
 
 func checkServers(servers []string) error {
-	if len(servers) == 0 {
-		return fmt.Errorf("%w: it names no NATS server", ErrReply)
-	}
 	for _, s := range servers {
 		u, err := url.Parse(s)
 		if err != nil || u.Scheme != "tls" || u.Host == "" || u.User != nil {
@@ -85,26 +115,21 @@ func checkServers(servers []string) error {
 
 const pemCertificate = "CERTIFICATE"
 
-func parseCertificate(data []byte) (*x509.Certificate, error) {
-	leaf, _, err := parseChain(data)
-	return leaf, err
-}
-
-// parseChain decodes PEM certificates: the first and the others.
-func parseChain(data []byte) (first *x509.Certificate, rest []*x509.Certificate, err error) {
+// parseCertificates decodes PEM certificates, of which there is at least one.
+func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for block, tail := pem.Decode(data); block != nil; block, tail = pem.Decode(tail) {
 		if block.Type != pemCertificate {
-			return nil, nil, fmt.Errorf("%w: a PEM block is not a certificate", ErrReply)
+			return nil, fmt.Errorf("%w: a PEM block is not a certificate", ErrReply)
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%w: a certificate is malformed", ErrReply)
+			return nil, fmt.Errorf("%w: a certificate is malformed", ErrReply)
 		}
 		certs = append(certs, c)
 	}
 	if len(certs) == 0 {
-		return nil, nil, fmt.Errorf("%w: no certificate", ErrReply)
+		return nil, fmt.Errorf("%w: no certificate", ErrReply)
 	}
-	return certs[0], certs[1:], nil
+	return certs, nil
 }

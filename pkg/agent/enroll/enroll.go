@@ -1,5 +1,5 @@
 // Package enroll is the agent's side of enrollment: it turns a token into a
-// client certificate.
+// client certificate, and that into the next one.
 //
 // The token carries the hash of the fleet's root key, so the agent needs no
 // trust in the network: it fetches the root without verification, compares the
@@ -8,24 +8,19 @@
 package enroll
 
 import (
-	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	cryptorand "crypto/rand"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"time"
 
+	"fleet.nationtech.io/fleet/pkg/agent/clock"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -40,18 +35,6 @@ var (
 	ErrServerURL = errors.New("the server's address must have the form https://HOST:8443")
 )
 
-const (
-	// maxReply bounds a reply: a certificate chain and a root take under 10 KiB.
-	maxReply = 64 << 10
-	// requestTimeout bounds one exchange, so that a stuck server is asked again.
-	requestTimeout = 20 * time.Second
-	// Bounds of the pause between two requests while approval is awaited.
-	minPause, maxPause = time.Second, time.Minute
-	// maxBusy is how often a server that is busy is asked again: half a minute
-	// when many devices enroll at once.
-	maxBusy = 5
-)
-
 // Request is what a device asks for.
 type Request struct {
 	// Server is the URL of the enrollment listener: https://HOST:8443.
@@ -62,6 +45,11 @@ type Request struct {
 	// Key is the device's private key.
 	Key       crypto.Signer
 	Inventory wire.Inventory
+	// HardwareID is that of package facts; may be empty.
+	HardwareID string
+	// Clock is the time that certificates are checked by; nil for one that begins
+	// with the system's.
+	Clock *clock.Clock
 	// Pending is called once when an operator has to approve the device; it may
 	// be nil.
 	Pending func()
@@ -71,21 +59,26 @@ type Request struct {
 type Result struct {
 	// Device is the id in the certificate.
 	Device string
-	// Certificate and Root are PEM.
+	// Certificate and Root are PEM. There may be several roots.
 	Certificate, Root string
-	// Servers are the NATS URLs.
+	// Servers are the NATS URLs. At a renewal none means that nothing changed.
 	Servers []string
 }
 
-// NewKey makes a device key.
-func NewKey() (*ecdsa.PrivateKey, error) {
-	return ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
+// RevokedError is the refusal of a device that was thrown out.
+type RevokedError struct {
+	*wire.Refusal
+	// Revocation is what the device should do with what it runs.
+	Revocation wire.Revocation
 }
+
+// Unwrap returns the *wire.Refusal.
+func (e *RevokedError) Unwrap() error { return e.Refusal }
 
 // Enroll obtains a certificate, and waits for approval as long as ctx lasts.
 // To ask again with the same token and key is safe. Errors wrap wire.ErrToken,
-// ErrServerURL, ErrOtherServer or ErrReply, are a *wire.Refusal, or come from
-// the network.
+// ErrServerURL, ErrOtherServer, ErrReply or clock.ErrTime, are a *wire.Refusal or
+// a *RevokedError, or come from the network.
 func Enroll(ctx context.Context, req Request) (*Result, error) {
 	token, err := wire.ParseToken(req.Token)
 	if err != nil {
@@ -106,13 +99,14 @@ func Enroll(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := newClient(root)
-	defer client.CloseIdleConnections()
-	reply, err := await(ctx, client, base.JoinPath(wire.PathEnroll).String(), body, req.Pending)
+	p := newPort(base, []*x509.Certificate{root}, req.Clock, nil)
+	defer p.close()
+	p.clock.NotBefore(root.NotBefore)
+	reply, err := p.await(ctx, body, req.Pending)
 	if err != nil {
 		return nil, err
 	}
-	return check(reply, req, root)
+	return checkEnrolled(reply, req, root, p.clock.Now())
 }
 
 func parseServer(server string) (*url.URL, error) {
@@ -124,15 +118,16 @@ func parseServer(server string) (*url.URL, error) {
 }
 
 func encode(req Request, token wire.Token) ([]byte, error) {
-	der, err := x509.CreateCertificateRequest(cryptorand.Reader, &x509.CertificateRequest{}, req.Key)
+	csr, err := signingRequest(req.Key)
 	if err != nil {
-		return nil, fmt.Errorf("making a certificate request: %w", err)
+		return nil, err
 	}
 	body, err := json.Marshal(wire.EnrollRequest{
-		Token:     token.Encode(),
-		Device:    req.Device,
-		CSR:       string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})),
-		Inventory: req.Inventory,
+		Token:      token.Encode(),
+		Device:     req.Device,
+		CSR:        csr,
+		HardwareID: req.HardwareID,
+		Inventory:  req.Inventory,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encoding the enrollment request: %w", err)
@@ -143,136 +138,32 @@ func encode(req Request, token wire.Token) ([]byte, error) {
 	return body, nil
 }
 
-// fetchRoot gets the root certificate without verification: the hash in the
-// token vouches for it.
-func fetchRoot(ctx context.Context, base *url.URL, want wire.Digest) (*x509.Certificate, error) {
-	client := &http.Client{
-		Timeout:       requestTimeout,
-		CheckRedirect: refuseRedirect,
-		Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}, //nolint:gosec // the hash is checked below
-		},
+// signingRequest is a PKCS #10 request for a key, in PEM.
+func signingRequest(key crypto.Signer) (string, error) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return "", fmt.Errorf("making a certificate request: %w", err)
 	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), nil
+}
+
+// fetchRoot gets the root certificate without verification: the hash in the
+// token vouches for it. While a root is replaced the server has two.
+func fetchRoot(ctx context.Context, base *url.URL, want wire.Digest) (*x509.Certificate, error) {
+	client := newClient(&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}) //nolint:gosec // the hash is checked below
 	defer client.CloseIdleConnections()
-	status, body, err := exchange(ctx, client, http.MethodGet, base.JoinPath(wire.PathCA).String(), nil)
+	got, err := exchange(ctx, client, http.MethodGet, base.JoinPath(wire.PathCA).String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("fetching the server's root certificate: %w", err)
 	}
-	root, err := parseCertificate(body)
-	if status != http.StatusOK || err != nil {
+	roots, err := parseCertificates(got.body)
+	if got.status != http.StatusOK || err != nil {
 		return nil, fmt.Errorf("fetching the server's root certificate: %w", ErrReply)
 	}
-	if wire.Sum(root.RawSubjectPublicKeyInfo) != want {
-		return nil, ErrOtherServer
-	}
-	return root, nil
-}
-
-// newClient trusts the given root and nothing else.
-func newClient(root *x509.Certificate) *http.Client {
-	pool := x509.NewCertPool()
-	pool.AddCert(root)
-	return &http.Client{
-		Timeout:       requestTimeout,
-		CheckRedirect: refuseRedirect,
-		Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, Time: notBefore(root)},
-		},
-	}
-}
-
-// notBefore is the clock that certificates are checked by. A device without a
-// battery-backed clock may enroll before its time is set; a clock that is
-// earlier than the root itself is certainly wrong.
-func notBefore(root *x509.Certificate) func() time.Time {
-	return func() time.Time {
-		now := time.Now()
-		if now.Before(root.NotBefore) {
-			return root.NotBefore
-		}
-		return now
-	}
-}
-
-func refuseRedirect(*http.Request, []*http.Request) error {
-	return errors.New("the server redirects, which fleet-server never does")
-}
-
-// await posts the request until it is granted or refused for good.
-func await(ctx context.Context, client *http.Client, url string, body []byte, pending func()) (*wire.EnrollReply, error) {
-	told := false
-	for busy := 0; ; {
-		reply, err := post(ctx, client, url, body)
-		wait := minPause
-		switch {
-		case isBusy(err) && busy < maxBusy:
-			wait += rand.N(minPause << busy)
-			busy++
-		case err != nil:
-			return nil, err
-		case !reply.Pending:
-			return reply, nil
-		default:
-			wait = time.Duration(reply.RetryAfterSeconds) * time.Second
-			if !told && pending != nil {
-				pending()
-			}
-			told = true
-		}
-		if err := pause(ctx, wait); err != nil {
-			return nil, fmt.Errorf("waiting for the server: %w", err)
+	for _, root := range roots {
+		if wire.Sum(root.RawSubjectPublicKeyInfo) == want {
+			return root, nil
 		}
 	}
-}
-
-// isBusy reports whether the server asks to come back later.
-func isBusy(err error) bool {
-	refusal, ok := errors.AsType[*wire.Refusal](err)
-	return ok && (refusal.Code == wire.RefusedUnavailable || refusal.Code == wire.RefusedRateLimited)
-}
-
-func post(ctx context.Context, client *http.Client, url string, body []byte) (*wire.EnrollReply, error) {
-	status, data, err := exchange(ctx, client, http.MethodPost, url, body)
-	if err != nil {
-		return nil, fmt.Errorf("asking for a certificate: %w", err)
-	}
-	reply, err := wire.Decode[wire.EnrollReply](data, maxReply)
-	if err != nil {
-		return nil, fmt.Errorf("asking for a certificate: %w: status %d", ErrReply, status)
-	}
-	switch {
-	case reply.Error != nil:
-		return nil, fmt.Errorf("asking for a certificate: %w", reply.Error)
-	case status == http.StatusAccepted && reply.Pending, status == http.StatusOK && reply.Certificate != "":
-		return &reply, nil
-	}
-	return nil, fmt.Errorf("asking for a certificate: %w: status %d", ErrReply, status)
-}
-
-func exchange(ctx context.Context, client *http.Client, method, url string, body []byte) (status int, reply []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
-	if err != nil {
-		return 0, nil, err
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	res, err := client.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer res.Body.Close()
-	reply, err = io.ReadAll(io.LimitReader(res.Body, maxReply+1))
-	return res.StatusCode, reply, err
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(min(max(d, minPause), maxPause))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	return nil, ErrOtherServer
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -12,6 +13,8 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -42,24 +45,43 @@ type server struct {
 	posts atomic.Int32
 	// answer may change a reply, or answer in its place.
 	answer func(w http.ResponseWriter, post int32, req wire.EnrollRequest, reply *wire.EnrollReply) bool
+	// others are root certificates that the server has beside root.
+	others []*x509.Certificate
+	// chain is what the server shows; chain[0] has tlsKey.
+	chain  [][]byte
+	tlsKey *ecdsa.PrivateKey
+	// renewal may change the reply to a renewal, or answer in its place.
+	renewal func(csr *x509.CertificateRequest, reply *wire.EnrollReply)
+	// presented is the certificate that came with the last renewal.
+	presented *x509.Certificate
 }
 
 func newServer(t *testing.T) *server {
 	t.Helper()
-	s := &server{t: t, key: must(enroll.NewKey())(t)}
+	s := &server{t: t, key: must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)}
 	s.root = s.issue(&x509.Certificate{
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "root"},
+		NotBefore: time.Now().AddDate(-3, 0, 0), NotAfter: time.Now().AddDate(7, 0, 0),
 	}, nil, s.key.Public())
 	s.token = wire.Token{CAHash: wire.Digest(sha256.Sum256(s.root.RawSubjectPublicKeyInfo)), ID: "t1"}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+wire.PathCA, func(w http.ResponseWriter, _ *http.Request) {
-		_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: s.root.Raw})
+		_, _ = io.WriteString(w, encodeCertificates(append(s.others[:len(s.others):len(s.others)], s.root)...))
 	})
+	mux.HandleFunc("GET "+wire.PathTime, s.signedTime)
+	mux.HandleFunc("POST "+wire.PathRenew, s.renew)
 	mux.HandleFunc("POST "+wire.PathEnroll, s.enroll)
 	hs := httptest.NewUnstartedServer(mux)
-	tlsKey := must(enroll.NewKey())(t)
+	tlsKey := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	leaf := s.issue(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, s.root, tlsKey.Public())
-	hs.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: tlsKey}}}
+	s.chain, s.tlsKey = [][]byte{leaf.Raw}, tlsKey
+	hs.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return &tls.Config{
+			MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert,
+			Certificates: []tls.Certificate{{Certificate: s.chain, PrivateKey: tlsKey}},
+		}, nil
+	}}
+	hs.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that give up are what is tested
 	hs.StartTLS()
 	t.Cleanup(hs.Close)
 	s.url = hs.URL
@@ -79,7 +101,9 @@ func must[T any](v T, err error) func(*testing.T) T {
 func (s *server) issue(template, parent *x509.Certificate, public crypto.PublicKey) *x509.Certificate {
 	s.t.Helper()
 	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(time.Hour)
+	if template.NotAfter.IsZero() {
+		template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(time.Hour)
+	}
 	if parent == nil {
 		parent = template
 	}
@@ -90,7 +114,15 @@ func (s *server) issue(template, parent *x509.Certificate, public crypto.PublicK
 func (s *server) certificate(device string, public crypto.PublicKey) string {
 	uri := must(wire.DeviceURI("home", device))(s.t)
 	c := s.issue(&x509.Certificate{URIs: []*url.URL{uri}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, s.root, public)
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+	return encodeCertificates(c)
+}
+
+func encodeCertificates(certs ...*x509.Certificate) string {
+	var b strings.Builder
+	for _, c := range certs {
+		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+	}
+	return b.String()
 }
 
 func (s *server) enroll(w http.ResponseWriter, r *http.Request) {
@@ -114,7 +146,7 @@ func (s *server) enroll(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) request() enroll.Request {
-	return enroll.Request{Server: s.url, Token: s.token.Encode(), Device: "pi-1", Key: must(enroll.NewKey())(s.t)}
+	return enroll.Request{Server: s.url, Token: s.token.Encode(), Device: "pi-1", Key: must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(s.t)}
 }
 
 func TestEnroll(t *testing.T) {

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/enroll"
+	"fleet.nationtech.io/fleet/pkg/agent/keystore"
 	"fleet.nationtech.io/fleet/pkg/agent/link"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -44,7 +44,7 @@ type Config struct {
 type Device struct {
 	Config
 
-	key      *ecdsa.PrivateKey
+	key      keystore.Key
 	identity *enroll.Result
 	link     *link.Link
 
@@ -59,9 +59,9 @@ type Device struct {
 
 // New returns a device with a new key that is not enrolled yet.
 func New(c Config) (*Device, error) {
-	key, err := enroll.NewKey()
+	key, err := keystore.File{}.Create()
 	if err != nil {
-		return nil, fmt.Errorf("generating a key: %w", err)
+		return nil, err
 	}
 	return &Device{Config: c, key: key, sent: map[wire.DeploymentRef][]byte{}}, nil
 }

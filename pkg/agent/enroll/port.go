@@ -1,0 +1,179 @@
+package enroll
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/clock"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	// maxReply bounds a reply: a certificate chain and two roots take under 10 KiB.
+	maxReply = 64 << 10
+	// requestTimeout bounds one exchange, so that a stuck server is asked again.
+	requestTimeout = 20 * time.Second
+	// Bounds of the pause between two requests while approval is awaited.
+	minPause, maxPause = time.Second, time.Minute
+	// maxBusy is how often a server that is busy is asked again: half a minute
+	// when many devices enroll at once.
+	maxBusy = 5
+)
+
+// port is the enrollment listener, reached over TLS that ends in known roots.
+type port struct {
+	base   *url.URL
+	roots  *x509.CertPool
+	clock  *clock.Clock
+	client *http.Client
+}
+
+// newPort trusts the given roots and nothing else. present is the certificate
+// that the device shows; nil for none.
+func newPort(base *url.URL, roots []*x509.Certificate, c *clock.Clock, present *tls.Certificate) *port {
+	if c == nil {
+		c = clock.New(clock.Config{})
+	}
+	p := &port{base: base, roots: pool(roots), clock: c}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: p.roots, Time: c.Now}
+	if present != nil {
+		// Whatever issuers the server names, and although it may have expired.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return present, nil }
+	}
+	p.client = newClient(cfg)
+	return p
+}
+
+func (p *port) close() { p.client.CloseIdleConnections() }
+
+func newClient(cfg *tls.Config) *http.Client {
+	return &http.Client{
+		Timeout:       requestTimeout,
+		CheckRedirect: refuseRedirect,
+		Transport:     &http.Transport{TLSClientConfig: cfg},
+	}
+}
+
+func refuseRedirect(*http.Request, []*http.Request) error {
+	return errors.New("the server redirects, which fleet-server never does")
+}
+
+// await posts an enrollment request until it is granted or refused for good.
+func (p *port) await(ctx context.Context, body []byte, pending func()) (*wire.EnrollReply, error) {
+	told := false
+	for busy := 0; ; {
+		reply, _, err := p.post(ctx, wire.PathEnroll, body)
+		wait := minPause
+		switch {
+		case isBusy(err) && busy < maxBusy:
+			wait += rand.N(minPause << busy)
+			busy++
+		case err != nil:
+			return nil, err
+		case !reply.Pending:
+			return reply, nil
+		default:
+			wait = time.Duration(reply.RetryAfterSeconds) * time.Second
+			if !told && pending != nil {
+				pending()
+			}
+			told = true
+		}
+		if err := pause(ctx, wait); err != nil {
+			return nil, fmt.Errorf("waiting for the server: %w", err)
+		}
+	}
+}
+
+// isBusy reports whether the server asks to come back later.
+func isBusy(err error) bool {
+	refusal, ok := errors.AsType[*wire.Refusal](err)
+	return ok && (refusal.Code == wire.RefusedUnavailable || refusal.Code == wire.RefusedRateLimited)
+}
+
+// post posts a request for a certificate. When the server's certificate is not
+// valid by the device's clock, it learns the time and posts again. chain is that
+// of the server.
+func (p *port) post(ctx context.Context, path string, body []byte) (reply *wire.EnrollReply, chain []*x509.Certificate, err error) {
+	got, err := p.try(ctx, path, body)
+	if clock.Untimely(err) {
+		if learnErr := p.clock.Learn(ctx, p.base, p.roots); learnErr != nil {
+			return nil, nil, fmt.Errorf("asking for a certificate: %w; %w", err, learnErr)
+		}
+		got, err = p.try(ctx, path, body)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("asking for a certificate: %w", err)
+	}
+	if reply, err = decode(got); err != nil {
+		return nil, nil, fmt.Errorf("asking for a certificate: %w", err)
+	}
+	return reply, got.chain, nil
+}
+
+func (p *port) try(ctx context.Context, path string, body []byte) (*answer, error) {
+	return exchange(ctx, p.client, http.MethodPost, p.base.JoinPath(path).String(), body)
+}
+
+func decode(got *answer) (*wire.EnrollReply, error) {
+	reply, err := wire.Decode[wire.EnrollReply](got.body, maxReply)
+	if err != nil {
+		return nil, fmt.Errorf("%w: status %d", ErrReply, got.status)
+	}
+	switch {
+	case reply.Error != nil && reply.Error.Code == wire.RefusedRevoked:
+		return nil, &RevokedError{Refusal: reply.Error, Revocation: reply.Revocation}
+	case reply.Error != nil:
+		return nil, reply.Error
+	case got.status == http.StatusAccepted && reply.Pending, got.status == http.StatusOK && reply.Certificate != "":
+		return &reply, nil
+	}
+	return nil, fmt.Errorf("%w: status %d", ErrReply, got.status)
+}
+
+// answer is what came back, and the chain of who sent it.
+type answer struct {
+	status int
+	body   []byte
+	chain  []*x509.Certificate
+}
+
+func exchange(ctx context.Context, client *http.Client, method, url string, body []byte) (*answer, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	reply, err := io.ReadAll(io.LimitReader(res.Body, maxReply+1))
+	if err != nil {
+		return nil, err
+	}
+	return &answer{status: res.StatusCode, body: reply, chain: res.TLS.PeerCertificates}, nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(min(max(d, minPause), maxPause))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
