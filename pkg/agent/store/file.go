@@ -1,10 +1,25 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
 )
+
+// remove removes documents; those that are not there are no error.
+func (s *Store) remove(names ...string) error {
+	for _, name := range names {
+		if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing %s: %w", name, err)
+		}
+	}
+	return atomicfile.SyncDir(s.dir)
+}
 
 // readFile reads a file of at most limit bytes.
 func readFile(path string, limit int64) ([]byte, error) {

@@ -1,13 +1,14 @@
 package store
 
 import (
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 )
 
@@ -23,12 +24,13 @@ type Identity struct {
 	Enrollment string `json:"enrollment,omitempty"`
 	// Server is the URL that the device enrolled at.
 	Server string `json:"server"`
-	// Key is the device's private key in PEM (PKCS #8). It never leaves the device.
+	// Key is the text of the device's private key, see package keystore. It never
+	// leaves the device.
 	Key string `json:"key"`
 	// Certificate is the client certificate with its intermediates in PEM; empty
 	// while enrollment is under way.
 	Certificate string `json:"certificate,omitempty"`
-	// Root is the fleet's root certificate in PEM.
+	// Root is the fleet's root certificates in PEM.
 	Root string `json:"root,omitempty"`
 	// Servers are the NATS URLs given at enrollment.
 	Servers []string `json:"servers,omitempty"`
@@ -37,16 +39,27 @@ type Identity struct {
 // Enrolled reports whether the identity has a certificate.
 func (i *Identity) Enrolled() bool { return i.Certificate != "" }
 
-// TLS returns the client certificate and the roots that servers are verified
-// against.
-func (i *Identity) TLS() (tls.Certificate, *x509.CertPool, error) {
-	cert, err := tls.X509KeyPair([]byte(i.Certificate), []byte(i.Key))
-	if err != nil {
-		return tls.Certificate{}, nil, fmt.Errorf("loading the device certificate: %w", err)
+// TLS returns the client certificate for the identity's key, and the roots that
+// servers are verified against.
+func (i *Identity) TLS(key crypto.Signer) (*tls.Certificate, *x509.CertPool, error) {
+	cert := &tls.Certificate{PrivateKey: key}
+	for block, rest := pem.Decode([]byte(i.Certificate)); block != nil; block, rest = pem.Decode(rest) {
+		cert.Certificate = append(cert.Certificate, block.Bytes)
 	}
+	if len(cert.Certificate) == 0 {
+		return nil, nil, errors.New("loading the device certificate: no certificate in the identity")
+	}
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		return nil, nil, fmt.Errorf("loading the device certificate: %w", err)
+	}
+	if public, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(key.Public()) {
+		return nil, nil, errors.New("loading the device certificate: it is for another key")
+	}
+	cert.Leaf = leaf
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM([]byte(i.Root)) {
-		return tls.Certificate{}, nil, errors.New("loading the root certificate: no certificate in the identity")
+		return nil, nil, errors.New("loading the root certificate: no certificate in the identity")
 	}
 	return cert, roots, nil
 }
@@ -72,16 +85,68 @@ func (s *Store) Identity() (*Identity, error) {
 
 // SaveIdentity replaces the identity. One file holds key and certificate, so
 // that a power cut never leaves a pair that does not match.
-// What was pending is done with.
+// What was pending is done with, and so is what there was of earlier identities.
 func (s *Store) SaveIdentity(id *Identity) error {
 	if err := s.write(identityFile, id, 0o600); err != nil {
 		return err
 	}
-	err := os.Remove(filepath.Join(s.dir, pendingFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the pending identity: %w", err)
+	return s.remove(pendingFile, renewalFile, previousFile)
+}
+
+// RenewIdentity replaces the identity by its next one, and keeps the old beside
+// it until ForgetPrevious.
+func (s *Store) RenewIdentity(old, next *Identity) error {
+	if err := s.write(previousFile, old, 0o600); err != nil {
+		return err
 	}
-	return nil
+	if err := s.write(identityFile, next, 0o600); err != nil {
+		return err
+	}
+	return s.remove(renewalFile)
+}
+
+// PreviousIdentity returns the identity that the present one replaced, and false
+// when there is none of the same enrollment.
+func (s *Store) PreviousIdentity(present *Identity) (*Identity, bool) {
+	var id Identity
+	if !s.read(previousFile, &id) || id.Enrollment != present.Enrollment || id.Certificate == present.Certificate {
+		return nil, false
+	}
+	return &id, true
+}
+
+// RevertIdentity makes the previous identity the present one again. The key that
+// was renewed for asks no more.
+func (s *Store) RevertIdentity(previous *Identity) error {
+	if err := s.write(identityFile, previous, 0o600); err != nil {
+		return err
+	}
+	return s.remove(previousFile, renewalFile)
+}
+
+// ForgetPrevious removes the previous identity.
+func (s *Store) ForgetPrevious() error { return s.remove(previousFile) }
+
+// renewal is a key whose certificate is asked for.
+type renewal struct {
+	Enrollment string `json:"enrollment,omitempty"`
+	Key        string `json:"key"`
+}
+
+// RenewalKey returns the text of the key for which the next certificate of an
+// enrollment was asked, or "".
+func (s *Store) RenewalKey(enrollment string) string {
+	var r renewal
+	if !s.read(renewalFile, &r) || r.Enrollment != enrollment {
+		return ""
+	}
+	return r.Key
+}
+
+// SaveRenewalKey keeps a key that the server may have seen: after a power cut
+// the same key asks again.
+func (s *Store) SaveRenewalKey(enrollment, key string) error {
+	return s.write(renewalFile, renewal{Enrollment: enrollment, Key: key}, 0o600)
 }
 
 // PendingIdentity returns the identity whose enrollment is under way, and

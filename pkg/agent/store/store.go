@@ -29,6 +29,8 @@ const leftoverPattern = ".tmp-*"
 const (
 	identityFile = "identity.json"
 	pendingFile  = "pending-identity.json"
+	previousFile = "previous-identity.json"
+	renewalFile  = "renewal.json"
 	manifestFile = "manifest.json"
 	memoryFile   = "memory.json"
 	nonceFile    = "nonce.json"
