@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/queue"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
@@ -27,8 +29,22 @@ type Link interface {
 	Heartbeat(h wire.Heartbeat) error
 	Connected() <-chan struct{}
 	Nudges() <-chan struct{}
+	Revocations() <-chan wire.Revocation
+	// Rarely makes the link ask rarely for a connection, for a device that was
+	// thrown out.
+	Rarely()
+	Reconnect() error
 	Server() (url string, err error)
 	SetServers(servers []string) error
+}
+
+// Credentials look after the certificate that the Link shows; package credential
+// implements it.
+type Credentials interface {
+	// Run works until ctx ends and calls revoked when the server says that the
+	// device was thrown out.
+	Run(ctx context.Context, l credential.Link, revoked func(wire.Revocation))
+	Status() credential.Status
 }
 
 // Config is what an agent is made of. All fields are mandatory unless said
@@ -44,6 +60,7 @@ type Config struct {
 	// Labels are asked for; may be empty.
 	Labels       map[string]string
 	Link         Link
+	Credentials  Credentials
 	Runtime      container.Runtime
 	Store        *store.Store
 	Interpreters interpret.Registry
@@ -68,6 +85,7 @@ type Agent struct {
 	watcher    *watcher
 	syncer     *syncer
 	informer   *informer
+	revocation *revocation
 	queue      *queue.Queue[wire.DeploymentRef]
 }
 
@@ -98,6 +116,12 @@ func New(cfg Config) *Agent {
 	a.reconciler.restore()
 	a.queue = queue.New(component("reconciler"), a.reconciler.reconcile)
 	a.reconciler.retry = a.queue.Now
+	a.revocation = &revocation{
+		link: cfg.Link, store: cfg.Store, device: cfg.Device, enrollment: cfg.Enrollment, desired: a.desired, queue: a.queue,
+		log: component("revocation"),
+	}
+	a.revocation.restore()
+	a.reconciler.halted = a.revocation.halted
 	a.informer = &informer{cfg: cfg, conditions: a.conditions, reporter: a.reporter, log: component("informer")}
 	a.watcher = &watcher{
 		runtime: cfg.Runtime, desired: a.desired, conditions: a.conditions, informer: a.informer, queue: a.queue,
@@ -112,18 +136,28 @@ func New(cfg Config) *Agent {
 }
 
 // Run runs the device until ctx ends; containers go on. It calls ready once
-// the last good manifest is being applied, which needs no network.
+// the last good manifest is being applied, which needs no network. It returns
+// before ctx ends when the device has to be wiped, see Wiper.
 func (a *Agent) Run(ctx context.Context, ready func()) {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	a.revocation.leave = leave
 	a.informer.refresh()
 	a.syncer.follow(a.desired.servers())
 	a.syncer.showHeld()
 	var parts sync.WaitGroup
 	defer parts.Wait()
-	for _, run := range []func(context.Context){a.queue.Run, a.watcher.run, a.syncer.run, a.reporter.run, a.heartbeats} {
+	for _, run := range []func(context.Context){
+		a.queue.Run, a.watcher.run, a.syncer.run, a.reporter.run, a.heartbeats, a.revocation.run, a.credentials,
+	} {
 		parts.Go(func() { run(ctx) })
 	}
 	ready()
 	<-ctx.Done()
+}
+
+func (a *Agent) credentials(ctx context.Context) {
+	a.cfg.Credentials.Run(ctx, a.cfg.Link, a.revocation.revoke)
 }
 
 // heartbeats says at intervals that the device is alive.
@@ -157,7 +191,7 @@ func (a *Agent) Status() control.Status {
 	last, syncErr := a.syncer.last()
 	s := control.Status{
 		Device:       a.cfg.Device,
-		Standing:     a.syncer.standing(),
+		Standing:     cmp.Or(a.revocation.standing(), a.syncer.standing()),
 		AgentVersion: a.cfg.Version,
 		Started:      a.started,
 		Connected:    linkErr == nil,
@@ -167,6 +201,11 @@ func (a *Agent) Status() control.Status {
 		Held:         a.desired.held(),
 		Conditions:   a.conditions.list(),
 		Deployments:  a.reporter.states(),
+	}
+	credentials := a.cfg.Credentials.Status()
+	s.CertificateExpires = credentials.Expires
+	if credentials.Err != nil {
+		s.RenewalError = credentials.Err.Error()
 	}
 	for _, err := range []error{syncErr, linkErr} { // why there is no connection explains the rest
 		if err != nil {

@@ -22,6 +22,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
+	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/score"
@@ -62,12 +63,19 @@ type gateway struct {
 	// nonce is given with every reply; nonces are those of the requests.
 	nonce  string
 	nonces []string
+
+	revocations chan wire.Revocation
+	// rare: the link was told to ask rarely.
+	rare bool
+	// revoke is what credentials tell the agent.
+	revoke func(wire.Revocation)
+	status credential.Status
 }
 
 func newGateway(t *testing.T) *gateway {
 	return &gateway{
 		t: t, connected: make(chan struct{}, 1), nudges: make(chan struct{}, 1),
-		bodies: map[string][]byte{}, states: map[wire.DeploymentRef][]byte{}, history: map[wire.DeploymentRef][]wire.Phase{},
+		revocations: make(chan wire.Revocation, 1), bodies: map[string][]byte{}, states: map[wire.DeploymentRef][]byte{}, history: map[wire.DeploymentRef][]wire.Phase{},
 	}
 }
 
@@ -236,6 +244,20 @@ func (g *gateway) Connected() <-chan struct{} { return g.connected }
 
 func (g *gateway) Nudges() <-chan struct{} { return g.nudges }
 
+func (g *gateway) Revocations() <-chan wire.Revocation { return g.revocations }
+
+func (g *gateway) Rarely() { g.look(func() { g.rare = true }) }
+
+func (g *gateway) Reconnect() error { return nil }
+
+// Run and Status implement agent.Credentials.
+func (g *gateway) Run(ctx context.Context, _ credential.Link, revoked func(wire.Revocation)) {
+	g.look(func() { g.revoke = revoked })
+	<-ctx.Done()
+}
+
+func (g *gateway) Status() credential.Status { return g.status }
+
 func (g *gateway) Server() (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -310,6 +332,8 @@ type device struct {
 	roots   []string
 	agent   *agent.Agent
 	stop    func()
+	// done is closed when the agent's Run has returned.
+	done chan struct{}
 	// enrollment is the id of the device's present enrollment.
 	enrollment string
 }
@@ -336,7 +360,7 @@ func (d *device) start() {
 		d.t.Fatal(err)
 	}
 	d.agent = agent.New(agent.Config{
-		Device: "pi-1", Enrollment: d.enrollment, Version: "v1", Servers: []string{"tls://gateway:4222"}, Link: d.gateway, Runtime: d.podman, Store: state,
+		Device: "pi-1", Enrollment: d.enrollment, Version: "v1", Servers: []string{"tls://gateway:4222"}, Link: d.gateway, Credentials: d.gateway, Runtime: d.podman, Store: state,
 		Interpreters: interpret.Default(), Binds: bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
 		Facts:             func() wire.Inventory { return wire.Inventory{Hostname: "pi"} },
 		HeartbeatInterval: 30 * time.Second, SnapshotInterval: 15 * time.Minute,
@@ -350,6 +374,7 @@ func (d *device) start() {
 		d.agent.Run(ctx, func() { close(ready) })
 	}()
 	<-ready
+	d.done = done
 	d.stop = func() { cancel(); <-done }
 	d.settle()
 }

@@ -52,6 +52,8 @@ type reconciler struct {
 	troubles     *troubles
 	// retry runs a Deployment again whose hindrance is gone.
 	retry func(wire.DeploymentRef)
+	// halted reports whether nothing may run on the device.
+	halted func() bool
 	// stale is called when another session of the device took over.
 	stale func()
 	// slots and pulls are counting semaphores.
@@ -83,6 +85,9 @@ func (r *reconciler) reconcile(ctx context.Context, ref wire.DeploymentRef, run 
 		return queue.Result{}, fmt.Errorf("observing %s: %w", ref, err)
 	}
 	p := &pass{reconciler: r, ref: ref, target: target, observed: observed, run: run}
+	if r.halted() {
+		return queue.Result{}, p.halt(ctx)
+	}
 	defer r.retryFreed()
 	if target.verdict == plan.Leave {
 		return p.leave(ctx)
@@ -108,6 +113,20 @@ type pass struct {
 	// moment is not worth a report of its own: the server counts a device as
 	// pending until it reports about the score that was issued.
 	waiting plan.Outcome
+}
+
+// halt stops what runs. It stays on the device.
+func (p *pass) halt(ctx context.Context) error {
+	for _, c := range p.observed {
+		if c.Ended() || c.Unstarted() {
+			continue
+		}
+		p.log.Info("stopping container", "container", c.Name)
+		if err := p.runtime.Stop(ctx, c.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // leave removes the Deployment.

@@ -45,7 +45,8 @@ type Runtime interface {
 	Pull(ctx context.Context, image string) error
 	// EnsureVolume makes a volume of a Deployment unless it exists.
 	EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name string) error
-	// Volumes returns the names of the volumes of a Deployment in order.
+	// Volumes returns the names of the volumes of a Deployment in order, or of all
+	// of them when ref is zero.
 	Volumes(ctx context.Context, ref wire.DeploymentRef) ([]string, error)
 	// RemoveVolume removes a volume; one that is gone is no error.
 	RemoveVolume(ctx context.Context, name string) error

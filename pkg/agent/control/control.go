@@ -44,6 +44,10 @@ type Status struct {
 	// Standing says what is wrong between the device and its fleet as a whole, and
 	// what to do; empty when nothing is.
 	Standing string `json:"standing,omitempty"`
+	// CertificateExpires is the end of the device's certificate, which is renewed
+	// long before; RenewalError says why the last renewal failed.
+	CertificateExpires time.Time `json:"certificateExpires,omitzero"`
+	RenewalError       string    `json:"renewalError,omitempty"`
 	// LastError says why there is no connection or no manifest.
 	LastError string `json:"lastError,omitempty"`
 	// LastSnapshot is when the server last answered a snapshot request.

@@ -266,9 +266,9 @@ func (l *Link) Reconnect() error {
 	return nil
 }
 
-// Rarely makes the pauses between attempts longer, because the device was
-// thrown out, or ends that.
-func (l *Link) Rarely(rarely bool) { l.rare.Store(rarely) }
+// Rarely makes the pauses between attempts longer for good, because the device
+// was thrown out: a new enrollment needs a new Link.
+func (l *Link) Rarely() { l.rare.Store(true) }
 
 // Close ends the connection for good.
 func (l *Link) Close() { l.conn.Close() }

@@ -12,6 +12,10 @@
 //
 //	lock           held while an agent runs
 //	identity.json  key, certificate, roots and where they came from; mode 0600
+//	*-identity.json, renewal.json
+//	               identities and keys on their way in and out; mode 0600
+//	revocation.json
+//	               what to do since the device was thrown out
 //	manifest.json  the last good manifest
 //	memory.json    what was applied, by Deployment
 //	nonce.json     the server's last nonce, by which it knows a copy

@@ -36,7 +36,10 @@ const (
 	nonceFile    = "nonce.json"
 	clockFile    = "clock.json"
 	lockFile     = "lock"
-	bodiesDir    = "bodies"
+	// socketFile is package control's.
+	socketFile     = "control.sock"
+	revocationFile = "revocation.json"
+	bodiesDir      = "bodies"
 )
 
 // Store is a state directory. Its methods may be called concurrently as long

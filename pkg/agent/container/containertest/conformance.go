@@ -272,6 +272,10 @@ func testVolumes(t *testing.T, s Subject) {
 	if diff := cmp.Diff([]string{name}, got); diff != "" {
 		t.Errorf("after its container was removed: %s", diff)
 	}
+	all, err := s.Runtime.Volumes(t.Context(), wire.DeploymentRef{})
+	if err != nil || !slices.Contains(all, name) {
+		t.Errorf("all volumes: %v, %v", all, err)
+	}
 	if err := s.Runtime.RemoveVolume(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
