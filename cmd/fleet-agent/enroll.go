@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -15,9 +13,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fleet.nationtech.io/fleet/pkg/agent/clock"
 	"fleet.nationtech.io/fleet/pkg/agent/config"
+	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/agent/enroll"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
+	"fleet.nationtech.io/fleet/pkg/agent/keystore"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/version"
@@ -95,7 +96,8 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 	if err != nil {
 		return err
 	}
-	identity, key, err := e.identity(state, cfg)
+	keys := keyStorage(cfg)
+	identity, key, err := e.identity(state, keys, cfg)
 	if err != nil {
 		return err
 	}
@@ -104,10 +106,9 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 	if err := state.SavePendingIdentity(identity); err != nil {
 		return err
 	}
-	inventory := facts.Collect("/")
-	inventory.AgentVersion = version.Version
 	result, err := enroll.Enroll(ctx, enroll.Request{
-		Server: e.server, Token: token, Device: identity.Device, Key: key, Inventory: inventory,
+		Server: e.server, Token: token, Device: identity.Device, Key: key, Inventory: inventory(), HardwareID: hardwareID(log),
+		Clock:   clock.New(clock.Config{Keeper: state, Log: log}),
 		Pending: func() { fmt.Fprintf(out, "device %s waits for approval by an operator\n", identity.Device) },
 	})
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok && refusal.Code == wire.RefusedRevoked {
@@ -120,8 +121,40 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 	if err := e.finish(state, identity, configPath); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "device %s is enrolled; start the agent with: systemctl enable --now fleet-agent\n", identity.Device)
+	_, err = fmt.Fprintf(out, "device %s is enrolled; %s\n", identity.Device, next(ctx, state.Dir()))
 	return err
+}
+
+// next is what to do once the device is enrolled.
+func next(ctx context.Context, dir string) string {
+	if _, err := control.ReadStatus(ctx, dir); errors.Is(err, control.ErrNotRunning) {
+		return "start the agent with: systemctl enable --now fleet-agent"
+	}
+	return "the agent that runs has to begin anew: systemctl restart fleet-agent"
+}
+
+func inventory() wire.Inventory {
+	i := facts.Collect("/")
+	i.AgentVersion = version.Version
+	return i
+}
+
+// hardwareID is for tokens that are for certain machines only; others do without.
+func hardwareID(log *slog.Logger) string {
+	id, err := facts.HardwareID("/")
+	if err != nil {
+		log.Info("the enrollment names no hardware id", "error", err)
+	}
+	return id
+}
+
+// keyStorage makes keys where the configuration says.
+func keyStorage(cfg config.Config) keystore.Storage {
+	tpm := &keystore.TPM{Path: cfg.TPM.Device}
+	if cfg.KeyStorage == config.KeyStorageTPM {
+		return keystore.Any{New: tpm, TPM: tpm}
+	}
+	return keystore.Any{New: keystore.File{}, TPM: tpm}
 }
 
 // finish writes what enrollment brought. The identity comes last: with it the
@@ -146,7 +179,7 @@ func (e *enrollment) finish(state *store.Store, identity *store.Identity, config
 // identity returns the identity to enroll with: the one that is there, or whose
 // enrollment is under way, when it is for the same server and name; or else a
 // new one.
-func (e *enrollment) identity(state *store.Store, cfg config.Config) (*store.Identity, crypto.Signer, error) {
+func (e *enrollment) identity(state *store.Store, keys keystore.Storage, cfg config.Config) (*store.Identity, crypto.Signer, error) {
 	device := e.device(cfg)
 	old, err := state.Identity()
 	if err != nil && !errors.Is(err, store.ErrNoIdentity) {
@@ -154,25 +187,20 @@ func (e *enrollment) identity(state *store.Store, cfg config.Config) (*store.Ide
 	}
 	if old != nil && !e.force {
 		if old.Server == e.server && old.Device == device {
-			key, err := parseKey(old.Key)
+			key, err := keys.Load(old.Key)
 			return old, key, err
 		}
 		return nil, nil, fmt.Errorf("this device is enrolled already as %s at %s: --force replaces that identity", old.Device, old.Server)
 	}
 	if pending, ok := state.PendingIdentity(); ok && pending.Server == e.server && pending.Device == device {
-		key, err := parseKey(pending.Key)
+		key, err := keys.Load(pending.Key)
 		return pending, key, err
 	}
-	key, err := enroll.NewKey()
+	key, err := keys.Create()
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a device key: %w", err)
+		return nil, nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encoding the device key: %w", err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return &store.Identity{Device: device, Server: e.server, Key: string(text)}, key, nil
+	return &store.Identity{Device: device, Enrollment: store.NewEnrollment(), Server: e.server, Key: key.Text()}, key, nil
 }
 
 func (e *enrollment) device(cfg config.Config) string {
@@ -183,20 +211,4 @@ func (e *enrollment) device(cfg config.Config) string {
 		return cfg.Device
 	}
 	return enroll.DefaultDevice(facts.Collect("/").Hostname, facts.MachineID("/"))
-}
-
-func parseKey(text string) (crypto.Signer, error) {
-	block, _ := pem.Decode([]byte(text))
-	if block == nil {
-		return nil, errors.New("loading the device key: the identity holds no PEM; --force makes a new one")
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("loading the device key: %w", err)
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, errors.New("loading the device key: it cannot sign")
-	}
-	return signer, nil
 }

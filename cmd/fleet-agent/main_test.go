@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -24,6 +25,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/keystore/tpmtest"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -258,6 +261,101 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 			}
 			if err != nil && tt.stdin != "" && strings.Contains(err.Error(), strings.TrimSpace(tt.stdin)) {
 				t.Error("the error repeats the token")
+			}
+		})
+	}
+}
+
+// TestKeyInTheTPM: the state directory has nothing that is of use elsewhere.
+func TestKeyInTheTPM(t *testing.T) {
+	t.Parallel()
+	h, g := newHost(t), newGateway(t)
+	h.write("etc/agent.yaml", "stateDir: "+h.state+"\nkeyStorage: tpm\ntpm:\n  device: "+tpmtest.Start(t)+"\n")
+	for range 2 { // a second time with the key that is there
+		if _, err := h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(g.keys) != 1 {
+		t.Errorf("%d keys for one device", len(g.keys))
+	}
+	data, err := os.ReadFile(filepath.Join(h.state, "identity.json"))
+	if err != nil || !strings.Contains(string(data), "TSS2 PRIVATE KEY") || strings.Contains(string(data), "BEGIN PRIVATE KEY") {
+		t.Errorf("%s: %v", data, err)
+	}
+}
+
+func TestNoTPMIsOneClearLine(t *testing.T) {
+	t.Parallel()
+	h, g := newHost(t), newGateway(t)
+	h.write("etc/agent.yaml", "stateDir: "+h.state+"\nkeyStorage: tpm\ntpm:\n  device: "+h.dir+"/none\n")
+	_, err := h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1")
+	if err == nil || !strings.Contains(err.Error(), "keyStorage: file") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestHardwareID(t *testing.T) {
+	t.Parallel()
+	out, err := newHost(t).run("", "hardware-id")
+	if err == nil && !regexp.MustCompile(`^[0-9a-f]{64}\n$`).MatchString(out) || err != nil && strings.Contains(err.Error(), "\n") {
+		t.Errorf("%q: %v", out, err)
+	}
+}
+
+// TestWipedDeviceIdles: there is no identity any more, and yet the agent is up
+// and says why nothing happens, and how that ends.
+func TestWipedDeviceIdles(t *testing.T) {
+	t.Parallel()
+	h, g := newHost(t), newGateway(t)
+	h.write("state/revocation.json", `{"enrollment":"first","device":"pi-1","policy":"Wipe","wiped":true}`)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		var out bytes.Buffer
+		ended <- run(ctx, []string{"--config", h.config, "run"}, strings.NewReader(""), &out, &out)
+	}()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	out, err := h.run("", "status")
+	for ; err != nil; out, err = h.run("", "status") {
+		select {
+		case err := <-ended:
+			t.Fatalf("the agent ended: %v", err)
+		case <-tick.C:
+		}
+	}
+	if !strings.Contains(out, "pi-1") || !strings.Contains(out, "is wiped") || !strings.Contains(out, "enroll --force") {
+		t.Error(out)
+	}
+	out, err = h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1", "--force")
+	if err != nil || !strings.Contains(out, "systemctl restart fleet-agent") {
+		t.Errorf("%s: %v", out, err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStatusShowsTheCertificate(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+	tests := map[string]struct {
+		status control.Status
+		want   string
+	}{
+		"fine":    {control.Status{CertificateExpires: now.AddDate(1, 0, 0)}, "until 2028-01-01 00:00:00 UTC\n"},
+		"expired": {control.Status{CertificateExpires: now.AddDate(-1, 0, 0)}, "expired at 2026-01-01 00:00:00 UTC\n"},
+		"not renewed": {control.Status{CertificateExpires: now.AddDate(0, 1, 0), RenewalError: "no route"},
+			"until 2027-02-01 00:00:00 UTC; the last renewal failed: no route\n"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var out strings.Builder
+			if err := printStatus(&out, tt.status, now); err != nil || !strings.Contains(out.String(), tt.want) {
+				t.Errorf("%s: %v", out.String(), err)
 			}
 		})
 	}

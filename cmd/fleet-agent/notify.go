@@ -8,7 +8,6 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
-	"fleet.nationtech.io/fleet/pkg/agent"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -18,12 +17,12 @@ const statusInterval = 30 * time.Second
 
 // notifier tells systemd how the agent is. Without systemd it does nothing.
 type notifier struct {
-	agent    *agent.Agent
+	agent    service
 	log      *slog.Logger
 	interval time.Duration
 }
 
-func newNotifier(a *agent.Agent, log *slog.Logger) *notifier {
+func newNotifier(a service, log *slog.Logger) *notifier {
 	n := &notifier{agent: a, log: log, interval: statusInterval}
 	watchdog, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
@@ -36,8 +35,6 @@ func newNotifier(a *agent.Agent, log *slog.Logger) *notifier {
 }
 
 func (n *notifier) ready() { n.send(daemon.SdNotifyReady) }
-
-func (n *notifier) stopping() { n.send(daemon.SdNotifyStopping) }
 
 // run serves the watchdog until ctx ends. To make the status line takes every
 // lock of the agent, so an agent that hangs stops doing so.
@@ -69,8 +66,13 @@ func (n *notifier) status() string {
 	return fmt.Sprintf("%s; %d Deployments, %d failed", connection, len(s.Deployments), failed)
 }
 
-func (n *notifier) send(state string) {
+func (n *notifier) send(state string) { notify(state, n.log) }
+
+func notify(state string, log *slog.Logger) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		n.log.Debug("systemd was not notified", "error", err)
+		log.Debug("systemd was not notified", "error", err)
 	}
 }
+
+// notifyStopping tells systemd that the process is about to end.
+func notifyStopping(log *slog.Logger) { notify(daemon.SdNotifyStopping, log) }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fleet.nationtech.io/fleet/pkg/agent/config"
+	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/logging"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
@@ -41,8 +42,26 @@ func newRoot() *cobra.Command {
 	p.StringVar(&f.config, "config", "", "configuration file (default "+config.DefaultPath+", or $"+config.EnvPath+")")
 	p.StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error (default info)")
 	p.StringVar(&f.logFormat, "log-format", "", "text or json (default text)")
-	root.AddCommand(newEnroll(&f), newRun(&f), newStatus(&f), newConfirmEpoch(&f), newVersion())
+	root.AddCommand(newEnroll(&f), newRun(&f), newStatus(&f), newConfirmEpoch(&f), newHardwareID(), newVersion())
 	return root
+}
+
+func newHardwareID() *cobra.Command {
+	return &cobra.Command{
+		Use:   "hardware-id",
+		Short: "Print what a token names this machine by",
+		Long: `Print what a token names this machine by: a hash of the number that the
+firmware has, or else of the machine id. Run it as root, as enrollment does.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			id, err := facts.HardwareID("/")
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), id)
+			return err
+		},
+	}
 }
 
 func newVersion() *cobra.Command {

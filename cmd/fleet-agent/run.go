@@ -15,8 +15,10 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent"
 	"fleet.nationtech.io/fleet/pkg/agent/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/clock"
 	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/link"
@@ -42,7 +44,8 @@ func newRun(f *flags) *cobra.Command {
 	}
 }
 
-// runAgent composes the agent and runs it until ctx ends.
+// runAgent runs the agent until ctx ends, or whatever takes its place once the
+// device was thrown out.
 func runAgent(ctx context.Context, cfg config.Config, configPath string, log *slog.Logger) error {
 	state, err := store.Open(cfg.StateDir, log.With("component", "store"))
 	if err != nil {
@@ -52,17 +55,60 @@ func runAgent(ctx context.Context, cfg config.Config, configPath string, log *sl
 		return err
 	}
 	defer state.Close()
-	identity, err := loadIdentity(state, cfg)
+	runtime := podman.New(findSocket(cfg), authFile(cfg, configPath))
+	defer runtime.Close()
+	defer notifyStopping(log)
+	for ctx.Err() == nil {
+		run := runDevice
+		_, wiping, err := state.Wiping()
+		if err != nil {
+			return err
+		}
+		if wiping {
+			run = wipeDevice
+		}
+		if err := run(ctx, parts{cfg: cfg, configPath: configPath, state: state, runtime: runtime, log: log}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parts are what lives as long as the process.
+type parts struct {
+	cfg        config.Config
+	configPath string
+	state      *store.Store
+	runtime    *podman.Client
+	log        *slog.Logger
+}
+
+// wipeDevice finishes what a wipe is, and idles.
+func wipeDevice(ctx context.Context, p parts) error {
+	p.log.Warn("fleet-agent starts on a device that was thrown out", "version", version.Version)
+	w := &agent.Wiper{Runtime: p.runtime, Store: p.state, Version: version.Version, Log: p.log.With("component", "wiper")}
+	return serve(ctx, w, p.state.Dir(), p.log)
+}
+
+// runDevice composes the agent and runs it until ctx ends, or until the device
+// has to be wiped.
+func runDevice(ctx context.Context, p parts) error {
+	cfg, log := p.cfg, p.log
+	credentials, err := loadCredentials(p)
 	if err != nil {
 		return err
 	}
-	connection, err := open(identity, cfg, log)
+	identity := credentials.Identity()
+	connection, err := link.Open(link.Config{
+		Device:      identity.Device,
+		Servers:     servers(cfg, identity),
+		Credentials: credentials,
+		Log:         log.With("component", "link"),
+	})
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	runtime := podman.New(findSocket(cfg), authFile(cfg, configPath))
-	defer runtime.Close()
 	a := agent.New(agent.Config{
 		Device:            identity.Device,
 		Enrollment:        identity.Enrollment,
@@ -70,10 +116,11 @@ func runAgent(ctx context.Context, cfg config.Config, configPath string, log *sl
 		Servers:           servers(cfg, identity),
 		Labels:            cfg.Labels,
 		Link:              connection,
-		Runtime:           runtime,
-		Store:             state,
+		Credentials:       credentials,
+		Runtime:           p.runtime,
+		Store:             p.state,
 		Interpreters:      interpret.Default(),
-		Binds:             binds(cfg, configPath),
+		Binds:             binds(cfg, p.configPath),
 		Facts:             func() wire.Inventory { return facts.Collect("/") },
 		HeartbeatInterval: cfg.HeartbeatInterval,
 		SnapshotInterval:  cfg.SnapshotInterval,
@@ -81,7 +128,7 @@ func runAgent(ctx context.Context, cfg config.Config, configPath string, log *sl
 	})
 	log.Info("fleet-agent starts", "version", version.Version, "device", identity.Device)
 	defer log.Info("fleet-agent ends; containers go on")
-	return serve(ctx, a, state.Dir(), log)
+	return serve(ctx, a, p.state.Dir(), log)
 }
 
 func findSocket(cfg config.Config) func() string {
@@ -104,8 +151,16 @@ func binds(cfg config.Config, configPath string) bind.Policy {
 	}
 }
 
-// serve runs the agent, its control socket, and what systemd wants to know.
-func serve(ctx context.Context, a *agent.Agent, dir string, log *slog.Logger) error {
+// service is what runs on the device.
+type service interface {
+	control.Agent
+	Run(ctx context.Context, ready func())
+	Refresh()
+}
+
+// serve runs a service, its control socket, and what systemd wants to know. It
+// returns when the service does.
+func serve(ctx context.Context, a service, dir string, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var parts sync.WaitGroup
@@ -120,7 +175,6 @@ func serve(ctx context.Context, a *agent.Agent, dir string, log *slog.Logger) er
 	notifier := newNotifier(a, log)
 	parts.Go(func() { notifier.run(ctx) })
 	a.Run(ctx, notifier.ready)
-	notifier.stopping()
 	cancel()
 	parts.Wait()
 	return controlErr
@@ -128,7 +182,7 @@ func serve(ctx context.Context, a *agent.Agent, dir string, log *slog.Logger) er
 
 // refreshOnHangup makes `systemctl reload` ask the server and look at every
 // container at once.
-func refreshOnHangup(ctx context.Context, a *agent.Agent) {
+func refreshOnHangup(ctx context.Context, a service) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -142,21 +196,23 @@ func refreshOnHangup(ctx context.Context, a *agent.Agent) {
 	}
 }
 
-func loadIdentity(state *store.Store, cfg config.Config) (*store.Identity, error) {
-	identity, err := state.Identity()
+func loadCredentials(p parts) (*credential.Manager, error) {
+	log := p.log.With("component", "credential")
+	m, err := credential.Load(credential.Config{
+		Store: p.state, Keys: keyStorage(p.cfg), Clock: clock.New(clock.Config{Keeper: p.state, Log: log}), Server: credential.Listener{}, Log: log,
+	})
 	if err != nil {
 		return nil, err
 	}
+	identity := m.Identity()
 	switch {
-	case !identity.Enrolled():
-		return nil, fmt.Errorf("%w: the last attempt was not finished", store.ErrNoIdentity)
-	case cfg.Device != "" && cfg.Device != identity.Device:
+	case p.cfg.Device != "" && p.cfg.Device != identity.Device:
 		return nil, fmt.Errorf("the configuration names device %q but the certificate %q: correct device, or enroll with --force --name %s",
-			cfg.Device, identity.Device, cfg.Device)
-	case len(servers(cfg, identity)) == 0:
+			p.cfg.Device, identity.Device, p.cfg.Device)
+	case len(servers(p.cfg, identity)) == 0:
 		return nil, errors.New("no server is known: set server.urls in the configuration")
 	}
-	return identity, nil
+	return m, nil
 }
 
 // servers are the NATS URLs of the configuration, or else those of enrollment.
@@ -165,17 +221,4 @@ func servers(cfg config.Config, identity *store.Identity) []string {
 		return cfg.Server.URLs
 	}
 	return identity.Servers
-}
-
-func open(identity *store.Identity, cfg config.Config, log *slog.Logger) (*link.Link, error) {
-	certificate, roots, err := identity.TLS()
-	if err != nil {
-		return nil, err
-	}
-	return link.Open(link.Config{
-		Device:      identity.Device,
-		Servers:     servers(cfg, identity),
-		Credentials: link.Fixed{Cert: &certificate, Pool: roots},
-		Log:         log.With("component", "link"),
-	})
 }

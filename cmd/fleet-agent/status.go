@@ -55,6 +55,9 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	if s.Standing != "" {
 		line("Standing:\t%s", s.Standing)
 	}
+	if !s.CertificateExpires.IsZero() {
+		line("Certificate:\t%s", certificate(s, now))
+	}
 	line("Manifest:\t%s, answered %s", manifest(s), answered(now, s.LastSnapshot))
 	for _, c := range s.Conditions {
 		line("%s:\t%s (%s) %s", c.Type, c.Status, c.Reason, c.Message)
@@ -65,6 +68,17 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 		line("%s\t%s\t%s\t%s\t%s", d.Namespace, d.Name, d.Phase, age(now, d.LastEventAt), d.Error)
 	}
 	return w.Flush()
+}
+
+func certificate(s control.Status, now time.Time) string {
+	text := "until " + s.CertificateExpires.UTC().Format(time.DateTime) + " UTC"
+	if now.After(s.CertificateExpires) {
+		text = "expired at " + s.CertificateExpires.UTC().Format(time.DateTime) + " UTC"
+	}
+	if s.RenewalError != "" {
+		text += "; the last renewal failed: " + s.RenewalError
+	}
+	return text
 }
 
 func manifest(s control.Status) string {

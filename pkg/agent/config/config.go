@@ -33,6 +33,14 @@ var ErrInvalid = errors.New("invalid configuration")
 // enrollment obtained.
 const CredentialsX509 = "x509"
 
+// Values of Config.KeyStorage.
+const (
+	// KeyStorageFile: the key is in the state directory.
+	KeyStorageFile = "file"
+	// KeyStorageTPM: the key is bound to the device's TPM 2.0.
+	KeyStorageTPM = "tpm"
+)
+
 // Config is everything that the agent can be told.
 type Config struct {
 	// Device is the device id; enrollment writes it.
@@ -40,6 +48,10 @@ type Config struct {
 	Server Server `yaml:"server,omitempty"`
 	// Credentials say how the device proves its identity.
 	Credentials Credentials `yaml:"credentials,omitempty"`
+	// KeyStorage is where new device keys are made: KeyStorageFile or
+	// KeyStorageTPM. The key that the device has stays until it is renewed.
+	KeyStorage string `yaml:"keyStorage,omitempty"`
+	TPM        TPM    `yaml:"tpm,omitempty"`
 	// StateDir holds identity, manifest and bodies.
 	StateDir string `yaml:"stateDir,omitempty"`
 	Podman   Podman `yaml:"podman,omitempty"`
@@ -68,6 +80,12 @@ type Credentials struct {
 	Type string `yaml:"type,omitempty"`
 }
 
+// TPM says which TPM is used.
+type TPM struct {
+	// Device is a path: a device, or the unix socket of a software TPM.
+	Device string `yaml:"device,omitempty"`
+}
+
 // Podman says where podman listens.
 type Podman struct {
 	// Socket is a path; when it is empty the agent looks for it.
@@ -89,6 +107,8 @@ type Log struct {
 func Default() Config {
 	return Config{
 		Credentials:       Credentials{Type: CredentialsX509},
+		KeyStorage:        KeyStorageFile,
+		TPM:               TPM{Device: "/dev/tpmrm0"},
 		StateDir:          "/var/lib/fleet-agent",
 		Log:               Log{Level: "info", Format: "text"},
 		HeartbeatInterval: 30 * time.Second,
@@ -187,10 +207,16 @@ func (c *Config) validateCredentials() error {
 	if c.Credentials.Type != CredentialsX509 {
 		return fmt.Errorf("credentials.type: %.64q is unknown; known here: %s", c.Credentials.Type, CredentialsX509)
 	}
+	if c.KeyStorage != KeyStorageFile && c.KeyStorage != KeyStorageTPM {
+		return fmt.Errorf("keyStorage: %.32q is unknown: use %s or %s", c.KeyStorage, KeyStorageFile, KeyStorageTPM)
+	}
 	return nil
 }
 
 func (c *Config) validatePaths() error {
+	if !filepath.IsAbs(c.TPM.Device) {
+		return fmt.Errorf("tpm.device: %.200q is not an absolute path", c.TPM.Device)
+	}
 	if !filepath.IsAbs(c.StateDir) {
 		return fmt.Errorf("stateDir: %.200q is not an absolute path", c.StateDir)
 	}

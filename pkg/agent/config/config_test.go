@@ -73,6 +73,8 @@ func TestBadConfigurationIsNamed(t *testing.T) {
 	}{
 		"unknown key":         {content: "device: a\nservr: {}\n", want: "unknown key servr"},
 		"unknown nested key":  {content: "podman:\n  sock: /x\n", want: "unknown key sock"},
+		"unknown key storage": {content: "keyStorage: cloud\n", want: `keyStorage: "cloud" is unknown: use file or tpm`},
+		"relative TPM":        {content: "tpm: {device: tpm0}\n", want: `tpm.device: "tpm0" is not an absolute path`},
 		"unknown credentials": {content: "credentials: {type: nkey}\n", want: `credentials.type: "nkey" is unknown; known here: x509`},
 		"bad device":          {content: "device: Pi.1\n", want: "device"},
 		"plain-text server":   {content: "server: {urls: ['nats://a:4222']}\n", want: "server.urls[0]"},

@@ -16,6 +16,8 @@ func (c *Config) applyEnv(getenv func(string) string) error {
 	for name, field := range map[string]*string{
 		"FLEET_AGENT_DEVICE":           &c.Device,
 		"FLEET_AGENT_CREDENTIALS_TYPE": &c.Credentials.Type,
+		"FLEET_AGENT_KEY_STORAGE":      &c.KeyStorage,
+		"FLEET_AGENT_TPM_DEVICE":       &c.TPM.Device,
 		"FLEET_AGENT_STATE_DIR":        &c.StateDir,
 		"FLEET_AGENT_PODMAN_SOCKET":    &c.Podman.Socket,
 		"FLEET_AGENT_PODMAN_AUTH_FILE": &c.Podman.AuthFile,

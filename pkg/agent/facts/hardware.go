@@ -1,114 +1,55 @@
-package agent
+package facts
 
 import (
-	"context"
-	"log/slog"
-	"sync"
-
-	"fleet.nationtech.io/fleet/pkg/agent/queue"
-	"fleet.nationtech.io/fleet/pkg/agent/store"
-	"fleet.nationtech.io/fleet/pkg/wire"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 )
 
-// revocation is what becomes of a device that was thrown out of its fleet. Only
-// a new enrollment ends it.
-type revocation struct {
-	link               Link
-	store              *store.Store
-	device, enrollment string
-	desired            *desired
-	queue              *queue.Queue[wire.DeploymentRef]
-	// leave ends the agent, so that the device is wiped.
-	leave func()
-	log   *slog.Logger
+// ErrHardware: nothing on the machine tells it from others.
+var ErrHardware = errors.New("this machine has no product UUID, no serial number and no machine id")
 
-	mu     sync.Mutex // guards policy
-	policy wire.Revocation
+// hardwareSources are where a machine's own number is, the best first: those of
+// the firmware stay when the disk is replaced or copied.
+var hardwareSources = []string{
+	"sys/class/dmi/id/product_uuid",
+	"proc/device-tree/serial-number",
+	"sys/firmware/devicetree/base/serial-number",
+	"etc/machine-id",
 }
 
-// restore takes up what an earlier run of the agent was told.
-func (r *revocation) restore() {
-	saved, ok := r.store.Revocation()
-	if !ok {
-		return
-	}
-	if saved.Enrollment != r.enrollment {
-		if err := r.store.ForgetRevocation(); err != nil {
-			r.log.Warn("the revocation of an earlier enrollment stays", "error", err)
+// HardwareID returns the SHA-256 in lower-case hex of "fleet hardware id", a zero
+// byte, and the first number in hardwareSources, in lower case and without the
+// white space around it. root is "/" outside of tests. Errors are ErrHardware, or
+// wrap fs.ErrPermission: without a number that is there but may not be read, the
+// machine would have one id for root and another for others.
+func HardwareID(root string) (string, error) {
+	for _, source := range hardwareSources {
+		data, err := os.ReadFile(filepath.Join(root, source))
+		if errors.Is(err, fs.ErrPermission) {
+			return "", fmt.Errorf("reading the hardware id: %w: run this as root", err)
 		}
-		return
-	}
-	r.policy = saved.Policy
-	r.link.Rarely()
-}
-
-// run acts on what the server says just before it ends the connection.
-func (r *revocation) run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case policy := <-r.link.Revocations():
-			r.revoke(policy)
+		if number := clean(string(data)); err == nil && !blank(number) {
+			sum := sha256.Sum256([]byte("fleet hardware id\x00" + number))
+			return hex.EncodeToString(sum[:]), nil
 		}
 	}
+	return "", ErrHardware
 }
 
-// revoke does what a policy asks for. A device that was told to be wiped cannot
-// be told otherwise.
-func (r *revocation) revoke(policy wire.Revocation) {
-	if policy != wire.RevocationStop && policy != wire.RevocationWipe {
-		policy = wire.RevocationKeep
-	}
-	r.mu.Lock()
-	same := r.policy == policy || r.policy == wire.RevocationWipe
-	r.mu.Unlock()
-	if same {
-		return
-	}
-	if err := r.store.SaveRevocation(store.Revocation{Enrollment: r.enrollment, Device: r.device, Policy: policy}); err != nil {
-		r.log.Error("the revocation is not written down", "policy", policy, "error", err)
-		if policy == wire.RevocationWipe {
-			return // the server says it again; a wipe that is cut off must be finished
-		}
-	}
-	r.mu.Lock()
-	r.policy = policy
-	r.mu.Unlock()
-	r.link.Rarely()
-	r.log.Warn("this device was thrown out of its fleet", "policy", policy)
-	if policy == wire.RevocationWipe {
-		r.leave()
-		return
-	}
-	for _, ref := range r.desired.refs() {
-		r.queue.Now(ref)
-	}
+// clean drops what surrounds a number: the device tree ends strings with a zero.
+func clean(number string) string {
+	return strings.ToLower(strings.Trim(number, " \t\r\n\x00"))
 }
 
-func (r *revocation) present() wire.Revocation {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.policy
-}
-
-// halted reports whether nothing may run.
-func (r *revocation) halted() bool {
-	return r.present() == wire.RevocationStop || r.present() == wire.RevocationWipe
-}
-
-const letBackIn = "to let it back in, delete its Device, create a token, and run fleet-agent enroll --force"
-
-// standing says what is wrong between the device and its fleet.
-func (r *revocation) standing() string {
-	switch r.present() {
-	case "":
-		return ""
-	case wire.RevocationStop:
-		return "this device was thrown out of its fleet, and its containers are stopped; " + letBackIn
-	case wire.RevocationWipe:
-		return "this device was thrown out of its fleet, and is being wiped"
-	default:
-		return "this device was thrown out of its fleet; what runs goes on, and nothing new comes; " + letBackIn
-	}
+// blank reports whether a number is what firmware has before it was given one:
+// nothing, or one digit over and over.
+func blank(number string) bool {
+	digits := strings.ReplaceAll(number, "-", "")
+	return digits == "" || strings.Trim(digits, digits[:1]) == ""
 }

@@ -12,7 +12,6 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -24,60 +23,15 @@ import (
 	"go.uber.org/goleak"
 
 	"fleet.nationtech.io/fleet/pkg/agent/keystore"
+	"fleet.nationtech.io/fleet/pkg/agent/keystore/tpmtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// softwareTPM starts a TPM of its own for a test and returns its socket.
-func softwareTPM(t *testing.T) string {
-	t.Helper()
-	path, err := exec.LookPath("swtpm")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("swtpm is not installed: tools/install-packages.sh installs it")
-		}
-		t.Skip("swtpm is not installed: apt-get install swtpm")
-	}
-	dir, err := os.MkdirTemp("", "tpm") // short: the path of a socket has 107 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "sock")
-	cmd := exec.Command(path, "socket", "--tpm2", "--tpmstate", "dir="+dir, "--server", "type=unixio,path="+socket,
-		"--flags", "not-need-init,startup-clear")
-	var output strings.Builder
-	cmd.Stdout, cmd.Stderr = &output, &output
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if info, err := os.Stat(socket); err == nil && info.Mode()&os.ModeSocket != 0 {
-			return socket
-		}
-		select {
-		case <-ended:
-			t.Fatalf("swtpm ended: %s", output.String())
-		case <-tick.C:
-		}
-	}
-}
-
 // storages are the kinds of storage; each must behave alike.
 var storages = map[string]func(*testing.T) keystore.Storage{
 	"file": func(*testing.T) keystore.Storage { return keystore.File{} },
-	"tpm":  func(t *testing.T) keystore.Storage { return &keystore.TPM{Path: softwareTPM(t)} },
+	"tpm":  func(t *testing.T) keystore.Storage { return &keystore.TPM{Path: tpmtest.Start(t)} },
 }
 
 func TestConformance(t *testing.T) {
@@ -212,7 +166,7 @@ func isClientCertificate(t *testing.T, s keystore.Storage) {
 
 func TestAnyLoadsEveryKind(t *testing.T) {
 	t.Parallel()
-	tpm := &keystore.TPM{Path: softwareTPM(t)}
+	tpm := &keystore.TPM{Path: tpmtest.Start(t)}
 	s := keystore.Any{New: tpm, TPM: tpm}
 	for _, made := range []keystore.Key{create(t, keystore.File{}), create(t, s)} {
 		key, err := s.Load(made.Text())
@@ -243,7 +197,7 @@ func TestTPMThatIsNotThere(t *testing.T) {
 // TestTPMThatWasCleared and one that was replaced are the same to a key.
 func TestTPMThatWasCleared(t *testing.T) {
 	t.Parallel()
-	socket := softwareTPM(t)
+	socket := tpmtest.Start(t)
 	s := &keystore.TPM{Path: socket}
 	key := create(t, s)
 	tpm, err := linuxudstpm.Open(socket)
@@ -267,7 +221,7 @@ func TestTPMThatWasCleared(t *testing.T) {
 
 func TestTPMSignsNothingButSHA256(t *testing.T) {
 	t.Parallel()
-	key := create(t, &keystore.TPM{Path: softwareTPM(t)})
+	key := create(t, &keystore.TPM{Path: tpmtest.Start(t)})
 	if _, err := key.Sign(rand.Reader, make([]byte, 48), crypto.SHA384); err == nil {
 		t.Error("SHA-384 was signed")
 	}
@@ -275,7 +229,7 @@ func TestTPMSignsNothingButSHA256(t *testing.T) {
 
 func TestTPMWithAnOwnerPassword(t *testing.T) {
 	t.Parallel()
-	socket := softwareTPM(t)
+	socket := tpmtest.Start(t)
 	tpm, err := linuxudstpm.Open(socket)
 	if err != nil {
 		t.Fatal(err)

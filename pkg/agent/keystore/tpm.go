@@ -19,9 +19,6 @@ import (
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 )
 
-// DefaultTPM is the kernel's resource manager of the first TPM.
-const DefaultTPM = "/dev/tpmrm0"
-
 // pemTPM is the type of a TPM's key in PEM. The content is the ASN.1 structure
 // TPMKey that OpenSSL's TPM 2.0 provider and others read.
 const pemTPM = "TSS2 PRIVATE KEY"

@@ -2,8 +2,10 @@ package store
 
 import (
 	"crypto"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -34,6 +36,13 @@ type Identity struct {
 	Root string `json:"root,omitempty"`
 	// Servers are the NATS URLs given at enrollment.
 	Servers []string `json:"servers,omitempty"`
+}
+
+// NewEnrollment returns a random id for Identity.Enrollment.
+func NewEnrollment() string {
+	id := make([]byte, 8)
+	_, _ = rand.Read(id) // never fails
+	return hex.EncodeToString(id)
 }
 
 // Enrolled reports whether the identity has a certificate.
