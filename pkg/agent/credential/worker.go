@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"fleet.nationtech.io/fleet/pkg/agent/clock"
 	"fleet.nationtech.io/fleet/pkg/agent/enroll"
 	"fleet.nationtech.io/fleet/pkg/agent/keystore"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
@@ -95,22 +96,30 @@ func (w *worker) disk() (*store.Identity, error) {
 	return nil, errReplaced
 }
 
-// correctClock asks the server for the time when its certificate is not valid by
-// the device's clock.
+// correctClock corrects the clock when that is why there is no connection.
 func (w *worker) correctClock(ctx context.Context) {
 	w.mu.Lock()
-	untimely, use := w.untimely, w.use
+	untimely := w.untimely
 	w.mu.Unlock()
-	if !untimely || !w.clocks.ready() {
-		return
+	if untimely && w.learn(ctx) {
+		w.reconnect()
+	}
+}
+
+// learn asks the server for the time, but not too often: the server's
+// certificate may really have expired.
+func (w *worker) learn(ctx context.Context) bool {
+	if !w.clocks.ready() {
+		return false
 	}
 	w.clocks.failed() // until a connection is made
+	use := w.current()
 	if err := w.cfg.Server.Learn(ctx, w.cfg.Clock, use.identity.Server, use.roots); err != nil {
 		w.cfg.Log.Warn("the server's certificate is not valid by this device's clock, and its time cannot be had: set the clock, or look at the server's certificate",
 			"now", w.Now(), "error", err)
-		return
+		return false
 	}
-	w.reconnect()
+	return true
 }
 
 func (w *worker) reconnect() {
@@ -152,6 +161,12 @@ func (w *worker) due() (bool, time.Duration) {
 func (w *worker) renew(ctx context.Context) {
 	use := w.current()
 	err := w.tryRenew(ctx, use)
+	if clock.Untimely(err) && w.learn(ctx) {
+		if due, _ := w.due(); !due {
+			return // it was by a wrong clock only
+		}
+		err = w.tryRenew(ctx, use)
+	}
 	if ctx.Err() != nil {
 		return
 	}

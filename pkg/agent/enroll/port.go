@@ -71,7 +71,7 @@ func refuseRedirect(*http.Request, []*http.Request) error {
 func (p *port) await(ctx context.Context, body []byte, pending func()) (*wire.EnrollReply, error) {
 	told := false
 	for busy := 0; ; {
-		reply, _, err := p.post(ctx, wire.PathEnroll, body)
+		reply, err := p.enroll(ctx, body)
 		wait := minPause
 		switch {
 		case isBusy(err) && busy < maxBusy:
@@ -100,17 +100,23 @@ func isBusy(err error) bool {
 	return ok && (refusal.Code == wire.RefusedUnavailable || refusal.Code == wire.RefusedRateLimited)
 }
 
-// post posts a request for a certificate. When the server's certificate is not
-// valid by the device's clock, it learns the time and posts again. chain is that
-// of the server.
-func (p *port) post(ctx context.Context, path string, body []byte) (reply *wire.EnrollReply, chain []*x509.Certificate, err error) {
-	got, err := p.try(ctx, path, body)
-	if clock.Untimely(err) {
-		if learnErr := p.clock.Learn(ctx, p.base, p.roots); learnErr != nil {
-			return nil, nil, fmt.Errorf("asking for a certificate: %w; %w", err, learnErr)
-		}
-		got, err = p.try(ctx, path, body)
+// enroll posts an enrollment request. When the server's certificate is not valid
+// by the device's clock, it learns the time and posts again.
+func (p *port) enroll(ctx context.Context, body []byte) (*wire.EnrollReply, error) {
+	reply, _, err := p.post(ctx, wire.PathEnroll, body)
+	if !clock.Untimely(err) {
+		return reply, err
 	}
+	if learnErr := p.clock.Learn(ctx, p.base, p.roots); learnErr != nil {
+		return nil, fmt.Errorf("%w; %w", err, learnErr)
+	}
+	reply, _, err = p.post(ctx, wire.PathEnroll, body)
+	return reply, err
+}
+
+// post posts a request for a certificate. chain is the server's.
+func (p *port) post(ctx context.Context, path string, body []byte) (reply *wire.EnrollReply, chain []*x509.Certificate, err error) {
+	got, err := exchange(ctx, p.client, http.MethodPost, p.base.JoinPath(path).String(), body)
 	if err != nil {
 		return nil, nil, fmt.Errorf("asking for a certificate: %w", err)
 	}
@@ -118,10 +124,6 @@ func (p *port) post(ctx context.Context, path string, body []byte) (reply *wire.
 		return nil, nil, fmt.Errorf("asking for a certificate: %w", err)
 	}
 	return reply, got.chain, nil
-}
-
-func (p *port) try(ctx context.Context, path string, body []byte) (*answer, error) {
-	return exchange(ctx, p.client, http.MethodPost, p.base.JoinPath(path).String(), body)
 }
 
 func decode(got *answer) (*wire.EnrollReply, error) {

@@ -32,7 +32,9 @@ type Renewal struct {
 
 // Renew obtains the next certificate. It asks once; to ask again with the same
 // key is safe. Errors are a *wire.Refusal or a *RevokedError, wrap ErrServerURL,
-// ErrReply, ErrPending or clock.ErrTime, or come from the network.
+// ErrReply or ErrPending, or come from the network. For one that is
+// clock.Untimely the caller should learn the time, and see whether the
+// certificate has to be renewed at all.
 func Renew(ctx context.Context, r Renewal) (*Result, error) {
 	base, err := parseServer(r.Server)
 	if err != nil {
