@@ -329,7 +329,7 @@ func (a *arena) connectMany(t *testing.T, d *device) {
 	close(conns)
 	var open []*nats.Conn
 	for c := range conns {
-		defer c.Close()
+		t.Cleanup(c.Close)
 		open = append(open, c)
 	}
 	const most = 2
