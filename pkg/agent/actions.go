@@ -55,6 +55,8 @@ func (p *pass) do(ctx context.Context, a plan.Action) error {
 	switch a.Kind {
 	case plan.EnsureVolume:
 		return p.runtime.EnsureVolume(ctx, p.ref, a.Volume)
+	case plan.EnsureSecret:
+		return p.runtime.EnsureSecret(ctx, a.Secret, a.Content)
 	case plan.Remove:
 		return p.remove(ctx, a.Container)
 	case plan.Create:

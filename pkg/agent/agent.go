@@ -24,6 +24,7 @@ import (
 type Link interface {
 	Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.SnapshotReply, error)
 	Body(ctx context.Context, hash string, size int) ([]byte, error)
+	Secret(ctx context.Context, namespace, name string) (map[string][]byte, error)
 	SendInfo(ctx context.Context, payload []byte) error
 	SendState(ctx context.Context, payload []byte) error
 	Heartbeat(h wire.Heartbeat) error

@@ -46,10 +46,12 @@ type gateway struct {
 	connected chan struct{}
 	nudges    chan struct{}
 
-	mu        sync.Mutex // guards what follows
-	offline   bool
-	manifest  *wire.Manifest
-	bodies    map[string][]byte
+	mu       sync.Mutex // guards what follows
+	offline  bool
+	manifest *wire.Manifest
+	bodies   map[string][]byte
+	// secrets are those that may be fetched, by "<namespace>/<name>".
+	secrets   map[string]map[string][]byte
 	info      []byte
 	states    map[wire.DeploymentRef][]byte
 	history   map[wire.DeploymentRef][]wire.Phase
@@ -186,6 +188,19 @@ func (g *gateway) Snapshot(_ context.Context, req wire.SnapshotRequest) (*wire.S
 		reply.Want = append(reply.Want, wire.WantState)
 	}
 	return reply, nil
+}
+
+func (g *gateway) Secret(_ context.Context, namespace, name string) (map[string][]byte, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.reachable(); err != nil {
+		return nil, err
+	}
+	data, ok := g.secrets[namespace+"/"+name]
+	if !ok {
+		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "no such Secret"}
+	}
+	return data, nil
 }
 
 func (g *gateway) Body(_ context.Context, hash string, size int) ([]byte, error) {

@@ -32,8 +32,10 @@ type target struct {
 	// entry is that of the manifest when verdict is plan.Apply.
 	entry wire.Entry
 	// applied is the hash of the body that was last applied whole, or empty.
-	applied   string
-	retention wire.VolumeRetention
+	applied string
+	// appliedSecrets is the digest of the Secrets that it was applied with.
+	appliedSecrets string
+	retention      wire.VolumeRetention
 	// known: the manifest, the memory or a container names the Deployment.
 	known bool
 }
@@ -131,18 +133,18 @@ func (d *desired) save() error {
 	return d.store.SaveMemory(m)
 }
 
-// collect removes bodies that nothing names; the caller holds mu.
+// collect removes bodies and secrets that nothing names; the caller holds mu.
 func (d *desired) collect() error {
-	keep := map[string]bool{}
+	keep, secrets := map[string]bool{}, map[string]bool{}
 	if d.manifest != nil {
 		for _, e := range d.manifest.Entries {
-			keep[e.Hash] = true
+			keep[e.Hash], secrets[e.SecretsDigest] = true, true
 		}
 	}
 	for _, r := range d.memory {
-		keep[r.Applied] = true
+		keep[r.Applied], secrets[r.AppliedSecrets] = true, true
 	}
-	return d.store.CollectBodies(keep)
+	return errors.Join(d.store.CollectBodies(keep), d.store.CollectSecrets(secrets))
 }
 
 // target returns what becomes of one Deployment.
@@ -151,7 +153,7 @@ func (d *desired) target(ref wire.DeploymentRef) target {
 	defer d.mu.Unlock()
 	verdict, known := d.targets[ref]
 	r := d.memory[ref]
-	t := target{verdict: verdict, applied: r.Applied, retention: r.VolumeRetention, known: known}
+	t := target{verdict: verdict, applied: r.Applied, appliedSecrets: r.AppliedSecrets, retention: r.VolumeRetention, known: known}
 	if !known {
 		t.verdict = plan.Keep
 	}
@@ -162,14 +164,14 @@ func (d *desired) target(ref wire.DeploymentRef) target {
 }
 
 // apply remembers that a body was applied whole.
-func (d *desired) apply(ref wire.DeploymentRef, hash string) error {
+func (d *desired) apply(ref wire.DeploymentRef, hash, secretsDigest string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r, ok := d.memory[ref]
-	if !ok || r.Applied == hash {
+	if !ok || r.Applied == hash && r.AppliedSecrets == secretsDigest {
 		return nil
 	}
-	r.Applied = hash
+	r.Applied, r.AppliedSecrets = hash, secretsDigest
 	d.memory[ref] = r
 	return errors.Join(d.save(), d.collect())
 }

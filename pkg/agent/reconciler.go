@@ -109,6 +109,8 @@ type pass struct {
 	target   target
 	observed []container.Container
 	run      queue.Run
+	// digest is that of the Secrets which the pass is about.
+	digest string
 	// waiting is what to report before something that takes long. What takes a
 	// moment is not worth a report of its own: the server counts a device as
 	// pending until it reports about the score that was issued.
@@ -134,6 +136,9 @@ func (p *pass) leave(ctx context.Context) (queue.Result, error) {
 	volumes, err := p.runtime.Volumes(ctx, p.ref)
 	if err == nil {
 		err = p.execute(ctx, plan.Departure(p.ref, p.observed, volumes, p.target.retention))
+	}
+	if err == nil {
+		err = p.removeSecrets(ctx, nil)
 	}
 	if err != nil {
 		return queue.Result{}, p.fail(ctx, p.target.applied, fmt.Errorf("removing: %w", err))
@@ -165,6 +170,13 @@ func (p *pass) converge(ctx context.Context) (queue.Result, error) {
 	if err != nil {
 		return queue.Result{}, p.fail(ctx, hash, err)
 	}
+	contents, err := p.secrets(ctx, workload)
+	if err != nil {
+		return p.withoutBody(ctx, hash, err)
+	}
+	if workload, err = workload.WithSecrets(p.digest, contents); err != nil {
+		return queue.Result{}, p.fail(ctx, hash, err)
+	}
 	actions, again := plan.Changes(workload, p.observed, time.Now())
 	if len(actions) > 0 {
 		p.waiting = plan.Outcome{Hash: hash, Workload: workload, Waiting: true}
@@ -186,7 +198,10 @@ func (p *pass) applied(ctx context.Context, hash string, workload *plan.Workload
 		return p.withoutBody(ctx, p.target.entry.Hash, bodyErr)
 	}
 	p.troubles.clear(p.ref)
-	if err := p.desired.apply(p.ref, hash); err != nil {
+	if err := p.collectSecrets(ctx, workload); err != nil {
+		return queue.Result{}, p.fail(ctx, hash, err)
+	}
+	if err := p.desired.apply(p.ref, hash, p.digest); err != nil {
 		return queue.Result{}, fmt.Errorf("remembering what was applied: %w", err)
 	}
 	changes := p.report(plan.Outcome{Hash: hash, Workload: workload})
@@ -208,6 +223,7 @@ func sooner(a, b time.Time) time.Time {
 // be had, it is the last one that was applied, and err says why.
 func (p *pass) body(ctx context.Context) (hash string, body []byte, err error) {
 	if p.target.verdict == plan.Apply {
+		p.digest = p.target.entry.SecretsDigest
 		body, err = p.fetch(ctx, p.target.entry)
 		if err == nil {
 			return p.target.entry.Hash, body, nil
@@ -216,6 +232,7 @@ func (p *pass) body(ctx context.Context) (hash string, body []byte, err error) {
 	if p.target.applied == "" {
 		return p.target.entry.Hash, nil, err
 	}
+	p.digest = p.target.appliedSecrets
 	return p.target.applied, p.store.Body(p.target.applied), err
 }
 
@@ -295,6 +312,7 @@ func (p *pass) fail(ctx context.Context, hash string, err error) error {
 func (p *pass) report(o plan.Outcome) (again time.Time) {
 	o.Ref, o.Observed, o.Now = p.ref, p.observed, time.Now()
 	state, again := plan.State(o)
+	state.SecretsDigest = p.digest
 	if last, ok := p.reporter.last(p.ref); !ok || last.Phase != state.Phase || last.Hash != state.Hash {
 		p.log.Info("deployment changed", "deployment", p.ref.String(), "phase", state.Phase, "reason", state.Error)
 	}

@@ -98,6 +98,16 @@ func (w *Wiper) wipeRuntime(ctx context.Context) error {
 			return err
 		}
 	}
+	secrets, err := w.Runtime.Secrets(ctx, wire.DeploymentRef{})
+	if err != nil {
+		return err
+	}
+	for _, name := range secrets {
+		w.Log.Info("removing secret", "secret", name)
+		if err := w.Runtime.RemoveSecret(ctx, name); err != nil {
+			return err
+		}
+	}
 	volumes, err := w.Runtime.Volumes(ctx, wire.DeploymentRef{})
 	if err != nil {
 		return err

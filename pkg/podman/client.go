@@ -88,8 +88,9 @@ type request struct {
 	values []string
 	query  url.Values
 	header http.Header
-	// body is encoded as JSON unless it is nil.
+	// body is encoded as JSON unless it is nil; raw is sent as it is.
 	body any
+	raw  []byte
 }
 
 // call sends a request and decodes the answer into reply, which may be nil.
@@ -109,6 +110,9 @@ func (c *Client) send(ctx context.Context, r request) (*bindings.APIResponse, er
 		return nil, err
 	}
 	var body io.Reader
+	if r.raw != nil {
+		body = bytes.NewReader(r.raw)
+	}
 	if r.body != nil {
 		data, err := json.Marshal(r.body)
 		if err != nil {

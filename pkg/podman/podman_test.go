@@ -40,7 +40,8 @@ const (
 	missing = "localhost:1/fleet-missing:1"
 )
 
-// play is what the program in the image does: sleep, or exit with a code.
+// play is what the program in the image does: sleep, look at a secret, or exit
+// with a code.
 func play(args []string) {
 	if len(args) == 2 && args[0] == containertest.ExitCommand {
 		code, err := strconv.Atoi(args[1])
@@ -48,6 +49,13 @@ func play(args []string) {
 			code = 100
 		}
 		os.Exit(code)
+	}
+	if len(args) == 4 && args[0] == containertest.CheckCommand {
+		file, err := os.ReadFile(args[2])
+		if err != nil || string(file) != args[3] || os.Getenv(args[1]) != args[3] {
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	<-time.After(time.Hour)
 	os.Exit(0)
@@ -72,6 +80,9 @@ func TestPodmanConforms(t *testing.T) {
 		Runtime: client, Image: image, Missing: missing,
 		Sleep: []string{"/" + program, "sleep"},
 		Exit:  func(code string) []string { return []string{"/" + program, containertest.ExitCommand, code} },
+		Check: func(variable, path, content string) []string {
+			return []string{"/" + program, containertest.CheckCommand, variable, path, content}
+		},
 	})
 }
 

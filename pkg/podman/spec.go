@@ -13,6 +13,10 @@ import (
 // journal is no choice: system users may not read theirs.
 const maxLog = 10 << 20
 
+// secretMode lets every user in the container read a secret's file, whoever
+// the image runs as.
+const secretMode = 0o444
+
 // generate translates a Spec into what podman's API takes. It uses no field
 // that podman 4.3.1 lacks.
 func generate(s *container.Spec) *specgen.SpecGenerator {
@@ -31,6 +35,10 @@ func generate(s *container.Spec) *specgen.SpecGenerator {
 	}
 	for _, m := range s.Mounts {
 		addMount(g, m)
+	}
+	g.EnvSecrets = s.SecretEnv
+	for path, name := range s.SecretFiles {
+		g.Secrets = append(g.Secrets, specgen.Secret{Source: name, Target: path, Mode: secretMode})
 	}
 	return g
 }

@@ -100,6 +100,11 @@ type Spec struct {
 	Ports         []Port
 	Mounts        []Mount
 	Restart       Restart
+	// Secrets are the contents of the runtime's secrets that the container uses,
+	// by the secret's name. SecretEnv names them by environment variable,
+	// SecretFiles by path.
+	Secrets                map[string][]byte
+	SecretEnv, SecretFiles map[string]string
 }
 
 // Name is the name of the container: "<namespace>_<deployment>_<service>".

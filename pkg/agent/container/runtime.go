@@ -50,6 +50,14 @@ type Runtime interface {
 	Volumes(ctx context.Context, ref wire.DeploymentRef) ([]string, error)
 	// RemoveVolume removes a volume; one that is gone is no error.
 	RemoveVolume(ctx context.Context, name string) error
+	// EnsureSecret makes a secret unless one of the name exists. Names begin with
+	// LabelValue of their Deployment and an underscore.
+	EnsureSecret(ctx context.Context, name string, content []byte) error
+	// Secrets returns the names of the secrets of a Deployment in order, or of all
+	// of them when ref is zero.
+	Secrets(ctx context.Context, ref wire.DeploymentRef) ([]string, error)
+	// RemoveSecret removes a secret; one that is gone is no error.
+	RemoveSecret(ctx context.Context, name string) error
 	// Watch calls changed for every change of a labelled container, until ctx
 	// ends or the stream breaks. It calls ready once changes will be seen.
 	Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error

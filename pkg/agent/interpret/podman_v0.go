@@ -20,6 +20,12 @@ func PodmanV0(ref wire.DeploymentRef, data json.RawMessage) (*plan.Workload, err
 	for i := range p.Services {
 		spec := specOf(ref, &p.Services[i])
 		w.Services = append(w.Services, spec)
+		if use := secretsOf(&p.Services[i]); len(use.Env)+len(use.Dirs) > 0 {
+			if w.SecretUses == nil {
+				w.SecretUses = map[string]plan.SecretUse{}
+			}
+			w.SecretUses[spec.Service] = use
+		}
 		for _, m := range spec.Mounts {
 			if m.Volume != "" && !slices.Contains(w.Volumes, m.Volume) {
 				w.Volumes = append(w.Volumes, m.Volume)
@@ -43,15 +49,34 @@ func specOf(ref wire.DeploymentRef, s *score.Service) container.Spec {
 		spec.Env = make(map[string]string, len(s.Env))
 	}
 	for _, e := range s.Env {
-		spec.Env[e.Name] = e.Value
+		if e.ValueFrom == nil {
+			spec.Env[e.Name] = e.Value
+		}
 	}
 	for _, p := range s.Ports {
 		spec.Ports = append(spec.Ports, portOf(p))
 	}
 	for _, v := range s.Volumes {
-		spec.Mounts = append(spec.Mounts, mountOf(ref, v))
+		if v.SecretName == "" {
+			spec.Mounts = append(spec.Mounts, mountOf(ref, v))
+		}
 	}
 	return spec
+}
+
+func secretsOf(s *score.Service) plan.SecretUse {
+	use := plan.SecretUse{Env: map[string]plan.SecretKey{}, Dirs: map[string]string{}}
+	for _, e := range s.Env {
+		if e.ValueFrom != nil {
+			use.Env[e.Name] = plan.SecretKey{Secret: e.ValueFrom.SecretKeyRef.Name, Key: e.ValueFrom.SecretKeyRef.Key}
+		}
+	}
+	for _, v := range s.Volumes {
+		if v.SecretName != "" {
+			use.Dirs[v.MountPath] = v.SecretName
+		}
+	}
+	return use
 }
 
 func restartOf(p score.RestartPolicy) container.Restart {

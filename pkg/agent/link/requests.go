@@ -75,6 +75,27 @@ func (l *Link) piece(ctx context.Context, hash string, offset, size int) ([]byte
 	return reply.Data, nil
 }
 
+// Secret fetches the content of a Secret that a score in the manifest names.
+// Errors are as for SendState.
+func (l *Link) Secret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
+	payload, err := json.Marshal(wire.SecretRequest{Namespace: namespace, Name: name})
+	if err != nil {
+		return nil, fmt.Errorf("encoding a request for a Secret: %w", err)
+	}
+	data, err := l.request(ctx, wire.KindSecret, payload)
+	if err != nil {
+		return nil, fmt.Errorf("fetching Secret %s: %w", name, err)
+	}
+	reply, err := wire.Decode[wire.SecretReply](data, wire.MaxReply)
+	if err != nil {
+		return nil, fmt.Errorf("fetching Secret %s: %w", name, err)
+	}
+	if reply.Error != nil {
+		return nil, fmt.Errorf("fetching Secret %s: %w", name, reply.Error)
+	}
+	return reply.Data, nil
+}
+
 // SendInfo sends an encoded wire.DeviceInfo. Errors are as for SendState.
 func (l *Link) SendInfo(ctx context.Context, payload []byte) error {
 	return l.report(ctx, wire.KindInfo, payload)

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -19,6 +20,8 @@ type Workload struct {
 	Services []container.Spec
 	// Volumes are the full names of the volumes that the services mount.
 	Volumes []string
+	// SecretUses says which services use Secrets, by service.
+	SecretUses map[string]SecretUse
 }
 
 // Kind is a kind of Action.
@@ -30,6 +33,8 @@ const (
 	Pull Kind = iota
 	// EnsureVolume makes Volume unless it exists.
 	EnsureVolume
+	// EnsureSecret makes Secret with Content unless it exists.
+	EnsureSecret
 	// Remove stops and removes Container.
 	Remove
 	// Create makes a container from Spec and starts it.
@@ -41,7 +46,7 @@ const (
 )
 
 func (k Kind) String() string {
-	return [...]string{"pull", "ensure volume", "remove", "create", "start", "remove volume"}[k]
+	return [...]string{"pull", "ensure volume", "ensure secret", "remove", "create", "start", "remove volume"}[k]
 }
 
 // Action is one step. The fields that its Kind does not mention are zero.
@@ -49,6 +54,8 @@ type Action struct {
 	Kind      Kind
 	Image     string
 	Volume    string
+	Secret    string
+	Content   []byte
 	Container container.Container
 	Spec      *container.Spec
 }
@@ -62,12 +69,15 @@ type Action struct {
 // services of one Deployment can exchange host ports.
 func Changes(w *Workload, observed []container.Container, now time.Time) (actions []Action, again time.Time) {
 	kept, obsolete := match(w, observed)
-	var pulls, volumes, removals, rest []Action
+	var pulls, volumes, secrets, removals, rest []Action
 	for i := range w.Services {
 		s := &w.Services[i]
 		c, ok := kept[s.Service]
 		if !ok {
 			pulls = appendNew(pulls, Action{Kind: Pull, Image: s.Image})
+			for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
+				secrets = append(secrets, Action{Kind: EnsureSecret, Secret: name, Content: s.Secrets[name]})
+			}
 			rest = append(rest, Action{Kind: Create, Spec: s})
 			continue
 		}
@@ -85,7 +95,7 @@ func Changes(w *Workload, observed []container.Container, now time.Time) (action
 	for _, c := range obsolete {
 		removals = append(removals, Action{Kind: Remove, Container: c})
 	}
-	return slices.Concat(pulls, volumes, removals, rest), again
+	return slices.Concat(pulls, volumes, secrets, removals, rest), again
 }
 
 // earliest is the earlier of two times, of which a zero one is never.

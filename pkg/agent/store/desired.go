@@ -26,6 +26,8 @@ type Remembered struct {
 	// Applied is the hash of the body that the containers were made from; empty
 	// until the first one was applied whole.
 	Applied string `json:"applied,omitempty"`
+	// AppliedSecrets is the digest of the Secrets that they were made with.
+	AppliedSecrets string `json:"appliedSecrets,omitempty"`
 }
 
 // Manifest returns the last good manifest, or nil.

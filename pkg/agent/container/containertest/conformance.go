@@ -29,6 +29,9 @@ type Subject struct {
 	// that ends at once with a code from 0 to 9.
 	Sleep []string
 	Exit  func(code string) []string
+	// Check is a command that ends with code 0 if an environment variable and a
+	// file have a content, and with another code otherwise.
+	Check func(variable, path, content string) []string
 }
 
 // Conformance checks that a runtime keeps the promises of container.Runtime.
@@ -43,6 +46,7 @@ func Conformance(t *testing.T, s Subject) {
 		"missing image":        testMissingImage,
 		"port in use":          testPortInUse,
 		"volumes":              testVolumes,
+		"secrets":              testSecrets,
 		"gone is no error":     testGone,
 		"events":               testEvents,
 	}
@@ -280,6 +284,39 @@ func testVolumes(t *testing.T, s Subject) {
 		t.Fatal(err)
 	}
 	if got, err := s.Runtime.Volumes(t.Context(), spec.Ref); err != nil || len(got) > 0 {
+		t.Errorf("after it was removed: %v, %v", got, err)
+	}
+}
+
+func testSecrets(t *testing.T, s Subject) {
+	const content = "not for everybody\n=,"
+	spec := s.spec(t, "secrets", s.Check("SECRET", "/etc/deep/file.key", content))
+	name := container.ObjectName(spec.Ref, "0123456789abcdef")
+	for range 2 {
+		if err := s.Runtime.EnsureSecret(t.Context(), name, []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spec.SecretEnv = map[string]string{"SECRET": name}
+	spec.SecretFiles = map[string]string{"/etc/deep/file.key": name}
+	s.run(t, spec)
+	if c := s.await(t, spec.Ref, func(c container.Container) bool { return c.Ended() }); c.ExitCode != 0 {
+		t.Errorf("the container does not see the secret: %+v", c)
+	}
+	for _, ref := range []wire.DeploymentRef{spec.Ref, {}} {
+		if got, err := s.Runtime.Secrets(t.Context(), ref); err != nil || !slices.Contains(got, name) {
+			t.Errorf("secrets of %v: %v, %v", ref, got, err)
+		}
+	}
+	if got, err := s.Runtime.Secrets(t.Context(), wire.DeploymentRef{Namespace: "conformance", Name: "stranger"}); err != nil || len(got) > 0 {
+		t.Errorf("secrets of another Deployment: %v, %v", got, err)
+	}
+	for range 2 {
+		if err := s.Runtime.RemoveSecret(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.Runtime.Secrets(t.Context(), spec.Ref); err != nil || len(got) > 0 {
 		t.Errorf("after it was removed: %v, %v", got, err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,11 @@ import (
 // ExitCommand is the first word of a command that ends at once; the second is
 // its exit code. Any other command runs until it is stopped.
 const ExitCommand = "exit"
+
+// CheckCommand is the first word of a command that ends with code 0 if the
+// environment variable that comes second and the file that comes third have the
+// content that comes last.
+const CheckCommand = "check"
 
 // killed is the exit code of a container that was stopped: 128 + SIGTERM.
 const killed = 143
@@ -34,6 +40,7 @@ type Fake struct {
 	images     map[string]bool
 	containers map[string]*entry
 	volumes    map[string]wire.DeploymentRef
+	secrets    map[string][]byte
 	foreign    map[string]bool
 	watchers   map[chan wire.DeploymentRef]bool
 	broken     chan struct{}
@@ -54,6 +61,7 @@ func NewFake(images ...string) *Fake {
 		images:     map[string]bool{},
 		containers: map[string]*entry{},
 		volumes:    map[string]wire.DeploymentRef{},
+		secrets:    map[string][]byte{},
 		foreign:    map[string]bool{},
 		watchers:   map[chan wire.DeploymentRef]bool{},
 		broken:     make(chan struct{}),
@@ -79,7 +87,7 @@ func (f *Fake) SetDown(down bool) {
 
 // Calls returns what changed the runtime since the last call of Calls:
 // "create NAME", "start NAME", "stop NAME", "remove NAME", "pull IMAGE",
-// "volume NAME" and "unvolume NAME".
+// "volume NAME", "unvolume NAME", "secret NAME" and "unsecret NAME".
 func (f *Fake) Calls() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -176,6 +184,11 @@ func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
 			return "", fmt.Errorf("volume %s: %w", m.Volume, container.ErrNotFound)
 		}
 	}
+	for name := range spec.Secrets {
+		if _, ok := f.secrets[name]; !ok {
+			return "", fmt.Errorf("secret %s: %w", name, container.ErrNotFound)
+		}
+	}
 	f.record("create %s", spec.Name())
 	f.nextID++
 	id := strconv.Itoa(f.nextID)
@@ -218,6 +231,14 @@ func (f *Fake) Start(_ context.Context, id string) error {
 		code, err := strconv.Atoi(c.spec.Command[1])
 		if err != nil {
 			return fmt.Errorf("exit code of %s: %w", c.Name, err)
+		}
+		c.end(code)
+	}
+	if len(c.spec.Command) == 4 && c.spec.Command[0] == CheckCommand {
+		env, file := f.secrets[c.spec.SecretEnv[c.spec.Command[1]]], f.secrets[c.spec.SecretFiles[c.spec.Command[2]]]
+		code := 0
+		if want := c.spec.Command[3]; string(env) != want || string(file) != want {
+			code = 1
 		}
 		c.end(code)
 	}
@@ -328,6 +349,62 @@ func (f *Fake) RemoveVolume(_ context.Context, name string) error {
 	f.record("unvolume %s", name)
 	delete(f.volumes, name)
 	return nil
+}
+
+// EnsureSecret implements container.Runtime.
+func (f *Fake) EnsureSecret(_ context.Context, name string, content []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down != nil {
+		return f.down
+	}
+	if _, there := f.secrets[name]; !there {
+		f.secrets[name] = slices.Clone(content)
+		f.record("secret %s", name)
+	}
+	return nil
+}
+
+// Secrets implements container.Runtime.
+func (f *Fake) Secrets(_ context.Context, ref wire.DeploymentRef) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down != nil {
+		return nil, f.down
+	}
+	prefix := ""
+	if ref != (wire.DeploymentRef{}) {
+		prefix = container.ObjectName(ref, "")
+	}
+	names := []string{}
+	for name := range f.secrets {
+		if strings.HasPrefix(name, prefix) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// RemoveSecret implements container.Runtime.
+func (f *Fake) RemoveSecret(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down != nil {
+		return f.down
+	}
+	if _, there := f.secrets[name]; there {
+		delete(f.secrets, name)
+		f.record("unsecret %s", name)
+	}
+	return nil
+}
+
+// Secret returns the content of a secret.
+func (f *Fake) Secret(name string) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.secrets[name]
 }
 
 // Watch implements container.Runtime.

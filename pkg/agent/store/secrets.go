@@ -1,0 +1,132 @@
+package store
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	secretsDir     = "secrets"
+	secretsKeyFile = "secrets.key"
+	secretsKeySize = 32 // AES-256
+	// maxSealed bounds a sealed file: 16 Secrets of the longest kind, in base64.
+	maxSealed = 16 * 4 / 3 * (wire.MaxSecret + 4096)
+)
+
+// Secrets are the contents of Secrets by name and key.
+type Secrets map[string]map[string][]byte
+
+// Secrets returns the contents with this digest, or nil when they are not here.
+// What is damaged counts as absent, so that it is fetched again.
+func (s *Store) Secrets(digest string) Secrets {
+	if !wire.ValidHash(digest) {
+		return nil
+	}
+	sealed, err := readFile(s.secretsPath(digest), maxSealed)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var contents Secrets
+	if err == nil {
+		contents, err = s.unseal(digest, sealed)
+	}
+	if err != nil {
+		s.damaged(filepath.Join(secretsDir, digest), err)
+		_ = os.Remove(s.secretsPath(digest)) // at worst it is found damaged again
+		return nil
+	}
+	return contents
+}
+
+// SaveSecrets stores contents under their digest, encrypted: a copy of the
+// directory without its key file gives nothing away, and no search through the
+// disk finds them.
+func (s *Store) SaveSecrets(digest string, contents Secrets) error {
+	if !wire.ValidHash(digest) {
+		return fmt.Errorf("storing secrets %.64q: %w", digest, ErrHash)
+	}
+	aead, err := s.secretsCipher()
+	if err != nil {
+		return err
+	}
+	plain, err := json.Marshal(contents)
+	if err != nil {
+		return fmt.Errorf("encoding secrets: %w", err)
+	}
+	nonce := make([]byte, aead.NonceSize())
+	_, _ = rand.Read(nonce) // never fails, see crypto/rand
+	if err := os.MkdirAll(filepath.Join(s.dir, secretsDir), 0o700); err != nil {
+		return fmt.Errorf("storing secrets: %w", err)
+	}
+	return atomicfile.Write(s.secretsPath(digest), aead.Seal(nonce, nonce, plain, []byte(digest)), 0o600)
+}
+
+// CollectSecrets removes the contents that keep does not name.
+func (s *Store) CollectSecrets(keep map[string]bool) error {
+	entries, err := os.ReadDir(filepath.Join(s.dir, secretsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listing secrets: %w", err)
+	}
+	for _, e := range entries {
+		if !wire.ValidHash(e.Name()) || keep[e.Name()] {
+			continue
+		}
+		if err := os.Remove(s.secretsPath(e.Name())); err != nil {
+			return fmt.Errorf("removing secrets that nothing names: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) unseal(digest string, sealed []byte) (Secrets, error) {
+	aead, err := s.secretsCipher()
+	if err != nil {
+		return nil, err
+	}
+	if len(sealed) < aead.NonceSize() {
+		return nil, errors.New("too short")
+	}
+	plain, err := aead.Open(nil, sealed[:aead.NonceSize()], sealed[aead.NonceSize():], []byte(digest))
+	if err != nil {
+		return nil, errors.New("not sealed with this device's key")
+	}
+	var contents Secrets
+	if err := json.Unmarshal(plain, &contents); err != nil || contents == nil {
+		return nil, errors.New("not a set of secrets")
+	}
+	return contents, nil
+}
+
+// secretsCipher reads the key, and makes it when there is none.
+func (s *Store) secretsCipher() (cipher.AEAD, error) {
+	path := filepath.Join(s.dir, secretsKeyFile)
+	key, err := readFile(path, secretsKeySize+1)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(key) != secretsKeySize {
+		key = make([]byte, secretsKeySize)
+		_, _ = rand.Read(key) // never fails, see crypto/rand
+		err = atomicfile.Write(path, key, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the key of secrets: %w", err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key of secrets: %w", err)
+	}
+	return cipher.NewGCM(block)
+}
+
+func (s *Store) secretsPath(digest string) string { return filepath.Join(s.dir, secretsDir, digest) }
