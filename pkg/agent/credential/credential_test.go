@@ -373,6 +373,27 @@ func TestRefusedCertificateIsNotUsed(t *testing.T) {
 	})
 }
 
+// TestRootsThatLockOut: a server that ends in none of the new roots is no other
+// than one that refuses.
+func TestRootsThatLockOut(t *testing.T) {
+	onDevice(t, func(d *device) {
+		old := d.leaf()
+		d.look(func() {
+			d.refuse = func(c *x509.Certificate) error {
+				if c.Equal(old) {
+					return nil
+				}
+				return x509.UnknownAuthorityError{}
+			}
+		})
+		d.pass(life/2 + life/10)
+		d.connect()
+		if !d.leaf().Equal(old) || d.hasPrevious() {
+			t.Error("the device did not go back to what worked")
+		}
+	})
+}
+
 // TestPowerCutBeforeTheNewCertificateWasUsed: the previous one is still there.
 func TestPowerCutBeforeTheNewCertificateWasUsed(t *testing.T) {
 	onDevice(t, func(d *device) {
