@@ -15,6 +15,8 @@
 //	syncer      snapshot requests
 //	reporter    reports that the server has not acknowledged yet
 //	informer    what the device says of itself
+//	revocation  what becomes of a device that was thrown out; a Wiper takes the
+//	            Agent's place when it has to be wiped
 //
 // The package and all below it import neither Kubernetes nor the podman
 // bindings.

@@ -52,6 +52,8 @@ type device struct {
 	fail error
 	// refuse decides which certificates are let in; nil for all.
 	refuse func(*x509.Certificate) error
+	// thrownOut decides which certificates are not renewed; nil for none.
+	thrownOut func(*x509.Certificate) bool
 	// asked has the public keys and times of the requests.
 	asked   []crypto.PublicKey
 	times   []time.Time
@@ -173,6 +175,9 @@ func (d *device) Renew(_ context.Context, r enroll.Renewal) (*enroll.Result, err
 	d.asked, d.times = append(d.asked, r.Next.Public()), append(d.times, time.Now())
 	if d.fail != nil {
 		return nil, d.fail
+	}
+	if d.thrownOut != nil && d.thrownOut(r.Present.Leaf) {
+		return nil, &enroll.RevokedError{Refusal: &wire.Refusal{Code: wire.RefusedRevoked, Message: "thrown out"}, Revocation: wire.RevocationWipe}
 	}
 	cert := d.certificate(r.Next.Public())
 	return &enroll.Result{Device: r.Device, Certificate: cert, Root: cert, Servers: []string{"tls://moved:4222"}}, nil
@@ -373,6 +378,27 @@ func TestRefusedCertificateIsNotUsed(t *testing.T) {
 	})
 }
 
+// TestRootsThatLockOut: a server that ends in none of the new roots is no other
+// than one that refuses.
+func TestRootsThatLockOut(t *testing.T) {
+	onDevice(t, func(d *device) {
+		old := d.leaf()
+		d.look(func() {
+			d.refuse = func(c *x509.Certificate) error {
+				if c.Equal(old) {
+					return nil
+				}
+				return x509.UnknownAuthorityError{}
+			}
+		})
+		d.pass(life/2 + life/10)
+		d.connect()
+		if !d.leaf().Equal(old) || d.hasPrevious() {
+			t.Error("the device did not go back to what worked")
+		}
+	})
+}
+
 // TestPowerCutBeforeTheNewCertificateWasUsed: the previous one is still there.
 func TestPowerCutBeforeTheNewCertificateWasUsed(t *testing.T) {
 	onDevice(t, func(d *device) {
@@ -436,6 +462,34 @@ func TestARefusingServerIsAskedWhy(t *testing.T) {
 			t.Errorf("asked %d times in a day", n)
 		}
 	})
+}
+
+// TestOnlyTheReplacedKeyIsThrownOut: the server threw the old key out because the
+// new one was used, though the device never heard of that. It must not wipe itself.
+func TestOnlyTheReplacedKeyIsThrownOut(t *testing.T) {
+	for name, both := range map[string]bool{"the old one": false, "both": true} {
+		t.Run(name, func(t *testing.T) {
+			onDevice(t, func(d *device) {
+				old := d.leaf()
+				d.look(func() { d.automatic, d.refuse = false, refuseAllBut(nil) })
+				d.pass(life/2 + life/10)
+				d.look(func() {
+					d.fail = errOffline
+					d.thrownOut = func(c *x509.Certificate) bool { return both || c.Equal(old) }
+				})
+				for !d.leaf().Equal(old) || d.requests() < 2 { // until it is the old one's turn, and the server is to be asked
+					d.connect()
+				}
+				d.look(func() { d.fail = nil })
+				d.pass(2 * time.Hour)
+				d.look(func() {
+					if told := len(d.revoked) > 0; told != both {
+						t.Errorf("told %q", d.revoked)
+					}
+				})
+			})
+		})
+	}
 }
 
 func TestTheNetworkIsNoRefusal(t *testing.T) {

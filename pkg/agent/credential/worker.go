@@ -159,13 +159,12 @@ func (w *worker) due() (bool, time.Duration) {
 
 // renew asks for the next certificate and puts it in use.
 func (w *worker) renew(ctx context.Context) {
-	use := w.current()
-	err := w.tryRenew(ctx, use)
+	err := w.ask(ctx)
 	if clock.Untimely(err) && w.learn(ctx) {
 		if due, _ := w.due(); !due {
 			return // it was by a wrong clock only
 		}
-		err = w.tryRenew(ctx, use)
+		err = w.ask(ctx)
 	}
 	if ctx.Err() != nil {
 		return
@@ -177,7 +176,7 @@ func (w *worker) renew(ctx context.Context) {
 		w.reconnect()
 		return
 	}
-	w.cfg.Log.Warn("the certificate is not renewed", "expires", use.cert.Leaf.NotAfter, "error", err)
+	w.cfg.Log.Warn("the certificate is not renewed", "expires", w.current().cert.Leaf.NotAfter, "error", err)
 	if revoked, ok := errors.AsType[*enroll.RevokedError](err); ok {
 		w.revoked(revoked.Revocation)
 	}
@@ -187,6 +186,26 @@ func (w *worker) note(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.err = err
+}
+
+// ask asks with the certificate in use. Once a new key was used the server throws
+// the old one out: while it is not clear which is which, the device was thrown
+// out only if both were.
+func (w *worker) ask(ctx context.Context) error {
+	err := w.tryRenew(ctx, w.current())
+	if _, revoked := errors.AsType[*enroll.RevokedError](err); !revoked {
+		return err
+	}
+	w.mu.Lock()
+	unproven := w.spare != nil
+	if unproven {
+		w.use, w.spare = w.spare, w.use
+	}
+	w.mu.Unlock()
+	if unproven {
+		err = w.tryRenew(ctx, w.current())
+	}
+	return err
 }
 
 func (w *worker) tryRenew(ctx context.Context, use *holding) error {

@@ -2,6 +2,7 @@
 package tpmtest
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,7 +54,8 @@ func await(t *testing.T, socket string, ended <-chan struct{}, output *strings.B
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if info, err := os.Stat(socket); err == nil && info.Mode()&os.ModeSocket != 0 {
+		if conn, err := net.Dial("unix", socket); err == nil { // the socket is there before anybody listens
+			conn.Close()
 			return
 		}
 		select {
