@@ -52,7 +52,8 @@ func (b *Broker) Bar(device string) {
 
 // barID is Bar for the device of a connection.
 func (b *Broker) barID(id uint64) {
-	if device, known := b.sessions.deviceOf(id); known {
+	// What a copy of a device does is not held against the device.
+	if device, known := b.sessions.deviceOf(id); known && !b.sessions.isSurplus(device, id) {
 		b.Bar(device)
 		return
 	}

@@ -142,6 +142,9 @@ func (b *Broker) SessionConnected(device, session string) bool {
 // device has too many, and ends the connections of the one before.
 func (b *Broker) SetCurrentSession(device, session string) { b.sessions.setCurrent(device, session) }
 
+// DisconnectSession ends the connections of one session of a device.
+func (b *Broker) DisconnectSession(device, session string) { b.sessions.dropSession(device, session) }
+
 // DisconnectExpired ends the connections whose certificate has run out at now.
 // TLS looks at a certificate only when a connection begins.
 func (b *Broker) DisconnectExpired(now time.Time) (devices []string) {

@@ -123,6 +123,32 @@ func (s *sessions) connected(device, session string) bool {
 	return slices.ContainsFunc(s.byDevice[device], func(c connection) bool { return c.session == session })
 }
 
+// isSurplus reports whether a connection is not of the current session of its
+// device, while there is one.
+func (s *sessions) isSurplus(device string, id uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	current := s.current[device]
+	if current == "" {
+		return false
+	}
+	i := slices.IndexFunc(s.byDevice[device], func(c connection) bool { return c.id == id })
+	return i >= 0 && s.byDevice[device][i].session != current
+}
+
+// dropSession ends the connections of one session.
+func (s *sessions) dropSession(device, session string) {
+	s.mu.Lock()
+	var ids []uint64
+	for _, c := range s.byDevice[device] {
+		if c.session == session {
+			ids = append(ids, c.id)
+		}
+	}
+	s.mu.Unlock()
+	s.drop(ids)
+}
+
 // dropDevice ends every connection of a device.
 func (s *sessions) dropDevice(device string) {
 	s.mu.Lock()

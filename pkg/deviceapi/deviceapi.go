@@ -53,8 +53,10 @@ type Config struct {
 	// Sessions decides which of a device's sessions is the device.
 	Sessions *session.Table
 	// Kick drops the connections of a device and keeps it out for a while.
-	Kick   func(device string)
-	Logger *slog.Logger
+	Kick func(device string)
+	// KickSession drops the connections of one session.
+	KickSession func(device, session string)
+	Logger      *slog.Logger
 }
 
 // Server is the door.
@@ -86,6 +88,7 @@ func (s *Server) Nudge(device string) { s.nudger.add(device) }
 // Forget removes everything that a device ever reported.
 func (s *Server) Forget(ctx context.Context, device string) error {
 	s.limits.forget(device)
+	s.limits.forget(device + copies)
 	s.Sessions.Forget(device)
 	return s.reports.forget(ctx, device)
 }
@@ -169,6 +172,10 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 		if err != nil {
 			return
 		}
+		if id, err := sessionOf(m.Header); err == nil && s.Sessions.Quarantined(device, id) {
+			s.turnAway(m, device, kind, id, queue)
+			return
+		}
 		switch s.limits.take(device, kind) {
 		case kick:
 			s.kick(device, kind)
@@ -191,6 +198,19 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 			s.answer(m, device, kind, reply, err)
 		})
 	}
+}
+
+// copies makes the name for the budget of all copies of a device.
+const copies = " copies"
+
+// turnAway answers a copy of a device. Copies have a budget of their own: they
+// use up nothing of the device's.
+func (s *Server) turnAway(m *nats.Msg, device string, kind wire.Kind, id string, queue *turns) {
+	if s.limits.take(device+copies, kind) != pass {
+		s.KickSession(device, id)
+		return
+	}
+	s.refuse(m, device, kind, session.Quarantine(), queue)
 }
 
 // refuse answers in the device's turn; what it sent is not kept until then.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -351,6 +352,22 @@ func TestCopyOfADeviceIsQuarantined(t *testing.T) {
 		t.Errorf("a copy reports: %+v", a)
 	}
 	good := h.connect()
+	if r := good.snapshot(); r.Error != nil {
+		t.Errorf("the device itself is answered %v", r.Error)
+	}
+	// A flood of the copy ends the copy's connection, and takes nothing from the
+	// device.
+	eventually(t, "the end of the copy", func() error {
+		for range 100 {
+			m := nats.NewMsg("fleet.v1.up." + h.name + ".snapshot")
+			m.Header.Set(wire.HeaderSession, thief.session)
+			if thief.IsClosed() || !thief.IsConnected() {
+				return nil
+			}
+			_ = thief.PublishMsg(m) // it may have ended
+		}
+		return errors.New("it goes on")
+	})
 	if r := good.snapshot(); r.Error != nil {
 		t.Errorf("the device itself is answered %v", r.Error)
 	}

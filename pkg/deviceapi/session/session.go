@@ -162,6 +162,14 @@ func (t *Table) of(name string) *device {
 // ErrWait is the answer to a session that may take over soon.
 var ErrWait = errors.New("another session of the device was heard a moment ago")
 
+// Quarantined reports whether a session was found to be a copy.
+func (t *Table) Quarantined(name, session string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.devices[name]
+	return d != nil && slices.Contains(d.quarantined, session)
+}
+
 // Report decides about any message but a snapshot request: nil, or a
 // *wire.Refusal. Before the first snapshot request every session is as good as
 // another.
@@ -171,7 +179,7 @@ func (t *Table) Report(name, session string) error {
 	d := t.of(name)
 	switch {
 	case slices.Contains(d.quarantined, session):
-		return quarantined()
+		return Quarantine()
 	case d.current != "" && d.current != session:
 		return &wire.Refusal{Code: wire.RefusedSession, Message: "another session of this device took over: fetch a snapshot"}
 	}
@@ -197,7 +205,7 @@ func (t *Table) snapshot(name, session, nonce, epoch string) (offer string, chan
 	defer t.mu.Unlock()
 	d, now := t.of(name), t.now()
 	if slices.Contains(d.quarantined, session) {
-		return "", false, false, quarantined()
+		return "", false, false, Quarantine()
 	}
 	if d.current != "" && d.current != session && now.Sub(d.heard) < Grace && t.connections.SessionConnected(name, d.current) {
 		changed, err := d.contest(session, now)
@@ -243,10 +251,11 @@ func (d *device) quarantine(session, reason string) error {
 		d.quarantined = d.quarantined[n:]
 	}
 	d.suspicion = reason
-	return quarantined()
+	return Quarantine()
 }
 
-func quarantined() error {
+// Quarantine is the answer to a copy.
+func Quarantine() *wire.Refusal {
 	return &wire.Refusal{
 		Code:    wire.RefusedQuarantined,
 		Message: "this device looks like a copy of another: an operator has to decide with `fleet-server device accept` or `fleet-server device revoke`",
