@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -151,10 +152,8 @@ func (a *arena) neverReadNudges(t *testing.T, d *device) {
 	r := d.introduce(`{"verbose":false}`)
 	r.say("SUB fleet.v1.down.%s.> 1\r\n", d.name)
 	group := d.name
-	o, err := a.client.Devices().Get(t.Context(), d.name, metav1.GetOptions{})
-	must(t, err)
-	o.Labels["group"] = group
-	_, err = a.client.Devices().Update(t.Context(), o, metav1.UpdateOptions{})
+	patch := fmt.Appendf(nil, `{"metadata":{"labels":{"group":%q}}}`, group)
+	_, err := a.client.Devices().Patch(t.Context(), d.name, types.MergePatchType, patch, metav1.PatchOptions{})
 	must(t, err)
 	const changes = 20
 	for i := range changes {
