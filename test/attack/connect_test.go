@@ -21,6 +21,10 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
+// handshakes a second, in strict mode: each costs client and server more than a
+// millisecond.
+const handshakes = 100
+
 var (
 	tlsRefused  = []string{refusal("bus", "tls")}
 	authRefused = []string{refusal("bus", "authentication")}
@@ -315,10 +319,12 @@ func (a *arena) connectMany(t *testing.T, d *device) {
 		work <- struct{}{}
 	}
 	close(work)
+	next := a.pace(handshakes)
 	var wg sync.WaitGroup
 	for range atOnce {
 		wg.Go(func() {
 			for range work {
+				next()
 				if c, err := a.dial(a.tls(d.cert), nats.Name(randomHex(16))); err == nil {
 					conns <- c
 				}
@@ -388,11 +394,11 @@ func (a *arena) connectSilent(t *testing.T, d *device) {
 }
 
 func (a *arena) connectStorm(t *testing.T, d *device) {
-	const atOnce = 4
+	const atOnce, perSecond = 4, 10
 	var wg sync.WaitGroup
 	for range atOnce {
 		wg.Go(func() {
-			a.flooding(func(int) {
+			a.flooding(perSecond, func(int) {
 				if c, err := a.dial(a.tls(d.cert)); err == nil {
 					c.Close()
 				}

@@ -302,3 +302,11 @@ func (r *raw) hear(want string) (said string, ok bool) {
 		}
 	}
 }
+
+// discard reads and forgets what comes until the returned function is called,
+// which ends the connection.
+func (r *raw) discard() (end func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = io.Copy(io.Discard, r.r) }) // the end of the connection ends it
+	return func() { _ = r.Close(); wg.Wait() }
+}

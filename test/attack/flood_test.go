@@ -14,7 +14,14 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-const kicks = "fleet_device_kicks_total"
+const (
+	kicks = "fleet_device_kicks_total"
+	// Messages a second of the floods in strict mode, and of large ones.
+	floodRate = 1000
+	largeRate = 20
+	// Attempts a second to come back.
+	attempts = 5
+)
 
 // floodAttacks cost the server as much as one device can make them cost.
 func (a *arena) floodAttacks() []attack {
@@ -41,7 +48,8 @@ func (a *arena) floodAttacks() []attack {
 type persistent struct {
 	*device
 
-	opts []nats.Option
+	// wait paces its attempts.
+	wait func()
 }
 
 // again returns the device's connection, a new one when the last one ended.
@@ -49,7 +57,8 @@ func (p *persistent) again() *nats.Conn {
 	if p.conn.IsConnected() {
 		return p.conn
 	}
-	if c, err := p.site.dial(p.site.tls(p.cert), append([]nats.Option{nats.Name(p.session), nats.CustomInboxPrefix("_INBOX_" + p.name)}, p.opts...)...); err == nil {
+	p.wait()
+	if c, err := p.site.dial(p.site.tls(p.cert), nats.Name(p.session), nats.CustomInboxPrefix("_INBOX_"+p.name)); err == nil {
 		p.conn = c
 	}
 	return p.conn
@@ -81,9 +90,9 @@ func (a *arena) legal(t *testing.T, d *device, kind wire.Kind) any {
 func (a *arena) flood(t *testing.T, d *device, kind wire.Kind) {
 	m := d.message(d.up(kind), a.legal(t, d, kind))
 	m.Reply = d.inbox("a")
-	p := &persistent{device: d}
+	p := &persistent{d, a.pace(attempts)}
 	var sent atomic.Int64
-	a.flooding(func(int) {
+	a.flooding(floodRate, func(int) {
 		if p.again().PublishMsg(m) == nil {
 			sent.Add(1)
 		}
@@ -92,34 +101,34 @@ func (a *arena) flood(t *testing.T, d *device, kind wire.Kind) {
 }
 
 func (a *arena) floodRefused(_ *testing.T, d *device) {
-	p := &persistent{device: d}
-	a.flooding(func(i int) { _ = p.again().Publish(fmt.Sprintf("$KV.desired-state.%d", i), nil) })
+	p := &persistent{d, a.pace(attempts)}
+	a.flooding(floodRate, func(i int) { _ = p.again().Publish(fmt.Sprintf("$KV.desired-state.%d", i), nil) })
 }
 
 func (a *arena) floodSubscriptions(_ *testing.T, d *device) {
-	p := &persistent{device: d}
-	a.flooding(func(i int) { _, _ = p.again().SubscribeSync(fmt.Sprintf("fleet.v1.down.%d", i)) })
+	p := &persistent{d, a.pace(attempts)}
+	a.flooding(floodRate, func(i int) { _, _ = p.again().SubscribeSync(fmt.Sprintf("fleet.v1.down.%d", i)) })
 }
 
 // floodLarge makes the server carry what it refuses.
 func (a *arena) floodLarge(_ *testing.T, d *device) {
 	m := d.message(d.up(wire.KindState), []byte(strings.Repeat("x", wire.MaxReply-1000)))
 	m.Reply = d.inbox("a")
-	p := &persistent{device: d}
-	a.flooding(func(int) { _ = p.again().PublishMsg(m) })
+	p := &persistent{d, a.pace(attempts)}
+	a.flooding(largeRate, func(int) { _ = p.again().PublishMsg(m) })
 }
 
 func (a *arena) floodPings(_ *testing.T, d *device) {
 	r := d.introduce(`{"verbose":true}`)
-	go func() { _, _ = r.hear("never") }()
+	defer r.discard()()
 	many := strings.Repeat("PING\r\n", 1000)
-	a.flooding(func(int) { r.say("%s", many) })
+	a.flooding(largeRate, func(int) { r.say("%s", many) })
 }
 
 func (a *arena) floodInterest(_ *testing.T, d *device) {
 	r := d.introduce(`{"verbose":false}`)
-	go func() { _, _ = r.hear("never") }()
-	a.flooding(func(i int) { r.say("SUB %s %d\r\nUNSUB %d\r\n", d.inbox(fmt.Sprint(i)), i, i) })
+	defer r.discard()()
+	a.flooding(floodRate, func(i int) { r.say("SUB %s %d\r\nUNSUB %d\r\n", d.inbox(fmt.Sprint(i)), i, i) })
 }
 
 // neverRead asks for the largest answers there are and leaves them.
@@ -132,7 +141,7 @@ func (a *arena) neverRead(t *testing.T, d *device) {
 		ask = fmt.Sprintf("PUB %s %s %d\r\n%s\r\n", d.up(wire.KindBody), d.inbox("a"), len(body), body)
 	}
 	const volley = 400 // 64 KB each
-	a.flooding(func(i int) {
+	a.flooding(floodRate, func(i int) {
 		if i > 4 {
 			time.Sleep(a.scale.flood / 10) // its budget is used up
 		}

@@ -236,7 +236,9 @@ func (a *arena) trace(_ *testing.T, d *device) {
 }
 
 func (a *arena) subscribeMuch(t *testing.T, d *device) {
+	next := a.pace(floodRate)
 	for i := range a.scale.subjects {
+		next()
 		_, err := d.conn.SubscribeSync(d.inbox(fmt.Sprintf("many.%d", i)))
 		if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 			t.Fatal(err)
@@ -247,7 +249,9 @@ func (a *arena) subscribeMuch(t *testing.T, d *device) {
 
 // publishMuch fills what the server remembers of subjects.
 func (a *arena) publishMuch(t *testing.T, d *device) {
+	next := a.pace(floodRate)
 	for i := range a.scale.subjects {
+		next()
 		err := d.conn.Publish(fmt.Sprintf("fleet.v1.up.%s.%d", d.name, i), nil)
 		if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 			t.Fatal(err)

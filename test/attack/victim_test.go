@@ -148,6 +148,16 @@ func (p *probes) p99() time.Duration {
 	return p.took[len(p.took)*99/100]
 }
 
+// slower returns the one of two that took longer, with what went wrong in both.
+func slower(a, b *probes) *probes {
+	fails := slices.Concat(a.fails, b.fails)
+	if b.p99() > a.p99() {
+		a = b
+	}
+	a.fails = fails
+	return a
+}
+
 // probing lets the victims work until stop is called and at least so many
 // requests were made.
 func probing(all []*victim, samples int) (stop func() *probes) {
@@ -184,6 +194,6 @@ func checkAnswers(t testing.TB, strict bool, before, during *probes) (slow bool)
 		t.Error(err)
 	}
 	was, is := before.p99(), during.p99()
-	t.Logf("p99 of %d requests of others %s, before (%d) %s", len(during.took), is.Round(10*time.Microsecond), len(before.took), was.Round(10*time.Microsecond))
+	t.Logf("p99 of %d requests of others %s, without (%d) %s", len(during.took), is.Round(10*time.Microsecond), len(before.took), was.Round(10*time.Microsecond))
 	return strict && is > max(floor, 2*was)
 }
