@@ -140,6 +140,11 @@ type observers struct {
 	enrollment *enrollment.Controller
 }
 
+// CertificateUsed implements identity.Observer.
+func (o *observers) CertificateUsed(name string, expires time.Time) {
+	o.devices.CertificateUsed(name, expires)
+}
+
 // KeyUsed implements identity.Observer.
 func (o *observers) KeyUsed(name, fingerprint string) { o.devices.KeyUsed(name, fingerprint) }
 

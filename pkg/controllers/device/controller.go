@@ -79,6 +79,8 @@ type Controller struct {
 	// used are next keys that were used and that the object does not know as
 	// current yet.
 	used map[string]string
+	// expires is when the certificate that a device last connected with ends.
+	expires map[string]time.Time
 	// expelled are devices that were told and dropped.
 	expelled map[string]bool
 }
@@ -94,7 +96,7 @@ func New(c Config) *Controller {
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute)),
-		infos: map[string]report{}, applied: map[string]wire.Digest{}, used: map[string]string{}, expelled: map[string]bool{},
+		infos: map[string]report{}, applied: map[string]wire.Digest{}, used: map[string]string{}, expires: map[string]time.Time{}, expelled: map[string]bool{},
 		ready: make(chan struct{}),
 	}
 }
@@ -147,6 +149,17 @@ func (c *Controller) KeyUsed(device, fingerprint string) {
 	c.used[device] = fingerprint
 	c.mu.Unlock()
 	c.queue.Add(device)
+}
+
+// CertificateUsed implements identity.Observer.
+func (c *Controller) CertificateUsed(device string, expires time.Time) {
+	c.mu.Lock()
+	changed := !c.expires[device].Equal(expires)
+	c.expires[device] = expires
+	c.mu.Unlock()
+	if changed {
+		c.queue.Add(device)
+	}
 }
 
 // SessionChanged implements session.Observer.
@@ -285,6 +298,7 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	delete(c.infos, d.Name)
 	delete(c.applied, d.Name)
 	delete(c.used, d.Name)
+	delete(c.expires, d.Name)
 	delete(c.expelled, d.Name)
 	c.mu.Unlock()
 	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeviceFinalizer })

@@ -27,25 +27,20 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 	c.acceptIfAsked(d)
 	last, present, settled := c.Presence.state(d.Name)
 	c.mu.Lock()
-	reported := c.infos[d.Name].info.Conditions
+	reported, expires := c.infos[d.Name].info.Conditions, c.expires[d.Name]
 	c.mu.Unlock()
 	nonce := c.Sessions.Nonce(d.Name)
 	status := newStatus(d, sighting{last, present, settled}, reported)
 	setSuspicion(status, d.Generation, c.Sessions.Suspicion(d.Name))
 	status.Nonce = statusNonce(nonce)
+	if !expires.IsZero() {
+		status.CertificateExpires = new(metav1.NewTime(expires.UTC()))
+	}
 	if !equality.Semantic.DeepEqual(status, &d.Status) {
 		if err := c.budget.Wait(ctx); err != nil {
 			return err
 		}
-		// Only what is ours: the rest is written by enrollment.
-		ours := map[string]any{"conditions": status.Conditions}
-		if status.LastSeen != nil {
-			ours["lastSeen"] = status.LastSeen
-		}
-		if status.Nonce != nil {
-			ours["nonce"] = status.Nonce
-		}
-		_, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{"status": ours}, "status")
+		_, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{"status": status}, "status")
 		if err != nil {
 			return client.IgnoreNotFound(err)
 		}

@@ -66,7 +66,7 @@ func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (
 		return nil, err
 	}
 	s.Registry.Bind(h.device, identity.Keys{Current: device.Spec.Enrollment.KeyFingerprint, Next: device.Spec.Enrollment.NextKeyFingerprint})
-	reply, err := s.issue(ctx, h.device, csr.PublicKey)
+	reply, err := s.issue(h.device, csr.PublicKey)
 	if err != nil {
 		return nil, err
 	}

@@ -357,7 +357,7 @@ func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Devi
 		return nil, outOfService(a.device)
 	}
 	s.Registry.Bind(a.device, identity.Keys{Current: device.Spec.Enrollment.KeyFingerprint, Next: device.Spec.Enrollment.NextKeyFingerprint})
-	reply, err := s.issue(ctx, a.device, a.publicKey)
+	reply, err := s.issue(a.device, a.publicKey)
 	if err != nil {
 		return nil, err
 	}
@@ -367,9 +367,8 @@ func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Devi
 	return reply, nil
 }
 
-// issue signs a certificate and notes when it expires. A certificate of a
-// wrong time could be one that never ends.
-func (s *Service) issue(ctx context.Context, device string, publicKey any) (*wire.EnrollReply, error) {
+// issue signs a certificate. One of a wrong time could be one that never ends.
+func (s *Service) issue(device string, publicKey any) (*wire.EnrollReply, error) {
 	if err := s.Clock.Sane(); err != nil {
 		s.Logger.Error("no certificate is issued", "device", device, "error", err)
 		return nil, refuse(wire.RefusedUnavailable, "the server's clock is wrong, so it issues no certificates: its operator has to set it")
@@ -381,13 +380,6 @@ func (s *Service) issue(ctx context.Context, device string, publicKey any) (*wir
 	chain, err := s.PKI.IssueDevice(device, uri, publicKey, s.Clock.Now())
 	if err != nil {
 		return nil, err
-	}
-	expires := metav1.NewTime(chain[0].NotAfter)
-	_, err = client.Apply(ctx, s.Client.Devices(), fieldManager, "Device", device, map[string]any{
-		"status": map[string]any{"certificateExpires": expires},
-	}, "status")
-	if err != nil {
-		return nil, fmt.Errorf("noting the certificate of device %s: %w", device, err)
 	}
 	return &wire.EnrollReply{Certificate: string(pki.EncodeChain(chain)), Root: string(s.PKI.RootsPEM())}, nil
 }

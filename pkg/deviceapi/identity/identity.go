@@ -42,9 +42,12 @@ type Keys struct {
 	Next string
 }
 
-// Observer learns of devices that come with a key that is out of the ordinary.
-// Its methods must not block.
+// Observer learns of devices that come in, and of keys that are out of the
+// ordinary. Its methods must not block.
 type Observer interface {
+	// CertificateUsed tells that the device connected with a certificate that
+	// expires at expires.
+	CertificateUsed(device string, expires time.Time)
 	// KeyUsed tells that the device connected with its next key, which is the
 	// only one from now on.
 	KeyUsed(device, fingerprint string)
@@ -131,6 +134,7 @@ func (r *Registry) AuthenticateDevice(cert *x509.Certificate) (string, error) {
 		return "", err
 	}
 	r.use(device, fingerprint)
+	r.tell(func(o Observer) { o.CertificateUsed(device, cert.NotAfter) })
 	return device, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,7 +124,11 @@ func TestConnectionsWaitForTheRegistry(t *testing.T) {
 }
 
 // told records what an observer is told.
-type told struct{ used, strangers []string }
+type told struct{ came, used, strangers []string }
+
+func (o *told) CertificateUsed(device string, expires time.Time) {
+	o.came = append(o.came, fmt.Sprint(device, " ", expires.Unix()))
+}
 
 func (o *told) KeyUsed(device, fingerprint string) { o.used = append(o.used, device+" "+fingerprint) }
 
@@ -159,7 +164,7 @@ func TestBothKeysOfARenewalAreGoodUntilTheNewOneIsUsed(t *testing.T) {
 	if err := connect("before"); !errors.Is(err, identity.ErrOtherKey) {
 		t.Errorf("the key before is still good: %v", err)
 	}
-	want := told{used: []string{"edge-1 " + after}, strangers: []string{"edge-1 " + before + " 77"}}
+	want := told{came: slices.Repeat([]string{"edge-1 77"}, 4), used: []string{"edge-1 " + after}, strangers: []string{"edge-1 " + before + " 77"}}
 	if diff := cmp.Diff(want, *o, cmp.AllowUnexported(told{})); diff != "" {
 		t.Errorf("the observer: -want +got:\n%s", diff)
 	}

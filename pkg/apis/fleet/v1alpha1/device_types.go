@@ -132,8 +132,8 @@ type DeviceStatus struct {
 	// device connects or disconnects, not at each heartbeat.
 	// +optional
 	LastSeen *metav1.Time `json:"lastSeen,omitempty"`
-	// certificateExpires is when the newest certificate that the device got
-	// expires. A device renews its certificate from half of its life on.
+	// certificateExpires is when the certificate that the device last connected
+	// with expires. A device renews its certificate from half of its life on.
 	// +optional
 	CertificateExpires *metav1.Time `json:"certificateExpires,omitempty"`
 	// nonce is what tells a device from a copy of it. To accept whichever copy
