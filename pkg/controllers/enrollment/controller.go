@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -155,6 +156,9 @@ func (c *Controller) reconcileToken(ctx context.Context, name string) (time.Dura
 		if _, err := c.Client.EnrollmentTokens().UpdateStatus(ctx, t, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
 			return 0, client.IgnoreNotFound(err)
 		}
+		if u := meta.FindStatusCondition(t.Status.Conditions, v1alpha1.TokenUsable); u.Status == metav1.ConditionFalse {
+			c.Recorder.Event(t, corev1.EventTypeNormal, u.Reason, u.Message)
+		}
 	}
 	if now.Before(t.Expiry()) {
 		return t.Expiry().Sub(now), nil
@@ -174,6 +178,9 @@ func (c *Controller) reconcileRequest(ctx context.Context, name string) (time.Du
 	if setRequestStatus(r) {
 		if _, err := c.Client.EnrollmentRequests().UpdateStatus(ctx, r, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
 			return 0, client.IgnoreNotFound(err)
+		}
+		if !isApproved(r) && !isDenied(r) {
+			c.Recorder.Eventf(r, corev1.EventTypeNormal, v1alpha1.ReasonAwaitsOperator, "a device with the key %.16s… waits: `fleet-server device approve %s`, or deny", r.Spec.KeyFingerprint, r.Name)
 		}
 	}
 	if isApproved(r) {

@@ -33,7 +33,7 @@ func setTokenStatus(t *v1alpha1.EnrollmentToken, now time.Time) (changed bool) {
 func setRequestStatus(r *v1alpha1.EnrollmentRequest) (changed bool) {
 	pending := metav1.Condition{
 		Type: v1alpha1.RequestPending, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAwaitsOperator, ObservedGeneration: r.Generation,
-		Message: "approve or deny it with `fleet-server device approve " + r.Name + "` or deny",
+		Message: "approve it with `fleet-server device approve " + r.Name + "`, or deny it",
 	}
 	if isApproved(r) || isDenied(r) {
 		pending.Status, pending.Reason, pending.Message = metav1.ConditionFalse, v1alpha1.ReasonDecided, "an operator decided"
