@@ -183,6 +183,7 @@ test-cuts: build
 attack: build ## attack a server in full: response times of others compared, 1,000 connections
 	echo "==> attacks in full"
 	FLEET_ATTACK=full go test -count=1 -timeout 1h ./test/attack
+	FLEET_ATTACK=full go test -count=1 -timeout 10m -run TestRevocation ./test/integration
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for SOAK_FUZZTIME each (10m); what it finds stays in testdata/fuzz

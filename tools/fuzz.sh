@@ -19,11 +19,17 @@ keep_corpus() { # package target
   find "$from" -type f -size -17k -printf '%s %p\n' | sort -n | head -n 50 | cut -d' ' -f2- | xargs -r cp -t "$to"
 }
 
+# Go's fuzzer now and then takes the end of its own time for a failure
+# (golang/go#75804). A real one comes with an input that was written down.
+only_late() {
+  grep -qx '    context deadline exceeded' "$log" && ! grep -q 'Failing input' "$log"
+}
+
 find pkg -name '*_test.go' -print0 | sort -z |
   xargs -0 grep -HoE '^func Fuzz[A-Za-z0-9_]+' | sed 's|/[^/]*:func | |' |
   while read -r package target; do
     printf '    %-20s %s\n' "$package" "$target"
-    go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "./$package" </dev/null >"$log" 2>&1 ||
+    go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "./$package" </dev/null >"$log" 2>&1 || only_late ||
       { cat "$log" >&2; exit 1; }
     [ "$keep" != keep ] || keep_corpus "$package" "$target"
   done
