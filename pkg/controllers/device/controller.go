@@ -171,7 +171,7 @@ func (c *Controller) bind(d *v1alpha1.Device) {
 	switch {
 	case e == nil:
 		c.Registry.Unbind(d.Name)
-	case isOut(d):
+	case d.IsOut():
 		c.Registry.Revoke(d.Name)
 	case c.wasUsed(d):
 		c.Registry.Bind(d.Name, identity.Keys{Current: e.NextKeyFingerprint})
@@ -188,16 +188,17 @@ func (c *Controller) wasUsed(d *v1alpha1.Device) bool {
 	return e != nil && e.NextKeyFingerprint != "" && c.used[d.Name] == e.NextKeyFingerprint
 }
 
-// isOut reports whether the operator threw the device out.
-func isOut(d *v1alpha1.Device) bool { return d.Spec.Revoked || !d.DeletionTimestamp.IsZero() }
-
 // expel refuses and drops a device that was thrown out, at once. What makes it
 // last, the tombstone, takes a write to the disk and comes after: see throwOut.
 func (c *Controller) expel(d *v1alpha1.Device) {
-	out := isOut(d)
+	out := d.IsOut()
 	c.mu.Lock()
 	was := c.expelled[d.Name]
-	c.expelled[d.Name] = out
+	if out {
+		c.expelled[d.Name] = true
+	} else {
+		delete(c.expelled, d.Name)
+	}
 	c.mu.Unlock()
 	switch {
 	case out == was:
@@ -310,16 +311,11 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 // it came back meanwhile, and what it reported.
 func (c *Controller) throwOut(ctx context.Context, d *v1alpha1.Device, reason string) error {
 	if e := d.Spec.Enrollment; e != nil {
-		for _, key := range []string{e.KeyFingerprint, e.NextKeyFingerprint} {
-			if key == "" {
-				continue
-			}
-			err := c.Tombstones.Add(identity.Tombstone{
-				Fingerprint: key, Device: d.Name, Reason: reason, Time: time.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
-			})
-			if err != nil {
-				return err
-			}
+		err := c.Tombstones.AddAll(identity.Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint}, identity.Tombstone{
+			Device: d.Name, Reason: reason, Time: time.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
+		})
+		if err != nil {
+			return err
 		}
 	}
 	c.Door.Disconnect(d.Name)

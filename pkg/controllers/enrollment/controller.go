@@ -223,7 +223,7 @@ func (c *Controller) record(ctx context.Context, i item) error {
 	}
 	known := err == nil && d.Spec.Enrollment != nil
 	switch {
-	case known && (d.Spec.Enrollment.KeyFingerprint == i.fingerprint || d.Spec.Enrollment.NextKeyFingerprint == i.fingerprint):
+	case known && d.HasKey(i.fingerprint):
 		return nil // approved meanwhile
 	case known && !isNewer(i, d):
 		return nil // a key that the device had before

@@ -312,7 +312,7 @@ func deviceFacts(d *v1alpha1.Device) Device {
 	facts := Device{
 		Name: d.Name, Labels: d.Labels,
 		Unschedulable: d.Spec.Unschedulable,
-		Revoked:       d.Spec.Revoked || !d.DeletionTimestamp.IsZero(),
+		Revoked:       d.IsOut(),
 		Offline:       !meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceConnected),
 	}
 	if d.Spec.AllowedNamespaces != nil {

@@ -65,7 +65,7 @@ func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (
 	if err != nil {
 		return nil, err
 	}
-	s.Registry.Bind(h.device, identity.Keys{Current: device.Spec.Enrollment.KeyFingerprint, Next: device.Spec.Enrollment.NextKeyFingerprint})
+	s.Registry.Bind(h.device, keysOf(device))
 	reply, err := s.issue(h.device, csr.PublicKey)
 	if err != nil {
 		return nil, err
@@ -100,11 +100,11 @@ func (s *Service) addKey(ctx context.Context, h *holder, next string) (*v1alpha1
 		}
 		e := device.Spec.Enrollment
 		switch {
-		case device.Spec.Revoked || !device.DeletionTimestamp.IsZero():
+		case device.IsOut():
 			return outOfService(h.device)
-		case !isBound(device, h.fingerprint):
+		case !device.HasKey(h.fingerprint):
 			return refuse(wire.RefusedNameTaken, "the device %s has another key by now", h.device)
-		case isBound(device, next):
+		case device.HasKey(next):
 			return nil
 		case h.fingerprint == e.NextKeyFingerprint: // used, though no connection told
 			e.KeyFingerprint = h.fingerprint

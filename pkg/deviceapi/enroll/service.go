@@ -90,7 +90,7 @@ func (s *Service) Enroll(ctx context.Context, a *applicant, token *v1alpha1.Enro
 	}
 	taken := err == nil && device.Spec.Enrollment != nil
 	switch {
-	case taken && isBound(device, a.fingerprint):
+	case taken && device.HasKey(a.fingerprint):
 		return s.admit(ctx, a, device)
 	case taken && token.Spec.Replaces != a.device:
 		return nil, nameTaken(a.device)
@@ -107,9 +107,9 @@ func (s *Service) Enroll(ctx context.Context, a *applicant, token *v1alpha1.Enro
 	return s.admit(ctx, a, device)
 }
 
-func isBound(d *v1alpha1.Device, fingerprint string) bool {
-	e := d.Spec.Enrollment
-	return e != nil && (e.KeyFingerprint == fingerprint || e.NextKeyFingerprint == fingerprint)
+// keysOf are the keys of a device that is enrolled.
+func keysOf(d *v1alpha1.Device) identity.Keys {
+	return identity.Keys{Current: d.Spec.Enrollment.KeyFingerprint, Next: d.Spec.Enrollment.NextKeyFingerprint}
 }
 
 func parse(req wire.EnrollRequest) (*applicant, error) {
@@ -306,10 +306,10 @@ func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v
 		if device, err = s.Client.Devices().Get(ctx, r.Name, metav1.GetOptions{}); err != nil {
 			return err
 		}
-		if isBound(device, r.Spec.KeyFingerprint) {
+		if device.HasKey(r.Spec.KeyFingerprint) {
 			return nil
 		}
-		if device.Spec.Revoked || !device.DeletionTimestamp.IsZero() {
+		if device.IsOut() {
 			return outOfService(r.Name)
 		}
 		if e := device.Spec.Enrollment; e != nil {
@@ -335,16 +335,11 @@ func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v
 // before the new one is bound: after a power cut in between neither gets in,
 // and the new one asks again.
 func (s *Service) retire(d *v1alpha1.Device) error {
-	for _, key := range []string{d.Spec.Enrollment.KeyFingerprint, d.Spec.Enrollment.NextKeyFingerprint} {
-		if key == "" {
-			continue
-		}
-		err := s.Tombstones.Add(identity.Tombstone{
-			Fingerprint: key, Device: d.Name, Reason: "replaced", Time: s.Clock.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
-		})
-		if err != nil {
-			return err
-		}
+	err := s.Tombstones.AddAll(keysOf(d), identity.Tombstone{
+		Device: d.Name, Reason: "replaced", Time: s.Clock.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
+	})
+	if err != nil {
+		return err
 	}
 	s.Replaced(d.Name)
 	s.Logger.Info("device gets a new machine", "device", d.Name)
@@ -353,10 +348,10 @@ func (s *Service) retire(d *v1alpha1.Device) error {
 
 // admit issues the certificate.
 func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Device) (*wire.EnrollReply, error) {
-	if device.Spec.Revoked || !device.DeletionTimestamp.IsZero() {
+	if device.IsOut() {
 		return nil, outOfService(a.device)
 	}
-	s.Registry.Bind(a.device, identity.Keys{Current: device.Spec.Enrollment.KeyFingerprint, Next: device.Spec.Enrollment.NextKeyFingerprint})
+	s.Registry.Bind(a.device, keysOf(device))
 	reply, err := s.issue(a.device, a.publicKey)
 	if err != nil {
 		return nil, err

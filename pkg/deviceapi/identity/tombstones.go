@@ -92,6 +92,20 @@ func (t *Tombstones) Add(s Tombstone) error {
 	return nil
 }
 
+// AddAll throws every key of a device out, each as s says.
+func (t *Tombstones) AddAll(keys Keys, s Tombstone) error {
+	for _, key := range []string{keys.Current, keys.Next} {
+		if key == "" {
+			continue
+		}
+		s.Fingerprint = key
+		if err := t.Add(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // append adds a line. What a power cut or an attempt on a full disk left
 // behind is cut off first: in the middle of the file it would be damage.
 func (t *Tombstones) append(line []byte) error {

@@ -29,6 +29,16 @@ type Device struct {
 	Status DeviceStatus `json:"status,omitempty"`
 }
 
+// IsOut reports whether the operator threw the device out.
+func (d *Device) IsOut() bool { return d.Spec.Revoked || !d.DeletionTimestamp.IsZero() }
+
+// HasKey reports whether a key, by its fingerprint, is one that the device may
+// connect with.
+func (d *Device) HasKey(fingerprint string) bool {
+	e := d.Spec.Enrollment
+	return e != nil && (e.KeyFingerprint == fingerprint || e.NextKeyFingerprint == fingerprint)
+}
+
 // DeviceList is a list of Devices.
 //
 // +kubebuilder:object:root=true
