@@ -47,16 +47,22 @@ func (s *Store) SaveBody(hash string, body []byte) error {
 
 // CollectBodies removes the bodies that keep does not name.
 func (s *Store) CollectBodies(keep map[string]bool) error {
-	entries, err := os.ReadDir(filepath.Join(s.dir, bodiesDir))
+	return s.collect(bodiesDir, keep)
+}
+
+// collect removes the files of a directory whose names are hashes that keep
+// does not have.
+func (s *Store) collect(dir string, keep map[string]bool) error {
+	entries, err := os.ReadDir(filepath.Join(s.dir, dir))
 	if err != nil {
-		return fmt.Errorf("listing bodies: %w", err)
+		return fmt.Errorf("listing %s: %w", dir, err)
 	}
 	for _, e := range entries {
 		if !wire.ValidHash(e.Name()) || keep[e.Name()] {
 			continue
 		}
-		if err := os.Remove(s.bodyPath(e.Name())); err != nil {
-			return fmt.Errorf("removing a body that nothing names: %w", err)
+		if err := os.Remove(filepath.Join(s.dir, dir, e.Name())); err != nil {
+			return fmt.Errorf("removing from %s what nothing names: %w", dir, err)
 		}
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -39,11 +38,7 @@ type Identity struct {
 }
 
 // NewEnrollment returns a random id for Identity.Enrollment.
-func NewEnrollment() string {
-	id := make([]byte, 8)
-	_, _ = rand.Read(id) // never fails
-	return hex.EncodeToString(id)
-}
+func NewEnrollment() string { return rand.Text() }
 
 // Enrolled reports whether the identity has a certificate.
 func (i *Identity) Enrolled() bool { return i.Certificate != "" }

@@ -73,22 +73,11 @@ func (s *Store) SaveSecrets(digest string, contents Secrets) error {
 
 // CollectSecrets removes the contents that keep does not name.
 func (s *Store) CollectSecrets(keep map[string]bool) error {
-	entries, err := os.ReadDir(filepath.Join(s.dir, secretsDir))
+	err := s.collect(secretsDir, keep)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil // no score ever named any
 	}
-	if err != nil {
-		return fmt.Errorf("listing secrets: %w", err)
-	}
-	for _, e := range entries {
-		if !wire.ValidHash(e.Name()) || keep[e.Name()] {
-			continue
-		}
-		if err := os.Remove(s.secretsPath(e.Name())); err != nil {
-			return fmt.Errorf("removing secrets that nothing names: %w", err)
-		}
-	}
-	return nil
+	return err
 }
 
 func (s *Store) unseal(digest string, sealed []byte) (Secrets, error) {

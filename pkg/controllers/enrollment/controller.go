@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -101,9 +100,8 @@ func (c *Controller) Run(ctx context.Context) error {
 			return fmt.Errorf("watching enrollment objects: %w", err)
 		}
 	}
-	var g errgroup.Group
-	g.Go(func() error { c.work(ctx); return nil })
-	return g.Wait()
+	c.work(ctx)
+	return nil
 }
 
 func (c *Controller) work(ctx context.Context) {

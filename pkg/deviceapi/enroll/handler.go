@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -163,10 +164,11 @@ func (h *Handler) enroll(r *http.Request, body []byte) (*wire.EnrollReply, error
 }
 
 func (h *Handler) renew(r *http.Request, body []byte) (*wire.EnrollReply, error) {
-	if r.TLS == nil {
-		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: "a renewal needs the device's certificate"}
+	var chain []*x509.Certificate
+	if r.TLS != nil {
+		chain = r.TLS.PeerCertificates
 	}
-	holder, err := h.Service.identify(r.TLS.PeerCertificates)
+	holder, err := h.Service.identify(chain)
 	if err != nil {
 		return nil, err
 	}

@@ -32,10 +32,10 @@ func (s *Service) identify(chain []*x509.Certificate) (*holder, error) {
 		Roots: s.PKI.Device.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		CurrentTime: leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2),
 	})
-	if err != nil {
-		return nil, refuse(wire.RefusedBadRequest, "the certificate is not one of a device of this server")
+	var device string
+	if err == nil {
+		device, err = s.Registry.Name(leaf)
 	}
-	device, err := s.Registry.Name(leaf)
 	if err != nil {
 		return nil, refuse(wire.RefusedBadRequest, "the certificate is not one of a device of this server")
 	}

@@ -155,16 +155,12 @@ func parseCSR(text string) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-// errStranger wraps refusals of whoever knows no token.
-var errStranger = errors.New("no token of this server")
-
 // findToken returns the token's object when the secret is right. Whoever does
 // not know the secret learns nothing about the token, not even that it exists.
 // ask says whether the API may be asked for a token that the cache does not
 // have, because it was created a moment ago.
 func (s *Service) findToken(ctx context.Context, a *applicant, ask func() bool) (*v1alpha1.EnrollmentToken, error) {
-	unknown := fmt.Errorf("%w: %w", errStranger,
-		refuse(wire.RefusedToken, "the token is unknown or was removed: create a new one with `fleet-server token create`"))
+	unknown := refuse(wire.RefusedToken, "the token is unknown or was removed: create a new one with `fleet-server token create`")
 	if !s.PKI.HasRoot(a.token.CAHash) {
 		return nil, unknown
 	}

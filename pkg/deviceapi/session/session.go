@@ -15,8 +15,6 @@ package session
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"slices"
 	"sync"
@@ -30,8 +28,7 @@ const (
 	// another takes over. Devices send a heartbeat every 30 seconds.
 	Grace = 45 * time.Second
 	// rotation is how old a nonce gets.
-	rotation  = 24 * time.Hour
-	nonceSize = 16
+	rotation = 24 * time.Hour
 	// maxIssued is how many nonces may be on their way to a device.
 	maxIssued = 4 // as the CRD says
 	// maxQuarantined bounds the sessions that are remembered as copies.
@@ -219,7 +216,7 @@ func (t *Table) snapshot(name, session, nonce, epoch string) (offer string, chan
 		d.offer, d.stored = "", false
 	}
 	if next.due(now) && (d.offer == "" || now.Sub(next.IssuedAt) >= rotation) {
-		d.offer, d.stored = newNonce(), false
+		d.offer, d.stored = rand.Text(), false
 		next, changed = next.issue(hash(d.offer), now), true
 	}
 	if changed {
@@ -262,16 +259,9 @@ func Quarantine() *wire.Refusal {
 	}
 }
 
-func newNonce() string {
-	var b [nonceSize]byte
-	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
-	return hex.EncodeToString(b[:])
-}
-
 func hash(nonce string) string {
 	if nonce == "" {
 		return ""
 	}
-	sum := sha256.Sum256([]byte(nonce))
-	return hex.EncodeToString(sum[:])
+	return wire.Sum([]byte(nonce)).String()
 }
