@@ -92,7 +92,7 @@ func (s *Store) Close() error {
 
 // sweep removes what interrupted writes left behind.
 func (s *Store) sweep() {
-	for _, dir := range []string{s.dir, filepath.Join(s.dir, bodiesDir)} {
+	for _, dir := range []string{s.dir, filepath.Join(s.dir, bodiesDir), filepath.Join(s.dir, secretsDir)} {
 		leftovers, err := filepath.Glob(filepath.Join(dir, leftoverPattern))
 		if err != nil {
 			continue // the pattern is constant: it is never malformed

@@ -185,15 +185,24 @@ func TestCollectKeepsWhatIsNamed(t *testing.T) {
 func TestLockKeepsASecondAgentOut(t *testing.T) {
 	t.Parallel()
 	s, _ := open(t)
-	leftover := filepath.Join(s.Dir(), ".tmp-123")
-	if err := os.WriteFile(leftover, nil, 0o600); err != nil {
-		t.Fatal(err)
+	var leftovers []string
+	for _, dir := range []string{".", "bodies", "secrets"} {
+		if err := os.MkdirAll(filepath.Join(s.Dir(), dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		leftover := filepath.Join(s.Dir(), dir, ".tmp-123")
+		if err := os.WriteFile(leftover, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		leftovers = append(leftovers, leftover)
 	}
 	if err := s.Lock(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(leftover); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the leftover is still there: %v", err)
+	for _, leftover := range leftovers {
+		if _, err := os.Stat(leftover); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a leftover is still there: %v", err)
+		}
 	}
 	second, err := store.Open(s.Dir(), slog.New(slog.DiscardHandler))
 	if err != nil {
