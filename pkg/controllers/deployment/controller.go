@@ -12,7 +12,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
@@ -22,6 +21,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
+	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -53,28 +53,15 @@ type Controller struct {
 
 // Run works until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	queue := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute))
+	queue := reconcile.NewQueue[string]()
 	defer queue.ShutDown()
-	context.AfterFunc(ctx, queue.ShutDown)
 	if err := c.watch(queue); err != nil {
 		return fmt.Errorf("watching Deployments: %w", err)
 	}
-	for {
-		key, shutdown := queue.Get()
-		if shutdown {
-			return nil
-		}
-		switch err := c.Reconcile(ctx, key); {
-		case err == nil:
-			queue.Forget(key)
-		case ctx.Err() == nil:
-			if !apierrors.IsConflict(err) {
-				c.Logger.Warn("reconciling a Deployment", "deployment", key, "error", err)
-			}
-			queue.AddRateLimited(key)
-		}
-		queue.Done(key)
-	}
+	reconcile.Work(ctx, queue, c.Logger, func(ctx context.Context, key string) (time.Duration, error) {
+		return 0, c.Reconcile(ctx, key)
+	})
+	return nil
 }
 
 func (c *Controller) watch(queue workqueue.TypedInterface[string]) error {

@@ -13,15 +13,14 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -67,7 +66,7 @@ type Config struct {
 type Controller struct {
 	Config
 
-	queue  workqueue.TypedRateLimitingInterface[string]
+	queue  reconcile.Queue[string]
 	budget *rate.Limiter
 	ready  chan struct{}
 
@@ -95,7 +94,7 @@ type report struct {
 func New(c Config) *Controller {
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute)),
+		queue: reconcile.NewQueue[string](),
 		infos: map[string]report{}, applied: map[string]wire.Digest{}, used: map[string]string{}, expires: map[string]time.Time{}, expelled: map[string]bool{},
 		ready: make(chan struct{}),
 	}
@@ -107,7 +106,6 @@ func (c *Controller) Ready() <-chan struct{} { return c.ready }
 // Run works until ctx ends. It returns an error only when it cannot start.
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.queue.ShutDown()
-	context.AfterFunc(ctx, c.queue.ShutDown)
 	enqueue := func(o any) {
 		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
 			c.queue.Add(key)
@@ -138,7 +136,12 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return c.watchInfos(ctx) })
 	g.Go(func() error { return c.watchPresence(ctx) })
 	for range workers {
-		g.Go(func() error { return c.work(ctx) })
+		g.Go(func() error {
+			reconcile.Work(ctx, c.queue, c.Logger, func(ctx context.Context, name string) (time.Duration, error) {
+				return 0, c.Reconcile(ctx, name)
+			})
+			return nil
+		})
 	}
 	return g.Wait()
 }
@@ -210,25 +213,6 @@ func (c *Controller) expel(d *v1alpha1.Device) {
 			c.Logger.Warn("dropping a device that was thrown out", "error", err)
 		}
 		c.Door.Disconnect(d.Name)
-	}
-}
-
-func (c *Controller) work(ctx context.Context) error {
-	for {
-		name, shutdown := c.queue.Get()
-		if shutdown {
-			return nil
-		}
-		switch err := c.Reconcile(ctx, name); {
-		case err == nil:
-			c.queue.Forget(name)
-		case ctx.Err() == nil:
-			if !apierrors.IsConflict(err) {
-				c.Logger.Warn("reconciling a Device", "device", name, "error", err)
-			}
-			c.queue.AddRateLimited(name)
-		}
-		c.queue.Done(name)
 	}
 }
 

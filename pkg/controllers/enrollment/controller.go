@@ -16,10 +16,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -54,7 +54,7 @@ type Config struct {
 // Controller reconciles EnrollmentTokens and EnrollmentRequests.
 type Controller struct {
 	Config
-	queue workqueue.TypedRateLimitingInterface[item]
+	queue reconcile.Queue[item]
 }
 
 // item is work to do: an object that changed, or a stranger.
@@ -66,6 +66,9 @@ type item struct {
 	fingerprint string
 	expires     int64
 }
+
+// LogValue implements slog.LogValuer.
+func (i item) LogValue() slog.Value { return slog.StringValue(i.name) }
 
 type itemKind int
 
@@ -79,7 +82,7 @@ const (
 func New(c Config) *Controller {
 	return &Controller{
 		Config: c,
-		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[item](50*time.Millisecond, time.Minute)),
+		queue:  reconcile.NewQueue[item](),
 	}
 }
 
@@ -92,7 +95,6 @@ func (c *Controller) Stranger(device, fingerprint string, expires time.Time) {
 
 // Run works until ctx ends. It returns an error only when it cannot start.
 func (c *Controller) Run(ctx context.Context) error {
-	context.AfterFunc(ctx, c.queue.ShutDown)
 	for kind, informer := range map[itemKind]cache.SharedIndexInformer{tokenItem: c.Tokens, requestItem: c.Requests} {
 		enqueue := func(o any) { c.queue.Add(item{kind: kind, name: o.(metav1.Object).GetName()}) }
 		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) }})
@@ -100,34 +102,10 @@ func (c *Controller) Run(ctx context.Context) error {
 			return fmt.Errorf("watching enrollment objects: %w", err)
 		}
 	}
-	c.work(ctx)
+	reconcile.Work(ctx, c.queue, c.Logger, c.reconcile)
 	return nil
 }
 
-func (c *Controller) work(ctx context.Context) {
-	for {
-		i, shutdown := c.queue.Get()
-		if shutdown {
-			return
-		}
-		again, err := c.reconcile(ctx, i)
-		switch {
-		case err == nil:
-			c.queue.Forget(i)
-			if again > 0 {
-				c.queue.AddAfter(i, again)
-			}
-		case ctx.Err() == nil:
-			if !apierrors.IsConflict(err) {
-				c.Logger.Warn("reconciling an enrollment object", "name", i.name, "error", err)
-			}
-			c.queue.AddRateLimited(i)
-		}
-		c.queue.Done(i)
-	}
-}
-
-// reconcile returns when to look at the object again, or 0.
 func (c *Controller) reconcile(ctx context.Context, i item) (again time.Duration, err error) {
 	switch i.kind {
 	case tokenItem:
