@@ -67,11 +67,7 @@ func surplusOf(conns []connection, current string) []uint64 {
 	}
 	byAge := slices.Clone(conns)
 	slices.SortStableFunc(byAge, func(a, b connection) int { return isCurrent(a, current) - isCurrent(b, current) })
-	ids := make([]uint64, 0, n)
-	for _, c := range byAge[:n] {
-		ids = append(ids, c.id)
-	}
-	return ids
+	return idsOf(byAge[:n], func(connection) bool { return true })
 }
 
 func isCurrent(c connection, current string) int {
@@ -106,12 +102,7 @@ func (s *sessions) setCurrent(device, session string) {
 	s.mu.Lock()
 	before := s.current[device]
 	s.current[device] = session
-	var old []uint64
-	for _, c := range s.byDevice[device] {
-		if before != "" && c.session == before {
-			old = append(old, c.id)
-		}
-	}
+	old := idsOf(s.byDevice[device], func(c connection) bool { return before != "" && c.session == before })
 	s.mu.Unlock()
 	s.drop(old)
 }
@@ -138,25 +129,29 @@ func (s *sessions) isSurplus(device string, id uint64) bool {
 
 // dropSession ends the connections of one session.
 func (s *sessions) dropSession(device, session string) {
-	s.mu.Lock()
-	var ids []uint64
-	for _, c := range s.byDevice[device] {
-		if c.session == session {
-			ids = append(ids, c.id)
-		}
-	}
-	s.mu.Unlock()
-	s.drop(ids)
+	s.dropIf(device, func(c connection) bool { return c.session == session })
 }
 
 // dropDevice ends every connection of a device.
 func (s *sessions) dropDevice(device string) {
+	s.dropIf(device, func(connection) bool { return true })
+}
+
+func (s *sessions) dropIf(device string, match func(connection) bool) {
 	s.mu.Lock()
-	conns := slices.Clone(s.byDevice[device])
+	ids := idsOf(s.byDevice[device], match)
 	s.mu.Unlock()
+	s.drop(ids)
+}
+
+// idsOf returns the ids of the connections that match.
+func idsOf(conns []connection, match func(connection) bool) (ids []uint64) {
 	for _, c := range conns {
-		s.disconnect(c.id)
+		if match(c) {
+			ids = append(ids, c.id)
+		}
 	}
+	return ids
 }
 
 // dropExpired ends the connections whose certificate has run out, and returns
@@ -165,11 +160,9 @@ func (s *sessions) dropExpired(now time.Time) (devices []string) {
 	s.mu.Lock()
 	var ids []uint64
 	for device, conns := range s.byDevice {
-		for _, c := range conns {
-			if now.After(c.expires) {
-				ids = append(ids, c.id)
-				devices = append(devices, device)
-			}
+		if expired := idsOf(conns, func(c connection) bool { return now.After(c.expires) }); len(expired) > 0 {
+			ids = append(ids, expired...)
+			devices = append(devices, device)
 		}
 	}
 	s.mu.Unlock()
