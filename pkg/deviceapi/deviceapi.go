@@ -157,6 +157,8 @@ type message struct {
 	kind   wire.Kind
 	// session is empty when the device does not say.
 	session string
+	// inbox is where an answer goes.
+	inbox   string
 	payload []byte
 }
 
@@ -167,13 +169,15 @@ type handler func(m message) (reply any, err error)
 // device: whose message it is, whether it may expect an answer there, its
 // budget and its size.
 func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
-	return func(m *nats.Msg) {
-		device, kind, err := wire.ParseUpSubject(m.Subject)
+	return func(raw *nats.Msg) {
+		device, kind, err := wire.ParseUpSubject(raw.Subject)
 		if err != nil {
 			return
 		}
-		if id, err := sessionOf(m.Header); err == nil && s.Sessions.Quarantined(device, id) {
-			s.turnAway(m, device, kind, id, queue)
+		id, badHeader := sessionOf(raw.Header)
+		m := message{device: device, kind: kind, session: id, inbox: raw.Reply, payload: raw.Data}
+		if badHeader == nil && s.Sessions.Quarantined(device, id) {
+			s.turnAway(m, queue)
 			return
 		}
 		switch s.limits.take(device, kind) {
@@ -181,22 +185,23 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 			s.kick(device, kind)
 			return
 		case refuse:
-			s.refuse(m, device, kind, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"}, queue)
+			s.refuse(m, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"}, queue)
 			return
 		case pass:
 		}
-		if m.Reply != "" && !wire.IsReplyOf(device, m.Reply) {
+		switch {
+		case m.inbox != "" && !wire.IsReplyOf(device, m.inbox):
 			s.metrics.refusals.WithLabelValues("reply").Inc()
-			return
+		case len(m.payload) > wire.MaxPayload(kind):
+			s.refuse(m, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("%d bytes, at most %d are allowed", len(m.payload), wire.MaxPayload(kind))}, queue)
+		case badHeader != nil:
+			s.refuse(m, badHeader, queue)
+		default:
+			queue.add(device, func() {
+				reply, err := s.handle(handle, m)
+				s.answer(m, reply, err)
+			})
 		}
-		if len(m.Data) > wire.MaxPayload(kind) {
-			s.refuse(m, device, kind, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("%d bytes, at most %d are allowed", len(m.Data), wire.MaxPayload(kind))}, queue)
-			return
-		}
-		queue.add(device, func() {
-			reply, err := s.handle(handle, device, kind, m)
-			s.answer(m, device, kind, reply, err)
-		})
 	}
 }
 
@@ -205,18 +210,18 @@ const copies = " copies"
 
 // turnAway answers a copy of a device. Copies have a budget of their own: they
 // use up nothing of the device's.
-func (s *Server) turnAway(m *nats.Msg, device string, kind wire.Kind, id string, queue *turns) {
-	if s.limits.take(device+copies, kind) != pass {
-		s.KickSession(device, id)
+func (s *Server) turnAway(m message, queue *turns) {
+	if s.limits.take(m.device+copies, m.kind) != pass {
+		s.KickSession(m.device, m.session)
 		return
 	}
-	s.refuse(m, device, kind, session.Quarantine(), queue)
+	s.refuse(m, session.Quarantine(), queue)
 }
 
 // refuse answers in the device's turn; what it sent is not kept until then.
-func (s *Server) refuse(m *nats.Msg, device string, kind wire.Kind, refusal *wire.Refusal, queue *turns) {
-	subject := m.Reply
-	queue.add(device, func() { s.answer(&nats.Msg{Reply: subject}, device, kind, nil, refusal) })
+func (s *Server) refuse(m message, refusal error, queue *turns) {
+	m.payload = nil
+	queue.add(m.device, func() { s.answer(m, nil, refusal) })
 }
 
 // kick drops a device that sends too much.
@@ -230,18 +235,14 @@ func (s *Server) kick(device string, kind wire.Kind) {
 	s.Kick(device)
 }
 
-func (s *Server) handle(handle handler, device string, kind wire.Kind, m *nats.Msg) (any, error) {
-	session, err := sessionOf(m.Header)
-	if err != nil {
-		return nil, err
-	}
-	if kind != wire.KindSnapshot { // which brings its own proof
-		if err := s.Sessions.Report(device, session); err != nil {
+func (s *Server) handle(handle handler, m message) (any, error) {
+	if m.kind != wire.KindSnapshot { // which brings its own proof
+		if err := s.Sessions.Report(m.device, m.session); err != nil {
 			return nil, err
 		}
-		s.Presence.Heard(device)
+		s.Presence.Heard(m.device)
 	}
-	return handle(message{device, kind, session, m.Data})
+	return handle(m)
 }
 
 // sessionOf returns the session that a message belongs to. NATS acts upon some
@@ -258,26 +259,26 @@ func sessionOf(h nats.Header) (string, error) {
 }
 
 // answer sends a reply to the device's own inbox and nowhere else.
-func (s *Server) answer(m *nats.Msg, device string, kind wire.Kind, reply any, err error) {
+func (s *Server) answer(m message, reply any, err error) {
 	result := "ok"
 	if err != nil {
 		refusal, ok := errors.AsType[*wire.Refusal](err)
 		if !ok {
-			s.Logger.Error("answering a device", "device", device, "kind", kind, "error", err)
+			s.Logger.Error("answering a device", "device", m.device, "kind", m.kind, "error", err)
 			refusal = &wire.Refusal{Code: wire.RefusedUnavailable, Message: "the server cannot do this at the moment: try again later"}
 		}
 		result, reply = string(refusal.Code), wire.Ack{Error: refusal}
 	}
-	s.metrics.requests.WithLabelValues(string(kind), result).Inc()
-	if kind == wire.KindHeartbeat || !wire.IsReplyOf(device, m.Reply) {
+	s.metrics.requests.WithLabelValues(string(m.kind), result).Inc()
+	if m.kind == wire.KindHeartbeat || !wire.IsReplyOf(m.device, m.inbox) {
 		return
 	}
 	data, err := json.Marshal(reply)
 	if err == nil {
-		err = s.Conn.Publish(m.Reply, data)
+		err = s.Conn.Publish(m.inbox, data)
 	}
 	if err != nil {
-		s.Logger.Warn("replying to a device", "device", device, "kind", kind, "error", err)
+		s.Logger.Warn("replying to a device", "device", m.device, "kind", m.kind, "error", err)
 	}
 }
 
