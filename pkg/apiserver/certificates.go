@@ -2,17 +2,16 @@ package apiserver
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"math/big"
 	"sync"
 	"time"
 
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+
+	"fleet.nationtech.io/fleet/pkg/pki"
 )
 
 // clientCAs implements dynamiccertificates.CAContentProvider for authorities
@@ -73,7 +72,7 @@ func (c *clientCAs) changed() {
 // its own clients. It depends neither on the PKI, which may change under them,
 // nor on the clock, which may be set.
 func loopbackCertificate() (certPEM, keyPEM []byte, err error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := pki.NewKey()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -87,9 +86,6 @@ func loopbackCertificate() (certPEM, keyPEM []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
+	keyPEM, err = pki.EncodeKey(key)
+	return pki.EncodeChain([]*x509.Certificate{{Raw: der}}), keyPEM, err
 }
