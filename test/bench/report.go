@@ -109,6 +109,14 @@ podman's own create and start are the remainder, a little less than a whole
 profiling: kubectl's message catalogue is not unpacked (17 ms), nothing is garbage
 collected during initialisation (15 ms), manifests do not wait for the finalizer,
 and an agent reports that it is waiting only when it has to pull an image.
+
+## What an idle server does
+
+A trace of an idle server shows 40 wake-ups a second and next to no work in any of
+them: 18 count the unfinished work of the API server's nine queues (client-go, twice
+a second each), 10 keep the clock of JetStream's file stores, the rest are timers of
+a second and more. The first two cannot be switched off from outside. Of the memory,
+two thirds are pages of the program itself.
 `
 
 // write writes the report and its chart.
