@@ -38,6 +38,7 @@ func TestLifeOfADevice(t *testing.T) {
 				{"a large score travels", (*site).largeScore},
 				{"a container that fails is reported", (*site).failingContainer},
 				{"volumes stay until asked", (*site).volumes},
+				{"a Secret reaches its container and no file", (*site).secret},
 				{"a killed server restarts nothing", (*site).killedServer},
 				{"a killed agent restarts nothing", (*site).killedAgent},
 				{"a lost bus stops nothing", (*site).lostBus},
@@ -46,6 +47,8 @@ func TestLifeOfADevice(t *testing.T) {
 				{"podman's socket goes and comes", (*site).podmanSocket},
 				{"a Deployment is deleted while the device is off", (*site).deletedWhileOff},
 				{"the last Deployment goes", (*site).lastDeployment},
+				{"a device that is thrown out wipes itself", (*site).wipe},
+				{"a wiped device can be let in again", (*site).enrollAgain},
 			} {
 				ok := t.Run(step.name, func(t *testing.T) {
 					whole := s.t
@@ -217,6 +220,53 @@ func (s *site) volumes() {
 	s.podman("volume", "rm", "bystander")
 }
 
+func (s *site) secret() {
+	const first, second = "opensesame-first", "opensesame-second"
+	s.apply("vault", `{name: web, image: 'localhost/hello:1', env: [{name: PASSWORD, valueFrom: {secretKeyRef: {name: door, key: password}}}],
+	  volumes: [{secretName: door, mountPath: /run/door}]}`)
+	s.kubectl("create", "secret", "generic", "door", "--from-literal=password="+first)
+	s.aggregate("vault", counts{1, 1, 0, 0})
+	s.holds(first)
+	if r := s.grep("secretKeyRef"); r == "" {
+		s.t.Error("the search finds nothing, not even the score")
+	}
+	if r := s.grep(first); r != "" {
+		s.t.Errorf("the agent's directory shows the Secret in %s", r)
+	}
+	s.kubectl("delete", "secret", "door")
+	s.kubectl("create", "secret", "generic", "door", "--from-literal=password="+second)
+	s.holds(second)
+	s.kubectl("delete", "fleetdep", "vault")
+	s.kubectl("delete", "secret", "door")
+	s.containers("default_hello_web")
+	s.eventually("podman forgets the Secret", func() error {
+		if left := s.podman("secret", "ls", "--quiet"); left != "" {
+			return fmt.Errorf("secrets are %s", left)
+		}
+		return nil
+	})
+}
+
+// holds waits until the container has the Secret's value, in both forms.
+func (s *site) holds(value string) {
+	s.t.Helper()
+	s.eventually("the container has the Secret", func() error {
+		out, err := s.machine.OutputAs(s.t.Context(), lab.WorkloadUser, "podman", "exec", "default_vault_web", "sh", "-c", "echo $PASSWORD $(cat /run/door/password)")
+		if got := strings.TrimSpace(out); err == nil && got != value+" "+value {
+			err = fmt.Errorf("it has %q", got)
+		}
+		return err
+	})
+}
+
+// grep returns the files of the agent that contain a text.
+func (s *site) grep(text string) string {
+	s.t.Helper()
+	r, err := s.machine.Run(s.t.Context(), "grep", "--recursive", "--files-with-matches", "--text", text, "/var/lib/fleet-agent", "/etc/fleet-agent", "/run/fleet-agent")
+	s.must(err)
+	return strings.TrimSpace(r.Stdout)
+}
+
 func (s *site) killedServer() {
 	before := s.container("default_hello_web")
 	s.restart(s.server.Kill)
@@ -328,4 +378,30 @@ func (s *site) deletedWhileOff() {
 func (s *site) lastDeployment() {
 	s.kubectl("delete", "fleetdep", "hello", "--timeout=15s")
 	s.containers()
+}
+
+func (s *site) wipe() {
+	s.apply("hello", "{name: web, image: 'localhost/hello:1', volumes: [{name: data, mountPath: /data}]}")
+	s.aggregate("hello", counts{1, 1, 0, 0})
+	_, err := s.server.Run(s.t.Context(), "", "device", "revoke", deviceName, "--workloads", "wipe")
+	s.must(err)
+	s.containers()
+	s.eventually("the device is empty and says so", func() error {
+		if left := s.podman("volume", "ls", "--quiet"); left != "" {
+			return fmt.Errorf("volumes are %s", left)
+		}
+		out, err := s.machine.Output(s.t.Context(), "fleet-agent", "status")
+		if err == nil && !strings.Contains(out, "is wiped") {
+			err = fmt.Errorf("status is %q", out)
+		}
+		return err
+	})
+	s.device("the device is gone", "Connected", metav1.ConditionFalse)
+}
+
+func (s *site) enrollAgain() {
+	s.kubectl("delete", "fleetdev", deviceName)
+	s.enroll()
+	s.aggregate("hello", counts{1, 1, 0, 0})
+	s.containers("default_hello_web")
 }

@@ -90,6 +90,12 @@ func (s *site) bootDevice(l *lab.Lab, suite string) {
 	})
 	s.must(s.machine.InstallAgent(ctx, binary(s.t, "fleet-agent")))
 	s.must(s.machine.LoadImage(ctx, lab.HelloImage))
+	s.enroll()
+}
+
+func (s *site) enroll() {
+	s.t.Helper()
+	ctx := s.t.Context()
 	token, err := s.server.Token(ctx, "--pre-approve", "--label", "site=a")
 	s.must(err)
 	s.must(s.machine.EnrollAgent(ctx, s.server.EnrollURL, token, deviceName))
