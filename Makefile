@@ -43,7 +43,7 @@ UNIT = $(filter-out $(E2E) $(INTEGRATION) $(MODULE)/test/arch,$(PACKAGES))
 # that link the apiserver are left out.
 RACE = $(filter $(addprefix $(MODULE)/,pkg/wire pkg/score pkg/agent% pkg/deviceapi% pkg/controllers%),$(PACKAGES))
 
-FUZZTIME ?= 5s
+FUZZTIME ?= 20s
 DEVICES ?= 20
 GROUP_SIZES ?= 10,5,5
 DURATION ?= 20
@@ -139,7 +139,7 @@ test-race: ## the race detector on code of ours (needs gcc)
 	CGO_ENABLED=1 go test -race -timeout 15m $(RACE)
 
 .PHONY: test-fuzz
-test-fuzz: ## every fuzz target for FUZZTIME each (5s)
+test-fuzz: ## every fuzz target for FUZZTIME each (20s)
 	echo "==> fuzz targets, $(FUZZTIME) each"
 	tools/fuzz.sh $(FUZZTIME)
 

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # usage: fuzz.sh TIME [keep]
-# Runs each fuzz target of the repository for TIME (for example 5s). With keep,
-# the inputs that reached something new are copied to testdata/fuzz, the
-# smallest first, at most 50 a target.
+# Runs each fuzz target of the repository for TIME (for example 20s), one on
+# each processor. With keep, the inputs that reached something new are copied to
+# testdata/fuzz, the smallest first, at most 50 a target.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
 time=$1
 keep=${2:-}
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+logs=$(mktemp -d)
+# shellcheck disable=SC2046 # one word for each job
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$logs"' EXIT
 corpus=$(go env GOCACHE)/fuzz/$(go list -m)
 
 keep_corpus() { # package target
@@ -21,15 +22,32 @@ keep_corpus() { # package target
 
 # Go's fuzzer now and then takes the end of its own time for a failure
 # (golang/go#75804). A real one comes with an input that was written down.
-only_late() {
-  grep -qx '    context deadline exceeded' "$log" && ! grep -q 'Failing input' "$log"
+only_late() { # log
+  grep -qx '    context deadline exceeded' "$1" && ! grep -q 'Failing input' "$1"
 }
 
-find pkg -name '*_test.go' -print0 | sort -z |
-  xargs -0 grep -HoE '^func Fuzz[A-Za-z0-9_]+' | sed 's|/[^/]*:func | |' |
-  while read -r package target; do
-    printf '    %-20s %s\n' "$package" "$target"
-    go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "./$package" </dev/null >"$log" 2>&1 || only_late ||
-      { cat "$log" >&2; exit 1; }
-    [ "$keep" != keep ] || keep_corpus "$package" "$target"
-  done
+fuzz() { # package target
+  local log=$logs/$2
+  GOMAXPROCS=1 go test -run '^$' -fuzz "^$2\$" -fuzztime "$time" "./$1" </dev/null >"$log" 2>&1 || only_late "$log" ||
+    { cat "$log" >&2; return 1; }
+  [ "$keep" != keep ] || keep_corpus "$1" "$2"
+  printf '    %-20s %-28s %s executions\n' "$1" "$2" "$(sed -n 's/^fuzz: elapsed.*execs: \([0-9]*\).*/\1/p' "$log" | tail -n 1)"
+}
+
+mapfile -t targets < <(find pkg cmd -name '*_test.go' -print0 | sort -z |
+  xargs -0 grep -HoE '^func Fuzz[A-Za-z0-9_]+' | sed 's|/[^/]*:func | |')
+[ ${#targets[@]} -gt 0 ] || { echo "fuzz: no targets found" >&2; exit 1; }
+running=0
+for t in "${targets[@]}"; do
+  if [ "$running" -ge "$(nproc)" ]; then
+    wait -n
+    running=$((running - 1))
+  fi
+  read -r package target <<<"$t"
+  fuzz "$package" "$target" &
+  running=$((running + 1))
+done
+while [ "$running" -gt 0 ]; do
+  wait -n
+  running=$((running - 1))
+done
