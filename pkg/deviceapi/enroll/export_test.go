@@ -6,7 +6,11 @@ import "fleet.nationtech.io/fleet/pkg/wire"
 const StrangerBurst = strangerBurst
 
 func Parse(req wire.EnrollRequest) (device, fingerprint string, err error) {
-	a, err := parse(req)
+	token, err := wire.ParseToken(req.Token)
+	if err != nil {
+		return "", "", refuse(wire.RefusedBadRequest, "%v", err)
+	}
+	a, err := parse(req, token)
 	if err != nil {
 		return "", "", err
 	}

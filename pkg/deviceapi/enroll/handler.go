@@ -149,16 +149,21 @@ func (h *Handler) enroll(r *http.Request, body []byte) (*wire.EnrollReply, error
 	if err != nil {
 		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: err.Error()}
 	}
-	a, err := parse(req)
+	// The token first: strangers must not make the server verify signatures.
+	shown, err := wire.ParseToken(req.Token)
 	if err != nil {
-		return nil, err
+		return nil, refuse(wire.RefusedBadRequest, "%v", err)
 	}
-	token, err := h.Service.findToken(r.Context(), a, h.strangers.Allow)
+	token, err := h.Service.findToken(r.Context(), shown, h.strangers.Allow)
 	if err != nil {
 		return nil, err
 	}
 	if !h.enrollments.take(token.Name) {
 		return nil, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many devices enroll at this moment: try again later"}
+	}
+	a, err := parse(req, shown)
+	if err != nil {
+		return nil, err
 	}
 	return h.Service.Enroll(r.Context(), a, token)
 }

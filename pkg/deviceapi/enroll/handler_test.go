@@ -135,8 +135,12 @@ func TestMethodsAndPaths(t *testing.T) {
 func TestGarbageIsRefused(t *testing.T) {
 	t.Parallel()
 	h, authorities := newHandler(t)
-	token := enroll.NewToken(authorities.RootHash()).Encode()
+	known := enroll.NewToken(authorities.RootHash())
+	addToken(t, h, known)
+	token := known.Encode()
 	foreign := enroll.NewToken([32]byte{1}).Encode()
+	guessed := enroll.NewToken(authorities.RootHash())
+	guessed.ID = known.ID
 	request := func(change func(*wire.EnrollRequest)) string {
 		r := wire.EnrollRequest{Token: token, Device: "edge-1", CSR: csr(t)}
 		change(&r)
@@ -164,6 +168,8 @@ func TestGarbageIsRefused(t *testing.T) {
 		"a certificate":   {request(func(r *wire.EnrollRequest) { r.CSR = certificate(r.CSR) }), wire.RefusedBadRequest, "PEM"},
 		"a damaged one":   {request(func(r *wire.EnrollRequest) { r.CSR = damage(r.CSR) }), wire.RefusedBadRequest, "damaged"},
 		"a foreign token": {request(func(r *wire.EnrollRequest) { r.Token = foreign }), wire.RefusedToken, "token create"},
+		// A stranger's request is not worth looking at a signature.
+		"a guessed one": {request(func(r *wire.EnrollRequest) { r.Token, r.CSR = guessed.Encode(), damage(r.CSR) }), wire.RefusedToken, "token create"},
 		// The control, which gets as far as the API. What is wrong there is hidden.
 		"all is well": {request(func(*wire.EnrollRequest) {}), wire.RefusedUnavailable, "try again later"},
 	} {
@@ -224,15 +230,21 @@ func TestFloodOfStrangersIsRefused(t *testing.T) {
 	if refused == 0 {
 		t.Error("strangers have no bound")
 	}
+	addToken(t, h, token)
+	// It gets as far as the API, which is not there.
+	if reply, _ := request(); reply.Error == nil || reply.Error.Code != wire.RefusedUnavailable {
+		t.Errorf("a device with a token during the flood: %+v", reply)
+	}
+}
+
+// addToken makes the server know a token.
+func addToken(t *testing.T, h *enroll.Handler, token wire.Token) {
+	t.Helper()
 	err := h.Service.Tokens.Add(&v1alpha1.EnrollmentToken{
 		ObjectMeta: metav1.ObjectMeta{Name: token.ID, CreationTimestamp: metav1.Now()}, Spec: v1alpha1.EnrollmentTokenSpec{SecretHash: token.SecretHash(), MaxUses: 1},
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	// It gets as far as the API, which is not there.
-	if reply, _ := request(); reply.Error == nil || reply.Error.Code != wire.RefusedUnavailable {
-		t.Errorf("a device with a token during the flood: %+v", reply)
 	}
 }
 

@@ -112,11 +112,7 @@ func keysOf(d *v1alpha1.Device) identity.Keys {
 	return identity.Keys{Current: d.Spec.Enrollment.KeyFingerprint, Next: d.Spec.Enrollment.NextKeyFingerprint}
 }
 
-func parse(req wire.EnrollRequest) (*applicant, error) {
-	token, err := wire.ParseToken(req.Token)
-	if err != nil {
-		return nil, refuse(wire.RefusedBadRequest, "%v", err)
-	}
+func parse(req wire.EnrollRequest, token wire.Token) (*applicant, error) {
 	if err := wire.ValidateDevice(req.Device); err != nil {
 		return nil, refuse(wire.RefusedBadRequest, "%v: choose another with --name", err)
 	}
@@ -159,16 +155,16 @@ func parseCSR(text string) (*x509.CertificateRequest, error) {
 // not know the secret learns nothing about the token, not even that it exists.
 // ask says whether the API may be asked for a token that the cache does not
 // have, because it was created a moment ago.
-func (s *Service) findToken(ctx context.Context, a *applicant, ask func() bool) (*v1alpha1.EnrollmentToken, error) {
+func (s *Service) findToken(ctx context.Context, shown wire.Token, ask func() bool) (*v1alpha1.EnrollmentToken, error) {
 	unknown := refuse(wire.RefusedToken, "the token is unknown or was removed: create a new one with `fleet-server token create`")
-	if !s.PKI.HasRoot(a.token.CAHash) {
+	if !s.PKI.HasRoot(shown.CAHash) {
 		return nil, unknown
 	}
-	token, err := s.lookUpToken(ctx, a.token.ID, ask)
+	token, err := s.lookUpToken(ctx, shown.ID, ask)
 	if err != nil {
 		return nil, err
 	}
-	if !a.token.Matches(token.Spec.SecretHash) {
+	if !shown.Matches(token.Spec.SecretHash) {
 		return nil, unknown
 	}
 	return token, nil
