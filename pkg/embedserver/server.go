@@ -228,15 +228,22 @@ func (s *server) loadPKI(context.Context) (err error) {
 }
 
 func (s *server) startAPI(context.Context) error {
+	// A new key would not do for a database that has Secrets already.
 	encryption := s.path("encryption.yaml")
-	if err := apiserver.EnsureEncryptionConfig(encryption); err != nil {
-		return err
+	lost := !exists(encryption) && exists(s.path(datastore.FileName))
+	if !lost {
+		if err := apiserver.EnsureEncryptionConfig(encryption); err != nil {
+			return err
+		}
 	}
 	store, err := datastore.Open(s.DataDir)
 	if err != nil {
 		return err
 	}
 	s.parts.onStop("data store", func() error { store.Close(); return nil })
+	if lost {
+		return fmt.Errorf("the key of Secrets is lost: %s does not exist: restore it from a backup", encryption)
+	}
 	s.api, err = apiserver.New(apiserver.Config{
 		Listener: s.apiListener, CertFile: s.apiServing.CertFile(), KeyFile: s.apiServing.KeyFile(),
 		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
@@ -340,6 +347,11 @@ func (s *server) dropExpired(ctx context.Context) error {
 }
 
 func (s *server) component(name string) *slog.Logger { return s.Logger.With("component", name) }
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
 
 func closeQuietly(l net.Listener) func() error {
 	return func() error {

@@ -220,6 +220,24 @@ func TestMistakes(t *testing.T) {
 		}
 		fails(t, nil, []string{"damaged", "state.db", "restore it from a backup"}, run("--data-dir", data)...)
 	})
+	t.Run("lost key of Secrets", func(t *testing.T) {
+		data := filepath.Join(dir, "lost")
+		s, err := startIn(t, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		key := filepath.Join(data, "encryption.yaml")
+		if err := os.Remove(key); err != nil {
+			t.Fatal(err)
+		}
+		fails(t, nil, []string{key, "restore it from a backup"}, run("--data-dir", data)...)
+		if _, err := os.Stat(key); err == nil {
+			t.Error("a new key was made, although the database needs the old one")
+		}
+	})
 	t.Run("second server on the data dir", func(t *testing.T) {
 		data := filepath.Join(dir, "shared")
 		s, err := startIn(t, data)
