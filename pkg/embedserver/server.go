@@ -164,7 +164,7 @@ func (s *server) path(elem ...string) string {
 
 func (s *server) openDataDir(context.Context) error {
 	if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
-		return fmt.Errorf("creating the data directory: %w", err)
+		return fmt.Errorf("creating the data directory: %w: choose another --data-dir, or start as a user that may write there", err)
 	}
 	f, err := lock(s.DataDir)
 	if err != nil {
@@ -201,11 +201,11 @@ func (s *server) startClock() {
 // use is an error at once.
 func (s *server) listen(context.Context) (err error) {
 	if s.apiListener, err = net.Listen("tcp", s.APIListen); err != nil {
-		return fmt.Errorf("listening for the API: %w: stop what uses the port or choose another with --api-listen", err)
+		return fmt.Errorf("listening for the API: %w: choose another with --api-listen, or stop what uses this one", err)
 	}
 	s.parts.onStop("API port", closeQuietly(s.apiListener))
 	if s.enrollListener, err = net.Listen("tcp", s.EnrollListen); err != nil {
-		return fmt.Errorf("listening for enrollment: %w: stop what uses the port or choose another with --enroll-listen", err)
+		return fmt.Errorf("listening for enrollment: %w: choose another with --enroll-listen, or stop what uses this one", err)
 	}
 	s.parts.onStop("enrollment port", closeQuietly(s.enrollListener))
 	return nil
