@@ -238,6 +238,7 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 		"malformed token":     {"FLT1.x", "", []string{"enroll", "--server", g.url}, "malformed enrollment token"},
 		"unknown token":       {strings.Replace(g.token, "t1", "t2", 1), "", []string{"enroll", "--server", g.url}, "token is unknown"},
 		"token elsewhere":     {newGateway(t).token, "", []string{"enroll", "--server", g.url}, "another server"},
+		"nobody there":        {g.token, "", []string{"enroll", "--server", "https://127.0.0.1:1"}, "is it the enrollment port of a fleet-server that runs?"},
 		"bad name":            {g.token, "", []string{"enroll", "--server", g.url, "--name", "Pi.1"}, "device name"},
 		"no server":           {g.token, "", []string{"enroll"}, "server"},
 		"unknown key":         {"", "devize: a\n", []string{"run"}, "unknown key devize"},

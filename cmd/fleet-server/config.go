@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -40,6 +41,13 @@ func defaultConfig() config {
 		LogFormat: logging.FormatText, LogLevel: "info",
 	}
 }
+
+var (
+	// yamlNoise is what the YAML library says of its own steps.
+	yamlNoise = strings.NewReplacer("error unmarshaling JSON: ", "", "while decoding JSON: ", "", "error converting YAML to JSON: ", "", "json: ", "")
+	// sanForm is the form of a name in a certificate, which can be a wildcard.
+	sanForm = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
+)
 
 // options is the configuration on its way from its four sources.
 type options struct {
@@ -79,6 +87,10 @@ func (o *options) load(f *pflag.FlagSet) error {
 		value, source := o.getenv(envName(p.Name)), "environment variable "+envName(p.Name)
 		if v, set := flags[p.Name]; set {
 			value, source = v, "flag --"+p.Name
+			// Most likely a variable of the shell that is not set.
+			if v == "" && p.Value.Type() == "string" {
+				err = errors.Join(err, fmt.Errorf("%s: it must not be empty", source))
+			}
 		}
 		if value != "" && p.Name != "config" && p.Name != "help" {
 			if e := set(p, value); e != nil {
@@ -98,7 +110,7 @@ func (o *options) readFile() error {
 		return fmt.Errorf("reading the configuration: %w", err)
 	}
 	if err := yaml.UnmarshalStrict(data, &o.config); err != nil {
-		return fmt.Errorf("reading %s: %w", o.file, err)
+		return fmt.Errorf("reading %s: %s", o.file, yamlNoise.Replace(err.Error()))
 	}
 	return nil
 }
@@ -120,7 +132,11 @@ func (o *options) sans(f *pflag.FlagSet, log *slog.Logger) func() []string {
 		mu.Lock()
 		defer mu.Unlock()
 		now := options{file: o.file}
-		if err := now.readFile(); err == nil {
+		err := now.readFile()
+		if err == nil {
+			err = now.validateSANs()
+		}
+		if err == nil {
 			last, problem = now.TLSSANs, ""
 		} else if err.Error() != problem {
 			problem = err.Error()
@@ -142,9 +158,21 @@ func (c *config) validate() error {
 			return fmt.Errorf("%s: %q must have the form host:port or :port", name, listen)
 		}
 	}
+	if err := c.validateSANs(); err != nil {
+		return err
+	}
 	for _, a := range c.Advertise {
 		if u, err := url.Parse(a); err != nil || u.Scheme != "tls" || u.Host == "" {
 			return fmt.Errorf("advertise: %q must have the form tls://HOST:PORT", a)
+		}
+	}
+	return nil
+}
+
+func (c *config) validateSANs() error {
+	for _, san := range c.TLSSANs {
+		if net.ParseIP(san) == nil && !sanForm.MatchString(san) {
+			return fmt.Errorf("tls-san: %q must be a host name or an IP address, without a port", san)
 		}
 	}
 	return nil

@@ -53,6 +53,13 @@ import (
 // LoopbackHost is the name under which the server's own clients reach it.
 const LoopbackHost = genericapiserver.LoopbackClientServerNameOverride
 
+// How long requests and watches of others may hold up the end of the server.
+// The HTTP server itself waits a second for connections to be closed by peers.
+const (
+	watchGrace   = time.Second
+	shutdownTime = 2 * time.Second
+)
+
 // healthPaths answer without a client certificate.
 var healthPaths = []string{"/healthz", "/livez", "/readyz"}
 
@@ -162,6 +169,7 @@ func (b *builder) build() (*Server, error) {
 	b.generic.MergedResourceConfig = apiextensions.DefaultAPIResourceConfigSource()
 	b.generic.EnableProfiling = false
 	b.generic.EnableMetrics = false // see metrics
+	b.generic.ShutdownWatchTerminationGracePeriod = watchGrace
 	for _, step := range []func() error{b.serving, b.clients, b.access, b.storage, b.admission} {
 		if err := step(); err != nil {
 			return nil, err
@@ -173,6 +181,7 @@ func (b *builder) build() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	extensions.GenericAPIServer.ShutdownTimeout = shutdownTime
 	builtin := &groups{scheme: scheme, codecs: codecs, storage: *b.etcd, transformers: b.generic.ResourceTransformers}
 	if err := builtin.install(extensions.GenericAPIServer); err != nil {
 		return nil, err

@@ -333,7 +333,7 @@ func splitListen(listen string) (host string, port int, err error) {
 func probe(listen string) error {
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
-		return fmt.Errorf("listening for devices: %w: stop what uses the port or choose another with --nats-listen", err)
+		return fmt.Errorf("listening for devices: %w: choose another with --nats-listen, or stop what uses this one", err)
 	}
 	return l.Close()
 }

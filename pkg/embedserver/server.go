@@ -164,7 +164,7 @@ func (s *server) path(elem ...string) string {
 
 func (s *server) openDataDir(context.Context) error {
 	if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
-		return fmt.Errorf("creating the data directory: %w", err)
+		return fmt.Errorf("creating the data directory: %w: choose another --data-dir, or start as a user that may write there", err)
 	}
 	f, err := lock(s.DataDir)
 	if err != nil {
@@ -201,11 +201,11 @@ func (s *server) startClock() {
 // use is an error at once.
 func (s *server) listen(context.Context) (err error) {
 	if s.apiListener, err = net.Listen("tcp", s.APIListen); err != nil {
-		return fmt.Errorf("listening for the API: %w: stop what uses the port or choose another with --api-listen", err)
+		return fmt.Errorf("listening for the API: %w: choose another with --api-listen, or stop what uses this one", err)
 	}
 	s.parts.onStop("API port", closeQuietly(s.apiListener))
 	if s.enrollListener, err = net.Listen("tcp", s.EnrollListen); err != nil {
-		return fmt.Errorf("listening for enrollment: %w: stop what uses the port or choose another with --enroll-listen", err)
+		return fmt.Errorf("listening for enrollment: %w: choose another with --enroll-listen, or stop what uses this one", err)
 	}
 	s.parts.onStop("enrollment port", closeQuietly(s.enrollListener))
 	return nil
@@ -228,15 +228,22 @@ func (s *server) loadPKI(context.Context) (err error) {
 }
 
 func (s *server) startAPI(context.Context) error {
+	// A new key would not do for a database that has Secrets already.
 	encryption := s.path("encryption.yaml")
-	if err := apiserver.EnsureEncryptionConfig(encryption); err != nil {
-		return err
+	lost := !exists(encryption) && exists(s.path(datastore.FileName))
+	if !lost {
+		if err := apiserver.EnsureEncryptionConfig(encryption); err != nil {
+			return err
+		}
 	}
 	store, err := datastore.Open(s.DataDir)
 	if err != nil {
 		return err
 	}
 	s.parts.onStop("data store", func() error { store.Close(); return nil })
+	if lost {
+		return fmt.Errorf("the key of Secrets is lost: %s does not exist: restore it from a backup", encryption)
+	}
 	s.api, err = apiserver.New(apiserver.Config{
 		Listener: s.apiListener, CertFile: s.apiServing.CertFile(), KeyFile: s.apiServing.KeyFile(),
 		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
@@ -340,6 +347,11 @@ func (s *server) dropExpired(ctx context.Context) error {
 }
 
 func (s *server) component(name string) *slog.Logger { return s.Logger.With("component", name) }
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
 
 func closeQuietly(l net.Listener) func() error {
 	return func() error {

@@ -98,6 +98,10 @@ func TestWatch(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(buf[:n]), "configmap/seen") {
 		t.Errorf("the watch shows %q (%v)", buf[:n], err)
 	}
+	// Somebody who watches does not hold up the server's end.
+	if err := u.s.Stop(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestValidation(t *testing.T) {

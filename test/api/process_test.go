@@ -163,13 +163,25 @@ func TestMistakes(t *testing.T) {
 	defer busy.Close()
 
 	t.Run("unknown config key", func(t *testing.T) {
-		fails(t, nil, []string{"config.yaml", "natsListn"}, run("--data-dir", filepath.Join(dir, "a"), "--config", file("config.yaml", "natsListn: :1\n"))...)
+		fails(t, nil, []string{"config.yaml: unknown field \"natsListn\""}, run("--data-dir", filepath.Join(dir, "a"), "--config", file("config.yaml", "natsListn: :1\n"))...)
 	})
 	t.Run("missing config file", func(t *testing.T) {
 		fails(t, nil, []string{"/nosuch.yaml"}, run("--config", "/nosuch.yaml")...)
 	})
 	t.Run("bad environment", func(t *testing.T) {
 		fails(t, []string{"FLEET_SERVER_NATS_LISTEN=4222"}, []string{"nats-listen", "host:port"}, "run", "--data-dir", filepath.Join(dir, "b"))
+	})
+	t.Run("no data dir", func(t *testing.T) {
+		fails(t, nil, []string{"flag --data-dir", "must not be empty"}, run("--data-dir", "")...)
+	})
+	t.Run("name with a port", func(t *testing.T) {
+		fails(t, nil, []string{"tls-san", `"gw.example.com:8443"`}, run("--tls-san", "gw.example.com:8443", "--data-dir", filepath.Join(dir, "e"))...)
+	})
+	t.Run("address of another machine", func(t *testing.T) {
+		fails(t, nil, []string{"cannot assign", ": choose another with --api-listen"}, run("--api-listen", "192.0.2.1:1", "--data-dir", filepath.Join(dir, "f"))...)
+	})
+	t.Run("unknown command", func(t *testing.T) {
+		fails(t, nil, []string{`unknown command "rnu" for "fleet-server"; Did you mean this?; run`}, "rnu")
 	})
 	t.Run("unknown log level", func(t *testing.T) {
 		fails(t, nil, []string{"debug, info, warn or error"}, run("--log-level", "loud", "--data-dir", filepath.Join(dir, "c"))...)
@@ -219,6 +231,24 @@ func TestMistakes(t *testing.T) {
 			t.Fatal(err)
 		}
 		fails(t, nil, []string{"damaged", "state.db", "restore it from a backup"}, run("--data-dir", data)...)
+	})
+	t.Run("lost key of Secrets", func(t *testing.T) {
+		data := filepath.Join(dir, "lost")
+		s, err := startIn(t, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		key := filepath.Join(data, "encryption.yaml")
+		if err := os.Remove(key); err != nil {
+			t.Fatal(err)
+		}
+		fails(t, nil, []string{key, "restore it from a backup"}, run("--data-dir", data)...)
+		if _, err := os.Stat(key); err == nil {
+			t.Error("a new key was made, although the database needs the old one")
+		}
 	})
 	t.Run("second server on the data dir", func(t *testing.T) {
 		data := filepath.Join(dir, "shared")

@@ -91,6 +91,9 @@ func Enroll(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if base.Port() == "" { // a slip: nobody enrolls at 443
+		return nil, fmt.Errorf("%w, not %.200q", ErrServerURL, req.Server)
+	}
 	root, err := fetchRoot(ctx, base, token.CAHash)
 	if err != nil {
 		return nil, err
@@ -154,7 +157,7 @@ func fetchRoot(ctx context.Context, base *url.URL, want wire.Digest) (*x509.Cert
 	defer client.CloseIdleConnections()
 	got, err := exchange(ctx, client, http.MethodGet, base.JoinPath(wire.PathCA).String(), nil)
 	if err != nil {
-		return nil, fmt.Errorf("fetching the server's root certificate: %w", err)
+		return nil, fmt.Errorf("fetching the server's root certificate: %w: is it the enrollment port of a fleet-server that runs?", err)
 	}
 	roots, err := parseCertificates(got.body)
 	if got.status != http.StatusOK || err != nil {

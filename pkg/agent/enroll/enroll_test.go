@@ -246,6 +246,7 @@ func TestEnrollRefuses(t *testing.T) {
 		},
 		"no https":     {request: func(_ *server, r *enroll.Request) { r.Server = "http://127.0.0.1:1" }, want: enroll.ErrServerURL},
 		"no host":      {request: func(_ *server, r *enroll.Request) { r.Server = "gateway:8443" }, want: enroll.ErrServerURL},
+		"no port":      {request: func(_ *server, r *enroll.Request) { r.Server = "https://127.0.0.1" }, want: enroll.ErrServerURL},
 		"invalid name": {request: func(_ *server, r *enroll.Request) { r.Device = "Pi.1" }, want: wire.ErrNameInvalid},
 		"certificate for another key": {answer: reply(func(s *server, req wire.EnrollRequest, r *wire.EnrollReply) {
 			r.Certificate = s.certificate(req.Device, s.key.Public())
