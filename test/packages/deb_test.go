@@ -112,7 +112,7 @@ func (m *machine) container() {
 func (m *machine) breakOut() {
 	pid := m.pid("fleet-agent")
 	for _, attempt := range []string{
-		"cat /var/lib/fleet-agent/identity.json", "ls /var/lib/fleet-agent", 
+		"cat /var/lib/fleet-agent/identity.json", "ls /var/lib/fleet-agent",
 		"cat /proc/" + pid + "/environ", "cat /proc/" + pid + "/mem", "ls /proc/" + pid + "/fd", "kill -9 " + pid,
 		"cat /proc/" + pid + "/root/var/lib/fleet-agent/identity.json", "cat /var/lib/fleet-server/pki/root.key",
 		"touch /run/fleet-workload/x /usr/bin/fleet-agent", "touch /etc/fleet-agent/agent.yaml",
