@@ -196,7 +196,7 @@ func TestMistakes(t *testing.T) {
 	})
 	t.Run("damaged database", func(t *testing.T) {
 		data := filepath.Join(dir, "damaged")
-		if err := os.MkdirAll(data, 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(data, "pki"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		garbage := bytes.Repeat([]byte("not a database. "), 1024)
