@@ -364,7 +364,9 @@ func TestStatusShowsTheCertificate(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	t.Parallel()
-	if out, err := newHost(t).run("", "version"); err != nil || !strings.HasPrefix(out, "fleet-agent ") {
-		t.Errorf("%q: %v", out, err)
+	for _, arg := range []string{"version", "--version"} {
+		if out, err := newHost(t).run("", arg); err != nil || !strings.HasPrefix(out, "fleet-agent ") {
+			t.Errorf("%s: %q: %v", arg, out, err)
+		}
 	}
 }

@@ -36,6 +36,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "fleet-agent",
 		Short:         "Run the containers that a fleet-server asks this device for",
+		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

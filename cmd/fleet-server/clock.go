@@ -62,7 +62,7 @@ func printClock(cmd *cobra.Command, reply adminapi.ClockReply, err error) error 
 func (o *options) admin() (*adminapi.Client, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig())
 	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig: %w: is the server running, and is this its user?", err)
+		return nil, fmt.Errorf("reading the kubeconfig: %w: %s", err, askForServer)
 	}
 	h, err := rest.HTTPClientFor(config)
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,10 +11,14 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/component-base/logs"
 	kubectl "k8s.io/kubectl/pkg/cmd"
+	"k8s.io/kubectl/pkg/cmd/util"
 
 	_ "fleet.nationtech.io/fleet/cmd/fleet-server/english" // before kubectl is initialised
 	"fleet.nationtech.io/fleet/pkg/embedserver"
 )
+
+// askForServer is what to do about a kubeconfig that cannot be read.
+const askForServer = "is the server running, and is this its user?"
 
 // newKubectl embeds kubectl, with the administrator's kubeconfig as its
 // default. What follows the word kubectl belongs to kubectl; flags of
@@ -37,8 +42,17 @@ func newKubectl(o *options) *cobra.Command {
 // kubectl runs kubectl in this process.
 func (o *options) kubectl(cmd *cobra.Command, args ...string) error {
 	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
-	if path := o.kubeconfig(); path != "" {
-		*flags.KubeConfig = path
+	path := o.kubeconfig()
+	*flags.KubeConfig = path
+	if _, err := os.Stat(path); err != nil {
+		// Only what kubectl fails at: much of it needs no server.
+		util.BehaviorOnFatal(func(msg string, code int) {
+			if msg = strings.TrimSpace(msg); strings.Contains(msg, path) {
+				msg += ": " + askForServer
+			}
+			fmt.Fprintln(cmd.ErrOrStderr(), msg)
+			os.Exit(code)
+		})
 	}
 	c := kubectl.NewKubectlCommand(kubectl.KubectlOptions{
 		ConfigFlags: flags,

@@ -15,6 +15,7 @@ import (
 
 	_ "fleet.nationtech.io/fleet/cmd/fleet-server/roomy" // before anything large is initialised
 	"fleet.nationtech.io/fleet/pkg/manual"
+	"fleet.nationtech.io/fleet/pkg/version"
 )
 
 func main() {
@@ -42,6 +43,7 @@ func newRoot(getenv func(string) string) *cobra.Command {
 		Short: "Run containers on a fleet of small machines",
 		Long: "fleet-server is the control plane of a fleet: a Kubernetes-compatible API, a message bus\n" +
 			"and the controllers, in one process. Devices run fleet-agent and enroll with a token.",
+		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {

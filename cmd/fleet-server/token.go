@@ -78,7 +78,7 @@ func newTokenCreate(o *options) *cobra.Command {
 	f.StringArrayVar(&t.labels, "label", nil, "label KEY=VALUE of each device that enrolls with it; may be repeated")
 	f.StringArrayVar(&t.allowLabels, "allow-label", nil, "label KEY that such a device may set for itself; may be repeated")
 	f.BoolVar(&t.preApprove, "pre-approve", false, "let devices in at once, without fleet-server device approve")
-	f.StringArrayVar(&t.hardwareIDs, "hardware-id", nil, "machine that may use it, as `fleet-agent hardware-id` prints it there; may be repeated")
+	f.StringArrayVar(&t.hardwareIDs, "hardware-id", nil, "machine that may use it, as fleet-agent hardware-id prints its `HASH` there; may be repeated")
 	return cmd
 }
 
@@ -126,6 +126,9 @@ func (t *tokenOptions) check() (labels map[string]string, err error) {
 		if errs := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(errs) > 0 {
 			return nil, fmt.Errorf("--label %q: %s", l, errs[0])
 		}
+		if _, again := labels[key]; again {
+			return nil, fmt.Errorf("--label %q: the key is there twice", l)
+		}
 		labels[key] = value
 	}
 	for _, id := range t.hardwareIDs {
@@ -146,7 +149,7 @@ func (t *tokenOptions) check() (labels map[string]string, err error) {
 func (o *options) client() (*client.Client, [sha256.Size]byte, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig())
 	if err != nil {
-		return nil, [sha256.Size]byte{}, fmt.Errorf("reading the kubeconfig: %w: is the server running, and is this its user?", err)
+		return nil, [sha256.Size]byte{}, fmt.Errorf("reading the kubeconfig: %w: %s", err, askForServer)
 	}
 	root, err := pki.DecodeCert(config.CAData)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 )
 
 // servingHosts lists the names and addresses under which the server may be
@@ -30,8 +31,10 @@ func servingHosts(extra []string) []string {
 // name that the operator gave, else the address that it listens on, else one
 // that other machines can reach.
 func preferredHost(extra []string, listen string) string {
-	if len(extra) > 0 {
-		return extra[0]
+	for _, name := range extra {
+		if !strings.HasPrefix(name, "*.") { // good for a certificate only
+			return name
+		}
 	}
 	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" && !net.ParseIP(host).IsUnspecified() {
 		return host

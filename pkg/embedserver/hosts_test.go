@@ -34,6 +34,7 @@ func TestPreferredHost(t *testing.T) {
 		want   string
 	}{
 		"the operator's":    {[]string{"gateway.example", "other"}, "192.0.2.1:8443", "gateway.example"},
+		"no wildcard":       {[]string{"*.example", "gateway.example"}, "192.0.2.1:8443", "gateway.example"},
 		"the one listened":  {nil, "192.0.2.1:8443", "192.0.2.1"},
 		"a name":            {nil, "gateway.example:8443", "gateway.example"},
 		"an IPv6 address":   {nil, "[2001:db8::1]:8443", "2001:db8::1"},

@@ -211,7 +211,12 @@ func (s *server) listen(context.Context) (err error) {
 	return nil
 }
 
+// loadPKI makes authorities at the first start only: new ones lock devices out
+// that have certificates of others.
 func (s *server) loadPKI(context.Context) (err error) {
+	if dir := s.path("pki"); !exists(dir) && exists(s.path(datastore.FileName)) {
+		return fmt.Errorf("the certificate authorities are lost: %s does not exist: restore it from a backup, or make it empty for new ones, at which every device enrolls again", dir)
+	}
 	if s.pki, err = pki.Load(s.path("pki"), s.clock.Now()); err != nil {
 		return err
 	}

@@ -76,6 +76,11 @@ func TestStartThatCannotSucceed(t *testing.T) {
 		}, nil, "data directory"},
 		"API port":        {func(t testing.TB, c *embedserver.Config) { c.APIListen = taken(t) }, nil, "--api-listen"},
 		"enrollment port": {func(t testing.TB, c *embedserver.Config) { c.EnrollListen = taken(t) }, nil, "--enroll-listen"},
+		"lost authorities": {func(t testing.TB, c *embedserver.Config) {
+			if err := os.WriteFile(filepath.Join(c.DataDir, "state.db"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, nil, "pki does not exist: restore it from a backup"},
 		"damaged list of keys": {func(t testing.TB, c *embedserver.Config) {
 			if err := os.WriteFile(filepath.Join(c.DataDir, "revoked-keys.jsonl"), []byte("x\n"), 0o600); err != nil {
 				t.Fatal(err)
@@ -90,7 +95,7 @@ func TestStartThatCannotSucceed(t *testing.T) {
 			if err == nil || tc.is != nil && !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.says) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("error is %q, want one line that says %q", err, tc.says)
 			}
-			if _, err := os.Stat(filepath.Join(c.DataDir, "state.db")); err == nil {
+			if info, err := os.Stat(filepath.Join(c.DataDir, "state.db")); err == nil && info.Size() > 0 {
 				t.Error("it made a database")
 			}
 			if tc.is == nil && name != "a file" {

@@ -196,7 +196,7 @@ func TestMistakes(t *testing.T) {
 	})
 	t.Run("damaged database", func(t *testing.T) {
 		data := filepath.Join(dir, "damaged")
-		if err := os.MkdirAll(data, 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(data, "pki"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		garbage := bytes.Repeat([]byte("not a database. "), 1024)
@@ -262,10 +262,14 @@ func TestMistakes(t *testing.T) {
 	t.Run("no server", func(t *testing.T) {
 		fails(t, []string{"KUBECONFIG="}, []string{"kubeconfig", "is the server running"}, "token", "create", "--data-dir", filepath.Join(dir, "none"))
 	})
+	t.Run("kubectl without a server", func(t *testing.T) {
+		fails(t, []string{"KUBECONFIG="}, []string{"kubeconfig", "is the server running"}, "kubectl", "--data-dir", filepath.Join(dir, "none"), "get", "ns")
+	})
 	t.Run("bad token flags", func(t *testing.T) {
 		fails(t, nil, []string{"--uses 0"}, "token", "create", "--uses", "0")
 		fails(t, nil, []string{"--label", "KEY=VALUE"}, "token", "create", "--label", "x")
 		fails(t, nil, []string{"--ttl"}, "token", "create", "--ttl", "-1h")
+		fails(t, nil, []string{"--label", "site=b", "twice"}, "token", "create", "--label", "site=a", "--label", "site=b")
 	})
 	t.Run("nobody to approve", func(t *testing.T) {
 		s := start(t)
@@ -300,6 +304,22 @@ func TestPrecedence(t *testing.T) {
 	}
 	cancel()
 	_ = cmd.Wait() // killed by the context: an error is what it should return
+}
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		says string
+		args []string
+	}{
+		{"--hardware-id HASH ", []string{"token", "create", "--help"}},
+		{"fleet-server version ", []string{"--version"}},
+	} {
+		out, err := exec.CommandContext(t.Context(), binary(t), test.args...).Output()
+		if err != nil || !strings.Contains(string(out), test.says) {
+			t.Errorf("fleet-server %v prints %q (%v), want %q", test.args, out, err, test.says)
+		}
+	}
 }
 
 func TestGenCRDPrintsWhatIsEmbedded(t *testing.T) {

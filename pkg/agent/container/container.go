@@ -21,8 +21,8 @@ const (
 // State is what a container does, in podman's words.
 type State string
 
-// States that the agent tells apart. It leaves containers in any other state
-// (paused, stopping, removing) alone until they change.
+// States that the agent tells apart. It leaves containers that are paused, and
+// in any other state (stopping, removing), alone until they change.
 const (
 	// StateCreated: made but never started.
 	StateCreated State = "created"
@@ -34,6 +34,8 @@ const (
 	// StateStopped: ended, not yet cleaned up.
 	StateStopped State = "stopped"
 	StateExited  State = "exited"
+	// StatePaused: somebody froze it by hand.
+	StatePaused State = "paused"
 )
 
 // Container is one labelled container as it was observed.

@@ -420,6 +420,7 @@ func TestState(t *testing.T) {
 		again   bool
 	}{
 		"running":        {container.RestartAlways, []container.Container{run(nil)}, nil, false, wire.PhaseRunning, "", false},
+		"paused":         {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.State = container.StatePaused })}, nil, false, wire.PhaseFailed, "service a: is paused on the device, which podman unpause ends", false},
 		"nothing yet":    {container.RestartAlways, nil, nil, false, wire.PhasePending, "", false},
 		"waiting":        {container.RestartAlways, []container.Container{run(nil)}, nil, true, wire.PhasePending, "", false},
 		"error":          {container.RestartAlways, []container.Container{run(nil)}, errors.New("no\nimage"), false, wire.PhaseFailed, "no image", false},

@@ -122,6 +122,8 @@ func judgeContainer(policy container.Restart, c *container.Container, now time.T
 		return wire.PhaseFailed, "ended and was restarted", c.Started.Add(Settle)
 	case c.State == container.StateRunning:
 		return wire.PhaseRunning, "", time.Time{}
+	case c.State == container.StatePaused:
+		return wire.PhaseFailed, "is paused on the device, which podman unpause ends", time.Time{}
 	case !c.Ended():
 		return wire.PhasePending, "", time.Time{}
 	case c.Interrupted() && policy == container.RestartNever:
