@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	_ "fleet.nationtech.io/fleet/cmd/fleet-server/roomy" // before anything large is initialised
+	"fleet.nationtech.io/fleet/pkg/hostinstall"
 )
 
 func main() {
@@ -22,7 +23,7 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fleet-server:", oneLine(err))
-		os.Exit(1)
+		os.Exit(hostinstall.ExitCode(err))
 	}
 }
 
@@ -48,7 +49,7 @@ func newRoot(getenv func(string) string) *cobra.Command {
 		},
 	}
 	o.addFlags(root.PersistentFlags())
-	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newGenCRD(), newKubectl(o), newVersion())
+	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newInstall(o), newUpgrade(o), newUninstall(), newGenCRD(), newKubectl(o), newVersion())
 	return root
 }
 
