@@ -6,7 +6,7 @@
 # shellcheck disable=SC2154 # parse_flags assigns the variables of the flags
 set -eu
 
-# The public key that releases are signed with: the base64 lines of its PEM.
+# The public key (PEM) that releases are signed with.
 RELEASE_KEY=''
 # Filled in by the gateway that serves this file.
 GATEWAY_URL=''
@@ -169,7 +169,7 @@ verified() {
 check_signature() {
 	if [ -z "$release_pub" ] && [ -n "$RELEASE_KEY" ]; then
 		release_pub=$tmp/release.key
-		printf -- '-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----\n' "$RELEASE_KEY" >"$release_pub"
+		echo "$RELEASE_KEY" >"$release_pub"
 	fi
 	if [ -n "$gateway" ] && { [ -z "$release_pub" ] || ! have openssl; }; then return; fi # the gateway has checked it
 	[ -n "$release_pub" ] || die 9 "this copy of install.sh has no key of a release in it: name one with --release-pub"
@@ -247,7 +247,7 @@ install_server() {
 	if [ -n "$installed" ]; then package=''; fi
 	set_up ${package:+--package "$package"} ${data_dir:+--data-dir "$data_dir"} ${tls_san:+--tls-san "$tls_san"} \
 		${listen:+--api-listen "$listen:6443" --nats-listen "$listen:4222" --enroll-listen "$listen:8443"}
-	if [ -n "$bundle" ] && "$setup" bundle --help >/dev/null 2>&1; then run "$program" bundle import "$bundle" || exit $?; fi
+	if [ -n "$bundle" ] && "$setup" bundle --help >/dev/null 2>&1; then run "$program" bundle import --release-key "$release_pub" "$bundle" || exit $?; fi
 	say "a token for a device: fleet-server token create --pre-approve"
 }
 

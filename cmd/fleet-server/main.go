@@ -15,6 +15,7 @@ import (
 
 	_ "fleet.nationtech.io/fleet/cmd/fleet-server/roomy" // before anything large is initialised
 	"fleet.nationtech.io/fleet/pkg/hostinstall"
+	"fleet.nationtech.io/fleet/pkg/manual"
 )
 
 func main() {
@@ -49,7 +50,8 @@ func newRoot(getenv func(string) string) *cobra.Command {
 		},
 	}
 	o.addFlags(root.PersistentFlags())
-	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newInstall(o), newUpgrade(o), newUninstall(), newGenCRD(), newKubectl(o), newVersion())
+	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newGenCRD(), newKubectl(o), newVersion(), manual.NewCommand())
+	root.AddCommand(newInstall(o), newUpgrade(o), newUninstall())
 	return root
 }
 

@@ -183,8 +183,8 @@ func (in *Installer) prepare(ctx context.Context) error {
 	if in.packaged {
 		return nil
 	}
-	if in.Product.prepare != nil {
-		if err := in.Host.Run(ctx, in.Product.prepare...); err != nil {
+	if in.Product.scripts != "" {
+		if err := in.Host.Run(ctx, in.Product.script("setup-user", false)); err != nil {
 			// The unit runs it again at every start.
 			in.say("warning: %v", err)
 		}

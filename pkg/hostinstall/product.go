@@ -22,11 +22,10 @@ type Product struct {
 	DataDir string
 	Backup  bool
 	Rebuilt []string
-	// Workload is the account whose systemd runs the containers, with its home.
-	Workload string
-	files    []shipped
-	// prepare runs after the files are there and the account is.
-	prepare []string
+	files   []shipped
+	// Scripts are the directory, below /usr/local or /usr, of the scripts that
+	// make accounts and end what they run; empty for one plain account.
+	scripts string
 }
 
 // shipped is a file of directory packaging and its place beside a program that
@@ -39,21 +38,22 @@ type shipped struct {
 // Server is fleet-server.
 var Server = Product{
 	Name: "fleet-server", Config: "/etc/fleet-server/config.yaml", DataDir: "/var/lib/fleet-server", Backup: true,
-	// The bus is rebuilt from the API store; the rest lives as long as a process.
-	Rebuilt: []string{"nats", "lock", "kine.sock"},
+	// The bus is rebuilt from the API store; images and releases are large, and
+	// never change once they are there; the rest lives as long as a process.
+	Rebuilt: []string{"nats", "registry", "release", "lock", "kine.sock"},
 	files:   []shipped{{"systemd/fleet-server.service", "/etc/systemd/system/fleet-server.service", 0o644}},
 }
 
 // Agent is fleet-agent.
 var Agent = Product{
 	Name: "fleet-agent", Config: "/etc/fleet-agent/agent.yaml", NeedsConfig: true, DataDir: "/var/lib/fleet-agent",
-	Workload: "fleet-workload",
+	scripts: "libexec/fleet-agent",
 	files: []shipped{
 		{"libexec/setup-user", "/usr/local/libexec/fleet-agent/setup-user", 0o755},
+		{"libexec/cleanup-user", "/usr/local/libexec/fleet-agent/cleanup-user", 0o755},
 		{"systemd/fleet-agent.tmpfiles", "/etc/tmpfiles.d/fleet-agent.conf", 0o644},
 		{"systemd/fleet-agent.service", "/etc/systemd/system/fleet-agent.service", 0o644},
 	},
-	prepare: []string{"/usr/local/libexec/fleet-agent/setup-user"},
 }
 
 // places says where things lie that no package owns: what is local to a host
@@ -69,6 +69,14 @@ func (p *Product) Program() string { return filepath.Join("/usr/local/bin", p.Na
 
 // Packaged is where its package puts the program.
 func (p *Product) Packaged() string { return filepath.Join("/usr/bin", p.Name) }
+
+// script is the path of one of the product's scripts.
+func (p *Product) script(name string, packaged bool) string {
+	if packaged {
+		return filepath.Join("/usr", p.scripts, name)
+	}
+	return filepath.Join("/usr/local", p.scripts, name)
+}
 
 func (p *Product) unit() string { return p.Name + ".service" }
 

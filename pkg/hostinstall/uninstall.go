@@ -6,11 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"path/filepath"
 	"slices"
-	"strings"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // Removal is what an operator decides about an uninstallation.
@@ -35,11 +31,14 @@ func (in *Installer) Uninstall(ctx context.Context, r Removal) error {
 	if err := in.end(ctx); err != nil {
 		return err
 	}
+	if err := in.cleanUp(ctx, r); err != nil {
+		return err
+	}
 	if err := in.removeFiles(r); err != nil {
 		return err
 	}
 	if r.Purge {
-		if err := in.purge(r); err != nil {
+		if err := in.purge(); err != nil {
 			return err
 		}
 	}
@@ -59,35 +58,36 @@ func (in *Installer) announce(r Removal) {
 		}
 	}
 	if r.Purge {
-		for _, dir := range in.dataDirs() {
-			in.say("remove  %s and all that is in it", dir)
-		}
+		in.say("remove  %s and all that is in it", in.dataDir())
 	}
 }
 
-// end stops and disables the service, and of an agent the containers. A
-// package's scripts do that for a package.
+// end stops the service. A package's scripts do the rest for a package.
 func (in *Installer) end(ctx context.Context) error {
-	if !in.booted || in.packaged {
+	if !in.booted || in.state(ctx, "is-enabled") == "unknown" {
 		return nil
 	}
-	if in.state(ctx, "is-enabled") != "unknown" {
-		if err := in.systemctl(ctx, "disable", "--now", "--quiet", in.Product.unit()); err != nil {
-			return err
-		}
+	if in.packaged {
+		return in.systemctl(ctx, "stop", in.Product.unit())
 	}
-	if in.Product.Workload == "" {
-		return nil
+	return in.systemctl(ctx, "disable", "--now", "--quiet", in.Product.unit())
+}
+
+// cleanUp ends what the product's other accounts run, and with a purge removes
+// what they have.
+func (in *Installer) cleanUp(ctx context.Context, r Removal) error {
+	script := in.Product.script("cleanup-user", in.packaged)
+	if _, err := in.Host.Lstat(script); in.Product.scripts == "" || err != nil || in.packaged && !r.Purge {
+		return nil //nolint:nilerr // it is gone after an interrupted run
 	}
-	uid, err := in.Host.Query(ctx, "id", "-u", in.Product.Workload)
-	if err != nil {
-		return nil //nolint:nilerr // without the account there are no containers
+	if !r.Purge {
+		return in.Host.Run(ctx, script, "stop")
 	}
-	if err := in.Host.Run(ctx, "loginctl", "disable-linger", in.Product.Workload); err != nil {
-		return err
+	volumes := "no"
+	if r.Volumes {
+		volumes = "yes"
 	}
-	// All its containers are below it.
-	return in.systemctl(ctx, "stop", "user@"+strings.TrimSpace(uid)+".service")
+	return in.Host.Run(ctx, "env", "FLEET_PURGE_VOLUMES="+volumes, script, "purge")
 }
 
 // removeFiles removes what was written, the program last: without it nothing
@@ -111,80 +111,38 @@ func (in *Installer) removeFiles(r Removal) error {
 	return in.save()
 }
 
-func (in *Installer) dataDirs() []string {
-	dirs := []string{in.dataDir()}
-	if in.Product.Workload != "" {
-		dirs = append(dirs, in.workloadHome())
-	}
-	return dirs
-}
-
-func (in *Installer) workloadHome() string { return "/var/lib/" + in.Product.Workload }
-
 // purge removes data, and says what stays all the same.
-func (in *Installer) purge(r Removal) error {
-	for _, dir := range append(in.dataDirs(), in.dir()) {
-		if err := in.purgeDir(dir, r); err != nil {
-			return err
-		}
-	}
-	in.manifest.DataDir = ""
-	return in.removeEnrolled()
-}
-
-func (in *Installer) purgeDir(dir string, r Removal) error {
-	if _, err := in.Host.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil
+func (in *Installer) purge() error {
+	dirs := []string{in.dir()}
+	if in.Product.Backup {
+		dirs = append(dirs, in.dataDir())
 	}
 	mounts, err := in.Host.Mounts()
 	if err != nil {
 		return err
 	}
+	for _, dir := range dirs {
+		if err := in.purgeDir(dir, mounts); err != nil {
+			return err
+		}
+	}
+	in.manifest.DataDir = ""
+	return nil
+}
+
+func (in *Installer) purgeDir(dir string, mounts []string) error {
+	if _, err := in.Host.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	in.say("remove  %s", dir)
-	kept, err := in.Host.EmptyTree(dir, func(path string) bool {
-		return slices.Contains(mounts, path) || !r.Volumes && in.fullVolume(path)
-	})
+	kept, err := in.Host.EmptyTree(dir, func(path string) bool { return slices.Contains(mounts, path) })
 	for _, path := range kept {
-		in.say("keep    %s, which is a mount point or holds the data of a container", path)
+		in.say("keep    %s, which is a mount point", path)
 	}
 	if err != nil || len(kept) > 0 || slices.Contains(mounts, dir) {
 		return err
 	}
 	return in.Host.Remove(dir)
-}
-
-// fullVolume reports whether a path is a volume that holds something.
-func (in *Installer) fullVolume(path string) bool {
-	if in.Product.Workload == "" || filepath.Dir(path) != filepath.Join(in.workloadHome(), ".local/share/containers/storage/volumes") {
-		return false
-	}
-	entries, err := in.Host.ReadDir(filepath.Join(path, "_data"))
-	return err == nil && len(entries) > 0
-}
-
-// removeEnrolled removes a configuration that enrollment wrote and to which
-// nobody added anything.
-func (in *Installer) removeEnrolled() error {
-	if !in.Product.NeedsConfig {
-		return nil
-	}
-	content, err := in.read(in.Product.Config)
-	if err != nil || content == nil {
-		return err
-	}
-	var keys map[string]any
-	if err := yaml.Unmarshal(content, &keys); err != nil {
-		keys = map[string]any{"": nil} // whatever it is, it is somebody's
-	}
-	for _, key := range []string{"device", "server", "credentials"} {
-		delete(keys, key)
-	}
-	if len(keys) > 0 || strings.Contains(string(content), "#") {
-		in.say("keep    %s, which was edited", in.Product.Config)
-		return nil
-	}
-	in.say("remove  %s", in.Product.Config)
-	return in.Host.Remove(in.Product.Config)
 }
 
 // forget removes the program, the directories and the manifest, which stays
