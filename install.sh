@@ -108,7 +108,7 @@ detect_install() {
 		case $manager in
 		apt)
 			installed=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$name") && installed=${installed#installed }
-			case $installed in *' '*) run dpkg --force-confdef --force-confold --configure -a || true ;; esac # it was interrupted
+			case $installed in *' '*) run env dpkg --force-confdef --force-confold --configure -a || true ;; esac # it was interrupted
 			;;
 		dnf) installed=$(rpm -q --qf '%{VERSION}' "$name") ;;
 		*) die 12 "$name is there as a package: leave --packages out, or remove the package first" ;;
@@ -119,8 +119,8 @@ detect_install() {
 # listener PORT prints the name and the id of the process that listens there.
 listener() {
 	cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port=":$(printf %04X "$1")$" '$4 == "0A" && $2 ~ port { print $10 }' | while read -r inode; do
-		fd=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" 2>/dev/null | head -n 1)
-		pid=${fd#/proc/} pid=${pid%%/*}
+		# shellcheck disable=SC2012 # busybox's find cannot match links
+		pid=$(ls -l /proc/[0-9]*/fd 2>/dev/null | awk -F/ -v socket="socket:[$inode]" '/^\/proc/ { pid = $3 } index($0, socket) { print pid; exit }')
 		echo "$(cat "/proc/${pid:-none}/comm" 2>/dev/null || echo 'an unknown process') (${pid:-?})"
 	done
 }
@@ -255,7 +255,7 @@ read_token() {
 	if [ -n "$token_file" ]; then token=$(cat "$token_file") || die 2 "--token-file $token_file cannot be read"; fi
 	[ -z "$token" ] || [ -n "$server" ] || die 2 "which gateway? use --server https://GATEWAY:8443"
 	if [ -n "$token$dry_run" ] || [ -z "$server" ] || [ -e /var/lib/fleet-agent/identity.json ]; then return; fi
-	trap 'rm -rf "$tmp"; { stty echo </dev/tty; } 2>/dev/null' EXIT
+	trap 'rm -rf "$tmp"; { stty echo </dev/tty; } 2>/dev/null || true' EXIT
 	{ stty -echo </dev/tty; } 2>/dev/null || true
 	ask 'Enrollment token (it is not shown):' || die 2 "no enrollment token: set FLEET_TOKEN or use --token-file"
 	stty echo </dev/tty && echo >/dev/tty

@@ -40,7 +40,7 @@ var Server = Product{
 	Name: "fleet-server", Config: "/etc/fleet-server/config.yaml", DataDir: "/var/lib/fleet-server", Backup: true,
 	// The bus is rebuilt from the API store; images and releases are large, and
 	// never change once they are there; the rest lives as long as a process.
-	Rebuilt: []string{"nats", "registry", "release", "lock", "kine.sock"},
+	Rebuilt: []string{"nats", "images", "release", "lock", "kine.sock"},
 	files:   []shipped{{"systemd/fleet-server.service", "/etc/systemd/system/fleet-server.service", 0o644}},
 }
 
