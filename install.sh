@@ -151,18 +151,17 @@ fetch() {
 		die 8 "$mirror/$1 was not downloaded: check address, proxy, CA and clock ($(date))"
 }
 
-# get FILE: a file of the release, from bundle or mirror.
+# get FILE...: files of the release, from bundle or mirror. A bundle is large: read it seldom.
 get() {
-	if [ -z "$bundle" ]; then fetch "$version/$1" "$tmp/$1" && return; fi
-	if [ -d "$bundle" ]; then cp -p "$bundle/$1" "$tmp/$1"; else tar -xf "$bundle" -C "$tmp" "$1"; fi ||
-		die 8 "$bundle has no $1: is it a release?"
+	if [ -z "$bundle" ]; then for file; do fetch "$version/$file" "$tmp/$file"; done && return; fi
+	if [ -d "$bundle" ]; then (cd "$bundle" && cp -p "$@" "$tmp"); else tar -xf "$bundle" -C "$tmp" "$@"; fi || die 8 "$bundle has no $*: is it a release?"
 }
 
 # verified FILE: get, and compare with the list that the release's key signed.
 verified() {
 	want=$(awk -v file="$1" '$2 == file { print $1 }' "$tmp/checksums.txt")
 	[ -n "$want" ] || die 9 "the release has no $1: was it made for this architecture?"
-	get "$1"
+	[ -e "$tmp/$1" ] || get "$1"
 	[ "$(sha256sum <"$tmp/$1" | cut -d' ' -f1)" = "$want" ] || die 9 "$1 is damaged or was tampered with: nothing was installed"
 }
 
@@ -188,7 +187,7 @@ find_release() {
 		case $version in '' | *[!A-Za-z0-9.~+_-]*) die 8 "$mirror/$channel/version names no version" ;; esac
 	fi
 	: >"$tmp/now"
-	get checksums.txt && get checksums.txt.sig
+	get checksums.txt checksums.txt.sig version
 	check_signature
 	verified version
 	version=$(cat "$tmp/version")

@@ -156,7 +156,7 @@ func (in *Installer) forget(r Removal) error {
 			return err
 		}
 	}
-	if !r.Purge || len(in.manifest.Files) > 0 {
+	if !r.Purge {
 		in.manifest.Version, in.manifest.Restart = "", false
 		return in.save()
 	}
