@@ -25,7 +25,8 @@ func ParseName(s string) (Name, error) {
 	if !tagged {
 		tag = "latest"
 	}
-	if !ociref.IsValidRepository(repository) || !ociref.IsValidTag(tag) {
+	// The library takes an empty tag for a bug of its caller.
+	if tag == "" || strings.HasPrefix(first, ".") || !ociref.IsValidRepository(repository) || !ociref.IsValidTag(tag) {
 		return Name{}, fmt.Errorf("%.200q is not the name of an image: it must have the form REPOSITORY:TAG", s)
 	}
 	return Name{repository, tag}, nil
