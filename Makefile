@@ -14,7 +14,7 @@ export GOFLAGS := -buildvcs=false -trimpath -tags=remote,exclude_graphdriver_btr
 
 # safe.directory: a checkout may belong to another user, as in a container.
 GIT := git -c safe.directory='*'
-VERSION ?= $(shell $(GIT) describe --tags --always --dirty --match 'v*' 2>/dev/null || echo unknown)
+VERSION ?= $(shell tools/version.sh)
 # The newest change: the server takes a clock that says less for wrong.
 BUILT ?= $(shell $(GIT) log -1 --format=%cI 2>/dev/null)
 MODULE := fleet.nationtech.io/fleet
@@ -29,13 +29,13 @@ KUBE_LDFLAGS := -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION) \
 LDFLAGS := -s -w -X $(MODULE)/pkg/version.Version=$(VERSION) $(if $(BUILT),-X $(MODULE)/pkg/version.Built=$(BUILT))
 
 BINARIES := $(patsubst cmd/%/main.go,%,$(wildcard cmd/fleet-*/main.go))
-SOURCES := $(wildcard cmd pkg test)
+SOURCES := $(wildcard cmd packaging pkg test tools)
 
 # Packages by the kind of their tests. Integration: real NATS, or the real
 # apiserver on real SQLite, in process. End to end: booted machines, and power
 # cuts of the server as shipped.
 PACKAGES = $(shell go list -find ./...)
-E2E = $(filter $(addprefix $(MODULE)/,test/e2e% test/lab% test/demo% test/durability%),$(PACKAGES))
+E2E = $(filter $(addprefix $(MODULE)/,test/e2e% test/lab% test/packages% test/demo% test/durability%),$(PACKAGES))
 INTEGRATION = $(filter $(addprefix $(MODULE)/,test/integration% test/api% test/attack% pkg/apiserver% pkg/broker% \
 	pkg/controllers% pkg/deviceapi% pkg/embedserver% cmd/fleet-server%),$(PACKAGES))
 UNIT = $(filter-out $(E2E) $(INTEGRATION) $(MODULE)/test/arch,$(PACKAGES))
@@ -64,11 +64,37 @@ help: ## list the targets
 .PHONY: build
 build: $(addprefix bin/,$(BINARIES)) ## build bin/fleet-server, bin/fleet-agent and bin/fleet-sim
 
+OUTPUT = $@
 .PHONY: $(addprefix bin/,$(BINARIES))
 bin/fleet-server: LDFLAGS += $(KUBE_LDFLAGS)
 $(addprefix bin/,$(BINARIES)): bin/%:
-	echo "==> $@ $(VERSION)"
-	go build -v -ldflags '$(LDFLAGS)' -o $@ ./cmd/$* 2>&1 | $(COUNT)
+	echo "==> $(OUTPUT) $(VERSION)"
+	go build -v -ldflags '$(LDFLAGS)' -o $(OUTPUT) ./cmd/$* 2>&1 | $(COUNT)
+
+# Packages: Debian's names of architectures.
+ARCHES ?= amd64 arm64 armhf
+DIST ?= dist
+export SOURCE_DATE_EPOCH ?= $(shell $(GIT) log -1 --format=%ct 2>/dev/null || echo 1793491200)
+
+.PHONY: packages
+packages: build ## deb, rpm, static binaries, checksums in dist/: ARCHES="amd64 arm64 armhf"
+	rm -rf $(DIST).partial
+	mkdir -p $(DIST).partial
+	for arch in $(ARCHES); do \
+		case $$arch in armhf) goarch=arm ;; *) goarch=$$arch ;; esac; \
+		GOARCH=$$goarch GOARM=7 $(MAKE) --no-print-directory VERSION=$(VERSION) \
+			$(foreach p,fleet-agent fleet-server,$(DIST).partial/$(p)_$(VERSION)_linux_$$goarch); \
+	done
+	echo "==> packages"
+	go -C tools run ./release -version $(VERSION) -arches "$(ARCHES)" -dir $(DIST).partial
+	rm -rf $(DIST)
+	mv $(DIST).partial $(DIST)
+
+# What was built for this machine already is not linked again.
+$(DIST).partial/%:
+	program=$(firstword $(subst _, ,$*)); \
+	if [ "$$GOARCH" = "$$(env -u GOARCH go env GOARCH)" ]; then cp bin/$$program $@; \
+	else $(MAKE) --no-print-directory bin/$$program OUTPUT=$@; fi
 
 .PHONY: generate
 generate: ## write generated code again: deepcopy, CRDs, OpenAPI
@@ -80,7 +106,7 @@ tools: ## install the Debian packages that checks and tests need
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin dist
+	rm -rf bin $(DIST) $(DIST).partial
 
 ##@ Fast checks
 
@@ -107,11 +133,13 @@ generate-check: ## fail when generating again changes a file
 vet: ## go vet
 	echo "==> go vet"
 	go vet ./...
+	go -C tools vet ./...
 
 .PHONY: lint
 lint: ## staticcheck
 	echo "==> staticcheck"
 	$(TOOL) staticcheck ./...
+	go -C tools tool staticcheck ./...
 
 .PHONY: arch
 arch: ## import directions and package docs
@@ -127,6 +155,7 @@ test: build test-unit test-integration test-race test-fuzz test-load test-e2e ##
 test-unit: arch ## unit and property tests
 	echo "==> unit tests"
 	go test $(UNIT)
+	go -C tools test ./...
 
 .PHONY: test-integration
 test-integration: ## real NATS, and the real apiserver on real SQLite, in process

@@ -7,6 +7,8 @@ packages=(
   shellcheck gcc libc6-dev
   # a software TPM
   swtpm
+  # packages: their checks, and the tools that install them
+  lintian rpmlint rpm openssl
   # machines under test: root file systems, systemd-nspawn, an image to run
   mmdebstrap systemd-container busybox-static iproute2 curl
   # disks whose power is cut

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	_ "fleet.nationtech.io/fleet/cmd/fleet-server/roomy" // before anything large is initialised
+	"fleet.nationtech.io/fleet/pkg/manual"
 )
 
 func main() {
@@ -48,7 +49,7 @@ func newRoot(getenv func(string) string) *cobra.Command {
 		},
 	}
 	o.addFlags(root.PersistentFlags())
-	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newBundle(o), newImage(o), newGenCRD(), newKubectl(o), newVersion())
+	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newBundle(o), newImage(o), newGenCRD(), newKubectl(o), newVersion(), manual.NewCommand())
 	return root
 }
 

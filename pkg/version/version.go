@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Version is the release, as `git describe` names it. The Makefile sets it
+// Version is the release, as tools/version.sh names it. The Makefile sets it
 // with -ldflags; a binary that was built another way says "dev".
 var Version = "dev"
 

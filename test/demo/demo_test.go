@@ -109,7 +109,7 @@ func workstationMachine(t *testing.T) *lab.Machine {
 }
 
 // prepareWorkstation makes a user with a systemd session. The lab's machines
-// lack the pids controller on some hosts, see packaging/setup-user.
+// lack the pids controller on some hosts, see packaging/libexec/setup-user.
 const prepareWorkstation = `
 	useradd --create-home dev
 	loginctl enable-linger dev

@@ -22,7 +22,7 @@ type packaged struct {
 
 // agentFiles are the files of the agent's package without its binary.
 var agentFiles = []packaged{
-	{"setup-user", "/usr/libexec/fleet-agent/setup-user", 0o755},
+	{"libexec/setup-user", "/usr/libexec/fleet-agent/setup-user", 0o755},
 	{"systemd/fleet-agent.service", "/usr/lib/systemd/system/fleet-agent.service", 0o644},
 	{"systemd/fleet-agent.sysusers", "/usr/lib/sysusers.d/fleet-agent.conf", 0o644},
 	{"systemd/fleet-agent.tmpfiles", "/usr/lib/tmpfiles.d/fleet-agent.conf", 0o644},

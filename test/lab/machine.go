@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// Accounts and directories of a device that packaging/setup-user creates.
+// Accounts and directories of a device that packaging/libexec/setup-user creates.
 const (
 	// AgentUser runs fleet-agent.
 	AgentUser = "fleet-agent"

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+func (r release) path(name string) string { return filepath.Join(r.dir, name) }
+
+// publish adds what the release has beside packages and binaries.
+func (r release) publish(k *keys) error {
+	releaseKey, err := k.publicRelease()
+	if err != nil {
+		return err
+	}
+	packagesKey, err := k.publicPackages()
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{"version": []byte(r.version + "\n"), "release.pub": releaseKey, "packages.asc": packagesKey}
+	installer, err := r.installer(releaseKey)
+	if err != nil {
+		return err
+	}
+	if installer != nil {
+		files["install.sh"] = installer
+	}
+	for name, content := range files {
+		if err := os.WriteFile(r.path(name), content, 0o644); err != nil {
+			return err
+		}
+	}
+	sums, err := r.checksums()
+	if err != nil {
+		return fmt.Errorf("computing checksums: %w", err)
+	}
+	signature, err := k.signChecksums(sums)
+	if err != nil {
+		return fmt.Errorf("signing checksums: %w", err)
+	}
+	return errors.Join(
+		os.WriteFile(r.path("checksums.txt"), sums, 0o644),
+		os.WriteFile(r.path("checksums.txt.sig"), signature, 0o644),
+	)
+}
+
+// installer is install.sh with the key that it has to trust.
+func (r release) installer(key []byte) ([]byte, error) {
+	script, err := os.ReadFile("install.sh")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	placeholder := []byte("\nRELEASE_KEY=''\n")
+	if bytes.Count(script, placeholder) != 1 {
+		return nil, errors.New("install.sh needs one line RELEASE_KEY=''")
+	}
+	return bytes.Replace(script, placeholder, fmt.Appendf(nil, "\nRELEASE_KEY='%s'\n", bytes.TrimSpace(key)), 1), nil
+}
+
+// checksums is checksums.txt: what sha256sum prints for every other file.
+func (r release) checksums() ([]byte, error) {
+	entries, err := os.ReadDir(r.dir) // sorted by name
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "checksums.txt") {
+			continue
+		}
+		sum, err := fileSum(r.path(e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&b, "%x  %s\n", sum, e.Name())
+	}
+	return b.Bytes(), nil
+}
+
+func fileSum(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return h.Sum(nil), err
+}
