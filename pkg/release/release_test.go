@@ -520,7 +520,8 @@ func TestDnfRepository(t *testing.T) {
 	sum := sha256.Sum256([]byte(g.body(base + name)))
 	for _, want := range []string{
 		"<name>fleet-agent</name>", `<version epoch="0" ver="1.0.0" rel="1"></version>`, hex.EncodeToString(sum[:]), `<location href="` + name + `">`,
-		"<description>for a test &amp; no more</description>", `<rpm:entry name="/bin/sh"></rpm:entry>`, `<rpm:entry name="fleet-agent" flags="EQ" epoch="0" ver="1.0.0" rel="1"></rpm:entry>`,
+		"<description>for a test &amp; no more</description>", `<rpm:entry name="fleet-test" flags="GE" epoch="0" ver="1.2"></rpm:entry>`,
+		`<rpm:entry name="fleet-test" flags="EQ" epoch="2" ver="1.3" rel="4"></rpm:entry>`, `<rpm:entry name="fleet-agent" flags="EQ" epoch="0" ver="1.0.0" rel="1"></rpm:entry>`,
 	} {
 		if !strings.Contains(content["primary"], want) {
 			t.Errorf("the index lacks %s: %s", want, content["primary"])

@@ -13,6 +13,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -190,6 +191,15 @@ func gzippedTar(name string, data []byte) ([]byte, error) {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
 	w := tar.NewWriter(z)
+	// dpkg makes no directory that the package does not have.
+	for i := range name {
+		if name[i] != '/' {
+			continue
+		}
+		if err := w.WriteHeader(&tar.Header{Name: name[:i+1], Typeflag: tar.TypeDir, Mode: 0o755, ModTime: built}); err != nil {
+			return nil, err
+		}
+	}
 	if err := addFile(w, name, data, 0o644); err != nil {
 		return nil, err
 	}
@@ -210,13 +220,14 @@ func rpmArch() string {
 
 // RPM returns an rpm package that the maker signed.
 func (m *Maker) RPM(name, version string) ([]byte, error) {
-	var requires rpmpack.Relations
-	if err := requires.Set("/bin/sh"); err != nil {
+	// What it needs it has itself: machines under test have no other rpm.
+	var requires, provides rpmpack.Relations
+	if err := errors.Join(requires.Set("fleet-test >= 1.2"), provides.Set("fleet-test = 2:1.3-4")); err != nil {
 		return nil, err
 	}
 	p, err := rpmpack.NewRPM(rpmpack.RPMMetaData{
 		Name: name, Version: version, Release: "1", Arch: rpmArch(), OS: "linux", Summary: "for a test", Description: "for a test & no more",
-		Licence: "Apache-2.0", BuildTime: built, Compressor: "gzip", Requires: requires,
+		Licence: "Apache-2.0", BuildTime: built, Compressor: "gzip", Requires: requires, Provides: provides,
 	})
 	if err != nil {
 		return nil, err
