@@ -50,7 +50,7 @@ func newRoot(getenv func(string) string) *cobra.Command {
 		},
 	}
 	o.addFlags(root.PersistentFlags())
-	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newGenCRD(), newKubectl(o), newVersion(), manual.NewCommand())
+	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newBundle(o), newImage(o), newGenCRD(), newKubectl(o), newVersion(), manual.NewCommand())
 	root.AddCommand(newInstall(o), newUpgrade(o), newUninstall())
 	return root
 }

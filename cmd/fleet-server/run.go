@@ -74,6 +74,7 @@ func newRun(o *options) *cobra.Command {
 				announce(cmd.OutOrStdout(), a)
 				notify.send(daemon.SdNotifyReady)
 				go tidyMemory(cmd.Context())
+				go notify.serveWatchdog(cmd.Context(), a.API)
 				context.AfterFunc(cmd.Context(), func() { notify.send(daemon.SdNotifyStopping) })
 			})
 		},

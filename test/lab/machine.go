@@ -45,6 +45,9 @@ type Config struct {
 	Name string
 	// Suite is Trixie (the default) or Bookworm.
 	Suite string
+	// Packages is what the machine has beside Debian's essential packages;
+	// default: what devices and tests need.
+	Packages []string
 	// Network is where the machine gets an address; nil shares the host's
 	// network, so that a published port is a port of the host.
 	Network *Network
@@ -86,13 +89,16 @@ type Machine struct {
 // Boot creates a machine and waits until its systemd has started everything.
 // A machine that does not come up is removed again.
 func (l *Lab) Boot(ctx context.Context, c Config) (*Machine, error) {
+	if c.Detached && len(c.Packages) > 0 {
+		return nil, fmt.Errorf("booting %s: a detached machine has the default packages", c.Name)
+	}
 	if c.Detached && c.Network != nil {
 		return nil, fmt.Errorf("booting %s: a detached machine cannot be in a network, which ends with this process", c.Name)
 	}
 	if c.Suite == "" {
 		c.Suite = Trixie
 	}
-	root, err := l.Root(ctx, c.Suite)
+	root, err := l.Root(ctx, c.Suite, c.Packages...)
 	if err != nil {
 		return nil, err
 	}

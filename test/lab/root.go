@@ -47,10 +47,11 @@ type Root struct {
 	lab   *Lab
 }
 
-// Root returns the root of a suite. The first call builds it (about 30 s and
+// Root returns the root of a suite, with the packages that are named in place of
+// those that devices and tests need. The first call builds it (about 30 s and
 // 320 MB) with mmdebstrap from the mirrors that apt uses here; the archive is
 // kept, by suite and list of packages.
-func (l *Lab) Root(ctx context.Context, suite string) (*Root, error) {
+func (l *Lab) Root(ctx context.Context, suite string, packages ...string) (*Root, error) {
 	if suite != Trixie && suite != Bookworm {
 		return nil, fmt.Errorf("unknown suite %q: use %s or %s", suite, Trixie, Bookworm)
 	}
@@ -59,38 +60,41 @@ func (l *Lab) Root(ctx context.Context, suite string) (*Root, error) {
 		return nil, err
 	}
 	defer unlock.Close()
-	dir := filepath.Join(l.rootsDir(), suite+"-"+rootKey(suite))
-	if err := l.ensureRoot(ctx, suite, dir); err != nil {
+	if len(packages) == 0 {
+		packages = rootPackages
+	}
+	dir := filepath.Join(l.rootsDir(), suite+"-"+rootKey(suite, packages))
+	if err := l.ensureRoot(ctx, suite, packages, dir); err != nil {
 		return nil, fmt.Errorf("building the root of %s: %w", suite, err)
 	}
 	return &Root{Suite: suite, dir: dir, lab: l}, nil
 }
 
-func rootKey(suite string) string {
-	sum := sha256.Sum256([]byte(rootRecipe + "\n" + suite + "\n" + strings.Join(rootPackages, "\n")))
+func rootKey(suite string, packages []string) string {
+	sum := sha256.Sum256([]byte(rootRecipe + "\n" + suite + "\n" + strings.Join(packages, "\n")))
 	return hex.EncodeToString(sum[:6])
 }
 
-func (l *Lab) ensureRoot(ctx context.Context, suite, dir string) error {
+func (l *Lab) ensureRoot(ctx context.Context, suite string, packages []string, dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
 	}
 	archive := dir + ".tar"
 	if _, err := os.Stat(archive); errors.Is(err, fs.ErrNotExist) {
-		if err := l.buildArchive(ctx, suite, archive); err != nil {
+		if err := l.buildArchive(ctx, suite, packages, archive); err != nil {
 			return err
 		}
 	}
 	return l.unpack(ctx, archive, dir)
 }
 
-func (l *Lab) buildArchive(ctx context.Context, suite, archive string) error {
+func (l *Lab) buildArchive(ctx context.Context, suite string, packages []string, archive string) error {
 	start := time.Now()
 	l.printf("building a Debian %s root (about 30 s)", suite)
 	partial := archive + ".partial"
 	args := []string{
 		"--quiet", "--variant=minbase", "--format=tar", `--aptopt=Apt::Install-Recommends "false"`,
-		"--include=" + strings.Join(rootPackages, ","), suite, partial,
+		"--include=" + strings.Join(packages, ","), suite, partial,
 	}
 	args = append(args, sources(ctx, suite)...)
 	if err := runTool(ctx, "mmdebstrap", args...); err != nil {
