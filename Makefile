@@ -90,6 +90,13 @@ packages: build ## deb, rpm, static binaries, checksums in dist/: ARCHES="amd64 
 	rm -rf $(DIST)
 	mv $(DIST).partial $(DIST)
 
+BUNDLE ?= fleet-bundle_$(VERSION).tar
+
+.PHONY: bundle
+bundle: packages ## all of dist/ and IMAGES="web.tar db.tar" (OCI archives) in one file, for a site without internet
+	echo "==> $(BUNDLE)"
+	go -C tools run ./release bundle -dir $(DIST) -images "$(IMAGES)" -out $(BUNDLE)
+
 # What was built for this machine already is not linked again.
 $(DIST).partial/%:
 	program=$(firstword $(subst _, ,$*)); \
@@ -106,7 +113,7 @@ tools: ## install the Debian packages that checks and tests need
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin $(DIST) $(DIST).partial
+	rm -rf bin $(DIST) $(DIST).partial fleet-bundle_*.tar
 
 ##@ Fast checks
 

@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"fleet.nationtech.io/fleet/pkg/hostinstall"
 )
 
 func main() {
@@ -18,6 +20,6 @@ func main() {
 	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "fleet-agent: "+strings.ReplaceAll(err.Error(), "\n", " "))
 		stop()
-		os.Exit(1)
+		os.Exit(hostinstall.ExitCode(err))
 	}
 }

@@ -120,6 +120,7 @@ func runDevice(ctx context.Context, p parts) error {
 		Runtime:           p.runtime,
 		Store:             p.state,
 		Interpreters:      interpret.Default(),
+		TrustRegistry:     trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), func() string { return credentials.Identity().Root }),
 		Binds:             binds(cfg, p.configPath),
 		Facts:             func() wire.Inventory { return facts.Collect("/") },
 		HeartbeatInterval: cfg.HeartbeatInterval,

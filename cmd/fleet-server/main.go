@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	_ "fleet.nationtech.io/fleet/cmd/fleet-server/roomy" // before anything large is initialised
+	"fleet.nationtech.io/fleet/pkg/hostinstall"
 	"fleet.nationtech.io/fleet/pkg/manual"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
@@ -24,7 +25,7 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fleet-server:", oneLine(err))
-		os.Exit(1)
+		os.Exit(hostinstall.ExitCode(err))
 	}
 }
 
@@ -51,7 +52,8 @@ func newRoot(getenv func(string) string) *cobra.Command {
 		},
 	}
 	o.addFlags(root.PersistentFlags())
-	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newGenCRD(), newKubectl(o), newVersion(), manual.NewCommand())
+	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newBundle(o), newImage(o), newGenCRD(), newKubectl(o), newVersion(), manual.NewCommand())
+	root.AddCommand(newInstall(o), newUpgrade(o), newUninstall())
 	return root
 }
 

@@ -84,13 +84,20 @@ func (s *server) setClock(off time.Duration) {
 // try runs a command.
 func (s *server) try(args ...string) (string, error) {
 	s.t.Helper()
-	var out bytes.Buffer
+	out, _, err := s.both(args...)
+	return out, err
+}
+
+// both runs a command and returns its standard output and its standard error.
+func (s *server) both(args ...string) (stdout, stderr string, err error) {
+	s.t.Helper()
+	var out, errOut bytes.Buffer
 	root := newRoot(func(string) string { return "" })
 	root.SetArgs(append([]string{"--data-dir", s.dir}, args...))
 	root.SetOut(&out)
-	root.SetErr(&out)
-	err := root.ExecuteContext(s.t.Context())
-	return out.String(), err
+	root.SetErr(&errOut)
+	err = root.ExecuteContext(s.t.Context())
+	return out.String(), errOut.String(), err
 }
 
 func (s *server) run(args ...string) string {

@@ -15,6 +15,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/release"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -66,7 +67,8 @@ func newTokenCreate(o *options) *cobra.Command {
 		Short: "Create an enrollment token and print it",
 		Long: "Create an enrollment token and print it, alone on a line. It is shown once: the server keeps\n" +
 			"only a hash of its secret. Hand it to the device in a file, on standard input or in FLEET_TOKEN,\n" +
-			"not on a command line, which other users can see.",
+			"not on a command line, which other users can see.\n" +
+			"Standard error says how to install a device with it from this gateway.",
 		Example: "  fleet-server token create --pre-approve\n" +
 			"  fleet-server token create --uses 100 --ttl 72h --label site=lausanne --allow-label rack",
 		Args: cobra.NoArgs,
@@ -106,7 +108,29 @@ func (t *tokenOptions) create(cmd *cobra.Command, o *options) error {
 	if err != nil {
 		return fmt.Errorf("creating the token: %w", err)
 	}
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), token.Encode())
+	if _, err = fmt.Fprintln(cmd.OutOrStdout(), token.Encode()); err != nil {
+		return err
+	}
+	return o.explain(cmd, token)
+}
+
+// explain says, beside the token, how a device is installed with it. That goes
+// to standard error, so that standard output is the token alone.
+func (o *options) explain(cmd *cobra.Command, token wire.Token) error {
+	c, err := o.admin()
+	if err != nil {
+		return err
+	}
+	g, err := c.Gateway(cmd.Context(), struct{}{})
+	if err != nil {
+		return nil //nolint:nilerr // an older server; the token works all the same
+	}
+	w := cmd.ErrOrStderr()
+	if !g.Installer {
+		_, err = fmt.Fprintf(w, "\nOn a device with fleet-agent: fleet-agent enroll --server %s\nTo install devices from here, import a release: fleet-server bundle import FILE\n", g.URL)
+		return err
+	}
+	_, err = fmt.Fprintf(w, "\nOn the device, as root:\n  curl -fsS -k --pinnedpubkey '%s' %s%s | FLEET_TOKEN='%s' sh\n", g.Pin, g.URL, release.PathInstaller, token.Encode())
 	return err
 }
 

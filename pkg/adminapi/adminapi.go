@@ -19,6 +19,7 @@ const (
 	pathReader      = Path + "certificates/reader"
 	pathClock       = Path + "clock"
 	pathAcceptClock = Path + "clock/accept"
+	pathGateway     = Path + "gateway"
 )
 
 // maxRequest is the length of the longest request in bytes.
@@ -80,6 +81,17 @@ type ClockReply struct {
 	// Insane is why the wall clock cannot be right and what to do; empty when it
 	// can.
 	Insane string `json:"insane,omitempty"`
+}
+
+// GatewayReply says how new devices reach the server.
+type GatewayReply struct {
+	// URL is where they enroll, https://HOST:PORT.
+	URL string `json:"url"`
+	// Pin is the key of that address as curl's --pinnedpubkey takes it. It stays
+	// when certificates are renewed.
+	Pin string `json:"pin"`
+	// Installer is whether the server has a release to install devices from.
+	Installer bool `json:"installer"`
 }
 
 // Failure answers a request that could not be done.

@@ -46,6 +46,10 @@ func (e echo) AcceptClock(context.Context, struct{}) (adminapi.ClockReply, error
 	return adminapi.ClockReply{Time: time.Unix(2, 0).UTC()}, e.err
 }
 
+func (e echo) Gateway(context.Context, struct{}) (adminapi.GatewayReply, error) {
+	return adminapi.GatewayReply{URL: "https://g:8443", Pin: "p", Installer: true}, e.err
+}
+
 func serve(t testing.TB, h http.Handler) *adminapi.Client {
 	t.Helper()
 	s := httptest.NewServer(h)
@@ -63,6 +67,7 @@ func asked(ctx context.Context, s adminapi.Server) (replies []any, errs []error)
 		func() (any, error) { return s.IssueReader(ctx, adminapi.ReaderRequest{Name: "n", TTLSeconds: 60}) },
 		func() (any, error) { return s.Clock(ctx, struct{}{}) },
 		func() (any, error) { return s.AcceptClock(ctx, struct{}{}) },
+		func() (any, error) { return s.Gateway(ctx, struct{}{}) },
 	} {
 		reply, err := f()
 		replies, errs = append(replies, reply), append(errs, err)

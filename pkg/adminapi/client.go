@@ -49,6 +49,11 @@ func (c *Client) AcceptClock(ctx context.Context, req struct{}) (ClockReply, err
 	return ask[ClockReply](ctx, c, pathAcceptClock, req)
 }
 
+// Gateway implements Server.
+func (c *Client) Gateway(ctx context.Context, req struct{}) (GatewayReply, error) {
+	return ask[GatewayReply](ctx, c, pathGateway, req)
+}
+
 func ask[Reply any](ctx context.Context, c *Client, path string, req any) (reply Reply, err error) {
 	body, err := json.Marshal(req)
 	if err != nil {

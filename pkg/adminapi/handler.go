@@ -14,6 +14,7 @@ type Server interface {
 	IssueReader(ctx context.Context, req ReaderRequest) (ReaderReply, error)
 	Clock(ctx context.Context, req struct{}) (ClockReply, error)
 	AcceptClock(ctx context.Context, req struct{}) (ClockReply, error)
+	Gateway(ctx context.Context, req struct{}) (GatewayReply, error)
 }
 
 // NewHandler returns a handler for everything below Path. It asks nobody for
@@ -25,6 +26,7 @@ func NewHandler(s Server) http.Handler {
 	handle(mux, pathReader, s.IssueReader)
 	handle(mux, pathClock, s.Clock)
 	handle(mux, pathAcceptClock, s.AcceptClock)
+	handle(mux, pathGateway, s.Gateway)
 	return mux
 }
 

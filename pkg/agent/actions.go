@@ -115,9 +115,13 @@ func (p *pass) pull(ctx context.Context, image string) error {
 	defer release(p.pulls)
 	began := time.Now()
 	p.log.Info("pulling image", "image", image)
-	if err := p.runtime.Pull(ctx, image); err != nil {
+	login, loginErr := p.login(ctx, image)
+	if err := p.runtime.Pull(ctx, image, login); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if loginErr != nil {
+			err = fmt.Errorf("%w (%w)", err, loginErr)
 		}
 		return err
 	}

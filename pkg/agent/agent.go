@@ -25,6 +25,7 @@ type Link interface {
 	Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.SnapshotReply, error)
 	Body(ctx context.Context, hash string, size int) ([]byte, error)
 	Secret(ctx context.Context, namespace, name string) (map[string][]byte, error)
+	Registry(ctx context.Context) (*wire.RegistryReply, error)
 	SendInfo(ctx context.Context, payload []byte) error
 	SendState(ctx context.Context, payload []byte) error
 	Heartbeat(h wire.Heartbeat) error
@@ -65,6 +66,9 @@ type Config struct {
 	Runtime      container.Runtime
 	Store        *store.Store
 	Interpreters interpret.Registry
+	// TrustRegistry makes the runtime trust the certificate of the fleet's image
+	// registry of a name, HOST:PORT. Without it the runtime is left as it is.
+	TrustRegistry func(registry string) error
 	// Binds says which directories containers may mount.
 	Binds bind.Policy
 	// Facts returns the inventory without versions.
@@ -103,6 +107,7 @@ func New(cfg Config) *Agent {
 		runtime:      cfg.Runtime,
 		store:        cfg.Store,
 		link:         cfg.Link,
+		trust:        cfg.TrustRegistry,
 		desired:      a.desired,
 		reporter:     a.reporter,
 		interpreters: cfg.Interpreters,

@@ -51,7 +51,9 @@ type gateway struct {
 	manifest *wire.Manifest
 	bodies   map[string][]byte
 	// secrets are those that may be fetched, by "<namespace>/<name>".
-	secrets   map[string]map[string][]byte
+	secrets map[string]map[string][]byte
+	// registry is the answer about credentials.
+	registry  *wire.RegistryReply
 	info      []byte
 	states    map[wire.DeploymentRef][]byte
 	history   map[wire.DeploymentRef][]wire.Phase
@@ -188,6 +190,15 @@ func (g *gateway) Snapshot(_ context.Context, req wire.SnapshotRequest) (*wire.S
 		reply.Want = append(reply.Want, wire.WantState)
 	}
 	return reply, nil
+}
+
+func (g *gateway) Registry(context.Context) (*wire.RegistryReply, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.registry == nil {
+		return nil, errOffline
+	}
+	return g.registry, nil
 }
 
 func (g *gateway) Secret(_ context.Context, namespace, name string) (map[string][]byte, error) {
@@ -351,6 +362,8 @@ type device struct {
 	done chan struct{}
 	// enrollment is the id of the device's present enrollment.
 	enrollment string
+	// trusted are the registries that the runtime was made to trust.
+	trusted []string
 }
 
 // onDevice runs a test in a bubble, with an agent that is connected.
@@ -376,7 +389,8 @@ func (d *device) start() {
 	}
 	d.agent = agent.New(agent.Config{
 		Device: "pi-1", Enrollment: d.enrollment, Version: "v1", Servers: []string{"tls://gateway:4222"}, Link: d.gateway, Credentials: d.gateway, Runtime: d.podman, Store: state,
-		Interpreters: interpret.Default(), Binds: bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
+		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
+		Interpreters:  interpret.Default(), Binds: bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
 		Facts:             func() wire.Inventory { return wire.Inventory{Hostname: "pi"} },
 		HeartbeatInterval: 30 * time.Second, SnapshotInterval: 15 * time.Minute,
 		Log: slog.New(slog.DiscardHandler),

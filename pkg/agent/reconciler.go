@@ -43,6 +43,7 @@ type reconciler struct {
 	runtime      container.Runtime
 	store        *store.Store
 	link         Link
+	trust        func(registry string) error
 	desired      *desired
 	reporter     *reporter
 	interpreters interpret.Registry

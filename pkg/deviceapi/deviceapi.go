@@ -43,6 +43,15 @@ type Presence interface {
 	Heard(device string)
 }
 
+// Registry gives devices access to the images that the gateway holds.
+type Registry interface {
+	// Issue returns a password for a device, whose name is the user name, and
+	// false when it may have none.
+	Issue(device string) (password string, ok bool)
+	// Names are what the registry is called before the name of an image: HOST:PORT.
+	Names() []string
+}
+
 // Config is what the door needs.
 type Config struct {
 	// Conn is a connection in the account of the devices.
@@ -50,6 +59,7 @@ type Config struct {
 	Buckets   *broker.Buckets
 	Manifests Manifests
 	Presence  Presence
+	Registry  Registry
 	// Sessions decides which of a device's sessions is the device.
 	Sessions *session.Table
 	// Kick drops the connections of a device and keeps it out for a while.
@@ -134,6 +144,7 @@ func (s *Server) Run(ctx context.Context) error {
 		wire.KindState:     s.state,
 		wire.KindHeartbeat: s.heartbeat,
 		wire.KindSecret:    s.secret,
+		wire.KindRegistry:  s.registry,
 	} {
 		queue := newTurns()
 		working.Go(func() { queue.run(ctx) })
@@ -355,6 +366,17 @@ func (s *Server) secret(m message) (any, error) {
 		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "the manifest of this device names no such Secret: fetch a snapshot"}
 	}
 	return wire.SecretReply{Data: data}, nil
+}
+
+func (s *Server) registry(m message) (any, error) {
+	if _, err := wire.Decode[wire.RegistryRequest](m.payload, wire.MaxRegistryRequest); err != nil {
+		return nil, badRequest(err)
+	}
+	password, ok := s.Registry.Issue(m.device)
+	if !ok { // revoked, and about to be dropped
+		return nil, &wire.Refusal{Code: wire.RefusedRevoked, Message: "this device may have no images"}
+	}
+	return wire.RegistryReply{Registries: s.Registry.Names(), User: m.device, Password: password}, nil
 }
 
 func (s *Server) info(m message) (any, error) {

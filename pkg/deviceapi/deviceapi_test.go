@@ -61,6 +61,13 @@ func (m *manifests) fail(err error) {
 	m.err = err
 }
 
+// images are for one device only.
+type images struct{}
+
+func (images) Issue(device string) (string, bool) { return "password of " + device, device == "edge-1" }
+
+func (images) Names() []string { return []string{"gw:8443"} }
+
 // heard is who was heard of, and who was kicked.
 type heard struct {
 	mu sync.Mutex // guards what follows
@@ -112,7 +119,7 @@ func newDoor(t testing.TB) *door {
 	}
 	d.Server = deviceapi.New(deviceapi.Config{
 		Conn: d.bus.Devices, Buckets: d.bus.Buckets, Manifests: d.manifests, Presence: d.heard,
-		Sessions: session.NewTable(d.heard, d.bus, time.Now), Kick: d.bus.Disconnect, KickSession: d.bus.DisconnectSession, Logger: logger(t),
+		Registry: images{}, Sessions: session.NewTable(d.heard, d.bus, time.Now), Kick: d.bus.Disconnect, KickSession: d.bus.DisconnectSession, Logger: logger(t),
 	})
 	background(t, func(ctx context.Context) {
 		if err := d.Run(ctx); err != nil {
@@ -541,4 +548,17 @@ func TestNudgeReachesTheDevice(t *testing.T) {
 	d.Nudge("edge-2")
 	d.Nudge("edge-1")
 	<-nudged
+}
+
+func TestCredentialsForImages(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	got := ask[wire.RegistryReply](t, d.bus.Connect("edge-1"), "edge-1", wire.KindRegistry, wire.RegistryRequest{})
+	if want := (wire.RegistryReply{Registries: []string{"gw:8443"}, User: "edge-1", Password: "password of edge-1"}); !cmp.Equal(want, got) {
+		t.Error(cmp.Diff(want, got))
+	}
+	refused := ask[wire.RegistryReply](t, d.bus.Connect("edge-2"), "edge-2", wire.KindRegistry, wire.RegistryRequest{})
+	if refused.Error == nil || refused.Error.Code != wire.RefusedRevoked || refused.Password != "" {
+		t.Errorf("a device that may have none gets %+v", refused)
+	}
 }

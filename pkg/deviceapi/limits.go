@@ -25,6 +25,7 @@ var budgets = map[wire.Kind]budget{
 	wire.KindState:     {20, 2 * wire.MaxEntries},
 	wire.KindHeartbeat: {1, 10},
 	wire.KindSecret:    {20, 2 * wire.MaxEntries},
+	wire.KindRegistry:  {5, 2 * wire.MaxEntries},
 }
 
 // strikes is how many messages over budget a device may send before its

@@ -33,6 +33,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/registry"
+	"fleet.nationtech.io/fleet/pkg/release"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
 
@@ -119,6 +121,8 @@ type server struct {
 	deviceAPI *deviceapi.Server
 
 	enrollment *enroll.Service
+	release    *release.Store
+	images     *registry.Issuer
 
 	// up is set at the end of the start.
 	up atomic.Bool
@@ -177,6 +181,8 @@ func (s *server) openDataDir(context.Context) error {
 	s.parts.onStop("revoked keys", s.tombstones.Close)
 	s.registry = identity.NewRegistry(trustDomain, s.tombstones)
 	s.startClock()
+	s.release = release.Open(s.DataDir)
+	s.images = registry.NewIssuer(s.registry, s.clock.Now)
 	return nil
 }
 
@@ -319,7 +325,7 @@ func (s *server) startEnrollment(context.Context) error {
 	// Renewals verify the certificate that they come with.
 	config := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.serving.GetCertificate, ClientAuth: tls.RequestClientCert}
 	web := &http.Server{
-		Handler: refusals.Handler(handler), TLSConfig: s.handshakes.Config(config, nil),
+		Handler: refusals.Handler(s.withDownloads(handler)), TLSConfig: s.handshakes.Config(config, nil),
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: requestTimeout,
 		MaxHeaderBytes: 8 << 10,
 		ErrorLog:       log.New(refusals, "", 0),

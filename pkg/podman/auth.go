@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"strings"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
 )
 
 // registryConfigHeader carries the credentials of every registry with a pull.
@@ -20,13 +22,32 @@ type credentials struct {
 	Password string `json:"password,omitempty"`
 }
 
-// registryConfig reads an auth.json, as `podman login` writes it, into the
-// header that podman's API takes. A file that does not exist has no logins.
-// Errors never repeat its content.
-func registryConfig(path string) (http.Header, error) {
+// registryConfig returns the header that podman's API takes: the logins of an
+// auth.json and another one, which may be nil.
+func registryConfig(path string, login *container.Login) (http.Header, error) {
+	logins, err := readLogins(path)
+	if err != nil {
+		return nil, err
+	}
+	if login != nil {
+		logins[login.Registry] = credentials{login.User, login.Password}
+	}
+	if len(logins) == 0 {
+		return nil, nil
+	}
+	encoded, err := json.Marshal(logins)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the registry logins: %w", err)
+	}
+	return http.Header{registryConfigHeader: {base64.URLEncoding.EncodeToString(encoded)}}, nil
+}
+
+// readLogins reads an auth.json, as `podman login` writes it. A file that does
+// not exist has no logins. Errors never repeat its content.
+func readLogins(path string) (map[string]credentials, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) || path == "" {
-		return nil, nil
+		return map[string]credentials{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the registry logins: %w", err)
@@ -48,9 +69,5 @@ func registryConfig(path string) (http.Header, error) {
 		}
 		logins[registry] = credentials{user, password}
 	}
-	encoded, err := json.Marshal(logins)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the registry logins: %w", err)
-	}
-	return http.Header{registryConfigHeader: {base64.URLEncoding.EncodeToString(encoded)}}, nil
+	return logins, nil
 }

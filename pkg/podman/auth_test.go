@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
 )
 
 func TestRegistryConfig(t *testing.T) {
@@ -19,13 +21,14 @@ func TestRegistryConfig(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if header, err := registryConfig(path); header != nil || err != nil {
+	if header, err := registryConfig(path, nil); header != nil || err != nil {
 		t.Errorf("a missing file gives %v, %v", header, err)
 	}
 
 	const secret = "pass:word"
 	write(`{"auths": {"registry.example.com": {"auth": "` + base64.StdEncoding.EncodeToString([]byte("user:"+secret)) + `"}}}`)
-	header, err := registryConfig(path)
+	const added = "10.0.0.1:8443"
+	header, err := registryConfig(path, &container.Login{Registry: added, User: "press-1", Password: "p"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,13 +40,13 @@ func TestRegistryConfig(t *testing.T) {
 	if err := json.Unmarshal(data, &got); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]credentials{"registry.example.com": {"user", secret}}, got); diff != "" {
+	if diff := cmp.Diff(map[string]credentials{"registry.example.com": {"user", secret}, added: {"press-1", "p"}}, got); diff != "" {
 		t.Error(diff)
 	}
 
 	for _, damaged := range []string{"{", `{"auths": {"r": {"auth": "` + base64.StdEncoding.EncodeToString([]byte(secret[:4])) + `"}}}`, `{"auths": {"r": {"auth": "pass"}}}`} {
 		write(damaged)
-		if _, err := registryConfig(path); err == nil || strings.Contains(err.Error(), "pass:") || strings.Contains(err.Error(), `"pass"`) {
+		if _, err := registryConfig(path, nil); err == nil || strings.Contains(err.Error(), "pass:") || strings.Contains(err.Error(), `"pass"`) {
 			t.Errorf("%s gives %v, want an error that repeats nothing of it", damaged, err)
 		}
 	}

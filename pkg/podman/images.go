@@ -25,8 +25,8 @@ func (c *Client) ImageExists(ctx context.Context, image string) (bool, error) {
 }
 
 // Pull implements container.Runtime.
-func (c *Client) Pull(ctx context.Context, image string) error {
-	header, err := registryConfig(c.authFile)
+func (c *Client) Pull(ctx context.Context, image string, login *container.Login) error {
+	header, err := registryConfig(c.authFile, login)
 	if err != nil {
 		return fmt.Errorf("pulling image %q: %w", image, err)
 	}

@@ -20,6 +20,7 @@ const (
 	MaxState           = 16 << 10
 	MaxHeartbeat       = 96
 	MaxSecretRequest   = 1 << 10
+	MaxRegistryRequest = 64
 	// MaxSecret is the longest content of a Secret, keys and values together. In
 	// base64 it stays under MaxReply.
 	MaxSecret = 128 << 10
@@ -47,6 +48,8 @@ func MaxPayload(kind Kind) int {
 		return MaxState
 	case KindSecret:
 		return MaxSecretRequest
+	case KindRegistry:
+		return MaxRegistryRequest
 	default:
 		return MaxHeartbeat
 	}
@@ -125,6 +128,19 @@ type SecretReply struct {
 	// Data is the content of the Secret by key.
 	Data  map[string][]byte `json:"data,omitempty"`
 	Error *Refusal          `json:"error,omitempty"`
+}
+
+// RegistryRequest asks for credentials of the gateway's image registry.
+type RegistryRequest struct{}
+
+// RegistryReply answers a RegistryRequest. It must not be logged.
+type RegistryReply struct {
+	// Registries are the names of the registry, HOST:PORT, as they may stand
+	// before the name of an image. The credentials are good for these alone.
+	Registries []string `json:"registries,omitempty"`
+	User       string   `json:"user,omitempty"`
+	Password   string   `json:"password,omitempty"`
+	Error      *Refusal `json:"error,omitempty"`
 }
 
 // Score is the body that Entry.Hash names: its canonical JSON form.

@@ -34,6 +34,7 @@ func TestMaxPayload(t *testing.T) {
 		wire.KindState:     wire.MaxState,
 		wire.KindHeartbeat: wire.MaxHeartbeat,
 		wire.KindSecret:    wire.MaxSecretRequest,
+		wire.KindRegistry:  wire.MaxRegistryRequest,
 	}
 	got := map[wire.Kind]int{}
 	for _, kind := range wire.Kinds {

@@ -26,6 +26,8 @@ const (
 	KindHeartbeat Kind = "heartbeat"
 	// KindSecret carries a SecretRequest and is answered with a SecretReply.
 	KindSecret Kind = "secret"
+	// KindRegistry carries a RegistryRequest and is answered with a RegistryReply.
+	KindRegistry Kind = "registry"
 )
 
 // HeaderSession carries, in every message of a device, the id of its session:
@@ -40,7 +42,7 @@ func ValidSession(s string) bool { return sessionPattern.MatchString(s) }
 var sessionPattern = regexp.MustCompile(`^[0-9a-f]{16,64}$`)
 
 // Kinds lists every Kind.
-var Kinds = []Kind{KindSnapshot, KindBody, KindInfo, KindState, KindHeartbeat, KindSecret}
+var Kinds = []Kind{KindSnapshot, KindBody, KindInfo, KindState, KindHeartbeat, KindSecret, KindRegistry}
 
 // ErrSubject is wrapped by every error about a subject that has the wrong form.
 var ErrSubject = errors.New("malformed subject")

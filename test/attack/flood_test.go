@@ -81,6 +81,8 @@ func (a *arena) legal(t *testing.T, d *device, kind wire.Kind) any {
 		return wire.Heartbeat{At: time.Now().Unix(), Uptime: 1}
 	case wire.KindSecret:
 		return wire.SecretRequest{Namespace: "default", Name: "none"}
+	case wire.KindRegistry:
+		return wire.RegistryRequest{}
 	}
 	t.Fatalf("no message of kind %s", kind)
 	return nil

@@ -31,6 +31,7 @@ func TestLifeOfADevice(t *testing.T) {
 			}{
 				{"apply starts a container", (*site).applyStartsAContainer},
 				{"a missing image is a failure with podman's words", (*site).missingImage},
+				{"an image of the gateway", (*site).gatewayImage},
 				{"an edit replaces the container once", (*site).editReplacesOnce},
 				{"selector and label move the container", (*site).selectorAndLabel},
 				{"a taken host port is named", (*site).takenHostPort},

@@ -169,6 +169,11 @@ func writeAtomically(path string, content []byte) error {
 	return err
 }
 
+// Image is Root.Image for the machine's root.
+func (m *Machine) Image(ctx context.Context, ref string) (string, error) {
+	return m.root.Image(ctx, ref)
+}
+
 // LoadImage builds the image (see Root.Image) and loads it into the storage of
 // WorkloadUser, as a pull would.
 func (m *Machine) LoadImage(ctx context.Context, ref string) error {

@@ -1,6 +1,7 @@
 // Command release makes a release out of the binaries in a directory: deb and
 // rpm packages, keys, checksums and their signature, in the layout of
-// docs/design/0011-packages-and-install.md. `make packages` calls it. Equal
+// docs/design/0011-packages-and-install.md. `make packages` calls it, and
+// `make bundle` its command bundle, which makes one file of a release. Equal
 // sources, keys and SOURCE_DATE_EPOCH give equal bytes.
 package main
 
@@ -50,6 +51,9 @@ var arches = map[string]arch{
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "bundle" {
+		return runBundle(args[1:])
+	}
 	r := release{keys: keyFiles{release: os.Getenv("FLEET_RELEASE_KEY"), packages: os.Getenv("FLEET_PACKAGES_KEY")}}
 	f := flag.NewFlagSet("release", flag.ContinueOnError)
 	names := f.String("arches", "amd64 arm64 armhf", "Debian's names of architectures, separated by blanks")

@@ -41,8 +41,9 @@ type Runtime interface {
 	Remove(ctx context.Context, id string) error
 	// ImageExists reports whether the image is on the device.
 	ImageExists(ctx context.Context, image string) (bool, error)
-	// Pull fetches an image. It returns ErrImage.
-	Pull(ctx context.Context, image string) error
+	// Pull fetches an image, with a login beside those that the runtime has by
+	// itself unless that is nil. It returns ErrImage.
+	Pull(ctx context.Context, image string, login *Login) error
 	// EnsureVolume makes a volume of a Deployment unless it exists.
 	EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name string) error
 	// Volumes returns the names of the volumes of a Deployment in order, or of all
@@ -61,6 +62,13 @@ type Runtime interface {
 	// Watch calls changed for every change of a labelled container, until ctx
 	// ends or the stream breaks. It calls ready once changes will be seen.
 	Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error
+}
+
+// Login is what a registry of images wants to see. It must not be logged.
+type Login struct {
+	// Registry is HOST:PORT, as it stands before the name of an image.
+	Registry       string
+	User, Password string
 }
 
 // Info describes a runtime.

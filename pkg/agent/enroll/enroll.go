@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -110,6 +111,21 @@ func Enroll(ctx context.Context, req Request) (*Result, error) {
 		return nil, err
 	}
 	return checkEnrolled(reply, req, root, p.clock.Now())
+}
+
+// FetchRoot returns the root certificate of a server whose key has a hash, in
+// hex, such as a token names. Errors wrap ErrServerURL, ErrOtherServer or
+// ErrReply, or come from the network.
+func FetchRoot(ctx context.Context, server, hash string) (*x509.Certificate, error) {
+	base, err := parseServer(server)
+	if err != nil {
+		return nil, err
+	}
+	var want wire.Digest
+	if n, err := hex.Decode(want[:], []byte(hash)); err != nil || n != len(want) {
+		return nil, ErrOtherServer
+	}
+	return fetchRoot(ctx, base, want)
 }
 
 func parseServer(server string) (*url.URL, error) {

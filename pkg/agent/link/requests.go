@@ -96,6 +96,23 @@ func (l *Link) Secret(ctx context.Context, namespace, name string) (map[string][
 	return reply.Data, nil
 }
 
+// Registry fetches credentials of the gateway's image registry. Errors are as
+// for SendState.
+func (l *Link) Registry(ctx context.Context) (*wire.RegistryReply, error) {
+	data, err := l.request(ctx, wire.KindRegistry, []byte("{}"))
+	if err != nil {
+		return nil, fmt.Errorf("fetching credentials for images: %w", err)
+	}
+	reply, err := wire.Decode[wire.RegistryReply](data, wire.MaxReply)
+	if err == nil && reply.Error != nil {
+		err = reply.Error
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetching credentials for images: %w", err)
+	}
+	return &reply, nil
+}
+
 // SendInfo sends an encoded wire.DeviceInfo. Errors are as for SendState.
 func (l *Link) SendInfo(ctx context.Context, payload []byte) error {
 	return l.report(ctx, wire.KindInfo, payload)

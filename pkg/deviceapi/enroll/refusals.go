@@ -23,6 +23,7 @@ func (r *Refusals) Collectors() []prometheus.Collector { return []prometheus.Col
 // refusalReasons names statuses of 400 and more as refusals are named on the wire.
 var refusalReasons = map[int]string{
 	http.StatusBadRequest:         "badRequest",
+	http.StatusUnauthorized:       "credentials",
 	http.StatusForbidden:          "forbidden",
 	http.StatusNotFound:           "path",
 	http.StatusMethodNotAllowed:   "method",
@@ -63,3 +64,6 @@ func (w *countingWriter) WriteHeader(status int) {
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
+
+// Unwrap is for http.ResponseController.
+func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

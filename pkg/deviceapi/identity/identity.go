@@ -168,6 +168,15 @@ func (r *Registry) Check(device, fingerprint string) error {
 	return nil
 }
 
+// Key returns the key that a device connects with, and false for one that may
+// not come in.
+func (r *Registry) Key(device string) (fingerprint string, ok bool) {
+	r.mu.RLock()
+	fingerprint = r.devices[device].keys.Current
+	r.mu.RUnlock()
+	return fingerprint, fingerprint != "" && r.Check(device, fingerprint) == nil
+}
+
 // use makes a next key that is used the only one.
 func (r *Registry) use(device, fingerprint string) {
 	r.mu.Lock()

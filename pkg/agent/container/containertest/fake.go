@@ -45,6 +45,7 @@ type Fake struct {
 	watchers   map[chan wire.DeploymentRef]bool
 	broken     chan struct{}
 	calls      []string
+	logins     []container.Login
 	nextID     int
 }
 
@@ -297,7 +298,7 @@ func (f *Fake) ImageExists(_ context.Context, image string) (bool, error) {
 }
 
 // Pull implements container.Runtime.
-func (f *Fake) Pull(ctx context.Context, image string) error {
+func (f *Fake) Pull(ctx context.Context, image string, login *container.Login) error {
 	if f.PullFunc != nil {
 		if err := f.PullFunc(ctx, image); err != nil {
 			return err
@@ -309,8 +310,18 @@ func (f *Fake) Pull(ctx context.Context, image string) error {
 		return f.down
 	}
 	f.record("pull %s", image)
+	if login != nil {
+		f.logins = append(f.logins, *login)
+	}
 	f.images[image] = true
 	return nil
+}
+
+// Logins are those of all pulls.
+func (f *Fake) Logins() []container.Login {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.logins)
 }
 
 // EnsureVolume implements container.Runtime.

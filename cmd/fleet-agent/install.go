@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"fleet.nationtech.io/fleet/pkg/agent/enroll"
+	"fleet.nationtech.io/fleet/pkg/hostinstall"
+	"fleet.nationtech.io/fleet/pkg/version"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+var errNotRoot = errors.New("this changes the host: run it as root")
+
+// installOptions are the flags of install, uninstall and add-repository.
+type installOptions struct {
+	dryRun, noStart, purge, volumes bool
+	caHash, manager                 string
+}
+
+func newInstall() *cobra.Command {
+	var i installOptions
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Make this device run the agent; once it is enrolled, start it",
+		Long: `Make this device run the agent: program, accounts, units. Once the device is
+enrolled, start it. It may be run again at any time; what is as it should be
+stays. A file that somebody edited is shown and left alone.
+
+Without a package the program that runs is copied to ` + hostinstall.Agent.Program() + `; if
+the agent is not ready with it in a minute, the one of before comes back. With a
+package all files are the package's.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			in, err := i.installer(cmd)
+			if err != nil {
+				return err
+			}
+			return in.Install(cmd.Context(), hostinstall.Options{NoStart: i.noStart})
+		},
+	}
+	i.addFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&i.noStart, "no-start", false, "leave the service as it is, disabled if it is new")
+	return cmd
+}
+
+func newUninstall() *cobra.Command {
+	var i installOptions
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Undo install and add-repository; identity and data stay unless --purge is given",
+		Long: `Undo install and add-repository: stop the agent and its containers, and remove
+the files that were written. Identity, images and volumes stay unless --purge is
+given; edited files, mount points, the accounts and, without --volumes, volumes
+that hold something stay in any case. A package has to be removed with apt-get
+or dnf afterwards.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			in, err := i.installer(cmd)
+			if err != nil {
+				return err
+			}
+			return in.Uninstall(cmd.Context(), hostinstall.Removal{Purge: i.purge, Volumes: i.volumes})
+		},
+	}
+	i.addFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&i.purge, "purge", false, "remove identity, containers and images too")
+	cmd.Flags().BoolVar(&i.volumes, "volumes", false, "with --purge: remove volumes that hold something too")
+	return cmd
+}
+
+func newAddRepository() *cobra.Command {
+	var i installOptions
+	cmd := &cobra.Command{
+		Use:   "add-repository https://GATEWAY:8443",
+		Short: "Let apt or dnf install the agent from its gateway",
+		Long: `Let apt or dnf install and upgrade the agent from its gateway. The gateway's
+root certificate is fetched and compared with --ca-hash; package manager and
+keys are told to trust it for this gateway alone.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in, err := i.installer(cmd)
+			if err != nil {
+				return err
+			}
+			r, err := i.repository(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return in.AddRepository(cmd.Context(), r)
+		},
+	}
+	i.addFlags(cmd.Flags())
+	cmd.Flags().StringVar(&i.caHash, "ca-hash", "", "SHA-256 in hex of the gateway's root key: the second part of an enrollment token")
+	cmd.Flags().StringVar(&i.manager, "manager", "", "apt or dnf (default: the one that is there)")
+	_ = cmd.MarkFlagRequired("ca-hash") // fails for unknown flags only
+	return cmd
+}
+
+func (i *installOptions) addFlags(f *pflag.FlagSet) {
+	f.BoolVar(&i.dryRun, "dry-run", false, "say what would be done, and do nothing")
+}
+
+func (i *installOptions) installer(cmd *cobra.Command) (*hostinstall.Installer, error) {
+	if os.Geteuid() != 0 && !i.dryRun {
+		return nil, errNotRoot
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return &hostinstall.Installer{
+		Host: hostinstall.OS{}, Product: hostinstall.Agent, Program: program, Version: version.Version,
+		Out: cmd.OutOrStdout(), DryRun: i.dryRun,
+	}, nil
+}
+
+// pathKeys is where a gateway has the OpenPGP keys of its repositories.
+const (
+	pathKeys = "/packages/keys.asc"
+	maxKeys  = 256 << 10
+	keysTime = 20 * time.Second
+)
+
+// rpmArch is how rpm calls an architecture.
+var rpmArch = map[string]string{"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7hl"}
+
+func (i *installOptions) repository(ctx context.Context, gateway string) (hostinstall.Repository, error) {
+	r := hostinstall.Repository{Manager: i.manager, Arch: rpmArch[runtime.GOARCH]}
+	if r.Manager == "" {
+		r.Manager = "dnf"
+		if _, err := exec.LookPath("apt-get"); err == nil {
+			r.Manager = "apt"
+		}
+	}
+	if !wire.ValidHash(i.caHash) {
+		return r, errors.New("--ca-hash must be a SHA-256 in hex, as in the second part of an enrollment token")
+	}
+	root, err := enroll.FetchRoot(ctx, gateway, i.caHash)
+	if err != nil {
+		return r, err
+	}
+	if r.Gateway, err = url.Parse(gateway); err != nil {
+		return r, err
+	}
+	r.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
+	r.Keys, err = fetchKeys(ctx, r.Gateway, root)
+	return r, err
+}
+
+func fetchKeys(ctx context.Context, gateway *url.URL, root *x509.Certificate) ([]byte, error) {
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}}
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, keysTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, gateway.JoinPath(pathKeys).String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("fetching the gateway's keys: %w", err)
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return nil, fmt.Errorf("fetching the gateway's keys: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("fetching the gateway's keys: it answers %s: does it have packages? see fleet-server bundle import", resp.Status)
+	}
+	keys, err := io.ReadAll(io.LimitReader(resp.Body, maxKeys))
+	if err != nil {
+		return nil, fmt.Errorf("fetching the gateway's keys: %w", err)
+	}
+	return keys, nil
+}

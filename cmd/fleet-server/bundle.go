@@ -1,0 +1,119 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fleet.nationtech.io/fleet/pkg/registry"
+	"fleet.nationtech.io/fleet/pkg/release"
+)
+
+func newBundle(o *options) *cobra.Command {
+	cmd := &cobra.Command{Use: "bundle", Short: "Hold a release, so that devices are installed from this gateway"}
+	cmd.AddCommand(newBundleImport(o), newBundleShow(o))
+	return cmd
+}
+
+type importOptions struct {
+	keyFile       string
+	allowUnsigned bool
+}
+
+func newBundleImport(o *options) *cobra.Command {
+	var i importOptions
+	cmd := &cobra.Command{
+		Use:   "import FILE|DIRECTORY",
+		Short: "Verify a release and serve it to devices",
+		Long: "Verify a release, a bundle or the directory of one, and serve it to devices: the installer, an apt\n" +
+			"and a dnf repository, and its container images. A running server serves it at once, instead of the\n" +
+			"release before. The release must be signed by the key that this program was built with, or by the\n" +
+			"one that --release-key names.",
+		Example: "  fleet-server bundle import fleet-bundle.tar\n" +
+			"  fleet-server bundle import --release-key release.pub dist",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return i.run(cmd, o, args[0]) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&i.keyFile, "release-key", "", "public key (PEM) that the release must be signed with, instead of the one built in")
+	f.BoolVar(&i.allowUnsigned, "allow-unsigned", false, "trust the file as it is: check its checksums, but not who made it")
+	return cmd
+}
+
+func (i *importOptions) run(cmd *cobra.Command, o *options, path string) error {
+	key, err := i.key()
+	if err != nil {
+		return err
+	}
+	source, err := release.OpenSource(path)
+	if err != nil {
+		return err
+	}
+	defer source.Close() //nolint:errcheck // it was only read
+	if err := becomeOwner(o.DataDir); err != nil {
+		return err
+	}
+	images := registry.Open(o.DataDir)
+	w := cmd.OutOrStdout()
+	version, err := release.Open(o.DataDir).Import(release.Import{
+		Source: source, Key: key, Now: time.Now,
+		Images: func(path string) error {
+			names, err := pushArchive(images, path)
+			for _, name := range names {
+				fmt.Fprintf(w, "image %s\n", name)
+			}
+			return err
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("importing %s: %w", path, err)
+	}
+	_, err = fmt.Fprintf(w, "release %s is served from now on\n", version)
+	return err
+}
+
+// key is the key that the release must be signed with, nil for none.
+func (i *importOptions) key() (*ecdsa.PublicKey, error) {
+	if i.allowUnsigned {
+		if i.keyFile != "" {
+			return nil, errors.New("--release-key and --allow-unsigned exclude each other")
+		}
+		return nil, nil
+	}
+	if i.keyFile != "" {
+		return release.ReadKey(i.keyFile)
+	}
+	key, err := release.CompiledKey()
+	if err == nil && key == nil {
+		err = release.ErrNoKey
+	}
+	return key, err
+}
+
+func newBundleShow(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show",
+		Short: "Print the version of the release that is served",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			version, err := release.Open(o.DataDir).Version()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), version)
+			return err
+		},
+	}
+}
+
+func pushArchive(images *registry.Store, path string) ([]registry.Name, error) {
+	archive, err := registry.OpenArchive(path)
+	if err != nil {
+		return nil, err
+	}
+	defer archive.Close() //nolint:errcheck // it was only read
+	return images.Push(archive, registry.Name{})
+}

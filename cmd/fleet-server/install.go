@@ -1,0 +1,139 @@
+package main
+
+import (
+	"errors"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"fleet.nationtech.io/fleet/pkg/hostinstall"
+	"fleet.nationtech.io/fleet/pkg/version"
+)
+
+var errNotRoot = errors.New("this changes the host: run it as root")
+
+// installOptions are the flags of install, upgrade and uninstall.
+type installOptions struct {
+	dryRun, noStart, purge bool
+	packageFile            string
+}
+
+func newInstall(o *options) *cobra.Command {
+	var i installOptions
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Make this host run the server, with the settings that flags name",
+		Long: "Make this host run the server: account, data directory, unit, and in " + defaultConfigFile + "\n" +
+			"the settings that flags name. It may be run again at any time; what is as it should be stays.\n" +
+			"A file that somebody edited is shown and left alone.\n\n" +
+			"Without a package the program that runs is copied to " + hostinstall.Server.Program() + ", and a newer one\n" +
+			"over an older as upgrade does it. With a package, program, account and unit are the package's.",
+		Example: "  fleet-server install --tls-san gateway.example.com --api-listen 127.0.0.1:6443",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			in, err := i.installer(cmd)
+			if err != nil {
+				return err
+			}
+			return in.Install(cmd.Context(), i.options(cmd, o))
+		},
+	}
+	i.addFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&i.noStart, "no-start", false, "leave the service as it is, disabled if it is new")
+	cmd.Flags().StringVar(&i.packageFile, "package", "", "file of the package that was installed, kept for the way back from an upgrade")
+	return cmd
+}
+
+func newUpgrade(o *options) *cobra.Command {
+	var i installOptions
+	cmd := &cobra.Command{
+		Use:   "upgrade",
+		Short: "Replace the server that is installed, and go back if it is not ready in a minute",
+		Long: "Replace the server that is installed: it is stopped and backed up with its data, replaced and\n" +
+			"started again. If it is not ready within 60 seconds, program and data of before come back.\n\n" +
+			"Without a package, run the new program: it replaces the old one. With a package, name the file\n" +
+			"of the new one; to go back, the older package is needed, as install --package and upgrade keep it.",
+		Example: "  ./fleet-server_0.2.0_linux_arm64 upgrade\n" +
+			"  fleet-server upgrade --package ./fleet-server_0.2.0_arm64.deb",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			in, err := i.installer(cmd)
+			if err != nil {
+				return err
+			}
+			if i.packageFile != "" {
+				return in.UpgradePackage(cmd.Context(), i.options(cmd, o))
+			}
+			return in.Upgrade(cmd.Context(), i.options(cmd, o))
+		},
+	}
+	i.addFlags(cmd.Flags())
+	cmd.Flags().StringVar(&i.packageFile, "package", "", "file of the new package: .deb or .rpm")
+	return cmd
+}
+
+func newUninstall() *cobra.Command {
+	var i installOptions
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Undo install; data and configuration stay unless --purge is given",
+		Long: "Undo install: stop the service and remove the files that install wrote. Data and configuration\n" +
+			"stay unless --purge is given; edited files and mount points stay in any case. A package has to be\n" +
+			"removed with apt-get or dnf afterwards. Devices run on with what they were last told.",
+		Example: "  fleet-server uninstall --purge",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			in, err := i.installer(cmd)
+			if err != nil {
+				return err
+			}
+			return in.Uninstall(cmd.Context(), hostinstall.Removal{Purge: i.purge})
+		},
+	}
+	i.addFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&i.purge, "purge", false, "remove data and configuration too: every device has to enroll again with a new server")
+	return cmd
+}
+
+func (i *installOptions) addFlags(f *pflag.FlagSet) {
+	f.BoolVar(&i.dryRun, "dry-run", false, "say what would be done, and do nothing")
+}
+
+func (i *installOptions) installer(cmd writers) (*hostinstall.Installer, error) {
+	if os.Geteuid() != 0 && !i.dryRun {
+		return nil, errNotRoot
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return &hostinstall.Installer{
+		Host: hostinstall.OS{}, Product: hostinstall.Server, Program: program, Version: version.Version,
+		Out: cmd.OutOrStdout(), DryRun: i.dryRun,
+	}, nil
+}
+
+// options turns the flags that were given into settings; the environment is
+// that of this command, not of the service.
+func (i *installOptions) options(cmd *cobra.Command, o *options) hostinstall.Options {
+	var settings []hostinstall.Setting
+	cmd.Flags().Visit(func(p *pflag.Flag) {
+		key, ok := settingKeys[p.Name]
+		if !ok {
+			return
+		}
+		s := hostinstall.Setting{Key: key, Values: []string{text(p)}}
+		if v, ok := p.Value.(pflag.SliceValue); ok {
+			s.Values, s.List = v.GetSlice(), true
+		}
+		settings = append(settings, s)
+	})
+	return hostinstall.Options{Settings: settings, DataDir: o.DataDir, NoStart: i.noStart, Package: i.packageFile}
+}
+
+// settingKeys are the keys of the configuration file by flag.
+var settingKeys = map[string]string{
+	"data-dir": "dataDir", "api-listen": "apiListen", "nats-listen": "natsListen", "enroll-listen": "enrollListen",
+	"tls-san": "tlsSANs", "advertise": "advertise", "log-format": "logFormat", "log-level": "logLevel",
+}

@@ -1,0 +1,298 @@
+#!/bin/sh
+# install.sh installs, upgrades and removes fleet: the server on a gateway, the
+# agent on a device. It downloads and verifies; all else is done by the package
+# manager and by the commands install, upgrade and uninstall of the programs.
+# Flags, variables and exit statuses: docs/reference/install.md.
+# shellcheck disable=SC2154 # parse_flags assigns the variables of the flags
+set -eu
+
+# The public key (PEM) that releases are signed with.
+RELEASE_KEY=''
+# Filled in by the gateway that serves this file.
+GATEWAY_URL=''
+GATEWAY_CA_HASH=''
+GATEWAY_PUBKEY_PIN=''
+
+usage() {
+	cat <<END
+usage: install.sh [--role server|agent] [FLAG]...    (each is a variable too: FLEET_ROLE, FLEET_DATA_DIR, ...)
+  --version VERSION   instead of the newest        --channel NAME      stable, unless named
+  --mirror URL        where releases are           --bundle FILE|DIR   a release, instead of a mirror
+  --release-pub FILE  key of the release           --ca-file FILE      CA of the mirror or proxy
+  --packages MANAGER  apt, dnf or none             --no-start          configure, but do not start
+  --dry-run           say what would be done       --uninstall --purge  remove; with all data   --yes  do not ask
+server: --data-dir DIR   --listen ADDRESS   --tls-san NAME[,NAME]...
+agent:  --server https://GATEWAY:8443   --token-file FILE, or \$FLEET_TOKEN, or it asks
+END
+}
+
+say() { echo "install.sh: $*"; }
+have() { command -v "$1" >/dev/null 2>&1; }
+# die STATUS MESSAGE
+die() { echo "install.sh: $2" >&2 && exit "$1"; }
+# run COMMAND, which changes the host. Standard input may be this script.
+run() { if [ -n "$dry_run" ]; then say "would run: $*"; else "$@" </dev/null; fi; }
+
+# unsupported CAUSE WAY_OUT
+unsupported() {
+	die 3 "$1: $2
+  To report: $(uname -srm), $(sed -n 's/^PRETTY_NAME=//p' /etc/os-release 2>/dev/null), init $(cat /proc/1/comm 2>/dev/null)"
+}
+
+# ask PROMPT: on the terminal, since standard input may be this script. Fails without one.
+ask() { { printf '%s ' "$1" >/dev/tty; } 2>/dev/null && IFS= read -r answer </dev/tty; }
+
+parse_flags() {
+	switches='no_start dry_run yes uninstall purge'
+	values='role version channel mirror bundle release_pub ca_file packages data_dir listen tls_san server token_file'
+	for flag in $switches $values token; do eval "$flag=\${FLEET_$(echo "$flag" | tr '[:lower:]' '[:upper:]'):-}"; done
+	unset FLEET_TOKEN # only the program that enrolls needs it
+	while [ $# -gt 0 ]; do
+		case $1 in
+		-h | --help) usage && exit 0 ;;
+		--token | --token=*) die 2 "every user can read a command line: hand the token over by --token-file or FLEET_TOKEN" ;;
+		--*=*) flag=${1%%=*} value=${1#*=} ;;
+		--*) flag=$1 value=${2:-} ;;
+		*) die 2 "unknown argument $1: see --help" ;;
+		esac
+		flag=$(echo "${flag#--}" | tr - _ | tr -cd 'a-z_')
+		case " $switches | $values " in
+		*" $flag "*\|*) eval "$flag=1" ;;
+		*\|*" $flag "*)
+			[ -n "$value" ] || die 2 "$1 needs a value: see --help"
+			eval "$flag=\$value"
+			case $1 in *=*) ;; *) shift ;; esac
+			;;
+		*) die 2 "unknown flag $1: see --help" ;;
+		esac
+		shift
+	done
+	gateway=''
+	if [ -n "$GATEWAY_URL" ]; then
+		role=${role:-agent} server=${server:-$GATEWAY_URL}
+		if [ -z "$bundle$mirror" ]; then mirror=$GATEWAY_URL/packages/mirror gateway=1; fi
+	fi
+	uninstall=$uninstall$purge channel=${channel:-stable} mirror=${mirror%/} name=fleet-$role
+	case $role in server | agent) ;; *) die 2 "which part? use --role server or --role agent" ;; esac
+	case $packages in '' | apt | dnf | none) ;; *) die 2 "--packages $packages: it must be apt, dnf or none" ;; esac
+	case $version$channel in *[!A-Za-z0-9.~+_-]*) die 2 "--version and --channel have letters, digits and .~+_- only" ;; esac
+}
+
+# 64-bit kernels often run 32-bit programs, on a Raspberry Pi for example. Byte 18
+# of an ELF file is the machine, bit 2 of byte 37 the hard-float ABI of ARM.
+detect_arch() {
+	[ "$(uname -s)" = Linux ] || unsupported "fleet runs on Linux, and this is $(uname -s)" "use a Linux host"
+	machine=$(od -An -tu1 -j18 -N1 /bin/sh | tr -d ' ')
+	if [ "$machine" = 40 ] && { [ $(($(od -An -tu1 -j37 -N1 /bin/sh) & 4)) = 0 ] || [ "$(uname -m)" = armv6l ]; }; then
+		unsupported "this ARM system has no hardware floating point of ARMv7" "use a system for ARMv7 or 64-bit ARM"
+	fi
+	case $machine in
+	62) arch=amd64 deb=amd64 rpm=x86_64 ;;
+	183) arch=arm64 deb=arm64 rpm=aarch64 ;;
+	40) arch=arm deb=armhf rpm=armv7hl ;;
+	*) unsupported "there is no fleet for this architecture, $(uname -m)" "use amd64, arm64 or armhf" ;;
+	esac
+}
+
+detect_install() {
+	manager=$packages form=package installed='' program=/usr/bin/$name
+	if [ -z "$manager" ]; then
+		manager=none
+		if have dnf && rpm -q rpm >/dev/null 2>&1; then manager=dnf; fi
+		if have apt-get && dpkg-query -W dpkg >/dev/null 2>&1; then manager=apt; fi
+	fi
+	if [ -x "/usr/local/bin/$name" ]; then # it came without a package, and goes on so
+		form=static program=/usr/local/bin/$name
+		installed=$("$program" version | cut -d' ' -f2)
+	elif [ -x "$program" ]; then
+		case $manager in
+		apt)
+			installed=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$name") && installed=${installed#installed }
+			case $installed in *' '*) run env dpkg --force-confdef --force-confold --configure -a || true ;; esac # it was interrupted
+			;;
+		dnf) installed=$(rpm -q --qf '%{VERSION}' "$name") ;;
+		*) die 12 "$name is there as a package: leave --packages out, or remove the package first" ;;
+		esac
+	elif [ "$manager" = none ]; then form=static program=/usr/local/bin/$name; fi
+}
+
+# listener PORT prints the name and the id of the process that listens there.
+listener() {
+	cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port=":$(printf %04X "$1")$" '$4 == "0A" && $2 ~ port { print $10 }' | while read -r inode; do
+		# shellcheck disable=SC2012 # busybox's find cannot match links
+		pid=$(ls -l /proc/[0-9]*/fd 2>/dev/null | awk -F/ -v socket="socket:[$inode]" '/^\/proc/ { pid = $3 } index($0, socket) { print pid; exit }')
+		echo "$(cat "/proc/${pid:-none}/comm" 2>/dev/null || echo 'an unknown process') (${pid:-?})"
+	done
+}
+
+preflight() {
+	[ "$(id -u)" = 0 ] || [ -n "$dry_run" ] || die 4 "run it as root, for example with sudo"
+	case $role in server) size=350 ;; *) size=100 ;; esac
+	for dir in "${TMPDIR:-/tmp}" /usr /var; do
+		free=$(df -Pk "$dir" | awk 'NR == 2 { print int($4 / 1024) }')
+		[ "$free" -ge $size ] || die 6 "$dir has $free MiB left and needs $size: make room, or set TMPDIR for downloads"
+	done
+	ports='6443 4222 8443'
+	if [ "$role" = agent ] || [ -n "$installed" ] || [ -e /etc/fleet-server/config.yaml ]; then ports=''; fi
+	for port in $ports; do
+		owner=$(listener "$port")
+		[ -z "$owner" ] || die 5 "port $port is used by $owner: stop it, or name another port in /etc/fleet-server/config.yaml"
+	done
+	tmp=$(mktemp -d "${TMPDIR:-/tmp}/fleet-install.XXXXXX")
+	trap 'rm -rf "$tmp"' EXIT
+	trap 'exit 130' INT TERM HUP
+}
+
+# fetch PATH FILE: from the mirror, with the proxies that the environment names.
+fetch() {
+	have curl || die 8 "curl is missing: install it, or use --bundle"
+	curl --fail --silent --show-error --location --remote-time --retry 3 --connect-timeout 20 ${ca_file:+--cacert "$ca_file"} \
+		${gateway:+--insecure --pinnedpubkey "$GATEWAY_PUBKEY_PIN"} --output "$2" "$mirror/$1" ||
+		die 8 "$mirror/$1 was not downloaded: check address, proxy, CA and clock ($(date))"
+}
+
+# get FILE...: files of the release, from bundle or mirror. A bundle is large: read it seldom.
+get() {
+	if [ -z "$bundle" ]; then for file; do fetch "$version/$file" "$tmp/$file"; done && return; fi
+	if [ -d "$bundle" ]; then (cd "$bundle" && cp -p "$@" "$tmp"); else tar -xf "$bundle" -C "$tmp" "$@"; fi || die 8 "$bundle has no $*: is it a release?"
+}
+
+# verified FILE: get, and compare with the list that the release's key signed.
+verified() {
+	want=$(awk -v file="$1" '$2 == file { print $1 }' "$tmp/checksums.txt")
+	[ -n "$want" ] || die 9 "the release has no $1: was it made for this architecture?"
+	[ -e "$tmp/$1" ] || get "$1"
+	[ "$(sha256sum <"$tmp/$1" | cut -d' ' -f1)" = "$want" ] || die 9 "$1 is damaged or was tampered with: nothing was installed"
+}
+
+check_signature() {
+	if [ -z "$release_pub" ] && [ -n "$RELEASE_KEY" ]; then
+		release_pub=$tmp/release.key
+		echo "$RELEASE_KEY" >"$release_pub"
+	fi
+	if [ -n "$gateway" ] && { [ -z "$release_pub" ] || ! have openssl; }; then return; fi # the gateway has checked it
+	[ -n "$release_pub" ] || die 9 "this copy of install.sh has no key of a release in it: name one with --release-pub"
+	have openssl || die 9 "openssl is missing, which checks the signature: install it"
+	openssl dgst -sha256 -verify "$release_pub" -signature "$tmp/checksums.txt.sig" "$tmp/checksums.txt" >/dev/null 2>&1 ||
+		die 9 "the release is not signed by the key that this install.sh has: nothing was installed"
+}
+
+find_release() {
+	if [ -z "$bundle$mirror" ] && [ -f "$(dirname "$0")/checksums.txt" ]; then bundle=$(dirname "$0"); fi
+	[ -n "$bundle$mirror" ] || die 2 "where is the release? use --mirror URL or --bundle FILE"
+	wanted=$version
+	if [ -z "$bundle$version" ]; then
+		fetch "$channel/version" "$tmp/version"
+		version=$(cat "$tmp/version")
+		case $version in '' | *[!A-Za-z0-9.~+_-]*) die 8 "$mirror/$channel/version names no version" ;; esac
+	fi
+	: >"$tmp/now"
+	get checksums.txt checksums.txt.sig version
+	check_signature
+	verified version
+	version=$(cat "$tmp/version")
+	[ "${wanted:-$version}" = "$version" ] || die 9 "this is version $version, not $wanted"
+	[ -z "$(find "$tmp/checksums.txt" -newer "$tmp/now")" ] || die 7 "the clock says $(date), when this release was not made yet: set it"
+	say "$name $version for $arch, as a $form${installed:+; installed is $installed}"
+}
+
+# package_manager COMMAND ARGUMENT... hands over to the package manager.
+package_manager() {
+	if [ "$manager" = dnf ]; then set -- dnf --assumeyes --quiet "$@"; else
+		set -- env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o APT::Get::allow-downgrades=true \
+			-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
+	fi
+	run "$@" || die 13 "$manager failed, see above: mend that, then run this again"
+}
+
+get_program() {
+	setup=$tmp/${name}_${version}_linux_$arch
+	verified "${setup##*/}"
+	chmod 0755 "$setup"
+	"$setup" version >/dev/null || die 3 "programs cannot run below $tmp: set TMPDIR to a directory that is not mounted noexec"
+}
+
+# from_gateway leaves the gateway's repository here. Other sources may be out of reach.
+from_gateway() {
+	get_program
+	run "$setup" add-repository "$GATEWAY_URL" --ca-hash "$GATEWAY_CA_HASH" --manager "$manager" || exit $?
+	if [ "$manager" = dnf ]; then package_manager install "$name-$version" && return; fi
+	package_manager update -o Dir::Etc::sourcelist=sources.list.d/fleet-gateway.sources -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0
+	package_manager install "$name=$version"
+}
+
+# A server's package must not start it before it is configured; "fleet-server
+# install" ends the mask.
+install_package() {
+	if [ "$role" = agent ] && [ -n "$gateway" ]; then from_gateway && return; fi
+	package=$tmp/${name}_${version}_$deb.deb
+	if [ "$manager" = dnf ]; then package=$tmp/$name-$version-1.$rpm.rpm; fi
+	verified "${package##*/}"
+	if [ "$role" = server ] && [ -n "$installed" ]; then
+		run "$program" upgrade --package "$package" || exit $?
+	else
+		if [ "$role" = server ] && [ -d /run/systemd/system ]; then run systemctl mask --runtime --quiet "$name"; fi
+		package_manager install "$package"
+	fi
+}
+
+# set_up FLAG... makes the host what the flags say.
+set_up() {
+	set -- install "$@" ${no_start:+--no-start} ${dry_run:+--dry-run}
+	if [ -x "$setup" ]; then "$setup" "$@" </dev/null || exit $?; else say "would run: $setup $*"; fi
+}
+
+install_server() {
+	if [ -n "$installed" ]; then package=''; fi
+	set_up ${package:+--package "$package"} ${data_dir:+--data-dir "$data_dir"} ${tls_san:+--tls-san "$tls_san"} \
+		${listen:+--api-listen "$listen:6443" --nats-listen "$listen:4222" --enroll-listen "$listen:8443"}
+	if [ -n "$bundle" ] && "$setup" bundle --help >/dev/null 2>&1; then run "$program" bundle import --release-key "$release_pub" "$bundle" || exit $?; fi
+	say "a token for a device: fleet-server token create --pre-approve"
+}
+
+read_token() {
+	if [ -n "$token_file" ]; then token=$(cat "$token_file") || die 2 "--token-file $token_file cannot be read"; fi
+	[ -z "$token" ] || [ -n "$server" ] || die 2 "which gateway? use --server https://GATEWAY:8443"
+	if [ -n "$token$dry_run" ] || [ -z "$server" ] || [ -e /var/lib/fleet-agent/identity.json ]; then return; fi
+	trap 'rm -rf "$tmp"; { stty echo </dev/tty; } 2>/dev/null || true' EXIT
+	{ stty -echo </dev/tty; } 2>/dev/null || true
+	ask 'Enrollment token (it is not shown):' || die 2 "no enrollment token: set FLEET_TOKEN or use --token-file"
+	stty echo </dev/tty && echo >/dev/tty
+	token=$answer
+}
+
+install_agent() {
+	if [ "$form" = static ]; then set_up; fi
+	if [ -n "$token" ] && [ -z "$dry_run" ]; then
+		FLEET_TOKEN=$token "$program" enroll --server "$server" </dev/null ||
+			die 14 "the device is not enrolled, see above: mend that, then run this again"
+	fi
+	setup=$program
+	set_up
+}
+
+remove() {
+	[ -n "$installed" ] || { say "$name is not installed" && return; }
+	if [ -n "$purge" ] && [ -z "$yes$dry_run" ]; then
+		ask "Remove all data of $name for good? [y/N]" || die 15 "--purge removes all data of $name for good: say --yes"
+		case $answer in y | Y | yes) ;; *) die 15 "nothing was removed" ;; esac
+	fi
+	"$program" uninstall ${purge:+--purge} ${dry_run:+--dry-run} </dev/null || exit $?
+	if [ "$form" = static ]; then return; fi
+	if [ "$manager" = apt ] && [ -n "$purge" ]; then package_manager purge "$name"; else package_manager remove "$name"; fi
+}
+
+main() {
+	parse_flags "$@"
+	detect_arch
+	detect_install
+	preflight
+	if [ -n "$uninstall" ]; then remove && exit 0; fi
+	if [ "$role" = agent ]; then read_token; fi
+	find_release
+	setup=$program package=''
+	case $form=$installed in *"=$version") ;; static*) get_program ;; *) install_package ;; esac
+	"install_$role"
+}
+
+main "$@"

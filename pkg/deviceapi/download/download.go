@@ -1,0 +1,159 @@
+// Package download bounds what downloads take from the enrollment listener, so
+// that enrollment and renewal, which share it, go on beside any number of them.
+package download
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// patience is how long a download waits for its turn.
+	patience = 20 * time.Second
+	// maxWaiting bounds those that wait.
+	maxWaiting = 1000
+	// stall is how long a client may take for one piece of 32 KiB.
+	stall = 30 * time.Second
+	// retryAfter is when a client that was turned away should try again, in seconds.
+	retryAfter = "15"
+)
+
+// errBusy: too many downloads wait already, or this one waited for too long.
+var errBusy = errors.New("too many downloads at this moment")
+
+// Gate lets downloads through, so many at a time together and for each host.
+type Gate struct {
+	all, each int
+	requests  *prometheus.CounterVec
+
+	mu      sync.Mutex // guards what follows
+	active  int
+	hosts   map[string]int
+	waiting []*waiter
+}
+
+// waiter waits for its place. turn is closed when it has one.
+type waiter struct {
+	host string
+	turn chan struct{}
+}
+
+// NewGate returns a gate with places for all downloads together and for each
+// host. Requests are counted under the name.
+func NewGate(name string, all, each int) *Gate {
+	return &Gate{all: all, each: each, hosts: map[string]int{}, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fleet_downloads_total", ConstLabels: prometheus.Labels{"of": name},
+		Help: "Downloads from the enrollment listener by what they are of (packages, images) and result (ok, busy).",
+	}, []string{"result"})}
+}
+
+// Collectors are the metrics.
+func (g *Gate) Collectors() []prometheus.Collector { return []prometheus.Collector{g.requests} }
+
+// Handler lets requests for next through. They may take as long as the client
+// goes on reading, whatever the limits of the server are.
+func (g *Gate) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.RemoteAddr)
+		if err != nil {
+			host = r.RemoteAddr
+		}
+		if err := g.enter(r, host); err != nil {
+			g.requests.WithLabelValues("busy").Inc()
+			w.Header().Set("Retry-After", retryAfter)
+			http.Error(w, err.Error()+": try again later", http.StatusServiceUnavailable)
+			return
+		}
+		defer g.leave(host)
+		g.requests.WithLabelValues("ok").Inc()
+		next.ServeHTTP(&patientWriter{w, http.NewResponseController(w)}, r)
+	})
+}
+
+func (g *Gate) enter(r *http.Request, host string) error {
+	g.mu.Lock()
+	if g.free(host) {
+		g.take(host)
+		g.mu.Unlock()
+		return nil
+	}
+	if len(g.waiting) >= maxWaiting {
+		g.mu.Unlock()
+		return errBusy
+	}
+	me := &waiter{host, make(chan struct{})}
+	g.waiting = append(g.waiting, me)
+	g.mu.Unlock()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-me.turn:
+		return nil
+	case <-timer.C:
+	case <-r.Context().Done():
+	}
+	return g.giveUp(me)
+}
+
+// giveUp ends the wait, unless its turn came just now.
+func (g *Gate) giveUp(me *waiter) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-me.turn:
+		return nil
+	default:
+	}
+	g.waiting = slices.DeleteFunc(g.waiting, func(w *waiter) bool { return w == me })
+	return errBusy
+}
+
+// leave gives a place back, to the first that waits and may have it.
+func (g *Gate) leave(host string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.active--
+	if g.hosts[host]--; g.hosts[host] == 0 {
+		delete(g.hosts, host)
+	}
+	for i, w := range g.waiting {
+		if g.free(w.host) {
+			g.take(w.host)
+			g.waiting = slices.Delete(g.waiting, i, i+1)
+			close(w.turn)
+			return
+		}
+	}
+}
+
+func (g *Gate) free(host string) bool { return g.active < g.all && g.hosts[host] < g.each }
+
+func (g *Gate) take(host string) {
+	g.active++
+	g.hosts[host]++
+}
+
+// patientWriter moves the limits of the server on with each piece.
+type patientWriter struct {
+	http.ResponseWriter
+	control *http.ResponseController
+}
+
+// Write implements io.Writer.
+func (w *patientWriter) Write(p []byte) (int, error) {
+	deadline := time.Now().Add(stall)
+	// The end of the time to read would end the request, too.
+	if err := errors.Join(w.control.SetReadDeadline(deadline), w.control.SetWriteDeadline(deadline)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, err
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,11 @@
+// Package hostinstall changes a host so that it runs fleet-server or
+// fleet-agent, and undoes that: files, account, unit, settings, and the package
+// repository of a gateway. The commands install, upgrade and uninstall of both
+// programs are made of it, so it imports neither side.
+//
+// Three promises. A file that somebody else wrote or edited is neither
+// overwritten nor removed: a manifest has the hash of every file that was
+// written here. What was interrupted, by a power cut for example, ends well when
+// it is run again: the manifest is written before what it describes. And an
+// upgrade that does not become ready is undone, data included.
+package hostinstall

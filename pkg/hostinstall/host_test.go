@@ -1,0 +1,291 @@
+package hostinstall_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"fleet.nationtech.io/fleet/pkg/hostinstall"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// machine is a host below a directory, with a systemd that starts a program if
+// its content says that it works.
+type machine struct {
+	hostinstall.OS
+	t *testing.T
+
+	packaged  bool     // dpkg owns /usr/bin/fleet-server
+	mounts    []string // of the machine
+	accounts  []string
+	enabled   bool
+	active    bool
+	starts    int
+	installed []string // packages, in order
+	free      uint64
+}
+
+const (
+	program  = "/usr/local/bin/fleet-server"
+	packaged = "/usr/bin/fleet-server"
+	config   = "/etc/fleet-server/config.yaml"
+	unit     = "/etc/systemd/system/fleet-server.service"
+	data     = "/var/lib/fleet-server"
+)
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	m := &machine{OS: hostinstall.OS{Root: t.TempDir()}, t: t, free: 1 << 40}
+	for _, dir := range []string{"/run/systemd/system", "/etc/systemd/system", "/var/lib", "/usr/local/bin", "/usr/bin", "/srv"} {
+		m.mkdir(dir)
+	}
+	return m
+}
+
+func (m *machine) mkdir(path string) {
+	m.t.Helper()
+	if err := os.MkdirAll(filepath.Join(m.Root, path), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) write(path, content string) {
+	m.t.Helper()
+	m.mkdir(filepath.Dir(path))
+	if err := os.WriteFile(filepath.Join(m.Root, path), []byte(content), 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) read(path string) string {
+	content, err := os.ReadFile(filepath.Join(m.Root, path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return string(content)
+}
+
+// tree is every file with its content, but for what only the installer reads.
+func (m *machine) tree() map[string]string {
+	m.t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(m.Root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		path = strings.TrimPrefix(path, m.Root)
+		switch {
+		case path == "/var/lib/fleet-install":
+			return fs.SkipDir
+		case d.IsDir():
+			files[path+"/"] = ""
+		default:
+			files[path] = m.read(path)
+		}
+		return nil
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return files
+}
+
+func (m *machine) Mounts() ([]string, error) {
+	return m.mounts, nil
+}
+
+func (m *machine) Free(string) (uint64, error)           { return m.free, nil }
+func (m *machine) Has(name string) bool                  { return name == "useradd" || name == "dpkg-query" }
+func (m *machine) Own(string, string, fs.FileMode) error { return nil }
+func (m *machine) Run(_ context.Context, args ...string) error {
+	switch {
+	case args[0] == "useradd":
+		m.accounts = append(m.accounts, args[len(args)-1])
+	case slices.Contains(args, "apt-get"), slices.Contains(args, "dpkg"):
+		return m.install(args[len(args)-1])
+	case args[0] == "systemctl":
+		return m.systemctl(args[1:])
+	case strings.HasSuffix(args[0], "setup-user"):
+		m.accounts = append(m.accounts, "fleet-agent", "fleet-workload")
+	case args[0] == "loginctl":
+	default:
+		m.t.Errorf("it ran %q", args)
+	}
+	return nil
+}
+
+// install puts the content of a package into the place of the program.
+func (m *machine) install(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		content, err = os.ReadFile(filepath.Join(m.Root, path)) // one that was kept
+	}
+	if err != nil {
+		return err
+	}
+	m.installed = append(m.installed, string(content))
+	m.write(packaged, string(content))
+	return nil
+}
+
+func (m *machine) systemctl(args []string) error {
+	switch args[0] {
+	case "enable":
+		m.enabled = true
+	case "disable":
+		m.enabled, m.active = false, false
+	case "stop":
+		if !strings.HasPrefix(args[1], "user@") {
+			m.active = false
+		}
+	case "restart":
+		return m.restart()
+	}
+	return nil
+}
+
+// restart runs the program, which works on its data before it fails.
+func (m *machine) restart() error {
+	m.starts++
+	content := m.read(program)
+	if m.packaged {
+		content = m.read(packaged)
+	}
+	m.write(m.dataDir()+"/state.db", "written by "+content)
+	m.active = !strings.Contains(content, "broken")
+	if !m.active {
+		return errors.New("job failed")
+	}
+	return nil
+}
+
+func (m *machine) dataDir() string {
+	for line := range strings.Lines(m.read(config)) {
+		if dir, ok := strings.CutPrefix(line, "dataDir: "); ok {
+			return strings.TrimSpace(dir)
+		}
+	}
+	return data
+}
+
+func (m *machine) Query(_ context.Context, args ...string) (string, error) {
+	says := func(yes bool, text, otherwise string) (string, error) {
+		if yes {
+			return text + "\n", nil
+		}
+		return otherwise + "\n", errors.New("exit status 3")
+	}
+	switch strings.Join(args[:2], " ") {
+	case "dpkg-query --search":
+		return says(m.packaged && args[2] == packaged, "fleet-server: "+packaged, "")
+	case "systemctl is-active":
+		return says(m.active, "active", "inactive")
+	case "systemctl is-enabled":
+		return says(m.enabled, "enabled", "disabled")
+	case "id -u":
+		return says(slices.Contains(m.accounts, args[2]), "998", "")
+	}
+	m.t.Errorf("it asked %q", args)
+	return "", nil
+}
+
+var errPowerCut = errors.New("power cut")
+
+// faulty is a machine whose power is cut before its n-th change.
+type faulty struct {
+	hostinstall.Host
+	left int
+}
+
+func (f *faulty) cut() error {
+	if f.left <= 0 {
+		return errPowerCut
+	}
+	f.left--
+	return nil
+}
+
+func (f *faulty) Put(path string, content io.Reader, mode fs.FileMode) error {
+	if err := f.cut(); err != nil {
+		return err
+	}
+	return f.Host.Put(path, content, mode)
+}
+
+func (f *faulty) Mkdir(path string, mode fs.FileMode) error {
+	if err := f.cut(); err != nil {
+		return err
+	}
+	return f.Host.Mkdir(path, mode)
+}
+
+func (f *faulty) Own(path, account string, mode fs.FileMode) error {
+	if err := f.cut(); err != nil {
+		return err
+	}
+	return f.Host.Own(path, account, mode)
+}
+
+func (f *faulty) Remove(path string) error {
+	if err := f.cut(); err != nil {
+		return err
+	}
+	return f.Host.Remove(path)
+}
+
+func (f *faulty) Run(ctx context.Context, args ...string) error {
+	if err := f.cut(); err != nil {
+		return err
+	}
+	return f.Host.Run(ctx, args...)
+}
+
+func (f *faulty) CopyTree(from, to string, skip func(string) bool) error {
+	if err := f.cut(); err != nil {
+		return err
+	}
+	return f.Host.CopyTree(from, to, skip)
+}
+
+func (f *faulty) ReplaceTree(saved, dir string, skip func(string) bool) error {
+	if err := f.cut(); err != nil {
+		return err
+	}
+	return f.Host.ReplaceTree(saved, dir, skip)
+}
+
+func (f *faulty) EmptyTree(dir string, keep func(string) bool) ([]string, error) {
+	if err := f.cut(); err != nil {
+		return nil, err
+	}
+	return f.Host.EmptyTree(dir, keep)
+}
+
+// release is a program of a version, outside the machine.
+func release(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fleet-server.deb")
+	if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// installer runs a program on a host.
+func installer(h hostinstall.Host, program string) (*hostinstall.Installer, *bytes.Buffer) {
+	var out bytes.Buffer
+	return &hostinstall.Installer{Host: h, Product: hostinstall.Server, Program: program, Version: filepath.Base(program), Out: &out}, &out
+}

@@ -1,0 +1,91 @@
+package hostinstall
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// Repository is what a gateway offers to a package manager.
+type Repository struct {
+	// Gateway is its address: https://HOST:PORT.
+	Gateway *url.URL
+	// CA is the gateway's root certificates in PEM, Keys the OpenPGP keys that
+	// sign repositories and packages.
+	CA, Keys []byte
+	// Manager is apt or dnf.
+	Manager string
+	// Arch is that of rpm: x86_64, aarch64 or armv7hl.
+	Arch string
+}
+
+// Places of the files of a repository.
+const (
+	aptSource = "/etc/apt/sources.list.d/fleet-gateway.sources"
+	aptConf   = "/etc/apt/apt.conf.d/50fleet-gateway"
+	aptCA     = "/etc/apt/keyrings/fleet-gateway-ca.crt"
+	aptKeys   = "/etc/apt/keyrings/fleet-gateway.asc"
+	dnfRepo   = "/etc/yum.repos.d/fleet-gateway.repo"
+	dnfCA     = "/etc/pki/tls/certs/fleet-gateway-ca.crt"
+	dnfKeys   = "/etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway"
+)
+
+// AddRepository tells the package manager where the gateway's packages are,
+// with the root and the keys that it shall trust for them and nothing else.
+func (in *Installer) AddRepository(ctx context.Context, r Repository) error {
+	if err := in.begin(ctx); err != nil {
+		return err
+	}
+	files, err := r.files()
+	if err != nil {
+		return err
+	}
+	plans, err := in.plan(files)
+	if err != nil {
+		return err
+	}
+	in.show(plans)
+	if in.DryRun {
+		return nil
+	}
+	restart := in.manifest.Restart
+	if err := in.write(plans); err != nil {
+		return err
+	}
+	in.manifest.Restart = restart // no service reads these
+	if err := in.save(); err != nil {
+		return err
+	}
+	return verdictError(plans)
+}
+
+func (r *Repository) files() ([]file, error) {
+	if strings.Contains(r.Gateway.Hostname(), ":") {
+		return nil, fmt.Errorf("%s: a package manager cannot be given the root of an IPv6 address: use the gateway's name: %w", r.Gateway, ErrRefused)
+	}
+	base := r.Gateway.JoinPath("packages")
+	switch r.Manager {
+	case "apt":
+		return []file{
+			{path: aptCA, mode: 0o644, content: r.CA},
+			{path: aptKeys, mode: 0o644, content: r.Keys},
+			{path: aptConf, mode: 0o644, content: fmt.Appendf(nil, written+"Acquire::https::%s::CaInfo \"%s\";\n", r.Gateway.Hostname(), aptCA)},
+			{path: aptSource, mode: 0o644, content: fmt.Appendf(nil, written+
+				"Types: deb\nURIs: %s\nSuites: stable\nComponents: main\nSigned-By: %s\n", base.JoinPath("apt"), aptKeys)},
+		}, nil
+	case "dnf":
+		return []file{
+			{path: dnfCA, mode: 0o644, content: r.CA},
+			{path: dnfKeys, mode: 0o644, content: r.Keys},
+			// A gateway that is off must not keep the system from its updates.
+			{path: dnfRepo, mode: 0o644, content: fmt.Appendf(nil, written+
+				"[fleet-gateway]\nname=Packages of the fleet gateway\nbaseurl=%s\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=1\n"+
+				"gpgkey=file://%s\nsslverify=1\nsslcacert=%s\nskip_if_unavailable=1\n",
+				base.JoinPath("rpm", r.Arch), dnfKeys, dnfCA)},
+		}, nil
+	}
+	return nil, fmt.Errorf("package manager %q: it must be apt or dnf", r.Manager)
+}
+
+const written = "# Written by fleet-agent add-repository.\n"

@@ -1,0 +1,291 @@
+package release
+
+import (
+	"crypto/ecdsa"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
+	"fleet.nationtech.io/fleet/pkg/release/aptrepo"
+	"fleet.nationtech.io/fleet/pkg/release/rpmrepo"
+	"fleet.nationtech.io/fleet/pkg/release/signing"
+)
+
+// channel is the only one that a gateway serves: it holds one release.
+const channel = "stable"
+
+// maxSmall bounds files that are read into memory, in bytes.
+const maxSmall = 1 << 20
+
+// ErrBusy: another import is under way.
+var ErrBusy = errors.New("another import is under way: try again when it is done")
+
+// Import says what to import.
+type Import struct {
+	Source *Source
+	// Key is the public key of the maker. Nil trusts whoever made Source.
+	Key *ecdsa.PublicKey
+	// Images takes over a container image, an archive, once it is verified.
+	Images func(path string) error
+	// Now is the time that signatures carry.
+	Now func() time.Time
+}
+
+// Import verifies a release and serves it from then on. It returns its
+// version. What was served before stays until the new one is complete. Errors
+// wrap ErrSignature, ErrContent or ErrBusy, or come from the disk.
+func (s *Store) Import(i Import) (version string, err error) {
+	unlock, err := s.lock()
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if err := s.sweep(); err != nil {
+		return "", err
+	}
+	work, err := os.MkdirTemp(s.dir, importPrefix)
+	if err != nil {
+		return "", fmt.Errorf("importing the release: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }() // nothing is left of it after success
+	b := &build{Import: i, files: filepath.Join(work, "files"), dir: filepath.Join(work, "release"), keyFile: filepath.Join(s.dir, signingKeyName)}
+	if err := b.run(); err != nil {
+		return "", err
+	}
+	return b.version, s.switchTo(b.dir, b.version+"-"+strings.ToLower(rand.Text()[:8]))
+}
+
+// lock keeps other imports out.
+func (s *Store) lock() (unlock func(), err error) {
+	if _, err := os.Stat(filepath.Dir(s.dir)); err != nil {
+		return nil, fmt.Errorf("importing the release: %w: has the server run here?", err)
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("importing the release: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(s.dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("importing the release: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, ErrBusy
+		}
+		return nil, fmt.Errorf("importing the release: %w", err)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// sweep removes what is not served: an import that was interrupted, and what
+// the last one replaced if it could not.
+func (s *Store) sweep() error {
+	current, err := s.current()
+	if err != nil && !errors.Is(err, ErrNone) {
+		return err
+	}
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("importing the release: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() && e.Name() != current {
+			if err := os.RemoveAll(filepath.Join(s.dir, e.Name())); err != nil {
+				return fmt.Errorf("removing an old release: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// switchTo serves a complete release instead of the present one.
+func (s *Store) switchTo(dir, name string) error {
+	if err := syncAll(dir); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, filepath.Join(s.dir, name)); err != nil {
+		return fmt.Errorf("importing the release: %w", err)
+	}
+	next := filepath.Join(s.dir, currentName+".next")
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("importing the release: %w", err)
+	}
+	if err := os.Symlink(name, next); err != nil {
+		return fmt.Errorf("importing the release: %w", err)
+	}
+	if err := os.Rename(next, filepath.Join(s.dir, currentName)); err != nil {
+		return fmt.Errorf("importing the release: %w", err)
+	}
+	if err := atomicfile.SyncDir(s.dir); err != nil {
+		return err
+	}
+	return s.sweep()
+}
+
+// syncAll brings everything that was written to the disk: a power cut leaves
+// the old release or the whole new one.
+func syncAll(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("syncing the release: %w", err)
+	}
+	defer d.Close()
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return fmt.Errorf("syncing the release: %w", err)
+	}
+	return nil
+}
+
+// build makes a release from what came from outside.
+type build struct {
+	Import
+
+	// files has what came, dir what is made of it.
+	files, dir, keyFile string
+	version             string
+}
+
+func (b *build) run() error {
+	for _, dir := range []string{b.files, b.dir} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return fmt.Errorf("importing the release: %w", err)
+		}
+	}
+	if err := b.Source.unpack(b.files); err != nil {
+		return err
+	}
+	if err := verify(b.files, b.Key); err != nil {
+		return err
+	}
+	for _, step := range []func() error{b.readVersion, b.images, b.layOut, b.repositories} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var versionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,99}$`)
+
+func (b *build) readVersion() error {
+	data, err := readLimited(filepath.Join(b.files, versionName), maxSmall)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrContent, err)
+	}
+	b.version = strings.TrimSpace(string(data))
+	if !versionPattern.MatchString(b.version) || b.version == channel {
+		return fmt.Errorf("%w: %.100q is no version", ErrContent, b.version)
+	}
+	return nil
+}
+
+// images hands the images over. The registry has them then, so that they are
+// no part of what the mirror serves.
+func (b *build) images() error {
+	images, err := filepath.Glob(filepath.Join(b.files, imagesDir, "*"))
+	if err != nil {
+		return err
+	}
+	for _, image := range images {
+		if err := b.Images(image); err != nil {
+			return fmt.Errorf("importing image %s: %w", filepath.Base(image), err)
+		}
+	}
+	return os.RemoveAll(filepath.Join(b.files, imagesDir))
+}
+
+// layOut links every file to each place where it is served.
+func (b *build) layOut() error {
+	entries, err := os.ReadDir(b.files)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		for _, place := range b.places(e.Name()) {
+			if err := os.MkdirAll(filepath.Dir(place), 0o755); err != nil {
+				return err
+			}
+			if err := os.Link(filepath.Join(b.files, e.Name()), place); err != nil {
+				return fmt.Errorf("importing the release: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func (b *build) places(name string) []string {
+	places := []string{b.www("mirror", b.version, name)}
+	switch {
+	case name == versionName:
+		places = append(places, b.www("mirror", channel, versionName))
+	case name == installerName:
+		places = append(places, filepath.Join(b.dir, installerName))
+	case strings.HasSuffix(name, ".deb"):
+		places = append(places, b.www("apt", "pool", name))
+	case strings.HasSuffix(name, ".rpm"):
+		if arch := rpmArch(name); arch != "" {
+			places = append(places, b.www("rpm", arch, name))
+		}
+	}
+	return places
+}
+
+// rpmArch is ARCH of NAME-VERSION-RELEASE.ARCH.rpm.
+func rpmArch(name string) string {
+	_, arch, _ := cutLast(strings.TrimSuffix(name, ".rpm"), ".")
+	if strings.ContainsAny(arch, "-+~") {
+		return ""
+	}
+	return arch
+}
+
+func (b *build) www(elem ...string) string {
+	return filepath.Join(append([]string{b.dir, wwwName}, elem...)...)
+}
+
+func (b *build) repositories() error {
+	key, err := signing.Open(b.keyFile, b.Now)
+	if err != nil {
+		return err
+	}
+	if err := aptrepo.Write(b.www("apt"), key, b.Now()); err != nil {
+		return fmt.Errorf("writing the apt repository: %w", err)
+	}
+	archs, err := filepath.Glob(b.www("rpm", "*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range archs {
+		if err := rpmrepo.Write(dir, key, b.Now()); err != nil {
+			return fmt.Errorf("writing the dnf repository: %w", err)
+		}
+	}
+	return b.keys(key)
+}
+
+// keys writes the keys that a device needs: the gateway's for the metadata and,
+// if packages are signed, that of the maker for rpm.
+func (b *build) keys(key *signing.Key) error {
+	var others [][]byte
+	packages, err := os.ReadFile(filepath.Join(b.files, "packages.asc"))
+	if err == nil {
+		others = append(others, packages)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	public, err := key.Public(others...)
+	if err != nil {
+		return fmt.Errorf("%w: packages.asc: %w", ErrContent, err)
+	}
+	return os.WriteFile(b.www("keys.asc"), public, 0o644)
+}

@@ -1,0 +1,420 @@
+#!/usr/bin/env bats
+# install.sh on its own: it meets programs and package managers that write down
+# what they are told. FLEET_SH is the shell, as in FLEET_SH="busybox sh". The
+# real ones are in install_test.go.
+
+script=$BATS_TEST_DIRNAME/../../install.sh
+version=1.2.3~rc.1+dev.20270102030405.abc1234
+
+setup() {
+	cd "$BATS_TEST_TMPDIR"
+	mkdir bin tmp release upper work local
+	export TMPDIR=$PWD/tmp log=$PWD/log
+	: >log
+	shell=${FLEET_SH:-dash}
+	if [ "${shell%% *}" = busybox ]; then
+		# All its tools, as on Alpine or in a small image.
+		busybox --install -s "$PWD/bin"
+		rm -f bin/dpkg* bin/rpm* bin/ip bin/unshare bin/mount bin/setsid
+	fi
+	# Nothing that is on this machine may matter.
+	in_setup=1
+	for tool in dpkg-query rpm; do stub "$tool" 'exit 1'; done
+	in_setup=
+	PATH=$PWD/bin:$PATH
+	make_release
+	export FLEET_PACKAGES=none FLEET_MIRROR=file://$PWD/mirror FLEET_RELEASE_PUB=$PWD/release/release.pub
+}
+
+# stub NAME BODY: a program that writes down its arguments. Debian's busybox sh
+# prefers its own tools to it, whatever PATH says.
+stub() {
+	case $shell$1 in busybox*dpkg | busybox*rpm | busybox*df | busybox*od | busybox*uname | busybox*id) [ -n "$in_setup" ] || skip "busybox has its own $1" ;; esac
+	rm -f "bin/$1"
+	printf '#!/bin/sh\necho "%s $*" >>"$log"\n%s\n' "$1" "${2:-}" >"bin/$1"
+	chmod +x "bin/$1"
+}
+
+make_release() {
+	[ -f key ] || openssl ecparam -genkey -name prime256v1 -noout -out key
+	for name in fleet-server fleet-agent; do
+		cat >"release/${name}_${version}_linux_amd64" <<'END'
+#!/bin/sh
+if [ "$1" = version ]; then echo "fleet VERSION (stub)"; exit; fi
+if [ "$1 $2" = "bundle --help" ]; then exit "${BUNDLE_STATUS:-1}"; fi
+name=$(basename "$0") name=${name%%_*}
+echo "$name $*${FLEET_TOKEN:+ TOKEN=$FLEET_TOKEN}" >>"$log"
+case ${PROGRAM_STATUS:-0}$* in
+[!0]* | *--dry-run*) ;;
+0install*) [ -e "/usr/bin/$name" ] || [ "${0%/*}" = /usr/local/bin ] || cp "$0" "/usr/local/bin/$name" ;;
+0uninstall*) rm -f "/usr/local/bin/$name" ;;
+esac
+exit "${PROGRAM_STATUS:-0}"
+END
+		sed -i "s/VERSION/$version/" "release/${name}_${version}_linux_amd64"
+		: >"release/${name}_${version}_amd64.deb"
+		: >"release/$name-$version-1.x86_64.rpm"
+	done
+	chmod +x release/*_linux_*
+	echo "$version" >release/version
+	openssl ec -in key -pubout -out release/release.pub 2>/dev/null
+	sign
+	mkdir -p mirror/stable
+	ln -sfn ../release "mirror/$version"
+	cp release/version mirror/stable/version
+}
+
+sign() {
+	(cd release && sha256sum $(ls | grep -v ^checksums) >checksums.txt &&
+		openssl dgst -sha256 -sign ../key -out checksums.txt.sig checksums.txt)
+}
+
+# as_root COMMAND... in a network of its own, without a terminal, and where
+# /usr/bin and /usr/local/bin are this test's: what is installed stays there.
+as_root() {
+	run setsid unshare --map-root-user --net --mount sh -ec '
+		export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+		mount -t overlay overlay -o "lowerdir=/usr/bin,upperdir=$1/upper,workdir=$1/work,userxattr" /usr/bin
+		mount --bind "$1/local" /usr/local/bin
+		[ -e "$1/begun" ] || rm -f /usr/bin/fleet-* # of this machine
+		: >"$1/begun"
+		PATH=$1/bin:$PATH
+		shift
+		exec "$@"' sh "$BATS_TEST_TMPDIR" "$@"
+	echo "$output"
+}
+
+install() { as_root $shell "${installer:-$script}" "$@"; }
+
+# packages_install makes the package manager of a stub install the program.
+packages_install() {
+	stub "$1" 'case " $* " in
+		*" install "*fleet-server*) cp '"$PWD"'/release/fleet-server_*_linux_amd64 /usr/bin/fleet-server ;;
+		*" install "*fleet-agent*) cp '"$PWD"'/release/fleet-agent_*_linux_amd64 /usr/bin/fleet-agent ;;
+		*" remove "* | *" purge "*) rm -f /usr/bin/fleet-* ;;
+	esac'
+	if [ "$1" = dnf ]; then stub rpm 'echo '"$version"; else stub dpkg-query 'if [ "$2" = -f ]; then echo "installed '"$version"'"; fi'; fi
+}
+
+# expect STATUS [TEXT]
+expect() {
+	[ "$status" = "$1" ] || { echo "the status is $status, not $1"; return 1; }
+	[[ $output == *"${2:-}"* ]] || { echo "it does not say: $2"; return 1; }
+}
+
+# did LINE: a program was called so.
+did() { grep -qxF -e "$1" log || { echo "not called: $1"; cat log; return 1; }; }
+did_nothing() { [ ! -s log ] || { cat log; return 1; }; }
+
+# gateway makes a copy of the script as a gateway serves it.
+gateway() {
+	sed "s|^GATEWAY_URL=''|GATEWAY_URL='https://gw:8443'|; s|^GATEWAY_CA_HASH=''|GATEWAY_CA_HASH='abc'|; s|^GATEWAY_PUBKEY_PIN=''|GATEWAY_PUBKEY_PIN='sha256//pin='|" \
+		"$script" >served.sh
+	installer=$PWD/served.sh
+	unset FLEET_MIRROR FLEET_RELEASE_PUB
+	# Its mirror, and what it is asked.
+	stub curl 'for url; do :; done; while [ $# -gt 0 ]; do if [ "$1" = --output ]; then out=$2; fi; shift; done
+		exec cp -p "'"$PWD"'/mirror/${url#https://gw:8443/packages/mirror/}" "$out"'
+}
+
+@test "placeholders are there once, alone on their lines" {
+	for name in RELEASE_KEY GATEWAY_URL GATEWAY_CA_HASH GATEWAY_PUBKEY_PIN; do
+		[ "$(grep -cx "$name=''" "$script")" = 1 ]
+	done
+	[ "$(wc -l <"$script")" -lt 300 ]
+}
+
+@test "half a script does nothing" {
+	size=$(wc -c <"$script")
+	head -c $((size - 12)) "$script" >half.sh
+	installer=$PWD/half.sh
+	install --role server
+	did_nothing
+}
+
+@test "wrong flags" {
+	install --role server --nonsense x && expect 2 "unknown flag --nonsense"
+	install server && expect 2 "unknown argument server"
+	install --role && expect 2 "needs a value"
+	install --role master && expect 2 "--role server or --role agent"
+	install && expect 2 "--role server or --role agent"
+	install --role server --packages yum && expect 2 "apt, dnf or none"
+	install --role server --version '1;reboot' && expect 2 "letters, digits"
+	install --role agent --token FLT1.secret && expect 2 "FLEET_TOKEN"
+	did_nothing
+}
+
+@test "help" {
+	install --help && expect 0 "--bundle FILE|DIR"
+}
+
+@test "server from a mirror, with all flags" {
+	install --role server --data-dir /srv/fleet --tls-san=gw,10.0.0.1 --listen 10.0.0.1 --no-start
+	expect 0 "fleet-server $version for amd64, as a static"
+	did "fleet-server install --data-dir /srv/fleet --tls-san gw,10.0.0.1 --api-listen 10.0.0.1:6443 --nats-listen 10.0.0.1:4222 --enroll-listen 10.0.0.1:8443 --no-start"
+	[ -z "$(ls tmp)" ]
+}
+
+@test "variables mirror flags, and flags win" {
+	export FLEET_ROLE=server FLEET_DATA_DIR=/srv/a FLEET_TLS_SAN=gw FLEET_NO_START=1
+	install --data-dir /srv/b && expect 0
+	did "fleet-server install --data-dir /srv/b --tls-san gw --no-start"
+}
+
+@test "a version, and a channel" {
+	mkdir mirror/edge && echo "$version" >mirror/edge/version && rm -r mirror/stable
+	install --role server --version "$version" && expect 0
+	install --role server --channel edge && expect 0
+	install --role server --channel none && expect 8 "none/version was not downloaded"
+	install --role server --version 9.9 && expect 8
+	echo '9.9/../../x' >mirror/edge/version
+	install --role server --channel edge && expect 8 "names no version"
+}
+
+@test "bundle: a tar, a directory, and the one that install.sh lies in" {
+	unset FLEET_MIRROR
+	(cd release && tar -cf ../bundle.tar *)
+	install --role server --bundle bundle.tar && expect 0
+	install --role server --bundle release && expect 0
+	cp "$script" release/install.sh
+	installer=$PWD/release/install.sh
+	install --role server && expect 0
+	[ "$(grep -c '^fleet-server install' log)" = 3 ]
+	installer=$script
+	install --role server && expect 2 "--mirror URL or --bundle FILE"
+	install --role server --bundle nowhere.tar && expect 8 "is it a release?"
+}
+
+@test "a server serves the bundle that it came from" {
+	unset FLEET_MIRROR
+	BUNDLE_STATUS=0 install --role server --bundle release
+	expect 0
+	did "fleet-server bundle import --release-key $FLEET_RELEASE_PUB release"
+}
+
+@test "signature: another key, none, no openssl" {
+	openssl ecparam -genkey -name prime256v1 -noout -out other
+	openssl ec -in other -pubout -out other.pub 2>/dev/null
+	install --role server --release-pub other.pub && expect 9 "not signed by the key"
+	unset FLEET_RELEASE_PUB
+	install --role server && expect 9 "--release-pub"
+	{ sed "/^RELEASE_KEY=/,\$d" "$script"; echo "RELEASE_KEY='$(cat release/release.pub)'"; sed "1,/^RELEASE_KEY=/d" "$script"; } >own.sh
+	installer=$PWD/own.sh
+	install --role server && expect 0
+	: >log
+	echo x >>release/checksums.txt
+	install --role server && expect 9 "not signed by the key"
+	did_nothing
+}
+
+@test "tampered file, missing file, other version" {
+	echo x >>"release/fleet-server_${version}_linux_amd64"
+	install --role server && expect 9 "tampered with"
+	did_nothing
+	rm release/fleet-server_*_linux_amd64 && sign
+	install --role server && expect 9 "made for this architecture"
+	echo 9.9 >release/version && sign
+	install --role server --version "$version" && expect 9 "this is version 9.9"
+}
+
+@test "exit statuses of the program are handed on" {
+	for s in 10 11 12; do
+		PROGRAM_STATUS=$s install --role server
+		expect "$s"
+	done
+}
+
+@test "busy port" {
+	as_root sh -c "
+		/usr/sbin/ip link set lo up
+		busybox nc -l -p 4222 & p=\$!
+		until grep -q :107E /proc/net/tcp /proc/net/tcp6; do :; done
+		$shell $script --role server; s=\$?
+		kill \$p
+		exit \$s"
+	expect 5 "port 4222 is used by busybox ("
+	did_nothing
+}
+
+@test "full disk" {
+	stub df 'printf "Filesystem 1024-blocks Used Available Capacity Mounted\nx 1 1 1024 1%% /\n"'
+	install --role server && expect 6 "has 1 MiB left and needs 350"
+	! grep -q ^fleet log
+}
+
+@test "clock of before the release" {
+	touch -t 209901010000 release/checksums.txt
+	install --role server && expect 7 "set it"
+	did_nothing
+}
+
+@test "architectures" {
+	for a in '183 arm64' '40 arm'; do
+		stub od "case \$* in *-j18*) echo ' ${a% *}' ;; *) echo ' 4' ;; esac"
+		stub uname 'case $1 in -s) echo Linux ;; *) echo aarch64 ;; esac'
+		install --role server && expect 9 "no fleet-server_${version}_linux_${a#* }:"
+	done
+	stub od "case \$* in *-j18*) echo ' 40' ;; *) echo ' 2' ;; esac"
+	install --role server && expect 3 "To report:"
+	stub od 'echo " 243"'
+	install --role server && expect 3 "no fleet for this architecture"
+	stub uname 'echo FreeBSD'
+	install --role server && expect 3 "fleet runs on Linux"
+}
+
+@test "not root" {
+	[ "$(id -u)" = 0 ] || skip "needs root to become nobody"
+	chmod -R a+rX "$BATS_TEST_TMPDIR" && chmod a+x "$BATS_TEST_TMPDIR"/..
+	stub id 'echo 1000'
+	install --role server && expect 4 "as root"
+}
+
+@test "agent: the token is in the environment of enroll, and nowhere else" {
+	FLEET_TOKEN=FLT1.secret install --role agent --server https://gw:8443 && expect 0
+	did "fleet-agent enroll --server https://gw:8443 TOKEN=FLT1.secret"
+	[ "$(grep -c secret log)" = 1 ]
+	[[ $output != *secret* ]]
+	[ "$(grep -c '^fleet-agent install$' log)" = 2 ]
+	: >log
+	echo FLT1.other >token
+	install --role agent --server https://gw:8443 --token-file token && expect 0
+	did "fleet-agent enroll --server https://gw:8443 TOKEN=FLT1.other"
+	install --role agent --server https://gw:8443 --token-file nowhere && expect 2 "cannot be read"
+}
+
+@test "agent: enrollment fails" {
+	stub_agent=release/fleet-agent_${version}_linux_amd64
+	sed -i 's/^exit/if [ "$1" = enroll ]; then exit 1; fi\nexit/' "$stub_agent" && sign
+	FLEET_TOKEN=FLT1.secret install --role agent --server https://gw:8443
+	expect 14 "is not enrolled"
+}
+
+@test "agent: no token, no terminal" {
+	install --role agent --server https://gw:8443 && expect 2 "FLEET_TOKEN"
+	FLEET_TOKEN=FLT1.secret install --role agent && expect 2 "which gateway"
+	did_nothing
+}
+
+@test "a server through apt: held until it is configured, upgraded by the program, removed" {
+	packages_install apt-get
+	stub systemctl
+	export FLEET_PACKAGES=apt
+	install --role server --tls-san gw && expect 0 "as a package"
+	grep -q "^apt-get .*install $TMPDIR/fleet-install.*/fleet-server_${version}_amd64.deb\$" log
+	grep -q "^fleet-server install --package $TMPDIR/.*/fleet-server_${version}_amd64.deb --tls-san gw\$" log
+	if [ -d /run/systemd/system ]; then did "systemctl mask --runtime --quiet fleet-server"; fi
+	: >log
+	install --role server && expect 0 "installed is $version"
+	did "fleet-server install"
+	! grep -q ^apt-get log
+	stub dpkg-query 'if [ "$2" = -f ]; then echo "installed 1.0"; fi'
+	: >log
+	install --role server && expect 0 "installed is 1.0"
+	grep -q "^fleet-server upgrade --package $TMPDIR/.*.deb\$" log
+	did "fleet-server install"
+	PROGRAM_STATUS=11 install --role server && expect 11
+	FLEET_PACKAGES=none install --role server && expect 12 "there as a package"
+	install --role server --uninstall --yes --purge && expect 0
+	did "fleet-server uninstall --purge"
+	grep -q "^apt-get .*purge fleet-server\$" log
+}
+
+@test "an interrupted dpkg is finished" {
+	packages_install apt-get
+	export FLEET_PACKAGES=apt
+	install --role agent && expect 0
+	stub dpkg
+	stub dpkg-query 'if [ "$2" = -f ]; then echo "half-configured '"$version"'"; fi'
+	install --role agent && expect 0
+	did "dpkg --force-confdef --force-confold --configure -a"
+}
+
+@test "an agent through dnf" {
+	packages_install dnf
+	export FLEET_PACKAGES=dnf
+	install --role agent && expect 0
+	grep -q "^dnf --assumeyes --quiet install $TMPDIR/fleet-install.*/fleet-agent-$version-1.x86_64.rpm\$" log
+	install --role agent --uninstall && expect 0
+	did "dnf --assumeyes --quiet remove fleet-agent"
+	stub dnf 'exit 1'
+	install --role agent && expect 13 "dnf failed"
+}
+
+@test "the package manager is found" {
+	unset FLEET_PACKAGES
+	packages_install apt-get && packages_install dnf
+	stub dpkg-query 'exit 1'
+	install --role agent && grep -q ^dnf log
+	rm upper/fleet-agent
+	stub dpkg-query 'if [ "$2" = -f ]; then echo "installed x"; fi'
+	install --role agent && grep -q ^apt-get log
+}
+
+@test "dry run" {
+	packages_install apt-get
+	stub systemctl
+	FLEET_PACKAGES=apt install --role server --dry-run --tls-san gw
+	expect 0 "would run: env DEBIAN_FRONTEND=noninteractive apt-get"
+	expect 0 "would run: /usr/bin/fleet-server install"
+	! grep -q '^apt-get\|^systemctl' log
+	FLEET_TOKEN=t install --role agent --server https://gw:8443 --dry-run
+	expect 0
+	did "fleet-agent install --dry-run"
+	! grep -q enroll log
+	[ -z "$(find local upper -name 'fleet*' -type f)" ]
+}
+
+@test "without a package: upgrade, second run, uninstall" {
+	install --role server && expect 0
+	: >log
+	install --role server --tls-san gw && expect 0 "installed is $version"
+	did "fleet-server install --tls-san gw"
+	sed -i "s/^if .*version.*/if [ \"\$1\" = version ]; then echo 'fleet 1.0 (stub)'; exit; fi/" local/fleet-server
+	: >log
+	install --role server && expect 0 "installed is 1.0"
+	grep -q "VERSION\|$version" local/fleet-server
+	install --role server --uninstall --dry-run && expect 0
+	did "fleet-server uninstall --dry-run"
+	PROGRAM_STATUS=1 install --role server --uninstall && expect 1
+	install --role server --purge && expect 15 "say --yes"
+	install --role server --purge --yes && expect 0
+	did "fleet-server uninstall --purge"
+}
+
+@test "served by a gateway: the agent through apt" {
+	gateway
+	packages_install apt-get
+	FLEET_PACKAGES=apt FLEET_TOKEN=FLT1.secret install && expect 0
+	did "fleet-agent add-repository https://gw:8443 --ca-hash abc --manager apt"
+	grep -q "^apt-get .*update -o Dir::Etc::sourcelist=sources.list.d/fleet-gateway.sources" log
+	grep -q "^apt-get .*install fleet-agent=$version\$" log
+	did "fleet-agent enroll --server https://gw:8443 TOKEN=FLT1.secret"
+	[ "$(grep -c '^curl .*--insecure --pinnedpubkey sha256//pin=' log)" = "$(grep -c ^curl log)" ]
+}
+
+@test "served by a gateway: dnf, none, and a bundle" {
+	gateway
+	packages_install dnf
+	export FLEET_TOKEN=FLT1.secret
+	FLEET_PACKAGES=dnf install && expect 0
+	did "dnf --assumeyes --quiet install fleet-agent-$version"
+	rm upper/fleet-agent && mknod upper/fleet-agent c 0 0 2>/dev/null || true
+	FLEET_PACKAGES=none install && expect 0 "as a static"
+	did "fleet-agent install"
+	: >log
+	FLEET_RELEASE_PUB=$PWD/release/release.pub install --bundle release && expect 0
+	! grep -q ^curl log
+}
+
+@test "a mirror with a CA of its own" {
+	stub curl 'exit 60'
+	install --role server --ca-file /etc/ca.pem
+	expect 8 "check address, proxy, CA and clock"
+	grep -q "^curl .*--cacert /etc/ca.pem" log
+}
+
+@test "uninstall" {
+	install --role server --uninstall && expect 0 "not installed"
+	install --role agent --purge && expect 0 "not installed"
+	did_nothing
+}

@@ -1,0 +1,134 @@
+//go:build linux
+
+package install_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"fleet.nationtech.io/fleet/test/lab"
+)
+
+// TestInstall goes through the life of a gateway and a device on one machine,
+// with packages and without.
+func TestInstall(t *testing.T) {
+	t.Parallel()
+	r := makeReleases(t)
+	for _, tt := range []struct{ suite, packages, program string }{
+		{lab.Bookworm, "apt", "/usr/bin/fleet-server"},
+		{lab.Trixie, "none", "/usr/local/bin/fleet-server"},
+	} {
+		t.Run(tt.packages, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, tt.suite, r)
+			h.sh(0, "mkdir -p /run/systemd/system/fleet-server.service.d")
+			if err := h.WriteFile(t.Context(), "/run/systemd/system/fleet-server.service.d/test.conf",
+				strings.NewReader(fmt.Sprintf(brokenUnit, tt.program)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			packages := " --packages " + tt.packages
+			h.interrupted(packages)
+			h.settings(packages)
+			h.upgrades(packages, r)
+			h.device(packages)
+			h.removal(packages, tt.program)
+		})
+	}
+}
+
+// interrupted kills install.sh with all that it started, earlier and later, and
+// runs it again.
+func (h *host) interrupted(packages string) {
+	h.Helper()
+	for _, after := range []string{"0.05", "0.2", "0.5", "0.9", "1.4", "2.2"} {
+		h.sh(0, "timeout --signal=KILL "+after+" sh /release/one/install.sh --bundle /release/one.tar --role server"+packages+" || true")
+	}
+	h.install(0, first, "--role server --tls-san gw.example"+packages)
+	h.says(h.sh(0, "fleet-server kubectl get namespaces"), "kube-system")
+	h.says(h.sh(0, "systemctl is-enabled fleet-server"), "enabled")
+}
+
+func (h *host) settings(packages string) {
+	h.Helper()
+	// A second run changes nothing.
+	files, process := h.sh(0, written), h.sh(0, pid)
+	h.install(0, first, "--role server --tls-san gw.example"+packages)
+	h.install(0, first, "--role server"+packages)
+	h.same(files, written)
+	h.same(process, pid)
+	// Other flags are shown and applied.
+	listen := fmt.Sprintf("--role server --listen %s --tls-san gw.example,other.example", h.Address())
+	h.says(h.install(0, first, listen+" --dry-run"+packages), "tlsSANs: [gw.example, other.example]")
+	h.same(files, written)
+	h.says(h.install(0, first, listen+packages), "change  /etc/fleet-server/config.yaml: apiListen: "+h.Address().String())
+	h.sh(0, "curl --silent --fail --insecure https://"+h.Address().String()+":8443/v1/ca")
+	h.sh(7, "curl --silent --fail --insecure https://127.0.0.1:8443/v1/ca")
+	// An edited file stays.
+	h.sh(0, "echo '# mine' >>/etc/fleet-server/config.yaml")
+	config := h.sh(0, "cat /etc/fleet-server/config.yaml")
+	h.says(h.install(10, first, "--role server --tls-san third.example"+packages), "KEEP    /etc/fleet-server/config.yaml")
+	h.same(config, "cat /etc/fleet-server/config.yaml")
+}
+
+func (h *host) upgrades(packages string, r *releases) {
+	h.Helper()
+	identity := h.sh(0, root)
+	h.sh(0, "fleet-server kubectl create namespace of-one")
+	h.install(0, second, "--role server"+packages)
+	h.says(h.sh(0, "fleet-server version"), r.version("2"))
+	h.says(h.sh(0, "fleet-server kubectl get namespaces"), "of-one")
+	h.says(h.install(11, broken, "--role server"+packages), "is back")
+	h.says(h.sh(0, "fleet-server version"), r.version("2"))
+	h.says(h.sh(0, "fleet-server kubectl get namespaces"), "of-one")
+	h.same(identity, root)
+}
+
+// device installs the agent, enrolls it at the server beside it, and removes it
+// again.
+func (h *host) device(packages string) {
+	h.Helper()
+	server := "https://" + h.Address().String() + ":8443"
+	h.sh(0, "(umask 077; fleet-server token create --pre-approve >/root/token)")
+	// Enrollment needs the network.
+	install := "sh /release/two/install.sh --bundle /release/two.tar --role agent --server " + server + packages
+	h.says(h.sh(2, "setsid "+install), "no enrollment token")
+	h.sh(0, install+" --token-file /root/token")
+	h.eventually("the agent is connected", func() error {
+		if out, err := h.Output(h.Context(), "fleet-agent", "status"); err != nil || !strings.Contains(out, "Connected:      yes") {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	agent := "systemctl show --property=MainPID fleet-agent"
+	process := h.sh(0, agent)
+	h.sh(0, install) // without a token, since the device has an identity
+	h.same(process, agent)
+	h.install(0, second, "--role agent --uninstall"+packages)
+	h.sh(0, "test -e /var/lib/fleet-agent/identity.json && ! command -v fleet-agent")
+	h.sh(0, install)
+	h.says(h.sh(0, "systemctl is-active fleet-agent"), "active")
+	h.install(0, second, "--role agent --purge --yes"+packages)
+	h.sh(0, "! test -e /var/lib/fleet-agent/identity.json && ! test -e /var/lib/fleet-workload/.local && id fleet-workload")
+}
+
+func (h *host) removal(packages, program string) {
+	h.Helper()
+	identity := h.sh(0, root)
+	h.install(0, second, "--role server --uninstall"+packages)
+	h.sh(0, "! test -e "+program+" && ! systemctl is-active fleet-server")
+	h.install(0, second, "--role server"+packages)
+	h.says(h.sh(0, "fleet-server kubectl get namespaces"), "of-one")
+	h.same(identity, root)
+	// Another disk in the data directory, and a purge.
+	h.sh(0, "mkdir /var/lib/fleet-server/disk && mount -t tmpfs tmpfs /var/lib/fleet-server/disk && touch /var/lib/fleet-server/disk/mine")
+	h.says(h.install(15, second, "--role server --purge"+packages+" </dev/null"), "--yes")
+	h.install(0, second, "--role server --purge --yes"+packages)
+	h.sh(0, "test -e /var/lib/fleet-server/disk/mine && umount /var/lib/fleet-server/disk && rmdir /var/lib/fleet-server/disk")
+	h.sh(0, "! test -e /var/lib/fleet-server/state.db && ! test -e "+program)
+	h.install(0, second, "--role server --uninstall"+packages)
+	left := h.sh(0, "find /etc /usr /var/lib -xdev -path '*fleet*' ! -path '*/fleet-agent*' ! -path '*/fleet-workload*' ! -path '/var/lib/systemd/*' -type f")
+	if left != "" && left != "/etc/fleet-server/config.yaml\n" {
+		h.Errorf("a purge leaves:\n%s", left)
+	}
+}
