@@ -9,8 +9,12 @@ import (
 	"strconv"
 )
 
-// agentUser is the account that the packaged unit runs the agent as.
-const agentUser = "fleet-agent"
+const (
+	// agentUser is the account that the packaged unit runs the agent as.
+	agentUser = "fleet-agent"
+	// workloadUser is the account that the packages let containers run as.
+	workloadUser = "fleet-workload"
+)
 
 // handOver gives the state directory to the agent's account when root made it:
 // the unit has no right to read root's files.

@@ -44,7 +44,7 @@ func newRoot() *cobra.Command {
 	p.StringVar(&f.config, "config", "", "configuration file (default "+config.DefaultPath+", or $"+config.EnvPath+")")
 	p.StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error (default info)")
 	p.StringVar(&f.logFormat, "log-format", "", "text or json (default text)")
-	root.AddCommand(newEnroll(&f), newRun(&f), newStatus(&f), newConfirmEpoch(&f), newHardwareID(), newVersion(), manual.NewCommand())
+	root.AddCommand(newEnroll(&f), newRun(&f), newStatus(&f), newDoctor(&f), newConfirmEpoch(&f), newHardwareID(), newVersion(), manual.NewCommand())
 	root.AddCommand(newInstall(), newUninstall(), newAddRepository())
 	return root
 }

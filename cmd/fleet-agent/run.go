@@ -17,8 +17,10 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/clock"
 	"fleet.nationtech.io/fleet/pkg/agent/config"
+	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
+	"fleet.nationtech.io/fleet/pkg/agent/doctor"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/link"
@@ -123,6 +125,7 @@ func runDevice(ctx context.Context, p parts) error {
 		TrustRegistry:     trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), func() string { return credentials.Identity().Root }),
 		Binds:             binds(cfg, p.configPath),
 		Facts:             func() wire.Inventory { return facts.Collect("/") },
+		Health:            func(info container.Info, err error) []wire.Condition { return health(cfg, info, err) },
 		HeartbeatInterval: cfg.HeartbeatInterval,
 		SnapshotInterval:  cfg.SnapshotInterval,
 		Log:               log,
@@ -130,6 +133,14 @@ func runDevice(ctx context.Context, p parts) error {
 	log.Info("fleet-agent starts", "version", version.Version, "device", identity.Device)
 	defer log.Info("fleet-agent ends; containers go on")
 	return serve(ctx, a, p.state.Dir(), log)
+}
+
+// health is what the command doctor finds out too, as far as the agent's rights
+// go.
+func health(cfg config.Config, info container.Info, err error) []wire.Condition {
+	f := local(cfg).Read()
+	f.Podman.Value, f.Podman.Err = info, err
+	return doctor.Conditions(doctor.Examine(f))
 }
 
 func findSocket(cfg config.Config) func() string {

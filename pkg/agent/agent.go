@@ -73,6 +73,9 @@ type Config struct {
 	Binds bind.Policy
 	// Facts returns the inventory without versions.
 	Facts func() wire.Inventory
+	// Health returns further conditions of the device, given what the runtime says
+	// of itself or why it does not; nil for none. It is called at every look.
+	Health func(info container.Info, err error) []wire.Condition
 	// HeartbeatInterval is the time between two heartbeats, SnapshotInterval the
 	// one between two snapshot requests that nothing else asked for.
 	HeartbeatInterval, SnapshotInterval time.Duration
@@ -131,7 +134,7 @@ func New(cfg Config) *Agent {
 	a.informer = &informer{cfg: cfg, conditions: a.conditions, reporter: a.reporter, log: component("informer")}
 	a.watcher = &watcher{
 		runtime: cfg.Runtime, desired: a.desired, conditions: a.conditions, informer: a.informer, queue: a.queue,
-		dir: cfg.Store.Dir(), log: component("watcher"),
+		health: cfg.Health, dir: cfg.Store.Dir(), again: make(chan struct{}, 1), log: component("watcher"),
 	}
 	a.syncer = &syncer{
 		link: cfg.Link, device: cfg.Device, enrollment: cfg.Enrollment, store: cfg.Store,
@@ -183,9 +186,11 @@ func (a *Agent) heartbeats(ctx context.Context) {
 	}
 }
 
-// Refresh asks the server for a snapshot and looks at every container again.
+// Refresh asks the server for a snapshot and looks at every container and at the
+// device again.
 func (a *Agent) Refresh() {
 	signal(a.syncer.again)
+	signal(a.watcher.again)
 	for _, ref := range a.desired.refs() {
 		a.queue.Now(ref)
 	}

@@ -36,7 +36,9 @@ type watcher struct {
 	conditions *conditions
 	informer   *informer
 	queue      *queue.Queue[wire.DeploymentRef]
-	dir        string // the state directory
+	health     func(container.Info, error) []wire.Condition // may be nil
+	dir        string                                       // the state directory
+	again      chan struct{}                                // to look at once; capacity 1
 	log        *slog.Logger
 
 	pressed bool // disk pressure; of the tick alone
@@ -58,6 +60,7 @@ func (w *watcher) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-back:
+		case <-w.again:
 		case <-ticks.C:
 		}
 	}
@@ -101,6 +104,7 @@ func (w *watcher) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, tickTimeout)
 	defer cancel()
 	info, err := w.runtime.Info(ctx)
+	w.checkHealth(info, err)
 	var list []container.Container
 	if err == nil {
 		list, err = w.runtime.List(ctx, wire.DeploymentRef{})
@@ -127,11 +131,21 @@ func (w *watcher) look(ctx context.Context) {
 	}
 }
 
+// checkHealth sets what the agent does not find out by its own work.
+func (w *watcher) checkHealth(info container.Info, err error) {
+	if w.health == nil {
+		return
+	}
+	for _, c := range w.health(info, err) {
+		w.conditions.set(c.Type, c.Status, c.Reason, c.Message)
+	}
+}
+
 // checkDisk sets the condition DiskPressure.
 func (w *watcher) checkDisk(info container.Info) {
 	full := nearlyFull("the image store", info.StoreSize, info.StoreUsed, w.pressed)
-	if size, used, err := facts.Disk(w.dir); err == nil && full == "" {
-		full = nearlyFull(w.dir, size, used, w.pressed)
+	if d, err := facts.Disk(w.dir); err == nil && full == "" {
+		full = nearlyFull(w.dir, d.Size, d.Used, w.pressed)
 	}
 	w.pressed = full != ""
 	if w.pressed {

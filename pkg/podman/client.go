@@ -147,6 +147,7 @@ func (c *Client) Info(ctx context.Context) (container.Info, error) {
 	}
 	i := container.Info{Version: info.Version.Version}
 	if info.Store != nil {
+		i.Driver, i.StoreRoot = info.Store.GraphDriverName, info.Store.GraphRoot
 		i.StoreSize, i.StoreUsed = info.Store.GraphRootAllocated, info.Store.GraphRootUsed
 	}
 	return i, nil

@@ -201,10 +201,24 @@ const (
 	ConditionDiskPressure = "DiskPressure"
 	// ConditionManifestHeld: a manifest was refused, or its omissions are held.
 	ConditionManifestHeld = "ManifestHeld"
+	// ConditionSetupComplete: setup-user succeeded.
+	ConditionSetupComplete = "SetupComplete"
+	// ConditionSubordinateIDsReady: the workload account has enough of them.
+	ConditionSubordinateIDsReady = "SubordinateIDsReady"
+	// ConditionLingerEnabled: systemd runs for the workload account from the boot on.
+	ConditionLingerEnabled = "LingerEnabled"
+	// ConditionCgroupDelegated: containers can be limited in processor time, memory
+	// and processes.
+	ConditionCgroupDelegated = "CgroupDelegated"
+	// ConditionLayersShared: images and containers share the layers of images.
+	ConditionLayersShared = "LayersShared"
 )
 
 // DeviceConditions lists the condition types that a device may report.
-var DeviceConditions = []string{ConditionPodmanReady, ConditionDiskPressure, ConditionManifestHeld}
+var DeviceConditions = []string{
+	ConditionPodmanReady, ConditionDiskPressure, ConditionManifestHeld, ConditionSetupComplete, ConditionSubordinateIDsReady,
+	ConditionLingerEnabled, ConditionCgroupDelegated, ConditionLayersShared,
+}
 
 // Phase is the state of one Deployment on one device.
 type Phase string

@@ -75,6 +75,11 @@ type Login struct {
 type Info struct {
 	// Version is, for example, "5.4.2".
 	Version string
+	// Driver is how images are stored, for example "overlay"; empty when the
+	// runtime cannot tell.
+	Driver string
+	// StoreRoot is where they are stored.
+	StoreRoot string
 	// StoreSize and StoreUsed are about the file system that holds images and
 	// containers, in bytes; zero when the runtime cannot tell.
 	StoreSize, StoreUsed uint64

@@ -6,13 +6,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Disk returns the size of the file system that holds path and the part of it
-// that the agent cannot use, in bytes.
-func Disk(path string) (size, used uint64, err error) {
+// FileSystem is what is left of a file system.
+type FileSystem struct {
+	// Size and Used are in bytes; Used counts what the agent cannot use.
+	Size, Used uint64
+	// Inodes and FreeInodes are zero where there is no limit.
+	Inodes, FreeInodes uint64
+	// ReadOnly: nothing can be written, as after errors of the disk.
+	ReadOnly bool
+}
+
+// Disk looks at the file system that holds path.
+func Disk(path string) (FileSystem, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(path, &s); err != nil {
-		return 0, 0, fmt.Errorf("looking at the file system of %s: %w", path, err)
+		return FileSystem{}, fmt.Errorf("looking at the file system of %s: %w", path, err)
 	}
 	block := uint64(s.Bsize) //nolint:gosec // a block size is positive
-	return s.Blocks * block, (s.Blocks - s.Bavail) * block, nil
+	return FileSystem{
+		Size: s.Blocks * block, Used: (s.Blocks - s.Bavail) * block,
+		Inodes: s.Files, FreeInodes: s.Ffree, ReadOnly: s.Flags&unix.ST_RDONLY != 0,
+	}, nil
 }

@@ -48,8 +48,8 @@ func TestNothingToReadIsNoFailure(t *testing.T) {
 
 func TestDisk(t *testing.T) {
 	t.Parallel()
-	size, used, err := facts.Disk(t.TempDir())
-	if err != nil || size == 0 || used > size {
-		t.Errorf("size %d, used %d: %v", size, used, err)
+	d, err := facts.Disk(t.TempDir())
+	if err != nil || d.Size == 0 || d.Used > d.Size || d.ReadOnly {
+		t.Errorf("got %+v: %v", d, err)
 	}
 }

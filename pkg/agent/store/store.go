@@ -59,6 +59,10 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 	return &Store{dir: dir, log: log}, nil
 }
 
+// View is Open for those who only read: it makes nothing, and the directory need
+// not exist.
+func View(dir string, log *slog.Logger) *Store { return &Store{dir: dir, log: log} }
+
 // Dir is the path of the state directory.
 func (s *Store) Dir() string { return s.dir }
 

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"fleet.nationtech.io/fleet/pkg/agent/config"
+	"fleet.nationtech.io/fleet/pkg/agent/doctor"
+	"fleet.nationtech.io/fleet/pkg/podman"
+)
+
+// exitStatus ends the program with a status and without a message: what there
+// is to say was printed.
+type exitStatus int
+
+func (s exitStatus) Error() string { return "exit status " + strconv.Itoa(int(s)) }
+
+// Exit statuses of the command doctor.
+const (
+	exitAttention exitStatus = 1 // warnings, or things that could not be looked at
+	exitFailure   exitStatus = 2 // failures, or no report at all
+)
+
+func newDoctor(f *flags) *cobra.Command {
+	var output string
+	var fix bool
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Find out what keeps containers or the connection from working, and how to mend it",
+		Long: `Find out what keeps containers or the connection from working, and how to mend it.
+
+Run it as root: other users cannot look at everything. With --fix it runs those
+of the commands that it shows which are safe: none of them removes data, installs
+packages or restarts containers.
+
+The exit status is 0 when everything is well, 1 when there are warnings or things
+that could not be looked at, and 2 when there are failures.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "text" && output != "json" {
+				return fmt.Errorf("--output %.32q is unknown: use text or json", output)
+			}
+			if fix && os.Geteuid() != 0 {
+				return errors.New("--fix needs root: run sudo fleet-agent doctor --fix")
+			}
+			report := examine(cmd.Context(), f, fix)
+			if err := printReport(cmd.OutOrStdout(), report, output); err != nil {
+				return err
+			}
+			return statusOf(report)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.Flags().BoolVar(&fix, "fix", false, "run the commands that are safe, then look again")
+	return cmd
+}
+
+// examine looks at the device, and once more after the repairs.
+func examine(ctx context.Context, f *flags, fix bool) doctor.Report {
+	probe, done := newProbe(f)
+	defer done()
+	report := doctor.Examine(probe.Read(ctx))
+	if !fix {
+		return report
+	}
+	repairs := doctor.Mend(ctx, report)
+	if len(repairs) > 0 {
+		again, doneAgain := newProbe(f) // with the accounts that are there now
+		defer doneAgain()
+		report = doctor.Examine(again.Read(ctx))
+	}
+	report.Repairs = repairs
+	return report
+}
+
+// newProbe looks with the defaults where the configuration cannot be read.
+func newProbe(f *flags) (probe doctor.Probe, done func()) {
+	path, asked := f.path()
+	cfg, err := config.Load(path, asked, os.Getenv)
+	if err == nil {
+		err = cfg.Validate()
+	}
+	if err != nil {
+		cfg = config.Default()
+	}
+	runtime := podman.New(findSocket(cfg), authFile(cfg, path))
+	return doctor.Probe{
+		Local: local(cfg), Config: cfg, ConfigErr: err, Podman: runtime, Keys: keyStorage(cfg),
+	}, runtime.Close
+}
+
+// local reads about the account whose podman the agent uses.
+func local(cfg config.Config) doctor.Local {
+	socket := findSocket(cfg)()
+	return doctor.Local{Root: "/", Workload: workload(socket), Socket: socket, Lookup: user.Lookup}
+}
+
+// workload is the account that podman's socket belongs to, or "" when that
+// cannot be seen.
+func workload(socket string) string {
+	if socket == podman.WorkloadSocket {
+		return workloadUser
+	}
+	for _, path := range []string{socket, filepath.Dir(socket)} {
+		info, err := os.Stat(path)
+		if err != nil {
+			continue
+		}
+		if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+			if u, err := user.LookupId(strconv.FormatUint(uint64(owner.Uid), 10)); err == nil {
+				return u.Username
+			}
+		}
+		return ""
+	}
+	return ""
+}
+
+func statusOf(r doctor.Report) error {
+	switch r.State {
+	case doctor.OK:
+		return nil
+	case doctor.Failure:
+		return exitFailure
+	}
+	return exitAttention
+}
+
+func printReport(out io.Writer, r doctor.Report, output string) error {
+	if output == "json" {
+		enc := json.NewEncoder(out)
+		enc.SetEscapeHTML(false) // commands are for people, too
+		enc.SetIndent("", "  ")
+		return enc.Encode(r)
+	}
+	var b strings.Builder
+	for _, repair := range r.Repairs {
+		fmt.Fprintf(&b, "ran      %s\n", repair.Command)
+		if repair.Error != "" {
+			fmt.Fprintf(&b, "         which failed: %s\n", repair.Error)
+		}
+	}
+	for _, f := range r.Findings {
+		fmt.Fprintf(&b, "%-8s %-18s %s\n", f.State, f.Check, f.Message)
+		if f.State == doctor.OK {
+			continue
+		}
+		fmt.Fprintf(&b, "%-27s why:  %s\n", "", f.Why)
+		if f.Command != "" {
+			fmt.Fprintf(&b, "%-27s mend: %s\n", "", f.Command)
+		}
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}

@@ -1,0 +1,182 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+const (
+	// setupTool prepares the accounts; it is idempotent and removes nothing.
+	setupTool = "/usr/libexec/fleet-agent/setup-user"
+	// minIDs is how many ids a container image may use.
+	minIDs = 65536
+)
+
+// setupCommand is the command that completes the set-up, where there is one.
+func setupCommand(f Facts) string {
+	if !f.Packaged || !f.SetupTool {
+		return ""
+	}
+	return setupTool
+}
+
+// asWorkload is a shell command that runs another as the workload account.
+func asWorkload(f Facts, command string) string {
+	return fmt.Sprintf(`cd / && runuser -u %[1]s -- env HOME=%[2]s XDG_RUNTIME_DIR=/run/user/%[3]d %[4]s`,
+		f.Workload, f.Accounts[f.Workload].Home, f.Accounts[f.Workload].UID, command)
+}
+
+func configuration(f Facts) []Finding {
+	finding := Finding{Check: "configuration", Why: "with a configuration that it cannot read the agent does not start"}
+	if f.Config != nil {
+		return []Finding{finding.failure(f.Config.Error())}
+	}
+	return []Finding{finding.ok("it can be read")}
+}
+
+func accounts(f Facts) []Finding {
+	finding := Finding{Check: "accounts", Why: "the agent and the containers run as accounts of their own, so that a container that breaks out finds no device key"}
+	if f.Workload == "" {
+		return []Finding{finding.unknown("whose podman listens at " + f.Socket.Path + " is not known: " + reason(f.Socket.Exists.Err, "it does not exist"))}
+	}
+	names := []string{f.Workload}
+	if f.Packaged {
+		names = []string{agentAccount, f.Workload}
+	}
+	for _, name := range names {
+		account, ok := f.Accounts[name]
+		switch {
+		case !ok:
+			return []Finding{finding.failure("the account " + name + " does not exist").fix(setupCommand(f))}
+		case account.Expired:
+			return []Finding{finding.failure("the account " + name + " has expired, so systemd starts nothing for it").fix("chage --expiredate -1 " + name)}
+		}
+	}
+	return []Finding{finding.ok(strings.Join(names, " and ") + plural(len(names), " exists", " exist"))}
+}
+
+func setup(f Facts) []Finding {
+	if !f.Packaged {
+		return nil
+	}
+	finding := Finding{Check: "setup", Why: "setup-user makes accounts, subordinate ids, linger and podman's socket, at the installation and at each start of the agent"}
+	switch {
+	case !f.SetupTool:
+		return []Finding{finding.warning(setupTool + " is not installed: install the package fleet-agent again")}
+	case errors.Is(f.Setup.Err, fs.ErrNotExist):
+		return []Finding{finding.warning("setup-user has not ended since the device booted").fix(setupTool)}
+	case f.Setup.Err != nil:
+		return []Finding{finding.unknown(f.Setup.Err.Error())}
+	case f.Setup.Value != "":
+		return []Finding{finding.failure("setup-user failed: " + f.Setup.Value).fix(setupTool)}
+	}
+	return []Finding{finding.ok("setup-user succeeded the last time")}
+}
+
+func programs(f Facts) []Finding {
+	finding := Finding{Check: "programs", Why: "podman maps the ids of containers with newuidmap and newgidmap, which need the rights to do so, and runs them with crun or runc"}
+	var missing, powerless, packages []string
+	for _, p := range f.Programs {
+		switch {
+		case p.Path == "":
+			missing = append(missing, p.Name)
+		case !p.Privileged:
+			powerless = append(powerless, p.Path)
+		default:
+			continue
+		}
+		packages = append(packages, p.Packages[f.Packages])
+	}
+	slices.Sort(packages)
+	install := installCommand(f.Packages, len(powerless) > 0, slices.Compact(packages))
+	switch {
+	case len(missing) > 0:
+		return []Finding{finding.failure("missing: " + strings.Join(missing, ", ")).mend(install)}
+	case len(powerless) > 0:
+		return []Finding{finding.failure("neither setuid root nor with file capabilities: " + strings.Join(powerless, ", ")).mend(install)}
+	}
+	return []Finding{finding.ok("podman and what it needs are installed")}
+}
+
+func installCommand(manager string, again bool, packages []string) string {
+	if manager == "" || len(packages) == 0 {
+		return ""
+	}
+	verb := "install"
+	switch {
+	case manager == "apt-get":
+		verb = "install --reinstall" // also installs what is not there
+	case again:
+		verb = "reinstall"
+	}
+	return manager + " " + verb + " -y " + strings.Join(packages, " ")
+}
+
+func subordinateIDs(f Facts) []Finding {
+	finding := Finding{Check: "subordinate-ids", Why: "a container image may own any of 65,536 ids; with fewer, pulls and starts fail"}
+	if f.Workload == "" {
+		return []Finding{finding.unknown("the account is not known")}
+	}
+	for _, ids := range []struct {
+		kind  string
+		count Fact[int]
+	}{{"uids", f.SubUIDs}, {"gids", f.SubGIDs}} {
+		switch {
+		case ids.count.Err != nil:
+			return []Finding{finding.unknown(ids.count.Err.Error())}
+		case ids.count.Value < minIDs:
+			return []Finding{finding.failure(fmt.Sprintf("%s has %d subordinate %s, and needs %d", f.Workload, ids.count.Value, ids.kind, minIDs)).fix(setupCommand(f))}
+		}
+	}
+	return []Finding{mapped(finding, f)}
+}
+
+// mapped compares what the account was given with what podman gets.
+func mapped(finding Finding, f Facts) Finding {
+	switch {
+	case errors.Is(f.Mapped.Err, errNotAsked), errors.Is(f.Mapped.Err, ErrNeedsRoot):
+		return finding.ok(f.Workload + " has enough; whether podman gets them was not tried, which needs root")
+	case f.Mapped.Err != nil && f.Manager.Err == nil && !f.Manager.Value:
+		return finding.unknown("podman was not tried, because systemd does not run for " + f.Workload)
+	case f.Mapped.Err != nil:
+		return finding.failure("podman cannot map ids: " + f.Mapped.Err.Error())
+	case f.Mapped.Value < minIDs:
+		return finding.failure(fmt.Sprintf("podman maps %d ids only: the range came after its first use; the command stops containers, which the agent starts again", f.Mapped.Value)).
+			mend(asWorkload(f, "podman system migrate"))
+	}
+	return finding.ok(fmt.Sprintf("podman maps %d ids", f.Mapped.Value))
+}
+
+func linger(f Facts) []Finding {
+	finding := Finding{Check: "linger", Why: "without it systemd ends the account's podman and containers with its last session, and starts none at boot"}
+	switch {
+	case f.Workload == "":
+		return []Finding{finding.unknown("the account is not known")}
+	case f.Linger.Err != nil:
+		return []Finding{finding.unknown(f.Linger.Err.Error())}
+	case !f.Linger.Value:
+		return []Finding{finding.failure("it is off for " + f.Workload).fix("loginctl enable-linger " + f.Workload)}
+	case f.Manager.Err == nil && !f.Manager.Value:
+		start := fmt.Sprintf("systemctl start user@%d.service", f.Accounts[f.Workload].UID)
+		return []Finding{finding.failure("it is on, but systemd does not run for " + f.Workload).fix(start)}
+	}
+	return []Finding{finding.ok("it is on for " + f.Workload)}
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// reason is an error's text, or another where there is none.
+func reason(err error, otherwise string) string {
+	if err != nil {
+		return err.Error()
+	}
+	return otherwise
+}

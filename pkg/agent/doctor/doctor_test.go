@@ -1,0 +1,448 @@
+package doctor_test
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/doctor"
+	"fleet.nationtech.io/fleet/pkg/agent/facts"
+	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+const (
+	setupUser = "/usr/libexec/fleet-agent/setup-user"
+	// asWorkload begins commands that run as the account.
+	asWorkload = "cd / && runuser -u fleet-workload -- env HOME=/var/lib/fleet-workload XDG_RUNTIME_DIR=/run/user/997 "
+)
+
+var (
+	now     = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	errLost = errors.New("no route to host")
+)
+
+func fact[T any](v T) doctor.Fact[T]          { return doctor.Fact[T]{Value: v} }
+func unknown[T any](err error) doctor.Fact[T] { return doctor.Fact[T]{Err: err} }
+
+// sound are the facts of a device on which all is well.
+func sound() doctor.Facts {
+	return doctor.Facts{
+		Workload: "fleet-workload", Packaged: true, SetupTool: true, Packages: "apt-get", Now: now,
+		Accounts: map[string]doctor.Account{
+			"fleet-agent":    {UID: 998, GID: 998, Home: "/var/lib/fleet-agent"},
+			"fleet-workload": {UID: 997, GID: 997, Home: "/var/lib/fleet-workload"},
+		},
+		Programs: []doctor.Program{
+			{Name: "podman", Path: "/usr/bin/podman", Privileged: true, Packages: map[string]string{"apt-get": "podman", "dnf": "podman"}},
+			{Name: "newuidmap", Path: "/usr/bin/newuidmap", Privileged: true, Packages: map[string]string{"apt-get": "uidmap", "dnf": "shadow-utils"}},
+			{Name: "newgidmap", Path: "/usr/bin/newgidmap", Privileged: true, Packages: map[string]string{"apt-get": "uidmap", "dnf": "shadow-utils"}},
+		},
+		SubUIDs: fact(65536), SubGIDs: fact(65536), Mapped: fact(65536),
+		Linger: fact(true), Manager: fact(true),
+		Cgroup: doctor.Cgroup{Unified: true, Kernel: []string{"cpu", "io", "memory", "pids"}, Delegated: fact([]string{"cpu", "memory", "pids"})},
+		Socket: doctor.Socket{Path: "/run/fleet-workload/podman.sock", Exists: fact(true)},
+		Podman: fact(container.Info{Version: "5.4.2", Driver: "overlay"}),
+		Disks:  []doctor.Disk{{Name: "state of the agent", Path: "/var/lib/fleet-agent", FileSystem: facts.FileSystem{Size: 100, Used: 50, Inodes: 100, FreeInodes: 50}}},
+		Ahead:  fact(time.Second),
+		Identity: fact(doctor.Identity{
+			Device: "press-1", NotBefore: now.AddDate(0, -1, 0), Renewal: now.AddDate(0, 5, 0), NotAfter: now.AddDate(0, 11, 0),
+		}),
+		Agent:      fact(control.Status{AgentVersion: "1.0", Connected: true, Server: "tls://gw:4222"}),
+		Enrollment: []doctor.Attempt{{Address: "https://gw:8443"}},
+		Connection: []doctor.Attempt{{Address: "tls://gw:4222"}},
+	}
+}
+
+// find returns the finding of a check.
+func find(t *testing.T, r doctor.Report, check string) doctor.Finding {
+	t.Helper()
+	for _, f := range r.Findings {
+		if f.Check == check {
+			return f
+		}
+	}
+	t.Fatalf("no finding %s", check)
+	return doctor.Finding{}
+}
+
+func TestASoundDevice(t *testing.T) {
+	t.Parallel()
+	r := doctor.Examine(sound())
+	if r.State != doctor.OK {
+		t.Errorf("the report is %s", r.State)
+	}
+	for _, f := range r.Findings {
+		if f.State != doctor.OK || f.Message == "" || f.Why == "" || f.Command != "" || f.Fixable {
+			t.Errorf("got %+v", f)
+		}
+	}
+}
+
+func TestFindings(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		harm    func(*doctor.Facts)
+		check   string
+		state   doctor.State
+		message string // is contained
+		command string
+		fixable bool
+	}{
+		"a bad configuration": {
+			harm:  func(f *doctor.Facts) { f.Config = errors.New("line 3: unknown key sever") },
+			check: "configuration", state: doctor.Failure, message: "unknown key sever",
+		},
+		"no account": {
+			harm:  func(f *doctor.Facts) { delete(f.Accounts, "fleet-workload") },
+			check: "accounts", state: doctor.Failure, message: "the account fleet-workload does not exist", command: setupUser, fixable: true,
+		},
+		"no account and no setup-user": {
+			harm:  func(f *doctor.Facts) { delete(f.Accounts, "fleet-agent"); f.SetupTool = false },
+			check: "accounts", state: doctor.Failure, message: "the account fleet-agent does not exist",
+		},
+		"an expired account": {
+			harm:  func(f *doctor.Facts) { f.Accounts["fleet-agent"] = doctor.Account{Expired: true} },
+			check: "accounts", state: doctor.Failure, message: "has expired", command: "chage --expiredate -1 fleet-agent", fixable: true,
+		},
+		"an account that cannot be seen": {
+			harm: func(f *doctor.Facts) {
+				f.Workload, f.Packaged, f.Socket.Exists = "", false, unknown[bool](fs.ErrPermission)
+			},
+			check: "accounts", state: doctor.Unknown, message: "permission denied",
+		},
+		"no setup-user": {
+			harm:  func(f *doctor.Facts) { f.SetupTool = false },
+			check: "setup", state: doctor.Warning, message: "install the package fleet-agent again",
+		},
+		"setup-user has not run": {
+			harm:  func(f *doctor.Facts) { f.Setup.Err = fs.ErrNotExist },
+			check: "setup", state: doctor.Warning, message: "has not ended since the device booted", command: setupUser, fixable: true,
+		},
+		"setup-user failed": {
+			harm: func(f *doctor.Facts) {
+				f.Setup.Value = "/etc is read-only: run setup-user where the system image is built"
+			},
+			check: "setup", state: doctor.Failure, message: "/etc is read-only", command: setupUser, fixable: true,
+		},
+		"setup-user's line cannot be read": {
+			harm:  func(f *doctor.Facts) { f.Setup.Err = fs.ErrPermission },
+			check: "setup", state: doctor.Unknown, message: "permission denied",
+		},
+		"missing programs": {
+			harm:  func(f *doctor.Facts) { f.Programs[1].Path, f.Programs[2].Path = "", "" },
+			check: "programs", state: doctor.Failure, message: "missing: newuidmap, newgidmap", command: "apt-get install --reinstall -y uidmap",
+		},
+		"missing programs with dnf": {
+			harm:  func(f *doctor.Facts) { f.Packages = "dnf"; f.Programs[0].Path = ""; f.Programs[1].Path = "" },
+			check: "programs", state: doctor.Failure, message: "missing: podman, newuidmap", command: "dnf install -y podman shadow-utils",
+		},
+		"missing programs and no package manager": {
+			harm:  func(f *doctor.Facts) { f.Packages = ""; f.Programs[0].Path = "" },
+			check: "programs", state: doctor.Failure, message: "missing: podman",
+		},
+		"a program without rights": {
+			harm:  func(f *doctor.Facts) { f.Packages = "dnf"; f.Programs[1].Privileged = false },
+			check: "programs", state: doctor.Failure, message: "neither setuid root nor with file capabilities: /usr/bin/newuidmap", command: "dnf reinstall -y shadow-utils",
+		},
+		"no uids": {
+			harm:  func(f *doctor.Facts) { f.SubUIDs.Value = 0 },
+			check: "subordinate-ids", state: doctor.Failure, message: "has 0 subordinate uids, and needs 65536", command: setupUser, fixable: true,
+		},
+		"too few gids": {
+			harm:  func(f *doctor.Facts) { f.SubGIDs.Value = 1000 },
+			check: "subordinate-ids", state: doctor.Failure, message: "has 1000 subordinate gids", command: setupUser, fixable: true,
+		},
+		"ids of a directory service": {
+			harm:  func(f *doctor.Facts) { f.SubUIDs.Err = errors.New(`nsswitch.conf takes subordinate ids from "sss"`) },
+			check: "subordinate-ids", state: doctor.Unknown, message: "sss",
+		},
+		"ids that came late": {
+			harm:  func(f *doctor.Facts) { f.Mapped.Value = 0 },
+			check: "subordinate-ids", state: doctor.Failure, message: "podman maps 0 ids only", command: asWorkload + "podman system migrate",
+		},
+		"podman cannot map": {
+			harm:  func(f *doctor.Facts) { f.Mapped.Err = errors.New("newuidmap: write to uid_map failed") },
+			check: "subordinate-ids", state: doctor.Failure, message: "write to uid_map failed",
+		},
+		"podman was not tried by another user": {
+			harm:  func(f *doctor.Facts) { f.Mapped.Err = doctor.ErrNeedsRoot },
+			check: "subordinate-ids", state: doctor.OK, message: "which needs root",
+		},
+		"podman was not tried without systemd": {
+			harm:  func(f *doctor.Facts) { f.Mapped.Err, f.Manager.Value = errors.New("x"), false },
+			check: "subordinate-ids", state: doctor.Unknown, message: "systemd does not run for fleet-workload",
+		},
+		"linger is off": {
+			harm:  func(f *doctor.Facts) { f.Linger.Value, f.Manager.Value = false, false },
+			check: "linger", state: doctor.Failure, message: "it is off", command: "loginctl enable-linger fleet-workload", fixable: true,
+		},
+		"systemd does not run": {
+			harm:  func(f *doctor.Facts) { f.Manager.Value = false },
+			check: "linger", state: doctor.Failure, message: "systemd does not run for fleet-workload", command: "systemctl start user@997.service", fixable: true,
+		},
+		"linger cannot be seen": {
+			harm:  func(f *doctor.Facts) { f.Linger.Err = fs.ErrPermission },
+			check: "linger", state: doctor.Unknown, message: "permission denied",
+		},
+		"a controller is not delegated": {
+			harm:  func(f *doctor.Facts) { f.Cgroup.Delegated.Value = []string{"memory", "pids"} },
+			check: "cgroup-cpu", state: doctor.Warning, message: "systemd does not delegate it",
+			command: `mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\nDelegate=cpu cpuset io memory pids\n' >/etc/systemd/system/user@.service.d/50-fleet.conf && systemctl daemon-reload`,
+		},
+		"a Raspberry Pi": {
+			harm: func(f *doctor.Facts) {
+				f.Cgroup.Kernel, f.Cgroup.Delegated.Value = []string{"cpu", "io", "pids"}, []string{"cpu", "pids"}
+				f.Cgroup.Board, f.Cgroup.BootFile = "Raspberry Pi 4 Model B Rev 1.4", "/boot/firmware/cmdline.txt"
+			},
+			check: "cgroup-memory", state: doctor.Warning, message: "a Raspberry Pi boots without it", command: `sed -i '1s/$/ cgroup_enable=memory/' /boot/firmware/cmdline.txt`,
+		},
+		"a controller that is turned off": {
+			harm: func(f *doctor.Facts) {
+				f.Cgroup.Kernel, f.Cgroup.Delegated.Value = []string{"cpu"}, []string{"cpu"}
+				f.Cgroup.CommandLine = "quiet cgroup_disable=pids,memory rw"
+			},
+			check: "cgroup-pids", state: doctor.Warning, message: "remove pids from cgroup_disable=",
+		},
+		"a controller of cgroup version 1": {
+			harm: func(f *doctor.Facts) {
+				f.Cgroup.Kernel, f.Cgroup.Delegated.Value = []string{"cpu", "pids"}, []string{"cpu", "pids"}
+				f.Cgroup.Legacy = []string{"memory"}
+			},
+			check: "cgroup-memory", state: doctor.Warning, message: "cgroup version 1 holds it",
+		},
+		"a kernel without a controller": {
+			harm: func(f *doctor.Facts) {
+				f.Cgroup.Kernel, f.Cgroup.Delegated.Value = []string{"cpu", "pids"}, []string{"cpu", "pids"}
+			},
+			check: "cgroup-memory", state: doctor.Warning, message: "the kernel does not have it",
+		},
+		"a controller that nothing needs": {
+			harm:  func(f *doctor.Facts) { f.Cgroup.Kernel = []string{"cpu", "memory", "pids"} },
+			check: "cgroup-io", state: doctor.OK, message: "not needed",
+		},
+		"delegation cannot be seen": {
+			harm:  func(f *doctor.Facts) { f.Cgroup.Delegated.Err = errors.New("systemd does not run for fleet-workload") },
+			check: "cgroup-cpu", state: doctor.Unknown, message: "systemd does not run",
+		},
+		"an open socket": {
+			harm:  func(f *doctor.Facts) { f.Socket.Open = true },
+			check: "podman-socket", state: doctor.Failure, message: "whoever uses the socket controls every container", command: setupUser, fixable: true,
+		},
+		"a silent socket": {
+			harm:  func(f *doctor.Facts) { f.Podman.Err = errors.New("nothing listens on the socket") },
+			check: "podman-socket", state: doctor.Failure, message: "nothing listens on the socket", command: setupUser, fixable: true,
+		},
+		"a socket that cannot be seen": {
+			harm:  func(f *doctor.Facts) { f.Podman.Err, f.Socket.Exists.Err = errLost, fs.ErrPermission },
+			check: "podman-socket", state: doctor.Unknown, message: "permission denied",
+		},
+		"vfs": {
+			harm:  func(f *doctor.Facts) { f.Podman.Value.Driver = "vfs" },
+			check: "storage-driver", state: doctor.Warning, message: "REMOVES all containers",
+			command: asWorkload + "sh -c 'systemctl --user stop podman.socket podman.service; podman system reset --force' && " + setupUser,
+		},
+		"a driver that cannot be seen": {
+			harm:  func(f *doctor.Facts) { f.Podman.Err = errLost },
+			check: "storage-driver", state: doctor.Unknown, message: "podman does not answer",
+		},
+		"a disk that fills": {
+			harm:  func(f *doctor.Facts) { f.Disks[0].Used = 91 },
+			check: "disk", state: doctor.Warning, message: "9 % of the file system of /var/lib/fleet-agent (state of the agent) is free",
+			command: asWorkload + "podman image prune --force",
+		},
+		"a full disk": {
+			harm:  func(f *doctor.Facts) { f.Disks[0].Used = 101 },
+			check: "disk", state: doctor.Failure, message: "0 % of the file system", command: asWorkload + "podman image prune --force",
+		},
+		"no inodes": {
+			harm:  func(f *doctor.Facts) { f.Disks[0].FreeInodes = 1 },
+			check: "disk", state: doctor.Failure, message: "1 % of the inodes", command: asWorkload + "podman image prune --force",
+		},
+		"a file system that has no limit of inodes": {
+			harm:  func(f *doctor.Facts) { f.Disks[0].Inodes, f.Disks[0].FreeInodes = 0, 0 },
+			check: "disk", state: doctor.OK, message: "50 % of the file system",
+		},
+		"a read-only disk": {
+			harm:  func(f *doctor.Facts) { f.Disks[0].ReadOnly = true },
+			check: "disk", state: doctor.Failure, message: "is read-only",
+		},
+		"not enrolled": {
+			harm:  func(f *doctor.Facts) { f.Identity.Err = store.ErrNoIdentity },
+			check: "certificate", state: doctor.Failure, message: "not enrolled", command: "fleet-agent enroll --server https://GATEWAY:8443 --token-file FILE",
+		},
+		"an identity that cannot be seen": {
+			harm:  func(f *doctor.Facts) { f.Identity.Err = doctor.ErrNeedsRoot },
+			check: "certificate", state: doctor.Unknown, message: "needs root",
+		},
+		"a damaged key": {
+			harm:  func(f *doctor.Facts) { f.Identity.Value.Problem = errors.New("the device's key is damaged") },
+			check: "certificate", state: doctor.Failure, message: "the device's key is damaged", command: "fleet-agent enroll --force --server https://GATEWAY:8443 --token-file FILE",
+		},
+		"an expired certificate": {
+			harm: func(f *doctor.Facts) {
+				f.Identity.Value.NotAfter, f.Agent.Value.RenewalError = now.Add(-time.Hour), "refused"
+			},
+			check: "certificate", state: doctor.Failure, message: "it expired at 2026-06-01 11:00:00 UTC, and is renewed as soon as the enrollment address answers; the last renewal failed: refused",
+			command: "systemctl restart fleet-agent",
+		},
+		"a certificate that is expired by a wrong clock only": {
+			harm:  func(f *doctor.Facts) { f.Identity.Value.NotAfter, f.Ahead.Value = now.Add(-time.Hour), 2*time.Hour },
+			check: "certificate", state: doctor.OK, message: "device press-1, until",
+		},
+		"an overdue renewal": {
+			harm:  func(f *doctor.Facts) { f.Identity.Value.Renewal = now.AddDate(0, 0, -2) },
+			check: "certificate", state: doctor.Warning, message: "it was due to be renewed at 2026-05-30 12:00:00 UTC", command: "systemctl restart fleet-agent",
+		},
+		"a renewal that is due": {
+			harm:  func(f *doctor.Facts) { f.Identity.Value.Renewal = now.Add(-time.Hour) },
+			check: "certificate", state: doctor.OK, message: "to be renewed from 2026-06-01 11:00:00 UTC",
+		},
+		"a certificate of the future": {
+			harm:  func(f *doctor.Facts) { f.Ahead.Err, f.Now = errLost, now.AddDate(-1, 0, 0) },
+			check: "certificate", state: doctor.Warning, message: "not valid yet",
+		},
+		"a clock ahead": {
+			harm:  func(f *doctor.Facts) { f.Ahead.Value = time.Hour },
+			check: "clock", state: doctor.Warning, message: "it is 1h0m0s ahead of the server's", command: "timedatectl set-ntp true",
+		},
+		"a clock behind": {
+			harm:  func(f *doctor.Facts) { f.Ahead.Value = -time.Hour },
+			check: "clock", state: doctor.Warning, message: "it is 1h0m0s behind the server's", command: "timedatectl set-ntp true",
+		},
+		"a clock that was set back": {
+			harm:  func(f *doctor.Facts) { f.Ahead.Err, f.GoodTime = errLost, now.Add(time.Hour) },
+			check: "clock", state: doctor.Warning, message: "but 2026-06-01 13:00:00 UTC has passed already", command: "timedatectl set-ntp true",
+		},
+		"a clock that nobody can compare": {
+			harm:  func(f *doctor.Facts) { f.Ahead.Err = errLost },
+			check: "clock", state: doctor.Unknown, message: "no route to host",
+		},
+		"no agent": {
+			harm:  func(f *doctor.Facts) { f.Agent.Err = control.ErrNotRunning },
+			check: "agent", state: doctor.Failure, message: "is not running", command: "systemctl enable --now fleet-agent",
+		},
+		"an agent that may not be asked": {
+			harm:  func(f *doctor.Facts) { f.Agent.Err = fs.ErrPermission },
+			check: "agent", state: doctor.Unknown, message: "permission denied",
+		},
+		"an agent that has nothing to do": {
+			harm:  func(f *doctor.Facts) { f.Identity.Err, f.Agent.Err = store.ErrNoIdentity, control.ErrNotRunning },
+			check: "agent", state: doctor.Unknown, message: "not enrolled",
+		},
+		"thrown out": {
+			harm:  func(f *doctor.Facts) { f.Agent.Value.Standing = "this device was thrown out of its fleet" },
+			check: "agent", state: doctor.Failure, message: "thrown out",
+		},
+		"an enrollment address that is away": {
+			harm:  func(f *doctor.Facts) { f.Enrollment[0].Err = errLost },
+			check: "server-enrollment", state: doctor.Failure, message: "https://gw:8443: no route to host",
+		},
+		"no server": {
+			harm: func(f *doctor.Facts) {
+				f.Agent.Err, f.Connection[0].Err = control.ErrNotRunning, errLost
+			},
+			check: "server-connection", state: doctor.Failure, message: "tls://gw:4222: no route to host",
+		},
+		"one of two servers": {
+			harm: func(f *doctor.Facts) {
+				f.Agent.Err = control.ErrNotRunning
+				f.Connection = []doctor.Attempt{{Address: "tls://a:4222", Err: errLost}, {Address: "tls://b:4222"}}
+			},
+			check: "server-connection", state: doctor.OK, message: "tls://b:4222 answers",
+		},
+		"an agent that does not connect": {
+			harm: func(f *doctor.Facts) {
+				f.Agent.Value.Connected, f.Agent.Value.LastError = false, "Authorization Violation"
+			},
+			check: "server-connection", state: doctor.Failure, message: "the agent is not connected: Authorization Violation", command: "systemctl restart fleet-agent",
+		},
+		"no address": {
+			harm:  func(f *doctor.Facts) { f.Enrollment = nil },
+			check: "server-enrollment", state: doctor.Unknown, message: "no address is known",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := sound()
+			tt.harm(&f)
+			r := doctor.Examine(f)
+			got := find(t, r, tt.check)
+			if got.State != tt.state || !strings.Contains(got.Message, tt.message) || got.Command != tt.command || got.Fixable != tt.fixable {
+				t.Errorf("got %+v", got)
+			}
+			if tt.state != doctor.OK && r.State == doctor.OK {
+				t.Error("the report is ok")
+			}
+		})
+	}
+}
+
+// In a developer's own session nothing of the packages is there or needed.
+func TestASessionOfItsOwn(t *testing.T) {
+	t.Parallel()
+	f := sound()
+	f.Workload, f.Packaged, f.SetupTool, f.Setup.Err = "dev", false, false, fs.ErrNotExist
+	f.Accounts = map[string]doctor.Account{"dev": {UID: 1000, Home: "/home/dev"}}
+	f.SubUIDs.Value = 0
+	r := doctor.Examine(f)
+	for _, finding := range r.Findings {
+		if finding.Check == "setup" || finding.Command != "" {
+			t.Errorf("got %+v", finding)
+		}
+	}
+	for _, c := range doctor.Conditions(r) {
+		if c.Type == wire.ConditionSetupComplete {
+			t.Errorf("got %+v", c)
+		}
+	}
+}
+
+func TestConditions(t *testing.T) {
+	t.Parallel()
+	f := sound()
+	f.Setup.Value = "podman is missing: install the package podman"
+	f.Linger.Err = fs.ErrPermission
+	f.Cgroup.Kernel, f.Cgroup.Delegated.Value = []string{"cpu"}, []string{"cpu"}
+	f.Podman.Value.Driver = "vfs"
+	want := []wire.Condition{
+		{Type: "SetupComplete", Status: "False", Reason: "SetupFailed", Message: "setup: setup-user failed: podman is missing: install the package podman"},
+		{Type: "SubordinateIDsReady", Status: "True", Reason: "AsNeeded"},
+		{Type: "LingerEnabled", Status: "Unknown", Reason: "NotKnown", Message: "linger: permission denied"},
+		{Type: "CgroupDelegated", Status: "False", Reason: "ControllersMissing", Message: "cgroup-memory: the kernel does not have it; cgroup-pids: the kernel does not have it"},
+	}
+	got := doctor.Conditions(doctor.Examine(f))
+	if diff := cmp.Diff(want, got[:len(got)-1]); diff != "" {
+		t.Error(diff)
+	}
+	if last := got[len(got)-1]; last.Type != "LayersShared" || last.Status != "False" || last.Reason != "LayersCopied" {
+		t.Errorf("got %+v", last)
+	}
+	for _, c := range got {
+		if !strings.Contains(strings.Join(wire.DeviceConditions, " "), c.Type) {
+			t.Errorf("the server drops %s", c.Type)
+		}
+	}
+}
+
+func TestMend(t *testing.T) {
+	t.Parallel()
+	r := doctor.Report{Findings: []doctor.Finding{
+		{Check: "a", State: doctor.OK, Command: "echo never >&2; exit 1", Fixable: true},
+		{Check: "b", State: doctor.Failure, Command: "exit 1"},
+		{Check: "c", State: doctor.Failure, Command: "true", Fixable: true},
+		{Check: "d", State: doctor.Warning, Command: "true", Fixable: true},
+		{Check: "e", State: doctor.Warning, Command: "echo one; echo why >&2; exit 3", Fixable: true},
+	}}
+	want := []doctor.Repair{{Command: "true"}, {Command: "echo one; echo why >&2; exit 3", Error: "why"}}
+	if diff := cmp.Diff(want, doctor.Mend(t.Context(), r)); diff != "" {
+		t.Error(diff)
+	}
+}

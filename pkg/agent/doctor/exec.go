@@ -1,0 +1,52 @@
+package doctor
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// capture returns the standard output of a program, which runs as an account
+// when one is given. An error has the last line that the program wrote.
+func capture(ctx context.Context, as *Account, args ...string) (string, error) {
+	program := args[0]
+	for _, dir := range programDirs {
+		if path := filepath.Join(dir, args[0]); isProgram(path) {
+			program = path
+			break
+		}
+	}
+	cmd := exec.CommandContext(ctx, program, args[1:]...)
+	cmd.Env = []string{"PATH=" + strings.Join(programDirs, ":"), "LC_ALL=C"}
+	cmd.Dir = "/"
+	cmd.WaitDelay = time.Second
+	if as != nil {
+		cmd.Env = append(cmd.Env, "HOME="+as.Home, fmt.Sprintf("XDG_RUNTIME_DIR=/run/user/%d", as.UID))
+		if os.Geteuid() != as.UID {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(as.UID), Gid: uint32(as.GID)}} //nolint:gosec // ids are positive
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("%s did not end in time", args[0])
+	}
+	if _, exited := errors.AsType[*exec.ExitError](err); exited {
+		return "", errors.New(cmp.Or(lastLine(stderr.String()), err.Error()))
+	}
+	return stdout.String(), err
+}
+
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
