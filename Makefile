@@ -35,7 +35,7 @@ SOURCES := $(wildcard cmd packaging pkg test tools)
 # apiserver on real SQLite, in process. End to end: booted machines, and power
 # cuts of the server as shipped.
 PACKAGES = $(shell go list -find ./...)
-E2E = $(filter $(addprefix $(MODULE)/,test/e2e% test/lab% test/packages% test/demo% test/durability%),$(PACKAGES))
+E2E = $(filter $(addprefix $(MODULE)/,test/e2e% test/lab% test/packages% test/install% test/demo% test/durability%),$(PACKAGES))
 INTEGRATION = $(filter $(addprefix $(MODULE)/,test/integration% test/api% test/attack% pkg/apiserver% pkg/broker% \
 	pkg/controllers% pkg/deviceapi% pkg/embedserver% cmd/fleet-server%),$(PACKAGES))
 UNIT = $(filter-out $(E2E) $(INTEGRATION) $(MODULE)/test/arch,$(PACKAGES))
@@ -156,7 +156,7 @@ arch: ## import directions and package docs
 ##@ Tests
 
 .PHONY: test
-test: build test-unit test-integration test-race test-fuzz test-load test-e2e ## run all of them, on the binaries as shipped
+test: build test-unit test-integration test-race test-fuzz test-load test-installer test-e2e ## run all of them, on the binaries as shipped
 
 .PHONY: test-unit
 test-unit: arch ## unit and property tests
@@ -178,6 +178,12 @@ test-race: ## the race detector on code of ours (needs gcc)
 test-fuzz: ## every fuzz target for FUZZTIME each (20s)
 	echo "==> fuzz targets, $(FUZZTIME) each"
 	tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: test-installer
+test-installer: ## install.sh on its own, under dash and busybox
+	echo "==> install.sh"
+	FLEET_SH=dash bats test/install/install.bats & dash=$$!; \
+	FLEET_SH="busybox sh" bats test/install/install.bats; wait $$dash
 
 .PHONY: test-e2e
 test-e2e: build ## booted machines with real podman (needs root)

@@ -9,6 +9,8 @@ packages=(
   swtpm
   # packages: their checks, and the tools that install them
   lintian rpmlint rpm openssl
+  # install.sh on its own
+  bats dash
   # machines under test: root file systems, systemd-nspawn, an image to run
   mmdebstrap systemd-container busybox-static iproute2 curl
   # disks whose power is cut

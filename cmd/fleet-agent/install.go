@@ -46,10 +46,11 @@ the agent is not ready with it in a minute, the one of before comes back. With a
 package all files are the package's.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			in, err := i.installer(cmd)
+			in, unlock, err := i.installer(cmd)
 			if err != nil {
 				return err
 			}
+			defer unlock()
 			return in.Install(cmd.Context(), hostinstall.Options{NoStart: i.noStart})
 		},
 	}
@@ -70,10 +71,11 @@ that hold something stay in any case. A package has to be removed with apt-get
 or dnf afterwards.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			in, err := i.installer(cmd)
+			in, unlock, err := i.installer(cmd)
 			if err != nil {
 				return err
 			}
+			defer unlock()
 			return in.Uninstall(cmd.Context(), hostinstall.Removal{Purge: i.purge, Volumes: i.volumes})
 		},
 	}
@@ -93,10 +95,11 @@ root certificate is fetched and compared with --ca-hash; package manager and
 keys are told to trust it for this gateway alone.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			in, err := i.installer(cmd)
+			in, unlock, err := i.installer(cmd)
 			if err != nil {
 				return err
 			}
+			defer unlock()
 			r, err := i.repository(cmd.Context(), args[0])
 			if err != nil {
 				return err
@@ -115,18 +118,26 @@ func (i *installOptions) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&i.dryRun, "dry-run", false, "say what would be done, and do nothing")
 }
 
-func (i *installOptions) installer(cmd *cobra.Command) (*hostinstall.Installer, error) {
-	if os.Geteuid() != 0 && !i.dryRun {
-		return nil, errNotRoot
+func (i *installOptions) installer(cmd *cobra.Command) (in *hostinstall.Installer, unlock func(), err error) {
+	unlock = func() {}
+	if !i.dryRun {
+		if os.Geteuid() != 0 {
+			return nil, nil, errNotRoot
+		}
+		lock, err := hostinstall.Lock()
+		if err != nil {
+			return nil, nil, err
+		}
+		unlock = func() { _ = lock.Close() } // the process ends anyway
 	}
 	program, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	return &hostinstall.Installer{
 		Host: hostinstall.OS{}, Product: hostinstall.Agent, Program: program, Version: version.Version,
 		Out: cmd.OutOrStdout(), DryRun: i.dryRun,
-	}, nil
+	}, unlock, nil
 }
 
 // pathKeys is where a gateway has the OpenPGP keys of its repositories.

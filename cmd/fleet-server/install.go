@@ -32,10 +32,11 @@ func newInstall(o *options) *cobra.Command {
 		Example: "  fleet-server install --tls-san gateway.example.com --api-listen 127.0.0.1:6443",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			in, err := i.installer(cmd)
+			in, unlock, err := i.installer(cmd)
 			if err != nil {
 				return err
 			}
+			defer unlock()
 			return in.Install(cmd.Context(), i.options(cmd, o))
 		},
 	}
@@ -58,10 +59,11 @@ func newUpgrade(o *options) *cobra.Command {
 			"  fleet-server upgrade --package ./fleet-server_0.2.0_arm64.deb",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			in, err := i.installer(cmd)
+			in, unlock, err := i.installer(cmd)
 			if err != nil {
 				return err
 			}
+			defer unlock()
 			if i.packageFile != "" {
 				return in.UpgradePackage(cmd.Context(), i.options(cmd, o))
 			}
@@ -84,10 +86,11 @@ func newUninstall() *cobra.Command {
 		Example: "  fleet-server uninstall --purge",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			in, err := i.installer(cmd)
+			in, unlock, err := i.installer(cmd)
 			if err != nil {
 				return err
 			}
+			defer unlock()
 			return in.Uninstall(cmd.Context(), hostinstall.Removal{Purge: i.purge})
 		},
 	}
@@ -100,18 +103,26 @@ func (i *installOptions) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&i.dryRun, "dry-run", false, "say what would be done, and do nothing")
 }
 
-func (i *installOptions) installer(cmd writers) (*hostinstall.Installer, error) {
-	if os.Geteuid() != 0 && !i.dryRun {
-		return nil, errNotRoot
+func (i *installOptions) installer(cmd writers) (in *hostinstall.Installer, unlock func(), err error) {
+	unlock = func() {}
+	if !i.dryRun {
+		if os.Geteuid() != 0 {
+			return nil, nil, errNotRoot
+		}
+		lock, err := hostinstall.Lock()
+		if err != nil {
+			return nil, nil, err
+		}
+		unlock = func() { _ = lock.Close() } // the process ends anyway
 	}
 	program, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	return &hostinstall.Installer{
 		Host: hostinstall.OS{}, Product: hostinstall.Server, Program: program, Version: version.Version,
 		Out: cmd.OutOrStdout(), DryRun: i.dryRun,
-	}, nil
+	}, unlock, nil
 }
 
 // options turns the flags that were given into settings; the environment is

@@ -194,3 +194,19 @@ func (h OS) Remove(path string) error {
 	}
 	return nil
 }
+
+const lockPath = "/run/fleet-install.lock"
+
+// Lock keeps a second installation from working at the same time, until it is
+// closed or the process ends. Its error wraps ErrRefused when there is one.
+func Lock() (io.Closer, error) {
+	f, err := os.OpenFile(lockPath, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", lockPath, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close() // nothing was written
+		return nil, fmt.Errorf("another installation is under way: wait until it has ended: %w", ErrRefused)
+	}
+	return f, nil
+}

@@ -33,6 +33,7 @@ type machine struct {
 	starts    int
 	installed []string // packages, in order
 	free      uint64
+	cleanups  []string // what cleanup-user was told
 }
 
 const (
@@ -120,7 +121,8 @@ func (m *machine) Run(_ context.Context, args ...string) error {
 		return m.systemctl(args[1:])
 	case strings.HasSuffix(args[0], "setup-user"):
 		m.accounts = append(m.accounts, "fleet-agent", "fleet-workload")
-	case args[0] == "loginctl":
+	case strings.HasSuffix(args[0], "cleanup-user"), strings.HasSuffix(args[min(2, len(args)-1)], "cleanup-user"):
+		m.cleanups = append(m.cleanups, strings.Join(slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "env" || strings.HasPrefix(a, "/") }), " "))
 	default:
 		m.t.Errorf("it ran %q", args)
 	}

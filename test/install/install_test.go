@@ -31,7 +31,7 @@ func TestInstall(t *testing.T) {
 			h.interrupted(packages)
 			h.settings(packages)
 			h.upgrades(packages, r)
-			h.device(packages)
+			h.device(tt.packages)
 			h.removal(packages, tt.program)
 		})
 	}
@@ -84,16 +84,18 @@ func (h *host) upgrades(packages string, r *releases) {
 	h.same(identity, root)
 }
 
-// device installs the agent, enrolls it at the server beside it, and removes it
-// again.
+// device installs the agent from the gateway beside it with the line that "token
+// create" prints, and removes it again.
 func (h *host) device(packages string) {
 	h.Helper()
-	server := "https://" + h.Address().String() + ":8443"
-	h.sh(0, "(umask 077; fleet-server token create --pre-approve >/root/token)")
-	// Enrollment needs the network.
-	install := "sh /release/two/install.sh --bundle /release/two.tar --role agent --server " + server + packages
-	h.says(h.sh(2, "setsid "+install), "no enrollment token")
-	h.sh(0, install+" --token-file /root/token")
+	h.sh(0, "echo "+h.Address().String()+" gw.example >>/etc/hosts")
+	line := func() string {
+		out := h.sh(0, "fleet-server token create --pre-approve")
+		_, after, _ := strings.Cut(out, "\n  curl ")
+		line, _, _ := strings.Cut(after, "\n")
+		return "export FLEET_PACKAGES=" + packages + "\ncurl " + line
+	}
+	h.sh(0, line())
 	h.eventually("the agent is connected", func() error {
 		if out, err := h.Output(h.Context(), "fleet-agent", "status"); err != nil || !strings.Contains(out, "Connected:      yes") {
 			return fmt.Errorf("%w: %s", err, out)
@@ -102,14 +104,19 @@ func (h *host) device(packages string) {
 	})
 	agent := "systemctl show --property=MainPID fleet-agent"
 	process := h.sh(0, agent)
-	h.sh(0, install) // without a token, since the device has an identity
+	h.sh(0, line())
 	h.same(process, agent)
-	h.install(0, second, "--role agent --uninstall"+packages)
-	h.sh(0, "test -e /var/lib/fleet-agent/identity.json && ! command -v fleet-agent")
-	h.sh(0, install)
+	if packages == "apt" {
+		h.says(h.sh(0, "apt-get install --reinstall --download-only --yes fleet-agent"), "https://gw.example:8443/packages/apt stable/main")
+	}
+	flags := " --packages " + packages
+	h.install(0, second, "--role agent --uninstall"+flags)
+	h.sh(0, "test -e /var/lib/fleet-agent/identity.json && ! command -v fleet-agent && ! ls /etc/apt/*/*fleet*")
+	h.install(0, second, "--role agent"+flags) // without a token, since the device has an identity
 	h.says(h.sh(0, "systemctl is-active fleet-agent"), "active")
-	h.install(0, second, "--role agent --purge --yes"+packages)
+	h.install(0, second, "--role agent --purge --yes"+flags)
 	h.sh(0, "! test -e /var/lib/fleet-agent/identity.json && ! test -e /var/lib/fleet-workload/.local && id fleet-workload")
+	h.says(h.sh(2, "setsid sh /release/two/install.sh --bundle /release/two.tar --role agent --server https://gw.example:8443"+flags), "no enrollment token")
 }
 
 func (h *host) removal(packages, program string) {

@@ -1,0 +1,98 @@
+package hostinstall_test
+
+import (
+	"bytes"
+	"errors"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fleet.nationtech.io/fleet/pkg/hostinstall"
+)
+
+func agent(m *machine) (*hostinstall.Installer, *bytes.Buffer) {
+	var out bytes.Buffer
+	return &hostinstall.Installer{Host: m, Product: hostinstall.Agent, Program: "/usr/bin/fleet-agent", Out: &out}, &out
+}
+
+func repository(t *testing.T, manager, gateway string) hostinstall.Repository {
+	t.Helper()
+	u, err := url.Parse(gateway)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hostinstall.Repository{Gateway: u, CA: []byte("root\n"), Keys: []byte("keys\n"), Manager: manager, Arch: "aarch64"}
+}
+
+func TestAddRepository(t *testing.T) {
+	t.Parallel()
+	tests := map[string]map[string]string{
+		"apt": {
+			"/etc/apt/sources.list.d/fleet-gateway.sources": "URIs: https://gw:8443/packages/apt\nSuites: stable\nComponents: main\nSigned-By: /etc/apt/keyrings/fleet-gateway.asc\n",
+			"/etc/apt/apt.conf.d/50fleet-gateway":           "Acquire::https::gw::CaInfo \"/etc/apt/keyrings/fleet-gateway-ca.crt\";\n",
+			"/etc/apt/keyrings/fleet-gateway-ca.crt":        "root\n",
+			"/etc/apt/keyrings/fleet-gateway.asc":           "keys\n",
+		},
+		"dnf": {
+			"/etc/yum.repos.d/fleet-gateway.repo":        "gpgcheck=1\nrepo_gpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway\nsslverify=1\nsslcacert=/etc/pki/tls/certs/fleet-gateway-ca.crt\n",
+			"/etc/pki/tls/certs/fleet-gateway-ca.crt":    "root\n",
+			"/etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway": "keys\n",
+		},
+	}
+	for manager, files := range tests {
+		t.Run(manager, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			before := m.tree()
+			for range 2 {
+				in, out := agent(m)
+				if err := in.AddRepository(t.Context(), repository(t, manager, "https://gw:8443")); err != nil {
+					t.Fatalf("%v\n%s", err, out)
+				}
+			}
+			for path, want := range files {
+				if got := m.read(path); !strings.Contains(got, want) {
+					t.Errorf("%s is\n%s\nwithout\n%s", path, got, want)
+				}
+			}
+			in, _ := agent(m)
+			if err := in.Uninstall(t.Context(), hostinstall.Removal{Purge: true}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before, m.tree()); diff != "" {
+				t.Errorf("an uninstallation leaves something:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAddRepositoryKeepsEdits(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	const path = "/etc/apt/apt.conf.d/50fleet-gateway"
+	m.write(path, "mine")
+	in, _ := agent(m)
+	if err := in.AddRepository(t.Context(), repository(t, "apt", "https://gw:8443")); !errors.Is(err, hostinstall.ErrKept) {
+		t.Errorf("got %v, want ErrKept", err)
+	}
+	if got := m.read(path); got != "mine" {
+		t.Errorf("it is %q", got)
+	}
+}
+
+func TestAddRepositoryRefuses(t *testing.T) {
+	t.Parallel()
+	for manager, gateway := range map[string]string{"apt": "https://[2001:db8::1]:8443", "zypper": "https://gw:8443"} {
+		m := newMachine(t)
+		in, _ := agent(m)
+		before := m.tree()
+		if err := in.AddRepository(t.Context(), repository(t, manager, gateway)); err == nil {
+			t.Errorf("%s and %s were accepted", manager, gateway)
+		}
+		if diff := cmp.Diff(before, m.tree()); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
