@@ -351,6 +351,7 @@ type device struct {
 	done chan struct{}
 	// enrollment is the id of the device's present enrollment.
 	enrollment string
+	health     func(container.Info, error) []wire.Condition
 }
 
 // onDevice runs a test in a bubble, with an agent that is connected.
@@ -378,6 +379,7 @@ func (d *device) start() {
 		Device: "pi-1", Enrollment: d.enrollment, Version: "v1", Servers: []string{"tls://gateway:4222"}, Link: d.gateway, Credentials: d.gateway, Runtime: d.podman, Store: state,
 		Interpreters: interpret.Default(), Binds: bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
 		Facts:             func() wire.Inventory { return wire.Inventory{Hostname: "pi"} },
+		Health:            d.health,
 		HeartbeatInterval: 30 * time.Second, SnapshotInterval: 15 * time.Minute,
 		Log: slog.New(slog.DiscardHandler),
 	})
