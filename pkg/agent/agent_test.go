@@ -364,6 +364,7 @@ type device struct {
 	enrollment string
 	// trusted are the registries that the runtime was made to trust.
 	trusted []string
+	health  func(container.Info, error) []wire.Condition
 }
 
 // onDevice runs a test in a bubble, with an agent that is connected.
@@ -392,6 +393,7 @@ func (d *device) start() {
 		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
 		Interpreters:  interpret.Default(), Binds: bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
 		Facts:             func() wire.Inventory { return wire.Inventory{Hostname: "pi"} },
+		Health:            d.health,
 		HeartbeatInterval: 30 * time.Second, SnapshotInterval: 15 * time.Minute,
 		Log: slog.New(slog.DiscardHandler),
 	})
