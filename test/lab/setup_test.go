@@ -18,6 +18,7 @@ const setupUser = "/usr/libexec/fleet-agent/setup-user"
 // resetAccounts takes a machine back to before the first setup-user.
 const resetAccounts = `
 	set -eu
+	sed -i '/^SUB_/d; /^subid:/d' /etc/login.defs /etc/nsswitch.conf
 	if id fleet-workload >/dev/null 2>&1; then
 		loginctl disable-linger fleet-workload
 		systemctl stop "user@$(id -u fleet-workload).service" "user-runtime-dir@$(id -u fleet-workload).service"
@@ -25,7 +26,6 @@ const resetAccounts = `
 	fi
 	while grep -q '^overlay /var/lib/fleet-workload ' /proc/mounts; do umount --lazy /var/lib/fleet-workload; done
 	rm -rf /var/lib/fleet-workload/.[!.]* /var/lib/fleet-workload/* /var/lib/systemd/linger/*
-	sed -i '/^SUB_/d; /^subid:/d' /etc/login.defs /etc/nsswitch.conf
 	rm -f /run/systemd/system/probe.service
 	: >/etc/subuid
 	: >/etc/subgid`
