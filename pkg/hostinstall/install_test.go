@@ -172,10 +172,15 @@ func TestPackage(t *testing.T) {
 	m := newMachine(t)
 	m.packaged = true
 	m.write(packaged, "v1")
+	const hold = "/run/systemd/system/fleet-server.service.d/hold.conf"
+	m.write(hold, "[Unit]\n")
 	v1, v2, broken := release(t, "v1"), release(t, "v2"), release(t, "v3, broken")
 	o := settings(one("logLevel", "warn"))
 	o.Package = v1
 	must(t, m, packaged, o)
+	if m.read(hold) != "" {
+		t.Error("the service is still held")
+	}
 	if m.read(program) != "" || m.read(unit) != "" || m.read(config) == "" || !m.active {
 		t.Errorf("it wrote files of the package, or not its own: %v", m.tree())
 	}
