@@ -3,6 +3,8 @@
 package lab_test
 
 import (
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -35,6 +37,60 @@ const (
 		grep -q ':65536$' /etc/subuid && grep -q ':65536$' /etc/subgid && ! grep -q fleet-subid /etc/passwd`
 	noAccountLeft = `! grep -q fleet-subid /etc/passwd /etc/group /etc/subuid /etc/subgid`
 )
+
+// tenAtOnce runs setup-user ten times beside ten accounts of others, each of
+// which shadow gives a range. Those who make these try again, as shadow's lock
+// may be taken.
+const tenAtOnce = `
+	for i in 0 1 2 3 4 5 6 7 8 9; do
+		( ` + setupUser + ` || touch /run/failed ) & pids="$pids $!"
+		( for try in 1 2 3 4 5; do useradd --no-create-home other$i 2>/dev/null && exit; done; touch /run/failed ) & pids="$pids $!"
+	done
+	wait $pids
+	! test -e /run/failed`
+
+// noOverlap: no range begins before the one below it ends.
+const noOverlap = `
+	for file in /etc/subuid /etc/subgid; do
+		test "$(grep -c . $file)" = 11
+		sort -t: -k2n $file | awk -F: '$2 + 0 < end { exit 1 } { end = $2 + $3 }'
+	done`
+
+// foreignSource is a source of subordinate ids for libsubid, as sssd has one.
+const foreignSource = `
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/types.h>
+#include <unistd.h>
+struct range { unsigned long start, count; };
+int shadow_subid_has_range(const char *owner, unsigned long start, unsigned long count, int type, bool *result) {
+	*result = start >= 524288 && start + count <= 524288 + 65536;
+	return 0;
+}
+int shadow_subid_find_subid_owners(unsigned long id, int type, uid_t **uids, int *count) { *count = 0; return 0; }
+int shadow_subid_list_owner_ranges(const char *owner, int type, struct range **ranges, int *count) {
+	*ranges = malloc(sizeof **ranges);
+	(*ranges)->start = 524288;
+	(*ranges)->count = access("/run/fleettest-few", F_OK) == 0 ? 1000 : 65536;
+	*count = 1;
+	return 0;
+}
+void shadow_subid_free(void *p) { free(p); }
+`
+
+// installForeignSource makes "subid: fleettest" in nsswitch.conf possible.
+func installForeignSource(t *testing.T, m *lab.Machine) {
+	t.Helper()
+	library := filepath.Join(t.TempDir(), "libsubid_fleettest.so")
+	gcc := exec.CommandContext(t.Context(), "gcc", "-shared", "-fPIC", "-o", library, "-xc", "-")
+	gcc.Stdin = strings.NewReader(foreignSource)
+	if out, err := gcc.CombinedOutput(); err != nil {
+		t.Fatalf("compiling: %v: %s", err, out)
+	}
+	if err := m.CopyIn(t.Context(), library, "/usr/lib/libsubid_fleettest.so", 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // overlayHome puts the home on an overlay, on which the kernel allows no other.
 const overlayHome = `
@@ -89,6 +145,13 @@ var setupCases = []struct {
 		check: oneRange,
 	},
 	{
+		name: "a range that is too small gets another beside it",
+		prepare: `useradd --system --home-dir /var/lib/fleet-workload fleet-workload
+			echo fleet-workload:300000:1000 | tee /etc/subuid >/etc/subgid`,
+		check: `grep -q '^fleet-workload:[0-9]*:65536$' /etc/subuid && grep -q '^fleet-workload:[0-9]*:65536$' /etc/subgid &&
+			grep -q '^fleet-workload:300000:1000$' /etc/subuid && ` + noAccountLeft,
+	},
+	{
 		name:    "files for subordinate ids are missing",
 		prepare: `rm /etc/subuid /etc/subgid`,
 		check:   oneRange,
@@ -115,6 +178,35 @@ var setupCases = []struct {
 		prepare: `echo 'subid: sss' >>/etc/nsswitch.conf`,
 		fail:    "allocate 65536 uids and gids there",
 		check:   `! test -s /etc/subuid`,
+	},
+	{
+		name:    "ids come from a directory service that has them",
+		prepare: `echo 'subid: fleettest' >>/etc/nsswitch.conf`,
+		check:   `! test -s /etc/subuid && getsubids fleet-workload | grep -q ' 524288 65536$'`,
+	},
+	{
+		name:    "ids come from a directory service that has too few",
+		prepare: `echo 'subid: fleettest' >>/etc/nsswitch.conf; touch /run/fleettest-few`,
+		fail:    "no subordinate ids for fleet-workload in 'fleettest'",
+		check:   `rm /run/fleettest-few; ! test -s /etc/subuid`,
+	},
+	{
+		name:       "read-only /etc with everything in place",
+		prepare:    setupUser,
+		properties: []string{"ReadOnlyPaths=/etc"},
+		check:      oneRange,
+	},
+	{
+		name:       "useradd is missing",
+		properties: []string{"InaccessiblePaths=/usr/sbin/useradd"},
+		fail:       "useradd is missing: install the packages passwd",
+		check:      noAccountLeft,
+	},
+	{
+		name:    "ten at once, and accounts of others between",
+		prepare: tenAtOnce,
+		check: noOverlap + ` && test "$(grep -c '^fleet-workload:' /etc/subuid)" = 1 && test "$(grep -c '^fleet-workload:' /etc/subgid)" = 1 && ` + noAccountLeft + `
+			for i in 0 1 2 3 4 5 6 7 8 9; do userdel other$i; done`,
 	},
 	{
 		name:       "read-only /etc",
@@ -168,6 +260,7 @@ func TestSetupUser(t *testing.T) {
 			if err := m.InstallAgent(t.Context(), ""); err != nil {
 				t.Fatal(err)
 			}
+			installForeignSource(t, m)
 			for _, tt := range setupCases {
 				t.Run(tt.name, func(t *testing.T) {
 					must(t, m, "sh", "-c", resetAccounts)

@@ -1,0 +1,143 @@
+//go:build linux
+
+package packages_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"fleet.nationtech.io/fleet/test/lab"
+)
+
+// stub is an rpm that has the names of what Debian has installed already, so
+// that real transactions of rpm and dnf run with real systemd, podman and
+// shadow below them.
+const stub = `
+	mkdir -p /root/stub
+	cat >/root/stub/debian.spec <<'END'
+Name: debian
+Version: 1
+Release: 1
+Summary: What Debian has installed
+License: none
+BuildArch: noarch
+Provides: podman = 5, passt, crun, ca-certificates, fuse-overlayfs, findutils, gawk, shadow-utils, systemd, util-linux, /bin/sh
+%description
+What Debian has installed.
+%files
+END
+	rpmbuild --quiet -bb --define '_rpmdir /root/stub' /root/stub/debian.spec
+	rpm --install /root/stub/noarch/debian-1-1.noarch.rpm`
+
+// TestRPMs follows both packages as dnf installs and removes them.
+func TestRPMs(t *testing.T) {
+	t.Parallel()
+	l := packed(t)
+	m := boot(t, l, "rpms", lab.Trixie)
+	for _, program := range []string{"fleet-agent", "fleet-server"} {
+		m.copyIn(rpmFile(program, oldVersion), rpmFile(program, newVersion))
+	}
+	m.copyIn(filepath.Join(dist, oldVersion, "packages.asc"))
+	m.sh(stub)
+	m.story([]step{
+		{"a package that nobody signed is refused", (*machine).untrustedRPM},
+		{"install", (*machine).installRPMs},
+		{"enroll", (*machine).enroll},
+		{"a container runs", (*machine).container},
+		{"upgrade and downgrade leave containers alone", (*machine).upgradeRPMs},
+		{"remove stops containers and keeps data", (*machine).removeRPM},
+		{"install again: all is back", (*machine).installRPMAgain},
+		{"purge", (*machine).purgeRPM},
+		{"the server goes", (*machine).removeServerRPM},
+	})
+}
+
+// dnf runs dnf so that it checks signatures of files, too.
+func (m *machine) dnf(args ...string) string {
+	m.t.Helper()
+	return m.run(append(dnfCommand, args...)...)
+}
+
+var dnfCommand = []string{"dnf", "--assumeyes", "--setopt=localpkg_gpgcheck=1", "--setopt=install_weak_deps=0"}
+
+func rpm(program, version string) string { return "/root/" + filepath.Base(rpmFile(program, version)) }
+
+func (m *machine) untrustedRPM() {
+	agent := rpm("fleet-agent", oldVersion)
+	if out := m.fails(append(dnfCommand, "install", agent)...); !strings.Contains(out, "not installed") && !strings.Contains(out, "not signed") && !strings.Contains(out, "GPG") {
+		m.t.Errorf("before the key is known, dnf says\n%s", out)
+	}
+	m.run("rpm", "--import", "/root/packages.asc")
+	// One byte in the middle of the payload.
+	m.sh(`cp ` + agent + ` /root/tampered.rpm; printf X | dd of=/root/tampered.rpm bs=1 seek=$(($(stat -c %s ` + agent + `) / 2)) conv=notrunc status=none`)
+	if out := m.fails(append(dnfCommand, "install", "/root/tampered.rpm")...); strings.Contains(out, "Complete!") {
+		m.t.Errorf("dnf says\n%s", out)
+	}
+	m.fails("rpm", "--query", "fleet-agent")
+}
+
+func (m *machine) installRPMs() {
+	m.dnf("install", rpm("fleet-agent", oldVersion), rpm("fleet-server", oldVersion))
+	m.run("rpm", "--verify", "fleet-agent", "fleet-server")
+	m.run("systemctl", "is-enabled", "fleet-agent", "fleet-server")
+	m.run("test", "-S", lab.PodmanSocket)
+	m.run("systemctl", "start", "fleet-server")
+}
+
+func (m *machine) upgradeRPMs() {
+	m.sh("echo '# mine' >>/etc/default/fleet-agent")
+	before, agent := m.containerID(), m.pid("fleet-agent")
+	for _, change := range [][]string{
+		{"upgrade", rpm("fleet-agent", newVersion), rpm("fleet-server", newVersion)},
+		{"downgrade", rpm("fleet-agent", oldVersion)},
+		{"reinstall", rpm("fleet-agent", oldVersion)},
+	} {
+		m.dnf(change...)
+		m.active("fleet-agent")
+		m.active("fleet-server")
+		if now := m.pid("fleet-agent"); now == agent {
+			m.t.Errorf("%s did not restart the agent", change[0])
+		} else {
+			agent = now
+		}
+		if after := m.containerID(); after != before {
+			m.t.Errorf("%s: the container was %s, is %s", change[0], before, after)
+		}
+	}
+	m.run("grep", "-q", "# mine", "/etc/default/fleet-agent")
+	m.ready()
+}
+
+func (m *machine) removeRPM() {
+	m.as(lab.WorkloadUser, "podman", "volume", "create", "full")
+	m.as(lab.WorkloadUser, "podman", "run", "--rm", "--volume", "full:/data", lab.HelloImage, "sh", "-c", "echo kept >/data/file")
+	m.dnf("remove", "fleet-agent")
+	m.nothingRuns()
+	m.run("test", "-e", "/var/lib/fleet-agent/identity.json", "-a", "-e", volume+"/file", "-a", "!", "-e", "/etc/systemd/system/multi-user.target.wants/fleet-agent.service")
+}
+
+func (m *machine) installRPMAgain() {
+	m.dnf("install", rpm("fleet-agent", newVersion))
+	m.run("systemctl", "start", "fleet-agent")
+	m.answers()
+	m.ready()
+}
+
+// purgeRPM: rpm knows no purge, so the script does it before the removal.
+func (m *machine) purgeRPM() {
+	m.run("systemctl", "stop", "fleet-agent")
+	if out := m.run("/usr/libexec/fleet-agent/cleanup-user", "purge"); !strings.Contains(out, "kept 1 volumes") {
+		m.t.Error(out)
+	}
+	m.dnf("remove", "fleet-agent")
+	m.sh(`test ! -e /var/lib/fleet-agent/identity.json -a -e ` + volume + `/file -a ! -e /etc/fleet-agent -a ! -e /usr/libexec/fleet-agent`)
+}
+
+func (m *machine) removeServerRPM() {
+	m.dnf("remove", "fleet-server")
+	m.run("test", "-e", "/var/lib/fleet-server/state.db")
+	if r, err := m.Run(m.t.Context(), "systemctl", "is-active", "fleet-server"); err != nil || r.ExitCode == 0 {
+		m.t.Errorf("the server is %s: %v", r.Stdout, err)
+	}
+}
