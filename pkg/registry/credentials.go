@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"slices"
 	"time"
 )
 
@@ -13,14 +14,14 @@ import (
 // asks for one layer after the other.
 const TTL = time.Hour
 
-// Keys tells which key a device has now, and false for one that may not come
-// in.
+// Keys tells which keys a device may come in with, the newest first. One that
+// may not has none.
 type Keys interface {
-	Key(device string) (fingerprint string, ok bool)
+	Keys(device string) (fingerprints []string)
 }
 
-// Issuer makes and checks credentials. They are bound to the key that the
-// device had: when that is revoked or replaced, they are worthless at once.
+// Issuer makes and checks credentials. They are bound to the newest key that
+// the device had: when that is revoked or replaced, they are worthless at once.
 // Nothing of them is stored; with the end of the process they end, too.
 type Issuer struct {
 	keys   Keys
@@ -38,12 +39,12 @@ func NewIssuer(keys Keys, now func() time.Time) *Issuer {
 // Issue returns a password for a device, whose name is the user name, and false
 // when it may have none.
 func (i *Issuer) Issue(device string) (password string, ok bool) {
-	key, ok := i.keys.Key(device)
-	if !ok {
+	keys := i.keys.Keys(device)
+	if len(keys) == 0 {
 		return "", false
 	}
 	expires := binary.BigEndian.AppendUint64(nil, uint64(i.now().Add(TTL).Unix()))
-	return base64.RawURLEncoding.EncodeToString(append(expires, i.mac(device, key, expires)...)), true
+	return base64.RawURLEncoding.EncodeToString(append(expires, i.mac(device, keys[0], expires)...)), true
 }
 
 // Check reports whether a password is good.
@@ -52,9 +53,11 @@ func (i *Issuer) Check(device, password string) bool {
 	if err != nil || len(data) != 8+sha256.Size {
 		return false
 	}
-	key, ok := i.keys.Key(device)
 	expires, mac := data[:8], data[8:]
-	return ok && hmac.Equal(mac, i.mac(device, key, expires)) && i.now().Unix() < int64(binary.BigEndian.Uint64(expires))
+	if i.now().Unix() >= int64(binary.BigEndian.Uint64(expires)) {
+		return false
+	}
+	return slices.ContainsFunc(i.keys.Keys(device), func(key string) bool { return hmac.Equal(mac, i.mac(device, key, expires)) })
 }
 
 // mac is over parts that have no zero byte but the last, whose length is fixed.

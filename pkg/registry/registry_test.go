@@ -273,12 +273,9 @@ func TestParseName(t *testing.T) {
 }
 
 // keys are the keys of devices.
-type keys map[string]string
+type keys map[string][]string
 
-func (k keys) Key(device string) (string, bool) {
-	key, ok := k[device]
-	return key, ok
-}
+func (k keys) Keys(device string) []string { return k[device] }
 
 // site is a served store with one image, and what devices have.
 type site struct {
@@ -292,7 +289,7 @@ type site struct {
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	s := &site{t: t, image: image(t), keys: keys{"press-1": "k1", "press-2": "k1"}, now: time.Unix(1e9, 0)}
+	s := &site{t: t, image: image(t), keys: keys{"press-1": {"k1"}, "press-2": {"k1"}}, now: time.Unix(1e9, 0)}
 	store := registry.Open(t.TempDir())
 	_, err := push(store, ociArchive(t, "team/app:1", s.image, nil), registry.Name{})
 	must(t, err)
@@ -366,8 +363,16 @@ func TestCredentials(t *testing.T) {
 	s.now = s.now.Add(time.Second)
 	refused("expired", "press-1", password)
 	password, _ = s.Issue("press-1")
-	s.keys["press-1"] = "k2"
+	s.keys["press-1"] = []string{"k2", "k1"}
+	if !s.Check("press-1", password) {
+		t.Error("the credentials end before the next key was used")
+	}
+	next, _ := s.Issue("press-1")
+	s.keys["press-1"] = []string{"k2"}
 	refused("replaced", "press-1", password)
+	if !s.Check("press-1", next) {
+		t.Error("the credentials end when the next key is used")
+	}
 	password, _ = s.Issue("press-1")
 	delete(s.keys, "press-1")
 	refused("revoked", "press-1", password)

@@ -72,7 +72,6 @@ type shop struct {
 	server *process.Server
 	dir    string
 	maker  *releasetest.Maker
-	key    string
 	host   string
 }
 

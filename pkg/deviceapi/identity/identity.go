@@ -168,13 +168,19 @@ func (r *Registry) Check(device, fingerprint string) error {
 	return nil
 }
 
-// Key returns the key that a device connects with, and false for one that may
-// not come in.
-func (r *Registry) Key(device string) (fingerprint string, ok bool) {
+// Keys returns the fingerprints of the keys that a device may connect with, the
+// newest first. One that may not come in has none.
+func (r *Registry) Keys(device string) []string {
 	r.mu.RLock()
-	fingerprint = r.devices[device].keys.Current
+	keys := r.devices[device].keys
 	r.mu.RUnlock()
-	return fingerprint, fingerprint != "" && r.Check(device, fingerprint) == nil
+	var good []string
+	for _, fingerprint := range []string{keys.Next, keys.Current} {
+		if fingerprint != "" && r.Check(device, fingerprint) == nil {
+			good = append(good, fingerprint)
+		}
+	}
+	return good
 }
 
 // use makes a next key that is used the only one.

@@ -188,3 +188,26 @@ func TestRevokedIsOutAtOnceAndUntilUnbound(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+func TestKeysOfADevice(t *testing.T) {
+	t.Parallel()
+	list := tombstones(t)
+	r := identity.NewRegistry("fleet", list)
+	want := func(what string, want ...string) {
+		t.Helper()
+		if got := r.Keys("edge-1"); !slices.Equal(got, want) {
+			t.Errorf("%s: keys are %q, want %q", what, got, want)
+		}
+	}
+	want("unknown")
+	r.Bind("edge-1", identity.Keys{Current: "a"})
+	want("bound", "a")
+	r.Bind("edge-1", identity.Keys{Current: "a", Next: "b"})
+	want("renewed", "b", "a")
+	if err := list.Add(identity.Tombstone{Fingerprint: "b", Device: "edge-1", Reason: "revoked"}); err != nil {
+		t.Fatal(err)
+	}
+	want("one is out", "a")
+	r.Revoke("edge-1")
+	want("revoked")
+}

@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -130,9 +132,51 @@ func describe(file string) (primaryPackage, filelistsPackage, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return primaryPackage{}, filelistsPackage{}, err
 	}
+	return read(f, info, hex.EncodeToString(sum.Sum(nil)))
+}
+
+// read reads a package's header. The library takes what it reads for granted:
+// it panics where numbers are wrong, and takes as much memory as they say.
+func read(f *os.File, info fs.FileInfo, sum string) (p primaryPackage, list filelistsPackage, err error) {
+	if err := checkSizes(f); err != nil {
+		return p, list, err
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, r)
+		}
+	}()
 	h, err := rpmutils.ReadHeader(f)
 	if err != nil {
-		return primaryPackage{}, filelistsPackage{}, err
+		return p, list, err
 	}
-	return packageOf(&header{h}, info, hex.EncodeToString(sum.Sum(nil)))
+	return packageOf(&header{h}, info, sum)
+}
+
+var errDamaged = errors.New("it is no rpm package, or a damaged one")
+
+const (
+	leadSize  = 96
+	introSize = 16
+	entrySize = 16
+	// Bounds of a header: entries, and bytes of their data.
+	maxEntries, maxData = 1 << 16, 32 << 20
+)
+
+// checkSizes bounds what the two headers of a package say of themselves. The
+// second begins where the first ends, at a multiple of eight bytes.
+func checkSizes(f io.ReaderAt) error {
+	at := int64(leadSize)
+	for range 2 {
+		var intro [introSize]byte
+		if _, err := f.ReadAt(intro[:], at); err != nil {
+			return fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		entries, data := binary.BigEndian.Uint32(intro[8:]), binary.BigEndian.Uint32(intro[12:])
+		if entries > maxEntries || data > maxData {
+			return fmt.Errorf("%w: a header of %d entries and %d bytes", errDamaged, entries, data)
+		}
+		at += introSize + int64(entries)*entrySize + int64(data+7)/8*8
+	}
+	return nil
 }

@@ -1,0 +1,188 @@
+package integration_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/registry"
+	"fleet.nationtech.io/fleet/pkg/release"
+	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/releasetest"
+)
+
+// push stores an image on the gateway while it runs.
+func (s *server) push(called string) {
+	s.t.Helper()
+	tag, err := name.NewTag(called)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	image, err := random.Image(100_000, 3)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	path := filepath.Join(s.t.TempDir(), "image.tar")
+	if err := tarball.WriteToFile(path, tag, image); err != nil {
+		s.t.Fatal(err)
+	}
+	archive, err := registry.OpenArchive(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer archive.Close()
+	if _, err := registry.Open(s.config.DataDir).Push(archive, registry.Name{}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// pull fetches an image of the gateway, whole.
+func (s *server) pull(ref, user, password string) error {
+	s.t.Helper()
+	r, err := name.ParseReference(ref)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.roots()}}
+	defer transport.CloseIdleConnections()
+	image, err := remote.Image(r, remote.WithContext(s.t.Context()), remote.WithTransport(transport), remote.WithAuth(&authn.Basic{Username: user, Password: password}))
+	if err != nil {
+		return err
+	}
+	return validate.Image(image)
+}
+
+// The credentials that a device fetches open the registry for as long as it may
+// come in.
+func TestImagesForDevicesThatMayComeIn(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.push("localhost/app:1")
+	device := s.holder("edge-1").enroll(s.token(nil))
+	c := device.connect()
+	c.settle()
+	ask := func() wire.RegistryReply {
+		return send[wire.RegistryReply](c, wire.KindRegistry, wire.RegistryRequest{})
+	}
+	reply := ask()
+	host := strings.TrimPrefix(s.enrollURL(), "https://")
+	if reply.Error != nil || reply.User != "edge-1" || !slices.Contains(reply.Registries, host) {
+		t.Fatalf("the device gets %v, %q", reply.Error, reply.Registries)
+	}
+	image := host + "/app:1"
+	if err := s.pull(image, reply.User, reply.Password); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what, user, password string) {
+		t.Helper()
+		if err := s.pull(image, user, password); err == nil || !strings.Contains(err.Error(), "UNAUTHORIZED") {
+			t.Errorf("%s: error is %v", what, err)
+		}
+	}
+	refused("nobody", "", "")
+	refused("another", "edge-2", reply.Password)
+
+	// Renewal with a new key makes the old credentials worthless, and gives others.
+	key := newKey(t)
+	device.take(device.renew(key), key)
+	c.Close()
+	device.connect().Close()
+	eventually(t, "the key of the object", func() error {
+		d, err := s.client().Devices().Get(t.Context(), "edge-1", metav1.GetOptions{})
+		if err == nil && d.Spec.Enrollment.NextKeyFingerprint != "" {
+			err = errors.New("the next key was not used")
+		}
+		return err
+	})
+	c = device.connect()
+	eventually(t, "the new session is the device", func() error {
+		c.snapshot()
+		if reply := ask(); reply.Error != nil {
+			return reply.Error
+		}
+		return nil
+	})
+	refused("the key before", reply.User, reply.Password)
+	reply = ask()
+	if err := s.pull(image, reply.User, reply.Password); err != nil {
+		t.Fatal(err)
+	}
+	s.editDevice("edge-1", func(d *v1alpha1.Device) { d.Spec.Revoked = true })
+	eventually(t, "revoked", func() error {
+		if err := s.pull(image, reply.User, reply.Password); err == nil {
+			return os.ErrExist
+		}
+		return nil
+	})
+	refused("a revoked device", reply.User, reply.Password)
+}
+
+// Downloads that never end leave enrollment alone.
+func TestStalledDownloadsDisturbNobody(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	maker, err := releasetest.NewMaker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := maker.Files("1.0.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["large.deb.txt"] = make([]byte, 32<<20) // more than sockets hold
+	dir := t.TempDir()
+	if err := maker.Write(dir, files); err != nil {
+		t.Fatal(err)
+	}
+	source, err := release.OpenSource(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	if _, err := release.Open(s.config.DataDir).Import(release.Import{Source: source, Key: maker.PublicKey(), Now: time.Now}); err != nil {
+		t.Fatal(err)
+	}
+	host := strings.TrimPrefix(s.enrollURL(), "https://")
+	for range 50 {
+		stall(t, host, s)
+	}
+	begin := time.Now()
+	s.holder("edge-1").enroll(s.token(nil)).connect().settle()
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("enrollment took %v", took)
+	}
+}
+
+// stall asks for the large file and reads none of it.
+func stall(t *testing.T, host string, s *server) {
+	t.Helper()
+	dialer := tls.Dialer{NetDialer: &net.Dialer{}, Config: &tls.Config{RootCAs: s.roots()}}
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	defer cancel()
+	conn, err := dialer.DialContext(ctx, "tcp", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if _, err := conn.Write([]byte("GET /packages/mirror/1.0.0/large.deb.txt HTTP/1.1\r\nHost: " + host + "\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+}
