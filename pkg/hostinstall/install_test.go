@@ -151,6 +151,24 @@ func TestNoStart(t *testing.T) {
 	}
 }
 
+func TestConditionOfTheUnitIsNotMet(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.held = true
+	v1 := release(t, "v1")
+	synctest.Test(t, func(t *testing.T) {
+		in, _ := installer(m, v1)
+		if err := in.Install(t.Context(), defaults); !errors.Is(err, hostinstall.ErrNotReady) {
+			t.Errorf("got %v, want ErrNotReady", err)
+		}
+	})
+	m.held = false
+	must(t, m, v1, defaults)
+	if !m.active {
+		t.Error("the second run does not start it")
+	}
+}
+
 func TestWithoutSystemd(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)

@@ -89,11 +89,12 @@ func (in *Installer) hold() string {
 }
 
 // restart starts the service anew. It may fail at first and be started again by
-// systemd.
+// systemd; and systemctl succeeds, too, when a condition of the unit keeps it
+// from starting.
 func (in *Installer) restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	if in.systemctl(ctx, "restart", in.Product.unit()) == nil {
+	if in.systemctl(ctx, "restart", in.Product.unit()) == nil && in.active(ctx) {
 		return nil
 	}
 	tick := time.NewTicker(askEvery)

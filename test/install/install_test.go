@@ -36,6 +36,7 @@ func TestInstall(t *testing.T) {
 			}
 			h.device(tt.packages)
 			h.removal(packages, tt.program)
+			h.elsewhere(packages)
 		})
 	}
 }
@@ -148,4 +149,17 @@ func (h *host) removal(packages, program string) {
 	if left != "" && left != "/etc/fleet-server/config.yaml\n" {
 		h.Errorf("a purge leaves:\n%s", left)
 	}
+}
+
+// elsewhere has the data in another directory, which the hardened unit may write
+// to.
+func (h *host) elsewhere(packages string) {
+	h.Helper()
+	h.sh(0, "rm -rf /etc/fleet-server /var/lib/fleet-server")
+	h.install(0, second, "--role server --data-dir /srv/fleet"+packages)
+	h.says(h.sh(0, "fleet-server kubectl get namespaces"), "kube-system")
+	h.sh(0, "test -e /srv/fleet/state.db && ! test -e /var/lib/fleet-server/state.db")
+	h.says(h.install(12, second, "--role server --data-dir /srv/other"+packages), "move the data to /srv/other")
+	h.install(0, second, "--role server --purge --yes"+packages)
+	h.sh(0, "! test -e /srv/fleet")
 }
