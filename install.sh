@@ -199,7 +199,7 @@ find_release() {
 # package_manager COMMAND ARGUMENT... hands over to the package manager.
 package_manager() {
 	if [ "$manager" = dnf ]; then set -- dnf --assumeyes --quiet "$@"; else
-		set -- env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o APT::Get::allow-downgrades=true \
+		set -- env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o APT::Get::allow-downgrades=true -o Dpkg::Use-Pty=0 \
 			-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 	fi
 	run "$@" || die 13 "$manager failed, see above: mend that, then run this again"
@@ -221,8 +221,7 @@ from_gateway() {
 	package_manager install "$name=$version"
 }
 
-# A server's package must not start it before it is configured; "fleet-server
-# install" ends the mask.
+# A package must not start a server before it is configured: set_up or a reboot ends the hold.
 install_package() {
 	if [ "$role" = agent ] && [ -n "$gateway" ]; then from_gateway && return; fi
 	package=$tmp/${name}_${version}_$deb.deb
@@ -231,7 +230,9 @@ install_package() {
 	if [ "$role" = server ] && [ -n "$installed" ]; then
 		run "$program" upgrade --package "$package" || exit $?
 	else
-		if [ "$role" = server ] && [ -d /run/systemd/system ]; then run systemctl mask --runtime --quiet "$name"; fi
+		if [ "$role" = server ] && [ -d /run/systemd/system ] && [ -z "$dry_run" ]; then
+			hold=/run/systemd/system/$name.service.d && mkdir -p "$hold" && printf '[Unit]\nConditionPathExists=!/run\n' >"$hold/hold.conf"
+		fi
 		package_manager install "$package"
 	fi
 }

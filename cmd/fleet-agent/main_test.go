@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,6 +70,8 @@ type gateway struct {
 	url   string
 	token string
 	keys  map[string]int // enrollments by public key
+	// noKeys: it has no packages.
+	noKeys atomic.Bool
 }
 
 func newGateway(t *testing.T) *gateway {
@@ -79,6 +82,13 @@ func newGateway(t *testing.T) *gateway {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+wire.PathCA, func(w http.ResponseWriter, _ *http.Request) {
 		_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
+	})
+	mux.HandleFunc("GET "+pathKeys, func(w http.ResponseWriter, r *http.Request) {
+		if g.noKeys.Load() {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = w.Write([]byte("keys"))
 	})
 	mux.HandleFunc("POST "+wire.PathEnroll, func(w http.ResponseWriter, r *http.Request) {
 		var req wire.EnrollRequest

@@ -29,6 +29,7 @@ type machine struct {
 	mounts    []string // of the machine
 	accounts  []string
 	enabled   bool
+	held      bool // a condition of the unit is not met
 	active    bool
 	starts    int
 	installed []string // packages, in order
@@ -167,8 +168,8 @@ func (m *machine) restart() error {
 		content = m.read(packaged)
 	}
 	m.write(m.dataDir()+"/state.db", "written by "+content)
-	m.active = !strings.Contains(content, "broken")
-	if !m.active {
+	m.active = !strings.Contains(content, "broken") && !m.held
+	if strings.Contains(content, "broken") {
 		return errors.New("job failed")
 	}
 	return nil

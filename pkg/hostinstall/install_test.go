@@ -151,6 +151,24 @@ func TestNoStart(t *testing.T) {
 	}
 }
 
+func TestConditionOfTheUnitIsNotMet(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.held = true
+	v1 := release(t, "v1")
+	synctest.Test(t, func(t *testing.T) {
+		in, _ := installer(m, v1)
+		if err := in.Install(t.Context(), defaults); !errors.Is(err, hostinstall.ErrNotReady) {
+			t.Errorf("got %v, want ErrNotReady", err)
+		}
+	})
+	m.held = false
+	must(t, m, v1, defaults)
+	if !m.active {
+		t.Error("the second run does not start it")
+	}
+}
+
 func TestWithoutSystemd(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -172,10 +190,15 @@ func TestPackage(t *testing.T) {
 	m := newMachine(t)
 	m.packaged = true
 	m.write(packaged, "v1")
+	const hold = "/run/systemd/system/fleet-server.service.d/hold.conf"
+	m.write(hold, "[Unit]\n")
 	v1, v2, broken := release(t, "v1"), release(t, "v2"), release(t, "v3, broken")
 	o := settings(one("logLevel", "warn"))
 	o.Package = v1
 	must(t, m, packaged, o)
+	if m.read(hold) != "" {
+		t.Error("the service is still held")
+	}
 	if m.read(program) != "" || m.read(unit) != "" || m.read(config) == "" || !m.active {
 		t.Errorf("it wrote files of the package, or not its own: %v", m.tree())
 	}

@@ -70,24 +70,31 @@ func (in *Installer) start(ctx context.Context, o Options) error {
 // takeUp makes systemd read changed units, and ends what kept a package's
 // service from starting before it was configured.
 func (in *Installer) takeUp(ctx context.Context) error {
-	const mask = "/run/systemd/system/"
-	if _, err := in.Host.Lstat(mask + in.Product.unit()); err == nil {
-		if err := in.systemctl(ctx, "unmask", "--runtime", "--quiet", in.Product.unit()); err != nil {
-			return err
+	_, err := in.Host.Lstat(in.hold())
+	if err == nil {
+		if err := in.Host.Remove(in.hold()); err != nil {
+			return fmt.Errorf("removing %s: %w", in.hold(), err)
 		}
 	}
-	if !in.manifest.Restart {
+	if err != nil && !in.manifest.Restart {
 		return nil
 	}
 	return in.systemctl(ctx, "daemon-reload")
 }
 
+// hold is the drop-in with which install.sh keeps a package from starting its
+// service.
+func (in *Installer) hold() string {
+	return "/run/systemd/system/" + in.Product.unit() + ".d/hold.conf"
+}
+
 // restart starts the service anew. It may fail at first and be started again by
-// systemd.
+// systemd; and systemctl succeeds, too, when a condition of the unit keeps it
+// from starting.
 func (in *Installer) restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	if in.systemctl(ctx, "restart", in.Product.unit()) == nil {
+	if in.systemctl(ctx, "restart", in.Product.unit()) == nil && in.active(ctx) {
 		return nil
 	}
 	tick := time.NewTicker(askEvery)

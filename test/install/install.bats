@@ -302,7 +302,6 @@ gateway() {
 	install --role server --tls-san gw && expect 0 "as a package"
 	grep -q "^apt-get .*install $TMPDIR/fleet-install.*/fleet-server_${version}_amd64.deb\$" log
 	grep -q "^fleet-server install --package $TMPDIR/.*/fleet-server_${version}_amd64.deb --tls-san gw\$" log
-	if [ -d /run/systemd/system ]; then did "systemctl mask --runtime --quiet fleet-server"; fi
 	: >log
 	install --role server && expect 0 "installed is $version"
 	did "fleet-server install"

@@ -31,8 +31,12 @@ func TestInstall(t *testing.T) {
 			h.interrupted(packages)
 			h.settings(packages)
 			h.upgrades(packages, r)
+			if tt.packages == "apt" { // which is the longer way back
+				h.wayBack(packages, r)
+			}
 			h.device(tt.packages)
 			h.removal(packages, tt.program)
+			h.elsewhere(packages)
 		})
 	}
 }
@@ -41,7 +45,7 @@ func TestInstall(t *testing.T) {
 // runs it again.
 func (h *host) interrupted(packages string) {
 	h.Helper()
-	for _, after := range []string{"0.05", "0.2", "0.5", "0.9", "1.4", "2.2"} {
+	for _, after := range []string{"0.1", "0.4", "1", "2"} {
 		h.sh(0, "timeout --signal=KILL "+after+" sh /release/one/install.sh --bundle /release/one.tar --role server"+packages+" || true")
 	}
 	h.install(0, first, "--role server --tls-san gw.example"+packages)
@@ -78,6 +82,13 @@ func (h *host) upgrades(packages string, r *releases) {
 	h.install(0, second, "--role server"+packages)
 	h.says(h.sh(0, "fleet-server version"), r.version("2"))
 	h.says(h.sh(0, "fleet-server kubectl get namespaces"), "of-one")
+	h.same(identity, root)
+}
+
+// wayBack upgrades to a version that does not become ready, which takes a minute.
+func (h *host) wayBack(packages string, r *releases) {
+	h.Helper()
+	identity := h.sh(0, root)
 	h.says(h.install(11, broken, "--role server"+packages), "is back")
 	h.says(h.sh(0, "fleet-server version"), r.version("2"))
 	h.says(h.sh(0, "fleet-server kubectl get namespaces"), "of-one")
@@ -107,7 +118,7 @@ func (h *host) device(packages string) {
 	h.sh(0, line())
 	h.same(process, agent)
 	if packages == "apt" {
-		h.says(h.sh(0, "apt-get install --reinstall --download-only --yes fleet-agent"), "https://gw.example:8443/packages/apt stable/main")
+		h.says(h.sh(0, "apt-cache policy fleet-agent"), "https://gw.example:8443/packages/apt stable/main")
 	}
 	flags := " --packages " + packages
 	h.install(0, second, "--role agent --uninstall"+flags)
@@ -138,4 +149,17 @@ func (h *host) removal(packages, program string) {
 	if left != "" && left != "/etc/fleet-server/config.yaml\n" {
 		h.Errorf("a purge leaves:\n%s", left)
 	}
+}
+
+// elsewhere has the data in another directory, which the hardened unit may write
+// to.
+func (h *host) elsewhere(packages string) {
+	h.Helper()
+	h.sh(0, "rm -rf /etc/fleet-server /var/lib/fleet-server")
+	h.install(0, second, "--role server --data-dir /srv/fleet"+packages)
+	h.says(h.sh(0, "fleet-server kubectl get namespaces"), "kube-system")
+	h.sh(0, "test -e /srv/fleet/state.db && ! test -e /var/lib/fleet-server/state.db")
+	h.says(h.install(12, second, "--role server --data-dir /srv/other"+packages), "move the data to /srv/other")
+	h.install(0, second, "--role server --purge --yes"+packages)
+	h.sh(0, "! test -e /srv/fleet")
 }

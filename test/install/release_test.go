@@ -91,7 +91,11 @@ func (r *releases) write(t *testing.T, name string, content []byte) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, content, 0o755); err != nil {
+	mode := os.FileMode(0o755)
+	if strings.Contains(name, "/usr/lib/") {
+		mode = 0o644
+	}
+	if err := os.WriteFile(path, content, mode); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -117,6 +121,7 @@ func (r *releases) pack(t *testing.T, program, version string, content []byte, o
 	t.Helper()
 	stage := "stage-" + program
 	write := func(name string, content []byte) { r.write(t, stage+name, content) }
+	r.run(t, "rm", "-rf", stage)
 	write("/DEBIAN/control", fmt.Appendf(nil, "Package: %s\nVersion: %s\nArchitecture: %s\nMaintainer: tests <nobody@example.com>\nDescription: %s\n",
 		program, version, debArch, program))
 	cleanup := source(t, "libexec/cleanup-user")
@@ -131,7 +136,7 @@ func (r *releases) pack(t *testing.T, program, version string, content []byte, o
 		write("/usr/libexec/fleet-agent/setup-user", source(t, "libexec/setup-user"))
 		write("/usr/libexec/fleet-agent/cleanup-user", cleanup)
 	}
-	r.run(t, "dpkg-deb", "--root-owner-group", "-Znone", "--build", stage, out)
+	r.run(t, "dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", stage, out)
 }
 
 func source(t *testing.T, name string) []byte {
