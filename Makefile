@@ -190,6 +190,14 @@ test-e2e: build ## booted machines with real podman (needs root)
 	echo "==> end-to-end tests"
 	go test -count=1 -timeout 25m -p 1 $(or $(E2E),$(error no end-to-end tests found))
 
+.PHONY: test-vm
+test-vm: build ## virtual machines under libvirt (needs root): FLEET_VM_SUITE=bookworm FLEET_VM_ARCH=amd64 FLEET_VM_DEVICES=2
+	echo "==> virtual machines"
+	tools/install-packages.sh vm
+	arch=$${FLEET_VM_ARCH:-$$(go env GOARCH)}; \
+	[ "$$arch" = "$$(go env GOARCH)" ] || GOARCH=$$arch go build -ldflags '$(LDFLAGS)' -o bin/fleet-agent-$$arch ./cmd/fleet-agent
+	FLEET_TEST_VM=1 go test -count=1 -v -timeout 40m ./test/vm
+
 .PHONY: test-load
 test-load: DURATION = 5
 test-load: load-test ## the load test, short

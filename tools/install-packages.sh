@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that checks and tests need and that are missing.
+# Installs the Debian packages that checks and tests need and that are missing;
+# with the argument vm, those that virtual machines need.
 set -euo pipefail
 
 packages=(
@@ -16,6 +17,16 @@ packages=(
   # disks whose power is cut
   e2fsprogs mount
 )
+if [ "${1:-}" = vm ]; then
+  packages=(
+    libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base
+    # images, seeds, and a way in
+    mmdebstrap e2fsprogs xorriso openssh-client iproute2
+  )
+  if [ "${FLEET_VM_ARCH:-}" = arm64 ]; then
+    packages+=(qemu-system-arm qemu-user-static)
+  fi
+fi
 
 missing=()
 for package in "${packages[@]}"; do

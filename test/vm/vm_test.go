@@ -1,0 +1,370 @@
+//go:build linux
+
+package vm_test
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"fleet.nationtech.io/fleet/test/process"
+	"fleet.nationtech.io/fleet/test/vm"
+	"fleet.nationtech.io/fleet/test/wait"
+)
+
+const (
+	waitTimeout  = 4 * time.Minute
+	pollInterval = time.Second
+	// asWorkload runs a command as the account of the containers.
+	asWorkload = `cd / && runuser -u fleet-workload -- env HOME=/var/lib/fleet-workload XDG_RUNTIME_DIR=/run/user/$(id -u fleet-workload) `
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// site is a gateway on this host and devices in virtual machines.
+type site struct {
+	t       *testing.T
+	vms     *vm.Site
+	server  *process.Server
+	devices []*vm.Machine
+	boots   map[string]string // the id of the present boot, by device
+}
+
+// TestDevicesInVirtualMachines is what `make test-vm` runs.
+func TestDevicesInVirtualMachines(t *testing.T) {
+	if os.Getenv("FLEET_TEST_VM") == "" {
+		t.Skip("virtual machines take minutes: run make test-vm")
+	}
+	s := newSite(t)
+	for _, step := range []struct {
+		name string
+		run  func(*site)
+	}{
+		{"install and enroll", (*site).install},
+		{"a container runs", (*site).apply},
+		{"all is well", (*site).healthy},
+		{"a controller is not delegated", (*site).lessDelegation},
+		{"a container over its memory limit is killed", (*site).memoryLimit},
+		{"a wrong clock", (*site).wrongClock},
+		{"a reboot", (*site).reboot},
+		{"a power cut", (*site).powerCut},
+		{"uninstall", (*site).uninstall},
+	} {
+		start := time.Now()
+		ok := t.Run(step.name, func(t *testing.T) {
+			s.t = t
+			step.run(s)
+		})
+		s.t = t
+		t.Logf("%s: %s", step.name, time.Since(start).Round(time.Second))
+		if !ok {
+			return // what follows builds on it
+		}
+	}
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{t: t, boots: map[string]string{}}
+	cache, err := filepath.Abs("../../.cache/vm")
+	s.must(err)
+	s.vms, err = vm.Open(t.Context(), vm.Options{
+		Dir: cache, Suite: cmp.Or(os.Getenv("FLEET_VM_SUITE"), "bookworm"), Arch: arch(), Progress: t.Output(),
+	})
+	s.must(err)
+	t.Cleanup(func() {
+		if err := s.vms.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("domains of type %s", s.vms.Accelerator)
+	for i := range devices(t) {
+		m, err := s.vms.Machine(t.Context(), fmt.Sprintf("edge-%d", i+1))
+		s.must(err)
+		s.devices = append(s.devices, m)
+	}
+	s.server, err = process.StartServer(t.Context(), process.Config{
+		Binary: repo(t, "bin/fleet-server"), DataDir: t.TempDir(), Host: s.vms.Gateway, Command: s.vms.Command,
+	})
+	s.must(err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("server's log:\n%s", s.server.Log())
+		}
+		if err := s.server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.each(s.up)
+	// It has done its work, and takes minutes of each boot under emulation.
+	s.run("touch /etc/cloud/cloud-init.disabled")
+	return s
+}
+
+func arch() string { return cmp.Or(os.Getenv("FLEET_VM_ARCH"), runtime.GOARCH) }
+
+// devices is how many there are.
+func devices(t *testing.T) int {
+	t.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("FLEET_VM_DEVICES"), "2"))
+	if err != nil || n < 1 {
+		t.Fatal("FLEET_VM_DEVICES is not a number of devices")
+	}
+	return n
+}
+
+func repo(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("../..", name))
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	if err != nil {
+		t.Fatalf("%v: run make test-vm, which builds it", err)
+	}
+	return path
+}
+
+func (s *site) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// each does something with every device at the same time.
+func (s *site) each(do func(*vm.Machine) error) {
+	s.t.Helper()
+	errs := make([]error, len(s.devices))
+	var all sync.WaitGroup
+	for i, m := range s.devices {
+		all.Go(func() { errs[i] = do(m) })
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			s.t.Error(err)
+		}
+	}
+	if s.t.Failed() {
+		s.t.FailNow()
+	}
+}
+
+// run is each with a script.
+func (s *site) run(script string) {
+	s.t.Helper()
+	s.each(func(m *vm.Machine) error {
+		_, err := m.Run(s.t.Context(), nil, script)
+		return err
+	})
+}
+
+var bootsLock sync.Mutex // guards site.boots
+
+// up waits until a device has booted anew.
+func (s *site) up(m *vm.Machine) error {
+	bootsLock.Lock()
+	before := s.boots[m.Name]
+	bootsLock.Unlock()
+	boot, err := m.WaitUp(s.t.Context(), before)
+	bootsLock.Lock()
+	s.boots[m.Name] = boot
+	bootsLock.Unlock()
+	return err
+}
+
+// install is the one place that knows how the agent gets onto a device.
+func (s *site) install() {
+	agent := "bin/fleet-agent"
+	if arch() != runtime.GOARCH {
+		agent = "bin/fleet-agent-" + arch()
+	}
+	token, err := s.server.Token(s.t.Context(), "--pre-approve", "--uses", strconv.Itoa(len(s.devices)), "--label", "site=a")
+	s.must(err)
+	s.each(func(m *vm.Machine) error {
+		for _, f := range []struct {
+			source, target string
+			mode           os.FileMode
+		}{
+			{agent, "/usr/bin/fleet-agent", 0o755},
+			{"packaging/setup-user", "/usr/libexec/fleet-agent/setup-user", 0o755},
+			{"packaging/systemd/fleet-agent.service", "/usr/lib/systemd/system/fleet-agent.service", 0o644},
+			{"packaging/systemd/fleet-agent.sysusers", "/usr/lib/sysusers.d/fleet-agent.conf", 0o644},
+			{"packaging/systemd/fleet-agent.tmpfiles", "/usr/lib/tmpfiles.d/fleet-agent.conf", 0o644},
+		} {
+			if err := m.CopyIn(s.t.Context(), repo(s.t, f.source), f.target, f.mode); err != nil {
+				return err
+			}
+		}
+		_, err := m.Run(s.t.Context(), strings.NewReader(token), `
+			systemd-sysusers fleet-agent.conf
+			/usr/libexec/fleet-agent/setup-user
+			systemctl daemon-reload
+			fleet-agent enroll --server `+s.server.EnrollURL+` --name $(hostname)
+			systemctl --quiet enable --now fleet-agent`)
+		return err
+	})
+	s.ready()
+}
+
+// uninstall removes what install put there. Containers and data are the
+// operator's to remove.
+func (s *site) uninstall() {
+	s.run(`systemctl --quiet disable --now fleet-agent
+		systemctl stop user@$(id -u fleet-workload).service
+		rm -r /usr/bin/fleet-agent /usr/libexec/fleet-agent /usr/lib/systemd/system/fleet-agent.service \
+			/usr/lib/sysusers.d/fleet-agent.conf /usr/lib/tmpfiles.d/fleet-agent.conf
+		systemctl daemon-reload`)
+	s.run(`! pgrep --uid fleet-agent && ! pgrep --uid fleet-workload && ! systemctl --quiet is-active fleet-agent`)
+}
+
+// ready waits until the server says so of every device.
+func (s *site) ready() {
+	s.t.Helper()
+	s.conditions("Ready")
+}
+
+// apply runs a web server of busybox from an image that each device makes.
+func (s *site) apply() {
+	s.run(`d=$(mktemp -d) && mkdir "$d/bin" "$d/www" && cp /bin/busybox "$d/bin/" && ln -s busybox "$d/bin/sh" && echo hello >"$d/www/index.html"
+		tar -C "$d" -cf /run/image.tar . && chmod 644 /run/image.tar
+		` + asWorkload + `podman import --quiet --change 'CMD ["/bin/busybox","httpd","-f","-p","8080","-h","/www"]' /run/image.tar localhost/hello:1`)
+	_, err := s.server.Apply(s.t.Context(), `{apiVersion: fleet.nationtech.io/v1alpha1, kind: Deployment,
+  metadata: {name: hello, namespace: default},
+  spec: {targetSelector: {matchLabels: {site: a}}, score: {type: PodmanV0, data: {services: [
+    {name: web, image: 'localhost/hello:1', ports: [{hostPort: 18080, containerPort: 8080}]}]}}}}`)
+	s.must(err)
+	_, err = s.server.Kubectl(s.t.Context(), "wait", "--for=condition=Available", "--timeout="+waitTimeout.String(), "fleetdep/hello")
+	s.must(err)
+	s.served()
+}
+
+// served waits until every device serves the page.
+func (s *site) served() {
+	s.t.Helper()
+	s.each(func(m *vm.Machine) error {
+		return wait.Until(s.t.Context(), waitTimeout, pollInterval, func() error {
+			_, err := m.Run(s.t.Context(), nil, `test "$(busybox wget -q -O - http://127.0.0.1:18080/)" = hello`)
+			return err
+		})
+	})
+}
+
+type finding struct{ Check, State, Message, Command string }
+
+func (s *site) doctor(m *vm.Machine) ([]finding, error) {
+	out, err := m.Run(s.t.Context(), nil, "fleet-agent doctor -o json || true")
+	if err != nil {
+		return nil, err
+	}
+	var report struct{ Findings []finding }
+	return report.Findings, json.Unmarshal([]byte(out), &report)
+}
+
+// expect wants a finding's state and message.
+func (s *site) expect(m *vm.Machine, check, state, message string) (finding, error) {
+	found, err := s.doctor(m)
+	if err != nil {
+		return finding{}, err
+	}
+	for _, f := range found {
+		if f.Check == check && f.State == state && strings.Contains(f.Message, message) {
+			return f, nil
+		}
+	}
+	return finding{}, fmt.Errorf("%s: no finding %s, %s, %q in %+v", m.Name, check, state, message, found)
+}
+
+// healthy: on a kernel of its own a device has nothing to complain about.
+func (s *site) healthy() {
+	s.each(func(m *vm.Machine) error {
+		_, err := m.Run(s.t.Context(), nil, "fleet-agent doctor")
+		return err
+	})
+	s.conditions("SetupComplete", "SubordinateIDsReady", "LingerEnabled", "CgroupDelegated", "LayersShared")
+}
+
+// conditions waits until they are True of every device.
+func (s *site) conditions(types ...string) {
+	s.t.Helper()
+	for _, typ := range types {
+		_, err := s.server.Kubectl(s.t.Context(), "wait", "--for=condition="+typ, "--timeout="+waitTimeout.String(), "fleetdev", "--all")
+		s.must(err)
+	}
+}
+
+// lessDelegation is mended by the command that doctor prints, and a restart of
+// the account's systemd instead of a reboot.
+func (s *site) lessDelegation() {
+	const again = "systemctl daemon-reload; systemctl restart user@$(id -u fleet-workload).service"
+	m := s.devices[0]
+	_, err := m.Run(s.t.Context(), nil, `mkdir -p /run/systemd/system/user@.service.d
+		printf '[Service]\nDelegate=\nDelegate=pids\n' >/run/systemd/system/user@.service.d/10-less.conf; `+again)
+	s.must(err)
+	f, err := s.expect(m, "cgroup-memory", "warning", "systemd does not delegate it to fleet-workload")
+	s.must(err)
+	_, err = m.Run(s.t.Context(), nil, f.Command+"; "+again)
+	s.must(err)
+	for _, controller := range []string{"cpu", "memory", "pids", "io"} {
+		_, err = s.expect(m, "cgroup-"+controller, "ok", "delegated to fleet-workload")
+		s.must(err)
+	}
+}
+
+// memoryLimit uses podman itself: PodmanV0 has no limits yet.
+func (s *site) memoryLimit() {
+	s.run(asWorkload + `podman run --name hog --memory 32m --memory-swap 32m localhost/hello:1 /bin/busybox tail /dev/zero && exit 1
+		state=$(` + asWorkload + `podman inspect --format '{{.State.OOMKilled}} {{.State.ExitCode}}' hog)
+		test "$state" = 'true 137' || { echo "the container ended as: $state"; exit 1; }
+		` + asWorkload + `podman rm hog >/dev/null`)
+	s.served()
+}
+
+// wrongClock sets the clock of a device two hours ahead.
+func (s *site) wrongClock() {
+	m := s.devices[0]
+	_, err := m.Run(s.t.Context(), nil, `systemctl stop systemd-timesyncd; date --set='2 hours' >/dev/null`)
+	s.must(err)
+	f, err := s.expect(m, "clock", "warning", "ahead of the server's")
+	s.must(err)
+	if f.Command != "timedatectl set-ntp true" {
+		s.t.Errorf("the command is %q", f.Command)
+	}
+	_, err = m.Run(s.t.Context(), nil, `date --set='2 hours ago' >/dev/null`)
+	s.must(err)
+	_, err = s.expect(m, "clock", "ok", "agrees with the server's")
+	s.must(err)
+}
+
+func (s *site) reboot() {
+	s.run("systemd-run --quiet systemctl reboot")
+	s.back()
+}
+
+func (s *site) powerCut() {
+	s.each(func(m *vm.Machine) error { return m.PowerCut(s.t.Context()) })
+	s.back()
+}
+
+// back waits until every device is as it was before it went down.
+func (s *site) back() {
+	s.t.Helper()
+	s.each(s.up)
+	s.served()
+	s.ready()
+	s.each(func(m *vm.Machine) error {
+		_, err := m.Run(s.t.Context(), nil, "fleet-agent doctor")
+		return err
+	})
+}
