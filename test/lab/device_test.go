@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 
@@ -166,44 +165,4 @@ func network(t *testing.T) *lab.Network {
 		}
 	})
 	return n
-}
-
-// TestServerUnit starts the server as its package would.
-func TestServerUnit(t *testing.T) {
-	t.Parallel()
-	const binary = "../../bin/fleet-server"
-	if _, err := os.Stat(binary); err != nil && os.Getenv("CI") != "true" {
-		t.Skipf("%v: run make build", err)
-	}
-	l := open(t)
-	for _, suite := range suites {
-		t.Run(suite, func(t *testing.T) {
-			t.Parallel()
-			m := boot(t, l, lab.Config{Name: "server-" + suite, Suite: suite, Network: network(t)})
-			for _, f := range []struct {
-				source, target string
-				mode           os.FileMode
-			}{
-				{binary, "/usr/bin/fleet-server", 0o755},
-				{"../../packaging/systemd/fleet-server.service", "/usr/lib/systemd/system/fleet-server.service", 0o644},
-				{"../../packaging/systemd/fleet-server.sysusers", "/usr/lib/sysusers.d/fleet-server.conf", 0o644},
-			} {
-				if err := m.CopyIn(t.Context(), f.source, f.target, f.mode); err != nil {
-					t.Fatal(err)
-				}
-			}
-			must(t, m, "systemd-sysusers", "/usr/lib/sysusers.d/fleet-server.conf")
-			must(t, m, "systemctl", "daemon-reload")
-			must(t, m, "systemctl", "start", "fleet-server") // returns when it says that it is ready
-			eventually(t, "the API is ready", func() bool {
-				r, err := m.RunAs(t.Context(), "fleet-server", "fleet-server", "kubectl", "get", "--raw", "/readyz")
-				return err == nil && r.Stdout == "ok"
-			})
-			must(t, m, "systemctl", "stop", "fleet-server")
-			if got := must(t, m, "systemctl", "show", "--property=Result", "fleet-server"); got != "Result=success\n" {
-				t.Errorf("after stop: %s", got)
-			}
-			must(t, m, "systemd-analyze", "security", "--no-pager", "--threshold=20", "fleet-server.service")
-		})
-	}
 }

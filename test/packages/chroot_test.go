@@ -97,7 +97,7 @@ func (m *machine) lifeWithoutSystemd(enter string) {
 	install("", newVersion)
 	m.run("test", "-e", chroot+"/var/lib/fleet-agent/identity.json")
 	apt("purge fleet-agent fleet-server")
-	if got := m.sh("cd " + chroot + "; find etc usr var -name '*fleet*' ! -path 'var/log/*' ! -path 'var/lib/dpkg/*' ! -path 'var/lib/fleet-*'; find var/lib/fleet-* -mindepth 1"); got != "" {
+	if got := m.sh("cd " + chroot + "; find etc usr var -name '*fleet*' ! -path 'var/log/*' ! -path 'var/lib/dpkg/*' ! -path 'var/lib/fleet-*'; find var/lib -path 'var/lib/fleet-*/*'"); got != "" {
 		m.t.Errorf("left over:\n%s", got)
 	}
 	m.run("grep", "-q", "^fleet-workload:", chroot+"/etc/subuid", chroot+"/etc/passwd")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +34,9 @@ func TestDebs(t *testing.T) {
 				{"a container that breaks out finds no key", (*machine).breakOut},
 				{"reboot", (*machine).reboot},
 				{"upgrade, downgrade, reinstall, restart leave containers alone", (*machine).upgrades},
+				{"an upgrade gives podman its new configuration", (*machine).newConfiguration},
+				{"who disabled a service keeps it disabled", (*machine).disabled},
+				{"the power fails in the middle of an upgrade", (*machine).powerCut},
 				{"remove stops containers and keeps data", (*machine).remove},
 				{"install again: all is back", (*machine).installAgain},
 				{"purge keeps volumes with data", (*machine).purge},
@@ -171,6 +175,65 @@ func (m *machine) upgrades() {
 	m.ready()
 }
 
+// newConfiguration: podman reads it once, and podman 4.3 outlives the end of its
+// unit. The agent's connection keeps podman's service running.
+func (m *machine) newConfiguration() {
+	const conf = "/var/lib/fleet-workload/.config/containers/containers.conf.d/50-fleet.conf"
+	m.as(lab.WorkloadUser, "sh", "-c", "echo '# of another version' >"+conf)
+	m.ready()
+	before, old := m.containerID(), m.podmanServices()
+	if old == "" {
+		m.t.Fatal("podman's service does not run, so this test shows nothing")
+	}
+	m.apt("install", deb("fleet-agent", newVersion))
+	m.run("grep", "-q", "log_size_max", conf)
+	m.eventually("the old podman is gone", func() error {
+		for _, pid := range strings.Fields(m.podmanServices()) {
+			if slices.Contains(strings.Fields(old), pid) {
+				return fmt.Errorf("process %s goes on", pid)
+			}
+		}
+		return nil
+	})
+	if after := m.containerID(); after != before {
+		m.t.Errorf("the container was %s, is %s", before, after)
+	}
+	m.ready()
+}
+
+// podmanServices are the process ids of what answers on podman's socket.
+func (m *machine) podmanServices() string {
+	m.t.Helper()
+	return m.sh(`for p in /proc/[0-9]*; do
+		if tr '\0' ' ' <$p/cmdline 2>/dev/null | grep -q '^[^ ]*podman .*system service'; then echo ${p#/proc/}; fi
+	done`)
+}
+
+func (m *machine) disabled() {
+	m.run("systemctl", "disable", "--now", "fleet-agent")
+	m.apt("install", "--allow-downgrades", deb("fleet-agent", oldVersion))
+	for _, query := range []string{"is-enabled", "is-active"} {
+		if r, err := m.Run(m.t.Context(), "systemctl", query, "fleet-agent"); err != nil || r.ExitCode == 0 {
+			m.t.Errorf("%s: %s %v", query, r.Stdout, err)
+		}
+	}
+	m.run("systemctl", "enable", "--now", "fleet-agent")
+	m.ready()
+}
+
+// powerCut: dpkg goes on where it was, as it is told to do after a power cut.
+func (m *machine) powerCut() {
+	m.run("dpkg", "--unpack", deb("fleet-agent", newVersion), deb("fleet-server", newVersion))
+	if err := errors.Join(m.PowerCut(m.t.Context()), m.Start(m.t.Context())); err != nil {
+		m.t.Fatal(err)
+	}
+	m.answers() // with what was unpacked
+	m.run("dpkg", "--configure", "-a")
+	m.installed("fleet-agent", newVersion)
+	m.installed("fleet-server", newVersion)
+	m.ready()
+}
+
 func (m *machine) remove() {
 	m.as(lab.WorkloadUser, "podman", "volume", "create", "empty")
 	m.as(lab.WorkloadUser, "podman", "volume", "create", "full")
@@ -230,6 +293,10 @@ func (m *machine) purgeAll() {
 }
 
 func (m *machine) removeServer() {
+	m.run("systemctl", "stop", "fleet-server")
+	if got := m.run("systemctl", "show", "--property=Result", "fleet-server"); got != "Result=success\n" {
+		m.t.Errorf("after stop: %s", got)
+	}
 	m.apt("remove", "fleet-server")
 	m.run("test", "-e", "/var/lib/fleet-server/state.db")
 	m.apt("install", deb("fleet-server", newVersion))

@@ -84,7 +84,7 @@ func pack(version string) error {
 		}
 	}
 	cmd := exec.Command("go", "-C", "../../tools", "run", "./release", "-version", version, "-arches", debian, "-dir", dir)
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1798766645")
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1793491200")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("packing: %w: %s", err, out)
 	}
