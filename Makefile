@@ -28,6 +28,11 @@ KUBE_LDFLAGS := -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION) \
 	-X k8s.io/component-base/version.gitMajor=$(KUBE_MAJOR) -X k8s.io/component-base/version.gitMinor=$(KUBE_MINOR)
 LDFLAGS := -s -w -X $(MODULE)/pkg/version.Version=$(VERSION) $(if $(BUILT),-X $(MODULE)/pkg/version.Built=$(BUILT))
 
+# Whose releases fleet-server trusts by itself, when the key that signs is named:
+# base64 of the DER form of its public key.
+RELEASE_PUBLIC := $(if $(FLEET_RELEASE_KEY),$(shell openssl pkey -in '$(FLEET_RELEASE_KEY)' -pubout -outform DER | base64 -w0))
+RELEASE_LDFLAGS := $(if $(RELEASE_PUBLIC),-X $(MODULE)/pkg/release.compiledKey=$(RELEASE_PUBLIC))
+
 BINARIES := $(patsubst cmd/%/main.go,%,$(wildcard cmd/fleet-*/main.go))
 SOURCES := $(wildcard cmd packaging pkg test tools)
 
@@ -66,7 +71,7 @@ build: $(addprefix bin/,$(BINARIES)) ## build bin/fleet-server, bin/fleet-agent 
 
 OUTPUT = $@
 .PHONY: $(addprefix bin/,$(BINARIES))
-bin/fleet-server: LDFLAGS += $(KUBE_LDFLAGS)
+bin/fleet-server: LDFLAGS += $(KUBE_LDFLAGS) $(RELEASE_LDFLAGS)
 $(addprefix bin/,$(BINARIES)): bin/%:
 	echo "==> $(OUTPUT) $(VERSION)"
 	go build -v -ldflags '$(LDFLAGS)' -o $(OUTPUT) ./cmd/$* 2>&1 | $(COUNT)

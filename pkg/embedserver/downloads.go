@@ -41,7 +41,7 @@ func (s *server) withDownloads(enrollment *enroll.Handler) http.Handler {
 	mux.Handle("/", enrollment)
 	mux.Handle(release.PathInstaller, files)
 	mux.Handle(release.PathPackages, files)
-	mux.Handle(registry.Path, pulls.Handler(registry.NewHandler(registry.Open(s.DataDir), s.images)))
+	mux.Handle(registry.Path, registry.NewHandler(registry.Open(s.DataDir), s.images, pulls.Handler))
 	return mux
 }
 

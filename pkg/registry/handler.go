@@ -11,9 +11,10 @@ import (
 const Path = "/v2/"
 
 // NewHandler returns a handler that serves the images of a store to devices
-// with credentials. It changes nothing.
-func NewHandler(s *Store, credentials *Issuer) http.Handler {
-	images := ociserver.New(s.backend(), &ociserver.Options{DisableReferrersAPI: true})
+// with credentials. It changes nothing. What bound returns serves those; others
+// never get there.
+func NewHandler(s *Store, credentials *Issuer, bound func(http.Handler) http.Handler) http.Handler {
+	images := bound(ociserver.New(s.backend(), &ociserver.Options{DisableReferrersAPI: true}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()
 		if !credentials.Check(user, password) {

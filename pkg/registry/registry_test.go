@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -294,7 +295,7 @@ func newSite(t testing.TB) *site {
 	_, err := push(store, ociArchive(t, "team/app:1", s.image, nil), registry.Name{})
 	must(t, err)
 	s.Issuer = registry.NewIssuer(s.keys, func() time.Time { return s.now })
-	web := httptest.NewServer(registry.NewHandler(store, s.Issuer))
+	web := httptest.NewServer(registry.NewHandler(store, s.Issuer, func(h http.Handler) http.Handler { return h }))
 	t.Cleanup(web.Close)
 	s.url = web.URL
 	return s
@@ -436,4 +437,29 @@ func TestBlobs(t *testing.T) {
 			t.Errorf("%s is %s", path, r.Status)
 		}
 	}
+}
+
+// What is damaged anywhere is an error or an image; it ends nothing.
+func TestDamagedArchives(t *testing.T) {
+	t.Parallel()
+	s := registry.Open(t.TempDir())
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, path := range []string{ociArchive(t, "app:1", image(t), nil), dockerArchive(t, map[string]v1.Image{"app:1": image(t)})} {
+		data, err := os.ReadFile(path)
+		must(t, err)
+		for range 200 {
+			damaged := slices.Clone(data)
+			for range 3 {
+				damaged[random.IntN(len(damaged))] = byte(random.IntN(256))
+			}
+			changed := filepath.Join(t.TempDir(), "a.tar")
+			must(t, os.WriteFile(changed, damaged, 0o600))
+			_, _ = push(s, changed, registry.Name{Repository: "a", Tag: "1"}) // what becomes of it is all the same
+		}
+	}
+	if _, err := s.List(); err != nil { // what was taken is whole
+		t.Error(err)
+	}
+	_, err := s.GC()
+	must(t, err)
 }

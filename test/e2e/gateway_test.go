@@ -227,10 +227,10 @@ func (s *shop) apt() {
 	s.run(update...)
 	s.run(install...)
 	s.installed("1.0.0")
-	s.serve("1.1.0")
+	s.serve("1.1.0+dev.2")
 	s.run(update...)
 	s.run("apt-get", "upgrade", "--yes")
-	s.installed("1.1.0")
+	s.installed("1.1.0+dev.2")
 	s.run("apt-get", "purge", "--yes", packageName)
 	// Without the root of the site nothing is believed.
 	s.run("rm", "/etc/apt/apt.conf.d/50fleet")
@@ -258,10 +258,10 @@ func (s *shop) dnf() {
 	clean()
 	s.run(install...)
 	s.installed("1.0.0")
-	s.serve("1.1.0")
+	s.serve("1.1.0+dev.2")
 	clean()
 	s.run(dnf("upgrade", packageName)...)
-	s.installed("1.1.0")
+	s.installed("1.1.0+dev.2")
 	s.run(dnf("remove", packageName)...)
 }
 
