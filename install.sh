@@ -111,7 +111,7 @@ detect_install() {
 			case $installed in *' '*) run env dpkg --force-confdef --force-confold --configure -a || true ;; esac # it was interrupted
 			;;
 		dnf) installed=$(rpm -q --qf '%{VERSION}' "$name") ;;
-		*) die 12 "$name is there as a package: leave --packages out, or remove the package first" ;;
+		*) die 12 "$program is there, as from a package: leave --packages out, or remove it first" ;;
 		esac
 	elif [ "$manager" = none ]; then form=static program=/usr/local/bin/$name; fi
 }

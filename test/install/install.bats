@@ -312,7 +312,7 @@ gateway() {
 	grep -q "^fleet-server upgrade --package $TMPDIR/.*.deb\$" log
 	did "fleet-server install"
 	PROGRAM_STATUS=11 install --role server && expect 11
-	FLEET_PACKAGES=none install --role server && expect 12 "there as a package"
+	FLEET_PACKAGES=none install --role server && expect 12 "is there, as from a package"
 	install --role server --uninstall --yes --purge && expect 0
 	did "fleet-server uninstall --purge"
 	grep -q "^apt-get .*purge fleet-server\$" log

@@ -327,3 +327,46 @@ func TestSetupUserIsIdempotent(t *testing.T) {
 		})
 	}
 }
+
+// TestPodmanTakesUpNewConfiguration: podman reads it once, and podman 4.3
+// outlives the end of its unit as long as somebody is connected, as the agent
+// always is.
+func TestPodmanTakesUpNewConfiguration(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	const conf = "/var/lib/fleet-workload/.config/containers/containers.conf.d/50-fleet.conf"
+	// What answers on podman's socket.
+	const services = `for p in /proc/[0-9]*; do
+		if tr '\0' ' ' <$p/cmdline 2>/dev/null | grep -q '^[^ ]*podman .*system service'; then echo ${p#/proc/}; fi
+	done`
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			m := device(t, l, lab.Config{Name: "conf-" + suite, Suite: suite})
+			mustAs(t, m, lab.WorkloadUser, "podman", "create", "--name", "hello", lab.HelloImage)
+			// The first podman after a boot is the one that serves.
+			if err := m.Reboot(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			mustAs(t, m, lab.AgentUser, "podman", "--remote", "--url", "unix://"+lab.PodmanSocket, "start", "hello")
+			inspect := []string{"podman", "inspect", "--type", "container", "--format", "{{.State.Pid}}", "hello"}
+			must(t, m, "systemd-run", "--quiet", "--uid="+lab.AgentUser,
+				"curl", "-sS", "--no-buffer", "--unix-socket", lab.PodmanSocket, "http://d/v4.0.0/libpod/events?stream=true")
+			eventually(t, "podman serves", func() bool { return must(t, m, "sh", "-c", services) != "" })
+			old := strings.Fields(must(t, m, "sh", "-c", services))
+			container := mustAs(t, m, lab.WorkloadUser, inspect...)
+			mustAs(t, m, lab.WorkloadUser, "sh", "-c", "echo '# of another version' >"+conf)
+			must(t, m, setupUser)
+			must(t, m, "grep", "-q", "log_size_max", conf)
+			for _, pid := range old {
+				eventually(t, "the old podman, process "+pid+", ends", func() bool {
+					r, err := m.Run(t.Context(), "test", "-e", "/proc/"+pid)
+					return err == nil && r.ExitCode != 0
+				})
+			}
+			if after := mustAs(t, m, lab.WorkloadUser, inspect...); after != container {
+				t.Errorf("the container was process %s, is %s", container, after)
+			}
+		})
+	}
+}

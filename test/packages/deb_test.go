@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"testing"
 
@@ -34,7 +33,6 @@ func TestDebs(t *testing.T) {
 				{"a container that breaks out finds no key", (*machine).breakOut},
 				{"reboot", (*machine).reboot},
 				{"upgrade, downgrade, reinstall, restart leave containers alone", (*machine).upgrades},
-				{"an upgrade gives podman its new configuration", (*machine).newConfiguration},
 				{"who disabled a service keeps it disabled", (*machine).disabled},
 				{"the power fails in the middle of an upgrade", (*machine).powerCut},
 				{"remove stops containers and keeps data", (*machine).remove},
@@ -173,40 +171,6 @@ func (m *machine) upgrades() {
 	m.apt("install", deb("fleet-server", newVersion))
 	m.active("fleet-server")
 	m.ready()
-}
-
-// newConfiguration: podman reads it once, and podman 4.3 outlives the end of its
-// unit. The agent's connection keeps podman's service running.
-func (m *machine) newConfiguration() {
-	const conf = "/var/lib/fleet-workload/.config/containers/containers.conf.d/50-fleet.conf"
-	m.as(lab.WorkloadUser, "sh", "-c", "echo '# of another version' >"+conf)
-	m.ready()
-	before, old := m.containerID(), m.podmanServices()
-	if old == "" {
-		m.t.Fatal("podman's service does not run, so this test shows nothing")
-	}
-	m.apt("install", deb("fleet-agent", newVersion))
-	m.run("grep", "-q", "log_size_max", conf)
-	m.eventually("the old podman is gone", func() error {
-		for _, pid := range strings.Fields(m.podmanServices()) {
-			if slices.Contains(strings.Fields(old), pid) {
-				return fmt.Errorf("process %s goes on", pid)
-			}
-		}
-		return nil
-	})
-	if after := m.containerID(); after != before {
-		m.t.Errorf("the container was %s, is %s", before, after)
-	}
-	m.ready()
-}
-
-// podmanServices are the process ids of what answers on podman's socket.
-func (m *machine) podmanServices() string {
-	m.t.Helper()
-	return m.sh(`for p in /proc/[0-9]*; do
-		if tr '\0' ' ' <$p/cmdline 2>/dev/null | grep -q '^[^ ]*podman .*system service'; then echo ${p#/proc/}; fi
-	done`)
 }
 
 func (m *machine) disabled() {
