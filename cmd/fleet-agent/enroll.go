@@ -60,6 +60,9 @@ with the same server is safe.`,
 			if err != nil {
 				return err
 			}
+			if e.server, err = enroll.CanonicalServer(e.server); err != nil {
+				return err
+			}
 			path, _ := f.path()
 			return e.enroll(cmd.Context(), cfg, path, token, cmd.OutOrStdout(), log)
 		},
@@ -224,13 +227,13 @@ func (e *enrollment) identity(state *store.Store, keys keystore.Storage, cfg con
 		return nil, nil, err
 	}
 	if old != nil && !e.force {
-		if old.Server == e.server && old.Device == device {
+		if sameServer(old.Server, e.server) && old.Device == device {
 			key, err := keys.Load(old.Key)
 			return old, key, err
 		}
 		return nil, nil, fmt.Errorf("this device is enrolled already as %s at %s: --force replaces that identity", old.Device, old.Server)
 	}
-	if pending, ok := state.PendingIdentity(); ok && pending.Server == e.server && pending.Device == device {
+	if pending, ok := state.PendingIdentity(); ok && sameServer(pending.Server, e.server) && pending.Device == device {
 		key, err := keys.Load(pending.Key)
 		return pending, key, err
 	}
@@ -239,6 +242,13 @@ func (e *enrollment) identity(state *store.Store, keys keystore.Storage, cfg con
 		return nil, nil, err
 	}
 	return &store.Identity{Device: device, Enrollment: store.NewEnrollment(), Server: e.server, Key: key.Text()}, key, nil
+}
+
+// sameServer compares with a server that an earlier version wrote down as it was
+// typed.
+func sameServer(old, canonical string) bool {
+	server, err := enroll.CanonicalServer(old)
+	return err == nil && server == canonical
 }
 
 func (e *enrollment) device(cfg config.Config) string {
