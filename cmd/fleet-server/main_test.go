@@ -315,3 +315,15 @@ func TestNamesOfTheServerAreReadAgain(t *testing.T) {
 		}
 	}
 }
+
+func TestServerLabelsInATokenAreRefused(t *testing.T) {
+	s := &server{t: t, dir: t.TempDir()} // it need not run
+	for _, args := range [][]string{
+		{"--label", "kubernetes.io/arch=arm64"}, {"--label", "fleet.nationtech.io/device-id=a"}, {"--label", "device.fleet.nationtech.io/a=b"},
+		{"--allow-label", "kubernetes.io/os"}, {"--allow-label", "device.fleet.nationtech.io/a"},
+	} {
+		if _, err := s.try(append([]string{"token", "create"}, args...)...); err == nil || !strings.Contains(err.Error(), "the server sets this label itself") {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
