@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"fleet.nationtech.io/fleet/pkg/agent/clock"
 	"fleet.nationtech.io/fleet/pkg/agent/config"
@@ -47,15 +48,19 @@ func newEnroll(f *flags) *cobra.Command {
 		Long: `Obtain a certificate for this device with an enrollment token.
 
 The token is read from --token-file, else from $` + envToken + `, else from
-standard input. Enrolling again with the same server is safe.`,
+standard input; on a terminal it is asked for and not shown. Enrolling again
+with the same server is safe.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, log, err := f.load(cmd, false)
 			if err != nil {
 				return err
 			}
-			token, err := e.token(cmd.InOrStdin())
+			token, err := e.token(cmd.Context(), cmd.InOrStdin(), cmd.ErrOrStderr())
 			if err != nil {
+				return err
+			}
+			if e.server, err = enroll.CanonicalServer(e.server); err != nil {
 				return err
 			}
 			path, _ := f.path()
@@ -70,7 +75,7 @@ standard input. Enrolling again with the same server is safe.`,
 	return cmd
 }
 
-func (e *enrollment) token(stdin io.Reader) (string, error) {
+func (e *enrollment) token(ctx context.Context, stdin io.Reader, prompt io.Writer) (string, error) {
 	if e.tokenFile != "" {
 		f, err := os.Open(e.tokenFile)
 		if err != nil {
@@ -81,7 +86,10 @@ func (e *enrollment) token(stdin io.Reader) (string, error) {
 	} else if token := os.Getenv(envToken); token != "" {
 		return token, nil
 	}
-	data, err := io.ReadAll(io.LimitReader(stdin, maxToken))
+	data, err := readToken(ctx, stdin, prompt)
+	if errors.Is(err, context.Canceled) {
+		return "", err
+	}
 	if err != nil {
 		return "", fmt.Errorf("reading the token: %w", err)
 	}
@@ -89,6 +97,39 @@ func (e *enrollment) token(stdin io.Reader) (string, error) {
 		return "", fmt.Errorf("no enrollment token: use --token-file, $%s or standard input", envToken)
 	}
 	return string(data), nil
+}
+
+func readToken(ctx context.Context, from io.Reader, prompt io.Writer) ([]byte, error) {
+	if f, ok := from.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return askToken(ctx, f, prompt)
+	}
+	return io.ReadAll(io.LimitReader(from, maxToken))
+}
+
+// askToken reads the token from the person at a terminal, without showing it.
+func askToken(ctx context.Context, terminal *os.File, prompt io.Writer) (token []byte, err error) {
+	fd := int(terminal.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprint(prompt, "Enrollment token (it is not shown): ")
+	defer fmt.Fprintln(prompt)
+	done := make(chan struct{})
+	var read []byte
+	var readErr error
+	go func() {
+		defer close(done)
+		read, readErr = term.ReadPassword(fd)
+	}()
+	select {
+	case <-done:
+		return read, readErr
+	case <-ctx.Done():
+		// What reads cannot be interrupted: it ends with the process, and would leave
+		// a terminal that shows nothing.
+		return nil, errors.Join(ctx.Err(), term.Restore(fd, before))
+	}
 }
 
 func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, token string, out io.Writer, log *slog.Logger) error {
@@ -186,13 +227,13 @@ func (e *enrollment) identity(state *store.Store, keys keystore.Storage, cfg con
 		return nil, nil, err
 	}
 	if old != nil && !e.force {
-		if old.Server == e.server && old.Device == device {
+		if sameServer(old.Server, e.server) && old.Device == device {
 			key, err := keys.Load(old.Key)
 			return old, key, err
 		}
 		return nil, nil, fmt.Errorf("this device is enrolled already as %s at %s: --force replaces that identity", old.Device, old.Server)
 	}
-	if pending, ok := state.PendingIdentity(); ok && pending.Server == e.server && pending.Device == device {
+	if pending, ok := state.PendingIdentity(); ok && sameServer(pending.Server, e.server) && pending.Device == device {
 		key, err := keys.Load(pending.Key)
 		return pending, key, err
 	}
@@ -201,6 +242,13 @@ func (e *enrollment) identity(state *store.Store, keys keystore.Storage, cfg con
 		return nil, nil, err
 	}
 	return &store.Identity{Device: device, Enrollment: store.NewEnrollment(), Server: e.server, Key: key.Text()}, key, nil
+}
+
+// sameServer compares with a server that an earlier version wrote down as it was
+// typed.
+func sameServer(old, canonical string) bool {
+	server, err := enroll.CanonicalServer(old)
+	return err == nil && server == canonical
 }
 
 func (e *enrollment) device(cfg config.Config) string {

@@ -178,8 +178,8 @@ func TestEnrollWritesIdentityAndConfiguration(t *testing.T) {
 func TestEnrollAgain(t *testing.T) {
 	t.Parallel()
 	h, g := newHost(t), newGateway(t)
-	for range 2 {
-		if _, err := h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1"); err != nil {
+	for _, server := range []string{g.url, g.url, g.url + "/", strings.Replace(g.url, "https", "HTTPS", 1)} {
+		if _, err := h.run(g.token, "enroll", "--server", server, "--name", "pi-1"); err != nil {
 			t.Fatal(err)
 		}
 	}

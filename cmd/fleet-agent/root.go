@@ -44,6 +44,9 @@ func newRoot() *cobra.Command {
 	p.StringVar(&f.config, "config", "", "configuration file (default "+config.DefaultPath+", or $"+config.EnvPath+")")
 	p.StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error (default info)")
 	p.StringVar(&f.logFormat, "log-format", "", "text or json (default text)")
+	for name, values := range map[string][]string{"log-format": logging.Formats, "log-level": logging.Levels} {
+		_ = root.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails for unknown flags only
+	}
 	root.AddCommand(newEnroll(&f), newRun(&f), newStatus(&f), newDoctor(&f), newConfirmEpoch(&f), newHardwareID(), newVersion(), manual.NewCommand())
 	root.AddCommand(newInstall(), newUninstall(), newAddRepository())
 	return root

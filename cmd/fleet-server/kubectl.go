@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,6 +32,7 @@ func newKubectl(o *options) *cobra.Command {
 		Short:              "Run kubectl with the server's own kubeconfig",
 		Example:            "  fleet-server kubectl get devices\n  fleet-server --data-dir ~/fleet kubectl apply -f hello.yaml",
 		DisableFlagParsing: true,
+		ValidArgsFunction:  o.completeKubectl,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args, err := o.takeDataDir(args)
 			if err != nil {
@@ -41,9 +45,7 @@ func newKubectl(o *options) *cobra.Command {
 
 // kubectl runs kubectl in this process.
 func (o *options) kubectl(cmd *cobra.Command, args ...string) error {
-	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
 	path := o.kubeconfig()
-	*flags.KubeConfig = path
 	if _, err := os.Stat(path); err != nil {
 		// Only what kubectl fails at: much of it needs no server.
 		util.BehaviorOnFatal(func(msg string, code int) {
@@ -54,14 +56,48 @@ func (o *options) kubectl(cmd *cobra.Command, args ...string) error {
 			os.Exit(code)
 		})
 	}
+	c := o.newKubectl(genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()}, args)
+	return c.ExecuteContext(cmd.Context())
+}
+
+func (o *options) newKubectl(streams genericiooptions.IOStreams, args []string) *cobra.Command {
+	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
+	*flags.KubeConfig = o.kubeconfig()
 	c := kubectl.NewKubectlCommand(kubectl.KubectlOptions{
 		ConfigFlags: flags,
 		Arguments:   append([]string{"kubectl"}, args...),
-		IOStreams:   genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()},
+		IOStreams:   streams,
 	})
 	logs.AddFlags(c.PersistentFlags()) // -v, which kubectl's own main adds
+	c.SilenceErrors = true             // main says them
 	c.SetArgs(args)
-	return c.ExecuteContext(cmd.Context())
+	c.SetOut(streams.Out)
+	c.SetErr(streams.ErrOut)
+	return c
+}
+
+// completeKubectl asks kubectl what can come next.
+func (o *options) completeKubectl(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if err := o.load(cmd.Flags()); err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	args, err := o.takeDataDir(args)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var out bytes.Buffer
+	c := o.newKubectl(genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: &out, ErrOut: io.Discard}, append(append([]string{cobra.ShellCompRequestCmd}, args...), toComplete))
+	if err := c.ExecuteContext(cmd.Context()); err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	// A candidate a line, and on the last one a colon and the directive.
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	last := len(lines) - 1
+	directive, err := strconv.Atoi(strings.TrimPrefix(lines[last], ":"))
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return lines[:last], cobra.ShellCompDirective(directive)
 }
 
 // takeDataDir accepts --data-dir directly behind the word kubectl as well,

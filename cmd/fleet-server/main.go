@@ -15,6 +15,7 @@ import (
 
 	_ "fleet.nationtech.io/fleet/cmd/fleet-server/roomy" // before anything large is initialised
 	"fleet.nationtech.io/fleet/pkg/hostinstall"
+	"fleet.nationtech.io/fleet/pkg/logging"
 	"fleet.nationtech.io/fleet/pkg/manual"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
@@ -52,6 +53,9 @@ func newRoot(getenv func(string) string) *cobra.Command {
 		},
 	}
 	o.addFlags(root.PersistentFlags())
+	for name, values := range map[string][]string{"log-format": logging.Formats, "log-level": logging.Levels} {
+		_ = root.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails for unknown flags only
+	}
 	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newBundle(o), newImage(o), newGenCRD(), newKubectl(o), newVersion(), manual.NewCommand())
 	root.AddCommand(newInstall(o), newUpgrade(o), newUninstall())
 	return root

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -313,5 +314,53 @@ func TestNamesOfTheServerAreReadAgain(t *testing.T) {
 		if n := strings.Count(log.String(), "\n"); n > 1 {
 			t.Errorf("%s: it says so %d times", name, n)
 		}
+	}
+}
+
+func TestServerLabelsInATokenAreRefused(t *testing.T) {
+	s := &server{t: t, dir: t.TempDir()} // it need not run
+	for _, args := range [][]string{
+		{"--label", "kubernetes.io/arch=arm64"}, {"--label", "fleet.nationtech.io/device-id=a"}, {"--label", "device.fleet.nationtech.io/a=b"},
+		{"--allow-label", "kubernetes.io/os"}, {"--allow-label", "device.fleet.nationtech.io/a"},
+	} {
+		if _, err := s.try(append([]string{"token", "create"}, args...)...); err == nil || !strings.Contains(err.Error(), "the server sets this label itself") {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	s := &server{t: t, dir: t.TempDir()}
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"run", "--log-format", ""}, "text\njson\n:4"},
+		{[]string{"run", "--log-level", ""}, "debug\ninfo\nwarn\nerror\n:4"},
+		{[]string{"kubectl", "rollout", ""}, "\nrestart\t"},
+		{[]string{"kubectl", "get", "--out"}, "--output\t"},
+	} {
+		if out, err := s.complete(tc.args...); err != nil || !strings.Contains(out, tc.want) {
+			t.Errorf("%q: %v, want %q in %q", tc.args, err, tc.want, out)
+		}
+	}
+}
+
+// complete asks for what may follow, as a shell does.
+func (s *server) complete(args ...string) (string, error) {
+	var out bytes.Buffer
+	root := newRoot(func(string) string { return "" })
+	root.SetArgs(append([]string{"__complete", "--data-dir", s.dir}, args...))
+	root.SetOut(&out)
+	root.SetErr(io.Discard)
+	err := root.ExecuteContext(s.t.Context())
+	return out.String(), err
+}
+
+func TestKubectlSaysAnUnknownFlagOnce(t *testing.T) {
+	s := &server{t: t, dir: t.TempDir()}
+	_, said, err := s.both("kubectl", "get", "--bogus")
+	if err == nil || !strings.Contains(err.Error(), "unknown flag: --bogus") || strings.Contains(said, "bogus") {
+		t.Errorf("said %q beside %v", said, err)
 	}
 }

@@ -150,6 +150,9 @@ func (t *tokenOptions) check() (labels map[string]string, err error) {
 		if errs := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(errs) > 0 {
 			return nil, fmt.Errorf("--label %q: %s", l, errs[0])
 		}
+		if v1alpha1.IsServerLabel(key) {
+			return nil, fmt.Errorf("--label %q: the server sets this label itself", l)
+		}
 		if _, again := labels[key]; again {
 			return nil, fmt.Errorf("--label %q: the key is there twice", l)
 		}
@@ -163,6 +166,9 @@ func (t *tokenOptions) check() (labels map[string]string, err error) {
 	for _, key := range t.allowLabels {
 		if errs := validation.IsQualifiedName(key); len(errs) > 0 {
 			return nil, fmt.Errorf("--allow-label %q: %s", key, errs[0])
+		}
+		if v1alpha1.IsServerLabel(key) {
+			return nil, fmt.Errorf("--allow-label %q: the server sets this label itself", key)
 		}
 	}
 	return labels, nil

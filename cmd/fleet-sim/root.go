@@ -81,6 +81,9 @@ func (o *options) define(cmd *cobra.Command) {
 	f.DurationVar(&o.duration, "duration", 0, "end after this time; 0 is never")
 	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", logging.FormatText, "text or json")
+	for name, values := range map[string][]string{"log-format": logging.Formats, "log-level": logging.Levels} {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails for unknown flags only
+	}
 	for _, name := range []string{"server", "token-file"} {
 		_ = cmd.MarkFlagRequired(name) // fails for unknown flags only
 	}

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -9,6 +10,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiserverv1 "k8s.io/apiserver/pkg/apis/apiserver/v1"
+	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
 	"sigs.k8s.io/yaml"
 
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
@@ -17,11 +19,17 @@ import (
 const secretboxKeySize = 32
 
 // EnsureEncryptionConfig writes a Kubernetes encryption configuration with a
-// new key to path unless the file exists. Secrets are encrypted with it from
-// their first write on. The file has mode 0600.
+// new key to path unless the file exists: then it checks it. Secrets are
+// encrypted with it from their first write on. The file has mode 0600.
 func EnsureEncryptionConfig(path string) error {
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		return err
+		if err == nil {
+			_, err = encryptionconfig.LoadEncryptionConfig(context.Background(), path, false, "")
+		}
+		if err != nil {
+			return fmt.Errorf("the key of Secrets cannot be read: restore %s from a backup: %w", path, err)
+		}
+		return nil
 	}
 	var key [secretboxKeySize]byte
 	if _, err := rand.Read(key[:]); err != nil {

@@ -275,7 +275,8 @@ func (b *builder) admission() error {
 	}
 	o := genericoptions.NewAdmissionOptions()
 	o.Plugins.Register(guardName, guardFactory(protected))
-	o.RecommendedPluginOrder = append(o.RecommendedPluginOrder, guardName)
+	o.Plugins.Register(scoreSizeName, newScoreSize)
+	o.RecommendedPluginOrder = append(o.RecommendedPluginOrder, guardName, scoreSizeName)
 	// Policies and webhooks need kinds that this server does not serve.
 	o.DisablePlugins = []string{"MutatingAdmissionPolicy", "ValidatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"}
 	return o.ApplyTo(&b.generic.Config, b.informers, b.client, b.dynamic, utilfeature.DefaultFeatureGate, b.generic.EffectiveVersion)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"log/slog"
@@ -103,5 +107,50 @@ func TestNamespaceIsEmptiedAndDeleted(t *testing.T) {
 	}
 	if _, err := client.CoreV1().ConfigMaps("site").Get(ctx, "a", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("configmap after the namespace: %v", err)
+	}
+}
+
+// TestWhatIsRefusedAtAdmission: what can never be right is refused before it is
+// stored.
+func TestWhatIsRefusedAtAdmission(t *testing.T) {
+	c := dynamic.NewForConfigOrDie(start(t))
+	group := schema.GroupVersion{Group: "fleet.nationtech.io", Version: "v1alpha1"}
+	deployment := map[string]any{
+		"targetSelector": map[string]any{},
+		"score":          map[string]any{"type": "Other", "data": map[string]any{"text": strings.Repeat("x", 256<<10)}},
+	}
+	token := func(spec map[string]any) map[string]any {
+		spec["secretHash"] = strings.Repeat("0", 64)
+		return spec
+	}
+	labels := func(key string) map[string]any { return token(map[string]any{"labels": map[string]any{key: "v"}}) }
+	const server = "the server sets"
+	for name, tc := range map[string]struct {
+		kind string
+		spec map[string]any
+		want string
+	}{
+		"long score":  {"Deployment", deployment, "at most 262144 are allowed"},
+		"arch":        {"EnrollmentToken", labels("kubernetes.io/arch"), server},
+		"os":          {"EnrollmentToken", labels("kubernetes.io/os"), server},
+		"device id":   {"EnrollmentToken", labels("fleet.nationtech.io/device-id"), server},
+		"claim":       {"EnrollmentToken", labels("device.fleet.nationtech.io/a"), server},
+		"allowed key": {"EnrollmentToken", token(map[string]any{"allowedLabelKeys": []any{"kubernetes.io/arch"}}), server},
+		"plain label": {"EnrollmentToken", labels("site"), ""},
+		"plain key":   {"EnrollmentToken", token(map[string]any{"allowedLabelKeys": []any{"rack"}}), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := &unstructured.Unstructured{Object: map[string]any{
+				"apiVersion": group.String(), "kind": tc.kind, "metadata": map[string]any{"generateName": "a-"}, "spec": tc.spec,
+			}}
+			var to dynamic.ResourceInterface = c.Resource(group.WithResource("enrollmenttokens"))
+			if tc.kind == "Deployment" {
+				to = c.Resource(group.WithResource("deployments")).Namespace("default")
+			}
+			_, err := to.Create(t.Context(), u, metav1.CreateOptions{})
+			if apierrors.IsInvalid(err) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
 	}
 }

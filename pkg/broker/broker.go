@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"time"
 
@@ -104,6 +105,10 @@ func Start(c Config) (*Broker, error) {
 	}
 	if err := probe(c.Listen); err != nil {
 		return nil, err
+	}
+	// NATS would tell its log alone.
+	if err := os.MkdirAll(c.StoreDir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the directory of the bus: %w: move what is there away; the server builds its content again", err)
 	}
 	if b.server, err = server.NewServer(opts); err != nil {
 		return nil, fmt.Errorf("configuring NATS: %w", err)

@@ -75,7 +75,7 @@ func (s *server) startControllers(ctx context.Context) error {
 	s.parts.run("deployment controller", deploymentController.Run)
 	s.parts.run("device controller", observer.devices.Run)
 	s.parts.run("enrollment controller", observer.enrollment.Run)
-	s.parts.run("certificate check", s.dropExpired)
+	s.parts.run("certificate check", dropExpired(s.broker, s.clock.Now, s.Logger))
 	s.parts.run("device API", s.deviceAPI.Run)
 	for _, ready := range []<-chan struct{}{fleetController.Ready(), observer.devices.Ready(), s.deviceAPI.Ready()} {
 		if err := s.await(ctx, "the controllers", ready); err != nil {

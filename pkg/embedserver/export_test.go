@@ -27,3 +27,6 @@ func ServingHosts(extra []string) []string { return servingHosts(extra) }
 func PreferredHost(extra []string, listen string) string { return preferredHost(extra, listen) }
 
 func LocalAddress(a net.Addr) string { return localAddress(a) }
+
+// DropExpired is dropExpired.
+var DropExpired = dropExpired

@@ -341,17 +341,25 @@ func (s *server) startEnrollment(context.Context) error {
 	return nil
 }
 
-// dropExpired ends, every minute, connections whose certificate ran out.
-func (s *server) dropExpired(ctx context.Context) error {
-	tick := time.NewTicker(expiryInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-tick.C:
-			for _, name := range s.broker.DisconnectExpired(now) {
-				s.Logger.Warn("device dropped: its certificate has expired", "device", name)
+// connections are those of a broker.
+type connections interface {
+	DisconnectExpired(now time.Time) (devices []string)
+}
+
+// dropExpired ends, every minute, connections whose certificate ran out by the
+// server's own clock: that of the machine may be wrong.
+func dropExpired(c connections, now func() time.Time, log *slog.Logger) func(context.Context) error {
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(expiryInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+				for _, name := range c.DisconnectExpired(now()) {
+					log.Warn("device dropped: its certificate has expired", "device", name)
+				}
 			}
 		}
 	}

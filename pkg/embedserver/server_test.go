@@ -3,6 +3,7 @@ package embedserver_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -46,6 +47,31 @@ func taken(t testing.TB) string {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	return l.Addr().String()
+}
+
+// A file that is damaged on an otherwise good disk is named, with what to do.
+func TestStartWithDamagedFiles(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ file, content, says string }{
+		"empty key of Secrets":   {"encryption.yaml", "", "restore %s from a backup"},
+		"damaged key of Secrets": {"encryption.yaml", "garbage", "restore %s from a backup"},
+		"cut key of Secrets":     {"encryption.yaml", "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- provi", "restore %s from a backup"},
+		"bus is a file":          {"nats", "", "%s: not a directory: move what is there away"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := filepath.Join(dir, tc.file)
+			if err := os.WriteFile(path, []byte(tc.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := embedserver.Config{DataDir: dir, APIListen: "127.0.0.1:0", NATSListen: "127.0.0.1:0", EnrollListen: "127.0.0.1:0", Logger: logger(t)}
+			err := embedserver.Run(t.Context(), c, func(embedserver.Ready) { t.Error("it is ready") })
+			if says := fmt.Sprintf(tc.says, path); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error is %q, want one line that says %q", err, says)
+			}
+		})
+	}
 }
 
 // What is wrong with the machine is said in one line, before anything is

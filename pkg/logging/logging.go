@@ -15,6 +15,12 @@ const (
 	FormatJSON = "json"
 )
 
+// Formats and Levels are the values that New takes.
+var (
+	Formats = []string{FormatText, FormatJSON}
+	Levels  = []string{"debug", "info", "warn", "error"}
+)
+
 // New returns a logger that writes to w. The format is FormatText or
 // FormatJSON, the level debug, info, warn or error.
 func New(w io.Writer, format, level string) (*slog.Logger, error) {

@@ -98,7 +98,7 @@ func TestReplacementOfAMachine(t *testing.T) {
 	old := s.holder("edge-1").enroll(s.token(map[string]string{"group": "a"}))
 	c := old.connect()
 	c.settle()
-	wantError(t, s.holder("edge-1").ask(s.token(nil)), wire.RefusedNameTaken, "edge-1")
+	wantError(t, s.holder("edge-1").ask(s.token(nil)), wire.RefusedNameTaken, "fleet-server device replace edge-1")
 
 	token := s.token(nil)
 	id := strings.Split(token, ".")[2]

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"fleet.nationtech.io/fleet/pkg/agent/clock"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -126,6 +127,16 @@ func FetchRoot(ctx context.Context, server, hash string) (*x509.Certificate, err
 		return nil, ErrOtherServer
 	}
 	return fetchRoot(ctx, base, want)
+}
+
+// CanonicalServer returns the one form of a server's address: however it is
+// written, it is the same server.
+func CanonicalServer(server string) (string, error) {
+	u, err := parseServer(server)
+	if err != nil {
+		return "", err
+	}
+	return "https://" + strings.ToLower(u.Host), nil
 }
 
 func parseServer(server string) (*url.URL, error) {

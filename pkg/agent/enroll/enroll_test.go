@@ -324,3 +324,15 @@ func TestDefaultDevice(t *testing.T) {
 		t.Error("the machine id does not matter")
 	}
 }
+
+func TestCanonicalServer(t *testing.T) {
+	t.Parallel()
+	for _, server := range []string{"https://gw.example:8443", "https://gw.example:8443/", "HTTPS://GW.Example:8443"} {
+		if got, err := enroll.CanonicalServer(server); err != nil || got != "https://gw.example:8443" {
+			t.Errorf("%s is %s: %v", server, got, err)
+		}
+	}
+	if _, err := enroll.CanonicalServer("gw.example:8443"); !errors.Is(err, enroll.ErrServerURL) {
+		t.Errorf("got %v", err)
+	}
+}

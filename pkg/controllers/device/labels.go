@@ -51,7 +51,7 @@ func (p labelPolicy) apply(info wire.DeviceInfo) (labels map[string]string, drop
 // nameFor keeps a key that the token allows, and moves every other one under
 // the prefix for claims, so that a device cannot label itself into a group.
 func (p labelPolicy) nameFor(key string) string {
-	if slices.Contains(p.allowed, key) && !reserved(key) {
+	if slices.Contains(p.allowed, key) && !v1alpha1.IsServerLabel(key) {
 		return key
 	}
 	return v1alpha1.ReportedLabelPrefix + strings.ReplaceAll(key, "/", ".")
@@ -68,9 +68,4 @@ func (p labelPolicy) refuse(name, value string) string {
 		return "the operator has set this label"
 	}
 	return ""
-}
-
-// reserved keys are set by the server, whatever a token says.
-func reserved(key string) bool {
-	return key == v1alpha1.LabelDeviceID || key == v1alpha1.LabelArch || key == v1alpha1.LabelOS
 }

@@ -376,7 +376,7 @@ func refuse(code wire.RefusalCode, format string, args ...any) error {
 }
 
 func nameTaken(device string) error {
-	return refuse(wire.RefusedNameTaken, "the name %q belongs to another device: choose another with --name, or delete that device first", device)
+	return refuse(wire.RefusedNameTaken, "the name %q belongs to another device: choose another with --name, or take its place with the token of `fleet-server device replace %s`", device, device)
 }
 
 func outOfService(device string) error {

@@ -1,5 +1,7 @@
 package v1alpha1
 
+import "strings"
+
 // Finalizers.
 const (
 	// DeploymentFinalizer keeps a Deployment until its desired-state keys are gone.
@@ -23,3 +25,9 @@ const (
 	// device: restricted, baseline (the default) or privileged.
 	LabelPrivilege = GroupName + "/privilege"
 )
+
+// IsServerLabel reports whether the server itself sets a label on Devices,
+// whatever a token says.
+func IsServerLabel(key string) bool {
+	return key == LabelDeviceID || key == LabelArch || key == LabelOS || strings.HasPrefix(key, ReportedLabelPrefix)
+}
