@@ -37,8 +37,8 @@ var (
 
 // Machine is a virtual machine.
 type Machine struct {
-	// Name is its host name, Address its place in the network.
-	Name, Address string
+	// Name is its host name.
+	Name string
 
 	site   *Site
 	domain string
@@ -48,11 +48,7 @@ type Machine struct {
 // Machine defines a machine and starts it; WaitUp waits for its boot.
 func (s *Site) Machine(ctx context.Context, name string) (*Machine, error) {
 	s.machines++
-	m := &Machine{Name: name, site: s, domain: s.name + "-" + name, mac: fmt.Sprintf("52:54:00:f1:ee:%02x", s.machines), Address: fmt.Sprintf("%s%d", subnet, 10+s.machines)}
-	host := fmt.Sprintf("<host mac='%s' name='%s' ip='%s'/>", m.mac, name, m.Address)
-	if _, err := virsh(ctx, "net-update", s.name, "add", "ip-dhcp-host", host, "--live"); err != nil {
-		return nil, err
-	}
+	m := &Machine{Name: name, site: s, domain: s.name + "-" + name, mac: fmt.Sprintf("52:54:00:f1:ee:%02x", s.machines)}
 	for _, step := range []func(context.Context) error{m.makeSeed, m.makeDisk, m.makeDomain} {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("making machine %s: %w", name, err)
@@ -94,14 +90,17 @@ func (m *Machine) makeDisk(ctx context.Context) error {
 	return err
 }
 
+// makeDomain describes the machine. Nothing in it is attacked, and its network
+// has no names, so it boots without what guards against the one and looks up the
+// other.
 func (m *Machine) makeDomain(ctx context.Context) error {
 	arch := m.site.options.Arch
-	boot := fmt.Sprintf("<kernel>%[1]s.vmlinuz</kernel><initrd>%[1]s.initrd</initrd><cmdline>root=/dev/vda rw console=%[2]s</cmdline>",
+	boot := fmt.Sprintf("<kernel>%[1]s.vmlinuz</kernel><initrd>%[1]s.initrd</initrd><cmdline>root=/dev/vda rw console=%[2]s mitigations=off systemd.mask=systemd-resolved.service</cmdline>",
 		filepath.Join(m.site.pool, "base"), consoleOf[arch])
 	xml := fmt.Sprintf(`<domain type='%s'>
   <name>%s</name>
   <memory unit='MiB'>1024</memory>
-  <vcpu>2</vcpu>
+  <vcpu>1</vcpu>
   %s
   <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
   <devices>
@@ -167,16 +166,34 @@ func (m *Machine) Console() string {
 	return string(data[max(0, len(data)-longest):])
 }
 
+// address is the machine's place in the network, as its lease says.
+func (m *Machine) address(ctx context.Context) (string, error) {
+	leases, err := virsh(ctx, "net-dhcp-leases", m.site.name, "--mac", m.mac)
+	if err != nil {
+		return "", err
+	}
+	for field := range strings.FieldsSeq(leases) {
+		if address, ok := strings.CutSuffix(field, "/24"); ok {
+			return address, nil
+		}
+	}
+	return "", errors.New("it has no address yet")
+}
+
 // Run runs a script as root in the machine, and returns its standard output.
 func (m *Machine) Run(ctx context.Context, stdin io.Reader, script string) (string, error) {
+	address, err := m.address(ctx)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", m.Name, err)
+	}
 	args := []string{
 		"-i", m.site.key, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-		"-o", "LogLevel=ERROR", "root@" + m.Address, "sh -eu -c " + quote(script),
+		"-o", "LogLevel=ERROR", "root@" + address, "sh -eu -c " + quote(script),
 	}
 	cmd := m.site.Command(ctx, "ssh", args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
-	err := cmd.Run()
+	err = cmd.Run()
 	if _, exited := errors.AsType[*exec.ExitError](err); exited {
 		return stdout.String(), fmt.Errorf("%s: %s: %w: %s", m.Name, script, err, strings.TrimSpace(stderr.String()+stdout.String()))
 	}

@@ -26,7 +26,7 @@ const (
 	uri = "qemu:///system"
 	// namePrefix begins the names of what a site makes.
 	namePrefix = "fleet-vm-"
-	// The network of a site: the gateway is .1, machines are .11 and up.
+	// The network of a site; the gateway is .1.
 	subnet = "10.86.31."
 	// poolsDir is where every libvirt may read, whatever account its qemu has.
 	poolsDir = "/var/lib/libvirt/images"
