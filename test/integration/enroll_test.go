@@ -120,6 +120,28 @@ func TestApprovalLetsADeviceIn(t *testing.T) {
 	}
 }
 
+func TestDenialIsAnEvent(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	_, err := s.client().EnrollmentRequests().Create(t.Context(), &v1alpha1.EnrollmentRequest{
+		ObjectMeta: metav1.ObjectMeta{Name: "edge-1"}, Spec: v1alpha1.EnrollmentRequestSpec{KeyFingerprint: strings.Repeat("ab", 32)},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.event("edge-1", v1alpha1.ReasonAwaitsOperator, "device approve edge-1")
+	eventually(t, "denying", func() error {
+		r, err := s.client().EnrollmentRequests().Get(t.Context(), "edge-1", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{Type: v1alpha1.RequestDenied, Status: metav1.ConditionTrue, Reason: "Test"})
+		_, err = s.client().EnrollmentRequests().UpdateStatus(t.Context(), r, metav1.UpdateOptions{})
+		return err
+	})
+	s.event("edge-1", v1alpha1.RequestDenied, "abab")
+}
+
 func TestDeletedDeviceIsThrownOut(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -145,6 +167,7 @@ func TestDeletedDeviceIsThrownOut(t *testing.T) {
 		}
 		return nil
 	})
+	s.event("edge-1", "ThrownOut", "deleted")
 	// Its last good manifest stays: nobody told it that nothing should run.
 	runs(t, d, "default/hello")
 	stop()
@@ -184,17 +207,24 @@ func TestDeviceLabelsItselfOnlyWhereItsTokenAllows(t *testing.T) {
 		return nil
 	})
 	s.aggregate("default", "hello", counts{})
-	eventually(t, "the event", func() error {
-		events, err := kubernetes.NewForConfigOrDie(s.rest()).CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=edge-1"})
+	s.event("edge-1", "LabelsDropped", `"bad"`)
+}
+
+// event waits for an event about an object of the cluster.
+func (s *server) event(object, reason, text string) {
+	s.t.Helper()
+	events := kubernetes.NewForConfigOrDie(s.rest()).CoreV1().Events("default")
+	eventually(s.t, "event "+reason+" of "+object, func() error {
+		list, err := events.List(s.t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + object})
 		if err != nil {
 			return err
 		}
-		for _, e := range events.Items {
-			if e.Reason == "LabelsDropped" && strings.Contains(e.Message, `"bad"`) {
+		for _, e := range list.Items {
+			if e.Reason == reason && strings.Contains(e.Message, text) {
 				return nil
 			}
 		}
-		return fmt.Errorf("events are %+v", events.Items)
+		return fmt.Errorf("events are %+v", list.Items)
 	})
 }
 

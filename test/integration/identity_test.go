@@ -201,6 +201,7 @@ func TestRevocationIsImmediateAndLasts(t *testing.T) {
 		return nil
 	})
 	out("revoked")
+	s.event(holders[2].name, "ThrownOut", "revoked")
 	if r := other.snapshot(); r.Error != nil {
 		t.Errorf("a bystander is hit: %v", r.Error)
 	}

@@ -294,16 +294,29 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 // throwOut refuses the device's keys for good, then drops its connection, if
 // it came back meanwhile, and what it reported.
 func (c *Controller) throwOut(ctx context.Context, d *v1alpha1.Device, reason string) error {
-	if e := d.Spec.Enrollment; e != nil {
-		err := c.Tombstones.AddAll(identity.Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint}, identity.Tombstone{
-			Device: d.Name, Reason: reason, Time: time.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
-		})
-		if err != nil {
+	if d.Spec.Enrollment != nil {
+		if err := c.bury(d, reason); err != nil {
 			return err
 		}
 	}
 	c.Door.Disconnect(d.Name)
 	return c.Door.Forget(ctx, d.Name)
+}
+
+// bury writes the tombstones of a device's keys. The first time it says so:
+// after a theft somebody wants to know when the device was out.
+func (c *Controller) bury(d *v1alpha1.Device, reason string) error {
+	e := d.Spec.Enrollment
+	known := c.Tombstones.Has(e.KeyFingerprint)
+	err := c.Tombstones.AddAll(identity.Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint}, identity.Tombstone{
+		Device: d.Name, Reason: reason, Time: time.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
+	})
+	if err != nil || known {
+		return err
+	}
+	c.Logger.Warn("device thrown out", "device", d.Name, "reason", reason, "workloads", d.Spec.OnRevoke, "fingerprint", e.KeyFingerprint)
+	c.Recorder.Eventf(d, corev1.EventTypeWarning, "ThrownOut", "the device was %s: its key is refused for good", reason)
+	return nil
 }
 
 // writeReport applies what the device last reported to its object.

@@ -155,7 +155,11 @@ func (c *Controller) reconcileRequest(ctx context.Context, name string) (time.Du
 		if _, err := c.Client.EnrollmentRequests().UpdateStatus(ctx, r, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
 			return 0, client.IgnoreNotFound(err)
 		}
-		if !isApproved(r) && !isDenied(r) {
+		switch {
+		case isDenied(r):
+			c.Logger.Info("an operator denied a device", "device", r.Name, "fingerprint", r.Spec.KeyFingerprint)
+			c.Recorder.Eventf(r, corev1.EventTypeNormal, v1alpha1.RequestDenied, "an operator denied the device with the key %.16s…", r.Spec.KeyFingerprint)
+		case !isApproved(r):
 			c.Recorder.Eventf(r, corev1.EventTypeNormal, v1alpha1.ReasonAwaitsOperator, "a device with the key %.16s… waits: `fleet-server device approve %s`, or deny", r.Spec.KeyFingerprint, r.Name)
 		}
 	}
