@@ -250,6 +250,23 @@ func TestMistakes(t *testing.T) {
 			t.Error("a new key was made, although the database needs the old one")
 		}
 	})
+	t.Run("key of other Secrets", func(t *testing.T) {
+		data, other := filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
+		for _, d := range []string{data, other} {
+			s, err := startIn(t, d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Stop(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		key := filepath.Join(data, "encryption.yaml")
+		if err := os.Rename(filepath.Join(other, "encryption.yaml"), key); err != nil {
+			t.Fatal(err)
+		}
+		fails(t, nil, []string{"encryption.yaml is not the one of this database", "same backup"}, run("--data-dir", data)...)
+	})
 	t.Run("second server on the data dir", func(t *testing.T) {
 		data := filepath.Join(dir, "shared")
 		s, err := startIn(t, data)

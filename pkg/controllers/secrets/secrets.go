@@ -52,6 +52,9 @@ func Key(ctx context.Context, client kubernetes.Interface) ([]byte, error) {
 			s, err = all.Get(ctx, KeyName, metav1.GetOptions{})
 		}
 	}
+	if apierrors.IsInternalError(err) { // it cannot be decrypted
+		return nil, fmt.Errorf("encryption.yaml is not the one of this database: restore both from the same backup (%w)", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the key of secret digests: %w", err)
 	}
