@@ -15,6 +15,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -62,9 +63,16 @@ func (c *Client) connection(ctx context.Context) (*bindings.Connection, error) {
 		return c.conn, nil
 	}
 	socket := c.find()
-	// The connection outlives this call, so it must not end with its context.
-	values, err := bindings.NewConnection(context.WithoutCancel(ctx), "unix://"+socket)
+	// The connection outlives this call, so it must not end with its context. But
+	// to make it is to ask podman something, which may hang.
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, cancel)
+	values, err := bindings.NewConnection(lasting, "unix://"+socket)
+	if !stop() {
+		err = errSilent
+	}
 	if err != nil {
+		cancel()
 		return nil, unavailable(socket, err)
 	}
 	conn, err := bindings.GetClient(values)
@@ -79,6 +87,9 @@ func (c *Client) connection(ctx context.Context) (*bindings.Connection, error) {
 	c.conn = conn
 	return conn, nil
 }
+
+// errSilent: podman takes the connection and does not answer.
+var errSilent = errors.New("it does not answer in time: see journalctl of the user that runs the workloads")
 
 // request is one call of podman's API, below /libpod.
 type request struct {

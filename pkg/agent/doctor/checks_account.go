@@ -141,6 +141,9 @@ func mapped(finding Finding, f Facts) Finding {
 		return finding.ok(f.Workload + " has enough; whether podman gets them was not tried, which needs root")
 	case f.Mapped.Err != nil && f.Manager.Err == nil && !f.Manager.Value:
 		return finding.unknown("podman was not tried, because systemd does not run for " + f.Workload)
+	case f.Mapped.Err != nil && strings.Contains(f.Mapped.Err.Error(), "podman system migrate"):
+		// As podman 4.3 after its account's systemd was restarted.
+		return finding.failure("podman cannot map ids: " + f.Mapped.Err.Error()).mend(asWorkload(f, "podman system migrate"))
 	case f.Mapped.Err != nil:
 		return finding.failure("podman cannot map ids: " + f.Mapped.Err.Error())
 	case f.Mapped.Value < minIDs:

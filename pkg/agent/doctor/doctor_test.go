@@ -171,6 +171,12 @@ func TestFindings(t *testing.T) {
 			harm:  func(f *doctor.Facts) { f.Mapped.Err = errors.New("newuidmap: write to uid_map failed") },
 			check: "subordinate-ids", state: doctor.Failure, message: "write to uid_map failed",
 		},
+		"podman lost the process that holds its ids": {
+			harm: func(f *doctor.Facts) {
+				f.Mapped.Err = errors.New(`invalid internal status, try resetting the pause process with "/usr/bin/podman system migrate"`)
+			},
+			check: "subordinate-ids", state: doctor.Failure, message: "invalid internal status", command: asWorkload + "podman system migrate",
+		},
 		"podman was not tried by another user": {
 			harm:  func(f *doctor.Facts) { f.Mapped.Err = doctor.ErrNeedsRoot },
 			check: "subordinate-ids", state: doctor.OK, message: "which needs root",
