@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,35 +13,39 @@ import (
 func TestHealthIsReported(t *testing.T) {
 	onDevice(t, func(d *device) {
 		d.stop()
-		status := wire.ConditionTrue
-		var heard error
+		var linger, away atomic.Bool
+		linger.Store(true)
 		d.health = func(_ container.Info, err error) []wire.Condition {
-			heard = err
-			return []wire.Condition{{Type: wire.ConditionLingerEnabled, Status: status, Reason: "Tested"}}
+			away.Store(errors.Is(err, container.ErrUnavailable))
+			c := wire.Condition{Type: wire.ConditionLingerEnabled, Status: wire.ConditionFalse, Reason: "Tested"}
+			if linger.Load() {
+				c.Status = wire.ConditionTrue
+			}
+			return []wire.Condition{c}
 		}
 		d.start()
 		if c := d.gateway.condition(wire.ConditionLingerEnabled); c.Status != wire.ConditionTrue {
 			t.Errorf("got %+v", c)
 		}
-		status = wire.ConditionFalse
+		linger.Store(false)
 		d.pass(time.Minute)
 		if c := d.gateway.condition(wire.ConditionLingerEnabled); c.Status != wire.ConditionFalse {
 			t.Errorf("after a minute: %+v", c)
 		}
-		status = wire.ConditionTrue
+		linger.Store(true)
 		d.agent.Refresh()
 		d.settle()
 		if c := d.gateway.condition(wire.ConditionLingerEnabled); c.Status != wire.ConditionTrue {
 			t.Errorf("after a refresh: %+v", c)
 		}
-		if heard != nil {
-			t.Errorf("podman answers, but Health heard %v", heard)
+		if away.Load() {
+			t.Error("podman answers, but Health hears that it is away")
 		}
 		d.podman.SetDown(true)
 		d.agent.Refresh()
 		d.settle()
-		if !errors.Is(heard, container.ErrUnavailable) {
-			t.Errorf("podman is away, but Health heard %v", heard)
+		if !away.Load() {
+			t.Error("podman is away, but Health does not hear of it")
 		}
 	})
 }
