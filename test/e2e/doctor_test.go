@@ -102,7 +102,7 @@ var faults = []fault{
 
 func TestDoctor(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, lab.Trixie)
+	s := newSite(t, "doctor", lab.Trixie)
 	s.healthy()
 	for _, f := range faults {
 		ok := t.Run(f.name, func(t *testing.T) {

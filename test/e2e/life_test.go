@@ -24,7 +24,7 @@ func TestLifeOfADevice(t *testing.T) {
 	for _, suite := range []string{lab.Trixie, lab.Bookworm} {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, suite)
+			s := newSite(t, "life-"+suite, suite)
 			for _, step := range []struct {
 				name string
 				run  func(*site)
