@@ -32,6 +32,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 die() { echo "install.sh: $2" >&2 && exit "$1"; }
 # run COMMAND, which changes the host. Standard input may be this script.
 run() { if [ -n "$dry_run" ]; then say "would run: $*"; else "$@" </dev/null; fi; }
+finish_dpkg() { run env dpkg --force-confdef --force-confold --configure -a || true; } # until then apt does nothing
 
 # unsupported CAUSE WAY_OUT
 unsupported() {
@@ -43,7 +44,7 @@ unsupported() {
 ask() { { printf '%s ' "$1" >/dev/tty; } 2>/dev/null && IFS= read -r answer </dev/tty; }
 
 parse_flags() {
-	switches='no_start dry_run yes uninstall purge'
+	gateway='' switches='no_start dry_run yes uninstall purge'
 	values='role version channel mirror bundle release_pub ca_file packages data_dir listen tls_san server token_file'
 	for flag in $switches $values token; do eval "$flag=\${FLEET_$(echo "$flag" | tr '[:lower:]' '[:upper:]'):-}"; done
 	unset FLEET_TOKEN # only the program that enrolls needs it
@@ -67,7 +68,6 @@ parse_flags() {
 		esac
 		shift
 	done
-	gateway=''
 	if [ -n "$GATEWAY_URL" ]; then
 		role=${role:-agent} server=${server:-$GATEWAY_URL}
 		if [ -z "$bundle$mirror" ]; then mirror=$GATEWAY_URL/packages/mirror gateway=1; fi
@@ -101,6 +101,7 @@ detect_install() {
 		if have dnf && rpm -q rpm >/dev/null 2>&1; then manager=dnf; fi
 		if have apt-get && dpkg-query -W dpkg >/dev/null 2>&1; then manager=apt; fi
 	fi
+	if [ "$manager" = apt ] && [ -n "$(ls /var/lib/dpkg/updates 2>/dev/null)" ]; then finish_dpkg; fi
 	if [ -x "/usr/local/bin/$name" ]; then # it came without a package, and goes on so
 		form=static program=/usr/local/bin/$name
 		installed=$("$program" version | cut -d' ' -f2)
@@ -108,7 +109,7 @@ detect_install() {
 		case $manager in
 		apt)
 			installed=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$name") && installed=${installed#installed }
-			case $installed in *' '*) run env dpkg --force-confdef --force-confold --configure -a || true ;; esac # it was interrupted
+			case $installed in *' '*) finish_dpkg ;; esac
 			;;
 		dnf) installed=$(rpm -q --qf '%{VERSION}' "$name") ;;
 		*) die 12 "$program is there, as from a package: leave --packages out, or remove it first" ;;
@@ -180,13 +181,12 @@ check_signature() {
 find_release() {
 	if [ -z "$bundle$mirror" ] && [ -f "$(dirname "$0")/checksums.txt" ]; then bundle=$(dirname "$0"); fi
 	[ -n "$bundle$mirror" ] || die 2 "where is the release? use --mirror URL or --bundle FILE"
-	wanted=$version
+	wanted=$version && : >"$tmp/now"
 	if [ -z "$bundle$version" ]; then
 		fetch "$channel/version" "$tmp/version"
 		version=$(cat "$tmp/version")
 		case $version in '' | *[!A-Za-z0-9.~+_-]*) die 8 "$mirror/$channel/version names no version" ;; esac
 	fi
-	: >"$tmp/now"
 	get checksums.txt checksums.txt.sig version
 	check_signature
 	verified version

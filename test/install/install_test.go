@@ -45,6 +45,9 @@ func TestInstall(t *testing.T) {
 // runs it again.
 func (h *host) interrupted(packages string) {
 	h.Helper()
+	if strings.Contains(packages, "apt") { // what a dpkg leaves that is killed at the wrong moment
+		h.sh(0, "touch /var/lib/dpkg/updates/0001")
+	}
 	for _, after := range []string{"0.1", "0.4", "1", "2"} {
 		h.sh(0, "timeout --signal=KILL "+after+" sh /release/one/install.sh --bundle /release/one.tar --role server"+packages+" || true")
 	}
