@@ -140,8 +140,7 @@ preflight() {
 		[ -z "$owner" ] || die 5 "port $port is used by $owner: stop it, or name another port in /etc/fleet-server/config.yaml"
 	done
 	tmp=$(mktemp -d "${TMPDIR:-/tmp}/fleet-install.XXXXXX")
-	trap 'rm -rf "$tmp"' EXIT
-	trap 'exit 130' INT TERM HUP
+	trap 'rm -rf "$tmp"' EXIT && trap 'exit 130' INT TERM HUP
 }
 
 # fetch PATH FILE: from the mirror, with the proxies that the environment names.
@@ -199,7 +198,8 @@ find_release() {
 # package_manager COMMAND ARGUMENT... hands over to the package manager.
 package_manager() {
 	if [ "$manager" = dnf ]; then set -- dnf --assumeyes --quiet "$@"; else
-		set -- env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o APT::Get::allow-downgrades=true -o Dpkg::Use-Pty=0 \
+		# Without ReInstall apt is content with a package that a killed dpkg left half installed.
+		set -- env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o APT::Get::allow-downgrades=true -o APT::Get::ReInstall=true -o Dpkg::Use-Pty=0 \
 			-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 	fi
 	run "$@" || die 13 "$manager failed, see above: mend that, then run this again"
@@ -240,7 +240,8 @@ install_package() {
 # set_up FLAG... makes the host what the flags say.
 set_up() {
 	set -- install "$@" ${no_start:+--no-start} ${dry_run:+--dry-run}
-	if [ -x "$setup" ]; then "$setup" "$@" </dev/null || exit $?; else say "would run: $setup $*"; fi
+	if [ -n "$dry_run" ] && [ ! -x "$setup" ]; then say "would run: $setup $*" && return; fi
+	"$setup" "$@" </dev/null || exit $?
 }
 
 install_server() {
@@ -279,8 +280,7 @@ remove() {
 		case $answer in y | Y | yes) ;; *) die 15 "nothing was removed" ;; esac
 	fi
 	"$program" uninstall ${purge:+--purge} ${dry_run:+--dry-run} </dev/null || exit $?
-	if [ "$form" = static ]; then return; fi
-	if [ "$manager" = apt ] && [ -n "$purge" ]; then package_manager purge "$name"; else package_manager remove "$name"; fi
+	case $form-$manager-$purge in static-*) ;; *-apt-?*) package_manager purge "$name" ;; *) package_manager remove "$name" ;; esac
 }
 
 main() {

@@ -26,9 +26,10 @@ only_late() { # log
   grep -qx '    context deadline exceeded' "$1" && ! grep -q 'Failing input' "$1"
 }
 
+# By default a minute goes into making each new input smaller.
 fuzz() { # package target
   local log=$logs/$2
-  GOMAXPROCS=1 go test -run '^$' -fuzz "^$2\$" -fuzztime "$time" "./$1" </dev/null >"$log" 2>&1 || only_late "$log" ||
+  GOMAXPROCS=1 go test -run '^$' -fuzz "^$2\$" -fuzztime "$time" -fuzzminimizetime 10x "./$1" </dev/null >"$log" 2>&1 || only_late "$log" ||
     { cat "$log" >&2; return 1; }
   [ "$keep" != keep ] || keep_corpus "$1" "$2"
   printf '    %-20s %-28s %s executions\n' "$1" "$2" "$(sed -n 's/^fuzz: elapsed.*execs: \([0-9]*\).*/\1/p' "$log" | tail -n 1)"

@@ -115,6 +115,7 @@ func Start(c Config) (*Broker, error) {
 	}
 	b.sessions.disconnect = func(id uint64) { _ = b.server.DisconnectClientByID(id) } // gone already: fine
 	b.refused = newRefused(b.barID, c.Logger)
+	b.sessions.crowded = b.refused.crowded.Inc
 	b.server.SetLoggerV2(newNATSLog(c.Logger, b.refused), true, false, false)
 	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
 		return nil, err

@@ -31,6 +31,8 @@ type sessions struct {
 	observer SessionObserver
 	// disconnect drops a connection by its id.
 	disconnect func(id uint64)
+	// crowded is called for each connection that was one too many.
+	crowded func()
 
 	mu       sync.Mutex // guards the maps
 	byDevice map[string][]connection
@@ -54,6 +56,9 @@ func (s *sessions) add(device string, c connection) {
 	surplus := surplusOf(conns, s.current[device])
 	s.mu.Unlock()
 	s.observer.DeviceConnected(device)
+	if len(surplus) > 0 {
+		s.crowded()
+	}
 	// In a goroutine: add runs inside the authentication of another connection.
 	go s.drop(surplus)
 }

@@ -45,8 +45,12 @@ func TestInstall(t *testing.T) {
 // runs it again.
 func (h *host) interrupted(packages string) {
 	h.Helper()
-	if strings.Contains(packages, "apt") { // what a dpkg leaves that is killed at the wrong moment
+	if strings.Contains(packages, "apt") { // the wrong moments for dpkg
 		h.sh(0, "touch /var/lib/dpkg/updates/0001")
+		h.sh(0, "setsid sh /release/one/install.sh --bundle /release/one.tar --role server"+packages+` &
+			until test -e /usr/bin/fleet-server.dpkg-new; do kill -0 $!; sleep 0.01; done
+			kill -KILL -- -$!`)
+		h.says(h.sh(0, "dpkg-query --show --showformat '${Status}' fleet-server"), "half-installed")
 	}
 	for _, after := range []string{"0.1", "0.4", "1", "2"} {
 		h.sh(0, "timeout --signal=KILL "+after+" sh /release/one/install.sh --bundle /release/one.tar --role server"+packages+" || true")

@@ -31,7 +31,7 @@ func image(t *testing.T, path, name string) string {
 // and sha256sum expect.
 func TestBundle(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1767230645")
-	t.Chdir(".")
+	t.Chdir("../..")
 	dir := t.TempDir()
 	dist := filepath.Join(dir, "dist")
 	if err := os.Mkdir(dist, 0o755); err != nil {
@@ -62,7 +62,7 @@ func TestBundle(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	want := "Verified OK\n./checksums.txt\n./checksums.txt.sig\n./images/db.tar\n./images/web.tar\n./packages.asc\n./release.pub\n./version\n"
+	want := "Verified OK\n./checksums.txt\n./checksums.txt.sig\n./images/db.tar\n./images/web.tar\n./install.sh\n./packages.asc\n./release.pub\n./version\n"
 	if diff := cmp.Diff(want, string(out)); diff != "" {
 		t.Error(diff)
 	}

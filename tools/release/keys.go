@@ -71,7 +71,27 @@ func fileOr(named, cached string, generate func() ([]byte, error)) ([]byte, erro
 	if err := os.MkdirAll(filepath.Dir(cached), 0o700); err != nil {
 		return nil, err
 	}
-	return data, os.WriteFile(cached, data, 0o600)
+	return keepFirst(cached, data)
+}
+
+// keepFirst writes a file that is not there yet, whole. When another run was
+// quicker, its data are returned: both must sign with the same key.
+func keepFirst(path string, data []byte) ([]byte, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*") // mode 0600
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // what has a name by then stays
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if err := os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) {
+		return os.ReadFile(path)
+	} else if err != nil {
+		return nil, err
+	}
+	return data, nil
 }
 
 func newReleaseKey() ([]byte, error) {

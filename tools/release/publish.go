@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,14 +23,11 @@ func (r release) publish(k *keys) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{"version": []byte(r.version + "\n"), "release.pub": releaseKey, "packages.asc": packagesKey}
-	installer, err := r.installer(releaseKey)
+	installer, err := installer(releaseKey)
 	if err != nil {
 		return err
 	}
-	if installer != nil {
-		files["install.sh"] = installer
-	}
+	files := map[string][]byte{"version": []byte(r.version + "\n"), "release.pub": releaseKey, "packages.asc": packagesKey, "install.sh": installer}
 	for name, content := range files {
 		if err := os.WriteFile(r.path(name), content, 0o644); err != nil {
 			return err
@@ -52,11 +48,8 @@ func (r release) publish(k *keys) error {
 }
 
 // installer is install.sh with the key that it has to trust.
-func (r release) installer(key []byte) ([]byte, error) {
+func installer(key []byte) ([]byte, error) {
 	script, err := os.ReadFile("install.sh")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}

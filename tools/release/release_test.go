@@ -7,8 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -75,16 +75,34 @@ func TestRelease(t *testing.T) {
 		"checksums.txt", "checksums.txt.sig",
 		"fleet-agent-1.2.3~rc.1-1.armv7hl.rpm", "fleet-agent_1.2.3~rc.1_armhf.deb", "fleet-agent_1.2.3~rc.1_linux_arm",
 		"fleet-server-1.2.3~rc.1-1.armv7hl.rpm", "fleet-server_1.2.3~rc.1_armhf.deb", "fleet-server_1.2.3~rc.1_linux_arm",
-		"packages.asc", "release.pub", "version",
+		"install.sh", "packages.asc", "release.pub", "version",
 	}
-	got := slices.DeleteFunc(names(t, first), func(name string) bool { return name == "install.sh" })
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, names(t, first)); diff != "" {
 		t.Error(diff)
 	}
 	command(t, first, "openssl", "dgst", "-sha256", "-verify", "release.pub", "-signature", "checksums.txt.sig", "checksums.txt")
 	command(t, first, "sha256sum", "--strict", "--quiet", "-c", "checksums.txt")
 	checkKeys(t, keys)
 	checkPackages(t, first)
+}
+
+// TestKeysAreMadeOnce: runs at the same time sign with the same keys.
+func TestKeysAreMadeOnce(t *testing.T) {
+	files := keyFiles{cache: filepath.Join(t.TempDir(), "keys")}
+	all := make([]*keys, 4)
+	var wg sync.WaitGroup
+	for i := range all {
+		wg.Go(func() { all[i] = must(files.load()) })
+	}
+	wg.Wait()
+	for _, k := range all {
+		if !k.release.Equal(all[0].release) || k.packages.PrimaryKey.KeyId != all[0].packages.PrimaryKey.KeyId {
+			t.Error("a run has keys of its own")
+		}
+	}
+	if got := names(t, files.cache); len(got) != 2 {
+		t.Errorf("there are %v", got)
+	}
 }
 
 func checkKeys(t *testing.T, dir string) {

@@ -206,7 +206,7 @@ func TestLearn(t *testing.T) {
 			h := &hardware{system: system, good: today.Add(5 * year)} // a wrong one was remembered
 			c := h.boot()
 			c.NotBefore(today.Add(-time.Hour))
-			if err := c.Learn(t.Context(), s.url, s.pool()); err != nil {
+			if err := c.Learn(t.Context(), clock.Source{Server: s.url, Roots: s.pool()}); err != nil {
 				t.Fatal(err)
 			}
 			expect(t, c, today)
@@ -277,7 +277,7 @@ func TestLearnRefuses(t *testing.T) {
 			c := h.boot()
 			tt.prepare(t, s, c)
 			before := c.Now()
-			if err := c.Learn(t.Context(), s.url, s.pool()); !errors.Is(err, clock.ErrTime) {
+			if err := c.Learn(t.Context(), clock.Source{Server: s.url, Roots: s.pool()}); !errors.Is(err, clock.ErrTime) {
 				t.Errorf("got %v", err)
 			}
 			expect(t, c, before)

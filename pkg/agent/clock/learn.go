@@ -29,31 +29,42 @@ const (
 	nonceBytes     = 32
 )
 
-// Learn asks the server for the time and makes it the clock's. server is the URL
-// of the enrollment listener. The answer counts only if it is fresh, is signed
-// with the key of the server's certificate, and if the server's chain ends in
-// one of the roots and is valid at the time that was signed: who has no such
-// certificate cannot set the clock, and who has an old one cannot set it beyond
-// that certificate's life, nor before the device's own certificate.
+// Source is whom a clock learns from.
+type Source struct {
+	// Server is the URL of the enrollment listener.
+	Server *url.URL
+	// Roots are what the server's chain has to end in.
+	Roots *x509.CertPool
+	// Certificate is the device's own, nil before it has one. The server answers
+	// whoever shows one even while strangers flood it.
+	Certificate *tls.Certificate
+}
+
+// Learn asks the server for the time and makes it the clock's. The answer counts
+// only if it is fresh, is signed with the key of the server's certificate, and
+// if the server's chain ends in one of the roots and is valid at the time that
+// was signed: who has no such certificate cannot set the clock, and who has an
+// old one cannot set it beyond that certificate's life, nor before the device's
+// own certificate.
 // Errors wrap ErrTime or come from the network.
-func (c *Clock) Learn(ctx context.Context, server *url.URL, roots *x509.CertPool) error {
-	before := c.Now()
-	t, err := ask(ctx, server, roots)
+func (c *Clock) Learn(ctx context.Context, from Source) error {
+	before, host := c.Now(), from.Server.Host
+	t, err := from.ask(ctx)
 	if err != nil {
-		return fmt.Errorf("asking %s for the time: %w", server.Host, err)
+		return fmt.Errorf("asking %s for the time: %w", host, err)
 	}
 	if !c.set(t) {
-		return fmt.Errorf("asking %s for the time: %w: %s is before the beginning of this device's certificate", server.Host, ErrTime, t.Format(time.RFC3339))
+		return fmt.Errorf("asking %s for the time: %w: %s is before the beginning of this device's certificate", host, ErrTime, t.Format(time.RFC3339))
 	}
 	c.cfg.Log.Warn("this device's clock was wrong for the server's certificate; its signed time is used from now on",
-		"server", server.Host, "time", t, "instead_of", before)
+		"server", host, "time", t, "instead_of", before)
 	return nil
 }
 
-func ask(ctx context.Context, server *url.URL, roots *x509.CertPool) (time.Time, error) {
+func (s Source) ask(ctx context.Context) (time.Time, error) {
 	nonce := make([]byte, nonceBytes)
 	_, _ = rand.Read(nonce) // never fails
-	chain, body, err := fetch(ctx, server, nonce)
+	chain, body, err := s.fetch(ctx, nonce)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -61,24 +72,34 @@ func ask(ctx context.Context, server *url.URL, roots *x509.CertPool) (time.Time,
 	if err != nil {
 		return time.Time{}, fmt.Errorf("%w: %w", ErrTime, err)
 	}
-	if err := check(signed, nonce, chain, server.Hostname(), roots); err != nil {
+	if err := s.check(signed, nonce, chain); err != nil {
 		return time.Time{}, fmt.Errorf("%w: %w", ErrTime, err)
 	}
 	return signed.Time, nil
 }
 
-// fetch gets the answer and the chain of whoever gave it. Nothing is verified
-// yet: at what time the chain has to be valid is in the answer.
-func fetch(ctx context.Context, server *url.URL, nonce []byte) (chain []*x509.Certificate, body []byte, err error) {
+// fetch gets the answer and the chain of whoever gave it. Whether the chain is
+// valid now is not verified yet: what time that is, is in the answer.
+func (s Source) fetch(ctx context.Context, nonce []byte) (chain []*x509.Certificate, body []byte, err error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true} //nolint:gosec // VerifyConnection and check verify
+	// Before the device shows who it is.
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		leaf := state.PeerCertificates[0]
+		if err := s.verify(state.PeerCertificates, leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore)/2)); err != nil {
+			return fmt.Errorf("%w: %w", ErrTime, err)
+		}
+		return nil
+	}
+	if s.Certificate != nil {
+		config.Certificates = []tls.Certificate{*s.Certificate}
+	}
 	client := &http.Client{
-		Timeout: requestTimeout,
-		Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}, //nolint:gosec // check verifies
-		},
+		Timeout:       requestTimeout,
+		Transport:     &http.Transport{TLSClientConfig: config},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	defer client.CloseIdleConnections()
-	u := server.JoinPath(wire.PathTime)
+	u := s.Server.JoinPath(wire.PathTime)
 	u.RawQuery = url.Values{wire.QueryNonce: {hex.EncodeToString(nonce)}}.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
@@ -97,19 +118,24 @@ func fetch(ctx context.Context, server *url.URL, nonce []byte) (chain []*x509.Ce
 }
 
 // check verifies signature and chain.
-func check(signed wire.SignedTime, nonce []byte, chain []*x509.Certificate, host string, roots *x509.CertPool) error {
+func (s Source) check(signed wire.SignedTime, nonce []byte, chain []*x509.Certificate) error {
 	leaf := chain[0] // TLS shows at least one
 	key, ok := leaf.PublicKey.(*ecdsa.PublicKey)
 	digest := sha256.Sum256(wire.SignedTimePayload(nonce, signed.Time))
 	if !ok || !ecdsa.VerifyASN1(key, digest[:], signed.Signature) {
 		return errors.New("it is not signed by the server's key")
 	}
+	return s.verify(chain, signed.Time)
+}
+
+// verify verifies that a chain was the server's at a time.
+func (s Source) verify(chain []*x509.Certificate, at time.Time) error {
 	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{
-		DNSName: host, Roots: roots, Intermediates: intermediates, CurrentTime: signed.Time,
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		DNSName: s.Server.Hostname(), Roots: s.Roots, Intermediates: intermediates, CurrentTime: at,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	return err

@@ -36,7 +36,7 @@ type Server interface {
 	// Renew is as enroll.Renew.
 	Renew(ctx context.Context, r enroll.Renewal) (*enroll.Result, error)
 	// Learn is as clock.Learn.
-	Learn(ctx context.Context, c *clock.Clock, server string, roots *x509.CertPool) error
+	Learn(ctx context.Context, c *clock.Clock, server string, roots *x509.CertPool, own *tls.Certificate) error
 }
 
 // Listener is the Server at the other end of the network.
@@ -48,12 +48,12 @@ func (Listener) Renew(ctx context.Context, r enroll.Renewal) (*enroll.Result, er
 }
 
 // Learn implements Server.
-func (Listener) Learn(ctx context.Context, c *clock.Clock, server string, roots *x509.CertPool) error {
+func (Listener) Learn(ctx context.Context, c *clock.Clock, server string, roots *x509.CertPool, own *tls.Certificate) error {
 	u, err := url.Parse(server)
 	if err != nil {
 		return fmt.Errorf("asking for the time: %w", err)
 	}
-	return c.Learn(ctx, u, roots)
+	return c.Learn(ctx, clock.Source{Server: u, Roots: roots, Certificate: own})
 }
 
 // Config is what a Manager is made of. All fields are mandatory.

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -184,7 +185,7 @@ func (d *device) Renew(_ context.Context, r enroll.Renewal) (*enroll.Result, err
 }
 
 // Learn implements credential.Server.
-func (d *device) Learn(context.Context, *clock.Clock, string, *x509.CertPool) error {
+func (d *device) Learn(context.Context, *clock.Clock, string, *x509.CertPool, *tls.Certificate) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.learned++

@@ -114,7 +114,7 @@ func (w *worker) learn(ctx context.Context) bool {
 	}
 	w.clocks.failed() // until a connection is made
 	use := w.current()
-	if err := w.cfg.Server.Learn(ctx, w.cfg.Clock, use.identity.Server, use.roots); err != nil {
+	if err := w.cfg.Server.Learn(ctx, w.cfg.Clock, use.identity.Server, use.roots, use.cert); err != nil {
 		w.cfg.Log.Warn("the server's certificate is not valid by this device's clock, and its time cannot be had: set the clock, or look at the server's certificate",
 			"now", w.Now(), "error", err)
 		return false

@@ -198,7 +198,7 @@ func (p Probe) askServer(ctx context.Context, f *Facts) {
 	if id.NotBefore.After(f.GoodTime) {
 		f.GoodTime = id.NotBefore
 	}
-	f.Ahead = ahead(ctx, identity.Server, roots)
+	f.Ahead = ahead(ctx, identity.Server, roots, cert)
 	f.Enrollment = []Attempt{{Address: identity.Server, Err: f.Ahead.Err}}
 	f.Connection = connect(ctx, servers, &tls.Config{
 		MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{*cert},
@@ -216,7 +216,7 @@ func (p Probe) load(identity *store.Identity) (*tls.Certificate, *x509.CertPool,
 
 // ahead learns the server's signed time, which also proves that the enrollment
 // address is the server's.
-func ahead(ctx context.Context, server string, roots *x509.CertPool) Fact[time.Duration] {
+func ahead(ctx context.Context, server string, roots *x509.CertPool, own *tls.Certificate) Fact[time.Duration] {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	u, err := url.Parse(server)
@@ -224,7 +224,7 @@ func ahead(ctx context.Context, server string, roots *x509.CertPool) Fact[time.D
 		return unknownFact[time.Duration](err)
 	}
 	c := clock.New(clock.Config{})
-	if err := c.Learn(ctx, u, roots); err != nil {
+	if err := c.Learn(ctx, clock.Source{Server: u, Roots: roots, Certificate: own}); err != nil {
 		return unknownFact[time.Duration](err)
 	}
 	return known(time.Now().Round(0).Sub(c.Now()))

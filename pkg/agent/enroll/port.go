@@ -107,7 +107,7 @@ func (p *port) enroll(ctx context.Context, body []byte) (*wire.EnrollReply, erro
 	if !clock.Untimely(err) {
 		return reply, err
 	}
-	if learnErr := p.clock.Learn(ctx, p.base, p.roots); learnErr != nil {
+	if learnErr := p.clock.Learn(ctx, clock.Source{Server: p.base, Roots: p.roots}); learnErr != nil {
 		return nil, fmt.Errorf("%w; %w", err, learnErr)
 	}
 	reply, _, err = p.post(ctx, wire.PathEnroll, body)

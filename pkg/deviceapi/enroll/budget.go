@@ -10,8 +10,11 @@ import (
 // request has its own, so that strangers, or a site whose devices all enroll at
 // once, keep nobody from renewing a certificate.
 const (
-	// Anybody may ask for the root and the time, and be wrong about a token.
+	// Anybody may be wrong about a token.
 	strangerRate, strangerBurst = 200, 1000
+	// Anybody may ask for the root and the time. A device that shows its
+	// certificate has a budget like that for renewals.
+	publicRate, publicBurst = 200, 1000
 	// An enrollment costs up to four API reads and three writes: some 10 ms of a
 	// small gateway.
 	enrollRate, enrollBurst = 50, 500

@@ -1,9 +1,16 @@
 package enroll
 
-import "fleet.nationtech.io/fleet/pkg/wire"
+import (
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
 
 // What the tests see of the unexported parts.
-const StrangerBurst = strangerBurst
+const PublicBurst = publicBurst
+
+// SpendStrangers uses up what strangers may do at once.
+func (h *Handler) SpendStrangers() { h.strangers.AllowN(time.Now(), strangerBurst) }
 
 func Parse(req wire.EnrollRequest) (device, fingerprint string, err error) {
 	token, err := wire.ParseToken(req.Token)

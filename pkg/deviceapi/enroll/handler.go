@@ -42,10 +42,14 @@ type HandlerConfig struct {
 type Handler struct {
 	HandlerConfig
 
+	// strangers are those that are wrong about a token, public those that ask for
+	// what anybody may know.
 	strangers   *rate.Limiter
+	public      *rate.Limiter
 	lines       *rate.Limiter
 	enrollments *budgets
 	renewals    *budgets
+	times       *budgets
 	metrics     *metrics
 	mux         *http.ServeMux
 }
@@ -55,9 +59,11 @@ func NewHandler(c HandlerConfig) *Handler {
 	h := &Handler{
 		HandlerConfig: c,
 		strangers:     rate.NewLimiter(strangerRate, strangerBurst),
+		public:        rate.NewLimiter(publicRate, publicBurst),
 		lines:         rate.NewLimiter(lineRate, lineBurst),
 		enrollments:   newBudgets(enrollRate, enrollBurst, tokenRate, tokenBurst),
 		renewals:      newBudgets(renewRate, renewBurst, deviceRate, deviceBurst),
+		times:         newBudgets(renewRate, renewBurst, deviceRate, deviceBurst),
 		metrics:       newMetrics(), mux: http.NewServeMux(),
 	}
 	h.mux.HandleFunc("GET "+wire.PathCA, h.ca)
@@ -71,7 +77,7 @@ func NewHandler(c HandlerConfig) *Handler {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
 func (h *Handler) ca(w http.ResponseWriter, _ *http.Request) {
-	if !h.strangers.Allow() {
+	if !h.public.Allow() {
 		h.refuse(w, "ca", tooMany())
 		return
 	}
@@ -81,7 +87,7 @@ func (h *Handler) ca(w http.ResponseWriter, _ *http.Request) {
 
 // time signs the server's clock for a device that cannot trust its own.
 func (h *Handler) time(w http.ResponseWriter, r *http.Request) {
-	if !h.strangers.Allow() {
+	if !h.mayAskTime(r) {
 		h.refuse(w, "time", tooMany())
 		return
 	}
@@ -98,6 +104,22 @@ func (h *Handler) time(w http.ResponseWriter, r *http.Request) {
 	}
 	h.metrics.count("time", "ok")
 	h.reply(w, http.StatusOK, signed)
+}
+
+// mayAskTime: a device that cannot trust its clock has to get through while
+// strangers ask as well.
+func (h *Handler) mayAskTime(r *http.Request) bool {
+	if holder, err := h.Service.identify(chainOf(r)); err == nil {
+		return h.times.take(holder.fingerprint)
+	}
+	return h.public.Allow()
+}
+
+func chainOf(r *http.Request) []*x509.Certificate {
+	if r.TLS == nil {
+		return nil
+	}
+	return r.TLS.PeerCertificates
 }
 
 func (h *Handler) sign(nonce []byte) (*wire.SignedTime, error) {
@@ -169,11 +191,7 @@ func (h *Handler) enroll(r *http.Request, body []byte) (*wire.EnrollReply, error
 }
 
 func (h *Handler) renew(r *http.Request, body []byte) (*wire.EnrollReply, error) {
-	var chain []*x509.Certificate
-	if r.TLS != nil {
-		chain = r.TLS.PeerCertificates
-	}
-	holder, err := h.Service.identify(chain)
+	holder, err := h.Service.identify(chainOf(r))
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -193,20 +194,77 @@ func damage(csr string) string {
 	return string(pem.EncodeToMemory(block))
 }
 
-// What strangers may ask for is bounded, and that bound does not touch whoever
-// has a token.
+// What anybody may ask for is bounded, and that bound does not touch a device
+// that shows its certificate.
+func TestFloodOfPublicRequestsIsRefused(t *testing.T) {
+	t.Parallel()
+	h, authorities := newHandler(t)
+	get := func(target string, chain []*x509.Certificate) int {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, target, nil)
+		if chain != nil {
+			r.TLS = &tls.ConnectionState{PeerCertificates: chain}
+		}
+		h.ServeHTTP(w, r)
+		return w.Code
+	}
+	seen := map[int]int{}
+	for range enroll.PublicBurst * 2 {
+		seen[get(wire.PathCA, nil)]++
+	}
+	if seen[http.StatusOK] < enroll.PublicBurst || seen[http.StatusTooManyRequests] == 0 || len(seen) != 2 {
+		t.Errorf("answers are %v", seen)
+	}
+	question := wire.PathTime + "?nonce=" + strings.Repeat("07", 32)
+	// The budget refills while the test runs.
+	refused := 0
+	for range 50 {
+		if get(question, nil) == http.StatusTooManyRequests {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("strangers that ask for the time have no bound")
+	}
+	foreign, err := pki.Load(t.TempDir(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if device := deviceChain(t, authorities); get(question, device) != http.StatusOK {
+		t.Error("a device does not get the time during the flood")
+	}
+	refused = 0
+	for range 50 {
+		if get(question, deviceChain(t, foreign)) == http.StatusTooManyRequests {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("certificates of somebody else have no bound")
+	}
+}
+
+func deviceChain(t *testing.T, authorities *pki.PKI) []*x509.Certificate {
+	t.Helper()
+	key, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	uri, err := wire.DeviceURI("fleet", "edge-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := authorities.IssueDevice("edge-1", uri, &key.PublicKey, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chain
+}
+
+// How often strangers may be wrong about a token is bounded, and that bound does
+// not touch whoever has a good one.
 func TestFloodOfStrangersIsRefused(t *testing.T) {
 	t.Parallel()
 	h, authorities := newHandler(t)
-	seen := map[int]int{}
-	for range enroll.StrangerBurst * 2 {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, wire.PathCA, nil))
-		seen[w.Code]++
-	}
-	if seen[http.StatusOK] < enroll.StrangerBurst || seen[http.StatusTooManyRequests] == 0 || len(seen) != 2 {
-		t.Errorf("answers are %v", seen)
-	}
 	token := enroll.NewToken(authorities.RootHash())
 	request := func() (wire.EnrollReply, int) {
 		data, err := json.Marshal(wire.EnrollRequest{Token: token.Encode(), Device: "edge-1", CSR: csr(t)})
@@ -219,6 +277,7 @@ func TestFloodOfStrangersIsRefused(t *testing.T) {
 	// The budget refills while the test runs, so now and then one gets as far as
 	// the API.
 	refused := 0
+	h.SpendStrangers()
 	for range 50 {
 		switch reply, _ := request(); {
 		case reply.Error == nil:

@@ -161,8 +161,13 @@ func describe(file string) (arch string, stanza []byte, err error) {
 }
 
 // controlOf reads the control file of a package, which is an ar archive with
-// control.tar.gz in it.
-func controlOf(r io.Reader) ([]byte, error) {
+// control.tar.gz in it. The library panics where a number is none.
+func controlOf(r io.Reader) (control []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("it is no Debian package, or a damaged one: %v", r)
+		}
+	}()
 	for archive := ar.NewReader(r); ; {
 		member, err := archive.Next()
 		if err != nil {
