@@ -49,7 +49,7 @@ func (h *host) interrupted(packages string) {
 		h.sh(0, "touch /var/lib/dpkg/updates/0001")
 		h.sh(0, "setsid sh /release/one/install.sh --bundle /release/one.tar --role server"+packages+` &
 			until test -e /usr/bin/fleet-server.dpkg-new; do kill -0 $!; sleep 0.01; done
-			kill -KILL -- -$!`)
+			kill -KILL -$!`)
 		h.says(h.sh(0, "dpkg-query --show --showformat '${Status}' fleet-server"), "half-installed")
 	}
 	for _, after := range []string{"0.1", "0.4", "1", "2"} {
