@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"golang.org/x/time/rate"
 )
 
@@ -52,11 +53,17 @@ func (l natsLog) Fatalf(format string, v ...any) { l.write(slog.LevelError, form
 func (l natsLog) Errorf(format string, v ...any) { l.write(slog.LevelError, format, v) }
 
 // Debugf implements server.Logger. It is not logged; it is on in Start because
-// handshakes that time out or are no TLS are told here alone.
-func (l natsLog) Debugf(format string, _ ...any) {
-	if _, id, text := cutClient(format); id != 0 {
-		l.refused.note(id, text)
+// handshakes that time out or are no TLS are told here alone. The end of a
+// connection is told with its reason, and so each client that says nothing.
+func (l natsLog) Debugf(format string, v ...any) {
+	_, id, text := cutClient(format)
+	if id == 0 {
+		return
 	}
+	if len(v) > 0 && v[len(v)-1] == server.AuthenticationTimeout {
+		text = server.AuthenticationTimeout.String()
+	}
+	l.refused.note(id, text)
 }
 
 // Tracef implements server.Logger; it is off in Start, since traces contain payloads.

@@ -19,6 +19,8 @@ type attack struct {
 	do func(t *testing.T, d *device)
 	// counted are the counters that rise by it.
 	counted []string
+	// allowed is why nothing is refused, where nothing is counted.
+	allowed string
 }
 
 // arena is a site with victims.
@@ -74,6 +76,9 @@ func (a *arena) run(t *testing.T, attacks []attack) {
 	t.Helper()
 	for _, attack := range attacks {
 		t.Run(attack.name, func(t *testing.T) {
+			if (len(attack.counted) == 0) == (attack.allowed == "") {
+				t.Fatal("either a refusal is counted, or there is a reason why nothing is refused")
+			}
 			for round := 1; a.round(t, attack); round++ {
 				if round == rounds {
 					t.Error("other devices wait more than twice as long")

@@ -28,29 +28,30 @@ const handshakes = 100
 var (
 	tlsRefused  = []string{refusal("bus", "tls")}
 	authRefused = []string{refusal("bus", "authentication")}
+	crowded     = []string{refusal("bus", "sessions")}
 )
 
 // connectAttacks try to be somebody else, or too many.
 func (a *arena) connectAttacks() []attack {
 	return []attack{
-		{"connect without a certificate", a.connectWithout, tlsRefused},
-		{"connect with a certificate of another authority", a.connectForeign, tlsRefused},
-		{"connect with the server's certificates", a.connectAsServer, tlsRefused},
-		{"connect with another's certificate and an own key", a.connectStolen, tlsRefused},
-		{"connect with an operator's certificate", a.connectAsOperator, nil},
-		{"connect with an old TLS", a.connectOldTLS, tlsRefused},
-		{"connect in plain text", a.connectPlain, nil},
-		{"name another user in CONNECT", a.connectNamed, nil},
-		{"name another account in CONNECT", a.connectAccount, authRefused},
-		{"connect as another kind of peer", a.connectKind, nil},
-		{"change identity on a live connection", a.connectTwice, publishRefused},
-		{"a client name that is a format", a.connectFormat, publishRefused},
-		{"malformed protocol", a.malformedProtocol, []string{refusal("bus", "protocol")}},
-		{"use a device's certificate at the API", a.deviceAtAPI, nil},
-		{"many connections with one certificate", a.connectMany, nil},
-		{"half-open handshakes", a.connectHalf, nil},
-		{"connections that say nothing", a.connectSilent, nil},
-		{"connect and disconnect", a.connectStorm, nil},
+		{"connect without a certificate", a.connectWithout, tlsRefused, ""},
+		{"connect with a certificate of another authority", a.connectForeign, tlsRefused, ""},
+		{"connect with the server's certificates", a.connectAsServer, tlsRefused, ""},
+		{"connect with another's certificate and an own key", a.connectStolen, tlsRefused, ""},
+		{"connect with an operator's certificate", a.connectAsOperator, authRefused, ""},
+		{"connect with an old TLS", a.connectOldTLS, tlsRefused, ""},
+		{"connect in plain text", a.connectPlain, tlsRefused, ""},
+		{"name another user in CONNECT", a.connectNamed, publishRefused, ""},
+		{"name another account in CONNECT", a.connectAccount, authRefused, ""},
+		{"connect as another kind of peer", a.connectKind, authRefused, ""},
+		{"change identity on a live connection", a.connectTwice, publishRefused, ""},
+		{"a client name that is a format", a.connectFormat, publishRefused, ""},
+		{"malformed protocol", a.malformedProtocol, []string{refusal("bus", "protocol")}, ""},
+		{"use a device's certificate at the API", a.deviceAtAPI, []string{`authentication_attempts{result="failure"}`}, ""},
+		{"many connections with one certificate", a.connectMany, crowded, ""},
+		{"half-open handshakes", a.connectHalf, tlsRefused, ""},
+		{"connections that say nothing", a.connectSilent, []string{refusal("bus", "timeout")}, ""},
+		{"connect and disconnect", a.connectStorm, crowded, ""},
 	}
 }
 
@@ -380,17 +381,20 @@ func clientHello(t *testing.T, config *tls.Config) []byte {
 	return buf[:n]
 }
 
-// connectSilent does the handshake and then says nothing.
+// connectSilent does the handshake and then says nothing, until it is dropped.
 func (a *arena) connectSilent(t *testing.T, d *device) {
 	const some = 50
+	var open []*raw
 	for range some {
-		r, err := a.raw(t, a.tls(d.cert))
-		if err != nil {
-			continue
+		if r, err := a.raw(t, a.tls(d.cert)); err == nil {
+			open = append(open, r)
 		}
-		defer func() { _ = r.Close() }()
 	}
-	time.Sleep(a.scale.flood)
+	for _, r := range open {
+		if said, ok := r.hear("Authentication Timeout"); !ok {
+			t.Errorf("the server said %q", said)
+		}
+	}
 }
 
 func (a *arena) connectStorm(t *testing.T, d *device) {
