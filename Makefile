@@ -199,8 +199,8 @@ test-e2e: build ## booted machines with real podman (needs root)
 test-vm: build ## virtual machines under libvirt (needs root): FLEET_VM_SUITE=bookworm FLEET_VM_ARCH=amd64 FLEET_VM_DEVICES=2
 	echo "==> virtual machines"
 	tools/install-packages.sh vm
-	arch=$${FLEET_VM_ARCH:-$$(go env GOARCH)}; \
-	[ "$$arch" = "$$(go env GOARCH)" ] || GOARCH=$$arch go build -ldflags '$(LDFLAGS)' -o bin/fleet-agent-$$arch ./cmd/fleet-agent
+	mkdir -p .cache/vm
+	$(MAKE) --no-print-directory packages ARCHES=$${FLEET_VM_ARCH:-$$(go env GOARCH)} DIST=.cache/vm/dist
 	FLEET_TEST_VM=1 go test -count=1 -v -timeout 40m ./test/vm
 
 .PHONY: test-load

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -112,20 +113,22 @@ func runDevice(ctx context.Context, p parts) error {
 	}
 	defer connection.Close()
 	a := agent.New(agent.Config{
-		Device:            identity.Device,
-		Enrollment:        identity.Enrollment,
-		Version:           version.Version,
-		Servers:           servers(cfg, identity),
-		Labels:            cfg.Labels,
-		Link:              connection,
-		Credentials:       credentials,
-		Runtime:           p.runtime,
-		Store:             p.state,
-		Interpreters:      interpret.Default(),
-		TrustRegistry:     trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), func() string { return credentials.Identity().Root }),
-		Binds:             binds(cfg, p.configPath),
-		Facts:             func() wire.Inventory { return facts.Collect("/") },
-		Health:            func(info container.Info, err error) []wire.Condition { return health(cfg, info, err) },
+		Device:        identity.Device,
+		Enrollment:    identity.Enrollment,
+		Version:       version.Version,
+		Servers:       servers(cfg, identity),
+		Labels:        cfg.Labels,
+		Link:          connection,
+		Credentials:   credentials,
+		Runtime:       p.runtime,
+		Store:         p.state,
+		Interpreters:  interpret.Default(),
+		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), func() string { return credentials.Identity().Root }),
+		Binds:         binds(cfg, p.configPath),
+		Facts:         func() wire.Inventory { return facts.Collect("/") },
+		Health: func(info container.Info, err error) []wire.Condition {
+			return health(cfg, credentials, connection, info, err)
+		},
 		HeartbeatInterval: cfg.HeartbeatInterval,
 		SnapshotInterval:  cfg.SnapshotInterval,
 		Log:               log,
@@ -137,9 +140,20 @@ func runDevice(ctx context.Context, p parts) error {
 
 // health is what the command doctor finds out too, as far as the agent's rights
 // go.
-func health(cfg config.Config, info container.Info, err error) []wire.Condition {
+func health(cfg config.Config, credentials *credential.Manager, connection *link.Link, info container.Info, err error) []wire.Condition {
 	f := local(cfg).Read()
 	f.Podman.Value, f.Podman.Err = info, err
+	if ahead, known := connection.Ahead(); known {
+		f.Ahead = doctor.Fact[time.Duration]{Value: ahead}
+	}
+	s := credentials.Status()
+	f.Identity = doctor.Fact[doctor.Identity]{Value: doctor.Identity{
+		Device: credentials.Identity().Device, NotBefore: s.NotBefore, NotAfter: s.Expires, Renewal: s.Renewal,
+	}}
+	f.Agent = doctor.Fact[control.Status]{}
+	if s.Err != nil {
+		f.Agent.Value.RenewalError = s.Err.Error()
+	}
 	return doctor.Conditions(doctor.Examine(f))
 }
 

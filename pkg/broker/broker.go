@@ -291,10 +291,13 @@ func options(c Config, auth *authenticator) (*server.Options, error) {
 		MaxSubs:                    maxSubscriptions,
 		MaxControlLine:             maxControlLine,
 		MaxPending:                 maxPending,
-		JetStream:                  true,
-		JetStreamMaxMemory:         maxMemoryStore,
-		JetStreamMaxStore:          store,
-		StoreDir:                   c.StoreDir,
+		// A device that does not read loses its own answers. To wait for it would keep
+		// the device API from answering others.
+		NoFastProducerStall: true,
+		JetStream:           true,
+		JetStreamMaxMemory:  maxMemoryStore,
+		JetStreamMaxStore:   store,
+		StoreDir:            c.StoreDir,
 	}, nil
 }
 

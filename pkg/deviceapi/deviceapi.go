@@ -318,11 +318,12 @@ func (s *Server) snapshot(m message) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	now := time.Now().UTC()
 	if manifest.Version == req.Have {
-		return wire.SnapshotReply{Status: wire.SnapshotNotModified, Want: want, Nonce: nonce}, nil
+		return wire.SnapshotReply{Status: wire.SnapshotNotModified, Want: want, Time: now, Nonce: nonce}, nil
 	}
-	manifest.Time = time.Now().UTC()
-	return wire.SnapshotReply{Status: wire.SnapshotManifest, Manifest: manifest, Want: want, Nonce: nonce}, nil
+	manifest.Time = now
+	return wire.SnapshotReply{Status: wire.SnapshotManifest, Manifest: manifest, Want: want, Time: now, Nonce: nonce}, nil
 }
 
 // wants names the reports that the server lacks or has in another version.

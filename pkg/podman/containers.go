@@ -66,18 +66,19 @@ func convert(data *define.InspectContainerData) (container.Container, bool) {
 	}
 	ref, ok := container.ParseLabelValue(data.Config.Labels[container.LabelDeployment])
 	return container.Container{
-		ID:       data.ID,
-		Name:     data.Name,
-		Ref:      ref,
-		Service:  data.Config.Labels[container.LabelService],
-		Hash:     data.Config.Labels[container.LabelHash],
-		Image:    data.ImageName,
-		State:    container.State(data.State.Status),
-		ExitCode: int(data.State.ExitCode),
-		Restarts: int(data.RestartCount),
-		Created:  data.Created.UTC(),
-		Started:  data.State.StartedAt.UTC(),
-		Finished: data.State.FinishedAt.UTC(),
+		ID:          data.ID,
+		Name:        data.Name,
+		Ref:         ref,
+		Service:     data.Config.Labels[container.LabelService],
+		Hash:        data.Config.Labels[container.LabelHash],
+		Image:       data.ImageName,
+		State:       container.State(data.State.Status),
+		ExitCode:    int(data.State.ExitCode),
+		OutOfMemory: data.State.OOMKilled,
+		Restarts:    int(data.RestartCount),
+		Created:     data.Created.UTC(),
+		Started:     data.State.StartedAt.UTC(),
+		Finished:    data.State.FinishedAt.UTC(),
 	}, ok
 }
 

@@ -28,6 +28,10 @@ func generate(s *container.Spec) *specgen.SpecGenerator {
 	g.Env = s.Env
 	g.RestartPolicy = string(s.Restart)
 	g.LogConfiguration = &specgen.LogConfig{Driver: define.KubernetesLogging, Size: maxLog}
+	if s.Memory > 0 {
+		// Without swap, which podman would add once more.
+		g.ResourceLimits = &spec.LinuxResources{Memory: &spec.LinuxMemory{Limit: &s.Memory, Swap: &s.Memory}}
+	}
 	for _, p := range s.Ports {
 		g.PortMappings = append(g.PortMappings, types.PortMapping{
 			HostIP: p.HostIP, HostPort: p.Host, ContainerPort: p.Inside, Protocol: string(p.Protocol),

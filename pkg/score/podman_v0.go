@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -53,6 +55,20 @@ type Service struct {
 	Volumes []Volume `json:"volumes,omitempty"`
 	// Restart is Always (the default), OnFailure or Never.
 	Restart RestartPolicy `json:"restart,omitempty"`
+	// Resources bounds what the container may use.
+	Resources Resources `json:"resources,omitzero"`
+}
+
+// Resources are named as in a Kubernetes Pod.
+type Resources struct {
+	Limits Limits `json:"limits,omitzero"`
+}
+
+// Limits are what a container may use at most.
+type Limits struct {
+	// Memory in bytes, or with one of the suffixes Ki, Mi and Gi: 64Mi. A container
+	// that needs more is killed. Empty for no limit.
+	Memory string `json:"memory,omitempty"`
 }
 
 // EnvVar is one environment variable.
@@ -126,6 +142,7 @@ var (
 	// As Kubernetes names Secrets and their keys.
 	secretPattern    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 	secretKeyPattern = regexp.MustCompile(`^[-._a-zA-Z0-9]+$`)
+	memoryPattern    = regexp.MustCompile(`^([1-9][0-9]{0,14})(Ki|Mi|Gi)?$`)
 	envPattern       = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 	// imagePattern is the grammar of the OCI distribution specification with a
 	// mandatory registry: a host name with a dot, localhost, an IPv6 address in
@@ -249,6 +266,7 @@ func (s *Service) validate(at string) error {
 		validateEach(at+".env", s.Env, EnvVar.validate),
 		validateEach(at+".ports", s.Ports, Port.validate),
 		validateEach(at+".volumes", s.Volumes, Volume.validate),
+		s.Resources.Limits.validate(at+".resources.limits"),
 		s.validateMounts(at),
 	)
 }
@@ -339,6 +357,39 @@ func (v Volume) validate(at string) error {
 		err = checkSecretName(at+".secretName", v.SecretName)
 	}
 	return cmp.Or(err, checkAbsolute(at+".mountPath", v.MountPath))
+}
+
+// minMemory is less than any program needs: crun alone takes half a megabyte.
+const minMemory = 4 << 20
+
+func (l Limits) validate(at string) error {
+	if l.Memory == "" {
+		return nil
+	}
+	if bytes, ok := l.memory(); !ok || bytes < minMemory {
+		return fieldErrorf(at+".memory", "%.32q is not at least 4Mi: use bytes, or a number with Ki, Mi or Gi", l.Memory)
+	}
+	return nil
+}
+
+// MemoryBytes is the limit of memory in bytes, 0 for none. The limits must be
+// valid.
+func (l Limits) MemoryBytes() int64 {
+	bytes, _ := l.memory()
+	return bytes
+}
+
+func (l Limits) memory() (bytes int64, ok bool) {
+	m := memoryPattern.FindStringSubmatch(l.Memory)
+	if m == nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	shift := map[string]int{"": 0, "Ki": 10, "Mi": 20, "Gi": 30}[m[2]]
+	if err != nil || n > math.MaxInt64>>shift {
+		return 0, false
+	}
+	return n << shift, true
 }
 
 func validateEach[T any](at string, items []T, validate func(T, string) error) error {

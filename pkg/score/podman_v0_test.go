@@ -28,7 +28,7 @@ func TestParsePodmanV0(t *testing.T) {
 		 "env":[{"name":"A","value":"1"},{"name":"B"}],
 		 "ports":[{"hostPort":8080,"containerPort":80},{"hostPort":8080,"containerPort":53,"protocol":"UDP","hostIP":"127.0.0.1"}],
 		 "volumes":[{"name":"data","mountPath":"/data"},{"hostPath":"/srv","mountPath":"/srv","readOnly":true}],
-		 "restart":"OnFailure"},
+		 "restart":"OnFailure","resources":{"limits":{"memory":"64Mi"}}},
 		{"name":"db","image":"localhost/db"}]}`
 	want := &score.PodmanV0{Services: []score.Service{
 		{
@@ -36,7 +36,7 @@ func TestParsePodmanV0(t *testing.T) {
 			Env:     []score.EnvVar{{Name: "A", Value: "1"}, {Name: "B"}},
 			Ports:   []score.Port{{HostPort: 8080, ContainerPort: 80}, {HostPort: 8080, ContainerPort: 53, Protocol: "UDP", HostIP: "127.0.0.1"}},
 			Volumes: []score.Volume{{Name: "data", MountPath: "/data"}, {HostPath: "/srv", MountPath: "/srv", ReadOnly: true}},
-			Restart: score.RestartOnFailure,
+			Restart: score.RestartOnFailure, Resources: score.Resources{Limits: score.Limits{Memory: "64Mi"}},
 		},
 		{Name: "db", Image: "localhost/db"},
 	}}
@@ -58,7 +58,8 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		return "[" + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + "]"
 	}
 	const label = "must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit"
-	const knownService = "unknown field; known here: name, image, command, args, env, ports, volumes, restart"
+	const knownService = "unknown field; known here: name, image, command, args, env, ports, volumes, restart, resources"
+	const memory = "is not at least 4Mi: use bytes, or a number with Ki, Mi or Gi"
 	const shortest = "is not an absolute path in its shortest form"
 	tests := []struct{ name, data, want string }{
 		// services
@@ -79,6 +80,14 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"no image", `{"services":[{"name":"a"}]}`, "data.services[0].image: an image is needed"},
 		{"short image", `{"services":[{"name":"a","image":"nginx"}]}`, `data.services[0].image: "nginx" is not a fully qualified image reference such as docker.io/library/nginx:1.29`},
 		{"second service", `{"services":[{"name":"a","image":"localhost/a"},{"name":"b"}]}`, "data.services[1].image: an image is needed"},
+
+		// resources
+		{"unknown limit", document(`"resources":{"limits":{"cpu":"1"}}`), "data.services[0].resources.limits.cpu: unknown field; known here: memory"},
+		{"requests", document(`"resources":{"requests":{}}`), "data.services[0].resources.requests: unknown field; known here: limits"},
+		{"little memory", document(`"resources":{"limits":{"memory":"4095Ki"}}`), `data.services[0].resources.limits.memory: "4095Ki" ` + memory},
+		{"memory in other units", document(`"resources":{"limits":{"memory":"64M"}}`), `data.services[0].resources.limits.memory: "64M" ` + memory},
+		{"negative memory", document(`"resources":{"limits":{"memory":"-64Mi"}}`), `data.services[0].resources.limits.memory: "-64Mi" ` + memory},
+		{"too much memory", document(`"resources":{"limits":{"memory":"8589934592Gi"}}`), `data.services[0].resources.limits.memory: "8589934592Gi" ` + memory},
 
 		// restart, command, args
 		{"restart", document(`"restart":"always"`), `data.services[0].restart: "always" is unknown: use Always, OnFailure or Never`},
@@ -306,6 +315,19 @@ func TestImageReferences(t *testing.T) {
 	}
 }
 
+func TestMemoryBytes(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{"": 0, "4194304": 4 << 20, "8192Ki": 8 << 20, "64Mi": 64 << 20, "8589934591Gi": 8589934591 << 30} {
+		p, err := score.ParsePodmanV0([]byte(document(`"resources":{"limits":{"memory":"` + text + `"}}`)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Services[0].Resources.Limits.MemoryBytes(); got != want {
+			t.Errorf("%q is %d bytes, want %d", text, got, want)
+		}
+	}
+}
+
 func TestPrivilegeOfPodmanV0(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -427,7 +449,7 @@ func TestServiceHashIgnoresSpelling(t *testing.T) {
 	}
 	want := hash(document())
 	for _, data := range []string{
-		document(`"args":[]`, `"env":null`, `"volumes":[]`, `"restart":""`),
+		document(`"args":[]`, `"env":null`, `"volumes":[]`, `"restart":""`, `"resources":{"limits":{"memory":""}}`),
 		`{"services":[{"image":"docker.io/library/nginx:1.29",` + "\n\t" + `"name":"web"}]}`,
 		`{"services":[{"name":"\u0077eb","image":"docker.io\/library\/nginx:1.29"},{"name":"b","image":"localhost/b"}]}`,
 	} {
@@ -449,7 +471,7 @@ func TestServiceHashGolden(t *testing.T) {
 		"small": score.Hash([]byte(`{"name":"web","image":"localhost/web:1"}`)),
 		"full": score.Hash([]byte(`{"name":"a","image":"a","command":["a"],"args":["a"],"env":[{"name":"a","value":"a","valueFrom":{"secretKeyRef":{"name":"a","key":"a"}}}],` +
 			`"ports":[{"hostPort":1,"containerPort":1,"hostIP":"a","protocol":"a"}],` +
-			`"volumes":[{"name":"a","hostPath":"a","secretName":"a","mountPath":"a","readOnly":true}],"restart":"a"}`)),
+			`"volumes":[{"name":"a","hostPath":"a","secretName":"a","mountPath":"a","readOnly":true}],"restart":"a","resources":{"limits":{"memory":"a"}}}`)),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -96,6 +96,8 @@ type SnapshotReply struct {
 	Manifest          *Manifest      `json:"manifest,omitempty"`
 	Want              []Want         `json:"want,omitempty"`
 	RetryAfterSeconds int            `json:"retryAfterSeconds,omitempty"`
+	// Time is the server's clock, by which the device sees how wrong its own is.
+	Time time.Time `json:"time,omitzero"`
 	// Nonce, when it is set, replaces the one that the device has. It is on the
 	// disk before the device asks again. The server knows a copy of a device by
 	// its old nonce.
@@ -212,12 +214,17 @@ const (
 	ConditionCgroupDelegated = "CgroupDelegated"
 	// ConditionLayersShared: images and containers share the layers of images.
 	ConditionLayersShared = "LayersShared"
+	// ConditionClockCorrect: the system's clock agrees with the server's.
+	ConditionClockCorrect = "ClockCorrect"
+	// ConditionCertificateCurrent: the device's certificate is valid, and renewed in
+	// time.
+	ConditionCertificateCurrent = "CertificateCurrent"
 )
 
 // DeviceConditions lists the condition types that a device may report.
 var DeviceConditions = []string{
 	ConditionPodmanReady, ConditionDiskPressure, ConditionManifestHeld, ConditionSetupComplete, ConditionSubordinateIDsReady,
-	ConditionLingerEnabled, ConditionCgroupDelegated, ConditionLayersShared,
+	ConditionLingerEnabled, ConditionCgroupDelegated, ConditionLayersShared, ConditionClockCorrect, ConditionCertificateCurrent,
 }
 
 // Phase is the state of one Deployment on one device.

@@ -30,6 +30,9 @@ type arena struct {
 	scale   scale
 	victims []*victim
 	token   string
+	// bystander is a device that came in before the attacks: enrolling one costs
+	// the server more than most of them.
+	bystander *device
 	// seen is what the last look saw.
 	seen look
 }
@@ -41,6 +44,8 @@ func newArena(t *testing.T) *arena {
 		a.victims = append(a.victims, a.newVictim(i))
 	}
 	a.token = a.site.token(map[string]string{"group": "attackers"})
+	a.bystander = a.attacker(t).connect()
+	t.Cleanup(a.bystander.conn.Close)
 	a.deploy("default", attackerPrefix+"app", "attackers", strings.Repeat("x", largeBody))
 	eventually(t, "aggregates", func() error {
 		for _, v := range a.victims {

@@ -151,8 +151,7 @@ func (a *arena) neverRead(t *testing.T, d *device) {
 		r.say("CONNECT %s\r\nSUB %s 1\r\n", fmt.Sprintf(`{"verbose":false,"headers":true,"name":%q}`, d.session), d.inbox("a"))
 		r.say("%s", strings.Repeat(ask, volley))
 		time.Sleep(a.scale.flood / 5)
-		_ = r.Close()
-	})
+	}) // the connections stay open: the server has to end them
 }
 
 // neverReadNudges is nudged by changes of its Deployment.

@@ -259,9 +259,7 @@ func (a *arena) poisonedInfo(t *testing.T, d *device) {
 		t.Errorf("labels are %v", o.Labels)
 	}
 	// The reconciler still works for others.
-	next := a.attacker(t).connect()
-	defer next.conn.Close()
-	hostname := randomHex(8)
+	next, hostname := a.bystander, randomHex(8)
 	next.request(wire.KindInfo, wire.DeviceInfo{Inventory: wire.Inventory{Hostname: hostname}})
 	eventually(t, "the inventory of another", func() error {
 		o, err := a.client.Devices().Get(t.Context(), next.name, metav1.GetOptions{})

@@ -141,3 +141,41 @@ func (m *machine) removeServerRPM() {
 		m.t.Errorf("the server is %s: %v", r.Stdout, err)
 	}
 }
+
+// TestInstallScriptByDNF is install.sh with real dnf: the server from the files
+// of a release, the agent from the server's signed repository. Package
+// test/install has what is the same for all package managers.
+func TestInstallScriptByDNF(t *testing.T) {
+	t.Parallel()
+	l := packed(t)
+	m := boot(t, l, "dnf", lab.Trixie)
+	m.sh(stub)
+	files, err := filepath.Glob(filepath.Join(dist, oldVersion, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if err := m.CopyIn(t.Context(), f, filepath.Join("/release", filepath.Base(f)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.sh("echo " + m.Address().String() + " gw.example >>/etc/hosts")
+	server := "sh /release/install.sh --packages dnf --role server --tls-san gw.example"
+	m.sh(server)
+	m.active("fleet-server")
+	m.sh("rpm --query fleet-server && fleet-server bundle show | grep -qx " + oldVersion)
+	if out := m.sh(server); strings.Contains(out, "create ") || strings.Contains(out, "change ") {
+		t.Errorf("the second time it says\n%s", out)
+	}
+	_, line, _ := strings.Cut(m.run("fleet-server", "token", "create", "--pre-approve"), "\n  curl ")
+	line, _, _ = strings.Cut(line, "\n")
+	m.sh("export FLEET_PACKAGES=dnf\ncurl " + line)
+	m.active("fleet-agent")
+	m.ready()
+	m.run("rpm", "--verify", "fleet-agent")
+	m.sh("dnf --quiet repository-packages fleet-gateway list --installed | grep -q '^fleet-agent'")
+	m.sh("sh /release/install.sh --packages dnf --role agent --purge --yes")
+	m.sh("! rpm --query fleet-agent && ! test -e /var/lib/fleet-agent/identity.json -o -e /etc/yum.repos.d/fleet-gateway.repo")
+	m.sh("sh /release/install.sh --packages dnf --role server --purge --yes")
+	m.sh("! rpm --query fleet-server && ! test -e /var/lib/fleet-server/state.db")
+}

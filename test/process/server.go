@@ -152,15 +152,20 @@ func (s *Server) Kill() {
 // Run runs a subcommand of fleet-server on the server's data directory and
 // returns its standard output.
 func (s *Server) Run(ctx context.Context, stdin string, args ...string) (string, error) {
+	stdout, _, err := s.run(ctx, stdin, args...)
+	return stdout, err
+}
+
+func (s *Server) run(ctx context.Context, stdin string, args ...string) (stdout, stderr string, err error) {
 	cmd := s.config.Command(ctx, s.config.Binary, append([]string{"--data-dir", s.config.DataDir}, args...)...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG=")
 	cmd.Stdin = strings.NewReader(stdin)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("fleet-server %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err = cmd.Run(); err != nil {
+		err = fmt.Errorf("fleet-server %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(errOut.String()))
 	}
-	return stdout.String(), nil
+	return out.String(), errOut.String(), err
 }
 
 // Kubectl runs kubectl.
@@ -177,6 +182,21 @@ func (s *Server) Apply(ctx context.Context, manifest string) (string, error) {
 func (s *Server) Token(ctx context.Context, args ...string) (string, error) {
 	out, err := s.Run(ctx, "", append([]string{"token", "create"}, args...)...)
 	return strings.TrimSpace(out), err
+}
+
+// InstallLine creates an enrollment token and returns the line that installs a
+// device with it, for a shell.
+func (s *Server) InstallLine(ctx context.Context, args ...string) (string, error) {
+	_, said, err := s.run(ctx, "", append([]string{"token", "create"}, args...)...)
+	if err != nil {
+		return "", err
+	}
+	_, line, found := strings.Cut(said, "\n  curl ")
+	if !found {
+		return "", fmt.Errorf("fleet-server token create: no line for a device in %q", said)
+	}
+	line, _, _ = strings.Cut(line, "\n")
+	return "curl " + line, nil
 }
 
 // portOf returns ":port" of a URL, ":0" for an empty one.

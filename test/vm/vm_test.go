@@ -33,11 +33,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // site is a gateway on this host and devices in virtual machines.
 type site struct {
-	t       *testing.T
-	vms     *vm.Site
-	server  *process.Server
-	devices []*vm.Machine
-	boots   map[string]string // the id of the present boot, by device
+	t      *testing.T
+	vms    *vm.Site
+	server *process.Server
+	// installer is what fetches install.sh from the gateway.
+	installer string
+	devices   []*vm.Machine
+	boots     map[string]string // the id of the present boot, by device
 }
 
 // TestDevicesInVirtualMachines is what `make test-vm` runs.
@@ -184,49 +186,33 @@ func (s *site) up(m *vm.Machine) error {
 	return err
 }
 
-// install is the one place that knows how the agent gets onto a device.
+// install does on each device what "token create" says: the agent comes from
+// the gateway, by apt.
 func (s *site) install() {
-	agent := "bin/fleet-agent"
-	if arch() != runtime.GOARCH {
-		agent = "bin/fleet-agent-" + arch()
-	}
-	token, err := s.server.Token(s.t.Context(), "--pre-approve", "--uses", strconv.Itoa(len(s.devices)), "--label", "site=a")
+	release := repo(s.t, ".cache/vm/dist")
+	_, err := s.server.Run(s.t.Context(), "", "bundle", "import", "--release-key", filepath.Join(release, "release.pub"), release)
 	s.must(err)
-	s.each(func(m *vm.Machine) error {
-		for _, f := range []struct {
-			source, target string
-			mode           os.FileMode
-		}{
-			{agent, "/usr/bin/fleet-agent", 0o755},
-			{"packaging/setup-user", "/usr/libexec/fleet-agent/setup-user", 0o755},
-			{"packaging/systemd/fleet-agent.service", "/usr/lib/systemd/system/fleet-agent.service", 0o644},
-			{"packaging/systemd/fleet-agent.sysusers", "/usr/lib/sysusers.d/fleet-agent.conf", 0o644},
-			{"packaging/systemd/fleet-agent.tmpfiles", "/usr/lib/tmpfiles.d/fleet-agent.conf", 0o644},
-		} {
-			if err := m.CopyIn(s.t.Context(), repo(s.t, f.source), f.target, f.mode); err != nil {
-				return err
-			}
-		}
-		_, err := m.Run(s.t.Context(), strings.NewReader(token), `
-			systemd-sysusers fleet-agent.conf
-			/usr/libexec/fleet-agent/setup-user
-			systemctl daemon-reload
-			fleet-agent enroll --server `+s.server.EnrollURL+` --name $(hostname)
-			systemctl --quiet enable --now fleet-agent`)
-		return err
-	})
+	line, err := s.server.InstallLine(s.t.Context(), "--pre-approve", "--uses", strconv.Itoa(len(s.devices)), "--label", "site=a")
+	s.must(err)
+	s.installer, _, _ = strings.Cut(line, " | ")
+	s.run(line)
+	s.run("dpkg-query --show fleet-agent")
 	s.ready()
 }
 
-// uninstall removes what install put there. Containers and data are the
-// operator's to remove.
+// uninstall keeps what a later installation needs; a purge does not.
 func (s *site) uninstall() {
-	s.run(`systemctl --quiet disable --now fleet-agent
-		systemctl stop user@$(id -u fleet-workload).service
-		rm -r /usr/bin/fleet-agent /usr/libexec/fleet-agent /usr/lib/systemd/system/fleet-agent.service \
-			/usr/lib/sysusers.d/fleet-agent.conf /usr/lib/tmpfiles.d/fleet-agent.conf
-		systemctl daemon-reload`)
-	s.run(`! pgrep --uid fleet-agent && ! pgrep --uid fleet-workload && ! systemctl --quiet is-active fleet-agent`)
+	const gone = "! command -v fleet-agent && ! pgrep --uid fleet-agent && ! pgrep --uid fleet-workload && ! systemctl --quiet is-active fleet-agent && "
+	for i, m := range s.devices {
+		flags, after := "--uninstall", "test -e /var/lib/fleet-agent/identity.json"
+		if i == 0 {
+			flags, after = "--purge --yes", "! test -e /var/lib/fleet-agent/identity.json"
+		}
+		_, err := m.Run(s.t.Context(), nil, s.installer+" | sh -s -- "+flags)
+		s.must(err)
+		_, err = m.Run(s.t.Context(), nil, gone+after)
+		s.must(err)
+	}
 }
 
 // ready waits until the server says so of every device.
@@ -323,12 +309,22 @@ func (s *site) lessDelegation() {
 	}
 }
 
-// memoryLimit uses podman itself: PodmanV0 has no limits yet.
+// memoryLimit runs a container that takes all the memory there is.
 func (s *site) memoryLimit() {
-	s.run(asWorkload + `podman run --name hog --memory 32m --memory-swap 32m localhost/hello:1 /bin/busybox tail /dev/zero && exit 1
-		state=$(` + asWorkload + `podman inspect --format '{{.State.OOMKilled}} {{.State.ExitCode}}' hog)
-		test "$state" = 'true 137' || { echo "the container ended as: $state"; exit 1; }
-		` + asWorkload + `podman rm hog >/dev/null`)
+	_, err := s.server.Apply(s.t.Context(), `{apiVersion: fleet.nationtech.io/v1alpha1, kind: Deployment,
+  metadata: {name: hog, namespace: default},
+  spec: {targetSelector: {matchLabels: {site: a}}, score: {type: PodmanV0, data: {services: [
+    {name: hog, image: 'localhost/hello:1', command: [/bin/busybox, tail, /dev/zero], restart: Never, resources: {limits: {memory: 32Mi}}}]}}}}`)
+	s.must(err)
+	s.must(wait.Until(s.t.Context(), waitTimeout, pollInterval, func() error {
+		out, err := s.server.Kubectl(s.t.Context(), "get", "fleetdep", "hog", "-o", "jsonpath={.status.aggregate.failed} {.status.aggregate.lastError.message}")
+		if err == nil && out != fmt.Sprintf("%d service hog: was killed, since it needed more memory than its limit or the device has", len(s.devices)) {
+			err = fmt.Errorf("the status is %q", out)
+		}
+		return err
+	}))
+	_, err = s.server.Kubectl(s.t.Context(), "delete", "fleetdep", "hog")
+	s.must(err)
 	s.served()
 }
 

@@ -50,6 +50,8 @@ type Container struct {
 	State   State
 	// ExitCode is that of the last run; it means nothing before the first end.
 	ExitCode int
+	// OutOfMemory: the last run ended because the kernel had no memory for it.
+	OutOfMemory bool
 	// Restarts counts the restarts by the restart policy since the last start
 	// that somebody asked for.
 	Restarts int
@@ -102,6 +104,8 @@ type Spec struct {
 	Ports         []Port
 	Mounts        []Mount
 	Restart       Restart
+	// Memory is what the container may use at most, in bytes; 0 for no limit.
+	Memory int64
 	// Secrets are the contents of the runtime's secrets that the container uses,
 	// by the secret's name. SecretEnv names them by environment variable,
 	// SecretFiles by path.

@@ -93,8 +93,8 @@ type holding struct {
 
 // Status is what a Manager says of itself.
 type Status struct {
-	// Expires is the end of the certificate in use.
-	Expires time.Time
+	// NotBefore and Expires bound the certificate in use; Renewal is when it is due.
+	NotBefore, Expires, Renewal time.Time
 	// Err is why the last renewal failed, or nil.
 	Err error
 }
@@ -163,7 +163,8 @@ func (m *Manager) Now() time.Time { return m.cfg.Clock.Now() }
 func (m *Manager) Status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return Status{Expires: m.use.cert.Leaf.NotAfter, Err: m.err}
+	leaf := m.use.cert.Leaf
+	return Status{NotBefore: leaf.NotBefore, Expires: leaf.NotAfter, Renewal: RenewalTime(leaf), Err: m.err}
 }
 
 // Attempted implements link.Credentials.

@@ -67,6 +67,9 @@ func clocks(f Facts) []Finding {
 	const set = "timedatectl set-ntp true"
 	finding := Finding{Check: "clock", Why: "registries are refused, and logs mislead, by a wrong clock; the agent's own connection works all the same"}
 	ahead := f.Ahead.Value.Round(time.Second)
+	if ahead.Abs() > maxAhead {
+		ahead = ahead.Round(time.Minute)
+	}
 	switch {
 	case f.Ahead.Err == nil && ahead > maxAhead:
 		return []Finding{finding.warning(fmt.Sprintf("it is %s ahead of the server's", ahead)).mend(set)}

@@ -24,6 +24,10 @@ const (
 	reasonControllersMissing = "ControllersMissing"
 	// reasonLayersCopied: LayersShared is False.
 	reasonLayersCopied = "LayersCopied"
+	// reasonClockWrong: ClockCorrect is False.
+	reasonClockWrong = "ClockWrong"
+	// reasonNotCurrent: CertificateCurrent is False.
+	reasonNotCurrent = "NotCurrent"
 )
 
 // conditionSources say which findings make a condition. The worst one decides.
@@ -36,6 +40,8 @@ var conditionSources = []struct {
 	{wire.ConditionLingerEnabled, reasonLingerOff, []string{"linger"}},
 	{wire.ConditionCgroupDelegated, reasonControllersMissing, []string{"cgroup-cpu", "cgroup-memory", "cgroup-pids"}},
 	{wire.ConditionLayersShared, reasonLayersCopied, []string{"storage-driver"}},
+	{wire.ConditionClockCorrect, reasonClockWrong, []string{"clock"}},
+	{wire.ConditionCertificateCurrent, reasonNotCurrent, []string{"certificate"}},
 }
 
 // Conditions are what the agent reports of what it can look at itself.

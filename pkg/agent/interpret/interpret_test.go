@@ -25,7 +25,7 @@ func TestPodmanV0(t *testing.T) {
 	body := `{"type":"PodmanV0","data":{"services":[
 		{"name":"front","image":"localhost/front:1","command":["/run"],"args":["-v"],"env":[{"name":"A","value":"b"}],
 		 "ports":[{"hostPort":8080,"containerPort":80},{"hostPort":53,"containerPort":53,"protocol":"UDP","hostIP":"127.0.0.1"}],
-		 "volumes":[{"name":"data","mountPath":"/data"},{"hostPath":"/srv/www","mountPath":"/www","readOnly":true}],"restart":"OnFailure"},
+		 "volumes":[{"name":"data","mountPath":"/data"},{"hostPath":"/srv/www","mountPath":"/www","readOnly":true}],"restart":"OnFailure","resources":{"limits":{"memory":"64Mi"}}},
 		{"name":"back","image":"localhost/back:1","volumes":[{"name":"data","mountPath":"/data"}]},
 		{"name":"once","image":"localhost/once:1","restart":"Never"}]}}`
 	want := &plan.Workload{
@@ -38,7 +38,7 @@ func TestPodmanV0(t *testing.T) {
 					{Volume: "shop_web_data", Path: "/data"},
 					{HostPath: "/srv/www", Path: "/www", ReadOnly: true},
 				},
-				Restart: container.RestartOnFailure,
+				Restart: container.RestartOnFailure, Memory: 64 << 20,
 			},
 			{Ref: ref, Service: "back", Image: "localhost/back:1", Mounts: []container.Mount{{Volume: "shop_web_data", Path: "/data"}}, Restart: container.RestartAlways},
 			{Ref: ref, Service: "once", Image: "localhost/once:1", Restart: container.RestartNever},

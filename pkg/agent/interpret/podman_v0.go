@@ -44,6 +44,7 @@ func specOf(ref wire.DeploymentRef, s *score.Service) container.Spec {
 		Command: s.Command,
 		Args:    s.Args,
 		Restart: restartOf(s.Restart),
+		Memory:  s.Resources.Limits.MemoryBytes(),
 	}
 	if len(s.Env) > 0 {
 		spec.Env = make(map[string]string, len(s.Env))

@@ -76,10 +76,22 @@ type Link struct {
 	rare atomic.Bool
 	// shown: the attempt under way came as far as the device's certificate.
 	shown atomic.Bool
+	// ahead is by how much the system's clock was ahead of the server's when it
+	// last answered; nil before.
+	ahead atomic.Pointer[time.Duration]
 
 	mu      sync.Mutex // guards servers and lastErr
 	servers []string
 	lastErr error
+}
+
+// Ahead returns by how much the system's clock is ahead of the server's, as far
+// as its last answer to a snapshot request tells.
+func (l *Link) Ahead() (ahead time.Duration, known bool) {
+	if d := l.ahead.Load(); d != nil {
+		return *d, true
+	}
+	return 0, false
 }
 
 // Open starts connecting and returns at once; it fails for a bad Config only.

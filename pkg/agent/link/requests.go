@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -30,6 +31,9 @@ func (l *Link) Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.Sn
 	}
 	if err != nil {
 		return &reply, fmt.Errorf("asking for the manifest: %w", err)
+	}
+	if !reply.Time.IsZero() {
+		l.ahead.Store(new(time.Now().Round(0).Sub(reply.Time))) // Round: as the system's clock shows it
 	}
 	return &reply, nil
 }

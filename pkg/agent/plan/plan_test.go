@@ -410,6 +410,11 @@ func TestState(t *testing.T) {
 			c.State, c.ExitCode, c.Restarts, c.Finished = container.StateExited, code, restarts, now.Add(-time.Minute)
 		})
 	}
+	outOfMemory := func() container.Container {
+		c := ended(137, 0)
+		c.OutOfMemory = true
+		return c
+	}
 	tests := map[string]struct {
 		restart container.Restart
 		c       []container.Container
@@ -425,6 +430,7 @@ func TestState(t *testing.T) {
 		"waiting":        {container.RestartAlways, []container.Container{run(nil)}, nil, true, wire.PhasePending, "", false},
 		"error":          {container.RestartAlways, []container.Container{run(nil)}, errors.New("no\nimage"), false, wire.PhaseFailed, "no image", false},
 		"done":           {container.RestartNever, []container.Container{ended(0, 0)}, nil, false, wire.PhaseRunning, "", false},
+		"out of memory":  {container.RestartNever, []container.Container{outOfMemory()}, nil, false, wire.PhaseFailed, "more memory than its limit", false},
 		"exit code":      {container.RestartNever, []container.Container{ended(3, 0)}, nil, false, wire.PhaseFailed, "exit code 3", false},
 		"before restart": {container.RestartAlways, []container.Container{ended(0, 0)}, nil, false, wire.PhasePending, "", false},
 		"not yet looping": {container.RestartAlways, []container.Container{run(func(c *container.Container) {

@@ -132,6 +132,8 @@ func judgeContainer(policy container.Restart, c *container.Container, now time.T
 		return wire.PhasePending, "", time.Time{}
 	case policy == container.RestartAlways && c.Restarts == 0 && now.Before(c.Finished.Add(Grace)):
 		return wire.PhasePending, "", c.Finished.Add(Grace)
+	case c.ExitCode != 0 && c.OutOfMemory:
+		return wire.PhaseFailed, "was killed, since it needed more memory than its limit or the device has", time.Time{}
 	case c.ExitCode != 0:
 		return wire.PhaseFailed, fmt.Sprintf("ended with exit code %d", c.ExitCode), time.Time{}
 	case policy == container.RestartAlways:
