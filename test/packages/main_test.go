@@ -116,7 +116,7 @@ var (
 	}
 	tools = map[string][]string{
 		lab.Bookworm: {"systemd-sysv", "busybox-static"},
-		lab.Trixie:   {"systemd-sysv", "busybox-static", "dnf", "rpm"},
+		lab.Trixie:   {"systemd-sysv", "busybox-static", "dnf", "rpm", "curl"},
 	}
 )
 

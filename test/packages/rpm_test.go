@@ -164,14 +164,14 @@ func TestInstallScriptByDNF(t *testing.T) {
 	m.sh(server)
 	m.active("fleet-server")
 	m.sh("rpm --query fleet-server && fleet-server bundle show | grep -qx " + oldVersion)
-	if out := m.sh(server); strings.Contains(out, "create ") || strings.Contains(out, "change ") {
+	if out := m.sh(server); strings.Contains(out, "create  ") || strings.Contains(out, "change  ") {
 		t.Errorf("the second time it says\n%s", out)
 	}
 	_, line, _ := strings.Cut(m.run("fleet-server", "token", "create", "--pre-approve"), "\n  curl ")
 	line, _, _ = strings.Cut(line, "\n")
 	m.sh("export FLEET_PACKAGES=dnf\ncurl " + line)
 	m.active("fleet-agent")
-	m.ready()
+	m.run("fleet-server", "kubectl", "wait", "--for=condition=Ready", "--timeout="+waitTimeout.String(), "fleetdev", "--all")
 	m.run("rpm", "--verify", "fleet-agent")
 	m.sh("dnf --quiet repository-packages fleet-gateway list --installed | grep -q '^fleet-agent'")
 	m.sh("sh /release/install.sh --packages dnf --role agent --purge --yes")
