@@ -318,11 +318,12 @@ func (s *site) memoryLimit() {
 	s.must(err)
 	s.must(wait.Until(s.t.Context(), waitTimeout, pollInterval, func() error {
 		out, err := s.server.Kubectl(s.t.Context(), "get", "fleetdep", "hog", "-o", "jsonpath={.status.aggregate.failed} {.status.aggregate.lastError.message}")
-		if err == nil && out != fmt.Sprintf("%d service hog: was killed, since it needed more memory than its limit or the device has", len(s.devices)) {
+		if err == nil && (!strings.HasPrefix(out, fmt.Sprintf("%d service hog: was killed", len(s.devices))) || !strings.HasSuffix(out, "more memory than its limit or the device has")) {
 			err = fmt.Errorf("the status is %q", out)
 		}
 		return err
 	}))
+	s.run("grep -q '^oom_kill [1-9]' /proc/vmstat")
 	_, err = s.server.Kubectl(s.t.Context(), "delete", "fleetdep", "hog")
 	s.must(err)
 	s.served()

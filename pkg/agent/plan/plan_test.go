@@ -430,6 +430,7 @@ func TestState(t *testing.T) {
 		"waiting":        {container.RestartAlways, []container.Container{run(nil)}, nil, true, wire.PhasePending, "", false},
 		"error":          {container.RestartAlways, []container.Container{run(nil)}, errors.New("no\nimage"), false, wire.PhaseFailed, "no image", false},
 		"done":           {container.RestartNever, []container.Container{ended(0, 0)}, nil, false, wire.PhaseRunning, "", false},
+		"killed":         {container.RestartNever, []container.Container{ended(137, 0)}, nil, false, wire.PhaseFailed, "was killed (exit code 137), as happens when", false},
 		"out of memory":  {container.RestartNever, []container.Container{outOfMemory()}, nil, false, wire.PhaseFailed, "more memory than its limit", false},
 		"exit code":      {container.RestartNever, []container.Container{ended(3, 0)}, nil, false, wire.PhaseFailed, "exit code 3", false},
 		"before restart": {container.RestartAlways, []container.Container{ended(0, 0)}, nil, false, wire.PhasePending, "", false},

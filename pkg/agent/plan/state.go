@@ -113,6 +113,9 @@ func judgeUnknown(observed []container.Container) wire.Phase {
 	return wire.PhasePending
 }
 
+// killed is the exit code of a container whose first process got SIGKILL.
+const killed = 128 + 9
+
 // judgeContainer judges one container. One that ended with code 0 and is not
 // to be restarted did its job: it counts as running, because its service is in
 // the state that the score asks for.
@@ -134,6 +137,8 @@ func judgeContainer(policy container.Restart, c *container.Container, now time.T
 		return wire.PhasePending, "", c.Finished.Add(Grace)
 	case c.ExitCode != 0 && c.OutOfMemory:
 		return wire.PhaseFailed, "was killed, since it needed more memory than its limit or the device has", time.Time{}
+	case c.ExitCode == killed: // podman 4.3 may not notice why
+		return wire.PhaseFailed, "was killed (exit code 137), as happens when it needs more memory than its limit or the device has", time.Time{}
 	case c.ExitCode != 0:
 		return wire.PhaseFailed, fmt.Sprintf("ended with exit code %d", c.ExitCode), time.Time{}
 	case policy == container.RestartAlways:
