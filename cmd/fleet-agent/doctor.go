@@ -17,6 +17,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
+	"fleet.nationtech.io/fleet/pkg/hostinstall"
 	"fleet.nationtech.io/fleet/pkg/podman"
 )
 
@@ -103,7 +104,7 @@ func newProbe(f *flags) (probe doctor.Probe, done func()) {
 // local reads about the account whose podman the agent uses.
 func local(cfg config.Config) doctor.Local {
 	socket := findSocket(cfg)()
-	return doctor.Local{Root: "/", Workload: workload(socket), Socket: socket, Lookup: user.Lookup}
+	return doctor.Local{Root: "/", Workload: workload(socket), Socket: socket, Lookup: user.Lookup, RepositoryRoots: hostinstall.RepositoryRoots()}
 }
 
 // workload is the account that podman's socket belongs to, or "" when that

@@ -31,6 +31,10 @@ const (
 	dnfKeys   = "/etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway"
 )
 
+// RepositoryRoots are the files with the root of the gateway, for apt and for dnf.
+// Those of AddRepository are there.
+func RepositoryRoots() []string { return []string{aptCA, dnfCA} }
+
 // AddRepository tells the package manager where the gateway's packages are,
 // with the root and the keys that it shall trust for them and nothing else.
 func (in *Installer) AddRepository(ctx context.Context, r Repository) error {

@@ -3,6 +3,8 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/control"
@@ -131,4 +133,25 @@ func reached(finding Finding, attempts []Attempt) Finding {
 		message += a.Address + ": " + a.Err.Error()
 	}
 	return finding.failure(message)
+}
+
+// repository is silent where packages do not come from the gateway.
+func repository(f Facts) []Finding {
+	if len(f.RepositoryRoots) == 0 {
+		return nil
+	}
+	finding := Finding{Check: "repository", Why: "the package manager gets upgrades of the agent from the gateway"}
+	id := f.Identity.Value
+	if f.Identity.Err != nil || id.RootHash == "" {
+		return []Finding{finding.unknown("the fleet's root is not known")}
+	}
+	for _, file := range slices.Sorted(maps.Keys(f.RepositoryRoots)) {
+		if !slices.Contains(f.RepositoryRoots[file], id.RootHash) {
+			// The hash has to come from the gateway: what the agent's account can write
+			// must not decide whose packages root installs.
+			return []Finding{finding.warning(file + " is not the fleet's present root: the gateway will soon not be believed; HASH is the second part of a new token").
+				mend("fleet-agent add-repository https://GATEWAY:8443 --ca-hash HASH")}
+		}
+	}
+	return []Finding{finding.ok("the package manager trusts the fleet's present root")}
 }

@@ -411,6 +411,28 @@ func TestASessionOfItsOwn(t *testing.T) {
 	}
 }
 
+// After a change of the fleet's root the package manager has to be told.
+func TestRepository(t *testing.T) {
+	t.Parallel()
+	const file = "/etc/apt/keyrings/fleet-gateway-ca.crt"
+	f := sound()
+	f.Identity.Value.RootHash = "new"
+	for state, roots := range map[doctor.State][]string{doctor.OK: {"old", "new"}, doctor.Warning: {"old"}} {
+		f.RepositoryRoots = map[string][]string{file: roots}
+		got := find(t, doctor.Examine(f), "repository")
+		if got.State != state {
+			t.Errorf("with %v it is %+v", roots, got)
+		}
+		if state == doctor.Warning && (got.Command != "fleet-agent add-repository https://GATEWAY:8443 --ca-hash HASH" || got.Fixable) {
+			t.Errorf("got %+v", got)
+		}
+	}
+	f.Identity.Err = errLost
+	if got := find(t, doctor.Examine(f), "repository"); got.State != doctor.Unknown {
+		t.Errorf("without an identity it is %+v", got)
+	}
+}
+
 func TestConditions(t *testing.T) {
 	t.Parallel()
 	f := sound()

@@ -72,6 +72,9 @@ type Facts struct {
 	Identity Fact[Identity]
 	// Agent is what the running agent says of itself.
 	Agent Fact[control.Status]
+	// RepositoryRoots are the hashes of the keys of the roots that package managers
+	// trust for the gateway, by file.
+	RepositoryRoots map[string][]string
 	// Enrollment and Connection are attempts to reach the server.
 	Enrollment, Connection []Attempt
 }
@@ -133,6 +136,8 @@ type Identity struct {
 	Problem error
 	// NotBefore and NotAfter bound the certificate, Renewal is when it is due.
 	NotBefore, NotAfter, Renewal time.Time
+	// RootHash is the hash of the key of the fleet's present root, as in a token.
+	RootHash string
 }
 
 // Attempt is one at reaching a server.

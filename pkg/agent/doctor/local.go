@@ -1,6 +1,8 @@
 package doctor
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // setupStatus is where setup-user leaves its one line when it failed, and an
@@ -20,7 +24,7 @@ const setupStatus = "run/fleet-agent-setup.status"
 const maxFile = 1 << 20
 
 // Local reads what files tell, with no rights beyond reading them. All fields
-// are mandatory but for Workload.
+// are mandatory but for Workload and RepositoryRoots.
 type Local struct {
 	// Root is "/" outside of tests.
 	Root string
@@ -30,6 +34,9 @@ type Local struct {
 	Socket string
 	// Lookup finds accounts: user.Lookup outside of tests.
 	Lookup func(name string) (*user.User, error)
+	// RepositoryRoots are the files with the gateway's root for package managers;
+	// may be empty.
+	RepositoryRoots []string
 }
 
 // Read reads the facts. What Local does not find out has an error.
@@ -54,8 +61,25 @@ func (l Local) Read() Facts {
 		f.Linger = l.lingers()
 		f.Manager, f.Cgroup.Delegated = l.manager(account, f.Cgroup)
 	}
+	f.RepositoryRoots = map[string][]string{}
+	for _, name := range l.RepositoryRoots {
+		if text, err := l.tryRead(name); err == nil {
+			f.RepositoryRoots[name] = rootHashes(text)
+		}
+	}
 	l.leaveToProbe(&f)
 	return f
+}
+
+// rootHashes are the SHA-256 of the public keys of certificates in PEM, in hex.
+func rootHashes(text string) []string {
+	var hashes []string
+	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
+			hashes = append(hashes, wire.Sum(c.RawSubjectPublicKeyInfo).String())
+		}
+	}
+	return hashes
 }
 
 // leaveToProbe marks what takes more than files.

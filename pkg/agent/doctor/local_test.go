@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
+	"fleet.nationtech.io/fleet/pkg/pki"
 )
 
 // device is the root of a file system.
@@ -50,7 +52,24 @@ func (d device) read() doctor.Facts {
 			}
 			return nil, user.UnknownUserError(name)
 		},
+		RepositoryRoots: []string{"/etc/apt/ca.crt", "/etc/pki/ca.crt", "/etc/damaged.crt"},
 	}.Read()
+}
+
+func TestRootsOfPackageManagers(t *testing.T) {
+	t.Parallel()
+	d := newDevice(t)
+	authorities, err := pki.Load(t.TempDir(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.write("etc/apt/ca.crt", string(authorities.RootsPEM()), 0o644)
+	d.write("etc/damaged.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", 0o644)
+	hash := authorities.RootHash()
+	want := map[string][]string{"/etc/apt/ca.crt": {hex.EncodeToString(hash[:])}, "/etc/damaged.crt": nil}
+	if diff := cmp.Diff(want, d.read().RepositoryRoots); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func TestLocal(t *testing.T) {

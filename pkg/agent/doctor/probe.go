@@ -194,6 +194,9 @@ func (p Probe) askServer(ctx context.Context, f *Facts) {
 		return
 	}
 	id := &f.Identity.Value
+	if hashes := rootHashes(identity.Root); len(hashes) > 0 {
+		id.RootHash = hashes[0] // the present root comes first
+	}
 	id.NotBefore, id.NotAfter, id.Renewal = cert.Leaf.NotBefore, cert.Leaf.NotAfter, credential.RenewalTime(cert.Leaf)
 	if id.NotBefore.After(f.GoodTime) {
 		f.GoodTime = id.NotBefore
