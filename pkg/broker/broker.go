@@ -33,8 +33,11 @@ const (
 	maxSubscriptions = 64
 	maxControlLine   = 1 << 10
 	maxPending       = 8 << 20
-	maxConnections   = 1 << 16
-	authTimeout      = 20 // seconds; a slow device on a slow link needs them
+	// maxUnread is how much a device may leave unread: far below three quarters of
+	// maxPending, where NATS makes whoever answers it wait, and with it all others.
+	maxUnread      = 2 << 20
+	maxConnections = 1 << 16
+	authTimeout    = 20 // seconds; a slow device on a slow link needs them
 
 	// markerTTL is how long a bucket remembers that a key was deleted.
 	markerTTL = time.Hour
@@ -150,6 +153,18 @@ func (b *Broker) SetCurrentSession(device, session string) { b.sessions.setCurre
 
 // DisconnectSession ends the connections of one session of a device.
 func (b *Broker) DisconnectSession(device, session string) { b.sessions.dropSession(device, session) }
+
+// DisconnectUnread ends the connections of a device that leave too much unread.
+func (b *Broker) DisconnectUnread(device string) {
+	for _, id := range b.sessions.ids(device) {
+		state, err := b.server.Connz(&server.ConnzOptions{CID: id})
+		if err != nil || len(state.Conns) == 0 || state.Conns[0].Pending <= maxUnread {
+			continue // gone already, or it reads
+		}
+		b.refused.counter.WithLabelValues("slowConsumer").Inc()
+		b.sessions.disconnect(id)
+	}
+}
 
 // DisconnectExpired ends the connections whose certificate has run out at now.
 // TLS looks at a certificate only when a connection begins.
@@ -291,13 +306,10 @@ func options(c Config, auth *authenticator) (*server.Options, error) {
 		MaxSubs:                    maxSubscriptions,
 		MaxControlLine:             maxControlLine,
 		MaxPending:                 maxPending,
-		// A device that does not read loses its own answers. To wait for it would keep
-		// the device API from answering others.
-		NoFastProducerStall: true,
-		JetStream:           true,
-		JetStreamMaxMemory:  maxMemoryStore,
-		JetStreamMaxStore:   store,
-		StoreDir:            c.StoreDir,
+		JetStream:                  true,
+		JetStreamMaxMemory:         maxMemoryStore,
+		JetStreamMaxStore:          store,
+		StoreDir:                   c.StoreDir,
 	}, nil
 }
 

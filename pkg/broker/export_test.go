@@ -16,7 +16,10 @@ const MarkerTTL = markerTTL
 func (b *Broker) InProcessConn() (net.Conn, error) { return b.server.InProcessConn() }
 
 // What the tests see of the unexported parts.
-const LogBurst = logBurst
+const (
+	LogBurst   = logBurst
+	MaxPending = maxPending
+)
 
 type Refused = refused
 

@@ -149,6 +149,13 @@ func (s *sessions) dropIf(device string, match func(connection) bool) {
 	s.drop(ids)
 }
 
+// ids returns the ids of the connections of a device.
+func (s *sessions) ids(device string) []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return idsOf(s.byDevice[device], func(connection) bool { return true })
+}
+
 // idsOf returns the ids of the connections that match.
 func idsOf(conns []connection, match func(connection) bool) (ids []uint64) {
 	for _, c := range conns {

@@ -66,7 +66,10 @@ type Config struct {
 	Kick func(device string)
 	// KickSession drops the connections of one session.
 	KickSession func(device, session string)
-	Logger      *slog.Logger
+	// DropUnread drops the connections of a device that don't read what they are
+	// sent.
+	DropUnread func(device string)
+	Logger     *slog.Logger
 }
 
 // Server is the door.
@@ -287,6 +290,9 @@ func (s *Server) answer(m message, reply any, err error) {
 	data, err := json.Marshal(reply)
 	if err == nil {
 		err = s.Conn.Publish(m.inbox, data)
+	}
+	if s.limits.answer(m.device, len(data)) {
+		s.DropUnread(m.device)
 	}
 	if err != nil {
 		s.Logger.Warn("replying to a device", "device", m.device, "kind", m.kind, "error", err)

@@ -119,7 +119,7 @@ func newDoor(t testing.TB) *door {
 	}
 	d.Server = deviceapi.New(deviceapi.Config{
 		Conn: d.bus.Devices, Buckets: d.bus.Buckets, Manifests: d.manifests, Presence: d.heard,
-		Registry: images{}, Sessions: session.NewTable(d.heard, d.bus, time.Now), Kick: d.bus.Disconnect, KickSession: d.bus.DisconnectSession, Logger: logger(t),
+		Registry: images{}, Sessions: session.NewTable(d.heard, d.bus, time.Now), Kick: d.bus.Disconnect, KickSession: d.bus.DisconnectSession, DropUnread: d.bus.DisconnectUnread, Logger: logger(t),
 	})
 	background(t, func(ctx context.Context) {
 		if err := d.Run(ctx); err != nil {

@@ -53,6 +53,9 @@ type deviceLimits struct {
 	kinds   map[wire.Kind]*rate.Limiter
 	strikes *rate.Limiter
 	kicked  time.Time
+	// answered is how many bytes it was sent since somebody looked whether it
+	// reads them.
+	answered int
 }
 
 // kickInterval is how often a device is dropped at most. What it sent before it
@@ -97,6 +100,25 @@ func (l *limits) take(device string, kind wire.Kind) verdict {
 		return refuse
 	}
 	return kick
+}
+
+// lookEvery is after how many bytes of answers to look whether a device reads
+// them: looking costs some microseconds.
+const lookEvery = 1 << 20
+
+// answer adds an answer of so many bytes. It reports whether to look.
+func (l *limits) answer(device string, bytes int) (look bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.devices[device]
+	if d == nil {
+		return false
+	}
+	if d.answered += bytes; d.answered < lookEvery {
+		return false
+	}
+	d.answered = 0
+	return true
 }
 
 // forget drops the buckets of a device that is gone. They are kept across a
