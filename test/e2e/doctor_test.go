@@ -241,7 +241,9 @@ func (s *site) withoutServer() {
 func (s *site) sh(script string) string {
 	s.t.Helper()
 	out, err := s.machine.Output(s.t.Context(), "sh", "-euc", script)
-	s.must(err)
+	if err != nil {
+		s.t.Fatalf("%v\n%s", err, out)
+	}
 	return out
 }
 

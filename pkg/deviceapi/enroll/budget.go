@@ -13,8 +13,9 @@ const (
 	// Anybody may be wrong about a token.
 	strangerRate, strangerBurst = 200, 1000
 	// Anybody may ask for the root and the time. A device that shows its
-	// certificate has a budget like that for renewals.
-	publicRate, publicBurst = 200, 1000
+	// certificate has a budget of its own for the time, beside that of all.
+	publicRate, publicBurst         = 200, 1000
+	deviceTimeRate, deviceTimeBurst = 1, 30
 	// An enrollment costs up to four API reads and three writes: some 10 ms of a
 	// small gateway.
 	enrollRate, enrollBurst = 50, 500

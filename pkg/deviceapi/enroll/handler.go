@@ -63,7 +63,7 @@ func NewHandler(c HandlerConfig) *Handler {
 		lines:         rate.NewLimiter(lineRate, lineBurst),
 		enrollments:   newBudgets(enrollRate, enrollBurst, tokenRate, tokenBurst),
 		renewals:      newBudgets(renewRate, renewBurst, deviceRate, deviceBurst),
-		times:         newBudgets(renewRate, renewBurst, deviceRate, deviceBurst),
+		times:         newBudgets(publicRate, publicBurst, deviceTimeRate, deviceTimeBurst),
 		metrics:       newMetrics(), mux: http.NewServeMux(),
 	}
 	h.mux.HandleFunc("GET "+wire.PathCA, h.ca)
@@ -109,8 +109,8 @@ func (h *Handler) time(w http.ResponseWriter, r *http.Request) {
 // mayAskTime: a device that cannot trust its clock has to get through while
 // strangers ask as well.
 func (h *Handler) mayAskTime(r *http.Request) bool {
-	if holder, err := h.Service.identify(chainOf(r)); err == nil {
-		return h.times.take(holder.fingerprint)
+	if holder, err := h.Service.identify(chainOf(r)); err == nil && h.times.take(holder.fingerprint) {
+		return true
 	}
 	return h.public.Allow()
 }
