@@ -96,15 +96,17 @@ func newProbe(f *flags) (probe doctor.Probe, done func()) {
 		cfg = config.Default()
 	}
 	runtime := podman.New(findSocket(cfg), authFile(cfg, path))
+	here := local(cfg)
+	here.RepositoryRoots = hostinstall.RepositoryRoots()
 	return doctor.Probe{
-		Local: local(cfg), Config: cfg, ConfigErr: err, Podman: runtime, Keys: keyStorage(cfg),
+		Local: here, Config: cfg, ConfigErr: err, Podman: runtime, Keys: keyStorage(cfg),
 	}, runtime.Close
 }
 
 // local reads about the account whose podman the agent uses.
 func local(cfg config.Config) doctor.Local {
 	socket := findSocket(cfg)()
-	return doctor.Local{Root: "/", Workload: workload(socket), Socket: socket, Lookup: user.Lookup, RepositoryRoots: hostinstall.RepositoryRoots()}
+	return doctor.Local{Root: "/", Workload: workload(socket), Socket: socket, Lookup: user.Lookup}
 }
 
 // workload is the account that podman's socket belongs to, or "" when that

@@ -118,7 +118,7 @@ func Start(c Config) (*Broker, error) {
 	}
 	b.sessions.disconnect = func(id uint64) { _ = b.server.DisconnectClientByID(id) } // gone already: fine
 	b.refused = newRefused(b.barID, c.Logger)
-	b.sessions.crowded = b.refused.crowded.Inc
+	b.sessions.crowded = b.refused.counter.WithLabelValues("sessions").Inc
 	b.server.SetLoggerV2(newNATSLog(c.Logger, b.refused), true, false, false)
 	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
 		return nil, err
@@ -156,7 +156,7 @@ func (b *Broker) DisconnectSession(device, session string) { b.sessions.dropSess
 
 // DisconnectUnread ends the connections of a device that leave too much unread.
 func (b *Broker) DisconnectUnread(device string) {
-	for _, id := range b.sessions.ids(device) {
+	for _, id := range b.sessions.ids(device, whatever) {
 		state, err := b.server.Connz(&server.ConnzOptions{CID: id})
 		if err != nil || len(state.Conns) == 0 || state.Conns[0].Pending <= maxUnread {
 			continue // gone already, or it reads

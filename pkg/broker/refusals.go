@@ -52,9 +52,7 @@ var clientPrefix = regexp.MustCompile(`^\S+ - cid:(\d+)(?: - "(?:[^"\\]|\\.)*"){
 
 // refused counts what NATS refuses and drops connections that don't stop.
 type refused struct {
-	counter *prometheus.CounterVec
-	// crowded counts connections above what one device may have.
-	crowded    prometheus.Counter
+	counter    *prometheus.CounterVec
 	disconnect func(id uint64)
 	log        *slog.Logger
 
@@ -65,8 +63,7 @@ type refused struct {
 }
 
 func newRefused(disconnect func(id uint64), log *slog.Logger) *refused {
-	counter := refusals.New(refusals.Bus)
-	return &refused{counter: counter, crowded: counter.WithLabelValues("sessions"), disconnect: disconnect, log: log, byID: map[uint64]int{}}
+	return &refused{counter: refusals.New(refusals.Bus), disconnect: disconnect, log: log, byID: map[uint64]int{}}
 }
 
 // note looks at a message of NATS about the connection id, 0 for none.

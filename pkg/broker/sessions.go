@@ -72,7 +72,7 @@ func surplusOf(conns []connection, current string) []uint64 {
 	}
 	byAge := slices.Clone(conns)
 	slices.SortStableFunc(byAge, func(a, b connection) int { return isCurrent(a, current) - isCurrent(b, current) })
-	return idsOf(byAge[:n], func(connection) bool { return true })
+	return idsOf(byAge[:n], whatever)
 }
 
 func isCurrent(c connection, current string) int {
@@ -134,27 +134,23 @@ func (s *sessions) isSurplus(device string, id uint64) bool {
 
 // dropSession ends the connections of one session.
 func (s *sessions) dropSession(device, session string) {
-	s.dropIf(device, func(c connection) bool { return c.session == session })
+	s.drop(s.ids(device, func(c connection) bool { return c.session == session }))
 }
 
 // dropDevice ends every connection of a device.
 func (s *sessions) dropDevice(device string) {
-	s.dropIf(device, func(connection) bool { return true })
+	s.drop(s.ids(device, whatever))
 }
 
-func (s *sessions) dropIf(device string, match func(connection) bool) {
-	s.mu.Lock()
-	ids := idsOf(s.byDevice[device], match)
-	s.mu.Unlock()
-	s.drop(ids)
-}
-
-// ids returns the ids of the connections of a device.
-func (s *sessions) ids(device string) []uint64 {
+// ids returns the ids of the connections of a device that match.
+func (s *sessions) ids(device string, match func(connection) bool) []uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return idsOf(s.byDevice[device], func(connection) bool { return true })
+	return idsOf(s.byDevice[device], match)
 }
+
+// whatever matches every connection.
+func whatever(connection) bool { return true }
 
 // idsOf returns the ids of the connections that match.
 func idsOf(conns []connection, match func(connection) bool) (ids []uint64) {

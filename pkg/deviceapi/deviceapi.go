@@ -324,12 +324,12 @@ func (s *Server) snapshot(m message) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now().UTC()
-	if manifest.Version == req.Have {
-		return wire.SnapshotReply{Status: wire.SnapshotNotModified, Want: want, Time: now, Nonce: nonce}, nil
+	reply := wire.SnapshotReply{Status: wire.SnapshotNotModified, Want: want, Time: time.Now().UTC(), Nonce: nonce}
+	if manifest.Version != req.Have {
+		manifest.Time = reply.Time
+		reply.Status, reply.Manifest = wire.SnapshotManifest, manifest
 	}
-	manifest.Time = now
-	return wire.SnapshotReply{Status: wire.SnapshotManifest, Manifest: manifest, Want: want, Time: now, Nonce: nonce}, nil
+	return reply, nil
 }
 
 // wants names the reports that the server lacks or has in another version.

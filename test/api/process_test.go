@@ -19,6 +19,18 @@ import (
 	"fleet.nationtech.io/fleet/test/process"
 )
 
+// used makes a directory that a server has worked in.
+func used(t *testing.T, dir string) {
+	t.Helper()
+	s, err := startIn(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func startIn(t *testing.T, dir string) (*process.Server, error) {
 	t.Helper()
 	s, err := process.StartServer(t.Context(), process.Config{Binary: binary(t), DataDir: dir})
@@ -211,13 +223,7 @@ func TestMistakes(t *testing.T) {
 	})
 	t.Run("damaged pages", func(t *testing.T) {
 		data := filepath.Join(dir, "pages")
-		s, err := startIn(t, data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Stop(); err != nil {
-			t.Fatal(err)
-		}
+		used(t, data)
 		path := filepath.Join(data, "state.db")
 		content, err := os.ReadFile(path)
 		if err != nil {
@@ -234,13 +240,7 @@ func TestMistakes(t *testing.T) {
 	})
 	t.Run("lost key of Secrets", func(t *testing.T) {
 		data := filepath.Join(dir, "lost")
-		s, err := startIn(t, data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Stop(); err != nil {
-			t.Fatal(err)
-		}
+		used(t, data)
 		key := filepath.Join(data, "encryption.yaml")
 		if err := os.Remove(key); err != nil {
 			t.Fatal(err)
@@ -252,15 +252,8 @@ func TestMistakes(t *testing.T) {
 	})
 	t.Run("key of other Secrets", func(t *testing.T) {
 		data, other := filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
-		for _, d := range []string{data, other} {
-			s, err := startIn(t, d)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Stop(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		used(t, data)
+		used(t, other)
 		key := filepath.Join(data, "encryption.yaml")
 		if err := os.Rename(filepath.Join(other, "encryption.yaml"), key); err != nil {
 			t.Fatal(err)

@@ -16,12 +16,21 @@ type attack struct {
 	name string
 	// do tries it; the device is connected. It fails the test when it sees that
 	// the server let it.
-	do func(t *testing.T, d *device)
+	do      func(t *testing.T, d *device)
+	outcome outcome
+}
+
+// outcome is what becomes of an attack: a refusal that is counted, or a reason
+// why nothing is refused.
+type outcome struct {
 	// counted are the counters that rise by it.
 	counted []string
-	// allowed is why nothing is refused, where nothing is counted.
 	allowed string
 }
+
+func counts(names ...string) outcome { return outcome{counted: names} }
+
+func allows(why string) outcome { return outcome{allowed: why} }
 
 // arena is a site with victims.
 type arena struct {
@@ -81,7 +90,7 @@ func (a *arena) run(t *testing.T, attacks []attack) {
 	t.Helper()
 	for _, attack := range attacks {
 		t.Run(attack.name, func(t *testing.T) {
-			if (len(attack.counted) == 0) == (attack.allowed == "") {
+			if (len(attack.outcome.counted) == 0) == (attack.outcome.allowed == "") {
 				t.Fatal("either a refusal is counted, or there is a reason why nothing is refused")
 			}
 			for round := 1; a.round(t, attack); round++ {
@@ -113,7 +122,7 @@ func (a *arena) round(t *testing.T, attack attack) (slow bool) {
 		attack.do(t, d)
 	}()
 	a.seen = a.unchanged(t, a.victims, a.seen)
-	a.counted(t, counters, attack.counted)
+	a.counted(t, counters, attack.outcome.counted)
 	return slow
 }
 

@@ -26,32 +26,32 @@ import (
 const handshakes = 100
 
 var (
-	tlsRefused  = []string{refusal("bus", "tls")}
-	authRefused = []string{refusal("bus", "authentication")}
-	crowded     = []string{refusal("bus", "sessions")}
+	tlsRefused  = counts(refusal("bus", "tls"))
+	authRefused = counts(refusal("bus", "authentication"))
+	crowded     = counts(refusal("bus", "sessions"))
 )
 
 // connectAttacks try to be somebody else, or too many.
 func (a *arena) connectAttacks() []attack {
 	return []attack{
-		{"connect without a certificate", a.connectWithout, tlsRefused, ""},
-		{"connect with a certificate of another authority", a.connectForeign, tlsRefused, ""},
-		{"connect with the server's certificates", a.connectAsServer, tlsRefused, ""},
-		{"connect with another's certificate and an own key", a.connectStolen, tlsRefused, ""},
-		{"connect with an operator's certificate", a.connectAsOperator, authRefused, ""},
-		{"connect with an old TLS", a.connectOldTLS, tlsRefused, ""},
-		{"connect in plain text", a.connectPlain, tlsRefused, ""},
-		{"name another user in CONNECT", a.connectNamed, publishRefused, ""},
-		{"name another account in CONNECT", a.connectAccount, authRefused, ""},
-		{"connect as another kind of peer", a.connectKind, authRefused, ""},
-		{"change identity on a live connection", a.connectTwice, publishRefused, ""},
-		{"a client name that is a format", a.connectFormat, publishRefused, ""},
-		{"malformed protocol", a.malformedProtocol, []string{refusal("bus", "protocol")}, ""},
-		{"use a device's certificate at the API", a.deviceAtAPI, []string{`authentication_attempts{result="failure"}`}, ""},
-		{"many connections with one certificate", a.connectMany, crowded, ""},
-		{"half-open handshakes", a.connectHalf, tlsRefused, ""},
-		{"connections that say nothing", a.connectSilent, []string{refusal("bus", "timeout")}, ""},
-		{"connect and disconnect", a.connectStorm, crowded, ""},
+		{"connect without a certificate", a.connectWithout, tlsRefused},
+		{"connect with a certificate of another authority", a.connectForeign, tlsRefused},
+		{"connect with the server's certificates", a.connectAsServer, tlsRefused},
+		{"connect with another's certificate and an own key", a.connectStolen, tlsRefused},
+		{"connect with an operator's certificate", a.connectAsOperator, authRefused},
+		{"connect with an old TLS", a.connectOldTLS, tlsRefused},
+		{"connect in plain text", a.connectPlain, tlsRefused},
+		{"name another user in CONNECT", a.connectNamed, publishRefused},
+		{"name another account in CONNECT", a.connectAccount, authRefused},
+		{"connect as another kind of peer", a.connectKind, authRefused},
+		{"change identity on a live connection", a.connectTwice, publishRefused},
+		{"a client name that is a format", a.connectFormat, publishRefused},
+		{"malformed protocol", a.malformedProtocol, counts(refusal("bus", "protocol"))},
+		{"use a device's certificate at the API", a.deviceAtAPI, counts(`authentication_attempts{result="failure"}`)},
+		{"many connections with one certificate", a.connectMany, crowded},
+		{"half-open handshakes", a.connectHalf, tlsRefused},
+		{"connections that say nothing", a.connectSilent, counts(refusal("bus", "timeout"))},
+		{"connect and disconnect", a.connectStorm, crowded},
 	}
 }
 

@@ -57,18 +57,24 @@ func turnedAway(t *testing.T, what string, reply wire.EnrollReply, codes ...wire
 
 func TestEnrollmentAttacks(t *testing.T) {
 	a := newArena(t)
-	enrollment := func(reason string) []string { return []string{refusal("enrollment", reason)} }
+	enrollment := func(reasons ...string) outcome {
+		var names []string
+		for _, reason := range reasons {
+			names = append(names, refusal("enrollment", reason))
+		}
+		return counts(names...)
+	}
 	a.run(t, []attack{
-		{"machine in the middle with another authority", a.machineInTheMiddle, enrollment("tls"), ""},
-		{"a token with another key", a.replayedToken, enrollment("nameTaken"), ""},
-		{"a token that is used up", a.usedUpToken, enrollment("forbidden"), ""},
-		{"a token that expired", a.expiredToken, enrollment("forbidden"), ""},
-		{"a token that is wrong", a.wrongToken, append(enrollment("badRequest"), enrollment("forbidden")...), ""},
-		{"a request for another's name", a.anothersName, enrollment("nameTaken"), ""},
-		{"a request that is not signed by its key", a.unsignedRequest, enrollment("badRequest"), ""},
-		{"a request with more than a key", a.greedyRequest, enrollment("badRequest"), ""},
-		{"requests that are too large or none", a.oddRequests, enrollment("badRequest"), ""},
-		{"flood of enrollments", a.floodEnrollment, enrollment("forbidden"), ""},
+		{"machine in the middle with another authority", a.machineInTheMiddle, enrollment("tls")},
+		{"a token with another key", a.replayedToken, enrollment("nameTaken")},
+		{"a token that is used up", a.usedUpToken, enrollment("forbidden")},
+		{"a token that expired", a.expiredToken, enrollment("forbidden")},
+		{"a token that is wrong", a.wrongToken, enrollment("badRequest", "forbidden")},
+		{"a request for another's name", a.anothersName, enrollment("nameTaken")},
+		{"a request that is not signed by its key", a.unsignedRequest, enrollment("badRequest")},
+		{"a request with more than a key", a.greedyRequest, enrollment("badRequest")},
+		{"requests that are too large or none", a.oddRequests, enrollment("badRequest")},
+		{"flood of enrollments", a.floodEnrollment, enrollment("forbidden")},
 	})
 }
 

@@ -27,17 +27,17 @@ const (
 func (a *arena) floodAttacks() []attack {
 	var all []attack
 	for _, kind := range wire.Kinds {
-		counted := []string{kicks, answered(kind, wire.RefusedRateLimited)}
-		all = append(all, attack{"flood of " + string(kind), func(t *testing.T, d *device) { a.flood(t, d, kind) }, counted, ""})
+		counted := counts(kicks, answered(kind, wire.RefusedRateLimited))
+		all = append(all, attack{"flood of " + string(kind), func(t *testing.T, d *device) { a.flood(t, d, kind) }, counted})
 	}
 	return append(all, []attack{
-		{"flood of refused subjects", a.floodRefused, []string{refusal("bus", "publish"), refusal("bus", "dropped")}, ""},
-		{"flood of refused subscriptions", a.floodSubscriptions, []string{refusal("bus", "subscribe")}, ""},
-		{"flood of large refused payloads", a.floodLarge, []string{answered(wire.KindState, wire.RefusedBadRequest)}, ""},
-		{"flood of pings", a.floodPings, nil, "NATS answers them on the connection, at the cost of a few bytes each"},
-		{"flood of subscriptions and their ends", a.floodInterest, nil, "they are on its own subjects and never many at a time"},
-		{"answers that nobody reads", a.neverRead, []string{refusal("bus", "slowConsumer")}, ""},
-		{"nudges that nobody reads", a.neverReadNudges, nil, "they fit into its buffer"},
+		{"flood of refused subjects", a.floodRefused, counts(refusal("bus", "publish"), refusal("bus", "dropped"))},
+		{"flood of refused subscriptions", a.floodSubscriptions, counts(refusal("bus", "subscribe"))},
+		{"flood of large refused payloads", a.floodLarge, counts(answered(wire.KindState, wire.RefusedBadRequest))},
+		{"flood of pings", a.floodPings, allows("NATS answers them on the connection, at the cost of a few bytes each")},
+		{"flood of subscriptions and their ends", a.floodInterest, allows("they are on its own subjects and never many at a time")},
+		{"answers that nobody reads", a.neverRead, counts(refusal("bus", "slowConsumer"))},
+		{"nudges that nobody reads", a.neverReadNudges, allows("they fit into its buffer")},
 	}...)
 }
 

@@ -20,22 +20,22 @@ import (
 // payloadAttacks use subjects of the device's own, with content that is not.
 func (a *arena) payloadAttacks() []attack {
 	return []attack{
-		{"ask for bodies of others", a.foreignBodies, []string{answered(wire.KindBody, wire.RefusedNotFound)}, ""},
-		{"ask for bodies at odd offsets", a.oddOffsets, []string{answered(wire.KindBody, wire.RefusedBadRequest)}, ""},
-		{"ask for secrets of others", a.foreignSecrets, []string{answered(wire.KindSecret, wire.RefusedNotFound), answered(wire.KindSecret, wire.RefusedBadRequest)}, ""},
-		{"ask for what is in another namespace", a.foreignNamespace, []string{answered(wire.KindBody, wire.RefusedNotFound)}, ""},
-		{"report about Deployments of others", a.foreignReports, nil, "kept as what the device says of itself, and not counted for a Deployment that is not meant for it"},
-		{"report about very many Deployments", a.manyReports, []string{answered(wire.KindState, wire.RefusedNotFound)}, ""},
-		{"replay an old report", a.replayedReports, nil, "a device decides what it says of itself"},
-		{"a report that stops the status of a shared Deployment", a.poisonedStatus, []string{answered(wire.KindState, wire.RefusedBadRequest)}, ""},
-		{"an inventory that stops the reconciler", a.poisonedInfo, nil, "what no Device may hold is left out, with an event"},
-		{"snapshots of foreign epochs", a.foreignEpochs, nil, "the answer is the device's own manifest, as for one with an empty disk"},
-		{"payloads over each limit", a.oversize, []string{answered(wire.KindState, wire.RefusedBadRequest)}, ""},
-		{"a payload over the limit of the bus", a.overMaxPayload, []string{refusal("bus", "payload")}, ""},
-		{"malformed documents", a.malformed, []string{answered(wire.KindState, wire.RefusedBadRequest), answered(wire.KindSnapshot, wire.RefusedBadRequest)}, ""},
-		{"odd documents", a.oddDocuments, []string{answered(wire.KindState, wire.RefusedBadRequest)}, ""},
-		{"names with wildcards and separators", a.oddNames, []string{answered(wire.KindState, wire.RefusedBadRequest)}, ""},
-		{"long strings in every field", a.longStrings, []string{answered(wire.KindState, wire.RefusedBadRequest), answered(wire.KindInfo, wire.RefusedBadRequest)}, ""},
+		{"ask for bodies of others", a.foreignBodies, counts(answered(wire.KindBody, wire.RefusedNotFound))},
+		{"ask for bodies at odd offsets", a.oddOffsets, counts(answered(wire.KindBody, wire.RefusedBadRequest))},
+		{"ask for secrets of others", a.foreignSecrets, counts(answered(wire.KindSecret, wire.RefusedNotFound), answered(wire.KindSecret, wire.RefusedBadRequest))},
+		{"ask for what is in another namespace", a.foreignNamespace, counts(answered(wire.KindBody, wire.RefusedNotFound))},
+		{"report about Deployments of others", a.foreignReports, allows("kept as what the device says of itself, and not counted for a Deployment that is not meant for it")},
+		{"report about very many Deployments", a.manyReports, counts(answered(wire.KindState, wire.RefusedNotFound))},
+		{"replay an old report", a.replayedReports, allows("a device decides what it says of itself")},
+		{"a report that stops the status of a shared Deployment", a.poisonedStatus, counts(answered(wire.KindState, wire.RefusedBadRequest))},
+		{"an inventory that stops the reconciler", a.poisonedInfo, allows("what no Device may hold is left out, with an event")},
+		{"snapshots of foreign epochs", a.foreignEpochs, allows("the answer is the device's own manifest, as for one with an empty disk")},
+		{"payloads over each limit", a.oversize, counts(answered(wire.KindState, wire.RefusedBadRequest))},
+		{"a payload over the limit of the bus", a.overMaxPayload, counts(refusal("bus", "payload"))},
+		{"malformed documents", a.malformed, counts(answered(wire.KindState, wire.RefusedBadRequest), answered(wire.KindSnapshot, wire.RefusedBadRequest))},
+		{"odd documents", a.oddDocuments, counts(answered(wire.KindState, wire.RefusedBadRequest))},
+		{"names with wildcards and separators", a.oddNames, counts(answered(wire.KindState, wire.RefusedBadRequest))},
+		{"long strings in every field", a.longStrings, counts(answered(wire.KindState, wire.RefusedBadRequest), answered(wire.KindInfo, wire.RefusedBadRequest))},
 	}
 }
 

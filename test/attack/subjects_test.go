@@ -16,25 +16,25 @@ import (
 const quiet = 150 * time.Millisecond
 
 var (
-	publishRefused   = []string{refusal("bus", "publish")}
-	subscribeRefused = []string{refusal("bus", "subscribe")}
+	publishRefused   = counts(refusal("bus", "publish"))
+	subscribeRefused = counts(refusal("bus", "subscribe"))
 )
 
 // subjectAttacks use subjects that are not the device's.
 func (a *arena) subjectAttacks() []attack {
 	return []attack{
-		{"subscribe to what is not its own", a.eavesdrop, subscribeRefused, ""},
-		{"subscribe in queue groups", a.joinQueues, subscribeRefused, ""},
-		{"publish in the name of others", a.impersonate, publishRefused, ""},
-		{"publish to ids that look like its own", a.escape, publishRefused, ""},
-		{"publish into the server's own subjects", a.publishInside, publishRefused, ""},
-		{"ask JetStream and the system account", a.askInside, publishRefused, ""},
-		{"forge the reply subject", a.forgeReplies, []string{refusal("deviceapi", "reply")}, ""},
-		{"make the server report a missing responder to others", a.noResponders, publishRefused, ""},
-		{"forge headers", a.forgeHeaders, []string{answered(wire.KindState, wire.RefusedBadRequest), refusal("bus", "headers")}, ""},
-		{"trace a message to others", a.trace, publishRefused, ""},
-		{"subscribe to too much", a.subscribeMuch, []string{refusal("bus", "subscriptions")}, ""},
-		{"publish to many subjects", a.publishMuch, publishRefused, ""},
+		{"subscribe to what is not its own", a.eavesdrop, subscribeRefused},
+		{"subscribe in queue groups", a.joinQueues, subscribeRefused},
+		{"publish in the name of others", a.impersonate, publishRefused},
+		{"publish to ids that look like its own", a.escape, publishRefused},
+		{"publish into the server's own subjects", a.publishInside, publishRefused},
+		{"ask JetStream and the system account", a.askInside, publishRefused},
+		{"forge the reply subject", a.forgeReplies, counts(refusal("deviceapi", "reply"))},
+		{"make the server report a missing responder to others", a.noResponders, publishRefused},
+		{"forge headers", a.forgeHeaders, counts(answered(wire.KindState, wire.RefusedBadRequest), refusal("bus", "headers"))},
+		{"trace a message to others", a.trace, publishRefused},
+		{"subscribe to too much", a.subscribeMuch, counts(refusal("bus", "subscriptions"))},
+		{"publish to many subjects", a.publishMuch, publishRefused},
 	}
 }
 

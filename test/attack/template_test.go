@@ -215,7 +215,7 @@ func (a *arena) bucketAttacks() []attack {
 	for _, b := range bucketAttacks {
 		all = append(all, attack{
 			name:    b.name,
-			counted: []string{refusal("bus", "publish")},
+			outcome: publishRefused,
 			do: func(t *testing.T, d *device) {
 				victim := a.victims[0]
 				unasked := victim.heard()

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"fleet.nationtech.io/fleet/test/lab"
+	"fleet.nationtech.io/fleet/test/process"
 )
 
 // TestInstall goes through the life of a gateway and a device on one machine,
@@ -108,10 +109,11 @@ func (h *host) device(packages string) {
 	h.Helper()
 	h.sh(0, "echo "+h.Address().String()+" gw.example >>/etc/hosts")
 	line := func() string {
-		out := h.sh(0, "fleet-server token create --pre-approve")
-		_, after, _ := strings.Cut(out, "\n  curl ")
-		line, _, _ := strings.Cut(after, "\n")
-		return "export FLEET_PACKAGES=" + packages + "\ncurl " + line
+		line, err := process.InstallLine(h.sh(0, "fleet-server token create --pre-approve"))
+		if err != nil {
+			h.Fatal(err)
+		}
+		return "export FLEET_PACKAGES=" + packages + "\n" + line
 	}
 	h.sh(0, line())
 	h.eventually("the agent is connected", func() error {

@@ -103,15 +103,7 @@ func TestApprovalLetsADeviceIn(t *testing.T) {
 	d := s.applicant("edge-1", parsed.Encode())
 	done := make(chan error, 1)
 	go func() { done <- d.Enroll(t.Context()) }()
-	eventually(t, "approving", func() error {
-		r, err := s.client().EnrollmentRequests().Get(t.Context(), "edge-1", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{Type: v1alpha1.RequestApproved, Status: metav1.ConditionTrue, Reason: "Test"})
-		_, err = s.client().EnrollmentRequests().UpdateStatus(t.Context(), r, metav1.UpdateOptions{})
-		return err
-	})
+	s.decide("edge-1", v1alpha1.RequestApproved)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -130,16 +122,22 @@ func TestDenialIsAnEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.event("edge-1", v1alpha1.ReasonAwaitsOperator, "device approve edge-1")
-	eventually(t, "denying", func() error {
-		r, err := s.client().EnrollmentRequests().Get(t.Context(), "edge-1", metav1.GetOptions{})
+	s.decide("edge-1", v1alpha1.RequestDenied)
+	s.event("edge-1", v1alpha1.RequestDenied, "abab")
+}
+
+// decide sets a condition of a request as an operator does, once it is there.
+func (s *server) decide(name, condition string) {
+	s.t.Helper()
+	eventually(s.t, "deciding: "+condition, func() error {
+		r, err := s.client().EnrollmentRequests().Get(s.t.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{Type: v1alpha1.RequestDenied, Status: metav1.ConditionTrue, Reason: "Test"})
-		_, err = s.client().EnrollmentRequests().UpdateStatus(t.Context(), r, metav1.UpdateOptions{})
+		meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{Type: condition, Status: metav1.ConditionTrue, Reason: "Test"})
+		_, err = s.client().EnrollmentRequests().UpdateStatus(s.t.Context(), r, metav1.UpdateOptions{})
 		return err
 	})
-	s.event("edge-1", v1alpha1.RequestDenied, "abab")
 }
 
 func TestDeletedDeviceIsThrownOut(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"fleet.nationtech.io/fleet/test/lab"
+	"fleet.nationtech.io/fleet/test/process"
 )
 
 // stub is an rpm that has the names of what Debian has installed already, so
@@ -167,9 +168,11 @@ func TestInstallScriptByDNF(t *testing.T) {
 	if out := m.sh(server); strings.Contains(out, "create  ") || strings.Contains(out, "change  ") {
 		t.Errorf("the second time it says\n%s", out)
 	}
-	_, line, _ := strings.Cut(m.run("fleet-server", "token", "create", "--pre-approve"), "\n  curl ")
-	line, _, _ = strings.Cut(line, "\n")
-	m.sh("export FLEET_PACKAGES=dnf\ncurl " + line)
+	line, err := process.InstallLine(m.run("fleet-server", "token", "create", "--pre-approve"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.sh("export FLEET_PACKAGES=dnf\n" + line)
 	m.active("fleet-agent")
 	m.run("fleet-server", "kubectl", "wait", "--for=condition=Ready", "--timeout="+waitTimeout.String(), "fleetdev", "--all")
 	m.run("rpm", "--verify", "fleet-agent")

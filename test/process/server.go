@@ -191,6 +191,11 @@ func (s *Server) InstallLine(ctx context.Context, args ...string) (string, error
 	if err != nil {
 		return "", err
 	}
+	return InstallLine(said)
+}
+
+// InstallLine finds the line for a device in what "token create" says.
+func InstallLine(said string) (string, error) {
 	_, line, found := strings.Cut(said, "\n  curl ")
 	if !found {
 		return "", fmt.Errorf("fleet-server token create: no line for a device in %q", said)
