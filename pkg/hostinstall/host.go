@@ -34,7 +34,8 @@ type Host interface {
 	// Query runs a program that changes nothing, and returns its output.
 	Query(ctx context.Context, args ...string) (string, error)
 
-	// Put writes a file whole or not at all.
+	// Put writes a file whole or not at all. What a Put that was killed left
+	// beside the file goes with the next Put or Remove of the same path.
 	Put(path string, content io.Reader, mode fs.FileMode) error
 	// Mkdir makes one directory, which may be there already.
 	Mkdir(path string, mode fs.FileMode) error
@@ -137,7 +138,10 @@ func lastLine(text string) string {
 // Put implements Host.
 func (h OS) Put(path string, content io.Reader, mode fs.FileMode) error {
 	path = h.path(path)
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".tmp-"+filepath.Base(path)+"-*")
+	if err := removeIfThere(unfinished(path)); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	tmp, err := os.OpenFile(unfinished(path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
@@ -151,6 +155,19 @@ func (h OS) Put(path string, content io.Reader, mode fs.FileMode) error {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return atomicfile.SyncDir(filepath.Dir(path))
+}
+
+// unfinished is where Put writes before it renames. The name is always the same,
+// so that it is found again; Lock keeps two from writing to it.
+func unfinished(path string) string {
+	return filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path))
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Mkdir implements Host.
@@ -189,10 +206,7 @@ func (h OS) Own(path, account string, mode fs.FileMode) error {
 
 // Remove implements Host.
 func (h OS) Remove(path string) error {
-	if err := os.Remove(h.path(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return errors.Join(removeIfThere(unfinished(h.path(path))), removeIfThere(h.path(path)))
 }
 
 const lockPath = "/run/fleet-install.lock"

@@ -207,9 +207,9 @@ func (m *machine) Query(_ context.Context, args ...string) (string, error) {
 
 var errPowerCut = errors.New("power cut")
 
-// faulty is a machine whose power is cut before its n-th change.
+// faulty is a machine whose power is cut at its n-th change.
 type faulty struct {
-	hostinstall.Host
+	*machine
 	left int
 }
 
@@ -223,58 +223,59 @@ func (f *faulty) cut() error {
 
 func (f *faulty) Put(path string, content io.Reader, mode fs.FileMode) error {
 	if err := f.cut(); err != nil {
+		f.write(hostinstall.Unfinished(path), "the first part of it")
 		return err
 	}
-	return f.Host.Put(path, content, mode)
+	return f.machine.Put(path, content, mode)
 }
 
 func (f *faulty) Mkdir(path string, mode fs.FileMode) error {
 	if err := f.cut(); err != nil {
 		return err
 	}
-	return f.Host.Mkdir(path, mode)
+	return f.machine.Mkdir(path, mode)
 }
 
 func (f *faulty) Own(path, account string, mode fs.FileMode) error {
 	if err := f.cut(); err != nil {
 		return err
 	}
-	return f.Host.Own(path, account, mode)
+	return f.machine.Own(path, account, mode)
 }
 
 func (f *faulty) Remove(path string) error {
 	if err := f.cut(); err != nil {
 		return err
 	}
-	return f.Host.Remove(path)
+	return f.machine.Remove(path)
 }
 
 func (f *faulty) Run(ctx context.Context, args ...string) error {
 	if err := f.cut(); err != nil {
 		return err
 	}
-	return f.Host.Run(ctx, args...)
+	return f.machine.Run(ctx, args...)
 }
 
 func (f *faulty) CopyTree(from, to string, skip func(string) bool) error {
 	if err := f.cut(); err != nil {
 		return err
 	}
-	return f.Host.CopyTree(from, to, skip)
+	return f.machine.CopyTree(from, to, skip)
 }
 
 func (f *faulty) ReplaceTree(saved, dir string, skip func(string) bool) error {
 	if err := f.cut(); err != nil {
 		return err
 	}
-	return f.Host.ReplaceTree(saved, dir, skip)
+	return f.machine.ReplaceTree(saved, dir, skip)
 }
 
 func (f *faulty) EmptyTree(dir string, keep func(string) bool) ([]string, error) {
 	if err := f.cut(); err != nil {
 		return nil, err
 	}
-	return f.Host.EmptyTree(dir, keep)
+	return f.machine.EmptyTree(dir, keep)
 }
 
 // release is a program of a version, outside the machine.

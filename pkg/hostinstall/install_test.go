@@ -431,7 +431,7 @@ func TestInterrupted(t *testing.T) {
 				cuts := 0
 				for ; ; cuts++ {
 					m := fresh()
-					err := tt.do(t, &faulty{Host: m, left: cuts})
+					err := tt.do(t, &faulty{machine: m, left: cuts})
 					if !errors.Is(err, errPowerCut) {
 						break
 					}
