@@ -76,5 +76,3 @@ func NewTurns() *Turns { return newTurns() }
 func (t *turns) Add(device string, work func()) { t.add(device, work) }
 
 func (t *turns) Run(ctx context.Context) { t.run(ctx) }
-
-func (t *turns) Take() func() { return t.take() }

@@ -3,70 +3,77 @@ package deviceapi
 import (
 	"context"
 	"sync"
+	"time"
+
+	"k8s.io/client-go/util/workqueue"
+)
+
+// After each piece of work a device rests, so that one that uses its budget at
+// once, as it may, leaves most of the server to others.
+const (
+	// restShare is how many times as long as its work took a device rests.
+	restShare = 3
+	// maxRest bounds that: on a slow disk a device has waited long enough.
+	maxRest = 10 * time.Millisecond
 )
 
 // turns lets devices take turns: work for a device waits behind other work for
 // the same device, and behind one piece of each other device. In the order of
-// coming, a device that uses its budget at once, as it may, would keep all
-// others waiting for a second.
+// coming, a device that uses its budget at once would keep all others waiting
+// for a second.
 type turns struct {
-	wake chan struct{}
+	// next are the devices in the order of their turns.
+	next workqueue.TypedDelayingInterface[string]
 
-	mu sync.Mutex // guards what follows
-	// waiting is bounded by the budgets, which everything has passed.
+	mu sync.Mutex // guards waiting
+	// waiting is the work of each device that is in next or whose work is being
+	// done. The budgets, which everything has passed, bound it.
 	waiting map[string][]func()
-	// next are the devices with work, in the order of their turns.
-	next []string
 }
 
 func newTurns() *turns {
-	return &turns{wake: make(chan struct{}, 1), waiting: map[string][]func(){}}
+	return &turns{next: workqueue.NewTypedDelayingQueue[string](), waiting: map[string][]func(){}}
 }
 
 // add queues work for a device. It does not wait for it.
 func (t *turns) add(device string, work func()) {
 	t.mu.Lock()
-	if len(t.waiting[device]) == 0 {
-		t.next = append(t.next, device)
+	defer t.mu.Unlock()
+	if _, known := t.waiting[device]; !known {
+		t.next.Add(device)
 	}
 	t.waiting[device] = append(t.waiting[device], work)
-	t.mu.Unlock()
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
 }
 
-// run works until ctx ends.
+// run works until ctx ends. It is called once.
 func (t *turns) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, t.next.ShutDown)
+	defer stop()
 	for {
-		select {
-		case <-ctx.Done():
+		device, shutdown := t.next.Get()
+		if shutdown || ctx.Err() != nil {
 			return
-		case <-t.wake:
 		}
-		for work := t.take(); work != nil && ctx.Err() == nil; work = t.take() {
+		if work := t.take(device); work != nil {
+			begin := time.Now()
 			work()
+			t.next.AddAfter(device, min(restShare*time.Since(begin), maxRest))
 		}
+		t.next.Done(device)
 	}
 }
 
-// take returns the work of the device whose turn it is, nil when there is none.
-func (t *turns) take() func() {
+// take returns a device's next piece of work. A device without any is forgotten,
+// which is when it has rested: else one that sends piece by piece would never
+// rest.
+func (t *turns) take(device string) func() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.next) == 0 {
-		t.next = nil // what it grew to is let go
+	work := t.waiting[device]
+	if len(work) == 0 {
+		delete(t.waiting, device)
 		return nil
 	}
-	device := t.next[0]
-	t.next = t.next[1:]
-	work := t.waiting[device][0]
-	if rest := t.waiting[device][1:]; len(rest) > 0 {
-		t.waiting[device] = rest
-		t.next = append(t.next, device)
-	} else {
-		delete(t.waiting, device)
-	}
-	return work
+	t.waiting[device] = work[1:]
+	return work[0]
 }

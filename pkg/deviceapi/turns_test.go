@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -39,36 +40,74 @@ func TestDevicesTakeTurns(t *testing.T) {
 // order, and nobody waits for more than one piece of each other device.
 func TestTurnsAreFair(t *testing.T) {
 	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		devices := rapid.SliceOf(rapid.SampledFrom([]string{"a", "b", "c"})).Draw(rt, "devices")
+		synctest.Test(t, func(t *testing.T) {
+			turns := deviceapi.NewTurns()
+			type piece struct {
+				device string
+				n      int
+			}
+			var done []piece
+			counts := map[string]int{}
+			for _, device := range devices {
+				p := piece{device, counts[device]}
+				counts[device]++
+				turns.Add(device, func() { done = append(done, p) })
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			go turns.Run(ctx)
+			synctest.Wait()
+			cancel()
+			synctest.Wait()
+			seen := map[string]int{}
+			for i, p := range done {
+				if p.n != seen[p.device] {
+					t.Fatalf("piece %d of %s comes as %d", p.n, p.device, seen[p.device])
+				}
+				seen[p.device]++
+				if i >= len(counts)*(p.n+1) {
+					t.Fatalf("piece %d of %s comes as number %d", p.n, p.device, i)
+				}
+			}
+			for device, n := range counts {
+				if seen[device] != n {
+					t.Fatalf("%d of %d pieces of %s are done", seen[device], n, device)
+				}
+			}
+		})
+	})
+}
+
+// A device that has used its turn rests three times as long, even if it sends
+// piece by piece; others are served meanwhile.
+func TestDevicesRest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		turns := deviceapi.NewTurns()
-		type piece struct {
-			device string
-			n      int
+		ctx, cancel := context.WithCancel(t.Context())
+		go turns.Run(ctx)
+		start := time.Now()
+		done := make(chan time.Duration)
+		work := func(takes time.Duration) func() {
+			return func() { time.Sleep(takes); done <- time.Since(start) }
 		}
-		var done []piece
-		counts := map[string]int{}
-		for _, device := range rapid.SliceOf(rapid.SampledFrom([]string{"a", "b", "c"})).Draw(t, "devices") {
-			p := piece{device, counts[device]}
-			counts[device]++
-			turns.Add(device, func() { done = append(done, p) })
-		}
-		for work := turns.Take(); work != nil; work = turns.Take() {
-			work()
-		}
-		seen := map[string]int{}
-		for i, p := range done {
-			if p.n != seen[p.device] {
-				t.Fatalf("piece %d of %s comes as %d", p.n, p.device, seen[p.device])
-			}
-			seen[p.device]++
-			if i >= len(counts)*(p.n+1) {
-				t.Fatalf("piece %d of %s comes as number %d", p.n, p.device, i)
+		for _, step := range []struct {
+			device      string
+			takes, ends time.Duration
+		}{
+			{"a", time.Millisecond, time.Millisecond},
+			{"a", time.Millisecond, 5 * time.Millisecond},
+			{"b", time.Millisecond, 6 * time.Millisecond},
+			{"a", time.Second, 1008 * time.Millisecond},
+			{"a", 0, 1018 * time.Millisecond},
+		} {
+			turns.Add(step.device, work(step.takes))
+			if ends := <-done; ends != step.ends {
+				t.Errorf("a piece of %s that takes %s ends after %s, want %s", step.device, step.takes, ends, step.ends)
 			}
 		}
-		for device, n := range counts {
-			if seen[device] != n {
-				t.Fatalf("%d of %d pieces of %s are done", seen[device], n, device)
-			}
-		}
+		cancel()
+		synctest.Wait()
 	})
 }
