@@ -68,10 +68,8 @@ parse_flags() {
 		esac
 		shift
 	done
-	if [ -n "$GATEWAY_URL" ]; then
-		role=${role:-agent} server=${server:-$GATEWAY_URL}
-		if [ -z "$bundle$mirror" ]; then mirror=$GATEWAY_URL/packages/mirror gateway=1; fi
-	fi
+	if [ -n "$GATEWAY_URL" ]; then role=${role:-agent} server=${server:-$GATEWAY_URL}; fi
+	if [ -n "$GATEWAY_URL" ] && [ -z "$bundle$mirror" ]; then mirror=$GATEWAY_URL/packages/mirror gateway=1; fi
 	uninstall=$uninstall$purge channel=${channel:-stable} mirror=${mirror%/} name=fleet-$role
 	case $role in server | agent) ;; *) die 2 "which part? use --role server or --role agent" ;; esac
 	case $packages in '' | apt | dnf | none) ;; *) die 2 "--packages $packages: it must be apt, dnf or none" ;; esac
@@ -95,7 +93,7 @@ detect_arch() {
 }
 
 detect_install() {
-	manager=$packages form=package installed='' program=/usr/bin/$name
+	manager=$packages form=package installed='' removed='' program=/usr/bin/$name
 	if [ -z "$manager" ]; then
 		manager=none
 		if have dnf && rpm -q rpm >/dev/null 2>&1; then manager=dnf; fi
@@ -114,7 +112,9 @@ detect_install() {
 		dnf) installed=$(rpm -q --qf '%{VERSION}' "$name") ;;
 		*) die 12 "$program is there, as from a package: leave --packages out, or remove it first" ;;
 		esac
-	elif [ "$manager" = none ]; then form=static program=/usr/local/bin/$name; fi
+	elif [ "$manager" = none ]; then
+		form=static program=/usr/local/bin/$name
+	elif [ -n "$purge" ] && [ "$manager" = apt ] && dpkg-query -W "$name" >/dev/null 2>&1; then removed=1; fi
 }
 
 # listener PORT prints the name and the id of the process that listens there.
@@ -133,9 +133,8 @@ preflight() {
 		free=$(df -Pk "$dir" | awk 'NR == 2 { print int($4 / 1024) }')
 		[ "$free" -ge $size ] || die 6 "$dir has $free MiB left and needs $size: make room, or set TMPDIR for downloads"
 	done
-	ports='6443 4222 8443'
-	if [ "$role" = agent ] || [ -n "$installed" ] || [ -e /etc/fleet-server/config.yaml ]; then ports=''; fi
-	for port in $ports; do
+	if [ "$role" = agent ] || [ -n "$installed" ] || [ -e /etc/fleet-server/config.yaml ]; then set --; else set -- 6443 4222 8443; fi
+	for port; do
 		owner=$(listener "$port")
 		[ -z "$owner" ] || die 5 "port $port is used by $owner: stop it, or name another port in /etc/fleet-server/config.yaml"
 	done
@@ -166,10 +165,7 @@ verified() {
 }
 
 check_signature() {
-	if [ -z "$release_pub" ] && [ -n "$RELEASE_KEY" ]; then
-		release_pub=$tmp/release.key
-		echo "$RELEASE_KEY" >"$release_pub"
-	fi
+	if [ -z "$release_pub" ] && [ -n "$RELEASE_KEY" ]; then release_pub=$tmp/release.key && echo "$RELEASE_KEY" >"$release_pub"; fi
 	if [ -n "$gateway" ] && { [ -z "$release_pub" ] || ! have openssl; }; then return; fi # the gateway has checked it
 	[ -n "$release_pub" ] || die 9 "this copy of install.sh has no key of a release in it: name one with --release-pub"
 	have openssl || die 9 "openssl is missing, which checks the signature: install it"
@@ -248,7 +244,9 @@ install_server() {
 	if [ -n "$installed" ]; then package=''; fi
 	set_up ${package:+--package "$package"} ${data_dir:+--data-dir "$data_dir"} ${tls_san:+--tls-san "$tls_san"} \
 		${listen:+--api-listen "$listen:6443" --nats-listen "$listen:4222" --enroll-listen "$listen:8443"}
-	if [ -n "$bundle" ] && "$setup" bundle --help >/dev/null 2>&1; then run "$program" bundle import --release-key "$release_pub" "$bundle" || exit $?; fi
+	if [ -z "$gateway" ] && "$setup" bundle --help >/dev/null 2>&1; then # for its devices
+		run "$program" bundle import --release-key "$release_pub" ${ca_file:+--ca-file "$ca_file"} "${bundle:-$mirror/$version}" || exit $?
+	fi
 	say "a token for a device: fleet-server token create --pre-approve"
 }
 
@@ -269,17 +267,19 @@ install_agent() {
 		FLEET_TOKEN=$token "$program" enroll --server "$server" </dev/null ||
 			die 14 "the device is not enrolled, see above: mend that, then run this again"
 	fi
-	setup=$program
-	set_up
+	setup=$program && set_up
 }
 
 remove() {
-	[ -n "$installed" ] || { say "$name is not installed" && return; }
+	if [ -z "$installed$removed" ]; then
+		[ -z "$purge" ] || [ ! -e "/var/lib/$name" ] || die 15 "$name is not installed, but was: install it again to purge /var/lib/$name"
+		say "$name is not installed" && return
+	fi
 	if [ -n "$purge" ] && [ -z "$yes$dry_run" ]; then
 		ask "Remove all data of $name for good? [y/N]" || die 15 "--purge removes all data of $name for good: say --yes"
 		case $answer in y | Y | yes) ;; *) die 15 "nothing was removed" ;; esac
 	fi
-	"$program" uninstall ${purge:+--purge} ${dry_run:+--dry-run} </dev/null || exit $?
+	[ -z "$installed" ] || "$program" uninstall ${purge:+--purge} ${dry_run:+--dry-run} </dev/null || exit $?
 	case $form-$manager-$purge in static-*) ;; *-apt-?*) package_manager purge "$name" ;; *) package_manager remove "$name" ;; esac
 }
 

@@ -4,6 +4,8 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
+	"io"
+	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,25 +22,29 @@ func newBundle(o *options) *cobra.Command {
 
 type importOptions struct {
 	keyFile       string
+	caFile        string
 	allowUnsigned bool
 }
 
 func newBundleImport(o *options) *cobra.Command {
 	var i importOptions
 	cmd := &cobra.Command{
-		Use:   "import FILE|DIRECTORY",
+		Use:   "import FILE|DIRECTORY|URL",
 		Short: "Verify a release and serve it to devices",
-		Long: "Verify a release, a bundle or the directory of one, and serve it to devices: the installer, an apt\n" +
-			"and a dnf repository, and its container images. A running server serves it at once, instead of the\n" +
-			"release before. The release must be signed by the key that this program was built with, or by the\n" +
-			"one that --release-key names.",
+		Long: "Verify a release, and serve it to devices: the installer, an apt and a dnf repository, and its\n" +
+			"container images. A running server serves it at once, instead of the release before. The release is\n" +
+			"a bundle, a directory, or the address of a directory on a mirror; from a mirror, what devices need\n" +
+			"is downloaded. The release must be signed by the key that this program was built with, or by the one\n" +
+			"that --release-key names. Proxies are those of the environment (https_proxy, no_proxy).",
 		Example: "  fleet-server bundle import fleet-bundle.tar\n" +
-			"  fleet-server bundle import --release-key release.pub dist",
+			"  fleet-server bundle import --release-key release.pub dist\n" +
+			"  fleet-server bundle import --release-key release.pub https://mirror.example.com/1.2.0",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return i.run(cmd, o, args[0]) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&i.keyFile, "release-key", "", "public key (PEM) that the release must be signed with, instead of the one built in")
+	f.StringVar(&i.caFile, "ca-file", "", "authorities (PEM) of the mirror or of a proxy, instead of the system's")
 	f.BoolVar(&i.allowUnsigned, "allow-unsigned", false, "trust the file as it is: check its checksums, but not who made it")
 	return cmd
 }
@@ -48,7 +54,8 @@ func (i *importOptions) run(cmd *cobra.Command, o *options, path string) error {
 	if err != nil {
 		return err
 	}
-	source, err := release.OpenSource(path)
+	w := cmd.OutOrStdout()
+	source, err := i.source(path, w)
 	if err != nil {
 		return err
 	}
@@ -57,8 +64,7 @@ func (i *importOptions) run(cmd *cobra.Command, o *options, path string) error {
 		return err
 	}
 	images := registry.Open(o.DataDir)
-	w := cmd.OutOrStdout()
-	version, err := release.Open(o.DataDir).Import(release.Import{
+	version, err := release.Open(o.DataDir).Import(cmd.Context(), release.Import{
 		Source: source, Key: key, Now: time.Now,
 		Images: func(path string) error {
 			names, err := pushArchive(images, path)
@@ -73,6 +79,24 @@ func (i *importOptions) run(cmd *cobra.Command, o *options, path string) error {
 	}
 	_, err = fmt.Fprintf(w, "release %s is served from now on\n", version)
 	return err
+}
+
+// source opens what is to be imported.
+func (i *importOptions) source(path string, progress io.Writer) (*release.Source, error) {
+	address, err := url.Parse(path)
+	if err != nil {
+		return release.OpenSource(path)
+	}
+	switch address.Scheme {
+	case "http", "https":
+		if i.allowUnsigned {
+			return nil, errors.New("--allow-unsigned is for files: name the key of the mirror's releases with --release-key")
+		}
+		return release.OpenMirror(release.Mirror{URL: address, CAFile: i.caFile, Progress: progress})
+	case "file":
+		return release.OpenSource(address.Path)
+	}
+	return release.OpenSource(path)
 }
 
 // key is the key that the release must be signed with, nil for none.

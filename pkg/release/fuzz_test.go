@@ -75,7 +75,7 @@ func FuzzBundle(f *testing.F) {
 		dataDir := filepath.Join(dir, "data")
 		must(t, os.Mkdir(dataDir, 0o700))
 		store := release.Open(dataDir)
-		_, err = store.Import(release.Import{Source: source, Key: other.PublicKey(), Images: func(string) error { t.Error("an image is taken over"); return nil }, Now: time.Now})
+		_, err = store.Import(t.Context(), release.Import{Source: source, Key: other.PublicKey(), Images: func(string) error { t.Error("an image is taken over"); return nil }, Now: time.Now})
 		if err == nil {
 			t.Error("it is taken for a release of its maker")
 		}

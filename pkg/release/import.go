@@ -1,6 +1,8 @@
 package release
 
 import (
+	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"errors"
@@ -42,8 +44,9 @@ type Import struct {
 
 // Import verifies a release and serves it from then on. It returns its
 // version. What was served before stays until the new one is complete. Errors
-// wrap ErrSignature, ErrContent or ErrBusy, or come from the disk.
-func (s *Store) Import(i Import) (version string, err error) {
+// wrap ErrSignature, ErrContent, ErrNoKey or ErrBusy, or come from the disk or the
+// mirror.
+func (s *Store) Import(ctx context.Context, i Import) (version string, err error) {
 	unlock, err := s.lock()
 	if err != nil {
 		return "", err
@@ -58,10 +61,24 @@ func (s *Store) Import(i Import) (version string, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }() // nothing is left of it after success
 	b := &build{Import: i, files: filepath.Join(work, "files"), dir: filepath.Join(work, "release"), keyFile: filepath.Join(s.dir, signingKeyName)}
-	if err := b.run(); err != nil {
+	err = b.run(ctx, s.holds)
+	if errors.Is(err, errHeld) {
+		return s.Version()
+	}
+	if err != nil {
 		return "", err
 	}
 	return b.version, s.switchTo(b.dir, b.version+"-"+strings.ToLower(rand.Text()[:8]))
+}
+
+// holds reports whether the release that is served is the one with this list.
+func (s *Store) holds(sums []byte) bool {
+	version, err := s.Version()
+	if err != nil {
+		return false
+	}
+	held, err := os.ReadFile(filepath.Join(s.dir, currentName, wwwName, "mirror", version, checksumsName))
+	return err == nil && bytes.Equal(held, sums)
 }
 
 // lock keeps other imports out.
@@ -155,13 +172,13 @@ type build struct {
 	version             string
 }
 
-func (b *build) run() error {
+func (b *build) run(ctx context.Context, held func(sums []byte) bool) error {
 	for _, dir := range []string{b.files, b.dir} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return fmt.Errorf("importing the release: %w", err)
 		}
 	}
-	if err := b.Source.unpack(b.files); err != nil {
+	if err := b.Source.unpack(ctx, b.files, b.Key, held); err != nil {
 		return err
 	}
 	if err := verify(b.files, b.Key); err != nil {

@@ -94,7 +94,7 @@ func (g *gateway) importAs(path string, change func(*release.Import)) (string, e
 	if change != nil {
 		change(&i)
 	}
-	return g.store.Import(i)
+	return g.store.Import(g.t.Context(), i)
 }
 
 // release writes a release into a new directory, changed before it is signed.

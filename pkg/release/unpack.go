@@ -2,6 +2,8 @@ package release
 
 import (
 	"archive/tar"
+	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"io"
@@ -27,10 +29,12 @@ type unpacker struct {
 	bytes int64
 }
 
-// Source is an opened bundle, a tar, or the directory of a release.
+// Source is an opened bundle, a tar, or the directory of a release, or one on a
+// mirror.
 type Source struct {
 	archive *os.File
 	dir     *os.Root
+	mirror  *mirror
 }
 
 // OpenSource opens a bundle or a directory. What follows needs no more rights.
@@ -53,14 +57,18 @@ func OpenSource(path string) (*Source, error) {
 
 // Close closes what OpenSource opened.
 func (s *Source) Close() error {
-	if s.dir != nil {
+	switch {
+	case s.mirror != nil:
+		s.mirror.client.CloseIdleConnections()
+		return nil
+	case s.dir != nil:
 		return s.dir.Close()
 	}
 	return s.archive.Close()
 }
 
 // unpack copies the files into dir, which is empty.
-func (s *Source) unpack(dir string) error {
+func (s *Source) unpack(ctx context.Context, dir string, key *ecdsa.PublicKey, held func(sums []byte) bool) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -70,7 +78,10 @@ func (s *Source) unpack(dir string) error {
 		return err
 	}
 	u := &unpacker{root: root}
-	if s.dir != nil {
+	switch {
+	case s.mirror != nil:
+		return s.mirror.download(ctx, u, key, held)
+	case s.dir != nil:
 		return u.directory(s.dir)
 	}
 	return u.archive(tar.NewReader(s.archive))

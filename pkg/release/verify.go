@@ -76,8 +76,21 @@ func parseKey(der []byte) (*ecdsa.PublicKey, error) {
 	return key, nil
 }
 
-// verify checks the signature, unless key is nil, and that dir holds exactly
-// the files that it covers.
+// verifySignature checks that key signed the list of checksums.
+func verifySignature(sums, signature []byte, key *ecdsa.PublicKey) error {
+	sum := sha256.Sum256(sums)
+	if !ecdsa.VerifyASN1(key, sum[:], signature) {
+		return ErrSignature
+	}
+	return nil
+}
+
+// optional reports whether a gateway can do without a file: what installs
+// servers is large, and no device needs it.
+func optional(name string) bool { return strings.HasPrefix(name, "fleet-server") }
+
+// verify checks the signature, unless key is nil, and that dir holds the files
+// that it covers, but for optional ones, and no other.
 func verify(dir string, key *ecdsa.PublicKey) error {
 	sums, err := readLimited(filepath.Join(dir, checksumsName), maxChecksums)
 	if err != nil {
@@ -88,9 +101,8 @@ func verify(dir string, key *ecdsa.PublicKey) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrSignature, err)
 		}
-		sum := sha256.Sum256(sums)
-		if !ecdsa.VerifyASN1(key, sum[:], signature) {
-			return ErrSignature
+		if err := verifySignature(sums, signature, key); err != nil {
+			return err
 		}
 	}
 	want, err := parseSums(sums)
@@ -124,6 +136,9 @@ func compare(dir string, want map[string]string, have []string) error {
 		delete(want, name)
 	}
 	for name := range want {
+		if optional(name) {
+			continue
+		}
 		return fmt.Errorf("%w: %s is missing", ErrContent, name)
 	}
 	return nil

@@ -185,10 +185,12 @@ gateway() {
 	install --role server --bundle nowhere.tar && expect 8 "is it a release?"
 }
 
-@test "a server serves the bundle that it came from" {
+@test "a server serves the release that it came from" {
+	export BUNDLE_STATUS=0
+	install --role server --ca-file ca.pem && expect 0
+	did "fleet-server bundle import --release-key $FLEET_RELEASE_PUB --ca-file ca.pem $FLEET_MIRROR/$version"
 	unset FLEET_MIRROR
-	BUNDLE_STATUS=0 install --role server --bundle release
-	expect 0
+	install --role server --bundle release && expect 0
 	did "fleet-server bundle import --release-key $FLEET_RELEASE_PUB release"
 }
 
@@ -416,4 +418,18 @@ gateway() {
 	install --role server --uninstall && expect 0 "not installed"
 	install --role agent --purge && expect 0 "not installed"
 	did_nothing
+}
+
+@test "purge after uninstall" {
+	as_root sh -c "mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/fleet-agent && $shell $script --role agent --purge --yes"
+	expect 15 "install it again to purge /var/lib/fleet-agent"
+	did_nothing
+	stub apt-get
+	stub dpkg-query # which knows of its configuration
+	export FLEET_PACKAGES=apt
+	install --role agent --uninstall && expect 0 "not installed"
+	install --role agent --purge && expect 15 "say --yes"
+	! grep -q ^apt-get log
+	install --role agent --purge --yes && expect 0
+	grep -q "^apt-get .*purge fleet-agent\$" log
 }

@@ -15,7 +15,7 @@ import (
 // with packages and without.
 func TestInstall(t *testing.T) {
 	t.Parallel()
-	r := makeReleases(t)
+	r := makeReleases(t, first, second, broken)
 	for _, tt := range []struct{ suite, packages, program string }{
 		{lab.Bookworm, "apt", "/usr/bin/fleet-server"},
 		{lab.Trixie, "none", "/usr/local/bin/fleet-server"},
@@ -132,8 +132,14 @@ func (h *host) device(packages string) {
 	flags := " --packages " + packages
 	h.install(0, second, "--role agent --uninstall"+flags)
 	h.sh(0, "test -e /var/lib/fleet-agent/identity.json && ! command -v fleet-agent && ! ls /etc/apt/*/*fleet*")
+	if packages == "none" { // nobody knows any more what was written
+		h.says(h.install(15, second, "--role agent --purge --yes"+flags), "install it again to purge /var/lib/fleet-agent")
+	}
 	h.install(0, second, "--role agent"+flags) // without a token, since the device has an identity
 	h.says(h.sh(0, "systemctl is-active fleet-agent"), "active")
+	if packages == "apt" { // a purge is possible afterwards, too
+		h.install(0, second, "--role agent --uninstall"+flags)
+	}
 	h.install(0, second, "--role agent --purge --yes"+flags)
 	h.sh(0, "! test -e /var/lib/fleet-agent/identity.json && ! test -e /var/lib/fleet-workload/.local && id fleet-workload")
 	h.says(h.sh(2, "setsid sh /release/two/install.sh --bundle /release/two.tar --role agent --server https://gw.example:8443"+flags), "no enrollment token")

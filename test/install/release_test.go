@@ -38,7 +38,8 @@ ExecStartPre=/bin/sh -c '! %s version | grep -qF "` + "fleet-server 3" + `"'
 
 var debArch = map[string]string{"amd64": "amd64", "arm64": "arm64", "arm": "armhf"}[runtime.GOARCH]
 
-func makeReleases(t *testing.T) *releases {
+// makeReleases makes those with the names.
+func makeReleases(t *testing.T, names ...string) *releases {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "../../bin/fleet-server", "version").Output()
 	if err != nil {
@@ -48,7 +49,7 @@ func makeReleases(t *testing.T) *releases {
 	if r.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	for i, name := range []string{first, second, broken} {
+	for i, name := range names {
 		r.make(t, name, fmt.Sprint(i+1))
 	}
 	return r
@@ -70,19 +71,24 @@ func (r *releases) make(t *testing.T, name, number string) {
 		write(fmt.Sprintf("%s/%s_%s_linux_%s", name, program, version, runtime.GOARCH), content)
 		r.pack(t, program, version, content, filepath.Join(r.dir, name, fmt.Sprintf("%s_%s_%s.deb", program, version, debArch)))
 	}
-	der, err := x509.MarshalPKIXPublicKey(r.key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
 	script, err := os.ReadFile("../../install.sh")
 	if err != nil {
 		t.Fatal(err)
 	}
-	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
-	write(name+"/install.sh", bytes.Replace(script, []byte("\nRELEASE_KEY=''\n"), fmt.Appendf(nil, "\nRELEASE_KEY='%s'\n", public), 1))
+	write(name+"/install.sh", bytes.Replace(script, []byte("\nRELEASE_KEY=''\n"), fmt.Appendf(nil, "\nRELEASE_KEY='%s'\n", r.publicKey(t)), 1))
 	write(name+"/version", []byte(version+"\n"))
 	r.sign(t, name)
 	r.run(t, "tar", "-cf", name+".tar", "-C", name, ".", "--transform=s|^\\./||")
+}
+
+// publicKey is what the releases are signed with, in PEM.
+func (r *releases) publicKey(t *testing.T) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(r.key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
 func (r *releases) write(t *testing.T, name string, content []byte) {

@@ -157,7 +157,7 @@ func TestStalledDownloadsDisturbNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer source.Close()
-	if _, err := release.Open(s.config.DataDir).Import(release.Import{Source: source, Key: maker.PublicKey(), Now: time.Now}); err != nil {
+	if _, err := release.Open(s.config.DataDir).Import(s.t.Context(), release.Import{Source: source, Key: maker.PublicKey(), Now: time.Now}); err != nil {
 		t.Fatal(err)
 	}
 	host := strings.TrimPrefix(s.enrollURL(), "https://")
