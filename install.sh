@@ -223,7 +223,7 @@ install_package() {
 	package=$tmp/${name}_${version}_$deb.deb
 	if [ "$manager" = dnf ]; then package=$tmp/$name-$version-1.$rpm.rpm; fi
 	verified "${package##*/}"
-	if [ "$role" = server ] && [ -n "$installed" ]; then
+	if [ "$role" = server ] && [ -n "$installed" ] && { [ "$manager" = dnf ] || dpkg-query -S "$program" >/dev/null 2>&1; }; then
 		run "$program" upgrade --package "$package" || exit $?
 	else
 		if [ "$role" = server ] && [ -d /run/systemd/system ] && [ -z "$dry_run" ]; then

@@ -89,7 +89,8 @@ func packageInstall(path string) []string {
 		return []string{"dnf", "--assumeyes", "--quiet", "install", path}
 	}
 	return []string{
-		"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "-qq", "--allow-downgrades",
+		// Without --reinstall apt is content with what a killed dpkg left half installed.
+		"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "-qq", "--allow-downgrades", "--reinstall",
 		"-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", path,
 	}
 }
