@@ -91,9 +91,8 @@ func (a *authenticator) checkInternal(c server.ClientAuthentication) bool {
 }
 
 func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Certificate) bool {
-	device, err := a.devices.AuthenticateDevice(cert)
-	if err != nil {
-		a.log.Warn("device refused", "device", cert.Subject.CommonName, "remote", c.RemoteAddress(), "error", err)
+	device, ok := a.authenticate(c, cert)
+	if !ok {
 		return false
 	}
 	if a.bars.has(device) {
@@ -106,7 +105,22 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 	}
 	c.RegisterUser(&server.User{Username: device, Account: a.accounts[accountDevices], Permissions: permissions})
 	a.sessions.add(device, connection{id: c.GetID(), session: sessionOf(c), expires: cert.NotAfter})
+	// Once more: if it was thrown out meanwhile, its connection was not there yet
+	// to be dropped.
+	if _, ok := a.authenticate(c, cert); !ok {
+		a.sessions.remove(c.GetID())
+		return false
+	}
 	return true
+}
+
+// authenticate returns the device that a certificate is of, if it may come in.
+func (a *authenticator) authenticate(c server.ClientAuthentication, cert *x509.Certificate) (device string, ok bool) {
+	device, err := a.devices.AuthenticateDevice(cert)
+	if err != nil {
+		a.log.Warn("device refused", "device", cert.Subject.CommonName, "remote", c.RemoteAddress(), "error", err)
+	}
+	return device, err == nil
 }
 
 // sessionOf is the id of the agent's run, which its client sends as its name.

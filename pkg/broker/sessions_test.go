@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
@@ -175,4 +176,27 @@ func TestManyConnectionsAtOnceLeaveTwo(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// thrower throws a device out at the moment at which it was found to be good.
+type thrower struct{ b *brokertest.Bus }
+
+func (t thrower) CertificateUsed(device string, _ time.Time) {
+	t.b.Registry.Revoke(device)
+	t.b.Disconnect(device)
+}
+
+func (thrower) KeyUsed(string, string)             {}
+func (thrower) Stranger(string, string, time.Time) {}
+
+func TestThrownOutWhileItComesIn(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, nil)
+	certificate := b.Enroll("edge-1")
+	b.Registry.Observe(thrower{b})
+	if c, err := b.Dial(certificate); err == nil {
+		c.Close()
+		t.Error("a device that was thrown out is connected")
+	}
+	devices(t, b, 0)
 }

@@ -170,16 +170,16 @@ func (c *Controller) SessionChanged(device string) { c.queue.Add(device) }
 
 // bind tells the registry which keys may connect as the device.
 func (c *Controller) bind(d *v1alpha1.Device) {
-	e := d.Spec.Enrollment
+	e, version := d.Spec.Enrollment, identity.Version{UID: string(d.UID), Generation: d.Generation}
 	switch {
 	case e == nil:
 		c.Registry.Unbind(d.Name)
 	case d.IsOut():
 		c.Registry.Revoke(d.Name)
 	case c.wasUsed(d):
-		c.Registry.Bind(d.Name, identity.Keys{Current: e.NextKeyFingerprint})
+		c.Registry.Bind(d.Name, identity.Keys{Current: e.NextKeyFingerprint}, version)
 	default:
-		c.Registry.Bind(d.Name, identity.Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint})
+		c.Registry.Bind(d.Name, identity.Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint}, version)
 	}
 }
 

@@ -112,6 +112,10 @@ func keysOf(d *v1alpha1.Device) identity.Keys {
 	return identity.Keys{Current: d.Spec.Enrollment.KeyFingerprint, Next: d.Spec.Enrollment.NextKeyFingerprint}
 }
 
+func versionOf(d *v1alpha1.Device) identity.Version {
+	return identity.Version{UID: string(d.UID), Generation: d.Generation}
+}
+
 func parse(req wire.EnrollRequest, token wire.Token) (*applicant, error) {
 	if err := wire.ValidateDevice(req.Device); err != nil {
 		return nil, refuse(wire.RefusedBadRequest, "%v: choose another with --name", err)
@@ -343,7 +347,7 @@ func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Devi
 	if device.IsOut() {
 		return nil, outOfService(a.device)
 	}
-	s.Registry.Bind(a.device, keysOf(device))
+	s.Registry.Bind(a.device, keysOf(device), versionOf(device))
 	reply, err := s.issue(a.device, a.publicKey)
 	if err != nil {
 		return nil, err

@@ -32,6 +32,14 @@ var (
 // at start. Refused devices would back off for longer than the start takes.
 const readyTimeout = 10 * time.Second
 
+// Version says how new what somebody knows of a Device object is.
+type Version struct {
+	// UID is that of the object; another one has taken its place.
+	UID string
+	// Generation rises when the object's keys change.
+	Generation int64
+}
+
 // Keys are the fingerprints of the keys of one device: SHA-256 of the public
 // key in hex.
 type Keys struct {
@@ -72,6 +80,7 @@ type Registry struct {
 
 type entry struct {
 	keys    Keys
+	version Version
 	revoked bool
 }
 
@@ -88,11 +97,17 @@ func (r *Registry) Observe(o Observer) {
 }
 
 // Bind lets the holders of keys connect as device, instead of any earlier
-// ones. It brings nobody back who was revoked.
-func (r *Registry) Bind(device string, keys Keys) {
+// ones. It brings nobody back who was revoked, and does nothing when newer keys of
+// the object are known: who watches the objects learns of a change later than who
+// makes it.
+func (r *Registry) Bind(device string, keys Keys, version Version) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.devices[device] = entry{keys: keys, revoked: r.devices[device].revoked}
+	known := r.devices[device]
+	if known.version.UID == version.UID && version.Generation < known.version.Generation {
+		return
+	}
+	r.devices[device] = entry{keys: keys, version: version, revoked: known.revoked}
 }
 
 // Revoke refuses a device from now on, until Unbind. It is what comes before
@@ -189,7 +204,8 @@ func (r *Registry) use(device, fingerprint string) {
 	e := r.devices[device]
 	next := e.keys.Next != "" && fingerprint == e.keys.Next
 	if next {
-		r.devices[device] = entry{keys: Keys{Current: fingerprint}}
+		e.keys = Keys{Current: fingerprint}
+		r.devices[device] = e
 	}
 	r.mu.Unlock()
 	if next {
