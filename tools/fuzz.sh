@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# usage: fuzz.sh TIME [keep]
-# Runs each fuzz target of the repository for TIME (for example 20s), one on
-# each processor. With keep, the inputs that reached something new are copied to
-# testdata/fuzz, the smallest first, at most 50 a target.
+# usage: fuzz.sh TIME [keep [TARGET...]]
+# Runs each fuzz target of the repository, or those named, for TIME (for example
+# 20s), one on each processor. With keep, the inputs that reached something new
+# are copied to testdata/fuzz, the smallest first, at most 50 a target.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -40,11 +40,12 @@ mapfile -t targets < <(find pkg cmd -name '*_test.go' -print0 | sort -z |
 [ ${#targets[@]} -gt 0 ] || { echo "fuzz: no targets found" >&2; exit 1; }
 running=0
 for t in "${targets[@]}"; do
+  read -r package target <<<"$t"
+  if [ $# -gt 2 ] && [[ " ${*:3} " != *" $target "* ]]; then continue; fi
   if [ "$running" -ge "$(nproc)" ]; then
     wait -n
     running=$((running - 1))
   fi
-  read -r package target <<<"$t"
   fuzz "$package" "$target" &
   running=$((running + 1))
 done

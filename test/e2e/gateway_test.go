@@ -210,14 +210,20 @@ func (s *shop) apt() {
 	update, install := []string{"apt-get", "update"}, []string{"apt-get", "install", "--yes", packageName}
 	s.run(update...)
 	forget := func() { s.run("find", "/var/lib/apt/lists", "-type", "f", "-delete") }
-	for what, patterns := range map[string][]string{
-		"signed index": {"apt/dists/stable/InRelease"},
-		"index":        {"apt/dists/stable/main/binary-*/Packages*", "apt/dists/stable/main/binary-*/by-hash/SHA256/*"},
+	forget()
+	for _, tt := range []struct {
+		what     string
+		patterns []string
+	}{
+		{"index", []string{"apt/dists/stable/main/binary-*/Packages*", "apt/dists/stable/main/binary-*/by-hash/SHA256/*"}},
+		{"signed index", []string{"apt/dists/stable/InRelease"}},
 	} {
-		forget()
-		restore := s.tamper(patterns...)
-		s.refuses(what, "E: ", update...)
+		restore := s.tamper(tt.patterns...)
+		s.refuses(tt.what, "E: ", update...)
 		restore()
+		// What it refused has the length and the time of the right one: apt would
+		// take that for a download that is complete.
+		forget()
 	}
 	s.run(update...)
 	restore := s.tamper("apt/pool/*.deb")
