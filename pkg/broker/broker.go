@@ -32,7 +32,10 @@ const (
 	maxPayload       = wire.MaxReply
 	maxSubscriptions = 64
 	maxControlLine   = 1 << 10
-	maxPending       = 8 << 20
+	// maxPending is how much may wait for a reader until its connection ends. It is
+	// for the server's own connections, which all devices send to: were it small, a
+	// device could end them with some long messages while the processors are busy.
+	maxPending = 64 << 20
 	// maxUnread is how much a device may leave unread: far below three quarters of
 	// maxPending, where NATS makes whoever answers it wait, and with it all others.
 	maxUnread      = 2 << 20

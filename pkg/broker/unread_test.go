@@ -76,8 +76,8 @@ func TestUnreadAnswersEndTheConnection(t *testing.T) {
 		return nil
 	})
 	// The system's buffers take some, too.
-	if most := broker.MaxPending; sent > most {
-		t.Errorf("it was dropped after %d bytes, which is for NATS to do after %d", sent, most)
+	if most := broker.MaxPending / 8; sent > most {
+		t.Errorf("it was dropped after %d bytes, want at most %d", sent, most)
 	}
 	if !b.SessionConnected("busy", "") {
 		t.Error("the device that reads was dropped")

@@ -194,7 +194,7 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 			s.turnAway(m, queue)
 			return
 		}
-		switch s.limits.take(device, kind) {
+		switch s.limits.take(device, kind, len(raw.Data)) {
 		case kick:
 			s.kick(device, kind)
 			return
@@ -225,7 +225,7 @@ const copies = " copies"
 // turnAway answers a copy of a device. Copies have a budget of their own: they
 // use up nothing of the device's.
 func (s *Server) turnAway(m message, queue *turns) {
-	if s.limits.take(m.device+copies, m.kind) != pass {
+	if s.limits.take(m.device+copies, m.kind, len(m.payload)) != pass {
 		s.KickSession(m.device, m.session)
 		return
 	}

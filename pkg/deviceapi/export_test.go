@@ -39,7 +39,11 @@ func Strikes() (rate float64, burst int) { return float64(strikes.rate), strikes
 
 func NewLimits() *Limits { return newLimits() }
 
-func (l *limits) Take(device string, kind wire.Kind) Verdict { return l.take(device, kind) }
+func (l *limits) Take(device string, kind wire.Kind) Verdict { return l.take(device, kind, 0) }
+
+func (l *limits) TakeBytes(device string, kind wire.Kind, bytes int) Verdict {
+	return l.take(device, kind, bytes)
+}
 
 func (l *limits) Forget(device string) { l.forget(device) }
 

@@ -78,8 +78,10 @@ func (l *limits) dueKick(device string) bool {
 
 func newLimits() *limits { return &limits{devices: map[string]*deviceLimits{}} }
 
-// take takes one message of a kind from a device's budget.
-func (l *limits) take(device string, kind wire.Kind) verdict {
+// take takes a message of so many bytes from a device's budget for its kind. One
+// that is too long counts as often as the longest one fits into it: the server
+// had to carry it.
+func (l *limits) take(device string, kind wire.Kind, bytes int) verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d := l.devices[device]
@@ -93,10 +95,11 @@ func (l *limits) take(device string, kind wire.Kind) verdict {
 		limiter = rate.NewLimiter(b.rate, b.burst)
 		d.kinds[kind] = limiter
 	}
+	now, cost := time.Now(), 1+max(0, bytes-1)/wire.MaxPayload(kind)
 	switch {
-	case limiter.Allow():
+	case limiter.AllowN(now, cost):
 		return pass
-	case d.strikes.Allow():
+	case d.strikes.AllowN(now, cost):
 		return refuse
 	}
 	return kick

@@ -48,6 +48,31 @@ func TestNoWindowExceedsTheBudget(t *testing.T) {
 	})
 }
 
+// A message that is too long costs as much as so many that are not.
+func TestLongMessagesCostMore(t *testing.T) {
+	t.Parallel()
+	longest := wire.MaxPayload(wire.KindState)
+	_, burst := deviceapi.Budget(wire.KindState)
+	_, strikes := deviceapi.Strikes()
+	for _, tt := range []struct{ bytes, cost int }{{0, 1}, {1, 1}, {longest, 1}, {longest + 1, 2}, {2 * longest, 2}, {2*longest + 1, 3}, {wire.MaxReply, (wire.MaxReply + longest - 1) / longest}} {
+		synctest.Test(t, func(t *testing.T) {
+			l := deviceapi.NewLimits()
+			for i := range burst/tt.cost + strikes/tt.cost + 3 {
+				want := deviceapi.Kick
+				switch {
+				case i < burst/tt.cost:
+					want = deviceapi.Pass
+				case i < burst/tt.cost+strikes/tt.cost:
+					want = deviceapi.Refuse
+				}
+				if got := l.TakeBytes("edge-1", wire.KindState, tt.bytes); got != want {
+					t.Fatalf("message %d of %d bytes: %v, want %v", i, tt.bytes, got, want)
+				}
+			}
+		})
+	}
+}
+
 func checkWindows(t *rapid.T, what string, at []time.Time, rate float64, burst int) {
 	for i := range at {
 		for j := i; j < len(at); j++ {

@@ -58,7 +58,12 @@ func (a *Archive) open() (io.ReadCloser, error) {
 	return io.NopCloser(io.NewSectionReader(a.file, 0, info.Size())), nil
 }
 
-func (a *Archive) fill(dir string) ([]v1.Descriptor, error) {
+func (a *Archive) fill(dir string) (added []v1.Descriptor, err error) {
+	defer func() {
+		if r := recover(); r != nil { // the library trusts lists to be as long as each other
+			added, err = nil, fmt.Errorf("%w: %v", ErrArchive, r)
+		}
+	}()
 	oci, err := a.has(indexName)
 	if err != nil {
 		return nil, err
