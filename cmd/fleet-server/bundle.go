@@ -84,17 +84,15 @@ func (i *importOptions) run(cmd *cobra.Command, o *options, path string) error {
 // source opens what is to be imported.
 func (i *importOptions) source(path string, progress io.Writer) (*release.Source, error) {
 	address, err := url.Parse(path)
-	if err != nil {
-		return release.OpenSource(path)
-	}
-	switch address.Scheme {
-	case "http", "https":
+	switch {
+	case err != nil: // it is a path
+	case address.Scheme == "http", address.Scheme == "https":
 		if i.allowUnsigned {
 			return nil, errors.New("--allow-unsigned is for files: name the key of the mirror's releases with --release-key")
 		}
 		return release.OpenMirror(release.Mirror{URL: address, CAFile: i.caFile, Progress: progress})
-	case "file":
-		return release.OpenSource(address.Path)
+	case address.Scheme == "file":
+		path = address.Path
 	}
 	return release.OpenSource(path)
 }

@@ -87,7 +87,7 @@ func (b *Bus) Enroll(device string) tls.Certificate {
 	must(b.t, err)
 	chain, err := b.PKI.IssueDevice(device, uri, &key.PublicKey, time.Now())
 	must(b.t, err)
-	b.Registry.Bind(device, identity.Keys{Current: pki.Fingerprint(chain[0].RawSubjectPublicKeyInfo)}, identity.Version{})
+	b.Registry.Bind(device, identity.Keys{Current: pki.Fingerprint(chain[0].RawSubjectPublicKeyInfo)})
 	return Certificate(chain, key)
 }
 

@@ -170,16 +170,17 @@ func (c *Controller) SessionChanged(device string) { c.queue.Add(device) }
 
 // bind tells the registry which keys may connect as the device.
 func (c *Controller) bind(d *v1alpha1.Device) {
-	e, version := d.Spec.Enrollment, identity.Version{UID: string(d.UID), Generation: d.Generation}
 	switch {
-	case e == nil:
+	case d.Spec.Enrollment == nil:
 		c.Registry.Unbind(d.Name)
 	case d.IsOut():
 		c.Registry.Revoke(d.Name)
 	case c.wasUsed(d):
-		c.Registry.Bind(d.Name, identity.Keys{Current: e.NextKeyFingerprint}, version)
+		keys := identity.KeysOf(d)
+		keys.Current, keys.Next = keys.Next, ""
+		c.Registry.Bind(d.Name, keys)
 	default:
-		c.Registry.Bind(d.Name, identity.Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint}, version)
+		c.Registry.Bind(d.Name, identity.KeysOf(d))
 	}
 }
 
@@ -308,7 +309,7 @@ func (c *Controller) throwOut(ctx context.Context, d *v1alpha1.Device, reason st
 func (c *Controller) bury(d *v1alpha1.Device, reason string) error {
 	e := d.Spec.Enrollment
 	known := c.Tombstones.Has(e.KeyFingerprint)
-	err := c.Tombstones.AddAll(identity.Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint}, identity.Tombstone{
+	err := c.Tombstones.AddAll(identity.KeysOf(d), identity.Tombstone{
 		Device: d.Name, Reason: reason, Time: time.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
 	})
 	if err != nil || known {

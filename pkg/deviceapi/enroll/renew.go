@@ -65,7 +65,7 @@ func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (
 	if err != nil {
 		return nil, err
 	}
-	s.Registry.Bind(h.device, keysOf(device), versionOf(device))
+	s.Registry.Bind(h.device, identity.KeysOf(device))
 	reply, err := s.issue(h.device, csr.PublicKey)
 	if err != nil {
 		return nil, err

@@ -108,14 +108,6 @@ func (s *Service) Enroll(ctx context.Context, a *applicant, token *v1alpha1.Enro
 }
 
 // keysOf are the keys of a device that is enrolled.
-func keysOf(d *v1alpha1.Device) identity.Keys {
-	return identity.Keys{Current: d.Spec.Enrollment.KeyFingerprint, Next: d.Spec.Enrollment.NextKeyFingerprint}
-}
-
-func versionOf(d *v1alpha1.Device) identity.Version {
-	return identity.Version{UID: string(d.UID), Generation: d.Generation}
-}
-
 func parse(req wire.EnrollRequest, token wire.Token) (*applicant, error) {
 	if err := wire.ValidateDevice(req.Device); err != nil {
 		return nil, refuse(wire.RefusedBadRequest, "%v: choose another with --name", err)
@@ -331,7 +323,7 @@ func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v
 // before the new one is bound: after a power cut in between neither gets in,
 // and the new one asks again.
 func (s *Service) retire(d *v1alpha1.Device) error {
-	err := s.Tombstones.AddAll(keysOf(d), identity.Tombstone{
+	err := s.Tombstones.AddAll(identity.KeysOf(d), identity.Tombstone{
 		Device: d.Name, Reason: "replaced", Time: s.Clock.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
 	})
 	if err != nil {
@@ -347,7 +339,7 @@ func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Devi
 	if device.IsOut() {
 		return nil, outOfService(a.device)
 	}
-	s.Registry.Bind(a.device, keysOf(device), versionOf(device))
+	s.Registry.Bind(a.device, identity.KeysOf(device))
 	reply, err := s.issue(a.device, a.publicKey)
 	if err != nil {
 		return nil, err

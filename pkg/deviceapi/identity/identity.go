@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -48,6 +49,14 @@ type Keys struct {
 	// Next is a key that the device made to renew its certificate, or empty. Both
 	// are good until Next is used.
 	Next string
+	// Version says which version of the Device object names them.
+	Version Version
+}
+
+// KeysOf returns the keys of a Device that has enrolled.
+func KeysOf(d *v1alpha1.Device) Keys {
+	e := d.Spec.Enrollment
+	return Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint, Version: Version{UID: string(d.UID), Generation: d.Generation}}
 }
 
 // Observer learns of devices that come in, and of keys that are out of the
@@ -80,7 +89,6 @@ type Registry struct {
 
 type entry struct {
 	keys    Keys
-	version Version
 	revoked bool
 }
 
@@ -100,14 +108,15 @@ func (r *Registry) Observe(o Observer) {
 // ones. It brings nobody back who was revoked, and does nothing when newer keys of
 // the object are known: who watches the objects learns of a change later than who
 // makes it.
-func (r *Registry) Bind(device string, keys Keys, version Version) {
+func (r *Registry) Bind(device string, keys Keys) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known := r.devices[device]
-	if known.version.UID == version.UID && version.Generation < known.version.Generation {
+	before, now := known.keys.Version, keys.Version
+	if before.UID == now.UID && now.Generation < before.Generation {
 		return
 	}
-	r.devices[device] = entry{keys: keys, version: version, revoked: known.revoked}
+	r.devices[device] = entry{keys: keys, revoked: known.revoked}
 }
 
 // Revoke refuses a device from now on, until Unbind. It is what comes before
@@ -204,7 +213,7 @@ func (r *Registry) use(device, fingerprint string) {
 	e := r.devices[device]
 	next := e.keys.Next != "" && fingerprint == e.keys.Next
 	if next {
-		e.keys = Keys{Current: fingerprint}
+		e.keys.Current, e.keys.Next = fingerprint, ""
 		r.devices[device] = e
 	}
 	r.mu.Unlock()

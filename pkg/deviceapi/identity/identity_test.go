@@ -55,10 +55,10 @@ func TestRegistryAdmitsBoundKeysOnly(t *testing.T) {
 	_, replaced := key("replaced")
 	_, revoked := key("revoked")
 	_, gone := key("gone")
-	r.Bind("edge-1", identity.Keys{Current: replaced}, identity.Version{})
-	r.Bind("edge-1", identity.Keys{Current: first}, identity.Version{})
-	r.Bind("edge-2", identity.Keys{Current: revoked}, identity.Version{})
-	r.Bind("edge-3", identity.Keys{Current: gone}, identity.Version{})
+	r.Bind("edge-1", identity.Keys{Current: replaced})
+	r.Bind("edge-1", identity.Keys{Current: first})
+	r.Bind("edge-2", identity.Keys{Current: revoked})
+	r.Bind("edge-3", identity.Keys{Current: gone})
 	r.Unbind("edge-3")
 	if err := list.Add(identity.Tombstone{Fingerprint: revoked, Device: "edge-2", Reason: "revoked"}); err != nil {
 		t.Fatal(err)
@@ -110,7 +110,7 @@ func TestConnectionsWaitForTheRegistry(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := identity.NewRegistry("fleet", tombstones(t))
 				ready := time.AfterFunc(tc.readyAfter, func() {
-					r.Bind("edge-1", identity.Keys{Current: pki.Fingerprint([]byte("key"))}, identity.Version{})
+					r.Bind("edge-1", identity.Keys{Current: pki.Fingerprint([]byte("key"))})
 					r.SetReady()
 				})
 				defer ready.Stop()
@@ -150,7 +150,7 @@ func TestBothKeysOfARenewalAreGoodUntilTheNewOneIsUsed(t *testing.T) {
 		})
 		return err
 	}
-	r.Bind("edge-1", identity.Keys{Current: before, Next: after}, identity.Version{})
+	r.Bind("edge-1", identity.Keys{Current: before, Next: after})
 	for range 2 {
 		if err := connect("before"); err != nil {
 			t.Errorf("the present key is refused: %v", err)
@@ -174,12 +174,12 @@ func TestRevokedIsOutAtOnceAndUntilUnbound(t *testing.T) {
 	t.Parallel()
 	r := identity.NewRegistry("fleet", tombstones(t))
 	keys := identity.Keys{Current: pki.Fingerprint([]byte("key"))}
-	r.Bind("edge-1", keys, identity.Version{})
+	r.Bind("edge-1", keys)
 	if err := r.Check("edge-1", keys.Current); err != nil {
 		t.Fatal(err)
 	}
 	r.Revoke("edge-1")
-	r.Bind("edge-1", keys, identity.Version{}) // from a list that is older than the revocation
+	r.Bind("edge-1", keys) // from a list that is older than the revocation
 	if err := r.Check("edge-1", keys.Current); !errors.Is(err, identity.ErrRevoked) {
 		t.Errorf("error is %v", err)
 	}
@@ -205,7 +205,8 @@ func TestOlderKeysAreIgnored(t *testing.T) {
 		{"seen again", identity.Keys{Current: "a", Next: "b"}, identity.Version{UID: "1", Generation: 4}, []string{"b", "a"}},
 		{"another object", identity.Keys{Current: "c"}, identity.Version{UID: "2", Generation: 1}, []string{"c"}},
 	} {
-		r.Bind("edge-1", step.keys, step.version)
+		step.keys.Version = step.version
+		r.Bind("edge-1", step.keys)
 		if got := r.Keys("edge-1"); !slices.Equal(got, step.want) {
 			t.Errorf("%s: keys are %q, want %q", step.what, got, step.want)
 		}
@@ -223,9 +224,9 @@ func TestKeysOfADevice(t *testing.T) {
 		}
 	}
 	want("unknown")
-	r.Bind("edge-1", identity.Keys{Current: "a"}, identity.Version{})
+	r.Bind("edge-1", identity.Keys{Current: "a"})
 	want("bound", "a")
-	r.Bind("edge-1", identity.Keys{Current: "a", Next: "b"}, identity.Version{})
+	r.Bind("edge-1", identity.Keys{Current: "a", Next: "b"})
 	want("renewed", "b", "a")
 	if err := list.Add(identity.Tombstone{Fingerprint: "b", Device: "edge-1", Reason: "revoked"}); err != nil {
 		t.Fatal(err)
