@@ -55,17 +55,21 @@ func (s *Store) Import(ctx context.Context, i Import) (version string, err error
 	if err := s.sweep(); err != nil {
 		return "", err
 	}
+	if m := i.Source.mirror; m != nil {
+		if err := m.readList(ctx, i.Key); err != nil {
+			return "", err
+		}
+		if s.holds(m.sums) {
+			return s.Version()
+		}
+	}
 	work, err := os.MkdirTemp(s.dir, importPrefix)
 	if err != nil {
 		return "", fmt.Errorf("importing the release: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }() // nothing is left of it after success
 	b := &build{Import: i, files: filepath.Join(work, "files"), dir: filepath.Join(work, "release"), keyFile: filepath.Join(s.dir, signingKeyName)}
-	err = b.run(ctx, s.holds)
-	if errors.Is(err, errHeld) {
-		return s.Version()
-	}
-	if err != nil {
+	if err := b.run(ctx); err != nil {
 		return "", err
 	}
 	return b.version, s.switchTo(b.dir, b.version+"-"+strings.ToLower(rand.Text()[:8]))
@@ -172,13 +176,13 @@ type build struct {
 	version             string
 }
 
-func (b *build) run(ctx context.Context, held func(sums []byte) bool) error {
+func (b *build) run(ctx context.Context) error {
 	for _, dir := range []string{b.files, b.dir} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return fmt.Errorf("importing the release: %w", err)
 		}
 	}
-	if err := b.Source.unpack(ctx, b.files, b.Key, held); err != nil {
+	if err := b.Source.unpack(ctx, b.files); err != nil {
 		return err
 	}
 	if err := verify(b.files, b.Key); err != nil {

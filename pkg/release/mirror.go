@@ -6,7 +6,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -58,36 +57,43 @@ type mirror struct {
 	Mirror
 
 	client *http.Client
+	// sums and signature are the list of checksums, once it is read.
+	sums, signature []byte
 }
 
-// download fetches what devices need. A mirror without a signature is not
-// trusted, so that nothing is fetched from it.
-func (m *mirror) download(ctx context.Context, u *unpacker, key *ecdsa.PublicKey, held func(sums []byte) bool) error {
+// readList fetches the list of checksums. A mirror whose list is not signed is
+// not trusted, so that nothing else is fetched from it.
+func (m *mirror) readList(ctx context.Context, key *ecdsa.PublicKey) error {
 	if key == nil {
 		return ErrNoKey
 	}
-	var list [2][]byte
-	for i, name := range []string{checksumsName, signatureName} {
-		var content bytes.Buffer
-		err := m.fetch(ctx, name, func(_ int64, r io.Reader) error {
-			_, err := content.ReadFrom(io.LimitReader(r, maxChecksums+1))
-			return err
-		})
-		if err == nil {
-			err = u.add(name, int64(content.Len()), bytes.NewReader(content.Bytes()))
-		}
-		if err != nil {
-			return err
-		}
-		list[i] = content.Bytes()
-	}
-	if err := verifySignature(list[0], list[1], key); err != nil {
+	var err error
+	if m.sums, err = m.fetchSmall(ctx, checksumsName); err != nil {
 		return err
 	}
-	if held(list[0]) {
-		return errHeld
+	if m.signature, err = m.fetchSmall(ctx, signatureName); err != nil {
+		return err
 	}
-	want, err := parseSums(list[0])
+	return verifySignature(m.sums, m.signature, key)
+}
+
+// fetchSmall returns a file, of which what is too long for one of its kind is cut.
+func (m *mirror) fetchSmall(ctx context.Context, name string) (content []byte, err error) {
+	err = m.fetch(ctx, name, func(_ int64, r io.Reader) (err error) {
+		content, err = io.ReadAll(io.LimitReader(r, maxChecksums+1))
+		return err
+	})
+	return content, err
+}
+
+// download fetches what devices need of what the list names.
+func (m *mirror) download(ctx context.Context, u *unpacker) error {
+	for name, content := range map[string][]byte{checksumsName: m.sums, signatureName: m.signature} {
+		if err := u.add(name, int64(len(content)), bytes.NewReader(content)); err != nil {
+			return err
+		}
+	}
+	want, err := parseSums(m.sums)
 	if err != nil {
 		return err
 	}
@@ -104,9 +110,6 @@ func (m *mirror) download(ctx context.Context, u *unpacker, key *ecdsa.PublicKey
 	}
 	return nil
 }
-
-// errHeld ends a download of what is there already.
-var errHeld = errors.New("this release is served already")
 
 // fetch downloads a file. The size is what the mirror says.
 func (m *mirror) fetch(ctx context.Context, name string, use func(size int64, r io.Reader) error) error {

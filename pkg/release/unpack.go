@@ -3,7 +3,6 @@ package release
 import (
 	"archive/tar"
 	"context"
-	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"io"
@@ -68,7 +67,7 @@ func (s *Source) Close() error {
 }
 
 // unpack copies the files into dir, which is empty.
-func (s *Source) unpack(ctx context.Context, dir string, key *ecdsa.PublicKey, held func(sums []byte) bool) error {
+func (s *Source) unpack(ctx context.Context, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -80,7 +79,7 @@ func (s *Source) unpack(ctx context.Context, dir string, key *ecdsa.PublicKey, h
 	u := &unpacker{root: root}
 	switch {
 	case s.mirror != nil:
-		return s.mirror.download(ctx, u, key, held)
+		return s.mirror.download(ctx, u)
 	case s.dir != nil:
 		return u.directory(s.dir)
 	}
