@@ -41,6 +41,9 @@ const (
 	maxUnread      = 2 << 20
 	maxConnections = 1 << 16
 	authTimeout    = 20 // seconds; a slow device on a slow link needs them
+	// reconnectWait is for the server's own connections. NATS ends those that
+	// read too slowly, and no device is answered until they are back.
+	reconnectWait = 10 * time.Millisecond
 
 	// markerTTL is how long a bucket remembers that a key was deleted.
 	markerTTL = time.Hour
@@ -388,7 +391,8 @@ func (b *Broker) connect(auth *authenticator) error {
 	} {
 		connecting.Go(func() (err error) {
 			*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"),
-				nats.CustomInboxPrefix(serverInbox), nats.MaxReconnects(-1), nats.ErrorHandler(b.refused.clientError))
+				nats.CustomInboxPrefix(serverInbox), nats.ErrorHandler(b.refused.clientError), nats.MaxReconnects(-1),
+				nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(0, 0), nats.DisconnectErrHandler(b.refused.clientEnded))
 			if err != nil {
 				return fmt.Errorf("connecting to NATS account %s: %w", name, err)
 			}
@@ -404,8 +408,12 @@ func (b *Broker) connect(auth *authenticator) error {
 	return b.watchSessions()
 }
 
-// watchSessions learns of ended connections from NATS's system events.
+// watchSessions learns of ended connections from NATS's system events, and asks
+// for them after it could not hear any.
 func (b *Broker) watchSessions() error {
+	b.system.SetReconnectHandler(func(*nats.Conn) {
+		b.sessions.removeEnded(func(id uint64) bool { return b.server.GetClient(id) == nil })
+	})
 	_, err := b.system.Subscribe("$SYS.ACCOUNT."+accountDevices+".DISCONNECT", func(m *nats.Msg) {
 		var event server.DisconnectEventMsg
 		if json.Unmarshal(m.Data, &event) == nil {

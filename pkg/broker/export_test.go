@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -14,6 +15,21 @@ const MarkerTTL = markerTTL
 
 // InProcessConn implements nats.InProcessConnProvider.
 func (b *Broker) InProcessConn() (net.Conn, error) { return b.server.InProcessConn() }
+
+// Own are the server's own connections.
+func (b *Broker) Own() []*nats.Conn { return []*nats.Conn{b.Devices, b.Core, b.readers, b.system} }
+
+// End ends a connection the way that NATS ends those that read too slowly.
+func (b *Broker) End(c *nats.Conn) error {
+	id, err := c.GetClientID()
+	if err != nil {
+		return err
+	}
+	return b.server.DisconnectClientByID(id)
+}
+
+// Miss makes the end of a connection of a device one that nobody told of.
+func (b *Broker) Miss(device string) { b.sessions.add(device, connection{id: 1 << 62}) }
 
 // What the tests see of the unexported parts.
 const (

@@ -107,6 +107,13 @@ func (r *refused) clientError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	}
 }
 
+// clientEnded takes the end of one of the server's own connections.
+func (r *refused) clientEnded(c *nats.Conn, err error) {
+	if err != nil { // not at the server's own end
+		r.log.Error("a connection of the server itself ended, and is made again", "error", err, "times", c.Stats().Reconnects+1)
+	}
+}
+
 // cutClient splits a format of NATS into what it says of the connection, which
 // the client has a hand in and which must not be taken for a format, and the
 // rest.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -98,6 +99,18 @@ func (s *sessions) remove(id uint64) {
 	s.mu.Unlock()
 	if last {
 		s.observer.DeviceDisconnected(device)
+	}
+}
+
+// removeEnded forgets the connections that have ended.
+func (s *sessions) removeEnded(ended func(id uint64) bool) {
+	s.mu.Lock()
+	ids := slices.Collect(maps.Keys(s.byID))
+	s.mu.Unlock()
+	for _, id := range ids {
+		if ended(id) {
+			s.remove(id)
+		}
 	}
 }
 
