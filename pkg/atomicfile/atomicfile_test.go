@@ -138,3 +138,32 @@ func TestWriteWhereItCannot(t *testing.T) {
 		t.Errorf("syncing what is not there: %v", err)
 	}
 }
+
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	inner := filepath.Join(dir, "inner")
+	if err := os.Mkdir(inner, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{dir, inner} {
+		for _, name := range []string{".tmp-file-123", "file", ".hidden"} {
+			if err := os.WriteFile(filepath.Join(d, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := atomicfile.Sweep(dir, inner, filepath.Join(dir, "missing")); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, dir, ".hidden", "file", "inner")
+	wantFiles(t, inner, ".hidden", "file")
+
+	stays := filepath.Join(dir, ".tmp-dir")
+	if err := os.MkdirAll(filepath.Join(stays, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := atomicfile.Sweep(dir); err == nil || !strings.Contains(err.Error(), stays) {
+		t.Errorf("error is %v, want one that names what stays", err)
+	}
+}

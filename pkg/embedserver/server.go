@@ -24,6 +24,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/crds"
 	"fleet.nationtech.io/fleet/pkg/apiserver"
 	"fleet.nationtech.io/fleet/pkg/apiserver/datastore"
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/clock"
@@ -175,6 +176,9 @@ func (s *server) openDataDir(context.Context) error {
 		return err
 	}
 	s.parts.onStop("lock", f.Close)
+	if err := atomicfile.Sweep(s.DataDir, s.path("pki")); err != nil {
+		s.Logger.Warn("sweeping the data directory", "error", err)
+	}
 	if s.tombstones, err = identity.OpenTombstones(s.path("revoked-keys.jsonl")); err != nil {
 		return err
 	}

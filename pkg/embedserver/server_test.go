@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -65,10 +66,17 @@ func TestStartWithDamagedFiles(t *testing.T) {
 			if err := os.WriteFile(path, []byte(tc.content), 0o600); err != nil {
 				t.Fatal(err)
 			}
+			leftover := filepath.Join(dir, ".tmp-clock.json-1")
+			if err := os.WriteFile(leftover, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			c := embedserver.Config{DataDir: dir, APIListen: "127.0.0.1:0", NATSListen: "127.0.0.1:0", EnrollListen: "127.0.0.1:0", Logger: logger(t)}
 			err := embedserver.Run(t.Context(), c, func(embedserver.Ready) { t.Error("it is ready") })
 			if says := fmt.Sprintf(tc.says, path); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("error is %q, want one line that says %q", err, says)
+			}
+			if _, err := os.Stat(leftover); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("what an interrupted write left is still there: %v", err)
 			}
 		})
 	}

@@ -22,10 +22,6 @@ var ErrLocked = errors.New("state directory is in use by another fleet-agent")
 // manifest of wire.MaxEntries is a quarter of it.
 const maxDocument = 1 << 20
 
-// leftoverPattern matches what package atomicfile leaves behind when the power
-// is cut while it writes.
-const leftoverPattern = ".tmp-*"
-
 const (
 	identityFile = "identity.json"
 	pendingFile  = "pending-identity.json"
@@ -82,7 +78,9 @@ func (s *Store) Lock() error {
 		return fmt.Errorf("locking %s: %w", path, err)
 	}
 	s.lock = f
-	s.sweep()
+	if err := atomicfile.Sweep(s.dir, filepath.Join(s.dir, bodiesDir), filepath.Join(s.dir, secretsDir)); err != nil {
+		s.log.Warn("sweeping the state directory", "error", err)
+	}
 	return nil
 }
 
@@ -92,21 +90,6 @@ func (s *Store) Close() error {
 		return nil
 	}
 	return s.lock.Close()
-}
-
-// sweep removes what interrupted writes left behind.
-func (s *Store) sweep() {
-	for _, dir := range []string{s.dir, filepath.Join(s.dir, bodiesDir), filepath.Join(s.dir, secretsDir)} {
-		leftovers, err := filepath.Glob(filepath.Join(dir, leftoverPattern))
-		if err != nil {
-			continue // the pattern is constant: it is never malformed
-		}
-		for _, path := range leftovers {
-			if err := os.Remove(path); err != nil {
-				s.log.Warn("leftover of an interrupted write stays", "path", path, "error", err)
-			}
-		}
-	}
 }
 
 func (s *Store) write(name string, v any, mode os.FileMode) error {

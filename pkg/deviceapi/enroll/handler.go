@@ -187,7 +187,7 @@ func (h *Handler) enroll(r *http.Request, body []byte) (*wire.EnrollReply, error
 	if err != nil {
 		return nil, err
 	}
-	return h.Service.Enroll(r.Context(), a, token)
+	return h.Service.Enroll(r.Context(), a)
 }
 
 func (h *Handler) renew(r *http.Request, body []byte) (*wire.EnrollReply, error) {

@@ -53,6 +53,11 @@ var hosts = []string{"gateway.example", "192.0.2.1", "::1"}
 
 func newHandler(t testing.TB) (*enroll.Handler, *pki.PKI) {
 	t.Helper()
+	return newHandlerWith(t, noAPI{})
+}
+
+func newHandlerWith(t testing.TB, api http.RoundTripper) (*enroll.Handler, *pki.PKI) {
+	t.Helper()
 	dir := t.TempDir()
 	authorities, err := pki.Load(filepath.Join(dir, "pki"), time.Now())
 	if err != nil {
@@ -63,7 +68,7 @@ func newHandler(t testing.TB) (*enroll.Handler, *pki.PKI) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = tombstones.Close() })
-	c, err := client.New(&rest.Config{Host: "http://api", Transport: noAPI{}})
+	c, err := client.New(&rest.Config{Host: "http://api", Transport: api})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +187,71 @@ func TestGarbageIsRefused(t *testing.T) {
 			}
 			if reply.Certificate != "" || reply.Error != nil && strings.Contains(reply.Error.Message, token) {
 				t.Errorf("answer gives something away: %+v", reply)
+			}
+		})
+	}
+}
+
+// tokenAPI answers every request with a token, or with that there is none.
+type tokenAPI struct{ token *v1alpha1.EnrollmentToken }
+
+// RoundTrip implements http.RoundTripper.
+func (a tokenAPI) RoundTrip(*http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	w.Header().Set("Content-Type", "application/json")
+	if a.token == nil {
+		w.WriteHeader(http.StatusNotFound)
+		a.token = &v1alpha1.EnrollmentToken{}
+	}
+	if err := json.NewEncoder(w).Encode(a.token); err != nil {
+		return nil, err
+	}
+	return w.Result(), nil
+}
+
+// What a token was a moment ago, as the cache has it, lets nobody in.
+func TestChangedTokenCountsAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		change func(*v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentToken
+		says   string
+	}{
+		"removed": {func(*v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentToken { return nil }, "unknown or was removed"},
+		"another secret": {func(o *v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentToken {
+			o.Spec.SecretHash = strings.Repeat("0", len(o.Spec.SecretHash))
+			return o
+		}, "unknown or was removed"},
+		"expired": {func(o *v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentToken {
+			o.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(-time.Second)))
+			return o
+		}, "expired"},
+		"being removed": {func(o *v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentToken {
+			o.DeletionTimestamp = new(metav1.Now())
+			return o
+		}, "was revoked"},
+		"for another machine": {func(o *v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentToken {
+			o.Spec.HardwareIDs = []string{strings.Repeat("0", 64)}
+			return o
+		}, "not for this machine"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var api tokenAPI
+			h, authorities := newHandlerWith(t, &api)
+			known := enroll.NewToken(authorities.RootHash())
+			addToken(t, h, known)
+			cached, _, err := h.Service.Tokens.GetByKey(known.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			api.token = tc.change(cached.(*v1alpha1.EnrollmentToken).DeepCopy())
+			body, err := json.Marshal(wire.EnrollRequest{Token: known.Encode(), Device: "edge-1", CSR: csr(t)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, reply := post(t, h, string(body))
+			if reply.Error == nil || reply.Error.Code != wire.RefusedToken || !strings.Contains(reply.Error.Message, tc.says) {
+				t.Errorf("the answer is %+v, want a refusal that says %q", reply.Error, tc.says)
 			}
 		})
 	}

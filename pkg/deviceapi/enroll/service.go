@@ -77,8 +77,9 @@ type applicant struct {
 
 // Enroll answers a request. An error is a *wire.Refusal, or a failure of the
 // server itself that the device must not see.
-func (s *Service) Enroll(ctx context.Context, a *applicant, token *v1alpha1.EnrollmentToken) (*wire.EnrollReply, error) {
-	if err := s.checkToken(a, token); err != nil {
+func (s *Service) Enroll(ctx context.Context, a *applicant) (*wire.EnrollReply, error) {
+	token, err := s.presentToken(ctx, a)
+	if err != nil {
 		return nil, err
 	}
 	if s.Tombstones.Has(a.fingerprint) {
@@ -95,7 +96,7 @@ func (s *Service) Enroll(ctx context.Context, a *applicant, token *v1alpha1.Enro
 	case taken && token.Spec.Replaces != a.device:
 		return nil, nameTaken(a.device)
 	}
-	if err := s.countUse(ctx, a); err != nil {
+	if token, err = s.countUse(ctx, a); err != nil {
 		return nil, err
 	}
 	if !token.Spec.PreApproved {
@@ -107,7 +108,7 @@ func (s *Service) Enroll(ctx context.Context, a *applicant, token *v1alpha1.Enro
 	return s.admit(ctx, a, device)
 }
 
-// keysOf are the keys of a device that is enrolled.
+// parse checks the form of a request.
 func parse(req wire.EnrollRequest, token wire.Token) (*applicant, error) {
 	if err := wire.ValidateDevice(req.Device); err != nil {
 		return nil, refuse(wire.RefusedBadRequest, "%v: choose another with --name", err)
@@ -152,18 +153,30 @@ func parseCSR(text string) (*x509.CertificateRequest, error) {
 // ask says whether the API may be asked for a token that the cache does not
 // have, because it was created a moment ago.
 func (s *Service) findToken(ctx context.Context, shown wire.Token, ask func() bool) (*v1alpha1.EnrollmentToken, error) {
-	unknown := refuse(wire.RefusedToken, "the token is unknown or was removed: create a new one with `fleet-server token create`")
 	if !s.PKI.HasRoot(shown.CAHash) {
-		return nil, unknown
+		return nil, unknownToken()
 	}
 	token, err := s.lookUpToken(ctx, shown.ID, ask)
 	if err != nil {
 		return nil, err
 	}
 	if !shown.Matches(token.Spec.SecretHash) {
-		return nil, unknown
+		return nil, unknownToken()
 	}
 	return token, nil
+}
+
+// presentToken returns the token as it is now, when the applicant may use it.
+// What findToken found may be from before a change or its removal.
+func (s *Service) presentToken(ctx context.Context, a *applicant) (*v1alpha1.EnrollmentToken, error) {
+	token, err := s.Client.EnrollmentTokens().Get(ctx, a.token.ID, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && !a.token.Matches(token.Spec.SecretHash) {
+		return nil, unknownToken()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking up token %s: %w", a.token.ID, err)
+	}
+	return token, s.checkToken(a, token)
 }
 
 // lookUpToken returns an empty token when there is none: to compare with its
@@ -200,13 +213,13 @@ func (s *Service) checkToken(a *applicant, token *v1alpha1.EnrollmentToken) erro
 	return nil
 }
 
-// countUse takes one use of the token for this key, once.
-func (s *Service) countUse(ctx context.Context, a *applicant) error {
+// countUse takes one use of the token for this key, once. It returns the token
+// that was counted.
+func (s *Service) countUse(ctx context.Context, a *applicant) (token *v1alpha1.EnrollmentToken, err error) {
 	s.counting.Lock()
 	defer s.counting.Unlock()
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		token, err := s.Client.EnrollmentTokens().Get(ctx, a.token.ID, metav1.GetOptions{})
-		if err != nil {
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		if token, err = s.presentToken(ctx, a); err != nil {
 			return err
 		}
 		if slices.Contains(token.Status.Devices, a.fingerprint) {
@@ -221,10 +234,10 @@ func (s *Service) countUse(ctx context.Context, a *applicant) error {
 		if n := len(token.Status.Devices) - maxTokenDevices; n > 0 {
 			token.Status.Devices = token.Status.Devices[n:]
 		}
-		_, err = s.Client.EnrollmentTokens().UpdateStatus(ctx, token, metav1.UpdateOptions{FieldManager: fieldManager})
+		token, err = s.Client.EnrollmentTokens().UpdateStatus(ctx, token, metav1.UpdateOptions{FieldManager: fieldManager})
 		return err
 	})
-	return asRefusal(err, "counting a use of token "+a.token.ID)
+	return token, asRefusal(err, "counting a use of token "+a.token.ID)
 }
 
 // request is what an operator approves, or a token in advance.
@@ -369,6 +382,10 @@ func (s *Service) issue(device string, publicKey any) (*wire.EnrollReply, error)
 
 func refuse(code wire.RefusalCode, format string, args ...any) error {
 	return &wire.Refusal{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+func unknownToken() error {
+	return refuse(wire.RefusedToken, "the token is unknown or was removed: create a new one with `fleet-server token create`")
 }
 
 func nameTaken(device string) error {
