@@ -95,7 +95,7 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 	if !ok {
 		return false
 	}
-	if a.bars.has(device) {
+	if a.bars.has(device, sessionOf(c)) {
 		return false // that it was barred is logged
 	}
 	permissions, err := devicePermissions(device)

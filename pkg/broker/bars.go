@@ -16,48 +16,73 @@ const (
 
 // bars knows the devices that may not connect for a while.
 type bars struct {
-	mu    sync.Mutex // guards until
-	until map[string]time.Time
+	mu       sync.Mutex // guards byDevice
+	byDevice map[string]bar
 }
 
-func newBars() *bars { return &bars{until: map[string]time.Time{}} }
+type bar struct {
+	until time.Time
+	// but is the one session that may connect; empty for none.
+	but string
+}
 
-func (b *bars) add(device string) {
+func newBars() *bars { return &bars{byDevice: map[string]bar{}} }
+
+// add bars all sessions of a device, or all but one.
+func (b *bars) add(device, but string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.until) >= maxBars {
-		clear(b.until) // a moment of generosity
+	if len(b.byDevice) >= maxBars {
+		clear(b.byDevice) // a moment of generosity
 	}
-	b.until[device] = time.Now().Add(barTime)
+	if before, barred := b.byDevice[device]; barred && before.but == "" && time.Now().Before(before.until) {
+		but = ""
+	}
+	b.byDevice[device] = bar{time.Now().Add(barTime), but}
 }
 
-// has reports whether a device is barred, and forgets it when it is no more.
-func (b *bars) has(device string) bool {
+// has reports whether a session of a device is barred, and forgets what has
+// ended.
+func (b *bars) has(device, session string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	until, barred := b.until[device]
-	if barred && time.Now().After(until) {
-		delete(b.until, device)
+	found, barred := b.byDevice[device]
+	if barred && time.Now().After(found.until) {
+		delete(b.byDevice, device)
 		return false
 	}
-	return barred
+	return barred && (found.but == "" || found.but != session)
 }
 
 // Bar ends every connection of a device that floods the bus, and lets it in
 // again after a while.
 func (b *Broker) Bar(device string) {
-	b.bars.add(device)
+	b.bars.add(device, "")
 	b.Disconnect(device)
 }
 
-// barID is Bar for the device of a connection.
-func (b *Broker) barID(id uint64) {
-	// What a copy of a device does is not held against the device.
-	if device, known := b.sessions.deviceOf(id); known && !b.sessions.isSurplus(device, id) {
-		b.Bar(device)
-		return
+// BarStrays is Bar for the connections of a device that are not its current
+// session's: what a copy of a device does is not held against the device.
+// Without a current session all are dropped, and may come back.
+func (b *Broker) BarStrays(device string) {
+	current := b.sessions.currentOf(device)
+	if current != "" {
+		b.bars.add(device, current)
 	}
-	b.sessions.disconnect(id)
+	b.sessions.drop(b.sessions.ids(device, func(c connection) bool { return current == "" || c.session != current }))
+}
+
+// barID is Bar for the device of a connection, or BarStrays.
+func (b *Broker) barID(id uint64) {
+	device, known := b.sessions.deviceOf(id)
+	switch {
+	case !known:
+		b.sessions.disconnect(id)
+	case b.sessions.isSurplus(device, id):
+		b.BarStrays(device)
+	default:
+		b.Bar(device)
+	}
 }
 
 // deviceOf names the device of a connection.

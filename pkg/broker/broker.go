@@ -157,9 +157,6 @@ func (b *Broker) SessionConnected(device, session string) bool {
 // device has too many, and ends the connections of the one before.
 func (b *Broker) SetCurrentSession(device, session string) { b.sessions.setCurrent(device, session) }
 
-// DisconnectSession ends the connections of one session of a device.
-func (b *Broker) DisconnectSession(device, session string) { b.sessions.dropSession(device, session) }
-
 // DisconnectUnread ends the connections of a device that leave too much unread.
 func (b *Broker) DisconnectUnread(device string) {
 	for _, id := range b.sessions.ids(device, whatever) {

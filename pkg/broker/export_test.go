@@ -62,9 +62,9 @@ type Bars = bars
 
 func NewBars() *Bars { return newBars() }
 
-func (b *bars) Add(device string) { b.add(device) }
+func (b *bars) Add(device, but string) { b.add(device, but) }
 
-func (b *bars) Has(device string) bool { return b.has(device) }
+func (b *bars) Has(device, session string) bool { return b.has(device, session) }
 
 // ClientFormat is the format of a message about a client, as NATS builds it.
 func ClientFormat(name, format string) string {

@@ -132,6 +132,13 @@ func (s *sessions) connected(device, session string) bool {
 	return slices.ContainsFunc(s.byDevice[device], func(c connection) bool { return c.session == session })
 }
 
+// currentOf is the current session of a device, or empty.
+func (s *sessions) currentOf(device string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current[device]
+}
+
 // isSurplus reports whether a connection is not of the current session of its
 // device, while there is one.
 func (s *sessions) isSurplus(device string, id uint64) bool {
@@ -143,11 +150,6 @@ func (s *sessions) isSurplus(device string, id uint64) bool {
 	}
 	i := slices.IndexFunc(s.byDevice[device], func(c connection) bool { return c.id == id })
 	return i >= 0 && s.byDevice[device][i].session != current
-}
-
-// dropSession ends the connections of one session.
-func (s *sessions) dropSession(device, session string) {
-	s.drop(s.ids(device, func(c connection) bool { return c.session == session }))
 }
 
 // dropDevice ends every connection of a device.

@@ -64,8 +64,9 @@ type Config struct {
 	Sessions *session.Table
 	// Kick drops the connections of a device and keeps it out for a while.
 	Kick func(device string)
-	// KickSession drops the connections of one session.
-	KickSession func(device, session string)
+	// KickStrays is Kick for the connections that are not of the device's current
+	// session.
+	KickStrays func(device string)
 	// DropUnread drops the connections of a device that don't read what they are
 	// sent.
 	DropUnread func(device string)
@@ -101,7 +102,7 @@ func (s *Server) Nudge(device string) { s.nudger.add(device) }
 // Forget removes everything that a device ever reported.
 func (s *Server) Forget(ctx context.Context, device string) error {
 	s.limits.forget(device)
-	s.limits.forget(device + copies)
+	s.limits.forget(device + strays)
 	s.Sessions.Forget(device)
 	return s.reports.forget(ctx, device)
 }
@@ -190,13 +191,13 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 		}
 		id, badHeader := sessionOf(raw.Header)
 		m := message{device: device, kind: kind, session: id, inbox: raw.Reply, payload: raw.Data}
-		if badHeader == nil && s.Sessions.Quarantined(device, id) {
-			s.turnAway(m, queue)
-			return
+		owner := device
+		if s.Sessions.Stray(device, id) {
+			owner += strays
 		}
-		switch s.limits.take(device, kind, len(raw.Data)) {
+		switch s.limits.take(owner, kind, len(raw.Data)) {
 		case kick:
-			s.kick(device, kind)
+			s.kick(device, owner, kind)
 			return
 		case refuse:
 			s.refuse(m, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"}, queue)
@@ -219,34 +220,32 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 	}
 }
 
-// copies makes the name for the budget of all copies of a device.
-const copies = " copies"
-
-// turnAway answers a copy of a device. Copies have a budget of their own: they
-// use up nothing of the device's.
-func (s *Server) turnAway(m message, queue *turns) {
-	if s.limits.take(m.device+copies, m.kind, len(m.payload)) != pass {
-		s.KickSession(m.device, m.session)
-		return
-	}
-	s.refuse(m, session.Quarantine(), queue)
-}
-
 // refuse answers in the device's turn; what it sent is not kept until then.
 func (s *Server) refuse(m message, refusal error, queue *turns) {
 	m.payload = nil
 	queue.add(m.device, func() { s.answer(m, nil, refusal) })
 }
 
-// kick drops a device that sends too much.
-func (s *Server) kick(device string, kind wire.Kind) {
-	if !s.limits.dueKick(device) {
+// strays makes the name for the budget of all sessions of a device that are not
+// the device: what they send uses up nothing of the device's.
+const strays = " strays"
+
+// kick drops whoever sends too much: a device, or its strays. With them gone,
+// what goes on under their names comes from the device.
+func (s *Server) kick(device, owner string, kind wire.Kind) {
+	due, lasting := s.limits.dueKick(owner)
+	switch {
+	case !due:
 		s.metrics.flooded.Inc()
 		return
+	case owner != device && !lasting:
+		s.Logger.Warn("sessions dropped that are not the device: they keep sending over their budget", "device", device, "kind", kind)
+		s.KickStrays(device)
+	default:
+		s.Logger.Warn("device dropped: it keeps sending over its budget", "device", device, "kind", kind)
+		s.Kick(device)
 	}
 	s.metrics.kicks.Inc()
-	s.Logger.Warn("device dropped: it keeps sending over its budget", "device", device, "kind", kind)
-	s.Kick(device)
 }
 
 func (s *Server) handle(handle handler, m message) (any, error) {

@@ -119,7 +119,7 @@ func newDoor(t testing.TB) *door {
 	}
 	d.Server = deviceapi.New(deviceapi.Config{
 		Conn: d.bus.Devices, Buckets: d.bus.Buckets, Manifests: d.manifests, Presence: d.heard,
-		Registry: images{}, Sessions: session.NewTable(d.heard, d.bus, time.Now), Kick: d.bus.Disconnect, KickSession: d.bus.DisconnectSession, DropUnread: d.bus.DisconnectUnread, Logger: logger(t),
+		Registry: images{}, Sessions: session.NewTable(d.heard, d.bus, time.Now), Kick: d.bus.Disconnect, KickStrays: d.bus.BarStrays, DropUnread: d.bus.DisconnectUnread, Logger: logger(t),
 	})
 	background(t, func(ctx context.Context) {
 		if err := d.Run(ctx); err != nil {
@@ -534,6 +534,58 @@ func TestFloodIsRefusedThenCutOff(t *testing.T) {
 	m, err := d.bus.Connect("edge-1").Request("fleet.v1.up.edge-1.snapshot", []byte(`{}`), time.Second)
 	if err == nil && !strings.Contains(string(m.Data), string(wire.RefusedRateLimited)) {
 		t.Errorf("after a reconnect the answer is %s", m.Data)
+	}
+}
+
+// sessionMsg is a message that says which session it is of.
+func sessionMsg(kind wire.Kind, session string, payload string) *nats.Msg {
+	m := nats.NewMsg("fleet.v1.up.edge-1." + string(kind))
+	m.Header.Set(wire.HeaderSession, session)
+	m.Data = []byte(payload)
+	return m
+}
+
+// A copy that floods with reports, under whatever names, is dropped and stays
+// out. The device stays, and has what it may use.
+func TestFloodOfACopyCostsTheDeviceNothing(t *testing.T) {
+	t.Parallel()
+	const current, other = "00000000000000a1", "00000000000000b2"
+	for name, called := range map[string]string{"its own name": other, "no name": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDoor(t)
+			certificate := d.bus.Enroll("edge-1")
+			dial := func(session string, opts ...nats.Option) (*nats.Conn, error) {
+				return d.bus.Dial(certificate, append(opts, nats.Name(session), nats.CustomInboxPrefix("_INBOX_edge-1"))...)
+			}
+			device, err := dial(current)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(device.Close)
+			if _, err := device.RequestMsg(sessionMsg(wire.KindSnapshot, current, "{}"), 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			closed := make(chan struct{})
+			thief, err := dial(called, nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			background(t, func(ctx context.Context) {
+				for ctx.Err() == nil && !thief.IsClosed() {
+					_ = thief.PublishMsg(sessionMsg(wire.KindState, other, "{}")) // fails once it is cut off
+				}
+			})
+			<-closed
+			if c, err := dial(called); !errors.Is(err, nats.ErrAuthorization) {
+				t.Errorf("the copy comes back: %v", err)
+				c.Close()
+			}
+			m, err := device.RequestMsg(sessionMsg(wire.KindState, current, "{}"), 10*time.Second)
+			if err != nil || strings.Contains(string(m.Data), string(wire.RefusedRateLimited)) {
+				t.Errorf("the device is answered %v, %v", m, err)
+			}
+		})
 	}
 }
 

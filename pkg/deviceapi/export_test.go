@@ -45,6 +45,20 @@ func (l *limits) TakeBytes(device string, kind wire.Kind, bytes int) Verdict {
 	return l.take(device, kind, bytes)
 }
 
+// Spend takes a message from the budget of a device or of its strays, and drops
+// whom it has to.
+func (s *Server) Spend(device string, stray bool, kind wire.Kind) Verdict {
+	owner := device
+	if stray {
+		owner += strays
+	}
+	v := s.limits.take(owner, kind, 0)
+	if v == kick {
+		s.kick(device, owner, kind)
+	}
+	return v
+}
+
 func (l *limits) Forget(device string) { l.forget(device) }
 
 func NewReports(b *broker.Buckets) *Reports { return newReports(b) }

@@ -52,28 +52,38 @@ type limits struct {
 type deviceLimits struct {
 	kinds   map[wire.Kind]*rate.Limiter
 	strikes *rate.Limiter
-	kicked  time.Time
+	// kicked is when it was last dropped, and kickedSince when for the first time
+	// in a row.
+	kicked, kickedSince time.Time
 	// answered is how many bytes it was sent since somebody looked whether it
 	// reads them.
 	answered int
 }
 
-// kickInterval is how often a device is dropped at most. What it sent before it
-// was dropped still comes, and must cost as little as possible: others wait
-// behind it.
-const kickInterval = time.Second
+const (
+	// kickInterval is how often a device is dropped at most. What it sent before it
+	// was dropped still comes, and must cost as little as possible: others wait
+	// behind it.
+	kickInterval = time.Second
+	// lastingKicks is how long a flood lasts that dropping did not end, and
+	// kickPause what ends a row of kicks.
+	lastingKicks, kickPause = 5 * time.Second, 10 * time.Second
+)
 
 // dueKick reports whether a device that has to be dropped was not dropped just
-// now.
-func (l *limits) dueKick(device string) bool {
+// now, and whether that has not helped for a while.
+func (l *limits) dueKick(device string) (due, lasting bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d := l.devices[device]
-	if d == nil || time.Since(d.kicked) < kickInterval {
-		return false
+	d, now := l.devices[device], time.Now()
+	if d == nil || now.Sub(d.kicked) < kickInterval {
+		return false, false
 	}
-	d.kicked = time.Now()
-	return true
+	if now.Sub(d.kicked) > kickPause {
+		d.kickedSince = now
+	}
+	d.kicked = now
+	return true, now.Sub(d.kickedSince) >= lastingKicks
 }
 
 func newLimits() *limits { return &limits{devices: map[string]*deviceLimits{}} }

@@ -1,10 +1,12 @@
 package deviceapi_test
 
 import (
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
@@ -122,6 +124,48 @@ func TestBudgetIsThere(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Dropping the strays of a device helps unless it is the device that floods.
+func TestKickOfStraysEndsInAKickOfTheDevice(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kicked := map[string]int{}
+		s := deviceapi.New(deviceapi.Config{
+			Logger: slog.New(slog.DiscardHandler),
+			Kick:   func(device string) { kicked[device]++ }, KickStrays: func(device string) { kicked[device+" strays"]++ },
+		})
+		_, burst := deviceapi.Budget(wire.KindState)
+		_, strikes := deviceapi.Strikes()
+		flood := func(device string, lasts time.Duration) {
+			for range burst + strikes {
+				s.Spend(device, true, wire.KindState)
+			}
+			for end := time.Now().Add(lasts); !time.Now().After(end); time.Sleep(10 * time.Millisecond) {
+				for range 10 {
+					s.Spend(device, true, wire.KindState)
+				}
+			}
+		}
+		flood("edge-1", 4*time.Second) // what was on its way
+		if diff := cmp.Diff(map[string]int{"edge-1 strays": 5}, kicked); diff != "" {
+			t.Error(diff)
+		}
+		clear(kicked)
+		time.Sleep(time.Minute)
+		flood("edge-1", 0) // one that came back
+		if diff := cmp.Diff(map[string]int{"edge-1 strays": 1}, kicked); diff != "" {
+			t.Error(diff)
+		}
+		clear(kicked)
+		flood("edge-2", 7*time.Second)
+		if kicked["edge-2"] == 0 || kicked["edge-2 strays"] != 5 || len(kicked) != 2 {
+			t.Errorf("of a device that goes on, dropped were %v", kicked)
+		}
+		if s.Spend("edge-2", false, wire.KindState) != deviceapi.Pass {
+			t.Error("its strays have used up the device's budget")
+		}
+	})
 }
 
 // The largest manifest can be fetched and reported at once.

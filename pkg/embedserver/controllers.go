@@ -54,7 +54,7 @@ func (s *server) startControllers(ctx context.Context) error {
 	}
 	s.deviceAPI = deviceapi.New(deviceapi.Config{
 		Conn: s.broker.Devices, Buckets: s.buckets, Manifests: fleetController, Presence: s.presence,
-		Registry: images{s}, Sessions: sessions, Kick: s.broker.Bar, KickSession: s.broker.DisconnectSession, DropUnread: s.broker.DisconnectUnread, Logger: s.component("device-api"),
+		Registry: images{s}, Sessions: sessions, Kick: s.broker.Bar, KickStrays: s.broker.BarStrays, DropUnread: s.broker.DisconnectUnread, Logger: s.component("device-api"),
 	})
 	s.metrics.MustRegister(append(s.deviceAPI.Collectors(), s.connectedDevices())...)
 	observer.devices = device.New(device.Config{

@@ -159,29 +159,51 @@ func (t *Table) of(name string) *device {
 // ErrWait is the answer to a session that may take over soon.
 var ErrWait = errors.New("another session of the device was heard a moment ago")
 
-// Quarantined reports whether a session was found to be a copy.
-func (t *Table) Quarantined(name, session string) bool {
+// Stray reports whether a session is not the device, as far as can be told: it
+// was found to be a copy, or another one is the current session and there.
+func (t *Table) Stray(name, session string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	d := t.devices[name]
-	return d != nil && slices.Contains(d.quarantined, session)
+	if d == nil {
+		return false
+	}
+	return slices.Contains(d.quarantined, session) || d.current != "" && d.current != session && t.connections.SessionConnected(name, d.current)
 }
 
 // Report decides about any message but a snapshot request: nil, or a
 // *wire.Refusal. Before the first snapshot request every session is as good as
 // another.
 func (t *Table) Report(name, session string) error {
+	changed, err := t.report(name, session)
+	if changed {
+		t.observer.SessionChanged(name)
+	}
+	return err
+}
+
+func (t *Table) report(name, session string) (changed bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	d := t.of(name)
+	d, now := t.of(name), t.now()
 	switch {
 	case slices.Contains(d.quarantined, session):
-		return Quarantine()
-	case d.current != "" && d.current != session:
-		return &wire.Refusal{Code: wire.RefusedSession, Message: "another session of this device took over: fetch a snapshot"}
+		return false, Quarantine()
+	case d.current == "" || d.current == session:
+		d.heard = now
+		return false, nil
+	case t.isThere(name, d, now):
+		if changed, err = d.contest(session, now); changed {
+			return changed, err
+		}
 	}
-	d.heard = t.now()
-	return nil
+	return false, &wire.Refusal{Code: wire.RefusedSession, Message: "another session of this device took over: fetch a snapshot"}
+}
+
+// isThere reports whether the current session has a connection and was heard a
+// moment ago.
+func (t *Table) isThere(name string, d *device, now time.Time) bool {
+	return now.Sub(d.heard) < Grace && t.connections.SessionConnected(name, d.current)
 }
 
 // Snapshot decides about a snapshot request that shows a nonce. It returns a
@@ -204,7 +226,7 @@ func (t *Table) snapshot(name, session, nonce, epoch string) (offer string, chan
 	if slices.Contains(d.quarantined, session) {
 		return "", false, false, Quarantine()
 	}
-	if d.current != "" && d.current != session && now.Sub(d.heard) < Grace && t.connections.SessionConnected(name, d.current) {
+	if d.current != "" && d.current != session && t.isThere(name, d, now) {
 		changed, err := d.contest(session, now)
 		return "", changed, false, err
 	}

@@ -241,6 +241,44 @@ func TestTwoThatTalkAtTheSameTimeAreADeviceAndItsCopy(t *testing.T) {
 	r.ask(third, nonce) // the device, restarted
 }
 
+// A copy that never asks for a snapshot is found, too.
+func TestReportsOfTwoAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.settled()
+	changes := r.changes
+	r.report(second, wire.RefusedSession)
+	r.clock = r.clock.Add(time.Second)
+	r.report(second, wire.RefusedSession) // perhaps the device, restarted
+	r.report(first, "")
+	r.clock = r.clock.Add(time.Second)
+	r.report(second, wire.RefusedQuarantined)
+	if r.Suspicion(device) == "" || r.changes != changes+1 {
+		t.Errorf("suspicion %q, told %d times", r.Suspicion(device), r.changes-changes)
+	}
+	r.report(first, "")
+}
+
+func TestStray(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	if r.Stray(device, first) {
+		t.Error("a session of a device that nobody knows is a stray")
+	}
+	r.settled()
+	if r.Stray(device, first) || !r.Stray(device, second) || !r.Stray(device, "") {
+		t.Error("the current session is a stray, or another is not")
+	}
+	r.connected[first] = false // the device was switched off
+	if r.Stray(device, second) {
+		t.Error("the session that comes next is a stray")
+	}
+	r.refused(second, "an old one", wire.RefusedQuarantined)
+	if !r.Stray(device, second) || r.Stray(device, third) {
+		t.Error("a copy is no stray, or another session is")
+	}
+}
+
 func TestAgentWithoutSessionsAndNonces(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
