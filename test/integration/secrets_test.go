@@ -1,25 +1,77 @@
 package integration_test
 
 import (
-	"bytes"
+	"context"
 	"fmt"
-	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"fleet.nationtech.io/fleet/pkg/agent"
+	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
+	"fleet.nationtech.io/fleet/pkg/agent/credential"
+	"fleet.nationtech.io/fleet/pkg/agent/interpret"
+	"fleet.nationtech.io/fleet/pkg/agent/keystore"
+	"fleet.nationtech.io/fleet/pkg/agent/link"
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/trace"
 )
 
+// run runs a whole agent, with a podman in memory, until the end of the test.
+func (a *agentIdentity) run(podman *containertest.Fake) {
+	a.t.Helper()
+	log := slog.New(slog.NewTextHandler(a.t.Output(), nil))
+	m, err := credential.Load(credential.Config{Store: a.store, Keys: keystore.File{}, Clock: a.clock, Server: credential.Listener{}, Log: log})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	l, err := link.Open(link.Config{Device: m.Identity().Device, Servers: m.Identity().Servers, Credentials: m, Log: log})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	device := agent.New(agent.Config{
+		Device: m.Identity().Device, Enrollment: m.Identity().Enrollment, Version: "v1", Servers: m.Identity().Servers,
+		Link: l, Credentials: m, Runtime: podman, Store: a.store, Interpreters: interpret.Default(),
+		Facts: func() wire.Inventory { return wire.Inventory{} }, HeartbeatInterval: time.Minute, SnapshotInterval: time.Hour, Log: log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); device.Run(ctx, func() {}) }()
+	a.t.Cleanup(func() { cancel(); <-done; l.Close() })
+}
+
+// shows waits until a text, which is no secret, is in a file whose path has a
+// part: the same search would find a secret there. again comes before each look.
+func shows(t testing.TB, dir, text, part string, again func() error) {
+	t.Helper()
+	eventually(t, "the control in a file of "+part, func() error {
+		if err := again(); err != nil {
+			return err
+		}
+		found, files, err := trace.Find(text, dir)
+		if err == nil && !slices.ContainsFunc(found, func(path string) bool { return strings.Contains(path, part) }) {
+			err = fmt.Errorf("it is in %v of %d files", found, files)
+		}
+		return err
+	})
+}
+
+func nothing() error { return nil }
+
 // A Secret reaches the device whose manifest names it, over its own
-// connection. No other device gets it, and nothing that the server writes holds
-// it in clear.
+// connection. No other device gets it, and nothing that the server and the agent
+// write holds it in clear, neither while they run nor afterwards.
 func TestSecretReachesOneDeviceAndNoDisk(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -28,6 +80,8 @@ func TestSecretReachesOneDeviceAndNoDisk(t *testing.T) {
 	other := s.holder("edge-2").enroll(s.token(map[string]string{"group": "b"})).connect()
 	c.settle()
 	other.settle()
+	whole, podman := s.agentIdentity("edge-3", token), containertest.NewFake("localhost/hello:1")
+	whole.run(podman)
 	d := deployment("web", "a")
 	d.Spec.Score.Data = runtime.RawExtension{Raw: []byte(`{"services":[{"name":"web","image":"localhost/hello:1","env":[{"name":"P","valueFrom":{"secretKeyRef":{"name":"db","key":"password"}}}]}]}`)}
 	s.create(d)
@@ -37,19 +91,19 @@ func TestSecretReachesOneDeviceAndNoDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const content = "correct horse battery staple"
+	const content, public = "correct horse battery staple", "incorrect donkey"
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db"}, StringData: map[string]string{"password": content}}
 	if secret, err = kube.CoreV1().Secrets("default").Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	s.condition("default", "web", v1alpha1.DeploymentAccepted, metav1.ConditionTrue, v1alpha1.ReasonValid)
-	var digest string
+	var entry wire.Entry
 	manifest := func() error {
 		m := c.snapshot().Manifest
-		if m == nil || len(m.Entries) != 1 || m.Entries[0].Hold || m.Entries[0].SecretsDigest == digest {
+		if m == nil || len(m.Entries) != 1 || m.Entries[0].Hold || m.Entries[0].SecretsDigest == entry.SecretsDigest {
 			return fmt.Errorf("manifest is %+v", m)
 		}
-		digest = m.Entries[0].SecretsDigest
+		entry = m.Entries[0]
 		return nil
 	}
 	eventually(t, "an entry with secrets", manifest)
@@ -72,20 +126,46 @@ func TestSecretReachesOneDeviceAndNoDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "an entry with other secrets", manifest)
-	s.stop()
-	files := 0
-	err = filepath.WalkDir(s.config.DataDir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		files++
-		data, err := os.ReadFile(path)
-		if bytes.Contains(data, []byte("horse")) {
-			t.Errorf("%s holds the content of a Secret", path)
+	eventually(t, "the Secret at the podman of the agent", func() error {
+		names, err := podman.Secrets(t.Context(), wire.DeploymentRef{Namespace: "default", Name: "web"})
+		if err == nil && (len(names) != 1 || string(podman.Secret(names[0])) != content+", changed") {
+			err = fmt.Errorf("it has %v", names)
 		}
 		return err
 	})
-	if err != nil || files < 10 {
-		t.Errorf("%d files were looked at, %v", files, err)
+
+	// In the write-ahead log a thing is for a while only: each try writes again.
+	config, changes := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "public"}, Data: map[string]string{"k": public}}, 0
+	if _, err := kube.CoreV1().ConfigMaps("default").Create(t.Context(), config, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	shows(t, s.config.DataDir, public, ".db-wal", func() error {
+		changes++
+		patch := fmt.Appendf(nil, `{"data":{"change":"%d"}}`, changes)
+		_, err := kube.CoreV1().ConfigMaps("default").Patch(t.Context(), "public", types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	})
+	whole.noTrace(content, entry.SecretsDigest)
+	s.stop()
+	shows(t, s.config.DataDir, public, ".db", nothing)
+	whole.noTrace(content, entry.SecretsDigest)
+}
+
+// noTrace looks for the content of a Secret in everything that the server and
+// the agent have written. The Secret's digest and the score, which are not secret,
+// have to be found there.
+func (a *agentIdentity) noTrace(content, digest string) {
+	a.t.Helper()
+	state := a.store.Dir()
+	shows(a.t, filepath.Join(a.config.DataDir, "nats"), digest, ".blk", nothing)
+	shows(a.t, state, digest, "manifest.json", nothing)
+	shows(a.t, state, "secretKeyRef", "bodies", nothing)
+	eventually(a.t, "the Secret that the agent keeps", func() error {
+		_, err := os.Stat(filepath.Join(state, "secrets", digest))
+		return err
+	})
+	const expected = 10
+	if files := trace.None(a.t, content, a.config.DataDir, state); files < expected {
+		a.t.Errorf("%d files were looked at", files)
 	}
 }
