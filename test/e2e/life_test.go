@@ -3,6 +3,8 @@
 package e2e_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/test/lab"
+	"fleet.nationtech.io/fleet/test/trace"
 )
 
 // TestLifeOfADevice goes through what happens to a device in one story, since
@@ -231,9 +234,16 @@ func (s *site) secret() {
 	if r := s.grep("secretKeyRef"); r == "" {
 		s.t.Error("the search finds nothing, not even the score")
 	}
-	if r := s.grep(first); r != "" {
-		s.t.Errorf("the agent's directory shows the Secret in %s", r)
+	// What the agent would have written without encryption: a search has to find it.
+	const control = "/var/lib/fleet-agent/control"
+	unsealed, err := json.Marshal(map[string]map[string][]byte{"door": {"password": []byte(first)}})
+	s.must(err)
+	s.must(s.machine.WriteFile(s.t.Context(), control, bytes.NewReader(unsealed), 0o600))
+	if r := s.grep(trace.Forms(first)...); r != control {
+		s.t.Errorf("the Secret is found in %q, want the control %s alone", r, control)
 	}
+	_, err = s.machine.Output(s.t.Context(), "rm", control)
+	s.must(err)
 	s.kubectl("delete", "secret", "door")
 	s.kubectl("create", "secret", "generic", "door", "--from-literal=password="+second)
 	s.holds(second)
@@ -260,10 +270,14 @@ func (s *site) holds(value string) {
 	})
 }
 
-// grep returns the files of the agent that contain a text.
-func (s *site) grep(text string) string {
+// grep returns the files of the agent that contain one of some texts.
+func (s *site) grep(texts ...string) string {
 	s.t.Helper()
-	r, err := s.machine.Run(s.t.Context(), "grep", "--recursive", "--files-with-matches", "--text", text, "/var/lib/fleet-agent", "/etc/fleet-agent", "/run/fleet-agent")
+	args := []string{"grep", "--recursive", "--files-with-matches", "--text", "--fixed-strings"}
+	for _, text := range texts {
+		args = append(args, "--regexp="+text)
+	}
+	r, err := s.machine.Run(s.t.Context(), append(args, "/var/lib/fleet-agent", "/etc/fleet-agent", "/run/fleet-agent")...)
 	s.must(err)
 	return strings.TrimSpace(r.Stdout)
 }
