@@ -207,6 +207,7 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 		switch {
 		case m.inbox != "" && !wire.IsReplyOf(device, m.inbox):
 			s.metrics.refusals.WithLabelValues("reply").Inc()
+			s.logRefusal(m, "reply", "an answer would go to somebody else's inbox")
 		case len(m.payload) > wire.MaxPayload(kind):
 			s.refuse(m, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("%d bytes, at most %d are allowed", len(m.payload), wire.MaxPayload(kind))}, queue)
 		case badHeader != nil:
@@ -279,6 +280,8 @@ func (s *Server) answer(m message, reply any, err error) {
 		if !ok {
 			s.Logger.Error("answering a device", "device", m.device, "kind", m.kind, "error", err)
 			refusal = &wire.Refusal{Code: wire.RefusedUnavailable, Message: "the server cannot do this at the moment: try again later"}
+		} else {
+			s.logRefusal(m, string(refusal.Code), refusal.Message)
 		}
 		result, reply = string(refusal.Code), wire.Ack{Error: refusal}
 	}
@@ -295,6 +298,14 @@ func (s *Server) answer(m message, reply any, err error) {
 	}
 	if err != nil {
 		s.Logger.Warn("replying to a device", "device", m.device, "kind", m.kind, "error", err)
+	}
+}
+
+// logRefusal tells the log who was refused what, and why, as far as that does
+// not fill it.
+func (s *Server) logRefusal(m message, code, reason string) {
+	if s.limits.line(m.device) {
+		s.Logger.Info("refused", "device", m.device, "kind", m.kind, "session", m.session, "code", code, "reason", reason)
 	}
 }
 

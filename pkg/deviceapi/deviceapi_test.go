@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -95,6 +97,33 @@ type door struct {
 	bus       *brokertest.Bus
 	manifests *manifests
 	heard     *heard
+	log       *lines
+}
+
+// lines is what was logged.
+type lines struct {
+	mu   sync.Mutex // guards text
+	text []string
+}
+
+// Write implements io.Writer.
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, string(p))
+	return len(p), nil
+}
+
+// with counts the lines that have all of the words.
+func (l *lines) with(words ...string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.text {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+			n++
+		}
+	}
+	return n
 }
 
 // manifestOf is the manifest of every device: one Deployment, with a body.
@@ -109,7 +138,7 @@ func manifestOf(device string) (wire.Manifest, []byte) {
 func newDoor(t testing.TB) *door {
 	t.Helper()
 	d := &door{
-		t: t, bus: brokertest.Start(t, nil), heard: &heard{by: map[string]int{}},
+		t: t, bus: brokertest.Start(t, nil), heard: &heard{by: map[string]int{}}, log: &lines{},
 		manifests: &manifests{manifests: map[string]wire.Manifest{}, bodies: map[string][]byte{}},
 	}
 	for _, device := range []string{"edge-1", "edge-2"} {
@@ -119,7 +148,8 @@ func newDoor(t testing.TB) *door {
 	}
 	d.Server = deviceapi.New(deviceapi.Config{
 		Conn: d.bus.Devices, Buckets: d.bus.Buckets, Manifests: d.manifests, Presence: d.heard,
-		Registry: images{}, Sessions: session.NewTable(d.heard, d.bus, time.Now), Kick: d.bus.Disconnect, KickStrays: d.bus.BarStrays, DropUnread: d.bus.DisconnectUnread, Logger: logger(t),
+		Registry: images{}, Sessions: session.NewTable(d.heard, d.bus, time.Now), Kick: d.bus.Disconnect, KickStrays: d.bus.BarStrays, DropUnread: d.bus.DisconnectUnread,
+		Logger: slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), d.log), nil)),
 	})
 	background(t, func(ctx context.Context) {
 		if err := d.Run(ctx); err != nil {
@@ -587,6 +617,30 @@ func TestFloodOfACopyCostsTheDeviceNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The log says who was refused what, and why, and no device can fill it.
+func TestRefusalsAreLogged(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	c := d.bus.Connect("edge-1")
+	for range 20 {
+		if a := ask[wire.Ack](t, c, "edge-1", wire.KindState, []byte("garbage")); a.Error == nil {
+			t.Fatal("garbage is taken")
+		}
+	}
+	if n := d.log.with("level=INFO", "msg=refused", "device=edge-1", "kind=state", "code=badRequest", "reason="); n < 1 || n > 6 {
+		t.Errorf("the log has %d lines about 20 refusals:\n%s", n, d.log.text)
+	}
+	if err := d.bus.Connect("edge-2").PublishRequest("fleet.v1.up.edge-2.snapshot", "_INBOX_edge-1.x", nil); err != nil {
+		t.Fatal(err)
+	}
+	brokertest.Eventually(t, "the attempt is logged", func() error {
+		if d.log.with("msg=refused", "device=edge-2", "code=reply") != 1 {
+			return errors.New("it is not")
+		}
+		return nil
+	})
 }
 
 func TestNudgeReachesTheDevice(t *testing.T) {

@@ -32,6 +32,10 @@ var budgets = map[wire.Kind]budget{
 // connection is dropped. A slow leak is forgiven, a flood is not.
 var strikes = budget{rate: 10, burst: 1000}
 
+// lines is how much the log says about what a device is refused: all of it is
+// counted.
+var lines = budget{rate: 0.1, burst: 5}
+
 // verdict is what limits decide about a message.
 type verdict int
 
@@ -58,6 +62,8 @@ type deviceLimits struct {
 	// answered is how many bytes it was sent since somebody looked whether it
 	// reads them.
 	answered int
+	// lines bounds what the log says about its refusals.
+	lines *rate.Limiter
 }
 
 const (
@@ -96,7 +102,10 @@ func (l *limits) take(device string, kind wire.Kind, bytes int) verdict {
 	defer l.mu.Unlock()
 	d := l.devices[device]
 	if d == nil {
-		d = &deviceLimits{kinds: make(map[wire.Kind]*rate.Limiter, len(budgets)), strikes: rate.NewLimiter(strikes.rate, strikes.burst)}
+		d = &deviceLimits{
+			kinds:   make(map[wire.Kind]*rate.Limiter, len(budgets)),
+			strikes: rate.NewLimiter(strikes.rate, strikes.burst), lines: rate.NewLimiter(lines.rate, lines.burst),
+		}
 		l.devices[device] = d
 	}
 	limiter := d.kinds[kind]
@@ -132,6 +141,14 @@ func (l *limits) answer(device string, bytes int) (look bool) {
 	}
 	d.answered = 0
 	return true
+}
+
+// line reports whether the log may say that a device is refused something.
+func (l *limits) line(device string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.devices[device]
+	return d != nil && d.lines.Allow()
 }
 
 // forget drops the buckets of a device that is gone. They are kept across a

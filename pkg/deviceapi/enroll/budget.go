@@ -24,6 +24,8 @@ const (
 	renewRate, renewBurst = 50, 500
 	// A device renews once in months, and tries again after a minute.
 	deviceRate, deviceBurst = 0.1, 5
+	// Certificates that are good no more are many, of one thief perhaps.
+	outsiderRate, outsiderBurst = 5, 50
 )
 
 // maxBudgets bounds the memory that budgets of single holders take.

@@ -7,7 +7,10 @@ import (
 )
 
 // What the tests see of the unexported parts.
-const PublicBurst = publicBurst
+const (
+	PublicBurst = publicBurst
+	RenewBurst  = renewBurst
+)
 
 // SpendStrangers uses up what strangers may do at once.
 func (h *Handler) SpendStrangers() { h.strangers.AllowN(time.Now(), strangerBurst) }

@@ -20,9 +20,13 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Lines a second about refusals in the log, and how many at once: anybody can
-// cause one.
+// Lines a second about refusals in the log, and how many at once. Anybody can
+// cause one: those of strangers do not hide those of whoever has a token or a
+// certificate.
 const lineRate, lineBurst = 10, 100
+
+// asker is who asks, as far as that was proved when the request was refused.
+type asker struct{ device, token string }
 
 // Bounds of a nonce in bytes.
 const minNonce, maxNonce = 16, 64
@@ -46,12 +50,16 @@ type Handler struct {
 	// what anybody may know.
 	strangers   *rate.Limiter
 	public      *rate.Limiter
-	lines       *rate.Limiter
+	lines       *rate.Limiter // about strangers
+	knownLines  *rate.Limiter
 	enrollments *budgets
-	renewals    *budgets
-	times       *budgets
-	metrics     *metrics
-	mux         *http.ServeMux
+	// renewals and times are for devices that may come in, outsiders is for the
+	// holders of certificates that are good no more.
+	renewals  *budgets
+	times     *budgets
+	outsiders *budgets
+	metrics   *metrics
+	mux       *http.ServeMux
 }
 
 // NewHandler returns a handler.
@@ -61,9 +69,11 @@ func NewHandler(c HandlerConfig) *Handler {
 		strangers:     rate.NewLimiter(strangerRate, strangerBurst),
 		public:        rate.NewLimiter(publicRate, publicBurst),
 		lines:         rate.NewLimiter(lineRate, lineBurst),
+		knownLines:    rate.NewLimiter(lineRate, lineBurst),
 		enrollments:   newBudgets(enrollRate, enrollBurst, tokenRate, tokenBurst),
 		renewals:      newBudgets(renewRate, renewBurst, deviceRate, deviceBurst),
 		times:         newBudgets(publicRate, publicBurst, deviceTimeRate, deviceTimeBurst),
+		outsiders:     newBudgets(outsiderRate, outsiderBurst, deviceRate, deviceBurst),
 		metrics:       newMetrics(), mux: http.NewServeMux(),
 	}
 	h.mux.HandleFunc("GET "+wire.PathCA, h.ca)
@@ -109,7 +119,7 @@ func (h *Handler) time(w http.ResponseWriter, r *http.Request) {
 // mayAskTime: a device that cannot trust its clock has to get through while
 // strangers ask as well.
 func (h *Handler) mayAskTime(r *http.Request) bool {
-	if holder, err := h.Service.identify(chainOf(r)); err == nil && h.times.take(holder.fingerprint) {
+	if holder, err := h.Service.identify(chainOf(r)); err == nil && h.Service.mayComeIn(holder) && h.times.take(holder.device) {
 		return true
 	}
 	return h.public.Allow()
@@ -134,20 +144,19 @@ func (h *Handler) sign(nonce []byte) (*wire.SignedTime, error) {
 }
 
 // serve reads a request and writes what handle makes of it.
-func (h *Handler) serve(what string, limit int64, handle func(*http.Request, []byte) (*wire.EnrollReply, error)) http.HandlerFunc {
+func (h *Handler) serve(what string, limit int64, handle func(*http.Request, []byte, *asker) (*wire.EnrollReply, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
 		if err != nil {
 			return // the client is gone
 		}
-		reply, err := handle(r, body)
+		var who asker
+		reply, err := handle(r, body, &who)
 		refusal, refused := errors.AsType[*wire.Refusal](err)
 		switch {
 		case errors.Is(err, context.Canceled): // the client is gone
 		case refused:
-			if h.lines.Allow() { // they are counted
-				h.Service.Logger.Info("refused", "request", what, "remote", r.RemoteAddr, "code", refusal.Code, "reason", refusal.Message)
-			}
+			h.logRefusal(what, r, who, refusal)
 			h.refuse(w, what, refusal)
 		case err != nil:
 			h.Service.Logger.Error("answering a device", "request", what, "remote", r.RemoteAddr, "error", err)
@@ -166,7 +175,22 @@ func (h *Handler) serve(what string, limit int64, handle func(*http.Request, []b
 	}
 }
 
-func (h *Handler) enroll(r *http.Request, body []byte) (*wire.EnrollReply, error) {
+// logRefusal writes who was refused what, and why. What is too much for the log
+// is counted all the same.
+func (h *Handler) logRefusal(what string, r *http.Request, who asker, refusal *wire.Refusal) {
+	lines, log := h.lines, h.Service.Logger.With("request", what, "remote", r.RemoteAddr)
+	if who.token != "" {
+		lines, log = h.knownLines, log.With("token_id", who.token)
+	}
+	if who.device != "" {
+		lines, log = h.knownLines, log.With("device", who.device)
+	}
+	if lines.Allow() {
+		log.Info("refused", "code", refusal.Code, "reason", refusal.Message)
+	}
+}
+
+func (h *Handler) enroll(r *http.Request, body []byte, who *asker) (*wire.EnrollReply, error) {
 	req, err := wire.Decode[wire.EnrollRequest](body, wire.MaxEnrollRequest)
 	if err != nil {
 		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: err.Error()}
@@ -180,6 +204,7 @@ func (h *Handler) enroll(r *http.Request, body []byte) (*wire.EnrollReply, error
 	if err != nil {
 		return nil, err
 	}
+	who.token = token.Name
 	if !h.enrollments.take(token.Name) {
 		return nil, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many devices enroll at this moment: try again later"}
 	}
@@ -187,15 +212,21 @@ func (h *Handler) enroll(r *http.Request, body []byte) (*wire.EnrollReply, error
 	if err != nil {
 		return nil, err
 	}
+	who.device = a.device
 	return h.Service.Enroll(r.Context(), a)
 }
 
-func (h *Handler) renew(r *http.Request, body []byte) (*wire.EnrollReply, error) {
+func (h *Handler) renew(r *http.Request, body []byte, who *asker) (*wire.EnrollReply, error) {
 	holder, err := h.Service.identify(chainOf(r))
 	if err != nil {
 		return nil, err
 	}
-	if !h.renewals.take(holder.fingerprint) {
+	who.device = holder.device
+	budget := h.outsiders
+	if h.Service.mayComeIn(holder) {
+		budget = h.renewals
+	}
+	if !budget.take(holder.device) {
 		return nil, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "the device asks too often: try again in some minutes"}
 	}
 	req, err := wire.Decode[wire.RenewRequest](body, wire.MaxRenewRequest)

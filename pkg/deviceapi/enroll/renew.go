@@ -42,6 +42,9 @@ func (s *Service) identify(chain []*x509.Certificate) (*holder, error) {
 	return &holder{device, pki.Fingerprint(leaf.RawSubjectPublicKeyInfo)}, nil
 }
 
+// mayComeIn reports whether the holder's key is one of its device's at present.
+func (s *Service) mayComeIn(h *holder) bool { return s.Registry.Check(h.device, h.fingerprint) == nil }
+
 // Renew answers the holder of a certificate with the next one. Errors are as
 // for Enroll.
 func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (*wire.EnrollReply, error) {
@@ -91,7 +94,8 @@ func (s *Service) farewell(ctx context.Context, h *holder) (*wire.EnrollReply, e
 }
 
 // addKey lets the device connect with a new key, beside the present one. A
-// device that lost power asks again, with the same new key or with another.
+// device that lost power asks again, with the same new key or with another. A
+// key that makes room is refused for good, so that no older backup brings it back.
 func (s *Service) addKey(ctx context.Context, h *holder, next string) (*v1alpha1.Device, error) {
 	var device *v1alpha1.Device
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
@@ -106,10 +110,17 @@ func (s *Service) addKey(ctx context.Context, h *holder, next string) (*v1alpha1
 			return refuse(wire.RefusedNameTaken, "the device %s has another key by now", h.device)
 		case device.HasKey(next):
 			return nil
-		case h.fingerprint == e.NextKeyFingerprint: // used, though no connection told
-			e.KeyFingerprint = h.fingerprint
+		}
+		dropped := e.NextKeyFingerprint
+		if h.fingerprint == e.NextKeyFingerprint { // used, though no connection told
+			dropped, e.KeyFingerprint = e.KeyFingerprint, h.fingerprint
 		}
 		e.NextKeyFingerprint = next
+		if dropped != "" {
+			if err := s.Tombstones.Add(identity.Tombstone{Fingerprint: dropped, Device: h.device, Reason: "renewed", Time: s.Clock.Now().UTC()}); err != nil {
+				return err
+			}
+		}
 		device, err = s.Client.Devices().Update(ctx, device, metav1.UpdateOptions{FieldManager: fieldManager})
 		return err
 	})

@@ -89,7 +89,8 @@ func (s *Service) Enroll(ctx context.Context, a *applicant) (*wire.EnrollReply, 
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("looking up device %s: %w", a.device, err)
 	}
-	taken := err == nil && device.Spec.Enrollment != nil
+	exists := err == nil
+	taken := exists && device.Spec.Enrollment != nil
 	switch {
 	case taken && device.HasKey(a.fingerprint):
 		return s.admit(ctx, a, device)
@@ -99,7 +100,9 @@ func (s *Service) Enroll(ctx context.Context, a *applicant) (*wire.EnrollReply, 
 	if token, err = s.countUse(ctx, a); err != nil {
 		return nil, err
 	}
-	if !token.Spec.PreApproved {
+	// A Device that somebody prepared has labels and rights of its own: who gets
+	// them is for an operator to say, not for a token that anybody may have.
+	if !token.Spec.PreApproved || exists && token.Spec.Replaces != a.device {
 		return s.await(ctx, a, token)
 	}
 	if device, err = s.Bind(ctx, request(a, token)); err != nil {
@@ -258,7 +261,14 @@ func request(a *applicant, token *v1alpha1.EnrollmentToken) *v1alpha1.Enrollment
 // key, and the applicant does not come here any more.
 func (s *Service) await(ctx context.Context, a *applicant, token *v1alpha1.EnrollmentToken) (*wire.EnrollReply, error) {
 	r, err := s.Client.EnrollmentRequests().Get(ctx, a.device, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
+	missing := apierrors.IsNotFound(err)
+	if err == nil && r.Spec.KeyFingerprint != a.fingerprint && meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestDenied) {
+		// The name is free: who asked for it before was not let in.
+		options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(r.UID))}
+		err = client.IgnoreNotFound(s.Client.EnrollmentRequests().Delete(ctx, r.Name, options))
+		missing = err == nil
+	}
+	if missing {
 		r, err = s.Client.EnrollmentRequests().Create(ctx, request(a, token), metav1.CreateOptions{FieldManager: fieldManager})
 		if err == nil {
 			s.Logger.Info("enrollment waits for approval", "device", a.device, "fingerprint", a.fingerprint)
@@ -268,7 +278,7 @@ func (s *Service) await(ctx context.Context, a *applicant, token *v1alpha1.Enrol
 	case err != nil:
 		return nil, fmt.Errorf("recording the request of device %s: %w", a.device, err)
 	case r.Spec.KeyFingerprint != a.fingerprint:
-		return nil, nameTaken(a.device)
+		return nil, refuse(wire.RefusedNameTaken, "another machine waits for approval under the name %q: choose another with --name, or have that one denied with `fleet-server device deny %s`", a.device, a.device)
 	case meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestDenied):
 		return nil, refuse(wire.RefusedToken, "an operator denied this device")
 	}
