@@ -22,7 +22,7 @@ usage: install.sh [--role server|agent] [FLAG]...    (each is a variable too: FL
   --packages MANAGER  apt, dnf or none             --no-start          configure, but do not start
   --dry-run           say what would be done       --uninstall --purge  remove; with all data   --yes  do not ask
 server: --data-dir DIR   --listen ADDRESS   --tls-san NAME[,NAME]...
-agent:  --server https://GATEWAY:8443   --token-file FILE, or \$FLEET_TOKEN, or it asks
+agent:  --server https://GATEWAY:8443   --token-file FILE, or \$FLEET_TOKEN, or it asks   --volumes  purge them, too
 END
 }
 
@@ -44,9 +44,10 @@ unsupported() {
 ask() { { printf '%s ' "$1" >/dev/tty; } 2>/dev/null && IFS= read -r answer </dev/tty; }
 
 parse_flags() {
-	gateway='' switches='no_start dry_run yes uninstall purge'
+	gateway='' switches='no_start dry_run yes uninstall purge volumes'
 	values='role version channel mirror bundle release_pub ca_file packages data_dir listen tls_san server token_file'
 	for flag in $switches $values token; do eval "$flag=\${FLEET_$(echo "$flag" | tr '[:lower:]' '[:upper:]'):-}"; done
+	for flag in $switches; do eval "case \$$flag in '' | no | false | 0) $flag='' ;; *) $flag=1 ;; esac"; done
 	unset FLEET_TOKEN # only the program that enrolls needs it
 	while [ $# -gt 0 ]; do
 		case $1 in
@@ -56,9 +57,9 @@ parse_flags() {
 		--*) flag=$1 value=${2:-} ;;
 		*) die 2 "unknown argument $1: see --help" ;;
 		esac
-		flag=$(echo "${flag#--}" | tr - _ | tr -cd 'a-z_')
+		flag=$(printf %s "${flag#--}" | tr - _ | tr -c 'a-z_' .)
 		case " $switches | $values " in
-		*" $flag "*\|*) eval "$flag=1" ;;
+		*" $flag "*\|*) case $1 in *=*) die 2 "$1: this is a switch, which has no value" ;; *) eval "$flag=1" ;; esac ;;
 		*\|*" $flag "*)
 			[ -n "$value" ] || die 2 "$1 needs a value: see --help"
 			eval "$flag=\$value"
@@ -68,37 +69,39 @@ parse_flags() {
 		esac
 		shift
 	done
-	if [ -n "$GATEWAY_URL" ]; then role=${role:-agent} server=${server:-$GATEWAY_URL}; fi
+	role=${role:-${GATEWAY_URL:+agent}} server=${server:-$GATEWAY_URL} channel=${channel:-stable} mirror=${mirror%/} uninstall=$uninstall$purge
 	if [ -n "$GATEWAY_URL" ] && [ -z "$bundle$mirror" ]; then mirror=$GATEWAY_URL/packages/mirror gateway=1; fi
-	uninstall=$uninstall$purge channel=${channel:-stable} mirror=${mirror%/} name=fleet-$role
-	case $role in server | agent) ;; *) die 2 "which part? use --role server or --role agent" ;; esac
+	case $role in server | agent) name=fleet-$role ;; *) die 2 "which part? use --role server or --role agent" ;; esac
 	case $packages in '' | apt | dnf | none) ;; *) die 2 "--packages $packages: it must be apt, dnf or none" ;; esac
 	case $version$channel in *[!A-Za-z0-9.~+_-]*) die 2 "--version and --channel have letters, digits and .~+_- only" ;; esac
+	case $tls_san in *[!A-Za-z0-9.:,*_-]*) die 2 "--tls-san has letters, digits and .:,*_- only" ;; esac
+	case $listen in *[!][A-Za-z0-9.:-]*) die 2 "--listen has letters, digits and .:[]- only" ;; '['*) ;; *:*:*) listen="[$listen]" ;; esac
+	case $volumes-$role-$purge in -* | 1-agent-1) ;; *) die 2 "--volumes goes with --role agent --purge" ;; esac
 }
 
 # 64-bit kernels often run 32-bit programs, on a Raspberry Pi for example. Byte 18
 # of an ELF file is the machine, bit 2 of byte 37 the hard-float ABI of ARM.
-detect_arch() {
+detect_host() {
 	[ "$(uname -s)" = Linux ] || unsupported "fleet runs on Linux, and this is $(uname -s)" "use a Linux host"
 	machine=$(od -An -tu1 -j18 -N1 /bin/sh | tr -d ' ')
-	if [ "$machine" = 40 ] && { [ $(($(od -An -tu1 -j37 -N1 /bin/sh) & 4)) = 0 ] || [ "$(uname -m)" = armv6l ]; }; then
+	[ "$machine" != 40 ] || { [ $(($(od -An -tu1 -j37 -N1 /bin/sh) & 4)) != 0 ] && [ "$(uname -m)" != armv6l ]; } ||
 		unsupported "this ARM system has no hardware floating point of ARMv7" "use a system for ARMv7 or 64-bit ARM"
-	fi
 	case $machine in
 	62) arch=amd64 deb=amd64 rpm=x86_64 ;;
 	183) arch=arm64 deb=arm64 rpm=aarch64 ;;
 	40) arch=arm deb=armhf rpm=armv7hl ;;
 	*) unsupported "there is no fleet for this architecture, $(uname -m)" "use amd64, arm64 or armhf" ;;
 	esac
+	# An image that is being built has no init that runs.
+	[ "$role" = server ] || [ -d /run/systemd/system ] || { [ ! -e /run/openrc ] && [ ! -e /run/runit ]; } ||
+		unsupported "the agent needs systemd, and another init runs here" "use a host with systemd"
 }
 
 detect_install() {
 	manager=$packages form=package installed='' removed='' program=/usr/bin/$name
-	if [ -z "$manager" ]; then
-		manager=none
-		if have dnf && rpm -q rpm >/dev/null 2>&1; then manager=dnf; fi
-		if have apt-get && dpkg-query -W dpkg >/dev/null 2>&1; then manager=apt; fi
-	fi
+	if [ -z "$manager" ] && have apt-get && dpkg-query -W dpkg >/dev/null 2>&1; then manager=apt; fi
+	if [ -z "$manager" ] && have dnf && rpm -q rpm >/dev/null 2>&1; then manager=dnf; fi
+	manager=${manager:-none}
 	if [ "$manager" = apt ] && [ -n "$(ls /var/lib/dpkg/updates 2>/dev/null)" ]; then finish_dpkg; fi
 	if [ -x "/usr/local/bin/$name" ]; then # it came without a package, and goes on so
 		form=static program=/usr/local/bin/$name
@@ -109,7 +112,7 @@ detect_install() {
 			installed=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$name") && installed=${installed#installed }
 			case $installed in *' '*) finish_dpkg ;; esac
 			;;
-		dnf) installed=$(rpm -q --qf '%{VERSION}' "$name") ;;
+		dnf) installed=$(rpm -q --qf '%{VERSION}' "$name") || installed='' ;; # it says on standard output what it does not know
 		*) die 12 "$program is there, as from a package: leave --packages out, or remove it first" ;;
 		esac
 	elif [ "$manager" = none ]; then
@@ -127,9 +130,9 @@ listener() {
 }
 
 preflight() {
-	[ "$(id -u)" = 0 ] || [ -n "$dry_run" ] || die 4 "run it as root, for example with sudo"
 	case $role in server) size=350 ;; *) size=100 ;; esac
-	for dir in "${TMPDIR:-/tmp}" /usr /var; do
+	for dir in "${TMPDIR:-/tmp}" /usr /var "${data_dir:-/var}"; do
+		until [ -e "$dir" ]; do dir=$(dirname "$dir"); done
 		free=$(df -Pk "$dir" | awk 'NR == 2 { print int($4 / 1024) }')
 		[ "$free" -ge $size ] || die 6 "$dir has $free MiB left and needs $size: make room, or set TMPDIR for downloads"
 	done
@@ -165,8 +168,8 @@ verified() {
 }
 
 check_signature() {
+	if [ -n "$gateway" ] && [ -z "$release_pub" ] && { [ -z "$RELEASE_KEY" ] || ! have openssl; }; then return; fi # the gateway has checked it
 	if [ -z "$release_pub" ] && [ -n "$RELEASE_KEY" ]; then release_pub=$tmp/release.key && echo "$RELEASE_KEY" >"$release_pub"; fi
-	if [ -n "$gateway" ] && { [ -z "$release_pub" ] || ! have openssl; }; then return; fi # the gateway has checked it
 	[ -n "$release_pub" ] || die 9 "this copy of install.sh has no key of a release in it: name one with --release-pub"
 	have openssl || die 9 "openssl is missing, which checks the signature: install it"
 	openssl dgst -sha256 -verify "$release_pub" -signature "$tmp/checksums.txt.sig" "$tmp/checksums.txt" >/dev/null 2>&1 ||
@@ -178,14 +181,12 @@ find_release() {
 	[ -n "$bundle$mirror" ] || die 2 "where is the release? use --mirror URL or --bundle FILE"
 	wanted=$version && : >"$tmp/now"
 	if [ -z "$bundle$version" ]; then
-		fetch "$channel/version" "$tmp/version"
-		version=$(cat "$tmp/version")
+		fetch "$channel/version" "$tmp/version" && version=$(cat "$tmp/version")
 		case $version in '' | *[!A-Za-z0-9.~+_-]*) die 8 "$mirror/$channel/version names no version" ;; esac
 	fi
 	get checksums.txt checksums.txt.sig version
 	check_signature
-	verified version
-	version=$(cat "$tmp/version")
+	verified version && version=$(cat "$tmp/version")
 	[ "${wanted:-$version}" = "$version" ] || die 9 "this is version $version, not $wanted"
 	[ -z "$(find "$tmp/checksums.txt" -newer "$tmp/now")" ] || die 7 "the clock says $(date), when this release was not made yet: set it"
 	say "$name $version for $arch, as a $form${installed:+; installed is $installed}"
@@ -196,15 +197,14 @@ package_manager() {
 	if [ "$manager" = dnf ]; then set -- dnf --assumeyes --quiet "$@"; else
 		# Without ReInstall apt is content with a package that a killed dpkg left half installed.
 		set -- env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o APT::Get::allow-downgrades=true -o APT::Get::ReInstall=true -o Dpkg::Use-Pty=0 \
-			-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
+			-o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 	fi
 	run "$@" || die 13 "$manager failed, see above: mend that, then run this again"
 }
 
 get_program() {
 	setup=$tmp/${name}_${version}_linux_$arch
-	verified "${setup##*/}"
-	chmod 0755 "$setup"
+	verified "${setup##*/}" && chmod 0755 "$setup"
 	"$setup" version >/dev/null || die 3 "programs cannot run below $tmp: set TMPDIR to a directory that is not mounted noexec"
 }
 
@@ -263,10 +263,8 @@ read_token() {
 
 install_agent() {
 	if [ "$form" = static ]; then set_up; fi
-	if [ -n "$token" ] && [ -z "$dry_run" ]; then
-		FLEET_TOKEN=$token "$program" enroll --server "$server" </dev/null ||
-			die 14 "the device is not enrolled, see above: mend that, then run this again"
-	fi
+	[ -z "$token" ] || [ -n "$dry_run" ] || FLEET_TOKEN=$token "$program" enroll --server "$server" </dev/null ||
+		die 14 "the device is not enrolled, see above: mend that, then run this again"
 	setup=$program && set_up
 }
 
@@ -276,19 +274,21 @@ remove() {
 		say "$name is not installed" && return
 	fi
 	if [ -n "$purge" ] && [ -z "$yes$dry_run" ]; then
-		ask "Remove all data of $name for good? [y/N]" || die 15 "--purge removes all data of $name for good: say --yes"
+		ask "Remove all data of $name${volumes:+, and volumes,} for good? [y/N]" || die 15 "--purge removes all data of $name for good: say --yes"
 		case $answer in y | Y | yes) ;; *) die 15 "nothing was removed" ;; esac
 	fi
-	[ -z "$installed" ] || "$program" uninstall ${purge:+--purge} ${dry_run:+--dry-run} </dev/null || exit $?
+	[ -z "$volumes" ] || export FLEET_PURGE_VOLUMES=yes # for the package's script, where the program is gone
+	[ -z "$installed" ] || "$program" uninstall ${purge:+--purge} ${volumes:+--volumes} ${dry_run:+--dry-run} </dev/null || exit $?
 	case $form-$manager-$purge in static-*) ;; *-apt-?*) package_manager purge "$name" ;; *) package_manager remove "$name" ;; esac
 }
 
 main() {
 	parse_flags "$@"
-	detect_arch
+	[ "$(id -u)" = 0 ] || [ -n "$dry_run" ] || die 4 "run it as root, for example with sudo"
+	[ -n "$uninstall" ] || detect_host
 	detect_install
-	preflight
 	if [ -n "$uninstall" ]; then remove && exit 0; fi
+	preflight
 	if [ "$role" = agent ]; then read_token; fi
 	find_release
 	setup=$program package=''

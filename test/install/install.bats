@@ -102,9 +102,28 @@ expect() {
 	[[ $output == *"${2:-}"* ]] || { echo "it does not say: $2"; return 1; }
 }
 
-# did LINE: a program was called so.
+# did LINE: a program was called so. did_not PATTERN: none was.
 did() { grep -qxF -e "$1" log || { echo "not called: $1"; cat log; return 1; }; }
+# "! grep" would not do: errexit takes no notice of it, unless it ends the test.
+did_not() { if grep -e "$1" log; then return 1; fi; }
 did_nothing() { [ ! -s log ] || { cat log; return 1; }; }
+
+# with_key makes a copy of the script that has the key of the release in it.
+with_key() {
+	from=${installer:-$script}
+	{ sed "/^RELEASE_KEY=/,\$d" "$from"; echo "RELEASE_KEY='$(cat release/release.pub)'"; sed "1,/^RELEASE_KEY=/d" "$from"; } >own.sh
+	installer=$PWD/own.sh
+}
+
+without_openssl() { as_root sh -c 'rm -f /usr/bin/openssl; ! command -v openssl' && expect 0; }
+
+# with_mount DIRECTORY COMMAND ARGUMENT... runs install.sh where the directory is
+# a file system of its own, of 1 MiB, and the command was run.
+with_mount() {
+	dir=$1 before=$2
+	shift 2
+	as_root sh -ec 'dir=$1; mount -t tmpfs -o size=1m tmpfs "$dir"; eval "$2"; shift 2; exec "$@"' sh "$dir" "$before" $shell "$script" "$@"
+}
 
 # gateway makes a copy of the script as a gateway serves it.
 gateway() {
@@ -141,11 +160,40 @@ gateway() {
 	install --role server --packages yum && expect 2 "apt, dnf or none"
 	install --role server --version '1;reboot' && expect 2 "letters, digits"
 	install --role agent --token FLT1.secret && expect 2 "FLEET_TOKEN"
+	for listen in '10.0.0.1;reboot' 'a b' 'gw/x' 'fe80::1%eth0' 'a,b' '*'; do
+		install --role server --listen "$listen" && expect 2 "--listen has letters"
+	done
+	for san in 'gw;reboot' 'a b' 'gw/x' '[fd00::1]' '"gw"'; do
+		install --role server --tls-san "$san" && expect 2 "--tls-san has letters"
+	done
 	did_nothing
+}
+
+@test "a switch has no value" {
+	install --role server && expect 0
+	: >log
+	for flag in --purge=no --dry-run=false --uninstall=0 --no-start= --yes=1 --volumes=no; do
+		install --role server "$flag" && expect 2 "$flag: this is a switch"
+	done
+	install --role server --purge2 --yes && expect 2 "unknown flag --purge2"
+	did_nothing
+	for value in no false 0 ''; do
+		export FLEET_PURGE=$value FLEET_UNINSTALL=$value FLEET_DRY_RUN=$value FLEET_NO_START=$value FLEET_YES=$value FLEET_VOLUMES=$value
+		: >log
+		install --role server && expect 0
+		did "fleet-server install"
+	done
+	install --role server --purge && expect 15 "say --yes"
+	for value in 1 yes true on; do
+		FLEET_NO_START=$value FLEET_DRY_RUN=$value install --role server && expect 0
+		did "fleet-server install --no-start --dry-run"
+		: >log
+	done
 }
 
 @test "help" {
 	install --help && expect 0 "--bundle FILE|DIR"
+	expect 0 "--volumes"
 }
 
 @test "server from a mirror, with all flags" {
@@ -153,6 +201,16 @@ gateway() {
 	expect 0 "fleet-server $version for amd64, as a static"
 	did "fleet-server install --data-dir /srv/fleet --tls-san gw,10.0.0.1 --api-listen 10.0.0.1:6443 --nats-listen 10.0.0.1:4222 --enroll-listen 10.0.0.1:8443 --no-start"
 	[ -z "$(ls tmp)" ]
+}
+
+@test "server: IPv6, names with wildcards" {
+	for listen in fd00::1 '[fd00::1]'; do
+		: >log
+		install --role server --listen "$listen" --tls-san '*.gw-1.example,my_gw,fd00::1' && expect 0
+		did "fleet-server install --tls-san *.gw-1.example,my_gw,fd00::1 --api-listen [fd00::1]:6443 --nats-listen [fd00::1]:4222 --enroll-listen [fd00::1]:8443"
+	done
+	install --role server --listen localhost && expect 0
+	did "fleet-server install --api-listen localhost:6443 --nats-listen localhost:4222 --enroll-listen localhost:8443"
 }
 
 @test "variables mirror flags, and flags win" {
@@ -200,12 +258,14 @@ gateway() {
 	install --role server --release-pub other.pub && expect 9 "not signed by the key"
 	unset FLEET_RELEASE_PUB
 	install --role server && expect 9 "--release-pub"
-	{ sed "/^RELEASE_KEY=/,\$d" "$script"; echo "RELEASE_KEY='$(cat release/release.pub)'"; sed "1,/^RELEASE_KEY=/d" "$script"; } >own.sh
-	installer=$PWD/own.sh
+	with_key
 	install --role server && expect 0
 	: >log
 	echo x >>release/checksums.txt
 	install --role server && expect 9 "not signed by the key"
+	did_nothing
+	without_openssl
+	install --role server && expect 9 "openssl is missing"
 	did_nothing
 }
 
@@ -227,21 +287,49 @@ gateway() {
 }
 
 @test "busy port" {
-	as_root sh -c "
-		/usr/sbin/ip link set lo up
-		busybox nc -l -p 4222 & p=\$!
-		until grep -q :107E /proc/net/tcp /proc/net/tcp6; do :; done
-		$shell $script --role server; s=\$?
-		kill \$p
-		exit \$s"
-	expect 5 "port 4222 is used by busybox ("
+	busy_port() {
+		as_root sh -c "
+			/usr/sbin/ip link set lo up
+			busybox nc -l -p 4222 & p=\$!
+			until grep -q :107E /proc/net/tcp /proc/net/tcp6; do :; done
+			$shell $script $*; s=\$?
+			kill \$p
+			exit \$s"
+	}
+	busy_port --role server && expect 5 "port 4222 is used by busybox ("
+	busy_port --role server --uninstall && expect 0 "not installed"
 	did_nothing
 }
 
 @test "full disk" {
-	stub df 'printf "Filesystem 1024-blocks Used Available Capacity Mounted\nx 1 1 1024 1%% /\n"'
-	install --role server && expect 6 "has 1 MiB left and needs 350"
-	! grep -q ^fleet log
+	with_mount "$TMPDIR" : --role server && expect 6 "$TMPDIR has 1 MiB left and needs 350"
+	mkdir data
+	with_mount "$PWD/data" : --role server --data-dir "$PWD/data/not/there" && expect 6 "$PWD/data has 1 MiB left and needs 350"
+	did_nothing
+	install --role server && expect 0
+	with_mount "$TMPDIR" : --role server --uninstall && expect 0
+	did "fleet-server uninstall"
+	install --role server && expect 0
+	with_mount "$TMPDIR" : --role server --purge --yes && expect 0
+	did "fleet-server uninstall --purge"
+}
+
+@test "an agent and another init than systemd" {
+	stub curl 'exit 60'
+	for init in openrc runit; do
+		with_mount /run "mkdir /run/$init" --role agent && expect 3 "the agent needs systemd"
+		with_mount /run "mkdir /run/$init" --role agent --dry-run && expect 3 "To report:"
+	done
+	did_nothing
+	rm bin/curl
+	with_mount /run "mkdir /run/openrc" --role agent --uninstall && expect 0 "not installed"
+	with_mount /run "mkdir /run/runit" --role server && expect 0
+	did "fleet-server install"
+	with_mount /run "mkdir -p /run/systemd/system /run/openrc" --role agent && expect 0
+	did "fleet-agent install"
+	: >log
+	with_mount /run : --role agent && expect 0
+	did "fleet-agent install"
 }
 
 @test "clock of before the release" {
@@ -269,6 +357,7 @@ gateway() {
 	chmod -R a+rX "$BATS_TEST_TMPDIR" && chmod a+x "$BATS_TEST_TMPDIR"/..
 	stub id 'echo 1000'
 	install --role server && expect 4 "as root"
+	install --role server --uninstall && expect 4 "as root"
 }
 
 @test "agent: the token is in the environment of enroll, and nowhere else" {
@@ -303,11 +392,12 @@ gateway() {
 	export FLEET_PACKAGES=apt
 	install --role server --tls-san gw && expect 0 "as a package"
 	grep -q "^apt-get .*install $TMPDIR/fleet-install.*/fleet-server_${version}_amd64.deb\$" log
+	grep -q "^apt-get .*-o DPkg::Lock::Timeout=300 .*install" log
 	grep -q "^fleet-server install --package $TMPDIR/.*/fleet-server_${version}_amd64.deb --tls-san gw\$" log
 	: >log
 	install --role server && expect 0 "installed is $version"
 	did "fleet-server install"
-	! grep -q ^apt-get log
+	did_not ^apt-get
 	stub dpkg-query 'if [ "$2" = -f ]; then echo "installed 1.0"; fi'
 	: >log
 	install --role server && expect 0 "installed is 1.0"
@@ -341,6 +431,19 @@ gateway() {
 	install --role agent && expect 13 "dnf failed"
 }
 
+@test "a program that rpm does not know" {
+	packages_install dnf
+	export FLEET_PACKAGES=dnf
+	install --role agent && expect 0
+	stub rpm 'echo "package fleet-agent is not installed"; exit 1'
+	: >log
+	install --role agent --uninstall && expect 0 "not installed"
+	did_not '^dnf\|^fleet'
+	install --role agent && expect 0 "as a package"
+	[[ $output != *"installed is"* ]]
+	grep -q "^dnf .*install .*fleet-agent-$version" log
+}
+
 @test "the package manager is found" {
 	unset FLEET_PACKAGES
 	packages_install apt-get && packages_install dnf
@@ -357,11 +460,11 @@ gateway() {
 	FLEET_PACKAGES=apt install --role server --dry-run --tls-san gw
 	expect 0 "would run: env DEBIAN_FRONTEND=noninteractive apt-get"
 	expect 0 "would run: /usr/bin/fleet-server install"
-	! grep -q '^apt-get\|^systemctl' log
+	did_not '^apt-get\|^systemctl'
 	FLEET_TOKEN=t install --role agent --server https://gw:8443 --dry-run
 	expect 0
 	did "fleet-agent install --dry-run"
-	! grep -q enroll log
+	did_not enroll
 	[ -z "$(find local upper -name 'fleet*' -type f)" ]
 }
 
@@ -404,7 +507,23 @@ gateway() {
 	did "fleet-agent install"
 	: >log
 	FLEET_RELEASE_PUB=$PWD/release/release.pub install --bundle release && expect 0
-	! grep -q ^curl log
+	did_not ^curl
+}
+
+@test "served by a gateway: the key of the release, and no openssl" {
+	gateway
+	export FLEET_TOKEN=FLT1.secret
+	openssl ecparam -genkey -name prime256v1 -noout -out other
+	openssl ec -in other -pubout -out other.pub 2>/dev/null
+	install --release-pub other.pub && expect 9 "not signed by the key"
+	without_openssl
+	: >log
+	install --release-pub release/release.pub && expect 9 "openssl is missing"
+	FLEET_RELEASE_PUB=other.pub install && expect 9 "openssl is missing"
+	with_key
+	install --release-pub release/release.pub && expect 9 "openssl is missing"
+	did_not ^fleet
+	install && expect 0
 }
 
 @test "a mirror with a CA of its own" {
@@ -429,7 +548,29 @@ gateway() {
 	export FLEET_PACKAGES=apt
 	install --role agent --uninstall && expect 0 "not installed"
 	install --role agent --purge && expect 15 "say --yes"
-	! grep -q ^apt-get log
+	did_not ^apt-get
 	install --role agent --purge --yes && expect 0
 	grep -q "^apt-get .*purge fleet-agent\$" log
+	stub apt-get 'echo "volumes: ${FLEET_PURGE_VOLUMES:-no}" >>"$log"'
+	install --role agent --purge --yes && expect 0
+	did "volumes: no"
+	install --role agent --purge --volumes --yes && expect 0
+	did "volumes: yes"
+}
+
+@test "purge with volumes" {
+	install --role agent && expect 0
+	: >log
+	for flags in "--role agent" "--role agent --uninstall" "--role server --purge --yes" "--role server"; do
+		install $flags --volumes && expect 2 "--volumes goes with"
+		FLEET_VOLUMES=1 install $flags && expect 2 "--volumes goes with"
+	done
+	did_nothing
+	install --role agent --purge --volumes --dry-run && expect 0
+	did "fleet-agent uninstall --purge --volumes --dry-run"
+	install --role agent --purge --volumes && expect 15 "say --yes"
+	FLEET_VOLUMES=1 FLEET_PURGE=yes install --role agent --yes && expect 0
+	did "fleet-agent uninstall --purge --volumes"
+	install --role agent && install --role agent --purge --yes && expect 0
+	did "fleet-agent uninstall --purge"
 }
