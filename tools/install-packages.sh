@@ -24,7 +24,7 @@ if [ "${1:-}" = vm ]; then
     mmdebstrap e2fsprogs xorriso openssh-client iproute2
   )
   if [ "${FLEET_VM_ARCH:-}" = arm64 ]; then
-    packages+=(qemu-system-arm qemu-user-static)
+    packages+=(qemu-system-arm qemu-user-static arch-test)
   fi
 fi
 

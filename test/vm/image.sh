@@ -1,7 +1,8 @@
 #!/bin/sh
 # image.sh OUT SUITE ARCH SOURCE…: makes OUT.raw, a disk with one ext4 file
 # system that holds Debian with cloud-init and what fleet-agent depends on, and
-# OUT.vmlinuz and OUT.initrd to boot it with. Needs mmdebstrap and root.
+# OUT.vmlinuz and OUT.initrd to boot it with. Needs mmdebstrap, root, and a mount
+# namespace of its own.
 set -eu
 out=$1 suite=$2 arch=$3
 shift 3
@@ -20,13 +21,23 @@ packages=$packages,cloud-init,openssh-server,iproute2,netplan.io,systemd-resolve
 packages=$packages,podman,uidmap,crun,fuse-overlayfs,passt,slirp4netns,netavark,aardvark-dns,catatonit,busybox-static
 
 root=$(mktemp -d "$out.root.XXXXXX")
-trap 'rm -rf --one-file-system "$root"' EXIT
+emulator=
+trap 'rm -rf --one-file-system "$root"; [ -z "$emulator" ] || echo -1 >"$emulator"' EXIT
+
+# The programs of another processor run under qemu, which the system may not have
+# been told: that is one of the things that systemd does at boot.
+binfmt=/proc/sys/fs/binfmt_misc
+if [ "$arch" = arm64 ] && [ "$(dpkg --print-architecture)" != arm64 ]; then
+	[ -e $binfmt/register ] || mount -t binfmt_misc binfmt_misc $binfmt
+	if [ ! -e $binfmt/qemu-aarch64 ]; then
+		emulator=$binfmt/qemu-aarch64
+		cat /usr/lib/binfmt.d/qemu-aarch64.conf >$binfmt/register
+	fi
+fi
 
 # MODULES=list: the modules of the host must not decide what the guest can boot.
-# The mounts that mmdebstrap makes below the root are its own, so that none is
-# left, and none of the host's files removed with the root, when it is killed.
 # shellcheck disable=SC2016 # expanded by mmdebstrap's shell
-unshare --mount --propagation private mmdebstrap --quiet --variant=minbase --architectures="$arch" --format=directory \
+mmdebstrap --quiet --variant=minbase --architectures="$arch" --format=directory \
 	--aptopt='Apt::Install-Recommends "false"' --include="$packages" \
 	--essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d" && echo MODULES=list >"$1/etc/initramfs-tools/conf.d/fleet"
 		printf "%s\n" virtio_pci virtio_mmio virtio_blk virtio_net ext4 isofs >"$1/etc/initramfs-tools/modules"' \
