@@ -60,11 +60,17 @@ func (s *server) roots() *x509.CertPool {
 	return pool
 }
 
+// tls trusts the server, by its own clock.
+func (s *server) tls() *tls.Config {
+	s.t.Helper()
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: s.roots(), Time: s.config.Clock.Wall}
+}
+
 // post sends a request to the enrollment listener, with the certificate that
 // the holder has, if any.
 func (h *holder) post(path string, request any) wire.EnrollReply {
 	h.s.t.Helper()
-	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: h.s.roots()}
+	config := h.s.tls()
 	if h.cert.Certificate != nil {
 		config.Certificates = []tls.Certificate{h.cert}
 	}
@@ -148,11 +154,13 @@ type connection struct {
 
 // dial connects to the bus as a new session.
 func (h *holder) dial() (*connection, error) {
+	config := h.s.tls()
+	config.ServerName, config.Certificates = "localhost", []tls.Certificate{h.cert}
 	c := &connection{h: h, session: newSession(), notices: make(chan wire.Revocation, 1), closed: make(chan struct{})}
 	var err error
 	// A client that does not reconnect forgets what came just before the end.
 	c.Conn, err = nats.Connect("tls://"+h.s.ready.NATS.String(), nats.TLSHandshakeFirst(), nats.ReconnectWait(time.Hour), nats.Timeout(waitTimeout),
-		nats.Secure(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: h.s.roots(), ServerName: "localhost", Certificates: []tls.Certificate{h.cert}}),
+		nats.Secure(config),
 		nats.Name(c.session), nats.CustomInboxPrefix("_INBOX_"+h.name), nats.DisconnectErrHandler(func(*nats.Conn, error) { close(c.closed) }))
 	return c, err
 }

@@ -27,12 +27,15 @@ type server struct {
 }
 
 // newServer starts a server in a directory of the test and stops it at the end.
-func newServer(t testing.TB) *server {
+func newServer(t testing.TB, change ...func(*embedserver.Config)) *server {
 	t.Helper()
 	s := &server{t: t, config: embedserver.Config{
 		DataDir: t.TempDir(), APIListen: "127.0.0.1:0", NATSListen: "127.0.0.1:0", EnrollListen: "127.0.0.1:0",
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}}
+	for _, c := range change {
+		c(&s.config)
+	}
 	s.start()
 	t.Cleanup(func() { s.stop() })
 	return s
