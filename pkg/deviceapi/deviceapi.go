@@ -22,7 +22,7 @@ import (
 var ErrNotReady = errors.New("manifests are not ready")
 
 // noticeTimeout bounds a Notice: the device is dropped with or without it.
-const noticeTimeout = time.Second
+const noticeTimeout = 200 * time.Millisecond
 
 // retrySeconds is how soon a device asks again after ErrNotReady.
 const retrySeconds = 2

@@ -98,3 +98,31 @@ func TestKeysThatMadeRoomStayOut(t *testing.T) {
 	unused.refused()
 	h.refused()
 }
+
+// Whoever may edit a Device may also take away what keeps it, or its keys.
+func TestDeviceWithoutKeysOrObjectIsOut(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.token(nil)
+	for name, take := range map[string]func() error{
+		"no-keys": func() error {
+			_, err := s.client().Devices().Patch(t.Context(), "no-keys", types.MergePatchType, []byte(`{"spec":{"enrollment":null}}`), metav1.PatchOptions{})
+			return err
+		},
+		"no-object": func() error {
+			if _, err := s.client().Devices().Patch(t.Context(), "no-object", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
+				return err
+			}
+			return s.client().Devices().Delete(t.Context(), "no-object", metav1.DeleteOptions{})
+		},
+	} {
+		h := s.holder(name).enroll(token)
+		c := h.connect()
+		c.settle()
+		if err := take(); err != nil {
+			t.Fatal(err)
+		}
+		c.ends()
+		h.refused()
+	}
+}

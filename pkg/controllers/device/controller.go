@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
@@ -29,6 +30,9 @@ import (
 const (
 	fieldManager = "fleet-device"
 	workers      = 4
+	// Devices that are thrown out together are told and dropped within a second,
+	// even if each of them takes all the time that a Notice may take.
+	leavingWorkers = 32
 	// A budget for API writes, so that a site that comes back at once does not
 	// keep people from using the API.
 	writeRate  = 500 // a second
@@ -66,9 +70,11 @@ type Config struct {
 type Controller struct {
 	Config
 
-	queue  reconcile.Queue[string]
-	budget *rate.Limiter
-	ready  chan struct{}
+	queue reconcile.Queue[string]
+	// leaving are devices to be told that they are thrown out, and to be dropped.
+	leaving reconcile.Queue[string]
+	budget  *rate.Limiter
+	ready   chan struct{}
 
 	mu sync.Mutex // guards what follows
 	// infos is what bucket device-info holds.
@@ -80,8 +86,19 @@ type Controller struct {
 	used map[string]string
 	// expires is when the certificate that a device last connected with ends.
 	expires map[string]time.Time
-	// expelled are devices that were told and dropped.
-	expelled map[string]bool
+	// expelled are devices that were thrown out.
+	expelled map[string]*expulsion
+	// released are objects that were let go. Others that are gone lost their
+	// finalizer to somebody: their keys have to be refused yet.
+	released map[types.UID]bool
+	gone     map[string]*v1alpha1.Device
+}
+
+// expulsion is how far a device that was thrown out is gone.
+type expulsion struct {
+	revocation wire.Revocation
+	// done: the device was told and dropped.
+	done bool
 }
 
 // report is what a device said of itself.
@@ -94,9 +111,9 @@ type report struct {
 func New(c Config) *Controller {
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
-		queue: reconcile.NewQueue[string](),
-		infos: map[string]report{}, applied: map[string]wire.Digest{}, used: map[string]string{}, expires: map[string]time.Time{}, expelled: map[string]bool{},
-		ready: make(chan struct{}),
+		queue: reconcile.NewQueue[string](), leaving: reconcile.NewQueue[string](),
+		infos: map[string]report{}, applied: map[string]wire.Digest{}, used: map[string]string{}, expires: map[string]time.Time{},
+		expelled: map[string]*expulsion{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
 	}
 }
 
@@ -106,17 +123,14 @@ func (c *Controller) Ready() <-chan struct{} { return c.ready }
 // Run works until ctx ends. It returns an error only when it cannot start.
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.queue.ShutDown()
-	enqueue := func(o any) {
-		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
-			c.queue.Add(key)
-		}
-	}
+	defer c.leaving.ShutDown()
 	changed := func(o any) {
-		c.expel(o.(*v1alpha1.Device))
-		enqueue(o)
+		d := o.(*v1alpha1.Device)
+		c.expel(d)
+		c.queue.Add(d.Name)
 	}
 	h, err := c.Devices.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: enqueue,
+		AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: c.removed,
 	})
 	if err != nil {
 		return fmt.Errorf("watching Devices: %w", err)
@@ -135,6 +149,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.watchInfos(ctx) })
 	g.Go(func() error { return c.watchPresence(ctx) })
+	g.Go(func() error { c.runLeaving(ctx); return nil })
 	for range workers {
 		g.Go(func() error {
 			reconcile.Work(ctx, c.queue, c.Logger, func(ctx context.Context, name string) (time.Duration, error) {
@@ -192,15 +207,16 @@ func (c *Controller) wasUsed(d *v1alpha1.Device) bool {
 	return e != nil && e.NextKeyFingerprint != "" && c.used[d.Name] == e.NextKeyFingerprint
 }
 
-// expel refuses and drops a device that was thrown out, at once. What makes it
-// last, the tombstone, takes a write to the disk and comes after: see throwOut.
+// expel refuses a device that was thrown out, at once, and has it told and
+// dropped. What makes it last, the tombstone, takes a write to the disk and comes
+// after: see throwOut.
 func (c *Controller) expel(d *v1alpha1.Device) {
 	out := d.IsOut()
 	c.mu.Lock()
-	was := c.expelled[d.Name]
-	if out {
-		c.expelled[d.Name] = true
-	} else {
+	_, was := c.expelled[d.Name]
+	if out && !was {
+		c.expelled[d.Name] = &expulsion{revocation: wire.Revocation(d.Spec.OnRevoke)}
+	} else if !out {
 		delete(c.expelled, d.Name)
 	}
 	c.mu.Unlock()
@@ -210,11 +226,96 @@ func (c *Controller) expel(d *v1alpha1.Device) {
 		c.Registry.Unbind(d.Name)
 	default:
 		c.Registry.Revoke(d.Name)
-		if err := c.Door.Notice(d.Name, wire.Revocation(d.Spec.OnRevoke)); err != nil {
-			c.Logger.Warn("dropping a device that was thrown out", "error", err)
-		}
-		c.Door.Disconnect(d.Name)
+		c.leaving.Add(d.Name)
 	}
+}
+
+// runLeaving tells and drops devices until ctx ends.
+func (c *Controller) runLeaving(ctx context.Context) {
+	var working sync.WaitGroup
+	for range leavingWorkers {
+		working.Go(func() {
+			reconcile.Work(ctx, c.leaving, c.Logger, func(_ context.Context, name string) (time.Duration, error) {
+				c.leave(name)
+				return 0, nil
+			})
+		})
+	}
+	working.Wait()
+}
+
+func (c *Controller) leave(name string) {
+	c.mu.Lock()
+	e := c.expelled[name]
+	c.mu.Unlock()
+	if e == nil {
+		return // an operator let it back in
+	}
+	if err := c.Door.Notice(name, e.revocation); err != nil {
+		c.Logger.Warn("dropping a device that was thrown out", "error", err)
+	}
+	c.Door.Disconnect(name)
+	c.mu.Lock()
+	e.done = true
+	c.mu.Unlock()
+	c.queue.Add(name)
+}
+
+// isLeaving reports whether a device that was thrown out has yet to be told.
+func (c *Controller) isLeaving(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.expelled[name]
+	return e != nil && !e.done
+}
+
+// removed takes a Device whose object is gone.
+func (c *Controller) removed(o any) {
+	if last, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = last.Obj
+	}
+	d, ok := o.(*v1alpha1.Device)
+	if !ok {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.released[d.UID] {
+		delete(c.released, d.UID)
+		return
+	}
+	c.gone[d.Name] = d
+	c.queue.Add(d.Name)
+}
+
+// finish throws a device out whose object went without a release.
+func (c *Controller) finish(ctx context.Context, name string) error {
+	c.mu.Lock()
+	d := c.gone[name]
+	c.mu.Unlock()
+	if d == nil {
+		return nil
+	}
+	if err := c.throwOut(ctx, d, "deleted"); err != nil {
+		return err
+	}
+	c.Registry.Unbind(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget(name)
+	if c.gone[name] == d {
+		delete(c.gone, name)
+	}
+	return nil
+}
+
+// forget drops what is known of a device; the caller holds mu.
+func (c *Controller) forget(name string) {
+	delete(c.infos, name)
+	delete(c.applied, name)
+	delete(c.used, name)
+	delete(c.expires, name)
+	delete(c.expelled, name)
 }
 
 // Reconcile brings one Device up to date.
@@ -223,9 +324,11 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if !exists {
-		c.Registry.Unbind(name)
-		return nil
+	if c.isLeaving(name) {
+		return nil // it is looked at again afterwards
+	}
+	if err := c.finish(ctx, name); err != nil || !exists {
+		return err
 	}
 	d := o.(*v1alpha1.Device).DeepCopy()
 	switch {
@@ -240,6 +343,9 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 		return c.writeStatus(ctx, d)
 	}
 	c.bind(d)
+	if d.Spec.Enrollment == nil {
+		c.Door.Disconnect(d.Name) // somebody took its keys away
+	}
 	if c.wasUsed(d) {
 		return c.adoptKey(ctx, d)
 	}
@@ -281,14 +387,16 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	}
 	c.Registry.Unbind(d.Name)
 	c.mu.Lock()
-	delete(c.infos, d.Name)
-	delete(c.applied, d.Name)
-	delete(c.used, d.Name)
-	delete(c.expires, d.Name)
-	delete(c.expelled, d.Name)
+	c.forget(d.Name)
+	c.released[d.UID] = true
 	c.mu.Unlock()
 	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeviceFinalizer })
 	_, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
+	if err != nil {
+		c.mu.Lock()
+		delete(c.released, d.UID)
+		c.mu.Unlock()
+	}
 	return client.IgnoreNotFound(err)
 }
 

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"context"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +26,14 @@ func LabelsOf(o metav1.Object, manager string) (map[string]bool, error) { return
 
 func (p *Presence) State(device string) (last time.Time, present, settled bool) {
 	return p.state(device)
+}
+
+// Expel throws a device out; RunLeaving tells it and drops it.
+func (c *Controller) Expel(d *v1alpha1.Device) { c.expel(d) }
+
+func (c *Controller) RunLeaving(ctx context.Context) {
+	defer c.queue.ShutDown()
+	c.runLeaving(ctx)
 }
 
 func (p *Presence) Sweep() time.Duration { return p.sweep() }

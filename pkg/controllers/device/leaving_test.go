@@ -1,0 +1,83 @@
+package device_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/controllers/device"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// stuckDoor takes as long to tell a device as it may.
+type stuckDoor struct {
+	mu      sync.Mutex // guards what follows
+	told    map[string]wire.Revocation
+	dropped map[string]time.Duration
+	begin   time.Time
+}
+
+func (d *stuckDoor) Notice(device string, r wire.Revocation) error {
+	time.Sleep(200 * time.Millisecond)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.told[device] = r
+	return errors.New("the bus is stuck")
+}
+
+func (d *stuckDoor) Disconnect(device string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dropped[device] = time.Since(d.begin)
+}
+
+func (d *stuckDoor) Forget(context.Context, string) error { return nil }
+
+func (d *stuckDoor) Nudge(string) {}
+
+// A hundred devices that are thrown out together are dropped within a second,
+// even if none of them can be told, and are refused at once.
+func TestManyLeaveTogether(t *testing.T) {
+	t.Parallel()
+	tombstones, err := identity.OpenTombstones(filepath.Join(t.TempDir(), "revoked-keys.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tombstones.Close() })
+	synctest.Test(t, func(t *testing.T) {
+		registry := identity.NewRegistry("fleet", tombstones)
+		door := &stuckDoor{told: map[string]wire.Revocation{}, dropped: map[string]time.Duration{}, begin: time.Now()}
+		c := device.New(device.Config{Registry: registry, Tombstones: tombstones, Door: door, Logger: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); c.RunLeaving(ctx) }()
+		const many = 100
+		for i := range many {
+			name := fmt.Sprintf("edge-%d", i)
+			registry.Bind(name, identity.Keys{Current: name})
+			c.Expel(&v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.DeviceSpec{Revoked: true, OnRevoke: v1alpha1.RevokeWipe}})
+			if err := registry.Check(name, name); !errors.Is(err, identity.ErrRevoked) || time.Since(door.begin) != 0 {
+				t.Fatalf("after %s the device may come in: %v", time.Since(door.begin), err)
+			}
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		door.mu.Lock()
+		defer door.mu.Unlock()
+		if len(door.dropped) != many || len(door.told) != many {
+			t.Errorf("after a second %d devices were told and %d dropped", len(door.told), len(door.dropped))
+		}
+		cancel()
+		<-done
+	})
+}
