@@ -1,8 +1,12 @@
 package broker_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -199,4 +203,69 @@ func TestThrownOutWhileItComesIn(t *testing.T) {
 		t.Error("a device that was thrown out is connected")
 	}
 	devices(t, b, 0)
+}
+
+// until opens a connection of a device, for its own key, with a certificate that
+// expires at a time.
+func until(t testing.TB, b *brokertest.Bus, enrolled tls.Certificate, expires time.Time) session {
+	t.Helper()
+	tmpl := &x509.Certificate{
+		Subject: enrolled.Leaf.Subject, URIs: enrolled.Leaf.URIs,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	key := enrolled.PrivateKey.(*ecdsa.PrivateKey)
+	now := time.Now()
+	chain, err := b.PKI.Device.Issue(tmpl, key.Public(), now, expires.Sub(now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return open(t, func(opts ...nats.Option) (*nats.Conn, error) {
+		return b.Dial(brokertest.Certificate(chain, key), opts...)
+	})
+}
+
+// TLS looks at a certificate when a connection begins. One that outlives it is
+// ended; others of the same device stay.
+func TestConnectionsEndWithTheirCertificate(t *testing.T) {
+	t.Parallel()
+	r := &recorder{}
+	b := brokertest.Start(t, r)
+	soon := time.Now().Add(time.Hour).Truncate(time.Second) // as certificates have it
+	late := soon.Add(2 * time.Hour)
+	alone, renewed, other := b.Enroll("alone"), b.Enroll("renewed"), b.Enroll("other")
+	ends := []session{until(t, b, alone, soon), until(t, b, renewed, soon)}
+	stay := []session{until(t, b, renewed, late), until(t, b, other, late)}
+	flush := func(when string, all ...session) {
+		t.Helper()
+		for _, s := range all {
+			if err := s.Flush(); err != nil {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+	}
+	for name, now := range map[string]time.Time{"now": time.Now(), "at the last moment": soon} {
+		if dropped := b.DisconnectExpired(now); len(dropped) > 0 {
+			t.Fatalf("%s: %v are dropped", name, dropped)
+		}
+	}
+	flush("before", append(ends, stay...)...)
+
+	dropped := b.DisconnectExpired(soon.Add(time.Second))
+	slices.Sort(dropped)
+	if diff := cmp.Diff([]string{"alone", "renewed"}, dropped); diff != "" {
+		t.Fatalf("dropped (-want +got):\n%s", diff)
+	}
+	for _, s := range ends {
+		<-s.closed
+	}
+	r.wait(t, "alone came", "renewed came", "renewed came", "other came", "alone went")
+	flush("afterwards", stay...)
+	devices(t, b, 2)
+	brokertest.Eventually(t, "nobody is left to be dropped", func() error {
+		if dropped := b.DisconnectExpired(soon.Add(time.Second)); len(dropped) > 0 {
+			return fmt.Errorf("%v are dropped again", dropped)
+		}
+		return nil
+	})
+	flush("at last", stay...)
 }
