@@ -7,7 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
+	"net/netip"
 	"runtime"
 	"sync"
 	"time"
@@ -50,7 +50,7 @@ func NewGate() *Gate {
 func (g *Gate) Config(config *tls.Config, next func(*tls.ClientHelloInfo) (*tls.Config, error)) *tls.Config {
 	c := config.Clone()
 	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		leave, err := g.enter(hello.Context(), hostOf(hello.Conn.RemoteAddr()))
+		leave, err := g.enter(hello.Context(), Host(hello.Conn.RemoteAddr().String()))
 		if err != nil {
 			return nil, err
 		}
@@ -64,12 +64,23 @@ func (g *Gate) Config(config *tls.Config, next func(*tls.ClientHelloInfo) (*tls.
 	return c
 }
 
-func hostOf(addr net.Addr) string {
-	host, _, err := net.SplitHostPort(addr.String())
+// bitsOfHost is how much of an IPv6 address is one host's: it has all of a /64.
+const bitsOfHost = 64
+
+// Host is what clients with the address, HOST:PORT, are counted by: their IPv4
+// address, or the network of their IPv6 address, of which one host has as many
+// as it likes.
+func Host(address string) string {
+	client, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return addr.String()
+		return address
 	}
-	return host
+	ip := client.Addr().Unmap()
+	if ip.Is4() {
+		return ip.String()
+	}
+	network, _ := ip.WithZone("").Prefix(bitsOfHost) // fails for IPv4 only
+	return network.String()
 }
 
 // enter waits for a place. leave gives it back; it may be called often.

@@ -115,3 +115,16 @@ func TestQueuesAreBounded(t *testing.T) {
 		time.Sleep(2 * patience) // everybody gives up
 	})
 }
+
+func TestHost(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"192.0.2.1:1": "192.0.2.1", "[::ffff:192.0.2.1]:1": "192.0.2.1",
+		"[2001:db8:1:2:3::4]:1": "2001:db8:1:2::/64", "[2001:db8:1:2:ffff::]:2": "2001:db8:1:2::/64", "[2001:db8:1:3::]:2": "2001:db8:1:3::/64",
+		"[fe80::1%eth0]:1": "fe80::/64", "@": "@",
+	} {
+		if got := Host(address); got != want {
+			t.Errorf("%s is %s, want %s", address, got, want)
+		}
+	}
+}

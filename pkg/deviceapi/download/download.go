@@ -4,13 +4,14 @@ package download
 
 import (
 	"errors"
-	"net"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"fleet.nationtech.io/fleet/pkg/handshake"
 )
 
 const (
@@ -60,10 +61,7 @@ func (g *Gate) Collectors() []prometheus.Collector { return []prometheus.Collect
 // goes on reading, whatever the limits of the server are.
 func (g *Gate) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.RemoteAddr)
-		if err != nil {
-			host = r.RemoteAddr
-		}
+		host := handshake.Host(r.RemoteAddr)
 		if err := g.enter(r, host); err != nil {
 			g.requests.WithLabelValues("busy").Inc()
 			w.Header().Set("Retry-After", retryAfter)
