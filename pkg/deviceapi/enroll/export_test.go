@@ -1,7 +1,7 @@
 package enroll
 
 import (
-	"time"
+	"golang.org/x/time/rate"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -12,8 +12,29 @@ const (
 	RenewBurst  = renewBurst
 )
 
-// SpendStrangers uses up what strangers may do at once.
-func (h *Handler) SpendStrangers() { h.strangers.AllowN(time.Now(), strangerBurst) }
+// SpendStrangers uses up for good how often strangers may be wrong about a token.
+func (h *Handler) SpendStrangers() { spend(h.strangers) }
+
+// SpendPublic uses up for good what anybody may ask for.
+func (h *Handler) SpendPublic() { spend(h.public) }
+
+// SpendAllButRenewals uses up for good whatever everybody together may do, but
+// for the renewals of devices that may come in.
+func (h *Handler) SpendAllButRenewals() {
+	for _, l := range []*rate.Limiter{h.strangers, h.public, h.lines, h.knownLines, h.enrollments.all, h.times.all, h.outsiders.all} {
+		spend(l)
+	}
+}
+
+// SpendRenewals uses up for good what all devices together may renew.
+func (h *Handler) SpendRenewals() { spend(h.renewals.all) }
+
+// spend leaves nothing, and nothing comes after.
+func spend(l *rate.Limiter) {
+	l.SetLimit(0)
+	for l.Allow() {
+	}
+}
 
 func Parse(req wire.EnrollRequest) (device, fingerprint string, err error) {
 	token, err := wire.ParseToken(req.Token)

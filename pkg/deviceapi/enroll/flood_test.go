@@ -1,0 +1,173 @@
+package enroll_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"strings"
+	"sync"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// devicesAPI has Devices, by their names, and nothing else.
+type devicesAPI struct {
+	mu      sync.Mutex // guards devices
+	devices map[string]*v1alpha1.Device
+}
+
+// RoundTrip implements http.RoundTripper.
+func (a *devicesAPI) RoundTrip(r *http.Request) (*http.Response, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	dir, name := path.Split(r.URL.Path)
+	device := a.devices[name]
+	if !strings.HasSuffix(dir, "/devices/") || device == nil {
+		return nil, errNoAPI
+	}
+	if r.Method == http.MethodPut {
+		changed := &v1alpha1.Device{}
+		if err := json.NewDecoder(r.Body).Decode(changed); err != nil {
+			return nil, err
+		}
+		device = changed
+		device.Generation++
+		a.devices[name] = device
+	}
+	w := httptest.NewRecorder()
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(device); err != nil {
+		return nil, err
+	}
+	return w.Result(), nil
+}
+
+// add lets a device in that has a certificate.
+func (a *devicesAPI) add(h *enroll.Handler, name string, chain []*x509.Certificate) {
+	device := &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: name, UID: "u", Generation: 1}, Spec: v1alpha1.DeviceSpec{
+		Enrollment: &v1alpha1.DeviceEnrollment{KeyFingerprint: pki.Fingerprint(chain[0].RawSubjectPublicKeyInfo)},
+	}}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.devices[name] = device
+	h.Service.Registry.Bind(name, identity.KeysOf(device))
+}
+
+// ask sends a request and returns the status, and the reply if it is one.
+func ask(h http.Handler, method, target, body string, chain []*x509.Certificate) (status int, reply wire.EnrollReply) {
+	w, r := httptest.NewRecorder(), httptest.NewRequest(method, target, strings.NewReader(body))
+	r.TLS = &tls.ConnectionState{PeerCertificates: chain}
+	h.ServeHTTP(w, r)
+	_ = json.Unmarshal(w.Body.Bytes(), &reply) // the root is none
+	return w.Code, reply
+}
+
+// renewal is the body of a request for a new key.
+func renewal(t testing.TB) string {
+	t.Helper()
+	data, err := json.Marshal(wire.RenewRequest{CSR: csr(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// question is one of a flood, and how it is answered once there is too much of
+// it.
+type question struct {
+	method, target, body string
+	chain                []*x509.Certificate
+	status               int
+}
+
+// flood returns a question of every kind, by whoever has a token and by whoever
+// has none.
+func flood(t *testing.T, h *enroll.Handler, authorities *pki.PKI) map[string]question {
+	t.Helper()
+	token := enroll.NewToken(authorities.RootHash())
+	addToken(t, h, token)
+	wrong, unknown, foreign := token, enroll.NewToken(authorities.RootHash()), enroll.NewToken([32]byte{1})
+	wrong.Secret[0]++
+	with := func(token string, status int) question {
+		body, err := json.Marshal(wire.EnrollRequest{Token: token, Device: "stranger", CSR: csr(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return question{http.MethodPost, wire.PathEnroll, string(body), nil, status}
+	}
+	return map[string]question{
+		"a good token":            with(token.Encode(), http.StatusTooManyRequests),
+		"a wrong secret":          with(wrong.Encode(), http.StatusForbidden),
+		"an unknown token":        with(unknown.Encode(), http.StatusForbidden),
+		"a token of elsewhere":    with(foreign.Encode(), http.StatusForbidden),
+		"no token":                with("", http.StatusBadRequest),
+		"garbage":                 {http.MethodPost, wire.PathEnroll, "\x00", nil, http.StatusBadRequest},
+		"the root":                {http.MethodGet, wire.PathCA, "", nil, http.StatusTooManyRequests},
+		"the time":                {http.MethodGet, wire.PathTime + "?nonce=" + strings.Repeat("07", 32), "", nil, http.StatusTooManyRequests},
+		"a renewal by nobody":     {http.MethodPost, wire.PathRenew, renewal(t), nil, http.StatusBadRequest},
+		"a certificate that was":  {http.MethodPost, wire.PathRenew, renewal(t), chainOf(t, authorities, "edge-0"), http.StatusTooManyRequests},
+		"a certificate of nobody": {http.MethodPost, wire.PathRenew, renewal(t), chainOf(t, authorities, "nobody"), http.StatusTooManyRequests},
+	}
+}
+
+// Whatever others ask for and have used up, with a token or without, a device
+// renews its certificate.
+func TestRenewalsGoOnDuringFloods(t *testing.T) {
+	t.Parallel()
+	api := &devicesAPI{devices: map[string]*v1alpha1.Device{}}
+	h, authorities := newHandlerWith(t, api)
+	const devices = 20
+	chains := map[string][]*x509.Certificate{}
+	for i := range devices {
+		name := fmt.Sprintf("edge-%d", i)
+		chains[name] = chainOf(t, authorities, name)
+		api.add(h, name, chains[name])
+	}
+	h.SpendAllButRenewals()
+
+	over := make(chan struct{})
+	var flooding sync.WaitGroup
+	defer flooding.Wait()
+	defer close(over)
+	for name, q := range flood(t, h, authorities) {
+		asked := make(chan struct{})
+		flooding.Go(func() {
+			for first := true; ; first = false {
+				if status, reply := ask(h, q.method, q.target, q.body, q.chain); status != q.status || reply.Certificate != "" {
+					t.Errorf("%s is answered %d %+v, want %d", name, status, reply, q.status)
+				}
+				if first {
+					close(asked)
+				}
+				select {
+				case <-over:
+					return
+				default:
+				}
+			}
+		})
+		<-asked
+	}
+	for name, chain := range chains {
+		_, reply := ask(h, http.MethodPost, wire.PathRenew, renewal(t), chain)
+		if reply.Error != nil || reply.Certificate == "" {
+			t.Errorf("the renewal of %s is answered %+v", name, reply)
+		}
+	}
+	// The control: without that budget there is no renewal.
+	h.SpendRenewals()
+	if _, reply := ask(h, http.MethodPost, wire.PathRenew, renewal(t), chains["edge-1"]); reply.Error == nil || reply.Error.Code != wire.RefusedRateLimited {
+		t.Errorf("with nothing left, the renewal is answered %+v", reply)
+	}
+}
