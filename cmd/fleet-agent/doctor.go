@@ -42,8 +42,9 @@ func newDoctor(f *flags) *cobra.Command {
 		Long: `Find out what keeps containers or the connection from working, and how to mend it.
 
 Run it as root: other users cannot look at everything. With --fix it runs those
-of the commands that it shows which are safe: none of them removes data, installs
-packages or restarts containers.
+of the commands that it shows which are safe: none of them removes data or
+installs packages. Containers go on, unless podman has to be given new
+subordinate ids; the agent starts them again then.
 
 The exit status is 0 when everything is well, 1 when there are warnings or things
 that could not be looked at, and 2 when there are failures.`,

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 )
 
@@ -31,15 +30,25 @@ func handOver(dir string) error {
 	if uidErr != nil || gidErr != nil {
 		return fmt.Errorf("giving %s to %s: its ids are not numbers", dir, agentUser)
 	}
-	err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		// Not Chown: the account may have left a link here before.
-		return os.Lchown(path, uid, gid)
-	})
-	if err != nil {
+	if err := giveTree(dir, uid, gid); err != nil {
 		return fmt.Errorf("giving %s to %s: %w", dir, agentUser, err)
 	}
 	return nil
+}
+
+// giveTree gives a directory to an account with all that is in it. The account
+// may be its owner already, and put links there, also while this runs: nothing
+// outside of the directory is touched.
+func giveTree(dir string, uid, gid int) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return root.Lchown(path, uid, gid)
+	})
 }

@@ -43,6 +43,9 @@ func TestAgent(t *testing.T) {
 	if err := in.Uninstall(t.Context(), hostinstall.Removal{Purge: true, Volumes: true}); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	if !strings.Contains(out.String(), "a word from purge") {
+		t.Errorf("what cleanup-user says is lost:\n%s", out)
+	}
 	if diff := cmp.Diff([]string{"FLEET_PURGE_VOLUMES=yes purge"}, m.cleanups); diff != "" {
 		t.Errorf("cleanup-user was not told so:\n%s", diff)
 	}

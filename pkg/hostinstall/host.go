@@ -45,6 +45,8 @@ type Host interface {
 	Remove(path string) error
 	// Run runs a program that changes something.
 	Run(ctx context.Context, args ...string) error
+	// Script is Run for a program that has something to say to the operator.
+	Script(ctx context.Context, out io.Writer, args ...string) error
 
 	// The three below work on directories of which an account is the owner, and
 	// follow no link that it may have put there.
@@ -125,6 +127,16 @@ func (h OS) Query(ctx context.Context, args ...string) (string, error) {
 func (h OS) Run(ctx context.Context, args ...string) error {
 	_, err := h.Query(ctx, args...)
 	return err
+}
+
+// Script implements Host.
+func (h OS) Script(ctx context.Context, out io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("running %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
 }
 
 func lastLine(text string) string {

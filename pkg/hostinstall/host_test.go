@@ -33,6 +33,7 @@ type machine struct {
 	active    bool
 	starts    int
 	installed []string // packages, in order
+	locked    bool     // somebody else installs packages
 	free      uint64
 	cleanups  []string // what cleanup-user was told
 }
@@ -120,6 +121,16 @@ func (m *machine) Run(_ context.Context, args ...string) error {
 		return m.install(args[len(args)-1])
 	case args[0] == "systemctl":
 		return m.systemctl(args[1:])
+	default:
+		m.t.Errorf("it ran %q", args)
+	}
+	return nil
+}
+
+var errLocked = errors.New("could not get lock")
+
+func (m *machine) Script(_ context.Context, out io.Writer, args ...string) error {
+	switch {
 	case strings.HasSuffix(args[0], "setup-user"):
 		m.accounts = append(m.accounts, "fleet-agent", "fleet-workload")
 	case strings.HasSuffix(args[0], "cleanup-user"), strings.HasSuffix(args[min(2, len(args)-1)], "cleanup-user"):
@@ -127,11 +138,15 @@ func (m *machine) Run(_ context.Context, args ...string) error {
 	default:
 		m.t.Errorf("it ran %q", args)
 	}
-	return nil
+	_, err := io.WriteString(out, "a word from "+filepath.Base(args[len(args)-1])+"\n")
+	return err
 }
 
 // install puts the content of a package into the place of the program.
 func (m *machine) install(path string) error {
+	if m.locked {
+		return errLocked
+	}
 	content, err := os.ReadFile(path)
 	if err != nil {
 		content, err = os.ReadFile(filepath.Join(m.Root, path)) // one that was kept
@@ -255,6 +270,13 @@ func (f *faulty) Run(ctx context.Context, args ...string) error {
 		return err
 	}
 	return f.machine.Run(ctx, args...)
+}
+
+func (f *faulty) Script(ctx context.Context, out io.Writer, args ...string) error {
+	if err := f.cut(); err != nil {
+		return err
+	}
+	return f.machine.Script(ctx, out, args...)
 }
 
 func (f *faulty) CopyTree(from, to string, skip func(string) bool) error {

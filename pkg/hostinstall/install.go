@@ -184,7 +184,7 @@ func (in *Installer) prepare(ctx context.Context) error {
 		return nil
 	}
 	if in.Product.scripts != "" {
-		if err := in.Host.Run(ctx, in.Product.script("setup-user", false)); err != nil {
+		if err := in.Host.Script(ctx, in.Out, in.Product.script("setup-user", false)); err != nil {
 			// The unit runs it again at every start.
 			in.say("warning: %v", err)
 		}

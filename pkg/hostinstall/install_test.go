@@ -229,6 +229,60 @@ func TestPackage(t *testing.T) {
 	}
 }
 
+// An upgrade that changes nothing, because apt is busy, leaves the server as it
+// was, whether its package was kept or not, and keeps nothing from the next one.
+func TestPackageWhileAnotherIsInstalled(t *testing.T) {
+	t.Parallel()
+	for name, kept := range map[string]bool{"kept": true, "not kept": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.packaged = true
+			m.write(packaged, "v1")
+			o := settings(one("logLevel", "warn"))
+			if kept {
+				o.Package = release(t, "v1")
+			}
+			must(t, m, packaged, o)
+			o.Package = release(t, "v2")
+			m.locked = true
+			in, out := installer(m, packaged)
+			if err := in.UpgradePackage(t.Context(), o); !errors.Is(err, errLocked) || !m.active || m.read(packaged) != "v1" {
+				t.Errorf("got %v, active %t, program %q\n%s", err, m.active, m.read(packaged), out)
+			}
+			m.locked = false
+			m.write(data+"/later", "written since") // it must not go back once more
+			in, out = installer(m, packaged)
+			if err := in.UpgradePackage(t.Context(), o); err != nil || !m.active || m.read(packaged) != "v2" || m.read(data+"/later") == "" {
+				t.Errorf("got %v, active %t, program %q\n%s", err, m.active, m.read(packaged), out)
+			}
+		})
+	}
+}
+
+// Whose package was not kept cannot go back, is told so, and can go on.
+func TestPackageWithoutAWayBack(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.packaged = true
+	m.write(packaged, "v1")
+	o := settings(one("logLevel", "warn"))
+	must(t, m, packaged, o)
+	synctest.Test(t, func(t *testing.T) {
+		o.Package = release(t, "v2, broken")
+		in, out := installer(m, packaged)
+		err := in.UpgradePackage(t.Context(), o)
+		if !errors.Is(err, hostinstall.ErrNotReady) || !strings.Contains(err.Error(), "no way back") || !strings.Contains(out.String(), "no way back") || m.read(packaged) != "v2, broken" {
+			t.Errorf("got %v, the program is %q\n%s", err, m.read(packaged), out)
+		}
+	})
+	o.Package = release(t, "v3")
+	in, out := installer(m, packaged)
+	if err := in.UpgradePackage(t.Context(), o); err != nil || !m.active || m.read(packaged) != "v3" {
+		t.Errorf("got %v, active %t, program %q\n%s", err, m.active, m.read(packaged), out)
+	}
+}
+
 func TestDataDir(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -396,20 +450,33 @@ func TestInterrupted(t *testing.T) {
 			return in.Uninstall(t.Context(), r)
 		}
 	}
+	upgradePackage := func(path string) func(*testing.T, hostinstall.Host) error {
+		return func(t *testing.T, h hostinstall.Host) error {
+			in, _ := installer(h, packaged)
+			return in.UpgradePackage(t.Context(), hostinstall.Options{DataDir: data, Package: path})
+		}
+	}
 	other := settings(one("logLevel", "warn"), list("tlsSANs", "gw"))
+	keptPackage := settings(one("logLevel", "info"))
+	keptPackage.Package = v1
+	fromPackage := []func(*testing.T, hostinstall.Host) error{run(packaged, keptPackage)}
 	installed := []func(*testing.T, hostinstall.Host) error{run(v1, settings(one("logLevel", "info")))}
 	tests := map[string]struct {
-		before []func(*testing.T, hostinstall.Host) error
-		do     func(*testing.T, hostinstall.Host) error
-		err    error
+		packaged bool
+		before   []func(*testing.T, hostinstall.Host) error
+		do       func(*testing.T, hostinstall.Host) error
+		err      error
 	}{
-		"install":                {do: run(v1, other)},
-		"install elsewhere":      {do: run(v1, settings(one("dataDir", "/srv/fleet")))},
-		"other settings":         {before: installed, do: run(v1, other)},
-		"upgrade":                {before: installed, do: run(v2, other)},
-		"upgrade that goes back": {before: installed, do: run(broken, other), err: hostinstall.ErrNotReady},
-		"uninstall":              {before: installed, do: remove(hostinstall.Removal{})},
-		"purge":                  {before: installed, do: remove(hostinstall.Removal{Purge: true})},
+		"upgrade of a package":                {packaged: true, before: fromPackage, do: upgradePackage(v2)},
+		"upgrade of a package that goes back": {packaged: true, before: fromPackage, do: upgradePackage(broken), err: hostinstall.ErrNotReady},
+		"purge beside a package":              {packaged: true, before: fromPackage, do: remove(hostinstall.Removal{Purge: true})},
+		"install":                             {do: run(v1, other)},
+		"install elsewhere":                   {do: run(v1, settings(one("dataDir", "/srv/fleet")))},
+		"other settings":                      {before: installed, do: run(v1, other)},
+		"upgrade":                             {before: installed, do: run(v2, other)},
+		"upgrade that goes back":              {before: installed, do: run(broken, other), err: hostinstall.ErrNotReady},
+		"uninstall":                           {before: installed, do: remove(hostinstall.Removal{})},
+		"purge":                               {before: installed, do: remove(hostinstall.Removal{Purge: true})},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -417,6 +484,9 @@ func TestInterrupted(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fresh := func() *machine {
 					m := newMachine(t)
+					if m.packaged = tt.packaged; m.packaged {
+						m.write(packaged, "v1")
+					}
 					for _, do := range tt.before {
 						if err := do(t, m); err != nil {
 							t.Fatal(err)

@@ -81,13 +81,13 @@ func (in *Installer) cleanUp(ctx context.Context, r Removal) error {
 		return nil //nolint:nilerr // it is gone after an interrupted run
 	}
 	if !r.Purge {
-		return in.Host.Run(ctx, script, "stop")
+		return in.Host.Script(ctx, in.Out, script, "stop")
 	}
 	volumes := "no"
 	if r.Volumes {
 		volumes = "yes"
 	}
-	return in.Host.Run(ctx, "env", "FLEET_PURGE_VOLUMES="+volumes, script, "purge")
+	return in.Host.Script(ctx, in.Out, "env", "FLEET_PURGE_VOLUMES="+volumes, script, "purge")
 }
 
 // removeFiles removes what was written, the program last: without it nothing

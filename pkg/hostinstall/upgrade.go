@@ -31,6 +31,8 @@ type upgrade struct {
 	Phase phase  `json:"phase"`
 	// Active: the service ran before.
 	Active bool `json:"active"`
+	// Program is the SHA-256 of the program of before.
+	Program string `json:"program,omitempty"`
 	// Files is the manifest's list of before.
 	Files map[string][]string `json:"files"`
 }
@@ -68,6 +70,9 @@ func (in *Installer) UpgradePackage(ctx context.Context, o Options) error {
 		return ErrNoPackage
 	}
 	in.say("upgrade to %s", filepath.Base(o.Package))
+	if in.manifest.Package == "" {
+		in.say("there is no way back from this upgrade, but to the data: the package that is installed was not kept")
+	}
 	if in.DryRun {
 		return nil
 	}
@@ -91,16 +96,8 @@ func packageInstall(path string) []string {
 	return []string{
 		// Without --reinstall apt is content with what a killed dpkg left half installed.
 		"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "-qq", "--allow-downgrades", "--reinstall",
-		"-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", path,
+		"-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", path,
 	}
-}
-
-// packageReinstall needs no repository: what the older package depends on is there.
-func packageReinstall(path string) []string {
-	if strings.HasSuffix(path, ".rpm") {
-		return []string{"rpm", "--upgrade", "--oldpackage", "--replacepkgs", path}
-	}
-	return []string{"env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--force-confdef", "--force-confold", "--install", path}
 }
 
 // upgrade stops the service, copies it with its data, changes it, and starts it
@@ -119,15 +116,31 @@ func (in *Installer) upgrade(ctx context.Context, o Options, change, back func(c
 		in.manifest.Upgrade = nil
 		return in.save()
 	}
+	if in.packaged && in.manifest.Package == "" {
+		if replaced, sumErr := in.replaced(); replaced || sumErr != nil {
+			in.manifest.Upgrade = nil
+			return errors.Join(err, sumErr, in.save(), fmt.Errorf("there is no way back to the package of before, which was not kept: install one by hand, with --package; the data of before is in %s", in.dir("data")))
+		}
+	}
 	// Whoever gave up waiting wants the old version, not half of each.
 	return errors.Join(err, in.goBack(context.WithoutCancel(ctx), back))
+}
+
+// replaced reports whether the program is another than before the upgrade.
+func (in *Installer) replaced() (bool, error) {
+	sum, err := in.sum(in.program())
+	return sum != in.manifest.Upgrade.Program, err
 }
 
 // backup copies all that an upgrade may change.
 func (in *Installer) backup(ctx context.Context) error {
 	u := in.manifest.Upgrade
 	if u == nil {
-		u = &upgrade{From: in.manifest.Version, Active: in.active(ctx), Files: maps.Clone(in.manifest.Files)}
+		sum, err := in.sum(in.program())
+		if err != nil {
+			return err
+		}
+		u = &upgrade{From: in.manifest.Version, Active: in.active(ctx), Program: sum, Files: maps.Clone(in.manifest.Files)}
 	}
 	u.To, u.Phase = in.Version, phaseBackup
 	in.manifest.Upgrade = u
@@ -305,13 +318,31 @@ func (in *Installer) restoreFiles(context.Context) error {
 	return in.save()
 }
 
-// restorePackage installs the package of before, and the files beside it.
+// restorePackage installs the package of before, unless it was never replaced,
+// and the files beside it.
 func (in *Installer) restorePackage(ctx context.Context) error {
-	if in.manifest.Package == "" {
-		return errors.New("the package of before was not kept: install it by hand")
-	}
-	if err := in.Host.Run(ctx, packageReinstall(in.manifest.Package)...); err != nil {
+	replaced, err := in.replaced()
+	if err != nil {
 		return err
 	}
+	if replaced {
+		if err := in.reinstall(ctx, in.manifest.Package); err != nil {
+			return err
+		}
+	}
 	return in.restoreFiles(ctx)
+}
+
+// reinstall installs a package that was kept, without a repository: what it
+// depends on is there. apt waits for whoever else installs something; dpkg does
+// not, but minds no other package that is broken.
+func (in *Installer) reinstall(ctx context.Context, path string) error {
+	if strings.HasSuffix(path, ".rpm") {
+		return in.Host.Run(ctx, "rpm", "--upgrade", "--oldpackage", "--replacepkgs", path)
+	}
+	err := in.Host.Run(ctx, packageInstall(path)...)
+	if err != nil && ctx.Err() == nil {
+		err = in.Host.Run(ctx, "env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--force-confdef", "--force-confold", "--install", path)
+	}
+	return err
 }

@@ -27,6 +27,8 @@ const resetAccounts = `
 	while grep -q '^overlay /var/lib/fleet-workload ' /proc/mounts; do umount --lazy /var/lib/fleet-workload; done
 	rm -rf /var/lib/fleet-workload/.[!.]* /var/lib/fleet-workload/* /var/lib/systemd/linger/*
 	rm -f /run/systemd/system/probe.service
+	for i in 0 1 2 3 4 5 6 7 8 9; do if id other$i >/dev/null 2>&1; then userdel other$i; fi; done
+	rm -f /run/failed
 	: >/etc/subuid
 	: >/etc/subgid`
 
@@ -49,12 +51,14 @@ const tenAtOnce = `
 	wait $pids
 	! test -e /run/failed`
 
-// noOverlap: no range begins before the one below it ends.
+// noOverlap: no range begins before the one below it ends, and each account has one.
 const noOverlap = `
 	for file in /etc/subuid /etc/subgid; do
-		test "$(grep -c . $file)" = 11
-		sort -t: -k2n $file | awk -F: '$2 + 0 < end { exit 1 } { end = $2 + $3 }'
-	done`
+		test "$(grep -c . $file)" = 11 || exit 1
+		sort -t: -k2n $file | awk -F: '$2 + 0 < end { exit 1 } { end = $2 + $3 }' || exit 1
+		test "$(grep -c '^fleet-workload:' $file)" = 1 || exit 1
+	done
+	` + noAccountLeft
 
 // foreignSource is a source of subordinate ids for libsubid, as sssd has one.
 const foreignSource = `
@@ -205,8 +209,16 @@ var setupCases = []struct {
 	{
 		name:    "ten at once, and accounts of others between",
 		prepare: tenAtOnce,
-		check: noOverlap + ` && test "$(grep -c '^fleet-workload:' /etc/subuid)" = 1 && test "$(grep -c '^fleet-workload:' /etc/subgid)" = 1 && ` + noAccountLeft + `
-			for i in 0 1 2 3 4 5 6 7 8 9; do userdel other$i; done`,
+		check:   noOverlap,
+	},
+	{
+		name:    "ten at once that have to reserve a range, and accounts of others between",
+		prepare: `useradd --system --home-dir /var/lib/fleet-workload fleet-workload` + tenAtOnce,
+		check:   noOverlap,
+	},
+	{
+		name:  "the workload cannot hold the lock",
+		check: `! setpriv --reuid fleet-workload --clear-groups flock --nonblock /run/fleet-agent-setup.lock true && flock --nonblock /run/fleet-agent-setup.lock true`,
 	},
 	{
 		name:       "read-only /etc",
@@ -246,7 +258,7 @@ var setupCases = []struct {
 		prepare: `useradd --system --home-dir /var/lib/fleet-workload fleet-workload
 			ln -s /etc /var/lib/fleet-workload/.config; chown -h fleet-workload:fleet-workload /var/lib/fleet-workload /var/lib/fleet-workload/.config`,
 		fail:  "Permission denied",
-		check: `! test -e /etc/systemd/user/podman.socket.d && ! test -e /etc/containers/containers.conf.d/50-fleet.conf`,
+		check: `! test -e /etc/systemd/user/podman.socket.d && ! test -e /etc/containers/containers.conf.d/50-fleet.conf && grep -q 'run it as root' /run/fleet-agent-setup.status`,
 	},
 }
 

@@ -8,19 +8,19 @@ import (
 	"strings"
 )
 
-const (
-	// setupTool prepares the accounts; it is idempotent and removes nothing.
-	setupTool = "/usr/libexec/fleet-agent/setup-user"
-	// minIDs is how many ids a container image may use.
-	minIDs = 65536
-)
+// setupTools are where a package, and an installation without one, put
+// setup-user, which prepares the accounts; it is idempotent and removes nothing.
+var setupTools = []string{"/usr/libexec/fleet-agent/setup-user", "/usr/local/libexec/fleet-agent/setup-user"}
+
+// minIDs is how many ids a container image may use.
+const minIDs = 65536
 
 // setupCommand is the command that completes the set-up, where there is one.
 func setupCommand(f Facts) string {
-	if !f.Packaged || !f.SetupTool {
+	if !f.Packaged {
 		return ""
 	}
-	return setupTool
+	return f.SetupTool
 }
 
 // asWorkload is a shell command that runs another as the workload account.
@@ -64,14 +64,14 @@ func setup(f Facts) []Finding {
 	}
 	finding := Finding{Check: "setup", Why: "setup-user makes accounts, subordinate ids, linger and podman's socket, at the installation and at each start of the agent"}
 	switch {
-	case !f.SetupTool:
-		return []Finding{finding.warning(setupTool + " is not installed: install the package fleet-agent again")}
+	case f.SetupTool == "":
+		return []Finding{finding.warning(setupTools[0] + " is not installed: install fleet-agent again")}
 	case errors.Is(f.Setup.Err, fs.ErrNotExist):
-		return []Finding{finding.warning("setup-user has not ended since the device booted").fix(setupTool)}
+		return []Finding{finding.warning("setup-user has not ended since the device booted").fix(f.SetupTool)}
 	case f.Setup.Err != nil:
 		return []Finding{finding.unknown(f.Setup.Err.Error())}
 	case f.Setup.Value != "":
-		return []Finding{finding.failure("setup-user failed: " + f.Setup.Value).fix(setupTool)}
+		return []Finding{finding.failure("setup-user failed: " + f.Setup.Value).fix(f.SetupTool)}
 	}
 	return []Finding{finding.ok("setup-user succeeded the last time")}
 }

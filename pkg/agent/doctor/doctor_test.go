@@ -34,7 +34,7 @@ func unknown[T any](err error) doctor.Fact[T] { return doctor.Fact[T]{Err: err} 
 // sound are the facts of a device on which all is well.
 func sound() doctor.Facts {
 	return doctor.Facts{
-		Workload: "fleet-workload", Packaged: true, SetupTool: true, Packages: "apt-get", Now: now,
+		Workload: "fleet-workload", Packaged: true, SetupTool: setupUser, Packages: "apt-get", Now: now,
 		Accounts: map[string]doctor.Account{
 			"fleet-agent":    {UID: 998, GID: 998, Home: "/var/lib/fleet-agent"},
 			"fleet-workload": {UID: 997, GID: 997, Home: "/var/lib/fleet-workload"},
@@ -104,7 +104,7 @@ func TestFindings(t *testing.T) {
 			check: "accounts", state: doctor.Failure, message: "the account fleet-workload does not exist", command: setupUser, fixable: true,
 		},
 		"no account and no setup-user": {
-			harm:  func(f *doctor.Facts) { delete(f.Accounts, "fleet-agent"); f.SetupTool = false },
+			harm:  func(f *doctor.Facts) { delete(f.Accounts, "fleet-agent"); f.SetupTool = "" },
 			check: "accounts", state: doctor.Failure, message: "the account fleet-agent does not exist",
 		},
 		"an expired account": {
@@ -118,8 +118,8 @@ func TestFindings(t *testing.T) {
 			check: "accounts", state: doctor.Unknown, message: "permission denied",
 		},
 		"no setup-user": {
-			harm:  func(f *doctor.Facts) { f.SetupTool = false },
-			check: "setup", state: doctor.Warning, message: "install the package fleet-agent again",
+			harm:  func(f *doctor.Facts) { f.SetupTool = "" },
+			check: "setup", state: doctor.Warning, message: "install fleet-agent again",
 		},
 		"setup-user has not run": {
 			harm:  func(f *doctor.Facts) { f.Setup.Err = fs.ErrNotExist },
@@ -395,7 +395,7 @@ func TestFindings(t *testing.T) {
 func TestASessionOfItsOwn(t *testing.T) {
 	t.Parallel()
 	f := sound()
-	f.Workload, f.Packaged, f.SetupTool, f.Setup.Err = "dev", false, false, fs.ErrNotExist
+	f.Workload, f.Packaged, f.SetupTool, f.Setup.Err = "dev", false, "", fs.ErrNotExist
 	f.Accounts = map[string]doctor.Account{"dev": {UID: 1000, Home: "/home/dev"}}
 	f.SubUIDs.Value = 0
 	r := doctor.Examine(f)

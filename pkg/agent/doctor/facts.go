@@ -43,8 +43,8 @@ type Facts struct {
 	Packaged bool
 	// Accounts has those that exist, by name.
 	Accounts map[string]Account
-	// SetupTool: setup-user is installed.
-	SetupTool bool
+	// SetupTool is the path of setup-user; empty when it is not installed.
+	SetupTool string
 	// Setup is what setup-user said when it failed the last time, empty when it
 	// succeeded. The error is fs.ErrNotExist when it has not ended since the boot.
 	Setup Fact[string]

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -42,7 +43,9 @@ type Local struct {
 // Read reads the facts. What Local does not find out has an error.
 func (l Local) Read() Facts {
 	f := Facts{Workload: l.Workload, Packaged: l.Workload == workloadAccount, Now: time.Now(), Accounts: map[string]Account{}}
-	f.SetupTool = l.exists(setupTool)
+	if i := slices.IndexFunc(setupTools, l.exists); i >= 0 {
+		f.SetupTool = setupTools[i]
+	}
 	f.Setup = l.setup()
 	for _, name := range []string{agentAccount, l.Workload} {
 		if account, ok := l.account(name); ok {

@@ -72,6 +72,17 @@ func TestRootsOfPackageManagers(t *testing.T) {
 	}
 }
 
+// An installation without a package has it elsewhere.
+func TestSetupToolWithoutAPackage(t *testing.T) {
+	t.Parallel()
+	d := newDevice(t)
+	const path = "/usr/local/libexec/fleet-agent/setup-user"
+	d.write(path, "", 0o755)
+	if got := d.read().SetupTool; got != path {
+		t.Errorf("setup-user is %q, want %q", got, path)
+	}
+}
+
 func TestLocal(t *testing.T) {
 	t.Parallel()
 	d := newDevice(t)
@@ -102,7 +113,7 @@ func TestLocal(t *testing.T) {
 	if diff := cmp.Diff(want, f.Cgroup); diff != "" {
 		t.Error(diff)
 	}
-	if !f.Packaged || !f.SetupTool || f.Setup.Value != "/etc is read-only" || f.Packages != "apt-get" {
+	if !f.Packaged || f.SetupTool != setupUser || f.Setup.Value != "/etc is read-only" || f.Packages != "apt-get" {
 		t.Errorf("got %+v", f)
 	}
 	if f.SubUIDs != fact(65536) || f.SubGIDs != fact(0) {
@@ -130,7 +141,7 @@ func checkPrograms(t *testing.T, programs []doctor.Program) {
 func TestLocalOnAnEmptyDevice(t *testing.T) {
 	t.Parallel()
 	f := newDevice(t).read()
-	if !errors.Is(f.Setup.Err, fs.ErrNotExist) || f.SetupTool || f.Packages != "" || f.Socket.Exists != fact(false) {
+	if !errors.Is(f.Setup.Err, fs.ErrNotExist) || f.SetupTool != "" || f.Packages != "" || f.Socket.Exists != fact(false) {
 		t.Errorf("got %+v", f)
 	}
 	if f.SubUIDs != fact(0) || f.Linger != fact(false) || f.Manager.Err == nil || f.Cgroup.Delegated.Err == nil {
