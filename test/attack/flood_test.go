@@ -31,6 +31,8 @@ func (a *arena) floodAttacks() []attack {
 		all = append(all, attack{"flood of " + string(kind), func(t *testing.T, d *device) { a.flood(t, d, kind) }, counted})
 	}
 	return append(all, []attack{
+		{"flood in the name of another session", a.floodAsAnother, counts(kicks, answered(wire.KindState, wire.RefusedSession))},
+		{"flood of a copy of the device", a.floodOfCopy, counts(kicks, answered(wire.KindState, wire.RefusedSession))},
 		{"flood of refused subjects", a.floodRefused, counts(refusal("bus", "publish"), refusal("bus", "dropped"))},
 		{"flood of refused subscriptions", a.floodSubscriptions, counts(refusal("bus", "subscribe"))},
 		{"flood of large refused payloads", a.floodLarge, counts(answered(wire.KindState, wire.RefusedBadRequest))},
@@ -97,6 +99,31 @@ func (a *arena) flood(t *testing.T, d *device, kind wire.Kind) {
 		}
 	})
 	t.Logf("%d messages", sent.Load())
+}
+
+// floodAsAnother sends what a copy of the device would be to blame for.
+func (a *arena) floodAsAnother(t *testing.T, d *device) {
+	m := d.message(d.up(wire.KindState), a.legal(t, d, wire.KindState))
+	m.Reply = d.inbox("a")
+	m.Header.Set(wire.HeaderSession, randomHex(16))
+	p := &persistent{d, a.pace(attempts)}
+	a.flooding(floodRate, func(int) { _ = p.again().PublishMsg(m) })
+}
+
+// floodOfCopy is the flood of a thief, which the device itself must not notice.
+func (a *arena) floodOfCopy(t *testing.T, d *device) {
+	thief := &device{site: d.site, t: t, name: d.name, key: d.key, cert: d.cert, session: randomHex(16)}
+	thief.connect()
+	m := thief.message(d.up(wire.KindState), a.legal(t, d, wire.KindState))
+	p := &persistent{thief, a.pace(attempts)}
+	a.flooding(floodRate, func(int) { _ = p.again().PublishMsg(m) })
+	p.conn.Close()
+	if !d.conn.IsConnected() {
+		t.Fatal("the device was dropped for what its copy did")
+	}
+	if answer := d.request(wire.KindState, a.legal(t, d, wire.KindState)); answer.Error != nil {
+		t.Errorf("the device is answered %v", answer.Error)
+	}
 }
 
 func (a *arena) floodRefused(_ *testing.T, d *device) {
