@@ -4,6 +4,7 @@ package install_test
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -118,13 +119,21 @@ func (h *host) device(packages string) {
 		}
 		return "export FLEET_PACKAGES=" + packages + "\n" + line
 	}
-	h.sh(0, line())
+	// Killed earlier and later, with all that it started: the same line goes on.
+	if err := h.WriteFile(h.Context(), "/run/line", strings.NewReader(line()), 0o600); err != nil {
+		h.Fatal(err)
+	}
+	for _, after := range []string{"0.2", "0.6", "1.5", "3"} {
+		h.sh(0, "timeout --signal=KILL "+after+" sh /run/line || true")
+	}
+	h.sh(0, "sh /run/line")
 	h.eventually("the agent is connected", func() error {
-		if out, err := h.Output(h.Context(), "fleet-agent", "status"); err != nil || !strings.Contains(out, "Connected:      yes") {
+		if out, err := h.Output(h.Context(), "fleet-agent", "status"); err != nil || !regexp.MustCompile(`Connected: +yes`).MatchString(out) {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		return nil
 	})
+	h.sh(0, "fleet-agent doctor | grep -q '^ok *setup '") // wherever setup-user is
 	agent := "systemctl show --property=MainPID fleet-agent"
 	process := h.sh(0, agent)
 	h.sh(0, line())
