@@ -140,11 +140,11 @@ func (m *Machine) PowerCut(ctx context.Context) error {
 	return err
 }
 
-// WaitUp waits until the machine answers and cloud-init is done with it. Not of
-// the boot whose id is given.
+// WaitUp waits until the machine answers and cloud-init is done with it, whatever
+// that thinks of how it went. Not of the boot whose id is given.
 func (m *Machine) WaitUp(ctx context.Context, before string) (boot string, err error) {
 	err = wait.Until(ctx, bootTimeout, time.Second, func() error {
-		out, err := m.Run(ctx, nil, "cloud-init status --wait >/dev/null; cat /proc/sys/kernel/random/boot_id")
+		out, err := m.Run(ctx, nil, "cloud-init status --wait >/dev/null || true; cat /proc/sys/kernel/random/boot_id")
 		if err != nil {
 			return err
 		}
