@@ -193,6 +193,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"token":"FLT1.x","device":"edge","csr":"x","inventory":{"cpuCores":4}}`))
 	f.Add([]byte(`{"inventory":{"addresses":["::1"]},"conditions":[{"type":"PodmanReady"}],"labels":{"a":"b"}}`))
 	f.Add([]byte(`{"size":3,"data":"AAAA"}`))
+	f.Add([]byte(`{"registries":["gateway:8443"],"user":"edge","password":"x"}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		fuzzDecode[wire.SnapshotRequest](t, payload)
 		fuzzDecode[wire.BodyRequest](t, payload)
@@ -208,6 +209,8 @@ func FuzzDecode(f *testing.F) {
 		fuzzDecode[wire.RenewRequest](t, payload)
 		fuzzDecode[wire.RevokedNotice](t, payload)
 		fuzzDecode[wire.SignedTime](t, payload)
+		fuzzDecode[wire.RegistryRequest](t, payload)
+		fuzzDecode[wire.RegistryReply](t, payload)
 	})
 }
 
