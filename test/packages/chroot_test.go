@@ -4,6 +4,7 @@ package packages_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -20,9 +21,10 @@ const mountChroot = `
 	mkdir /srv/changes/upper /srv/changes/work
 	mount -t overlay overlay -o lowerdir=/,upperdir=/srv/changes/upper,workdir=/srv/changes/work ` + chroot + `
 	mount --bind /dev ` + chroot + `/dev
-	cp /root/*.deb ` + chroot + `/root/`
+	mount --bind ` + releaseDir + ` ` + chroot + releaseDir + `
+`
 
-const unmountChroot = `umount ` + chroot + `/dev ` + chroot + ` /srv/changes`
+const unmountChroot = `umount ` + chroot + releaseDir + ` ` + chroot + `/dev ` + chroot + ` /srv/changes`
 
 // enterings are the ways in which packages are installed without systemd: the
 // build of a disk image, often without /proc, and a container.
@@ -38,9 +40,6 @@ func TestDebsWithoutSystemd(t *testing.T) {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			m := boot(t, l, "chroot", suite)
-			for _, program := range []string{"fleet-agent", "fleet-server"} {
-				m.copyIn(debFile(program, oldVersion), debFile(program, newVersion))
-			}
 			for name, enter := range enterings {
 				m.in(t, name, "", func(m *machine) { m.lifeWithoutSystemd(enter) })
 			}
@@ -93,14 +92,64 @@ func (m *machine) lifeWithoutSystemd(enter string) {
 	install("", newVersion)
 	install("--allow-downgrades", oldVersion)
 	apt("remove fleet-agent fleet-server")
-	m.sh("mkdir -p " + chroot + "/var/lib/fleet-agent && touch " + chroot + "/var/lib/fleet-agent/identity.json")
+	m.sh("cd " + chroot + "/var/lib; mkdir -p fleet-agent fleet-server; touch fleet-agent/identity.json fleet-server/state.db")
+	m.purgeBesideStatic(enter)
 	install("", newVersion)
-	m.run("test", "-e", chroot+"/var/lib/fleet-agent/identity.json")
-	apt("purge fleet-agent fleet-server")
+	m.sh("cd " + chroot + "/var/lib; test -e fleet-agent/identity.json -a -e fleet-server/state.db")
+	unmount := func() {}
+	if enter == enterings["container"] { // without /proc nobody knows what is mounted
+		unmount = m.sameFileSystem()
+	}
+	m.sh("cd " + chroot + edits)
+	out := apt("purge fleet-agent fleet-server")
+	unmount()
+	for _, kept := range []string{dropIn + ", which was edited", keyring + ", which was edited", "/etc/fleet-server, which is a link"} {
+		if !strings.Contains(out, ": kept "+kept+"\n") {
+			m.t.Errorf("it does not say that it kept %s:\n%s", kept, out)
+		}
+	}
+	m.sh("cd " + chroot + "; grep -q mine srv/file; rm ." + dropIn + " ." + keyring + " etc/fleet-server; rmdir ." + filepath.Dir(dropIn))
 	if got := m.sh("cd " + chroot + "; find etc usr var -name '*fleet*' ! -path 'var/log/*' ! -path 'var/lib/dpkg/*' ! -path 'var/lib/fleet-*'; find var/lib -path 'var/lib/fleet-*/*'"); got != "" {
 		m.t.Errorf("left over:\n%s", got)
 	}
 	m.run("grep", "-q", "^fleet-workload:", chroot+"/etc/subuid", chroot+"/etc/passwd")
+}
+
+const (
+	dropIn  = "/etc/systemd/system/fleet-server.service.d/50-data-dir.conf"
+	keyring = "/etc/apt/keyrings/fleet-gateway.asc"
+)
+
+// edits are what a purge finds that is not as an installation wrote it.
+const edits = `
+	mkdir -p etc/systemd/system/fleet-server.service.d
+	echo mine | tee .` + dropIn + ` >srv/file
+	ln -s /srv/file .` + keyring + `
+	ln -s /srv etc/fleet-server`
+
+// purgeBesideStatic purges removed packages after an installation without one,
+// which has the same data.
+func (m *machine) purgeBesideStatic(enter string) {
+	m.t.Helper()
+	for _, program := range []string{"fleet-agent", "fleet-server"} {
+		static := chroot + "/usr/local/bin/" + program
+		m.run("touch", static)
+		if out := m.sh(enter + " /var/lib/dpkg/info/" + program + ".postrm purge"); !strings.Contains(out, "kept everything") {
+			m.t.Errorf("the purge of %s does not say what stays:\n%s", program, out)
+		}
+		m.run("rm", static)
+	}
+}
+
+// sameFileSystem mounts directories of the same file system below those that a
+// purge empties. The function that it returns checks that they are as before.
+func (m *machine) sameFileSystem() func() {
+	points := chroot + "/var/lib/fleet-server/mine " + chroot + "/var/lib/fleet-workload/mine"
+	m.sh("cd " + chroot + "; mkdir -p srv/mine " + points + "; echo precious >srv/mine/file; for p in " + points + `; do mount --bind srv/mine $p; done`)
+	return func() {
+		m.t.Helper()
+		m.sh("umount " + points + "; rmdir " + points + "; grep -q precious " + chroot + "/srv/mine/file")
+	}
 }
 
 func (m *machine) allInstalled(enter, version string, programs ...string) {

@@ -13,7 +13,8 @@ import (
 )
 
 // TestDebs follows a gateway that is a device of its own from the first
-// installation of both packages to their purge.
+// installation of both packages to their purge. The agent comes from the
+// gateway's repository.
 func TestDebs(t *testing.T) {
 	t.Parallel()
 	l := packed(t)
@@ -21,11 +22,9 @@ func TestDebs(t *testing.T) {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			m := boot(t, l, "debs", suite)
-			for _, program := range []string{"fleet-agent", "fleet-server"} {
-				m.copyIn(debFile(program, oldVersion), debFile(program, newVersion))
-			}
 			m.story([]step{
 				{"install the server", (*machine).installServer},
+				{"a repository that somebody else signed is refused", (*machine).untrustedRepository},
 				{"install the agent where it cannot be set up", (*machine).installWithoutIDs},
 				{"enroll: the service sets up what was missing", (*machine).enroll},
 				{"units are hardened", (*machine).hardened},
@@ -40,7 +39,8 @@ func TestDebs(t *testing.T) {
 				{"purge keeps volumes with data", (*machine).purge},
 				{"volumes are taken up again", (*machine).volumesAreBack},
 				{"purge of everything", (*machine).purgeAll},
-				{"the server goes", (*machine).removeServer},
+				{"remove the server and install it again", (*machine).removeServer},
+				{"purge the server", (*machine).purgeServer},
 			})
 		})
 	}
@@ -59,7 +59,7 @@ SUB_GID_COUNT 0
 // installWithoutIDs: a package that is half configured would block apt.
 func (m *machine) installWithoutIDs() {
 	m.sh("printf '" + strings.ReplaceAll(shortOfIDs, "\n", `\n`) + "' >>/etc/login.defs")
-	out := m.apt("install", deb("fleet-agent", oldVersion))
+	out := m.apt("install", "fleet-agent")
 	for _, want := range []string{"set SUB_UID_COUNT and SUB_GID_COUNT to 65536", "tries again whenever it starts"} {
 		if !strings.Contains(out, want) {
 			m.t.Errorf("apt says %q, lacks %q", out, want)
@@ -150,9 +150,9 @@ func (m *machine) upgrades() {
 		run  func()
 		want string
 	}{
-		{"upgrade", func() { m.apt("install", deb("fleet-agent", newVersion)) }, newVersion},
-		{"downgrade", func() { m.apt("install", "--allow-downgrades", deb("fleet-agent", oldVersion)) }, oldVersion},
-		{"reinstall", func() { m.apt("install", "--reinstall", deb("fleet-agent", oldVersion)) }, oldVersion},
+		{"upgrade", func() { m.offer(newVersion); m.apt("upgrade") }, newVersion},
+		{"downgrade", func() { m.offer(oldVersion); m.apt("install", "--allow-downgrades", "fleet-agent="+oldVersion) }, oldVersion},
+		{"reinstall", func() { m.apt("install", "--reinstall", "fleet-agent") }, oldVersion},
 		{"restart", func() { m.run("systemctl", "restart", "fleet-agent") }, oldVersion},
 	} {
 		change.run()
@@ -175,7 +175,7 @@ func (m *machine) upgrades() {
 
 func (m *machine) disabled() {
 	m.run("systemctl", "disable", "--now", "fleet-agent")
-	m.apt("install", "--allow-downgrades", deb("fleet-agent", oldVersion))
+	m.apt("install", "--reinstall", "fleet-agent")
 	for _, query := range []string{"is-enabled", "is-active"} {
 		if r, err := m.Run(m.t.Context(), "systemctl", query, "fleet-agent"); err != nil || r.ExitCode == 0 {
 			m.t.Errorf("%s: %s %v", query, r.Stdout, err)
@@ -214,29 +214,52 @@ func (m *machine) remove() {
 const volume = "/var/lib/fleet-workload/.local/share/containers/storage/volumes/full/_data"
 
 func (m *machine) installAgain() {
-	m.apt("install", deb("fleet-agent", newVersion))
+	m.offer(newVersion)
+	m.apt("install", "fleet-agent")
+	m.installed("fleet-agent", newVersion)
 	m.answers()
 	m.ready()
 }
 
+// purge meets an edited file and two mount points.
 func (m *machine) purge() {
+	m.sh(`cd /var/lib/fleet-workload; mkdir disk 'spare [1]'; mount -t tmpfs tmpfs disk; mount -t tmpfs tmpfs 'spare [1]'; echo precious >disk/file`)
+	const edited = "/etc/apt/apt.conf.d/50fleet-gateway"
+	m.sh("echo '# mine' >>" + edited)
 	ranges := m.run("cat", "/etc/passwd", "/etc/subuid", "/etc/subgid")
 	out := m.apt("purge", "fleet-agent")
-	if !strings.Contains(out, "kept 1 volumes with data") || !strings.Contains(out, "rm -r --one-file-system /var/lib/fleet-workload") {
-		m.t.Errorf("it doesn't say what stays:\n%s", out)
+	for _, want := range []string{
+		"kept 1 volumes with data", "rm -r --one-file-system /var/lib/fleet-workload",
+		"kept /var/lib/fleet-workload/disk with all that is in it: it is a mount point", "kept /var/lib/fleet-workload/spare??1? with all",
+		"kept " + edited + ", which was edited",
+	} {
+		if !strings.Contains(out, want) {
+			m.t.Errorf("it doesn't say %q:\n%s", want, out)
+		}
 	}
 	m.nothingRuns()
+	m.sh(`cd /var/lib/fleet-workload; grep -q precious disk/file; umount disk spare*; rmdir disk spare*`)
 	if got := m.sh(`find /var/lib/fleet-workload -type f -o -type d -name overlay -o -type l; ls -A /var/lib/fleet-agent`); got != volume+"/file\n" {
 		m.t.Errorf("left over: %s", got)
 	}
-	m.sh(`test ! -e /etc/fleet-agent -a ! -e /etc/default/fleet-agent -a ! -e /usr/libexec/fleet-agent`)
+	if got := m.sh(leftOfAgent); got != edited+"\n" {
+		m.t.Errorf("left over: %s", got)
+	}
+	m.run("rm", edited)
 	if got := m.run("cat", "/etc/passwd", "/etc/subuid", "/etc/subgid"); got != ranges {
 		m.t.Errorf("accounts and ranges changed: were\n%s\nare\n%s", ranges, got)
 	}
 }
 
+// leftOfAgent lists what of the agent, its package and add-repository is there,
+// but for the homes.
+const leftOfAgent = `find /etc /usr -name '*fleet-agent*' -o -name '*fleet-gateway*'; find /var/lib -maxdepth 1 -name fleet-install`
+
 func (m *machine) volumesAreBack() {
-	m.apt("install", deb("fleet-agent", newVersion))
+	m.fails("apt-get", "--dry-run", "install", "fleet-agent")
+	m.addRepository("apt")
+	m.run(updateFrom(aptSource)...)
+	m.apt("install", "fleet-agent")
 	if err := m.LoadImage(m.t.Context(), lab.HelloImage); err != nil {
 		m.t.Fatal(err)
 	}
@@ -251,7 +274,7 @@ func (m *machine) purgeAll() {
 	m.sh(`mkdir -p /srv/other && echo precious >/srv/other/file`)
 	m.as(lab.WorkloadUser, "sh", "-c", `ln -s /srv/other ~/link; mv ~/.config ~/.config.old; ln -s /srv/other ~/.config`)
 	m.run("env", "FLEET_PURGE_VOLUMES=yes", "apt-get", "-y", "-q", "purge", "fleet-agent")
-	if got := m.sh(`ls -A /var/lib/fleet-workload; cat /srv/other/file`); got != "precious\n" {
+	if got := m.sh(`ls -A /var/lib/fleet-workload; cat /srv/other/file; ` + leftOfAgent); got != "precious\n" {
 		m.t.Errorf("left over: %s", got)
 	}
 }
@@ -263,12 +286,36 @@ func (m *machine) removeServer() {
 	}
 	m.apt("remove", "fleet-server")
 	m.run("test", "-e", "/var/lib/fleet-server/state.db")
-	m.apt("install", deb("fleet-server", newVersion))
+	m.apt("install", deb("fleet-server", oldVersion))
 	if got := m.run("fleet-server", "kubectl", "get", "fleetdep", "-o", "name"); !strings.Contains(got, "/hello") {
 		m.t.Errorf("Deployments after a removal: %q", got)
 	}
-	m.apt("purge", "fleet-server")
-	m.sh(`test ! -e /var/lib/fleet-server -a ! -e /etc/default/fleet-server; id fleet-server`)
+}
+
+// purgeServer: no key stays, not in the backup of an upgrade either, but for what
+// an administrator placed elsewhere, and for mount points.
+func (m *machine) purgeServer() {
+	m.run("fleet-server", "upgrade", "--package", deb("fleet-server", newVersion))
+	m.run("systemctl", "stop", "fleet-server")
+	m.run("cp", "-a", "/var/lib/fleet-server", "/srv/fleet")
+	m.run("fleet-server", "install", "--no-start", "--data-dir", "/srv/fleet")
+	m.sh(`test -e /var/lib/fleet-install/fleet-server/data/pki/root.key
+		grep -q /srv/fleet ` + dropIn + `
+		cd /var/lib/fleet-server; mkdir disk; mount -t tmpfs tmpfs disk; echo precious >disk/file`)
+	out := m.apt("purge", "fleet-server")
+	for _, want := range []string{
+		"kept /var/lib/fleet-server/disk with all that is in it: it is a mount point",
+		"kept objects, authorities and keys in /srv/fleet; to remove them: rm -r --one-file-system /srv/fleet",
+	} {
+		if !strings.Contains(out, want) {
+			m.t.Errorf("it doesn't say %q:\n%s", want, out)
+		}
+	}
+	m.sh(`cd /var/lib; grep -q precious fleet-server/disk/file; umount fleet-server/disk; rmdir fleet-server/disk fleet-server; test -e /srv/fleet/pki/root.key`)
+	if got := m.sh(`find /etc /usr -name '*fleet-server*'; find /var/lib -maxdepth 1 -name fleet-install`); got != "" {
+		m.t.Errorf("left over:\n%s", got)
+	}
+	m.run("id", "fleet-server")
 }
 
 // installed: dpkg has nothing left to do for the package.
@@ -336,7 +383,7 @@ func (m *machine) nothingRuns() {
 		first=$(sed -n 's/^fleet-workload:\([0-9]*\):.*/\1/p' /etc/subuid)
 		stat -c '%u %n' /proc/[0-9]* 2>/dev/null | while read -r uid process; do
 			if [ "$uid" = "$(id -u fleet-workload)" ] || { [ "$uid" -ge "$first" ] && [ "$uid" -lt $((first + 65536)) ]; }; then
-				tr '\0' ' ' <"$process/cmdline"; echo
+				{ tr '\0' ' ' <"$process/cmdline" && echo; } 2>/dev/null || true
 			fi
 		done`
 	m.eventually("nothing of the workload runs", func() error {

@@ -31,6 +31,8 @@ const (
 	pollInterval = 100 * time.Millisecond
 
 	oldVersion, newVersion = "1.0.0", "1.1.0~rc.1"
+
+	releaseDir = "/release" // is dist in a machine
 )
 
 var dist string // has the release of each version in a directory of its name
@@ -38,6 +40,9 @@ var dist string // has the release of each version in a directory of its name
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "fleet-packages-")
 	if err != nil {
+		panic(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // apt and the server read it with rights of their own
 		panic(err)
 	}
 	dist = dir
@@ -140,6 +145,7 @@ func boot(t *testing.T, l *lab.Lab, name, suite string) *machine {
 	})
 	m, err := l.Boot(t.Context(), lab.Config{
 		Name: name + "-" + suite, Suite: suite, Network: network, Packages: append(dependencies[suite], tools[suite]...),
+		Binds: []lab.Bind{{Source: dist, Target: releaseDir, ReadOnly: true}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -199,16 +205,6 @@ func (m *machine) eventually(what string, check func() error) {
 	wait.For(m.t, what, waitTimeout, pollInterval, check)
 }
 
-// copyIn puts files of this machine into /root.
-func (m *machine) copyIn(files ...string) {
-	m.t.Helper()
-	for _, f := range files {
-		if err := m.CopyIn(m.t.Context(), f, filepath.Join("/root", filepath.Base(f)), 0o644); err != nil {
-			m.t.Fatal(err)
-		}
-	}
-}
-
 // apt runs apt-get as an administrator or unattended-upgrades would.
 func (m *machine) apt(args ...string) string {
 	m.t.Helper()
@@ -217,7 +213,7 @@ func (m *machine) apt(args ...string) string {
 
 // deb is the path in the machine of a package.
 func deb(program, version string) string {
-	return "/root/" + filepath.Base(debFile(program, version))
+	return filepath.Join(releaseDir, version, filepath.Base(debFile(program, version)))
 }
 
 // story runs steps that build on each other.

@@ -31,19 +31,17 @@ END
 	rpmbuild --quiet -bb --define '_rpmdir /root/stub' /root/stub/debian.spec
 	rpm --install /root/stub/noarch/debian-1-1.noarch.rpm`
 
-// TestRPMs follows both packages as dnf installs and removes them.
+// TestRPMs follows both packages as dnf installs and removes them, the agent
+// from the gateway's repository.
 func TestRPMs(t *testing.T) {
 	t.Parallel()
 	l := packed(t)
 	m := boot(t, l, "rpms", lab.Trixie)
-	for _, program := range []string{"fleet-agent", "fleet-server"} {
-		m.copyIn(rpmFile(program, oldVersion), rpmFile(program, newVersion))
-	}
-	m.copyIn(filepath.Join(dist, oldVersion, "packages.asc"))
 	m.sh(stub)
 	m.story([]step{
 		{"a package that nobody signed is refused", (*machine).untrustedRPM},
-		{"install", (*machine).installRPMs},
+		{"install the server", (*machine).installServerRPM},
+		{"install the agent", (*machine).installAgentRPM},
 		{"enroll", (*machine).enroll},
 		{"a container runs", (*machine).container},
 		{"upgrade and downgrade leave containers alone", (*machine).upgradeRPMs},
@@ -62,14 +60,16 @@ func (m *machine) dnf(args ...string) string {
 
 var dnfCommand = []string{"dnf", "--assumeyes", "--setopt=localpkg_gpgcheck=1", "--setopt=install_weak_deps=0"}
 
-func rpm(program, version string) string { return "/root/" + filepath.Base(rpmFile(program, version)) }
+func rpm(program, version string) string {
+	return filepath.Join(releaseDir, version, filepath.Base(rpmFile(program, version)))
+}
 
 func (m *machine) untrustedRPM() {
 	agent := rpm("fleet-agent", oldVersion)
 	if out := m.fails(append(dnfCommand, "install", agent)...); !strings.Contains(out, "not installed") && !strings.Contains(out, "not signed") && !strings.Contains(out, "GPG") {
 		m.t.Errorf("before the key is known, dnf says\n%s", out)
 	}
-	m.run("rpm", "--import", "/root/packages.asc")
+	m.run("rpm", "--import", filepath.Join(releaseDir, oldVersion, "packages.asc"))
 	// One byte in the middle of the payload.
 	m.sh(`cp ` + agent + ` /root/tampered.rpm; printf X | dd of=/root/tampered.rpm bs=1 seek=$(($(stat -c %s ` + agent + `) / 2)) conv=notrunc status=none`)
 	if out := m.fails(append(dnfCommand, "install", "/root/tampered.rpm")...); strings.Contains(out, "Complete!") {
@@ -78,35 +78,62 @@ func (m *machine) untrustedRPM() {
 	m.fails("rpm", "--query", "fleet-agent")
 }
 
-func (m *machine) installRPMs() {
-	m.dnf("install", rpm("fleet-agent", oldVersion), rpm("fleet-server", oldVersion))
-	m.run("rpm", "--verify", "fleet-agent", "fleet-server")
-	m.run("systemctl", "is-enabled", "fleet-agent", "fleet-server")
-	m.run("test", "-S", lab.PodmanSocket)
+func (m *machine) installServerRPM() {
+	m.dnf("install", rpm("fleet-server", oldVersion))
+	m.run("rpm", "--verify", "fleet-server")
+	m.run("systemctl", "is-enabled", "fleet-server")
 	m.run("systemctl", "start", "fleet-server")
+	m.serve(oldVersion)
+}
+
+// installAgentRPM: all keys come with the repository, for metadata and packages.
+func (m *machine) installAgentRPM() {
+	m.run("rpm", "--erase", "--allmatches", "gpg-pubkey")
+	m.addRepository("dnf")
+	m.sh("test $(grep -cx -e gpgcheck=1 -e repo_gpgcheck=1 /etc/yum.repos.d/fleet-gateway.repo) = 2")
+	foreign := "--setopt=fleet-gateway.gpgkey=file://" + filepath.Join(releaseDir, oldVersion, "packages.asc")
+	if out := m.fails(append(dnfCommand, foreign, "install", "fleet-agent")...); !strings.Contains(out, "GPG") {
+		m.t.Errorf("with metadata that somebody else signed, dnf says\n%s", out)
+	}
+	if out := m.dnf("install", "fleet-agent"); strings.Contains(out, "the set-up is not complete") {
+		m.t.Errorf("dnf says\n%s", out)
+	}
+	m.installedRPM(oldVersion)
+	m.run("rpm", "--verify", "fleet-agent")
+	m.run("systemctl", "is-enabled", "fleet-agent")
+	m.run("test", "-S", lab.PodmanSocket)
+}
+
+// installedRPM: the agent has this version, and came from the gateway.
+func (m *machine) installedRPM(version string) {
+	m.t.Helper()
+	if got := m.run("dnf", "--quiet", "--cacheonly", "repository-packages", "fleet-gateway", "list", "--installed"); !strings.Contains(got, " "+version+"-1 ") {
+		m.t.Errorf("installed from the gateway is\n%s", got)
+	}
 }
 
 func (m *machine) upgradeRPMs() {
 	m.sh("echo '# mine' >>/etc/default/fleet-agent")
 	before, agent := m.containerID(), m.pid("fleet-agent")
-	for _, change := range [][]string{
-		{"upgrade", rpm("fleet-agent", newVersion), rpm("fleet-server", newVersion)},
-		{"downgrade", rpm("fleet-agent", oldVersion)},
-		{"reinstall", rpm("fleet-agent", oldVersion)},
-	} {
-		m.dnf(change...)
+	for _, change := range []struct{ name, version string }{{"upgrade", newVersion}, {"downgrade", oldVersion}, {"reinstall", oldVersion}} {
+		if change.name != "reinstall" {
+			m.serve(change.version)
+		}
+		m.dnf("--refresh", change.name, "fleet-agent")
+		m.installedRPM(change.version)
 		m.active("fleet-agent")
-		m.active("fleet-server")
 		if now := m.pid("fleet-agent"); now == agent {
-			m.t.Errorf("%s did not restart the agent", change[0])
+			m.t.Errorf("%s did not restart the agent", change.name)
 		} else {
 			agent = now
 		}
 		if after := m.containerID(); after != before {
-			m.t.Errorf("%s: the container was %s, is %s", change[0], before, after)
+			m.t.Errorf("%s: the container was %s, is %s", change.name, before, after)
 		}
 	}
 	m.run("grep", "-q", "# mine", "/etc/default/fleet-agent")
+	m.dnf("upgrade", rpm("fleet-server", newVersion))
+	m.active("fleet-server")
 	m.ready()
 }
 
@@ -119,25 +146,26 @@ func (m *machine) removeRPM() {
 }
 
 func (m *machine) installRPMAgain() {
-	m.dnf("install", rpm("fleet-agent", newVersion))
+	m.serve(newVersion)
+	m.dnf("--refresh", "install", "fleet-agent")
+	m.installedRPM(newVersion)
 	m.run("systemctl", "start", "fleet-agent")
 	m.answers()
 	m.ready()
 }
 
-// purgeRPM: rpm knows no purge, so the script does it before the removal.
+// purgeRPM: rpm knows no purge, so the program does it before the removal.
 func (m *machine) purgeRPM() {
-	m.run("systemctl", "stop", "fleet-agent")
-	if out := m.run("/usr/libexec/fleet-agent/cleanup-user", "purge"); !strings.Contains(out, "kept 1 volumes") {
-		m.t.Error(out)
-	}
+	m.run("fleet-agent", "uninstall", "--purge")
 	m.dnf("remove", "fleet-agent")
-	m.sh(`test ! -e /var/lib/fleet-agent/identity.json -a -e ` + volume + `/file -a ! -e /etc/fleet-agent -a ! -e /usr/libexec/fleet-agent`)
+	if got := m.sh(`find /var/lib/fleet-workload -type f; ls -A /var/lib/fleet-agent; ` + leftOfAgent); got != volume+"/file\n/etc/default/fleet-agent.rpmsave\n" {
+		m.t.Errorf("left over:\n%s", got)
+	}
 }
 
 func (m *machine) removeServerRPM() {
 	m.dnf("remove", "fleet-server")
-	m.run("test", "-e", "/var/lib/fleet-server/state.db")
+	m.sh("test -e /var/lib/fleet-server/state.db -a ! -e /usr/share/doc/fleet-server")
 	if r, err := m.Run(m.t.Context(), "systemctl", "is-active", "fleet-server"); err != nil || r.ExitCode == 0 {
 		m.t.Errorf("the server is %s: %v", r.Stdout, err)
 	}
@@ -151,17 +179,9 @@ func TestInstallScriptByDNF(t *testing.T) {
 	l := packed(t)
 	m := boot(t, l, "dnf", lab.Trixie)
 	m.sh(stub)
-	files, err := filepath.Glob(filepath.Join(dist, oldVersion, "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		if err := m.CopyIn(t.Context(), f, filepath.Join("/release", filepath.Base(f)), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	installer := filepath.Join(releaseDir, oldVersion, "install.sh")
 	m.sh("echo " + m.Address().String() + " gw.example >>/etc/hosts")
-	server := "sh /release/install.sh --packages dnf --role server --tls-san gw.example"
+	server := "sh " + installer + " --packages dnf --role server --tls-san gw.example"
 	m.sh(server)
 	m.active("fleet-server")
 	m.sh("rpm --query fleet-server && fleet-server bundle show | grep -qx " + oldVersion)
@@ -177,8 +197,8 @@ func TestInstallScriptByDNF(t *testing.T) {
 	m.run("fleet-server", "kubectl", "wait", "--for=condition=Ready", "--timeout="+waitTimeout.String(), "fleetdev", "--all")
 	m.run("rpm", "--verify", "fleet-agent")
 	m.sh("dnf --quiet repository-packages fleet-gateway list --installed | grep -q '^fleet-agent'")
-	m.sh("sh /release/install.sh --packages dnf --role agent --purge --yes")
+	m.sh("sh " + installer + " --packages dnf --role agent --purge --yes")
 	m.sh("! rpm --query fleet-agent && ! test -e /var/lib/fleet-agent/identity.json -o -e /etc/yum.repos.d/fleet-gateway.repo")
-	m.sh("sh /release/install.sh --packages dnf --role server --purge --yes")
+	m.sh("sh " + installer + " --packages dnf --role server --purge --yes")
 	m.sh("! rpm --query fleet-server && ! test -e /var/lib/fleet-server/state.db")
 }

@@ -1,0 +1,58 @@
+//go:build linux
+
+package packages_test
+
+import (
+	"fmt"
+	"strings"
+)
+
+// serve imports a release on the machine, whose server is the gateway. It offers
+// one release at a time. What installs servers is large; a gateway does without.
+func (m *machine) serve(version string) {
+	m.t.Helper()
+	m.sh(fmt.Sprintf(`
+		mkdir /srv/release
+		cd %s/%s
+		cp $(ls | grep -v ^fleet-server) /srv/release
+		fleet-server bundle import --release-key release.pub /srv/release
+		rm -r /srv/release
+		fleet-server bundle show | grep -Fqx %[2]s`, releaseDir, version))
+}
+
+// addRepository has a package manager trust the gateway, by the program that
+// install.sh downloads for that.
+func (m *machine) addRepository(manager string) {
+	m.t.Helper()
+	m.sh(fmt.Sprintf(`
+		hash=$(fleet-server token create 2>/dev/null | cut -d. -f2)
+		%s/%s/fleet-agent_*_linux_* add-repository https://%s:8443 --ca-hash "$hash" --manager %s`, releaseDir, oldVersion, m.Address(), manager))
+}
+
+const aptSource = "/etc/apt/sources.list.d/fleet-gateway.sources"
+
+// updateFrom fetches the lists of one source, as install.sh does: no mirror is in
+// reach.
+func updateFrom(source string) []string {
+	return []string{"apt-get", "-q", "update", "-o", "Dir::Etc::sourcelist=" + source, "-o", "Dir::Etc::sourceparts=-", "-o", "APT::Update::Error-Mode=any"}
+}
+
+// offer serves a release, and has apt know of it.
+func (m *machine) offer(version string) {
+	m.t.Helper()
+	m.serve(version)
+	m.run(updateFrom(aptSource)...)
+}
+
+// untrustedRepository: that a package's maker is known says nothing of who
+// offers it.
+func (m *machine) untrustedRepository() {
+	m.serve(oldVersion)
+	m.addRepository("apt")
+	m.sh(fmt.Sprintf(`sed 's|^Signed-By: .*|Signed-By: %s/%s/packages.asc|' %s >/root/untrusted.sources; grep -q packages.asc /root/untrusted.sources`, releaseDir, oldVersion, aptSource))
+	if out := m.fails(updateFrom("/root/untrusted.sources")...); !strings.Contains(out, "is not signed") {
+		m.t.Errorf("apt says\n%s", out)
+	}
+	m.fails("apt-get", "--dry-run", "install", "fleet-agent")
+	m.run(updateFrom(aptSource)...)
+}
