@@ -29,7 +29,11 @@ func (in *Installer) checkDataDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	if before := in.manifest.DataDir; before != "" && before != dir && !here {
+	before := in.manifest.DataDir
+	if before == "" { // a package's server may have run there
+		before = in.Product.DataDir
+	}
+	if before != dir && !here {
 		if there, err := in.hasData(before); err != nil {
 			return err
 		} else if there {

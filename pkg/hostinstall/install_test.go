@@ -340,6 +340,19 @@ func TestDataDirWithDataIsNotLeft(t *testing.T) {
 	}
 }
 
+// The server of a package ran before anything was configured here.
+func TestDataOfAPackageIsNotLeft(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.packaged = true
+	m.write(packaged, "v1")
+	m.write(data+"/state.db", "a fleet")
+	in, _ := installer(m, packaged)
+	if err := in.Install(t.Context(), settings(one("dataDir", "/srv/fleet"))); !errors.Is(err, hostinstall.ErrRefused) || !strings.Contains(err.Error(), "move the data to /srv/fleet") {
+		t.Errorf("got %v, want ErrRefused", err)
+	}
+}
+
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
