@@ -42,6 +42,9 @@ type arena struct {
 	// bystander is a device that came in before the attacks: enrolling one costs
 	// the server more than most of them.
 	bystander *device
+	// beside is what other devices do all the time, during an attack and without,
+	// beside what the victims do; may be nil.
+	beside func(t *testing.T) (stop func())
 	// seen is what the last look saw.
 	seen look
 }
@@ -107,15 +110,15 @@ func (a *arena) run(t *testing.T, attacks []attack) {
 func (a *arena) round(t *testing.T, attack attack) (slow bool) {
 	t.Helper()
 	counters := a.scrape(t)
-	baseline := probing(a.victims, a.scale.samples)()
+	baseline := a.probing(t)()
 	d := a.attacker(t).connect()
 	defer d.conn.Close()
-	stop := probing(a.victims, a.scale.samples)
+	stop := a.probing(t)
 	func() {
 		defer func() {
 			during := stop()
 			if a.scale.strict { // what else the machine does may have begun meanwhile
-				baseline = slower(baseline, probing(a.victims, a.scale.samples)())
+				baseline = slower(baseline, a.probing(t)())
 			}
 			slow = checkAnswers(t, a.scale.strict, baseline, during)
 		}()
@@ -124,6 +127,19 @@ func (a *arena) round(t *testing.T, attack attack) (slow bool) {
 	a.seen = a.unchanged(t, a.victims, a.seen)
 	a.counted(t, counters, attack.outcome.counted)
 	return slow
+}
+
+// probing lets the victims work, and who is beside them, until stop is called.
+func (a *arena) probing(t *testing.T) (stop func() *probes) {
+	rest := func() {}
+	if a.beside != nil {
+		rest = a.beside(t)
+	}
+	ended := probing(a.victims, a.scale.samples)
+	return func() *probes {
+		defer rest()
+		return ended()
+	}
 }
 
 // flooding calls f until the time of a flood is over: as fast as it can, or in

@@ -74,8 +74,9 @@ func TestEnrollmentAttacks(t *testing.T) {
 		{"a request that is not signed by its key", a.unsignedRequest, enrollment("badRequest")},
 		{"a request with more than a key", a.greedyRequest, enrollment("badRequest")},
 		{"requests that are too large or none", a.oddRequests, enrollment("badRequest")},
-		{"flood of enrollments", a.floodEnrollment, enrollment("forbidden")},
 	})
+	a.beside = a.comingIn
+	a.run(t, []attack{{"flood of enrollments", a.floodEnrollment, enrollment("forbidden", "badRequest")}})
 }
 
 // machineInTheMiddle answers with an authority of its own; the device must not
@@ -281,57 +282,6 @@ func (a *arena) oddRequests(t *testing.T, _ *device) {
 		_ = res.Body.Close()
 		if res.StatusCode < 400 {
 			t.Errorf("%s: %s", path, res.Status)
-		}
-	}
-}
-
-// floodEnrollment sends requests of every kind; a valid device still comes in.
-func (a *arena) floodEnrollment(t *testing.T, _ *device) {
-	good, err := wire.ParseToken(a.token)
-	must(t, err)
-	wrong := good
-	wrong.Secret[0]++
-	req, _ := a.enrollRequest(t, wrong.Encode())
-	body := encode(t, req)
-	c := a.web()
-	defer c.CloseIdleConnections()
-	work := make(chan struct{})
-	var wg sync.WaitGroup
-	var mu sync.Mutex // guards answers
-	answers := map[int]int{}
-	const clients = 16
-	for range clients {
-		wg.Go(func() {
-			for range work {
-				status, _, _ := a.post(context.Background(), c, body) // refused or not, it must not matter to others
-				mu.Lock()
-				answers[status]++
-				mu.Unlock()
-			}
-		})
-	}
-	interval := time.Second / time.Duration(a.scale.enrolled)
-	stop := background(func(ctx context.Context) {
-		tick := time.NewTicker(interval)
-		defer tick.Stop()
-		defer close(work)
-		for ctx.Err() == nil {
-			<-tick.C
-			select {
-			case work <- struct{}{}:
-			default: // the clients are busy
-			}
-		}
-	})
-	defer func() { stop(); wg.Wait(); t.Logf("answers by status: %v", answers) }()
-	// Enough to use up what strangers may do.
-	end := time.Now().Add(max(a.scale.flood, settling))
-	for enrolled := 0; time.Now().Before(end); enrolled++ {
-		time.Sleep(a.scale.flood / 2)
-		valid, _ := a.enrollRequest(t, a.token)
-		status, reply, err := a.post(t.Context(), c, encode(t, valid))
-		if err != nil || reply.Certificate == "" {
-			t.Errorf("a valid device during the flood: %d %+v, %v", status, reply.Error, err)
 		}
 	}
 }

@@ -186,7 +186,12 @@ func (s *site) enrollURL(path string) string {
 
 // post sends an enrollment request.
 func (s *site) post(ctx context.Context, c *http.Client, body []byte) (status int, reply wire.EnrollReply, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.enrollURL(wire.PathEnroll), bytes.NewReader(body))
+	return s.postTo(ctx, c, wire.PathEnroll, body)
+}
+
+// postTo sends a request for a certificate.
+func (s *site) postTo(ctx context.Context, c *http.Client, path string, body []byte) (status int, reply wire.EnrollReply, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.enrollURL(path), bytes.NewReader(body))
 	if err != nil {
 		return 0, reply, err
 	}

@@ -10,8 +10,9 @@ import (
 // request has its own, so that strangers, or a site whose devices all enroll at
 // once, keep nobody from renewing a certificate.
 const (
-	// Anybody may be wrong about a token.
-	strangerRate, strangerBurst = 200, 1000
+	// Anybody may name a token that is not known. It is looked for, since it may
+	// have been created a moment ago, but that costs 2 ms of a small gateway.
+	strangerRate, strangerBurst = 5, 50
 	// Anybody may ask for the root and the time. A device that shows its
 	// certificate has a budget of its own for the time, beside that of all.
 	publicRate, publicBurst         = 200, 1000
