@@ -155,7 +155,12 @@ func (p *pass) leave(ctx context.Context) (queue.Result, error) {
 
 // reportRemoved says once that the Deployment is gone.
 func (p *pass) reportRemoved() {
-	if last, ok := p.reporter.last(p.ref); ok && last.Phase == wire.PhaseRemoved {
+	last, told := p.reporter.last(p.ref)
+	if told && last.Phase == wire.PhaseRemoved {
+		return
+	}
+	// The server may have learned it since this pass began.
+	if !told && p.desired.target(p.ref).verdict != plan.Leave {
 		return
 	}
 	p.reporter.set(wire.DeploymentState{DeploymentRef: p.ref, Phase: wire.PhaseRemoved, LastEventAt: time.Now().UTC()})

@@ -230,17 +230,21 @@ func (r *reporter) pending() []wire.DeploymentRef {
 	return refs
 }
 
-// ack notes that the server has a report, unless there is a later one.
+// ack notes that the server has a report, unless there is a later one. The one
+// about a Deployment that is gone stays until it is forgotten, so that a pass
+// which is still about it makes no other.
 func (r *reporter) ack(ref wire.DeploymentRef, rep *report) {
 	r.mu.Lock()
-	current := r.byRef[ref] == rep
 	rep.sent = true
-	gone := current && rep.state.Phase == wire.PhaseRemoved
-	if gone {
-		delete(r.byRef, ref)
-	}
+	gone := r.byRef[ref] == rep && rep.state.Phase == wire.PhaseRemoved
 	r.mu.Unlock()
-	if gone {
-		r.forget(ref)
+	if !gone {
+		return
+	}
+	r.forget(ref)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byRef[ref] == rep {
+		delete(r.byRef, ref)
 	}
 }
