@@ -182,7 +182,7 @@ func signingRequest(key crypto.Signer) (string, error) {
 func fetchRoot(ctx context.Context, base *url.URL, want wire.Digest) (*x509.Certificate, error) {
 	client := newClient(&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}) //nolint:gosec // the hash is checked below
 	defer client.CloseIdleConnections()
-	got, err := exchange(ctx, client, http.MethodGet, base.JoinPath(wire.PathCA).String(), nil)
+	got, err := fetchPatiently(ctx, client, base.JoinPath(wire.PathCA).String())
 	if err != nil {
 		return nil, fmt.Errorf("fetching the server's root certificate: %w: is it the enrollment port of a fleet-server that runs?", err)
 	}

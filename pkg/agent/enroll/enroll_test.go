@@ -43,6 +43,8 @@ type server struct {
 	key   *ecdsa.PrivateKey
 	token wire.Token
 	posts atomic.Int32
+	// busy is how often the server has no time to give its root.
+	busy atomic.Int32
 	// answer may change a reply, or answer in its place.
 	answer func(w http.ResponseWriter, post int32, req wire.EnrollRequest, reply *wire.EnrollReply) bool
 	// others are root certificates that the server has beside root.
@@ -66,6 +68,10 @@ func newServer(t *testing.T) *server {
 	s.token = wire.Token{CAHash: wire.Digest(sha256.Sum256(s.root.RawSubjectPublicKeyInfo)), ID: "t1"}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+wire.PathCA, func(w http.ResponseWriter, _ *http.Request) {
+		if s.busy.Add(-1) >= 0 {
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
 		_, _ = io.WriteString(w, encodeCertificates(append(s.others[:len(s.others):len(s.others)], s.root)...))
 	})
 	mux.HandleFunc("GET "+wire.PathTime, s.signedTime)
@@ -199,6 +205,22 @@ func TestEnrollAsksABusyServerAgain(t *testing.T) {
 	}
 	if _, err := enroll.Enroll(t.Context(), s.request()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A flood of strangers must not keep a device from learning the root.
+func TestEnrollAsksForTheRootAgain(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.busy.Store(1)
+	if _, err := enroll.Enroll(t.Context(), s.request()); err != nil {
+		t.Error(err)
+	}
+	s.busy.Store(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := enroll.Enroll(ctx, s.request()); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }
 

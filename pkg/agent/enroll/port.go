@@ -169,6 +169,24 @@ func exchange(ctx context.Context, client *http.Client, method, url string, body
 	return &answer{status: res.StatusCode, body: reply, chain: res.TLS.PeerCertificates}, nil
 }
 
+// fetchPatiently asks again while the server says that too many ask.
+func fetchPatiently(ctx context.Context, client *http.Client, url string) (*answer, error) {
+	for busy := 0; ; busy++ {
+		got, err := exchange(ctx, client, http.MethodGet, url, nil)
+		switch {
+		case err != nil:
+			return nil, err
+		case got.status != http.StatusTooManyRequests && got.status != http.StatusServiceUnavailable:
+			return got, nil
+		case busy == maxBusy:
+			return nil, errors.New("too many devices ask at this moment")
+		}
+		if err := pause(ctx, minPause+rand.N(minPause<<busy)); err != nil {
+			return nil, err
+		}
+	}
+}
+
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(min(max(d, minPause), maxPause))
 	defer timer.Stop()
