@@ -25,8 +25,9 @@ const (
 	renewRate, renewBurst = 50, 500
 	// A device renews once in months, and tries again after a minute.
 	deviceRate, deviceBurst = 0.1, 5
-	// Certificates that are good no more are many, of one thief perhaps.
-	outsiderRate, outsiderBurst = 5, 50
+	// Certificates that are good no more are many, of one thief perhaps, or of a
+	// site that was thrown out and asks what to do now.
+	outsiderRate, outsiderBurst = 50, 500
 )
 
 // maxBudgets bounds the memory that budgets of single holders take.
