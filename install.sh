@@ -75,7 +75,7 @@ parse_flags() {
 	case $packages in '' | apt | dnf | none) ;; *) die 2 "--packages $packages: it must be apt, dnf or none" ;; esac
 	case $version$channel in *[!A-Za-z0-9.~+_-]*) die 2 "--version and --channel have letters, digits and .~+_- only" ;; esac
 	case $tls_san in *[!A-Za-z0-9.:,*_-]*) die 2 "--tls-san has letters, digits and .:,*_- only" ;; esac
-	case $listen in *[!][A-Za-z0-9.:-]*) die 2 "--listen has letters, digits and .:[]- only" ;; '['*) ;; *:*:*) listen="[$listen]" ;; esac
+	case $listen in *[!][A-Za-z0-9.:-]*) die 2 "--listen has letters, digits and .:[]- only" ;; '['*']') ;; *:*:*) listen="[$listen]" ;; *:*) die 2 "--listen has no port: the server has three" ;; esac
 	case $volumes-$role-$purge in -* | 1-agent-1) ;; *) die 2 "--volumes goes with --role agent --purge" ;; esac
 }
 

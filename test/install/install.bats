@@ -163,6 +163,9 @@ gateway() {
 	for listen in '10.0.0.1;reboot' 'a b' 'gw/x' 'fe80::1%eth0' 'a,b' '*'; do
 		install --role server --listen "$listen" && expect 2 "--listen has letters"
 	done
+	for listen in 10.0.0.1:6443 gw:6443; do
+		install --role server --listen "$listen" && expect 2 "--listen has no port"
+	done
 	for san in 'gw;reboot' 'a b' 'gw/x' '[fd00::1]' '"gw"'; do
 		install --role server --tls-san "$san" && expect 2 "--tls-san has letters"
 	done
