@@ -59,10 +59,9 @@ func (a *agentIdentity) save(id *store.Identity) {
 	}
 }
 
-// connect starts an agent's link and credentials, until the end of the test.
-func (a *agentIdentity) connect() *link.Link {
+// open opens an agent's credentials and its link.
+func (a *agentIdentity) open(log *slog.Logger) (*credential.Manager, *link.Link) {
 	a.t.Helper()
-	log := slog.New(slog.NewTextHandler(a.t.Output(), nil))
 	m, err := credential.Load(credential.Config{Store: a.store, Keys: keystore.File{}, Clock: a.clock, Server: credential.Listener{}, Log: log})
 	if err != nil {
 		a.t.Fatal(err)
@@ -71,6 +70,13 @@ func (a *agentIdentity) connect() *link.Link {
 	if err != nil {
 		a.t.Fatal(err)
 	}
+	return m, l
+}
+
+// connect starts an agent's link and credentials, until the end of the test.
+func (a *agentIdentity) connect() *link.Link {
+	a.t.Helper()
+	m, l := a.open(slog.New(slog.NewTextHandler(a.t.Output(), nil)))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

@@ -95,12 +95,7 @@ func TestBadTokensAreRefused(t *testing.T) {
 func TestApprovalLetsADeviceIn(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	parsed, err := wire.ParseToken(s.token(nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.editToken(parsed.ID, func(o *v1alpha1.EnrollmentToken) { o.Spec.PreApproved = false })
-	d := s.applicant("edge-1", parsed.Encode())
+	d := s.applicant("edge-1", s.tokenToApprove())
 	done := make(chan error, 1)
 	go func() { done <- d.Enroll(t.Context()) }()
 	s.decide("edge-1", v1alpha1.RequestApproved)
@@ -110,6 +105,18 @@ func TestApprovalLetsADeviceIn(t *testing.T) {
 	if _, err := s.client().EnrollmentRequests().Get(t.Context(), "edge-1", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the answered request is still there: %v", err)
 	}
+}
+
+// tokenToApprove creates a token whose devices wait for an operator.
+func (s *server) tokenToApprove() string {
+	s.t.Helper()
+	token := s.token(nil)
+	parsed, err := wire.ParseToken(token)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.editToken(parsed.ID, func(o *v1alpha1.EnrollmentToken) { o.Spec.PreApproved = false })
+	return token
 }
 
 func TestDenialIsAnEvent(t *testing.T) {

@@ -197,13 +197,7 @@ func TestRevocationIsImmediateAndLasts(t *testing.T) {
 			}
 		}
 	}
-	eventually(t, "the tombstones", func() error {
-		data, err := os.ReadFile(filepath.Join(s.config.DataDir, "revoked-keys.jsonl"))
-		if n := strings.Count(string(data), "\n"); err != nil || n < many {
-			return fmt.Errorf("%d of %d: %w", n, many, err)
-		}
-		return nil
-	})
+	s.tombstones(many)
 	out("revoked")
 	s.event(holders[2].name, "ThrownOut", "revoked")
 	if r := other.snapshot(); r.Error != nil {
@@ -214,6 +208,18 @@ func TestRevocationIsImmediateAndLasts(t *testing.T) {
 	out("after a restart")
 	s.restore(backup)
 	out("after the restore of a backup that knows of no revocation")
+}
+
+// tombstones waits until so many keys are refused for good.
+func (s *server) tombstones(many int) {
+	s.t.Helper()
+	eventually(s.t, "the tombstones", func() error {
+		data, err := os.ReadFile(filepath.Join(s.config.DataDir, "revoked-keys.jsonl"))
+		if n := strings.Count(string(data), "\n"); err != nil || n < many {
+			return fmt.Errorf("%d of %d: %w", n, many, err)
+		}
+		return nil
+	})
 }
 
 // backup copies the API store while the server is stopped.

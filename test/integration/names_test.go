@@ -2,8 +2,6 @@ package integration_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -48,12 +46,7 @@ func TestPreparedDeviceWaitsForApproval(t *testing.T) {
 func TestDeniedRequestFreesItsName(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	parsed, err := wire.ParseToken(s.token(nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.editToken(parsed.ID, func(o *v1alpha1.EnrollmentToken) { o.Spec.PreApproved = false })
-	token := parsed.Encode()
+	token := s.tokenToApprove()
 	first, second := s.holder("edge-1"), s.holder("edge-1")
 	if reply := first.ask(token); !reply.Pending {
 		t.Fatalf("the first is answered %+v", reply)
@@ -87,13 +80,7 @@ func TestKeysThatMadeRoomStayOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.ends()
-	eventually(t, "the tombstones", func() error {
-		data, err := os.ReadFile(filepath.Join(s.config.DataDir, "revoked-keys.jsonl"))
-		if n := strings.Count(string(data), "\n"); err != nil || n < 3 {
-			return fmt.Errorf("%d of 3: %w", n, err)
-		}
-		return nil
-	})
+	s.tombstones(3)
 	s.restore(backup)
 	unused.refused()
 	h.refused()

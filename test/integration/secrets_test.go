@@ -19,10 +19,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent"
 	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
-	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/interpret"
-	"fleet.nationtech.io/fleet/pkg/agent/keystore"
-	"fleet.nationtech.io/fleet/pkg/agent/link"
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/trace"
@@ -32,14 +29,7 @@ import (
 func (a *agentIdentity) run(podman *containertest.Fake) {
 	a.t.Helper()
 	log := slog.New(slog.NewTextHandler(a.t.Output(), nil))
-	m, err := credential.Load(credential.Config{Store: a.store, Keys: keystore.File{}, Clock: a.clock, Server: credential.Listener{}, Log: log})
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	l, err := link.Open(link.Config{Device: m.Identity().Device, Servers: m.Identity().Servers, Credentials: m, Log: log})
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	m, l := a.open(log)
 	device := agent.New(agent.Config{
 		Device: m.Identity().Device, Enrollment: m.Identity().Enrollment, Version: "v1", Servers: m.Identity().Servers,
 		Link: l, Credentials: m, Runtime: podman, Store: a.store, Interpreters: interpret.Default(),

@@ -72,10 +72,10 @@ func (p *port) await(ctx context.Context, body []byte, pending func()) (*wire.En
 	told := false
 	for busy := 0; ; {
 		reply, err := p.enroll(ctx, body)
-		wait := minPause
+		var wait time.Duration
 		switch {
 		case isBusy(err) && busy < maxBusy:
-			wait += rand.N(minPause << busy)
+			wait = busyPause(busy)
 			busy++
 		case err != nil:
 			return nil, err
@@ -93,6 +93,10 @@ func (p *port) await(ctx context.Context, body []byte, pending func()) (*wire.En
 		}
 	}
 }
+
+// busyPause is how long to wait after so many answers that the server is busy:
+// longer and longer, and not for all devices as long.
+func busyPause(busy int) time.Duration { return minPause + rand.N(minPause<<busy) }
 
 // isBusy reports whether the server asks to come back later.
 func isBusy(err error) bool {
@@ -181,7 +185,7 @@ func fetchPatiently(ctx context.Context, client *http.Client, url string) (*answ
 		case busy == maxBusy:
 			return nil, errors.New("too many devices ask at this moment")
 		}
-		if err := pause(ctx, minPause+rand.N(minPause<<busy)); err != nil {
+		if err := pause(ctx, busyPause(busy)); err != nil {
 			return nil, err
 		}
 	}

@@ -1,12 +1,8 @@
 package enroll_test
 
 import (
-	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"net/http"
-	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
@@ -19,12 +15,9 @@ import (
 // renew asks for a renewal with a certificate, and returns why that is refused.
 func renew(t *testing.T, h *enroll.Handler, chain []*x509.Certificate) wire.RefusalCode {
 	t.Helper()
-	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, wire.PathRenew, strings.NewReader("{}"))
-	r.TLS = &tls.ConnectionState{PeerCertificates: chain}
-	h.ServeHTTP(w, r)
-	var reply wire.EnrollReply
-	if err := json.Unmarshal(w.Body.Bytes(), &reply); err != nil || reply.Error == nil {
-		t.Fatalf("answer %d %q is no refusal: %v", w.Code, w.Body, err)
+	status, reply := ask(h, http.MethodPost, wire.PathRenew, "{}", chain)
+	if reply.Error == nil {
+		t.Fatalf("answer %d %+v is no refusal", status, reply)
 	}
 	return reply.Error.Code
 }

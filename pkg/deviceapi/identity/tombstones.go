@@ -22,7 +22,8 @@ type Tombstone struct {
 	Fingerprint string `json:"fingerprint"`
 	// Device is the name that the key had.
 	Device string `json:"device"`
-	// Reason is for people: "revoked", "deleted" or "replaced".
+	// Reason is for people: "revoked", "deleted",
+	// "replaced" or "renewed".
 	Reason string    `json:"reason"`
 	Time   time.Time `json:"time"`
 	// Revocation is what the device should do when it asks.
