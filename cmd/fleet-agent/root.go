@@ -11,6 +11,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/logging"
 	"fleet.nationtech.io/fleet/pkg/manual"
 	"fleet.nationtech.io/fleet/pkg/version"
@@ -53,7 +54,8 @@ func newRoot() *cobra.Command {
 }
 
 func newHardwareID() *cobra.Command {
-	return &cobra.Command{
+	var output string
+	cmd := &cobra.Command{
 		Use:   "hardware-id",
 		Short: "Print what a token names this machine by",
 		Long: `Print what a token names this machine by: a hash of the number that the
@@ -64,10 +66,15 @@ firmware has, or else of the machine id. Run it as root, as enrollment does.`,
 			if err != nil {
 				return err
 			}
+			if output != "" {
+				return atomicfile.Write(output, []byte(id+"\n"), 0o644)
+			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), id)
 			return err
 		},
 	}
+	cmd.Flags().StringVar(&output, "output", "", "write it to `FILE` instead, as the service does at its start")
+	return cmd
 }
 
 func newVersion() *cobra.Command {

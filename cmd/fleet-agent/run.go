@@ -114,6 +114,7 @@ func runDevice(ctx context.Context, p parts) error {
 	defer connection.Close()
 	a := agent.New(agent.Config{
 		Device:        identity.Device,
+		HardwareID:    recordedHardwareID(log),
 		Enrollment:    identity.Enrollment,
 		Version:       version.Version,
 		Servers:       servers(cfg, identity),
@@ -136,6 +137,15 @@ func runDevice(ctx context.Context, p parts) error {
 	log.Info("fleet-agent starts", "version", version.Version, "device", identity.Device)
 	defer log.Info("fleet-agent ends; containers go on")
 	return serve(ctx, a, p.state.Dir(), log)
+}
+
+// recordedHardwareID is for people who have to tell this machine from a copy of it.
+func recordedHardwareID(log *slog.Logger) string {
+	id, err := facts.RecordedHardwareID(facts.HardwareFile, "/")
+	if err != nil {
+		log.Info("the server is not told which machine this is", "error", err)
+	}
+	return id
 }
 
 // health is what the command doctor finds out too, as far as the agent's rights

@@ -2,12 +2,14 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
@@ -169,29 +171,69 @@ func newReplace(o *options) *cobra.Command {
 }
 
 func newAccept(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:   "accept NAME",
-		Short: "Decide about a device with a suspected copy: the session that asks next is the device",
-		Long: "Decide about a device whose condition CloneSuspected is True: the session that asks next is the device.\n" +
-			"Switch the copy off first. If you do not know which is which, revoke the device and enroll it again.\n" +
-			"The same as: kubectl patch device NAME --subresource=status --type=merge -p '{\"status\":{\"nonce\":null}}'",
-		Example: "  fleet-server device accept gateway-1f2e3d",
-		Args:    cobra.ExactArgs(1),
+	var session string
+	cmd := &cobra.Command{
+		Use:   "accept NAME --session SESSION",
+		Short: "Decide which machine is the device when a copy of it is suspected",
+		Long: "Decide about a device whose condition CloneSuspected is True: one of the machines that claim to be it is the\n" +
+			"device, and the others get nothing. Without --session the command lists them. `fleet-agent hardware-id`, as root\n" +
+			"on the machine, prints its hardware id; a malicious copy can claim that of another machine. If you cannot tell which\n" +
+			"is which, revoke the device and enroll it again.\n" +
+			"The same as: kubectl patch device NAME --subresource=status --type=merge -p '{\"status\":{\"accepted\":\"SESSION\"}}'",
+		Example: "  fleet-server device accept gateway-1f2e3d\n" +
+			"  fleet-server device accept gateway-1f2e3d --session 4f2ac19d03be",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, err := o.client()
 			if err != nil {
 				return err
 			}
-			_, err = c.Devices().Patch(cmd.Context(), args[0], types.MergePatchType, []byte(`{"status":{"nonce":null}}`),
-				metav1.PatchOptions{FieldManager: fieldManager}, "status")
+			d, err := c.Devices().Get(cmd.Context(), args[0], metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
 				return noDevice(args[0])
 			}
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: accepted\n", args[0])
+			if err := claims(cmd.OutOrStdout(), d, session); err != nil {
+				return err
+			}
+			// With the version that was looked at: who claims may have changed since.
+			d.Status.Accepted = session
+			if _, err = c.Devices().UpdateStatus(cmd.Context(), d, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
+				return fmt.Errorf("accepting session %s of %s: %w", session, d.Name, err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: session %s accepted\n", d.Name, session)
 			return err
 		},
 	}
+	cmd.Flags().StringVar(&session, "session", "", "the `SESSION` that is the device, as the list has it")
+	return cmd
+}
+
+// claims returns nil when session is one of those that claim to be the device, and
+// else lists them.
+func claims(w io.Writer, d *v1alpha1.Device, session string) error {
+	if !meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceCloneSuspected) {
+		return fmt.Errorf("no copy of %s is suspected: there is nothing to decide", d.Name)
+	}
+	if slices.ContainsFunc(d.Status.Claimants, func(k v1alpha1.DeviceClaimant) bool { return k.Session == session }) {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "SESSION\tSTANDING\tADDRESS\tKEY\tHARDWARE")
+	for _, k := range d.Status.Claimants {
+		standing := "gets nothing"
+		if k.Current {
+			standing = "is the device"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.12s\t%s\n", k.Session, standing, k.Address, k.KeyFingerprint, k.HardwareID)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if session != "" {
+		return fmt.Errorf("session %q does not claim to be %s: take one of the list; a machine whose agent restarted has another", session, d.Name)
+	}
+	return fmt.Errorf("which of them is %s? Repeat the command with --session SESSION", d.Name)
 }

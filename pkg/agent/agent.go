@@ -55,6 +55,8 @@ type Config struct {
 	Device string
 	// Enrollment is that of the identity, see store.Identity.
 	Enrollment string
+	// HardwareID is that of package facts, or empty when the machine does not tell.
+	HardwareID string
 	// Version of the agent.
 	Version string
 	// Servers are the NATS URLs of the configuration.
@@ -137,7 +139,7 @@ func New(cfg Config) *Agent {
 		health: cfg.Health, dir: cfg.Store.Dir(), again: make(chan struct{}, 1), log: component("watcher"),
 	}
 	a.syncer = &syncer{
-		link: cfg.Link, device: cfg.Device, enrollment: cfg.Enrollment, store: cfg.Store,
+		link: cfg.Link, device: cfg.Device, hardwareID: cfg.HardwareID, enrollment: cfg.Enrollment, store: cfg.Store,
 		desired: a.desired, reporter: a.reporter, conditions: a.conditions, queue: a.queue,
 		servers: cfg.Servers, interval: cfg.SnapshotInterval, again: make(chan struct{}, 1), stale: stale, log: component("syncer"),
 	}

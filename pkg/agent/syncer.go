@@ -32,6 +32,7 @@ var errQuarantined = errors.New("this device looks like a copy of another that h
 type syncer struct {
 	link       Link
 	device     string
+	hardwareID string
 	enrollment string
 	store      *store.Store
 	desired    *desired
@@ -144,7 +145,7 @@ func (s *syncer) last() (time.Time, error) {
 func (s *syncer) sync(ctx context.Context) (time.Duration, error) {
 	infoHash, stateHash := s.reporter.hashes()
 	reply, err := s.link.Snapshot(ctx, wire.SnapshotRequest{
-		Have: s.desired.version(), InfoHash: infoHash, StateHash: stateHash, Nonce: s.store.Nonce(s.enrollment),
+		Have: s.desired.version(), InfoHash: infoHash, StateHash: stateHash, Nonce: s.store.Nonce(s.enrollment), HardwareID: s.hardwareID,
 	})
 	if reply != nil && reply.Nonce != "" {
 		if err := s.store.SaveNonce(s.enrollment, reply.Nonce); err != nil {

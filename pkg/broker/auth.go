@@ -2,6 +2,7 @@ package broker
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/hex"
@@ -95,16 +96,24 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 	if !ok {
 		return false
 	}
-	if a.bars.has(device, sessionOf(c)) {
+	session := sessionOf(c)
+	if session == "" {
+		a.log.Warn("device refused: its agent is too old for this server, upgrade fleet-agent on the device", "device", device, "remote", c.RemoteAddress())
+		return false
+	}
+	if a.bars.has(device, session) {
 		return false // that it was barred is logged
 	}
-	permissions, err := devicePermissions(device)
+	permissions, err := devicePermissions(device, session)
 	if err != nil {
 		a.log.Warn("device refused", "remote", c.RemoteAddress(), "error", err)
 		return false
 	}
 	c.RegisterUser(&server.User{Username: device, Account: a.accounts[accountDevices], Permissions: permissions})
-	a.sessions.add(device, connection{id: c.GetID(), session: sessionOf(c), expires: cert.NotAfter})
+	a.sessions.add(device, connection{
+		id: c.GetID(), session: session, since: a.now(),
+		proof: Proof{Key: fingerprint(cert), Expires: cert.NotAfter, Address: c.RemoteAddress().String()},
+	})
 	// Once more: if it was thrown out meanwhile, its connection was not there yet
 	// to be dropped.
 	if _, ok := a.authenticate(c, cert); !ok {
@@ -112,6 +121,12 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 		return false
 	}
 	return true
+}
+
+// fingerprint is the SHA-256 of the public key in hex.
+func fingerprint(cert *x509.Certificate) string {
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
 }
 
 // authenticate returns the device that a certificate is of, if it may come in.
@@ -131,9 +146,11 @@ func sessionOf(c server.ClientAuthentication) string {
 	return ""
 }
 
-// devicePermissions confines a device to its own subjects: to those that
-// somebody answers, since what nobody takes counts against no budget.
-func devicePermissions(device string) (*server.Permissions, error) {
+// devicePermissions confines a connection to its device's subjects, and to hearing
+// what is meant for its own session: a copy of the device has the same key. A device
+// may publish what somebody answers, since what nobody takes counts against no
+// budget.
+func devicePermissions(device, session string) (*server.Permissions, error) {
 	var up []string
 	for _, kind := range wire.Kinds {
 		subject, err := wire.UpSubject(device, kind)
@@ -142,11 +159,11 @@ func devicePermissions(device string) (*server.Permissions, error) {
 		}
 		up = append(up, subject)
 	}
-	down, err := wire.DownAll(device)
+	down, err := wire.DownAll(device, session)
 	if err != nil {
 		return nil, err
 	}
-	inbox, err := wire.InboxPrefix(device)
+	inbox, err := wire.InboxPrefix(device, session)
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,10 @@ const (
 
 // bars knows the devices that may not connect for a while.
 type bars struct {
-	mu       sync.Mutex // guards byDevice
+	mu       sync.Mutex // guards what follows
 	byDevice map[string]bar
+	// bySession has "DEVICE SESSION" and until when that session may not connect.
+	bySession map[string]time.Time
 }
 
 type bar struct {
@@ -26,7 +28,7 @@ type bar struct {
 	but string
 }
 
-func newBars() *bars { return &bars{byDevice: map[string]bar{}} }
+func newBars() *bars { return &bars{byDevice: map[string]bar{}, bySession: map[string]time.Time{}} }
 
 // add bars all sessions of a device, or all but one.
 func (b *bars) add(device, but string) {
@@ -41,17 +43,41 @@ func (b *bars) add(device, but string) {
 	b.byDevice[device] = bar{time.Now().Add(barTime), but}
 }
 
+// addSession bars one session of a device.
+func (b *bars) addSession(device, session string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.bySession) >= maxBars {
+		clear(b.bySession) // as in add
+	}
+	b.bySession[device+" "+session] = time.Now().Add(barTime)
+}
+
 // has reports whether a session of a device is barred, and forgets what has
 // ended.
 func (b *bars) has(device, session string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.hasSession(device+" "+session) || b.hasDevice(device, session)
+}
+
+// hasSession and hasDevice: the caller holds mu.
+func (b *bars) hasSession(key string) bool {
+	until, barred := b.bySession[key]
+	if barred && time.Now().After(until) {
+		delete(b.bySession, key)
+		return false
+	}
+	return barred
+}
+
+func (b *bars) hasDevice(device, session string) bool {
 	found, barred := b.byDevice[device]
 	if barred && time.Now().After(found.until) {
 		delete(b.byDevice, device)
 		return false
 	}
-	return barred && (found.but == "" || found.but != session)
+	return barred && found.but != session // no session is ""
 }
 
 // Bar ends every connection of a device that floods the bus, and lets it in
@@ -70,6 +96,12 @@ func (b *Broker) BarStrays(device string) {
 		b.bars.add(device, current)
 	}
 	b.sessions.drop(b.sessions.ids(device, func(c connection) bool { return current == "" || c.session != current }))
+}
+
+// BarSession is Bar for one session of a device: the others stay.
+func (b *Broker) BarSession(device, session string) {
+	b.bars.addSession(device, session)
+	b.sessions.drop(b.sessions.ids(device, func(c connection) bool { return c.session == session }))
 }
 
 // barID is Bar for the device of a connection, or BarStrays.

@@ -148,9 +148,27 @@ func (b *Broker) Addr() net.Addr { return b.server.Addr() }
 // Disconnect ends every connection of a device.
 func (b *Broker) Disconnect(device string) { b.sessions.dropDevice(device) }
 
-// SessionConnected reports whether a session of a device has a connection.
-func (b *Broker) SessionConnected(device, session string) bool {
-	return b.sessions.connected(device, session)
+// SessionProof returns what the newest connection of a session of a device has
+// shown, and false when it has none.
+func (b *Broker) SessionProof(device, session string) (Proof, bool) {
+	return b.sessions.proof(device, session)
+}
+
+// DisconnectKeysBut ends those of a device's connections that were made with
+// another key.
+func (b *Broker) DisconnectKeysBut(device, key string) {
+	b.sessions.drop(b.sessions.ids(device, func(c connection) bool { return c.proof.Key != key }))
+}
+
+// DisconnectKey ends those of a device's connections that were made with a key.
+func (b *Broker) DisconnectKey(device, key string) {
+	b.sessions.drop(b.sessions.ids(device, func(c connection) bool { return c.proof.Key == key }))
+}
+
+// DisconnectUnproven ends the connections that were made before a time and are not
+// of their device's current session: they had the time to prove themselves.
+func (b *Broker) DisconnectUnproven(before time.Time) (devices []string) {
+	return b.sessions.dropUnproven(before)
 }
 
 // SetCurrentSession names the session whose connection goes last when the

@@ -86,13 +86,13 @@ func TestDeviceUsesItsOwnSubjects(t *testing.T) {
 	}
 
 	nudges := make(chan *nats.Msg, 1)
-	if _, err := device.ChanSubscribe("fleet.v1.down.edge-1.>", nudges); err != nil {
+	if _, err := device.ChanSubscribe("fleet.v1.down.edge-1."+brokertest.Session+".>", nudges); err != nil {
 		t.Fatal(err)
 	}
 	if err := device.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Devices.Publish("fleet.v1.down.edge-1.nudge", nil); err != nil {
+	if err := b.Devices.Publish("fleet.v1.down.edge-1."+brokertest.Session+".nudge", nil); err != nil {
 		t.Fatal(err)
 	}
 	<-nudges
@@ -108,7 +108,7 @@ func TestDeviceUsesItsOwnSubjects(t *testing.T) {
 	}()
 	for m := range msgs {
 		if m.Reply != "" {
-			if !wire.IsReplyOf("edge-1", m.Reply) {
+			if !wire.IsReplyOf("edge-1", brokertest.Session, m.Reply) {
 				t.Errorf("reply subject is %q", m.Reply)
 			}
 			if err := m.Respond([]byte("answer")); err != nil {
@@ -134,7 +134,7 @@ func TestDeviceIsConfined(t *testing.T) {
 	// Not the other device's, not the buckets', not the server's, no pattern.
 	for _, subject := range []string{
 		"fleet.v1.up.edge-2.state", "fleet.v1.up.edge-1", "fleet.v1.up.edge-11.state", "fleet.v1.down.edge-1.nudge", "fleet.v1.down.edge-2.nudge",
-		"_INBOX_edge-1.x", "_INBOX_edge-2.x", "_INBOX.x",
+		brokertest.Inbox("edge-1") + ".x", "_INBOX_edge-1.x", "_INBOX_edge-2.x", "_INBOX.x",
 		"$JS.API.INFO", "$JS.API.STREAM.INFO.KV_desired-state", "$JS.API.STREAM.MSG.GET.KV_desired-state",
 		"$JS.API.DIRECT.GET.KV_desired-state.$KV.desired-state.edge-2.shop.web", "$JS.API.CONSUMER.CREATE.KV_desired-state",
 		"$KV.desired-state.edge-1.shop.web", "$KV.desired-state.edge-2.shop.web", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.DEV.CONNZ", "anything",
@@ -146,6 +146,9 @@ func TestDeviceIsConfined(t *testing.T) {
 	}
 	for _, subject := range []string{
 		">", "*", "fleet.>", "fleet.v1.up.edge-1.>", "fleet.v1.up.*.state", "fleet.v1.down.*.nudge", "fleet.v1.down.>", "fleet.v1.down.edge-2.nudge",
+		// What every session of the device would hear.
+		"fleet.v1.down.edge-1.>", "fleet.v1.down.edge-1.*.nudge", "fleet.v1.down.edge-1.nudge", "_INBOX_edge-1.>", "_INBOX_edge-1_*.>",
+		"fleet.v1.down.edge-1.00000000000000b2.>", "_INBOX_edge-1_00000000000000b2.>", brokertest.Inbox("edge-2") + ".>",
 		"_INBOX_edge-2.>", "_INBOX_*.>", "_INBOX.>", "_R_.>", "$JS.>", "$KV.>", "$SYS.>", "$SYS.ACCOUNT.*.CONNECT",
 	} {
 		if _, err := device.SubscribeSync(subject); err != nil {
@@ -257,7 +260,7 @@ func TestAgedTLSIsRefused(t *testing.T) {
 	b := brokertest.Start(t, nil)
 	for version, in := range map[uint16]bool{tls.VersionTLS12: false, tls.VersionTLS13: true} {
 		config := &tls.Config{MinVersion: tls.VersionTLS12, MaxVersion: version, RootCAs: b.PKI.Root.Pool(), Certificates: []tls.Certificate{b.Enroll("edge-1")}}
-		conn, err := nats.Connect(b.URL(), nats.Secure(config), nats.TLSHandshakeFirst(), nats.NoReconnect())
+		conn, err := nats.Connect(b.URL(), nats.Secure(config), nats.TLSHandshakeFirst(), nats.NoReconnect(), nats.Name(brokertest.Session))
 		if err == nil {
 			conn.Close()
 		}

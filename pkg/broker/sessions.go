@@ -21,10 +21,20 @@ type SessionObserver interface {
 // connection is a connection of a device.
 type connection struct {
 	id uint64
-	// session is what the client calls itself: wire.ValidSession, or empty.
+	// session is what the client calls itself, a wire.ValidSession.
 	session string
-	// expires is when its certificate runs out.
-	expires time.Time
+	since   time.Time
+	proof   Proof
+}
+
+// Proof is what a connection has shown in TLS.
+type Proof struct {
+	// Key is the SHA-256 of its public key in hex.
+	Key string
+	// Expires is when its certificate runs out.
+	Expires time.Time
+	// Address is where it comes from: IP:PORT.
+	Address string
 }
 
 // sessions knows which connections belong to which device.
@@ -77,7 +87,7 @@ func surplusOf(conns []connection, current string) []uint64 {
 }
 
 func isCurrent(c connection, current string) int {
-	if c.session != "" && c.session == current {
+	if c.session == current {
 		return 1
 	}
 	return 0
@@ -120,16 +130,21 @@ func (s *sessions) setCurrent(device, session string) {
 	s.mu.Lock()
 	before := s.current[device]
 	s.current[device] = session
-	old := idsOf(s.byDevice[device], func(c connection) bool { return before != "" && c.session == before })
+	old := idsOf(s.byDevice[device], func(c connection) bool { return before != session && c.session == before })
 	s.mu.Unlock()
 	s.drop(old)
 }
 
-// connected reports whether a session of a device has a connection.
-func (s *sessions) connected(device, session string) bool {
+// proof returns what the newest connection of a session has shown.
+func (s *sessions) proof(device, session string) (Proof, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.byDevice[device], func(c connection) bool { return c.session == session })
+	for _, c := range slices.Backward(s.byDevice[device]) {
+		if c.session == session {
+			return c.proof, true
+		}
+	}
+	return Proof{}, false
 }
 
 // currentOf is the current session of a device, or empty.
@@ -183,8 +198,25 @@ func (s *sessions) dropExpired(now time.Time) (devices []string) {
 	s.mu.Lock()
 	var ids []uint64
 	for device, conns := range s.byDevice {
-		if expired := idsOf(conns, func(c connection) bool { return now.After(c.expires) }); len(expired) > 0 {
+		if expired := idsOf(conns, func(c connection) bool { return now.After(c.proof.Expires) }); len(expired) > 0 {
 			ids = append(ids, expired...)
+			devices = append(devices, device)
+		}
+	}
+	s.mu.Unlock()
+	s.drop(ids)
+	return devices
+}
+
+// dropUnproven ends the connections that are older than since and not of their
+// device's current session, and returns the devices.
+func (s *sessions) dropUnproven(since time.Time) (devices []string) {
+	s.mu.Lock()
+	var ids []uint64
+	for device, conns := range s.byDevice {
+		current := s.current[device]
+		if silent := idsOf(conns, func(c connection) bool { return c.session != current && c.since.Before(since) }); len(silent) > 0 {
+			ids = append(ids, silent...)
 			devices = append(devices, device)
 		}
 	}

@@ -14,7 +14,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 
+	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/pki"
 )
 
 // recorder is an observer that remembers what it is told.
@@ -183,21 +186,33 @@ func TestManyConnectionsAtOnceLeaveTwo(t *testing.T) {
 }
 
 // thrower throws a device out at the moment at which it was found to be good.
-type thrower struct{ b *brokertest.Bus }
+type thrower struct {
+	*identity.Registry
 
-func (t thrower) CertificateUsed(device string, _ time.Time) {
-	t.b.Registry.Revoke(device)
-	t.b.Disconnect(device)
+	drop func(device string)
 }
 
-func (thrower) KeyUsed(string, string)             {}
-func (thrower) Stranger(string, string, time.Time) {}
+// AuthenticateDevice implements broker.DeviceAuthenticator.
+func (t *thrower) AuthenticateDevice(cert *x509.Certificate) (string, error) {
+	device, err := t.Registry.AuthenticateDevice(cert)
+	t.Revoke(device)
+	t.drop(device)
+	return device, err
+}
 
 func TestThrownOutWhileItComesIn(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
 	certificate := b.Enroll("edge-1")
-	b.Registry.Observe(thrower{b})
+	doubting := &thrower{Registry: b.Registry}
+	config := b.Config
+	config.Devices, config.StoreDir = doubting, t.TempDir()
+	var err error
+	if b.Broker, err = broker.Start(config); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Shutdown)
+	doubting.drop = b.Disconnect
 	if c, err := b.Dial(certificate); err == nil {
 		c.Close()
 		t.Error("a device that was thrown out is connected")
@@ -268,4 +283,106 @@ func TestConnectionsEndWithTheirCertificate(t *testing.T) {
 		return nil
 	})
 	flush("at last", stay...)
+}
+
+// What is sent to one session is heard by no other of the same device.
+func TestSessionsDoNotHearEachOther(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, nil)
+	c := b.Enroll("edge-1")
+	const copied = "00000000000000b2"
+	heard := make(chan *nats.Msg, 10)
+	dial := func(id string) *nats.Conn {
+		conn := open(t, func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(c, append(opts, nats.Name(id))...) })
+		return conn.Conn
+	}
+	device, thief := dial(brokertest.Session), dial(copied)
+	for _, subject := range []string{
+		"_INBOX_edge-1.>", "_INBOX_edge-1_*.>", "_INBOX_*.>", brokertest.Inbox("edge-1") + ".>", "fleet.v1.down.edge-1.>", "fleet.v1.down.edge-1.*.nudge",
+		"fleet.v1.down.edge-1.nudge", "fleet.v1.down.edge-1." + brokertest.Session + ".>", ">",
+	} {
+		if _, err := thief.ChanSubscribe(subject, heard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	control := make(chan *nats.Msg, 10)
+	sent := []string{brokertest.Inbox("edge-1") + ".secret", "fleet.v1.down.edge-1." + brokertest.Session + ".nudge"}
+	for _, subject := range sent {
+		if _, err := device.ChanSubscribe(subject, control); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, conn := range []*nats.Conn{device, thief} {
+		if err := conn.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, subject := range sent {
+		if err := b.Devices.Publish(subject, []byte("theirs")); err != nil {
+			t.Fatal(err)
+		}
+		<-control
+	}
+	if err := thief.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if len(heard) > 0 {
+		t.Errorf("a copy hears %s", (<-heard).Subject)
+	}
+}
+
+// An agent that names no session could hear what all of them hear, in older
+// versions. It is refused.
+func TestNoSessionNoConnection(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, nil)
+	c := b.Enroll("edge-1")
+	for _, name := range []string{"", "agent", "0123", "00000000000000a1.>"} {
+		if conn, err := b.Dial(c, nats.Name(name)); !errors.Is(err, nats.ErrAuthorization) {
+			conn.Close()
+			t.Errorf("%q: error %v", name, err)
+		}
+	}
+}
+
+// Whoever connects and never proves that it is the device does not stay.
+func TestUnprovenConnectionsEnd(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, nil)
+	c := b.Enroll("edge-1")
+	dial := func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(c, opts...) }
+	device := open(t, dial)
+	silent := open(t, func(opts ...nats.Option) (*nats.Conn, error) {
+		return dial(append(opts, nats.Name("00000000000000b2"))...)
+	})
+	b.SetCurrentSession("edge-1", brokertest.Session)
+	if dropped := b.DisconnectUnproven(time.Now().Add(-time.Minute)); len(dropped) > 0 {
+		t.Errorf("%v were dropped at once", dropped)
+	}
+	if diff := cmp.Diff([]string{"edge-1"}, b.DisconnectUnproven(time.Now().Add(time.Minute))); diff != "" {
+		t.Errorf("dropped (-want +got):\n%s", diff)
+	}
+	<-silent.closed
+	if err := device.Flush(); err != nil {
+		t.Errorf("the device was dropped: %v", err)
+	}
+}
+
+// The connections of a key that was replaced end, those of its successor stay.
+func TestConnectionsOfOneKeyAreLeft(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, nil)
+	before := b.Enroll("edge-1")
+	old := open(t, func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(before, opts...) })
+	after := b.Enroll("edge-1")
+	renewed := open(t, func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(after, opts...) })
+	proof, connected := b.SessionProof("edge-1", brokertest.Session)
+	if want := pki.Fingerprint(after.Leaf.RawSubjectPublicKeyInfo); !connected || proof.Key != want || !proof.Expires.Equal(after.Leaf.NotAfter) || proof.Address == "" {
+		t.Fatalf("proof %+v, want key %s", proof, want)
+	}
+	b.DisconnectKeysBut("edge-1", proof.Key)
+	<-old.closed
+	if err := renewed.Flush(); err != nil {
+		t.Errorf("the device was dropped: %v", err)
+	}
 }

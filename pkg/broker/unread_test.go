@@ -48,7 +48,7 @@ func TestUnreadAnswersEndTheConnection(t *testing.T) {
 	ignore := func(*nats.Msg) {}
 	for device, opts := range map[string][]nats.Option{"idle": {nats.SetCustomDialer(dialer)}, "busy": nil} {
 		c := b.Connect(device, opts...)
-		if _, err := c.Subscribe("_INBOX_"+device+".a", ignore); err != nil {
+		if _, err := c.Subscribe(brokertest.Inbox(device)+".a", ignore); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.Flush(); err != nil {
@@ -61,7 +61,7 @@ func TestUnreadAnswersEndTheConnection(t *testing.T) {
 	brokertest.Eventually(t, "the device that does not read is dropped", func() error {
 		sent += len(piece)
 		for _, device := range []string{"idle", "busy"} {
-			if err := b.Devices.Publish("_INBOX_"+device+".a", piece); err != nil {
+			if err := b.Devices.Publish(brokertest.Inbox(device)+".a", piece); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -79,7 +79,7 @@ func TestUnreadAnswersEndTheConnection(t *testing.T) {
 	if most := broker.MaxPending / 8; sent > most {
 		t.Errorf("it was dropped after %d bytes, want at most %d", sent, most)
 	}
-	if !b.SessionConnected("busy", "") {
+	if _, connected := b.SessionProof("busy", brokertest.Session); !connected {
 		t.Error("the device that reads was dropped")
 	}
 	b.DisconnectUnread("nobody")

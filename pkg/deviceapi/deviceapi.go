@@ -31,6 +31,8 @@ const retrySeconds = 2
 type Manifests interface {
 	// Manifest returns the complete manifest of a device, or ErrNotReady.
 	Manifest(device string) (*wire.Manifest, error)
+	// Epoch is that of every manifest.
+	Epoch() string
 	// Body returns a body that the device's manifest names.
 	Body(device, hash string) ([]byte, bool)
 	// Secret returns the content of a Secret that a score in the device's manifest
@@ -67,6 +69,9 @@ type Config struct {
 	// KickStrays is Kick for the connections that are not of the device's current
 	// session.
 	KickStrays func(device string)
+	// EndSession drops the connections of one session of a device and keeps it out
+	// for a while.
+	EndSession func(device, session string)
 	// DropUnread drops the connections of a device that don't read what they are
 	// sent.
 	DropUnread func(device string)
@@ -89,7 +94,7 @@ type Server struct {
 func New(c Config) *Server {
 	return &Server{
 		Config: c, limits: newLimits(), reports: newReports(c.Buckets),
-		nudger: newNudger(c.Conn, c.Logger), metrics: newMetrics(), ready: make(chan struct{}),
+		nudger: newNudger(c.Conn, c.Sessions.Current, c.Logger), metrics: newMetrics(), ready: make(chan struct{}),
 	}
 }
 
@@ -108,9 +113,14 @@ func (s *Server) Forget(ctx context.Context, device string) error {
 }
 
 // Notice tells a device, if it is connected, what to do now that it is thrown
-// out. It returns when the broker has the message.
+// out. It returns when the broker has the message. Sessions that have not proven
+// that they are the device learn it when they ask why they are refused.
 func (s *Server) Notice(device string, r wire.Revocation) error {
-	subject, err := wire.RevokedSubject(device)
+	current := s.Sessions.Current(device)
+	if current == "" {
+		return nil
+	}
+	subject, err := wire.RevokedSubject(device, current)
 	if err != nil {
 		return err
 	}
@@ -168,9 +178,8 @@ func (s *Server) Run(ctx context.Context) error {
 
 // message is what a device sent.
 type message struct {
-	device string
-	kind   wire.Kind
-	// session is empty when the device does not say.
+	device  string
+	kind    wire.Kind
 	session string
 	// inbox is where an answer goes.
 	inbox   string
@@ -205,7 +214,9 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 		case pass:
 		}
 		switch {
-		case m.inbox != "" && !wire.IsReplyOf(device, m.inbox):
+		case wire.IsSharedReply(device, m.inbox):
+			s.outdated(m)
+		case m.inbox != "" && !wire.IsReplyOf(device, m.session, m.inbox):
 			s.metrics.refusals.WithLabelValues("reply").Inc()
 			s.logRefusal(m, "reply", "an answer would go to somebody else's inbox")
 		case len(m.payload) > wire.MaxPayload(kind):
@@ -219,6 +230,14 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 			})
 		}
 	}
+}
+
+// outdated refuses an agent whose answers all holders of the device's key would
+// hear. It cannot be told: it hears nothing but on the subjects that it shares.
+func (s *Server) outdated(m message) {
+	s.metrics.refusals.WithLabelValues("outdated").Inc()
+	s.logRefusal(m, "outdated", "the agent is too old for this server: upgrade fleet-agent on the device")
+	s.EndSession(m.device, m.session)
 }
 
 // refuse answers in the device's turn; what it sent is not kept until then.
@@ -262,18 +281,27 @@ func (s *Server) handle(handle handler, m message) (any, error) {
 // sessionOf returns the session that a message belongs to. NATS acts upon some
 // headers, so no other is let through.
 func sessionOf(h nats.Header) (string, error) {
-	if len(h) == 0 {
-		return "", nil
-	}
 	values := h[wire.HeaderSession]
-	if len(h) > 1 || len(values) != 1 || !wire.ValidSession(values[0]) {
-		return "", &wire.Refusal{Code: wire.RefusedBadRequest, Message: "headers other than one " + wire.HeaderSession + " are not allowed"}
+	if len(values) != 1 || !wire.ValidSession(values[0]) {
+		return "", &wire.Refusal{Code: wire.RefusedBadRequest, Message: "one header " + wire.HeaderSession + " is needed"}
+	}
+	if len(h) > 1 {
+		return values[0], &wire.Refusal{Code: wire.RefusedBadRequest, Message: "headers other than one " + wire.HeaderSession + " are not allowed"}
 	}
 	return values[0], nil
 }
 
-// answer sends a reply to the device's own inbox and nowhere else.
+// answer sends a reply to the session's own inbox and nowhere else. A session in
+// quarantine is told so, and its connection ends.
 func (s *Server) answer(m message, reply any, err error) {
+	s.reply(m, reply, err)
+	if refusal, ok := errors.AsType[*wire.Refusal](err); ok && refusal.Code == wire.RefusedQuarantined {
+		_ = s.Conn.FlushTimeout(noticeTimeout) // it ends with or without the answer
+		s.EndSession(m.device, m.session)
+	}
+}
+
+func (s *Server) reply(m message, reply any, err error) {
 	result := "ok"
 	if err != nil {
 		refusal, ok := errors.AsType[*wire.Refusal](err)
@@ -286,7 +314,7 @@ func (s *Server) answer(m message, reply any, err error) {
 		result, reply = string(refusal.Code), wire.Ack{Error: refusal}
 	}
 	s.metrics.requests.WithLabelValues(string(m.kind), result).Inc()
-	if m.kind == wire.KindHeartbeat || !wire.IsReplyOf(m.device, m.inbox) {
+	if m.kind == wire.KindHeartbeat || !wire.IsReplyOf(m.device, m.session, m.inbox) {
 		return
 	}
 	data, err := json.Marshal(reply)
@@ -319,17 +347,17 @@ func (s *Server) snapshot(m message) (any, error) {
 	if errors.Is(err, ErrNotReady) {
 		return later, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	nonce, err := s.Sessions.Snapshot(m.device, m.session, req.Nonce, manifest.Epoch)
-	if errors.Is(err, session.ErrWait) {
+	nonce, sessionErr := s.Sessions.Snapshot(m.device, m.session, session.Shown{Nonce: req.Nonce, Hardware: req.HardwareID, Epoch: s.Manifests.Epoch()})
+	if errors.Is(sessionErr, session.ErrWait) {
 		return later, nil
 	}
-	if err != nil {
-		return nil, err
+	if sessionErr != nil {
+		return nil, sessionErr
 	}
 	s.Presence.Heard(m.device)
+	if err != nil { // it has proven itself all the same, and may report
+		return nil, err
+	}
 	want, err := s.wants(m.device, req, manifest)
 	if err != nil {
 		return nil, err

@@ -45,6 +45,8 @@ func (m *manifests) Manifest(device string) (*wire.Manifest, error) {
 	return &manifest, nil
 }
 
+func (m *manifests) Epoch() string { return "e1" }
+
 func (m *manifests) Body(device, hash string) ([]byte, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -83,6 +85,8 @@ func (h *heard) Heard(device string) {
 }
 
 func (h *heard) SessionChanged(string) {}
+
+func (h *heard) SessionProven(string, session.Proof) {}
 
 func (h *heard) times(device string) int {
 	h.mu.Lock()
@@ -148,7 +152,8 @@ func newDoor(t testing.TB) *door {
 	}
 	d.Server = deviceapi.New(deviceapi.Config{
 		Conn: d.bus.Devices, Buckets: d.bus.Buckets, Manifests: d.manifests, Presence: d.heard,
-		Registry: images{}, Sessions: session.NewTable(d.heard, d.bus, time.Now), Kick: d.bus.Disconnect, KickStrays: d.bus.BarStrays, DropUnread: d.bus.DisconnectUnread,
+		Registry: images{}, Sessions: session.NewTable(d.heard, deviceapi.SessionConnections{Broker: d.bus.Broker}, time.Now),
+		Kick: d.bus.Disconnect, KickStrays: d.bus.BarStrays, EndSession: d.bus.BarSession, DropUnread: d.bus.DisconnectUnread,
 		Logger: slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), d.log), nil)),
 	})
 	background(t, func(ctx context.Context) {
@@ -158,6 +163,31 @@ func newDoor(t testing.TB) *door {
 	})
 	<-d.Ready()
 	return d
+}
+
+// connect connects a device, whose session proves itself.
+func (d *door) connect(device string) *nats.Conn {
+	d.t.Helper()
+	c := d.bus.Connect(device)
+	if r := ask[wire.SnapshotReply](d.t, c, device, wire.KindSnapshot, wire.SnapshotRequest{}); r.Error != nil {
+		d.t.Fatal(r.Error)
+	}
+	return c
+}
+
+// message is one of the session that brokertest.Bus.Connect makes.
+func message(subject string, payload []byte) *nats.Msg {
+	m := nats.NewMsg(subject)
+	m.Header.Set(wire.HeaderSession, brokertest.Session)
+	m.Data = payload
+	return m
+}
+
+// publish sends a message that asks for an answer somewhere.
+func publish(c *nats.Conn, subject, reply string, payload []byte) error {
+	m := message(subject, payload)
+	m.Reply = reply
+	return c.PublishMsg(m)
 }
 
 // ask sends a request and decodes the reply.
@@ -174,7 +204,7 @@ func ask[T any](t testing.TB, c *nats.Conn, device string, kind wire.Kind, paylo
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := c.Request(subject, data, 20*time.Second)
+	m, err := c.RequestMsg(message(subject, data), 20*time.Second)
 	if err != nil {
 		t.Fatalf("asking for %s: %v", kind, err)
 	}
@@ -239,6 +269,10 @@ func TestSnapshotWhenThereIsNone(t *testing.T) {
 	d.manifests.fail(&wire.Refusal{Code: wire.RefusedUnavailable, Message: "513 Deployments"})
 	reply = ask[wire.SnapshotReply](t, c, "edge-1", wire.KindSnapshot, wire.SnapshotRequest{})
 	wantRefusal(t, reply.Error, wire.RefusedUnavailable, "513")
+	// The device is what it is, and says so, whether it can be told what to run or not.
+	if a := ask[wire.Ack](t, c, "edge-1", wire.KindInfo, wire.DeviceInfo{}); a.Error != nil {
+		t.Errorf("its report is refused: %v", a.Error)
+	}
 	// What is wrong inside the server is none of the device's business.
 	d.manifests.fail(errors.New("secret detail"))
 	reply = ask[wire.SnapshotReply](t, c, "edge-1", wire.KindSnapshot, wire.SnapshotRequest{})
@@ -251,7 +285,7 @@ func TestSnapshotWhenThereIsNone(t *testing.T) {
 func TestServerAsksForWhatItLacks(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t)
-	c := d.bus.Connect("edge-1")
+	c := d.connect("edge-1")
 	m, _ := manifestOf("edge-1")
 	info := []byte(`{"inventory":{"hostname":"one"}}`)
 	state, err := json.Marshal(wire.DeploymentState{DeploymentRef: refs[1], Phase: wire.PhaseRunning, Hash: m.Entries[0].Hash})
@@ -295,7 +329,7 @@ func TestServerAsksForWhatItLacks(t *testing.T) {
 	wants(wire.WantState)
 	wants()
 
-	if err := d.Forget(t.Context(), "edge-1"); err != nil {
+	if err := d.Server.Forget(t.Context(), "edge-1"); err != nil {
 		t.Fatal(err)
 	}
 	wants(wire.WantInfo, wire.WantState)
@@ -307,7 +341,7 @@ func TestServerAsksForWhatItLacks(t *testing.T) {
 func TestBodiesOfTheOwnManifestOnly(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t)
-	c := d.bus.Connect("edge-1")
+	c := d.connect("edge-1")
 	own, body := manifestOf("edge-1")
 	theirs, _ := manifestOf("edge-2")
 	hash := own.Entries[0].Hash
@@ -347,7 +381,7 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 	t.Parallel()
 	requests := []wire.Kind{wire.KindSnapshot, wire.KindBody, wire.KindInfo, wire.KindState}
 	d := newDoor(t)
-	c := d.bus.Connect("edge-1")
+	c := d.connect("edge-1")
 	for _, kind := range requests {
 		for name, payload := range map[string]string{
 			"empty":          "",
@@ -394,11 +428,10 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 func TestHeadersAreRefused(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t)
-	c := d.bus.Connect("edge-1")
+	c := d.connect("edge-1")
 	for header, value := range map[string]string{"Nats-Rollup": "all", "Nats-Msg-Id": "1", "X-Anything": "x"} {
-		m := nats.NewMsg("fleet.v1.up.edge-1.info")
+		m := message("fleet.v1.up.edge-1.info", []byte(`{}`))
 		m.Header.Set(header, value)
-		m.Data = []byte(`{}`)
 		reply, err := c.RequestMsg(m, 20*time.Second)
 		if err != nil {
 			t.Fatal(err)
@@ -435,15 +468,15 @@ func TestForgedReplySubjectsGetNoAnswer(t *testing.T) {
 	}
 	c := d.bus.Connect("edge-1")
 	for _, reply := range []string{
-		"fleet.v1.down.edge-2.nudge", "fleet.v1.up.edge-2.state", "_INBOX_edge-2.x", "_INBOX_edge-1", "_INBOX_edge-11.x", "_INBOX.x",
+		"fleet.v1.down.edge-2.nudge", "fleet.v1.up.edge-2.state", "_INBOX_edge-2_00000000000000a1.x", "_INBOX_edge-1_00000000000000b2.x", "_INBOX_edge-1_00000000000000a1", "_INBOX_edge-11.x", "_INBOX.x",
 		"$KV.desired-state.edge-2.shop.web", "$JS.API.STREAM.DELETE.KV_desired-state", "$SYS.REQ.SERVER.PING",
 	} {
-		if err := c.PublishRequest("fleet.v1.up.edge-1.snapshot", reply, []byte(`{}`)); err != nil {
+		if err := publish(c, "fleet.v1.up.edge-1.snapshot", reply, []byte(`{}`)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// One subscription: when this is answered, all before it have been handled.
-	m, err := c.Request("fleet.v1.up.edge-1.snapshot", []byte(`{}`), 20*time.Second)
+	m, err := c.RequestMsg(message("fleet.v1.up.edge-1.snapshot", []byte(`{}`)), 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -453,7 +486,7 @@ func TestForgedReplySubjectsGetNoAnswer(t *testing.T) {
 	brokertest.Eventually(t, "the answer to the honest request", func() error {
 		mu.Lock()
 		defer mu.Unlock()
-		if !slices.ContainsFunc(answers, func(s string) bool { return wire.IsReplyOf("edge-1", s) }) {
+		if !slices.ContainsFunc(answers, func(s string) bool { return wire.IsReplyOf("edge-1", brokertest.Session, s) }) {
 			return fmt.Errorf("the server published to %v", answers)
 		}
 		if len(answers) != 1 {
@@ -466,10 +499,10 @@ func TestForgedReplySubjectsGetNoAnswer(t *testing.T) {
 func TestHeartbeats(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t)
-	c := d.bus.Connect("edge-1")
+	c := d.connect("edge-1")
 	beat := `{"at":1,"up":2}`
 	for _, payload := range []string{`not a document`, strings.Repeat("x", wire.MaxHeartbeat+1), beat} {
-		if err := c.PublishRequest("fleet.v1.up.edge-1.heartbeat", "_INBOX_edge-1.x", []byte(payload)); err != nil {
+		if err := publish(c, "fleet.v1.up.edge-1.heartbeat", brokertest.Inbox("edge-1")+".x", []byte(payload)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -488,10 +521,10 @@ func TestHeartbeats(t *testing.T) {
 func TestDeviceCannotSpeakForAnother(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t)
-	c := d.bus.Connect("edge-1")
+	c := d.connect("edge-1")
 	state := []byte(`{"namespace":"shop","name":"web","phase":"Failed","device":"edge-2"}`)
 	for _, subject := range []string{"fleet.v1.up.edge-2.state", "fleet.v1.up.edge-2.heartbeat", "fleet.v1.up.edge-1.state.edge-2", "fleet.v1.up.edge-1.edge-2.state"} {
-		if err := c.Publish(subject, state); err != nil {
+		if err := c.PublishMsg(message(subject, state)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -514,7 +547,7 @@ func TestFloodIsRefusedThenCutOff(t *testing.T) {
 	other := d.bus.Connect("edge-2")
 	var mu sync.Mutex // guards codes
 	codes := map[wire.RefusalCode]int{}
-	if _, err := flooder.Subscribe("_INBOX_edge-1.flood", func(m *nats.Msg) {
+	if _, err := flooder.Subscribe(brokertest.Inbox("edge-1")+".flood", func(m *nats.Msg) {
 		var r wire.SnapshotReply
 		if json.Unmarshal(m.Data, &r) != nil {
 			return
@@ -532,7 +565,7 @@ func TestFloodIsRefusedThenCutOff(t *testing.T) {
 	_, burst := deviceapi.Budget(wire.KindSnapshot)
 	_, strikes := deviceapi.Strikes()
 	for range burst + strikes/2 {
-		if err := flooder.PublishRequest("fleet.v1.up.edge-1.snapshot", "_INBOX_edge-1.flood", []byte(`{}`)); err != nil {
+		if err := publish(flooder, "fleet.v1.up.edge-1.snapshot", brokertest.Inbox("edge-1")+".flood", []byte(`{}`)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -553,7 +586,7 @@ func TestFloodIsRefusedThenCutOff(t *testing.T) {
 	}
 	background(t, func(ctx context.Context) {
 		for ctx.Err() == nil && !flooder.IsClosed() {
-			_ = flooder.PublishRequest("fleet.v1.up.edge-1.snapshot", "_INBOX_edge-1.flood", []byte(`{}`)) // fails once it is cut off
+			_ = publish(flooder, "fleet.v1.up.edge-1.snapshot", brokertest.Inbox("edge-1")+".flood", []byte(`{}`)) // fails once it is cut off
 		}
 	})
 	<-closed
@@ -561,7 +594,7 @@ func TestFloodIsRefusedThenCutOff(t *testing.T) {
 		t.Errorf("another device gets %+v", r)
 	}
 	// Reconnecting buys nothing: it is refused, not answered, or cut off again.
-	m, err := d.bus.Connect("edge-1").Request("fleet.v1.up.edge-1.snapshot", []byte(`{}`), time.Second)
+	m, err := d.bus.Connect("edge-1").RequestMsg(message("fleet.v1.up.edge-1.snapshot", []byte(`{}`)), time.Second)
 	if err == nil && !strings.Contains(string(m.Data), string(wire.RefusedRateLimited)) {
 		t.Errorf("after a reconnect the answer is %s", m.Data)
 	}
@@ -580,13 +613,13 @@ func sessionMsg(kind wire.Kind, session string, payload string) *nats.Msg {
 func TestFloodOfACopyCostsTheDeviceNothing(t *testing.T) {
 	t.Parallel()
 	const current, other = "00000000000000a1", "00000000000000b2"
-	for name, called := range map[string]string{"its own name": other, "no name": ""} {
+	for name, called := range map[string]string{"its own name": other, "another name": "00000000000000c3"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := newDoor(t)
 			certificate := d.bus.Enroll("edge-1")
 			dial := func(session string, opts ...nats.Option) (*nats.Conn, error) {
-				return d.bus.Dial(certificate, append(opts, nats.Name(session), nats.CustomInboxPrefix("_INBOX_edge-1"))...)
+				return d.bus.Dial(certificate, append(opts, nats.Name(session), nats.CustomInboxPrefix("_INBOX_edge-1_"+session))...)
 			}
 			device, err := dial(current)
 			if err != nil {
@@ -623,7 +656,7 @@ func TestFloodOfACopyCostsTheDeviceNothing(t *testing.T) {
 func TestRefusalsAreLogged(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t)
-	c := d.bus.Connect("edge-1")
+	c := d.connect("edge-1")
 	for range 20 {
 		if a := ask[wire.Ack](t, c, "edge-1", wire.KindState, []byte("garbage")); a.Error == nil {
 			t.Fatal("garbage is taken")
@@ -632,7 +665,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 	if n := d.log.with("level=INFO", "msg=refused", "device=edge-1", "kind=state", "code=badRequest", "reason="); n < 1 || n > 6 {
 		t.Errorf("the log has %d lines about 20 refusals:\n%s", n, d.log.text)
 	}
-	if err := d.bus.Connect("edge-2").PublishRequest("fleet.v1.up.edge-2.snapshot", "_INBOX_edge-1.x", nil); err != nil {
+	if err := publish(d.bus.Connect("edge-2"), "fleet.v1.up.edge-2.snapshot", brokertest.Inbox("edge-1")+".x", nil); err != nil {
 		t.Fatal(err)
 	}
 	brokertest.Eventually(t, "the attempt is logged", func() error {
@@ -646,9 +679,9 @@ func TestRefusalsAreLogged(t *testing.T) {
 func TestNudgeReachesTheDevice(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t)
-	c := d.bus.Connect("edge-1")
+	c := d.connect("edge-1")
 	nudged := make(chan *nats.Msg, 1)
-	if _, err := c.ChanSubscribe("fleet.v1.down.edge-1.nudge", nudged); err != nil {
+	if _, err := c.ChanSubscribe("fleet.v1.down.edge-1."+brokertest.Session+".nudge", nudged); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Flush(); err != nil {
@@ -662,11 +695,11 @@ func TestNudgeReachesTheDevice(t *testing.T) {
 func TestCredentialsForImages(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t)
-	got := ask[wire.RegistryReply](t, d.bus.Connect("edge-1"), "edge-1", wire.KindRegistry, wire.RegistryRequest{})
+	got := ask[wire.RegistryReply](t, d.connect("edge-1"), "edge-1", wire.KindRegistry, wire.RegistryRequest{})
 	if want := (wire.RegistryReply{Registries: []string{"gw:8443"}, User: "edge-1", Password: "password of edge-1"}); !cmp.Equal(want, got) {
 		t.Error(cmp.Diff(want, got))
 	}
-	refused := ask[wire.RegistryReply](t, d.bus.Connect("edge-2"), "edge-2", wire.KindRegistry, wire.RegistryRequest{})
+	refused := ask[wire.RegistryReply](t, d.connect("edge-2"), "edge-2", wire.KindRegistry, wire.RegistryRequest{})
 	if refused.Error == nil || refused.Error.Code != wire.RefusedRevoked || refused.Password != "" {
 		t.Errorf("a device that may have none gets %+v", refused)
 	}

@@ -81,7 +81,9 @@ func (r *reports) DropStale(ctx context.Context, device string, m *wire.Manifest
 
 func (r *reports) Forget(ctx context.Context, device string) error { return r.forget(ctx, device) }
 
-func NewNudger(conn *nats.Conn, log *slog.Logger) *Nudger { return newNudger(conn, log) }
+func NewNudger(conn *nats.Conn, current func(string) string, log *slog.Logger) *Nudger {
+	return newNudger(conn, current, log)
+}
 
 func (n *nudger) Add(device string) { n.add(device) }
 

@@ -21,7 +21,9 @@ const (
 // nudger tells devices to ask for a snapshot. A device that is waiting for
 // its nudge is not queued again.
 type nudger struct {
-	conn    *nats.Conn
+	conn *nats.Conn
+	// current names the session that is the device, or "": it asks by itself.
+	current func(device string) string
 	log     *slog.Logger
 	limiter *rate.Limiter
 	wake    chan struct{}
@@ -31,9 +33,9 @@ type nudger struct {
 	queued  map[string]bool
 }
 
-func newNudger(conn *nats.Conn, log *slog.Logger) *nudger {
+func newNudger(conn *nats.Conn, current func(device string) string, log *slog.Logger) *nudger {
 	return &nudger{
-		conn: conn, log: log, limiter: rate.NewLimiter(nudgeRate, nudgeBurst),
+		conn: conn, current: current, log: log, limiter: rate.NewLimiter(nudgeRate, nudgeBurst),
 		wake: make(chan struct{}, 1), queued: map[string]bool{},
 	}
 }
@@ -82,7 +84,11 @@ func (n *nudger) next() (string, bool) {
 
 // send is best effort: a device asks again by itself after a while.
 func (n *nudger) send(device string) {
-	subject, err := wire.NudgeSubject(device)
+	session := n.current(device)
+	if session == "" {
+		return
+	}
+	subject, err := wire.NudgeSubject(device, session)
 	if err == nil {
 		err = n.conn.Publish(subject, nil)
 	}

@@ -27,7 +27,7 @@ func nudges(t testing.TB, b *brokertest.Bus) chan *nats.Msg {
 func wantNudge(t testing.TB, msgs chan *nats.Msg, device string) {
 	t.Helper()
 	m := <-msgs
-	if m.Subject != "fleet.v1.down."+device+".nudge" || len(m.Data) > 0 {
+	if m.Subject != "fleet.v1.down."+device+"."+brokertest.Session+".nudge" || len(m.Data) > 0 {
 		t.Errorf("nudge is %s %q, want one for %s", m.Subject, m.Data, device)
 	}
 }
@@ -36,7 +36,7 @@ func TestWaitingNudgesAreSentOnce(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
 	msgs := nudges(t, b)
-	n := deviceapi.NewNudger(b.Devices, logger(t))
+	n := deviceapi.NewNudger(b.Devices, current, logger(t))
 	for range 5 {
 		n.Add("edge-1")
 		n.Add("edge-2")
@@ -55,7 +55,7 @@ func TestNudgesArePaced(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
 	msgs := nudges(t, b)
-	n := deviceapi.NewNudger(b.Devices, logger(t))
+	n := deviceapi.NewNudger(b.Devices, current, logger(t))
 	const devices = deviceapi.NudgeBurst + deviceapi.NudgeRate/4
 	for i := range devices {
 		n.Add(fmt.Sprintf("edge-%d", i))
@@ -69,3 +69,6 @@ func TestNudgesArePaced(t *testing.T) {
 		t.Errorf("%d nudges within %s", devices, took)
 	}
 }
+
+// current is the session of every device.
+func current(string) string { return brokertest.Session }

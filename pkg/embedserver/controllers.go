@@ -47,14 +47,14 @@ func (i *informers) all() []cache.SharedIndexInformer {
 func (s *server) startControllers(ctx context.Context) error {
 	i, recorder := s.newInformers(), s.recorder()
 	observer := &observers{}
-	sessions := session.NewTable(observer, s.broker, time.Now)
+	sessions := session.NewTable(observer, deviceapi.SessionConnections{Broker: s.broker}, time.Now)
 	fleetController, deploymentController, err := s.newDeploymentControllers(ctx, i, recorder)
 	if err != nil {
 		return err
 	}
 	s.deviceAPI = deviceapi.New(deviceapi.Config{
 		Conn: s.broker.Devices, Buckets: s.buckets, Manifests: fleetController, Presence: s.presence,
-		Registry: images{s}, Sessions: sessions, Kick: s.broker.Bar, KickStrays: s.broker.BarStrays, DropUnread: s.broker.DisconnectUnread, Logger: s.component("device-api"),
+		Registry: images{s}, Sessions: sessions, Kick: s.broker.Bar, KickStrays: s.broker.BarStrays, EndSession: s.broker.BarSession, DropUnread: s.broker.DisconnectUnread, Logger: s.component("device-api"),
 	})
 	s.metrics.MustRegister(append(s.deviceAPI.Collectors(), s.connectedDevices())...)
 	observer.devices = device.New(device.Config{
@@ -113,9 +113,10 @@ func (s *server) newDeploymentControllers(ctx context.Context, i *informers, rec
 func (s *server) newEnrollment(i *informers, sessions *session.Table) *enroll.Service {
 	return &enroll.Service{
 		Fleet: trustDomain, Client: s.client, Tokens: i.tokens.GetStore(), PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
+		Suspected: sessions.Suspected, KeyRefused: s.broker.DisconnectKey,
 		Replaced: func(name string) {
 			s.broker.Disconnect(name)
-			sessions.Accept(name)
+			sessions.Forget(name)
 		},
 		Logger: s.component("enrollment"), Clock: s.clock,
 	}
@@ -140,14 +141,6 @@ type observers struct {
 	enrollment *enrollment.Controller
 }
 
-// CertificateUsed implements identity.Observer.
-func (o *observers) CertificateUsed(name string, expires time.Time) {
-	o.devices.CertificateUsed(name, expires)
-}
-
-// KeyUsed implements identity.Observer.
-func (o *observers) KeyUsed(name, fingerprint string) { o.devices.KeyUsed(name, fingerprint) }
-
 // Stranger implements identity.Observer.
 func (o *observers) Stranger(name, fingerprint string, expires time.Time) {
 	o.enrollment.Stranger(name, fingerprint, expires)
@@ -155,6 +148,9 @@ func (o *observers) Stranger(name, fingerprint string, expires time.Time) {
 
 // SessionChanged implements session.Observer.
 func (o *observers) SessionChanged(name string) { o.devices.SessionChanged(name) }
+
+// SessionProven implements session.Observer.
+func (o *observers) SessionProven(name string, p session.Proof) { o.devices.SessionProven(name, p) }
 
 // door is what the device controller asks of the two halves of the door.
 type door struct {
@@ -164,3 +160,6 @@ type door struct {
 
 // Disconnect implements device.Door.
 func (d door) Disconnect(name string) { d.broker.Disconnect(name) }
+
+// DisconnectKeysBut implements device.Door.
+func (d door) DisconnectKeysBut(name, key string) { d.broker.DisconnectKeysBut(name, key) }

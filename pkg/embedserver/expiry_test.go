@@ -17,6 +17,8 @@ func (c checks) DisconnectExpired(now time.Time) []string {
 	return []string{"edge-1"}
 }
 
+func (c checks) DisconnectUnproven(time.Time) []string { return []string{"edge-2"} }
+
 // TestExpiryIsByTheServersClock: a machine's clock that jumps years ahead must
 // not drop every device.
 func TestExpiryIsByTheServersClock(t *testing.T) {

@@ -348,10 +348,16 @@ func (s *server) startEnrollment(context.Context) error {
 // connections are those of a broker.
 type connections interface {
 	DisconnectExpired(now time.Time) (devices []string)
+	DisconnectUnproven(before time.Time) (devices []string)
 }
 
+// provingTime is how long a connection may last before its session has proven that
+// it is the device. One that takes over from another waits for session.Grace.
+const provingTime = 2 * time.Minute
+
 // dropExpired ends, every minute, connections whose certificate ran out by the
-// server's own clock: that of the machine may be wrong.
+// server's own clock, since that of the machine may be wrong, and those that did not
+// prove themselves.
 func dropExpired(c connections, now func() time.Time, log *slog.Logger) func(context.Context) error {
 	return func(ctx context.Context) error {
 		tick := time.NewTicker(expiryInterval)
@@ -363,6 +369,9 @@ func dropExpired(c connections, now func() time.Time, log *slog.Logger) func(con
 			case <-tick.C:
 				for _, name := range c.DisconnectExpired(now()) {
 					log.Warn("device dropped: its certificate has expired", "device", name)
+				}
+				for _, name := range c.DisconnectUnproven(now().Add(-provingTime)) {
+					log.Warn("connection dropped: it has the device's key, and has not proven that it is the device", "device", name)
 				}
 			}
 		}

@@ -7,11 +7,14 @@
 // else. The package imports the standard library only, so that either side,
 // and any tool, may import it.
 //
-// A device may use three kinds of subject and no other:
+// A device may use four kinds of subject and no other. <session> is the id of one
+// run of its agent, see HeaderSession: whoever else has the device's key cannot
+// name it, and so cannot listen.
 //
-//	fleet.v1.up.<id>.<kind>      device → server, see Kind
-//	fleet.v1.down.<id>.nudge     server → device, empty: "ask for a snapshot"
-//	_INBOX_<id>.>                server → device, replies to the device's requests
+//	fleet.v1.up.<id>.<kind>                 device → server, see Kind
+//	fleet.v1.down.<id>.<session>.nudge      server → device, empty: "ask for a snapshot"
+//	fleet.v1.down.<id>.<session>.revoked    server → device, see RevokedNotice
+//	_INBOX_<id>_<session>.>                 server → device, replies to the session's requests
 //
 // Devices never touch JetStream: the server's device API writes the buckets
 // for them.

@@ -59,34 +59,17 @@ func FuzzParseUpSubject(f *testing.F) {
 	})
 }
 
-func FuzzParseNudgeSubject(f *testing.F) {
-	for _, seed := range []string{"fleet.v1.down.edge.nudge", "fleet.v1.down.a.b.nudge", "fleet.v1.down..nudge", ".nudge", ""} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, subject string) {
-		device, err := wire.ParseNudgeSubject(subject)
-		if err != nil {
-			if !errors.Is(err, wire.ErrSubject) {
-				t.Errorf("%v is no ErrSubject", err)
-			}
-			return
-		}
-		if again, err := wire.NudgeSubject(device); err != nil || again != subject {
-			t.Errorf("%q is built as %q, %v", subject, again, err)
-		}
-	})
-}
-
 func FuzzIsReplyOf(f *testing.F) {
-	f.Add("edge", "_INBOX_edge.abc")
-	f.Add("edge", "_INBOX_edge2.abc")
-	f.Add("*", "_INBOX_*.abc")
-	f.Fuzz(func(t *testing.T, device, reply string) {
-		if !wire.IsReplyOf(device, reply) {
+	f.Add("edge", session, inbox+".abc")
+	f.Add("edge", session, "_INBOX_edge2_"+session+".abc")
+	f.Add("*", session, "_INBOX_*_"+session+".abc")
+	f.Add("edge", ">", "_INBOX_edge_>.abc")
+	f.Fuzz(func(t *testing.T, device, session, reply string) {
+		if !wire.IsReplyOf(device, session, reply) {
 			return
 		}
-		if wire.ValidateDevice(device) != nil || !strings.HasPrefix(reply, "_INBOX_"+device+".") || strings.ContainsAny(reply, "*> \r\n") {
-			t.Errorf("IsReplyOf(%q, %q)", device, reply)
+		if wire.ValidateDevice(device) != nil || !wire.ValidSession(session) || !strings.HasPrefix(reply, "_INBOX_"+device+"_"+session+".") || strings.ContainsAny(reply, "*> \r\n") {
+			t.Errorf("IsReplyOf(%q, %q, %q)", device, session, reply)
 		}
 	})
 }
@@ -257,12 +240,9 @@ func FuzzSubjects(f *testing.F) {
 				t.Errorf("%q is read as %q, %q, %v", subject, got, k, err)
 			}
 		}
-		nudge, err := wire.NudgeSubject(device)
-		if got, perr := wire.ParseNudgeSubject(nudge); err != nil || perr != nil || got != device {
-			t.Errorf("%q is read as %q, %v, %v", nudge, got, err, perr)
-		}
-		if strings.Count(nudge, ".") != 4 {
-			t.Errorf("%q has another number of tokens", nudge)
+		nudge, err := wire.NudgeSubject(device, session)
+		if err != nil || strings.Count(nudge, ".") != 5 {
+			t.Errorf("%q has another number of tokens: %v", nudge, err)
 		}
 	})
 }

@@ -65,6 +65,10 @@ type SnapshotRequest struct {
 	StateHash string `json:"stateHash,omitempty"`
 	// Nonce is the newest SnapshotReply.Nonce that the device has on its disk.
 	Nonce string `json:"nonce,omitempty"`
+	// HardwareID is what `fleet-agent hardware-id` prints on the machine, for people
+	// who have to tell a device from its copy. It is a claim; empty when the machine
+	// does not tell.
+	HardwareID string `json:"hardwareID,omitempty"`
 }
 
 // SnapshotStatus says what a SnapshotReply brings.
@@ -302,6 +306,9 @@ const (
 	RefusedSession RefusalCode = "staleSession"
 	// RefusedRevoked: this key belongs to a device that was thrown out.
 	RefusedRevoked RefusalCode = "revoked"
+	// RefusedKey: the key that a certificate is asked for cannot be had: make
+	// another.
+	RefusedKey RefusalCode = "keyRefused"
 )
 
 // Refusal is an error that crosses the wire.

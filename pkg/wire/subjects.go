@@ -32,7 +32,8 @@ const (
 
 // HeaderSession carries, in every message of a device, the id of its session:
 // that of the connection, which the client sends as its name. It is the only
-// header allowed.
+// header allowed. The id is a secret of the session and the server: the session's
+// inbox is named by it.
 const HeaderSession = "Fleet-Session"
 
 // ValidSession reports whether s has the form of a session id: 16 to 64
@@ -40,6 +41,13 @@ const HeaderSession = "Fleet-Session"
 func ValidSession(s string) bool { return sessionPattern.MatchString(s) }
 
 var sessionPattern = regexp.MustCompile(`^[0-9a-f]{16,64}$`)
+
+// SessionLabel names a session to people, in places that others may read: 12
+// hex digits of the SHA-256 of "fleet session", a zero byte, and its id.
+func SessionLabel(session string) string {
+	const digits = 12
+	return Sum([]byte("fleet session\x00" + session)).String()[:digits]
+}
 
 // Kinds lists every Kind.
 var Kinds = []Kind{KindSnapshot, KindBody, KindInfo, KindState, KindHeartbeat, KindSecret, KindRegistry}
@@ -80,69 +88,69 @@ func ParseUpSubject(subject string) (device string, kind Kind, err error) {
 // UpWildcard is the subject on which the server receives one kind from every device.
 func UpWildcard(kind Kind) string { return upPrefix + "*." + string(kind) }
 
-// UpAll is the pattern of everything that one device may publish.
-func UpAll(device string) (string, error) {
-	if err := ValidateDevice(device); err != nil {
+// DownAll is the pattern of everything that the server may send to one session
+// of a device unasked.
+func DownAll(device, session string) (string, error) { return down(device, session, ".>") }
+
+// NudgeSubject builds the subject of the empty message that asks a session of a
+// device to fetch a snapshot.
+func NudgeSubject(device, session string) (string, error) {
+	return down(device, session, nudgeSuffix)
+}
+
+// RevokedSubject builds the subject of the RevokedNotice that the current session
+// of a device gets just before its connection is dropped for good.
+func RevokedSubject(device, session string) (string, error) {
+	return down(device, session, revokedSuffix)
+}
+
+// down builds a subject that one session of a device listens on. All holders of
+// a device's key share its name, but not the id of its session: what is sent to a
+// session cannot be heard by a copy of the device.
+func down(device, session, suffix string) (string, error) {
+	if err := validate(device, session); err != nil {
 		return "", err
 	}
-	return upPrefix + device + ".>", nil
+	return downPrefix + device + "." + session + suffix, nil
 }
 
-// DownAll is the pattern of everything that the server may send to one device
-// unasked.
-func DownAll(device string) (string, error) {
-	if err := ValidateDevice(device); err != nil {
+// InboxPrefix is the first token of the reply subjects of one session of a device.
+// Neither a device's id nor a session's has an underscore or a dot, so the prefix
+// of one session never covers the inbox of another. Nobody may listen on a pattern
+// that covers those of several sessions.
+func InboxPrefix(device, session string) (string, error) {
+	if err := validate(device, session); err != nil {
 		return "", err
 	}
-	return downPrefix + device + ".>", nil
+	return inboxPrefix + device + "_" + session, nil
 }
 
-// NudgeSubject builds the subject of the empty message that asks a device to
-// fetch a snapshot.
-func NudgeSubject(device string) (string, error) {
-	if err := ValidateDevice(device); err != nil {
-		return "", err
-	}
-	return downPrefix + device + nudgeSuffix, nil
-}
-
-// ParseNudgeSubject is the inverse of NudgeSubject.
-func ParseNudgeSubject(subject string) (device string, err error) {
-	rest, ok := strings.CutPrefix(subject, downPrefix)
-	device, found := strings.CutSuffix(rest, nudgeSuffix)
-	if !ok || !found || ValidateDevice(device) != nil {
-		return "", subjectError(subject)
-	}
-	return device, nil
-}
-
-// RevokedSubject builds the subject of the RevokedNotice that a device gets
-// just before its connection is dropped for good.
-func RevokedSubject(device string) (string, error) {
-	if err := ValidateDevice(device); err != nil {
-		return "", err
-	}
-	return downPrefix + device + revokedSuffix, nil
-}
-
-// InboxPrefix is the first token of the reply subjects of one device. A device
-// id has no dot, so one device's prefix never covers another's inbox.
-func InboxPrefix(device string) (string, error) {
-	if err := ValidateDevice(device); err != nil {
-		return "", err
-	}
-	return inboxPrefix + device, nil
-}
-
-// IsReplyOf reports whether a reply subject lies in the inbox of the device
-// and names one subject, not a pattern.
-func IsReplyOf(device, reply string) bool {
-	prefix, err := InboxPrefix(device)
+// IsReplyOf reports whether a reply subject lies in the inbox of a session of the
+// device and names one subject, not a pattern.
+func IsReplyOf(device, session, reply string) bool {
+	prefix, err := InboxPrefix(device, session)
 	if err != nil {
 		return false
 	}
 	rest, ok := strings.CutPrefix(reply, prefix+".")
 	return ok && rest != "" && !strings.ContainsAny(rest, "*> \t\r\n")
+}
+
+// IsSharedReply reports whether a reply subject lies in the inbox that all sessions
+// of a device shared in version 0.1.0. An agent that uses it is too old: a copy of
+// the device would hear the answer.
+func IsSharedReply(device, reply string) bool {
+	return ValidateDevice(device) == nil && strings.HasPrefix(reply, inboxPrefix+device+".")
+}
+
+func validate(device, session string) error {
+	if err := ValidateDevice(device); err != nil {
+		return err
+	}
+	if !ValidSession(session) {
+		return fmt.Errorf("%w: session %.64q", ErrSubject, session)
+	}
+	return nil
 }
 
 func subjectError(subject string) error {

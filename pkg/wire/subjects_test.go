@@ -10,6 +10,11 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
+const (
+	session = "0123456789abcdef"
+	inbox   = "_INBOX_edge_" + session
+)
+
 func TestSubjectForms(t *testing.T) {
 	t.Parallel()
 	must := func(s string, err error) string {
@@ -27,10 +32,10 @@ func TestSubjectForms(t *testing.T) {
 		must(wire.UpSubject("edge", wire.KindInfo)):      "fleet.v1.up.edge.info",
 		must(wire.UpSubject("edge", wire.KindState)):     "fleet.v1.up.edge.state",
 		must(wire.UpSubject("edge", wire.KindHeartbeat)): "fleet.v1.up.edge.heartbeat",
-		must(wire.UpAll("edge")):                         "fleet.v1.up.edge.>",
-		must(wire.DownAll("edge")):                       "fleet.v1.down.edge.>",
-		must(wire.NudgeSubject("edge")):                  "fleet.v1.down.edge.nudge",
-		must(wire.InboxPrefix("edge")):                   "_INBOX_edge",
+		must(wire.DownAll("edge", session)):              "fleet.v1.down.edge." + session + ".>",
+		must(wire.NudgeSubject("edge", session)):         "fleet.v1.down.edge." + session + ".nudge",
+		must(wire.RevokedSubject("edge", session)):       "fleet.v1.down.edge." + session + ".revoked",
+		must(wire.InboxPrefix("edge", session)):          "_INBOX_edge_" + session,
 		wire.UpWildcard(wire.KindState):                  "fleet.v1.up.*.state",
 	} {
 		if got != want {
@@ -81,35 +86,13 @@ func TestUpSubjectRefusesUnknownKind(t *testing.T) {
 	}
 }
 
-func TestNudgeSubjectParseInvertsBuild(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		device := anyName().Draw(t, "device")
-		subject, buildErr := wire.NudgeSubject(device)
-		if buildErr != nil {
-			subject = "fleet.v1.down." + device + ".nudge"
-		}
-		got, err := wire.ParseNudgeSubject(subject)
-		if (buildErr == nil) != (err == nil) {
-			t.Fatalf("build: %v, parse(%q): %v", buildErr, subject, err)
-		}
-		if err == nil && got != device {
-			t.Fatalf("ParseNudgeSubject(%q) = %q", subject, got)
-		}
-		if err != nil && !errors.Is(err, wire.ErrSubject) {
-			t.Fatalf("ParseNudgeSubject(%q) = %v, want ErrSubject", subject, err)
-		}
-	})
-}
-
 func TestSubjectsRefuseHostileDevices(t *testing.T) {
 	t.Parallel()
 	builders := map[string]func(string) (string, error){
 		"UpSubject":    func(d string) (string, error) { return wire.UpSubject(d, wire.KindState) },
-		"UpAll":        wire.UpAll,
-		"DownAll":      wire.DownAll,
-		"NudgeSubject": wire.NudgeSubject,
-		"InboxPrefix":  wire.InboxPrefix,
+		"DownAll":      func(d string) (string, error) { return wire.DownAll(d, session) },
+		"NudgeSubject": func(d string) (string, error) { return wire.NudgeSubject(d, session) },
+		"InboxPrefix":  func(d string) (string, error) { return wire.InboxPrefix(d, session) },
 	}
 	for name, build := range builders {
 		for _, device := range hostileNames {
@@ -121,21 +104,37 @@ func TestSubjectsRefuseHostileDevices(t *testing.T) {
 	}
 }
 
-// What one device may publish, receive or be answered on never covers
-// another's.
+func TestSubjectsRefuseHostileSessions(t *testing.T) {
+	t.Parallel()
+	for _, hostile := range []string{"", "*", ">", session + ".>", session + "*", "_" + session, strings.ToUpper(session) + "A", session[:15], strings.Repeat("a", 65)} {
+		for name, build := range map[string]func(device, session string) (string, error){
+			"DownAll": wire.DownAll, "NudgeSubject": wire.NudgeSubject, "RevokedSubject": wire.RevokedSubject, "InboxPrefix": wire.InboxPrefix,
+		} {
+			if got, err := build("edge", hostile); !errors.Is(err, wire.ErrSubject) {
+				t.Errorf("%s(%q) = %q, %v, want ErrSubject", name, hostile, got, err)
+			}
+		}
+	}
+}
+
+// What one session may receive or be answered on never covers another's, of the
+// same device or of others.
 func TestSubjectsOfDevicesAreDisjoint(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		short := rapid.StringMatching(`[ab](-?[ab])?`)
 		a, b := short.Draw(t, "a"), short.Draw(t, "b")
-		pattern, _ := wire.UpAll(a)
-		subject, _ := wire.UpSubject(b, wire.KindState)
-		if strings.HasPrefix(subject, strings.TrimSuffix(pattern, ">")) != (a == b) {
+		ids := rapid.StringMatching(`[01]{16,17}`)
+		mine, other := ids.Draw(t, "session"), ids.Draw(t, "other session")
+		same := a == b && mine == other
+		pattern, _ := wire.DownAll(a, mine)
+		subject, _ := wire.NudgeSubject(b, other)
+		if strings.HasPrefix(subject, strings.TrimSuffix(pattern, ">")) != same {
 			t.Fatalf("%q against %q", pattern, subject)
 		}
-		prefix, _ := wire.InboxPrefix(b)
-		if wire.IsReplyOf(a, prefix+".x") != (a == b) {
-			t.Fatalf("IsReplyOf(%q, %q) = %v", a, prefix+".x", a != b)
+		prefix, _ := wire.InboxPrefix(b, other)
+		if wire.IsReplyOf(a, mine, prefix+".x") != same {
+			t.Fatalf("IsReplyOf(%q, %q, %q) = %v", a, mine, prefix+".x", !same)
 		}
 	})
 }
@@ -146,27 +145,29 @@ func TestIsReplyOf(t *testing.T) {
 		name, device, reply string
 		want                bool
 	}{
-		{"own inbox", "edge", "_INBOX_edge.abc", true},
-		{"own inbox, more tokens", "edge", "_INBOX_edge.abc.1", true},
+		{"own inbox", "edge", inbox + ".abc", true},
+		{"own inbox, more tokens", "edge", inbox + ".abc.1", true},
 		{"none", "edge", "", false},
-		{"prefix alone", "edge", "_INBOX_edge", false},
-		{"prefix and dot", "edge", "_INBOX_edge.", false},
-		{"another device", "edge", "_INBOX_other.abc", false},
-		{"longer device name", "edge", "_INBOX_edge2.abc", false},
+		{"prefix alone", "edge", inbox, false},
+		{"prefix and dot", "edge", inbox + ".", false},
+		{"another session", "edge", "_INBOX_edge_fedcba9876543210.abc", false},
+		{"the inbox of all sessions", "edge", "_INBOX_edge.abc", false},
+		{"another device", "edge", "_INBOX_other_" + session + ".abc", false},
+		{"longer device name", "edge", "_INBOX_edge2_" + session + ".abc", false},
 		{"default inbox", "edge", "_INBOX.abc", false},
-		{"wildcard", "edge", "_INBOX_edge.*", false},
-		{"full wildcard", "edge", "_INBOX_edge.>", false},
+		{"wildcard", "edge", inbox + ".*", false},
+		{"full wildcard", "edge", inbox + ".>", false},
 		{"JetStream", "edge", "$JS.API.STREAM.DELETE.KV_desired-state", false},
 		{"a bucket", "edge", "$KV.desired-state.other.default.hello", false},
-		{"another's nudge", "edge", "fleet.v1.down.other.nudge", false},
-		{"line break", "edge", "_INBOX_edge.a\r\nPUB", false},
-		{"no device", "", "_INBOX_.abc", false},
-		{"device with wildcard", "*", "_INBOX_*.abc", false},
+		{"another's nudge", "edge", "fleet.v1.down.other." + session + ".nudge", false},
+		{"line break", "edge", inbox + ".a\r\nPUB", false},
+		{"no device", "", "_INBOX__" + session + ".abc", false},
+		{"device with wildcard", "*", "_INBOX_*_" + session + ".abc", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got := wire.IsReplyOf(tt.device, tt.reply); got != tt.want {
+			if got := wire.IsReplyOf(tt.device, session, tt.reply); got != tt.want {
 				t.Errorf("IsReplyOf(%q, %q) = %v, want %v", tt.device, tt.reply, got, tt.want)
 			}
 		})
@@ -175,11 +176,9 @@ func TestIsReplyOf(t *testing.T) {
 
 func TestSubjectErrorIsBounded(t *testing.T) {
 	t.Parallel()
-	for name, parse := range map[string]func(string) error{
-		"up":    func(s string) error { _, _, err := wire.ParseUpSubject(s); return err },
-		"nudge": func(s string) error { _, err := wire.ParseNudgeSubject(s); return err },
-	} {
-		err := parse(strings.Repeat("\n", 1<<20))
+	_, _, up := wire.ParseUpSubject(strings.Repeat("\n", 1<<20))
+	_, down := wire.NudgeSubject("edge", strings.Repeat("\n", 1<<20))
+	for name, err := range map[string]error{"up": up, "session": down} {
 		if !errors.Is(err, wire.ErrSubject) || len(err.Error()) > 1<<10 || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: error is not one short line: %.200q", name, err)
 		}

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/time/rate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // attack is one thing that a device tries.
@@ -113,6 +115,7 @@ func (a *arena) round(t *testing.T, attack attack) (slow bool) {
 	baseline := a.probing(t)()
 	d := a.attacker(t).connect()
 	defer d.conn.Close()
+	d.keep(d.request(wire.KindSnapshot, d.snapshotRequest())) // proves that it is the device
 	stop := a.probing(t)
 	func() {
 		defer func() {

@@ -130,7 +130,9 @@ func (d *device) refused(operation, subject string) {
 func (d *device) up(kind wire.Kind) string { return "fleet.v1.up." + d.name + "." + string(kind) }
 
 // inbox is a reply subject of the device's own.
-func (d *device) inbox(token string) string { return "_INBOX_" + d.name + "." + token }
+func (d *device) inbox(token string) string {
+	return "_INBOX_" + d.name + "_" + d.session + "." + token
+}
 
 // message is one of the device's own; it carries the session where the server
 // wants it.
@@ -275,9 +277,13 @@ func skipLine(r io.Reader) error {
 	return nil
 }
 
-// introduce opens a connection by hand with the device's certificate.
+// introduce opens a connection by hand with the device's certificate, as its
+// session unless connect has another name.
 func (d *device) introduce(connect string) *raw {
 	d.t.Helper()
+	if !strings.Contains(connect, `"name"`) {
+		connect = strings.Replace(connect, "{", fmt.Sprintf(`{"name":%q,`, d.session), 1)
+	}
 	r, err := d.site.raw(d.t, d.site.tls(d.cert))
 	must(d.t, err)
 	r.say("CONNECT %s\r\nPING\r\n", connect)

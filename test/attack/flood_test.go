@@ -57,7 +57,7 @@ func (p *persistent) again() *nats.Conn {
 		return p.conn
 	}
 	p.wait()
-	if c, err := p.site.dial(p.site.tls(p.cert), nats.Name(p.session), nats.CustomInboxPrefix("_INBOX_"+p.name)); err == nil {
+	if c, err := p.site.dial(p.site.tls(p.cert), nats.Name(p.session), nats.CustomInboxPrefix("_INBOX_"+p.name+"_"+p.session)); err == nil {
 		p.conn = c
 	}
 	return p.conn
@@ -103,9 +103,9 @@ func (a *arena) flood(t *testing.T, d *device, kind wire.Kind) {
 
 // floodAsAnother sends what a copy of the device would be to blame for.
 func (a *arena) floodAsAnother(t *testing.T, d *device) {
-	m := d.message(d.up(wire.KindState), a.legal(t, d, wire.KindState))
-	m.Reply = d.inbox("a")
-	m.Header.Set(wire.HeaderSession, randomHex(16))
+	other := &device{site: d.site, t: t, name: d.name, key: d.key, cert: d.cert, session: randomHex(16)}
+	m := other.message(d.up(wire.KindState), a.legal(t, d, wire.KindState))
+	m.Reply = other.inbox("a")
 	p := &persistent{d, a.pace(attempts)}
 	a.flooding(floodRate, func(int) { _ = p.again().PublishMsg(m) })
 }
@@ -184,7 +184,7 @@ func (a *arena) neverRead(t *testing.T, d *device) {
 // neverReadNudges is nudged by changes of its Deployment.
 func (a *arena) neverReadNudges(t *testing.T, d *device) {
 	r := d.introduce(`{"verbose":false}`)
-	r.say("SUB fleet.v1.down.%s.> 1\r\n", d.name)
+	r.say("SUB fleet.v1.down.%s.%s.> 1\r\n", d.name, d.session)
 	group := d.name
 	patch := fmt.Appendf(nil, `{"metadata":{"labels":{"group":%q}}}`, group)
 	_, err := a.client.Devices().Patch(t.Context(), d.name, types.MergePatchType, patch, metav1.PatchOptions{})

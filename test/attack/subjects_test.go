@@ -44,7 +44,7 @@ func (a *arena) eavesdrop(t *testing.T, d *device) {
 	for _, subject := range []string{
 		">", "*", "*.>", "fleet.>", "fleet.v1.>", "fleet.v1.up.>", "fleet.v1.up.*.state", "fleet.v1.*.*.>", "fleet.v1.down.>", "fleet.v1.down.*.nudge",
 		"fleet.v1.up." + victim + ".>", "fleet.v1.down." + victim + ".>", "fleet.v1.down." + victim + ".nudge", "fleet.v1.up." + d.name + ".>",
-		"_INBOX_" + victim + ".>", "_INBOX_>", "_INBOX_" + d.name + "*.>", "_INBOX.>", "_INBOX_*.>", "_INBOX_" + d.name, "$JS.>", "$SYS.>", "$KV.>", "$SRV.>", "_R_.>", "$JS.EVENT.>",
+		"_INBOX_" + victim + ".>", a.victims[0].inbox(">"), "fleet.v1.down." + victim + "." + a.victims[0].session + ".>", "fleet.v1.down." + d.name + ".>", "_INBOX_" + d.name + ".>", "_INBOX_" + d.name + "_*.>", "_INBOX_>", "_INBOX_" + d.name + "*.>", "_INBOX.>", "_INBOX_*.>", "_INBOX_" + d.name, "$JS.>", "$SYS.>", "$KV.>", "$SRV.>", "_R_.>", "$JS.EVENT.>",
 	} {
 		heard = append(heard, d.listen(subject))
 		d.refused("subscription", subject)
@@ -84,7 +84,7 @@ func (a *arena) impersonate(_ *testing.T, d *device) {
 		must(d.t, d.conn.PublishMsg(m))
 		d.refused("publish", subject)
 	}
-	for _, subject := range []string{"fleet.v1.down." + victim.name + ".nudge", "fleet.v1.down." + victim.name + ".revoked", "_INBOX_" + victim.name + ".v.1", "fleet.v1.down." + d.name + ".nudge"} {
+	for _, subject := range []string{"fleet.v1.down." + victim.name + ".nudge", "fleet.v1.down." + victim.name + ".revoked", victim.inbox("v.1"), "fleet.v1.down." + victim.name + "." + victim.session + ".revoked", "fleet.v1.down." + d.name + "." + d.session + ".nudge"} {
 		d.publish(subject, "", nil, []byte(`{"revocation":"Wipe"}`))
 		d.refused("publish", subject)
 	}

@@ -48,7 +48,7 @@ func (s *site) newVictim(i int) *victim {
 	d := s.enroll(s.t, s.token(map[string]string{"group": name}), name).connect()
 	s.t.Cleanup(d.conn.Close)
 	v := &victim{device: d, ref: ref, snapshots: rate.NewLimiter(1.8, 10), pending: map[string]chan []byte{}}
-	for _, subject := range []string{d.inbox("v.>"), d.inbox(watchInbox), "fleet.v1.down." + name + ".>"} {
+	for _, subject := range []string{d.inbox("v.>"), d.inbox(watchInbox), "fleet.v1.down." + name + "." + d.session + ".>"} {
 		_, err := d.conn.Subscribe(subject, v.hear)
 		must(s.t, err)
 	}

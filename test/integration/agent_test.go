@@ -173,6 +173,9 @@ func TestAgentLearnsOfItsRevocation(t *testing.T) {
 	s := newServer(t)
 	a := s.agentIdentity("edge-1", s.token(nil))
 	l := a.connect()
+	if _, err := l.Snapshot(t.Context(), wire.SnapshotRequest{}); err != nil {
+		t.Fatal(err)
+	}
 	s.editDevice("edge-1", func(d *v1alpha1.Device) {
 		d.Spec.Revoked, d.Spec.OnRevoke = true, v1alpha1.RevocationPolicy(wire.RevocationStop)
 	})

@@ -104,7 +104,9 @@ func TestImagesForDevicesThatMayComeIn(t *testing.T) {
 	key := newKey(t)
 	device.take(device.renew(key), key)
 	c.Close()
-	device.connect().Close()
+	c = device.connect()
+	c.settle()
+	c.Close()
 	eventually(t, "the key of the object", func() error {
 		d, err := s.client().Devices().Get(t.Context(), "edge-1", metav1.GetOptions{})
 		if err == nil && d.Spec.Enrollment.NextKeyFingerprint != "" {

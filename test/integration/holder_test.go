@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -161,7 +163,7 @@ func (h *holder) dial() (*connection, error) {
 	// A client that does not reconnect forgets what came just before the end.
 	c.Conn, err = nats.Connect("tls://"+h.s.ready.NATS.String(), nats.TLSHandshakeFirst(), nats.ReconnectWait(time.Hour), nats.Timeout(waitTimeout),
 		nats.Secure(config),
-		nats.Name(c.session), nats.CustomInboxPrefix("_INBOX_"+h.name), nats.DisconnectErrHandler(func(*nats.Conn, error) { close(c.closed) }))
+		nats.Name(c.session), nats.CustomInboxPrefix("_INBOX_"+h.name+"_"+c.session), nats.DisconnectErrHandler(func(*nats.Conn, error) { close(c.closed) }))
 	return c, err
 }
 
@@ -173,7 +175,7 @@ func (h *holder) connect() *connection {
 		h.s.t.Fatalf("device %s: %v", h.name, err)
 	}
 	h.s.t.Cleanup(c.Close)
-	_, err = c.Subscribe("fleet.v1.down."+h.name+".revoked", func(m *nats.Msg) {
+	_, err = c.Subscribe("fleet.v1.down."+h.name+"."+c.session+".revoked", func(m *nats.Msg) {
 		var notice wire.RevokedNotice
 		if json.Unmarshal(m.Data, &notice) == nil {
 			c.notices <- notice.Revocation
@@ -231,14 +233,18 @@ func (c *connection) snapshot() wire.SnapshotReply {
 	return r
 }
 
-// settle asks until the device has a nonce.
+// settle asks until the server takes the session for the device, and has given it a
+// nonce.
 func (c *connection) settle() {
 	c.h.s.t.Helper()
 	eventually(c.h.s.t, "a nonce", func() error {
-		if r := c.snapshot(); r.Error != nil {
+		r := c.snapshot()
+		switch {
+		case r.Error != nil:
 			return r.Error
-		}
-		if c.h.nonce == "" {
+		case r.Status == wire.SnapshotRetryLater:
+			return errors.New("another session is the device")
+		case c.h.nonce == "":
 			return errors.New("none yet")
 		}
 		return nil
@@ -257,4 +263,11 @@ func (c *connection) ends() time.Duration {
 		c.h.s.t.Fatalf("the connection of %s lives on", c.h.name)
 	}
 	return time.Since(begin)
+}
+
+// leaves closes the connection and waits until the server knows.
+func (c *connection) leaves() {
+	c.h.s.t.Helper()
+	c.Close()
+	c.h.s.deviceCondition(c.h.name, v1alpha1.DeviceConnected, metav1.ConditionFalse)
 }

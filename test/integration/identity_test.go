@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,16 +46,22 @@ func TestRenewalWithANewKey(t *testing.T) {
 	s := newServer(t)
 	h := s.holder("edge-1").enroll(s.token(nil))
 	before := *h
-	h.connect().settle()
+	first := h.connect()
+	first.settle()
 
 	next := newKey(t)
 	reply := h.renew(next)
 	// A power cut before the answer was kept: the same key asks again.
 	again := h.renew(next)
-	before.connect() // the old certificate is good until the new one was used
+	first.leaves()
+	old := before.connect() // the old certificate is good until the device has proven itself with the new one
 	h.take(reply, next)
 	c := h.connect()
+	if err := old.Flush(); err != nil {
+		t.Errorf("a connection alone makes the new key the only one: %v", err)
+	}
 	c.settle()
+	old.ends()
 	eventually(t, "the key of the object", func() error {
 		d, err := s.client().Devices().Get(t.Context(), h.name, metav1.GetOptions{})
 		if err != nil || d.Spec.Enrollment.NextKeyFingerprint != "" || d.Status.CertificateExpires == nil {
@@ -66,8 +71,10 @@ func TestRenewalWithANewKey(t *testing.T) {
 	})
 	before.refused()
 	h.take(again, next)
-	h.connect()
-	wantError(t, before.renew(newKey(t)), wire.RefusedRevoked, "enroll")
+	c.Close()
+	c = h.connect()
+	c.settle()
+	wantError(t, before.renew(newKey(t)), wire.RefusedRevoked, "")
 
 	// The other way round: a device that never used its new key goes on.
 	h.renew(newKey(t))
@@ -349,58 +356,116 @@ func TestCopyOfADeviceIsQuarantined(t *testing.T) {
 	first.settle()
 	copied := *h
 	copied.nonce = "00112233445566778899aabbccddeeff" // of an older disk
-	first.Close()
-	eventually(t, "the end of the first", func() error {
-		d, err := s.client().Devices().Get(t.Context(), h.name, metav1.GetOptions{})
-		if err != nil || meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceConnected) {
-			return fmt.Errorf("it is connected: %w", err)
-		}
-		return nil
-	})
+	first.leaves()
 	thief := copied.connect()
 	if r := thief.snapshot(); r.Error == nil || r.Error.Code != wire.RefusedQuarantined {
 		t.Fatalf("a copy is answered %+v", r)
 	}
+	thief.ends()
 	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
-	if a := send[wire.Ack](thief, wire.KindInfo, wire.DeviceInfo{}); a.Error == nil || a.Error.Code != wire.RefusedQuarantined {
-		t.Errorf("a copy reports: %+v", a)
-	}
 	good := h.connect()
 	if r := good.snapshot(); r.Error != nil {
 		t.Errorf("the device itself is answered %v", r.Error)
 	}
-	// A flood of the copy ends the copy's connection, and takes nothing from the
-	// device.
-	eventually(t, "the end of the copy", func() error {
-		for range 100 {
-			m := nats.NewMsg("fleet.v1.up." + h.name + ".snapshot")
-			m.Header.Set(wire.HeaderSession, thief.session)
-			if thief.IsClosed() || !thief.IsConnected() {
-				return nil
-			}
-			_ = thief.PublishMsg(m) // it may have ended
-		}
-		return errors.New("it goes on")
-	})
-	if r := good.snapshot(); r.Error != nil {
-		t.Errorf("the device itself is answered %v", r.Error)
-	}
 
-	// After a restart of the server the suspicion is still there.
+	// After a restart of the server the suspicion is still there, and nobody gets
+	// anything before it has proven itself.
 	s.stop()
 	s.start()
 	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
 	thief = copied.connect()
+	if r := send[wire.SecretReply](thief, wire.KindSecret, wire.SecretRequest{Namespace: "default", Name: "x"}); r.Error == nil || r.Error.Code != wire.RefusedSession {
+		t.Errorf("a copy that has proven nothing is answered %+v", r)
+	}
+	if a := send[wire.Ack](thief, wire.KindInfo, wire.DeviceInfo{}); a.Error == nil || a.Error.Code != wire.RefusedSession {
+		t.Errorf("a copy reports: %+v", a)
+	}
 	if r := thief.snapshot(); r.Error == nil || r.Error.Code != wire.RefusedQuarantined {
 		t.Errorf("a copy is answered %+v", r)
 	}
-	_, err := s.client().Devices().Patch(t.Context(), h.name, types.MergePatchType, []byte(`{"status":{"nonce":null}}`), metav1.PatchOptions{}, "status")
-	if err != nil {
-		t.Fatal(err)
+	thief.ends()
+}
+
+// A copy has the device's key, and renews its certificate by that. The device goes
+// on, whatever the copy does with the new key, and the operator's decision is for
+// one of the two.
+func TestCopyThatRenewsThrowsNobodyOut(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1").enroll(s.token(nil))
+	device := h.connect()
+	device.settle()
+	copied := *h
+	stolen, other := newKey(t), newKey(t)
+	copied.take(copied.renew(stolen), stolen)
+	silent := copied.connect()
+	if err := errors.Join(silent.Flush(), device.Flush()); err != nil {
+		t.Errorf("after a connection with the copy's key: %v", err)
 	}
+	copied.take(copied.renew(other), other) // with the next key, which is not proven
+	silent.ends()
+	if r := device.snapshot(); r.Error != nil || r.Status == wire.SnapshotRetryLater {
+		t.Fatalf("the device is answered %+v", r)
+	}
+	thief := copied.connect()
+	eventually(t, "two that talk at the same time", func() error {
+		r := thief.snapshot()
+		device.snapshot()
+		if r.Error == nil || r.Error.Code != wire.RefusedQuarantined {
+			return fmt.Errorf("the copy is answered %+v", r)
+		}
+		return nil
+	})
+	thief.ends()
+	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
+	for name, who := range map[string]*holder{"the copy": &copied, "the device": h} {
+		if r := who.renew(newKey(t)); r.Error == nil || r.Error.Code != wire.RefusedQuarantined {
+			t.Errorf("%s renews while a copy is suspected: %+v", name, r)
+		}
+	}
+	s.accept(h.name, wire.SessionLabel(device.session))
 	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionFalse)
-	if r := thief.snapshot(); r.Error != nil {
-		t.Errorf("the session that asks next is answered %v", r.Error)
+	copied.refused()
+	if r := device.snapshot(); r.Error != nil {
+		t.Errorf("the device is answered %v", r.Error)
+	}
+	next := newKey(t)
+	h.take(h.renew(next), next)
+}
+
+// The operator may find that the machine in quarantine is the device. The other is
+// out then.
+func TestQuarantinedSessionIsAccepted(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1").enroll(s.token(nil))
+	thief := h.connect() // was there first
+	thief.settle()
+	genuine := *h
+	genuine.nonce = "00112233445566778899aabbccddeeff"
+	thief.leaves()
+	c := genuine.connect()
+	if r := c.snapshot(); r.Error == nil || r.Error.Code != wire.RefusedQuarantined {
+		t.Fatalf("it is answered %+v", r)
+	}
+	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
+	s.accept(h.name, "0123456789ab")
+	s.event(h.name, "NotAccepted", "no session 0123456789ab")
+	s.accept(h.name, wire.SessionLabel(c.session))
+	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionFalse)
+	back := h.connect()
+	if r := back.snapshot(); r.Error == nil || r.Error.Code != wire.RefusedQuarantined {
+		t.Errorf("whoever asks next is answered %+v", r)
+	}
+	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
+}
+
+// accept is what `fleet-server device accept --session` does.
+func (s *server) accept(name, session string) {
+	s.t.Helper()
+	patch := fmt.Appendf(nil, `{"status":{"accepted":%q}}`, session)
+	if _, err := s.client().Devices().Patch(s.t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+		s.t.Fatal(err)
 	}
 }
 

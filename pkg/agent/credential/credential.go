@@ -172,7 +172,7 @@ func (m *Manager) Attempted(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.connected, m.untimely = err == nil, clock.Untimely(err)
-	m.proof = m.connected && m.shown == m.use
+	m.proof = false // until the server answers
 	switch {
 	case err == nil:
 		m.refusals = 0
@@ -185,6 +185,22 @@ func (m *Manager) Attempted(err error) {
 	default:
 		return // the network: nothing to do about it here
 	}
+	m.signal()
+}
+
+// Answered implements link.Credentials: with the certificate of this connection the
+// server takes the device for what it is.
+func (m *Manager) Answered() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.proof || !m.connected || m.shown != m.use {
+		return
+	}
+	m.proof = true
+	m.signal()
+}
+
+func (m *Manager) signal() {
 	select {
 	case m.wake <- struct{}{}:
 	default: // one waits already

@@ -61,7 +61,9 @@ type device struct {
 	learned int
 	// automatic: a forced connection is made at once.
 	automatic bool
-	revoked   []wire.Revocation
+	// mute: the server lets the device in and accepts no snapshot request.
+	mute    bool
+	revoked []wire.Revocation
 }
 
 // onDevice runs a test in a bubble of fake time, on a device that enrolled now.
@@ -157,6 +159,11 @@ func (d *device) attempt() {
 		}
 	})
 	d.manager.Attempted(refusal)
+	var mute bool
+	d.look(func() { mute = d.mute })
+	if refusal == nil && !mute {
+		d.manager.Answered()
+	}
 }
 
 // Reconnect implements credential.Link.
@@ -289,6 +296,42 @@ func TestRenewalAfterHalfOfTheLife(t *testing.T) {
 		d.pass(life / 3)
 		if d.requests() != 1 {
 			t.Errorf("%d requests", d.requests())
+		}
+	})
+}
+
+// A connection alone says little: the server takes a new key for the device's once
+// it has accepted a snapshot request over it. Until then the old one may be needed.
+func TestPreviousIdentityIsKeptUntilTheServerAnswers(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.look(func() { d.mute = true })
+		d.pass(life/2 + life/10 + time.Hour)
+		if d.requests() != 1 || !d.hasPrevious() {
+			t.Fatalf("%d requests, previous identity %v", d.requests(), d.hasPrevious())
+		}
+		d.look(func() { d.mute = false })
+		d.connect()
+		if d.hasPrevious() {
+			t.Error("the previous identity is kept after an answer")
+		}
+	})
+}
+
+// A new key that the server does not take is no revocation: the device makes
+// another.
+func TestRefusedKeyIsReplaced(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.look(func() { d.fail = &wire.Refusal{Code: wire.RefusedKey, Message: "make another"} })
+		d.pass(life/2 + life/10 + time.Hour)
+		d.look(func() { d.fail = nil })
+		d.pass(7 * time.Hour)
+		n := d.requests()
+		first, last := d.asked[0].(*ecdsa.PublicKey), d.asked[n-1]
+		if n < 2 || first.Equal(last) || len(d.revoked) > 0 {
+			t.Errorf("%d requests, revoked %v", n, d.revoked)
+		}
+		if key, err := d.keys.Load(d.identity().Key); err != nil || first.Equal(key.Public()) {
+			t.Errorf("the key that was refused is in use: %v", err)
 		}
 	})
 }

@@ -188,8 +188,8 @@ func (w *worker) note(err error) {
 	w.err = err
 }
 
-// ask asks with the certificate in use. Once a new key was used the server throws
-// the old one out: while it is not clear which is which, the device was thrown
+// ask asks with the certificate in use. Once a new key has proven itself the server
+// refuses the old one: while it is not clear which is which, the device was thrown
 // out only if both were.
 func (w *worker) ask(ctx context.Context) error {
 	err := w.tryRenew(ctx, w.current())
@@ -216,6 +216,9 @@ func (w *worker) tryRenew(ctx context.Context, use *holding) error {
 	result, err := w.cfg.Server.Renew(ctx, enroll.Renewal{
 		Server: use.identity.Server, Device: use.identity.Device, Present: use.cert, Next: key, Root: use.identity.Root, Clock: w.cfg.Clock,
 	})
+	if refusal, ok := errors.AsType[*wire.Refusal](err); ok && refusal.Code == wire.RefusedKey {
+		return errors.Join(err, w.cfg.Store.ForgetRenewalKey()) // the next attempt makes another
+	}
 	if err != nil {
 		return err
 	}

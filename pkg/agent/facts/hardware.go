@@ -23,6 +23,21 @@ var hardwareSources = []string{
 	"etc/machine-id",
 }
 
+// HardwareFile has what HardwareID returned to root. The agent's account may not
+// read what the firmware says. Root writes it at each start of the agent, and it is
+// gone with a reboot: a copy of the disk brings no id of another machine along.
+const HardwareFile = "/run/fleet-agent-hardware-id"
+
+// RecordedHardwareID returns the content of a HardwareFile, or else what HardwareID
+// returns. Errors are those of HardwareID.
+func RecordedHardwareID(file, root string) (string, error) {
+	data, err := os.ReadFile(file)
+	if id := clean(string(data)); err == nil && len(id) == hex.EncodedLen(sha256.Size) {
+		return id, nil
+	}
+	return HardwareID(root)
+}
+
 // HardwareID returns the SHA-256 in lower-case hex of "fleet hardware id", a zero
 // byte, and the first number in hardwareSources, in lower case and without the
 // white space around it. root is "/" outside of tests. Errors are ErrHardware, or

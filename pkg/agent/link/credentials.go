@@ -21,6 +21,9 @@ type Credentials interface {
 	// error that wraps ErrRefused, or with another, in which *x509 errors of the
 	// server's chain can be found.
 	Attempted(err error)
+	// Answered learns that the server accepted a snapshot request over the present
+	// connection. Only then it has taken this session, and its key, for the device.
+	Answered()
 }
 
 // Fixed are Credentials that never change.
@@ -40,3 +43,6 @@ func (f Fixed) Now() time.Time { return time.Now() }
 
 // Attempted implements Credentials.
 func (f Fixed) Attempted(error) {}
+
+// Answered implements Credentials.
+func (f Fixed) Answered() {}

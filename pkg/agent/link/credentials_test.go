@@ -24,6 +24,8 @@ type changing struct {
 
 	mu   sync.Mutex // guards cert
 	cert tls.Certificate
+	// answered counts the requests that were accepted.
+	answered int
 }
 
 var _ link.Credentials = (*changing)(nil)
@@ -54,6 +56,12 @@ func (c *changing) Attempted(err error) {
 	case c.attempts <- err:
 	default: // more than a test looks at
 	}
+}
+
+func (c *changing) Answered() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answered++
 }
 
 func (c *changing) next(t *testing.T) error {

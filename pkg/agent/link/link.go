@@ -5,7 +5,8 @@
 // those of the NATS client, so that a simulator can hold a thousand of them.
 //
 // A Link is one session: it makes a random id when it is opened, gives it as
-// the name of every connection, and sends it with every message. The same
+// the name of every connection, sends it with every message, and listens on
+// subjects that only who knows the id may listen on. The same
 // session comes back after each loss of the connection; only another process
 // has another one, and takes over from this.
 package link
@@ -96,13 +97,14 @@ func (l *Link) Ahead() (ahead time.Duration, known bool) {
 
 // Open starts connecting and returns at once; it fails for a bad Config only.
 func Open(cfg Config) (*Link, error) {
-	prefix, err := wire.InboxPrefix(cfg.Device)
+	session := newSession()
+	prefix, err := wire.InboxPrefix(cfg.Device, session)
 	if err != nil {
 		return nil, err
 	}
 	l := &Link{
 		device:      cfg.Device,
-		session:     newSession(),
+		session:     session,
 		credentials: cfg.Credentials,
 		opened:      make(chan struct{}),
 		log:         cfg.Log,
@@ -129,14 +131,14 @@ func newSession() string {
 }
 
 func (l *Link) subscribe() error {
-	nudge, err := wire.NudgeSubject(l.device)
+	nudge, err := wire.NudgeSubject(l.device, l.session)
 	if err != nil {
 		return err
 	}
 	if _, err := l.conn.Subscribe(nudge, func(*nats.Msg) { signal(l.nudges) }); err != nil {
 		return fmt.Errorf("subscribing to nudges: %w", err)
 	}
-	revoked, err := wire.RevokedSubject(l.device)
+	revoked, err := wire.RevokedSubject(l.device, l.session)
 	if err != nil {
 		return err
 	}

@@ -118,8 +118,8 @@ func (b *bus) answer(t *testing.T, kind wire.Kind, f func(data []byte) any) {
 		t.Fatal(err)
 	}
 	_, err = b.conn.Subscribe(subject, func(m *nats.Msg) {
-		if !wire.IsReplyOf(device, m.Reply) {
-			t.Errorf("reply subject %q is not in the device's inbox", m.Reply)
+		if !wire.IsReplyOf(device, m.Header.Get(wire.HeaderSession), m.Reply) {
+			t.Errorf("reply subject %q is not in the session's inbox", m.Reply)
 		}
 		if session := m.Header[wire.HeaderSession]; len(m.Header) != 1 || len(session) != 1 || !wire.ValidSession(session[0]) {
 			t.Errorf("headers of %s: %v", kind, m.Header)
@@ -288,7 +288,7 @@ func TestNudgesAreCoalesced(t *testing.T) {
 	b.answer(t, wire.KindInfo, func([]byte) any { return wire.Ack{} })
 	l := b.open(t)
 	receive(t, l.Connected(), "connected")
-	subject, err := wire.NudgeSubject(device)
+	subject, err := wire.NudgeSubject(device, l.Session())
 	if err != nil {
 		t.Fatal(err)
 	}

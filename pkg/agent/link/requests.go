@@ -32,6 +32,9 @@ func (l *Link) Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.Sn
 	if err != nil {
 		return &reply, fmt.Errorf("asking for the manifest: %w", err)
 	}
+	if reply.Status != wire.SnapshotRetryLater {
+		l.credentials.Answered()
+	}
 	if !reply.Time.IsZero() {
 		l.ahead.Store(new(time.Now().Round(0).Sub(reply.Time))) // Round: as the system's clock shows it
 	}

@@ -153,6 +153,9 @@ func (s *Store) SaveRenewalKey(enrollment, key string) error {
 	return s.write(renewalFile, renewal{Enrollment: enrollment, Key: key}, 0o600)
 }
 
+// ForgetRenewalKey removes a key that the server does not take.
+func (s *Store) ForgetRenewalKey() error { return s.remove(renewalFile) }
+
 // PendingIdentity returns the identity whose enrollment is under way, and
 // false when there is none.
 func (s *Store) PendingIdentity() (*Identity, bool) {

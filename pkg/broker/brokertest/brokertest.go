@@ -100,10 +100,17 @@ func Certificate(chain []*x509.Certificate, key *ecdsa.PrivateKey) tls.Certifica
 	return c
 }
 
+// Session is that of the connections that Connect and Dial make, unless an option
+// names another.
+const Session = "00000000000000a1"
+
+// Inbox is the prefix of the inbox that a device has in that session.
+func Inbox(device string) string { return "_INBOX_" + device + "_" + Session }
+
 // Connect enrolls a device and connects it until the end of the test.
 func (b *Bus) Connect(device string, opts ...nats.Option) *nats.Conn {
 	b.t.Helper()
-	conn, err := b.Dial(b.Enroll(device), append([]nats.Option{nats.CustomInboxPrefix("_INBOX_" + device)}, opts...)...)
+	conn, err := b.Dial(b.Enroll(device), append([]nats.Option{nats.CustomInboxPrefix(Inbox(device))}, opts...)...)
 	must(b.t, err)
 	b.t.Cleanup(conn.Close)
 	return conn
@@ -116,7 +123,7 @@ func (b *Bus) Dial(c tls.Certificate, opts ...nats.Option) (*nats.Conn, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: b.PKI.Root.Pool(), Certificates: []tls.Certificate{c}}
 	// What the server refuses is for the test to look at, not for its output.
 	quiet := nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
-	return nats.Connect(b.URL(), append([]nats.Option{nats.Secure(config), nats.TLSHandshakeFirst(), nats.NoReconnect(), quiet}, opts...)...)
+	return nats.Connect(b.URL(), append([]nats.Option{nats.Secure(config), nats.TLSHandshakeFirst(), nats.NoReconnect(), nats.Name(Session), quiet}, opts...)...)
 }
 
 // Eventually waits until check returns nil.

@@ -1,7 +1,11 @@
 package device
 
 import (
+	"cmp"
+	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,59 +13,152 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 )
 
-// acceptIfAsked lets whichever session asks next be the device, after an
-// operator removed the nonce of a device with a suspected copy.
-func (c *Controller) acceptIfAsked(d *v1alpha1.Device) {
-	if d.Status.Nonce != nil || !meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceCloneSuspected) {
-		return
+const (
+	// maxClaimants is how many sessions status.claimants shows, as the CRD says.
+	maxClaimants = 16
+	// unknown stands for what a session did not say of itself.
+	unknown = "unknown"
+)
+
+// acceptIfAsked takes the session for the device that an operator chose among the
+// claimants, and refuses the keys of the others for good. It reports whether the
+// object's keys changed, which brings the object back.
+func (c *Controller) acceptIfAsked(ctx context.Context, d *v1alpha1.Device) (changed bool, err error) {
+	label := d.Status.Accepted
+	if label == "" || !isSuspected(d) {
+		return false, nil
 	}
-	c.Logger.Info("an operator accepts a device with a suspected copy", "device", d.Name)
-	c.Sessions.Accept(d.Name)
+	i := slices.IndexFunc(d.Status.Claimants, func(k v1alpha1.DeviceClaimant) bool { return k.Session == label })
+	if i < 0 {
+		c.Recorder.Eventf(d, corev1.EventTypeWarning, "NotAccepted", "no session %s claims to be the device: see status.claimants", label)
+		return false, nil
+	}
+	if changed, err = c.keepKey(ctx, d, d.Status.Claimants[i].KeyFingerprint); err != nil || changed {
+		return changed, err
+	}
+	c.Logger.Info("an operator accepts a session of a device with a suspected copy", "device", d.Name, "label", label)
+	c.Sessions.Accept(d.Name, label)
 	c.Door.Nudge(d.Name)
+	return false, nil
 }
 
-// setSuspicion shows whether a session of the device is taken for a copy.
-func setSuspicion(status *v1alpha1.DeviceStatus, generation int64, suspicion string) {
+// keepKey makes one of a device's two keys the only one. The other may be a copy's,
+// which renewed its certificate before anybody suspected it.
+func (c *Controller) keepKey(ctx context.Context, d *v1alpha1.Device, key string) (changed bool, err error) {
+	e := d.Spec.Enrollment
+	if e == nil || e.NextKeyFingerprint == "" || !d.HasKey(key) {
+		return false, nil
+	}
+	other := e.NextKeyFingerprint
+	if key == other {
+		other = e.KeyFingerprint
+	}
+	err = c.Tombstones.Add(identity.Tombstone{Fingerprint: other, Device: d.Name, Reason: "not accepted", Time: time.Now().UTC()})
+	if err != nil {
+		return false, err
+	}
+	e.KeyFingerprint, e.NextKeyFingerprint = key, ""
+	updated, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
+	if err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	c.bind(updated)
+	c.Door.DisconnectKeysBut(d.Name, key)
+	return true, nil
+}
+
+// setSuspicion shows whether a session of the device is taken for a copy, and
+// which machines claim to be the device.
+func setSuspicion(status *v1alpha1.DeviceStatus, generation int64, r session.Record, claimants []session.Claimant) {
 	condition := metav1.Condition{Type: v1alpha1.DeviceCloneSuspected, ObservedGeneration: generation}
+	status.Accepted = r.Accepted
 	switch {
-	case suspicion != "":
-		condition.Status, condition.Reason, condition.Message = metav1.ConditionTrue, v1alpha1.ReasonStaleNonce, suspicion
+	case r.Suspicion != "":
+		if len(claimants) > 1 || len(status.Claimants) == 0 { // after a restart of the server the object knows more
+			status.Claimants = shownClaimants(claimants)
+		}
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionTrue, string(r.Suspicion), suspicionMessage(r.Suspicion, status.Claimants)
 	case meta.FindStatusCondition(status.Conditions, condition.Type) != nil:
+		status.Claimants = nil
 		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, v1alpha1.ReasonOneDevice, "no copy of the device was seen"
+		if r.Accepted != "" {
+			condition.Message = "an operator accepted session " + r.Accepted + ", which has not come back yet"
+		}
 	default:
+		status.Claimants = nil
 		return
 	}
 	meta.SetStatusCondition(&status.Conditions, condition)
 }
 
+func shownClaimants(claimants []session.Claimant) []v1alpha1.DeviceClaimant {
+	var shown []v1alpha1.DeviceClaimant
+	for _, k := range claimants[:min(len(claimants), maxClaimants)] {
+		shown = append(shown, v1alpha1.DeviceClaimant{
+			Session: k.Label, Current: k.Current, KeyFingerprint: k.Proof.Key, HardwareID: k.Hardware, Address: k.Proof.Address,
+		})
+	}
+	return shown
+}
+
+var suspicions = map[session.Suspicion]string{
+	session.StaleNonce:  "a session shows a nonce that the device had long ago",
+	session.TwoSessions: "two sessions of the device talk at the same time",
+	session.NotAccepted: "an operator accepted another session of the device, which has not come back yet",
+}
+
+// suspicionMessage says why, and which machine has which key.
+func suspicionMessage(why session.Suspicion, claimants []v1alpha1.DeviceClaimant) string {
+	const most = 4
+	var b strings.Builder
+	b.WriteString(suspicions[why])
+	for i, k := range claimants[:min(len(claimants), most)] {
+		b.WriteString([]string{": ", "; "}[min(i, 1)])
+		standing := "gets nothing new"
+		if k.Current {
+			standing = "is taken for the device"
+		}
+		fmt.Fprintf(&b, "session %s (hardware %s, key %s, from %s) %s", k.Session, abbreviated(k.HardwareID), abbreviated(k.KeyFingerprint), cmp.Or(k.Address, unknown), standing)
+	}
+	return b.String()
+}
+
+// abbreviated is as much of a hash as people compare.
+func abbreviated(hash string) string {
+	const digits = 12
+	return cmp.Or(hash[:min(len(hash), digits)], unknown)
+}
+
 // reportSuspicion records an event when a copy was seen for the first time.
 func (c *Controller) reportSuspicion(d *v1alpha1.Device, status *v1alpha1.DeviceStatus) {
 	suspected := meta.FindStatusCondition(status.Conditions, v1alpha1.DeviceCloneSuspected)
-	if suspected == nil || suspected.Status != metav1.ConditionTrue || meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceCloneSuspected) {
+	if suspected == nil || suspected.Status != metav1.ConditionTrue || isSuspected(d) {
 		return
 	}
 	c.Logger.Warn("a device may have been copied", "device", d.Name, "reason", suspected.Message)
-	c.Recorder.Eventf(d, corev1.EventTypeWarning, v1alpha1.DeviceCloneSuspected, "%s: it gets nothing new. Decide with "+
-		"`fleet-server device accept %s`, for the session that asks next, or `fleet-server device revoke %s`", suspected.Message, d.Name, d.Name)
+	c.Recorder.Eventf(d, corev1.EventTypeWarning, v1alpha1.DeviceCloneSuspected, "%s. Certificates of the device are not renewed until you decide with "+
+		"`fleet-server device accept %s --session SESSION` or `fleet-server device revoke %s`", suspected.Message, d.Name, d.Name)
 }
 
-// suspicion is what the object says about a copy.
-func suspicion(d *v1alpha1.Device) string {
+func isSuspected(d *v1alpha1.Device) bool {
+	return meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceCloneSuspected)
+}
+
+// storedRecord is what the object has of the device's sessions.
+func storedRecord(d *v1alpha1.Device) session.Record {
+	r := session.Record{Accepted: d.Status.Accepted}
 	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeviceCloneSuspected); c != nil && c.Status == metav1.ConditionTrue {
-		return c.Message
+		r.Suspicion, r.Accepted = session.Suspicion(c.Reason), "" // what is accepted has yet to be acted upon
 	}
-	return ""
-}
-
-func storedNonce(d *v1alpha1.Device) *session.Nonce {
-	n := d.Status.Nonce
-	if n == nil {
-		return nil
+	if n := d.Status.Nonce; n != nil {
+		r.Nonce = &session.Nonce{Shown: n.Shown, Issued: slices.Clone(n.Issued), Epoch: n.Epoch, IssuedAt: n.IssuedAt.Time}
 	}
-	return &session.Nonce{Shown: n.Shown, Issued: slices.Clone(n.Issued), Epoch: n.Epoch, IssuedAt: n.IssuedAt.Time}
+	return r
 }
 
 func statusNonce(n *session.Nonce) *v1alpha1.DeviceNonce {

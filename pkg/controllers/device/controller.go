@@ -48,6 +48,9 @@ type Door interface {
 	Notice(device string, r wire.Revocation) error
 	// Disconnect drops the device's connections.
 	Disconnect(device string)
+	// DisconnectKeysBut drops those of the device's connections that were made with
+	// another key.
+	DisconnectKeysBut(device, key string)
 	// Nudge asks the device, soon, to fetch a snapshot.
 	Nudge(device string)
 }
@@ -81,8 +84,8 @@ type Controller struct {
 	infos map[string]report
 	// applied is the digest of the report that the object reflects.
 	applied map[string]wire.Digest
-	// used are next keys that were used and that the object does not know as
-	// current yet.
+	// used is the key with which a device last proved itself. The object may still
+	// have it as the next one.
 	used map[string]string
 	// expires is when the certificate that a device last connected with ends.
 	expires map[string]time.Time
@@ -141,7 +144,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	for _, o := range c.Devices.GetStore().List() {
 		d := o.(*v1alpha1.Device)
 		c.bind(d)
-		c.Sessions.Load(d.Name, storedNonce(d), suspicion(d))
+		c.Sessions.Load(d.Name, storedRecord(d))
 	}
 	close(c.ready)
 	c.Presence.onChange(c.queue.Add)
@@ -161,27 +164,22 @@ func (c *Controller) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// KeyUsed implements identity.Observer for keys that renew another.
-func (c *Controller) KeyUsed(device, fingerprint string) {
-	c.mu.Lock()
-	c.used[device] = fingerprint
-	c.mu.Unlock()
-	c.queue.Add(device)
-}
-
-// CertificateUsed implements identity.Observer.
-func (c *Controller) CertificateUsed(device string, expires time.Time) {
-	c.mu.Lock()
-	changed := !c.expires[device].Equal(expires)
-	c.expires[device] = expires
-	c.mu.Unlock()
-	if changed {
-		c.queue.Add(device)
-	}
-}
-
 // SessionChanged implements session.Observer.
 func (c *Controller) SessionChanged(device string) { c.queue.Add(device) }
+
+// SessionProven implements session.Observer. A next key counts from here on, and
+// not from its first connection: a copy of the device can renew the certificate,
+// too, but shows no good nonce with it while the device is there.
+func (c *Controller) SessionProven(device string, p session.Proof) {
+	c.mu.Lock()
+	c.used[device] = p.Key // before the registry is told: see bind
+	c.expires[device] = p.Expires
+	c.mu.Unlock()
+	if c.Registry.Use(device, p.Key) {
+		c.Door.DisconnectKeysBut(device, p.Key)
+	}
+	c.queue.Add(device)
+}
 
 // bind tells the registry which keys may connect as the device.
 func (c *Controller) bind(d *v1alpha1.Device) {
@@ -199,7 +197,7 @@ func (c *Controller) bind(d *v1alpha1.Device) {
 	}
 }
 
-// wasUsed reports whether the device has used its next key already.
+// wasUsed reports whether the device has proved itself with its next key already.
 func (c *Controller) wasUsed(d *v1alpha1.Device) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -355,8 +353,8 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 	return c.writeStatus(ctx, d)
 }
 
-// adoptKey makes the next key, which the device has used, the only one. The
-// key before is refused for good, so that no older backup brings it back.
+// adoptKey makes the next key, with which the device proved itself, the only one.
+// The previous key is refused for good, so that no older backup brings it back.
 func (c *Controller) adoptKey(ctx context.Context, d *v1alpha1.Device) error {
 	e := d.Spec.Enrollment
 	err := c.Tombstones.Add(identity.Tombstone{Fingerprint: e.KeyFingerprint, Device: d.Name, Reason: "renewed", Time: time.Now().UTC()})

@@ -43,6 +43,8 @@ func (d *stuckDoor) Forget(context.Context, string) error { return nil }
 
 func (d *stuckDoor) Nudge(string) {}
 
+func (d *stuckDoor) DisconnectKeysBut(string, string) {}
+
 // A hundred devices that are thrown out together are dropped within a second,
 // even if none of them can be told, and are refused at once.
 func TestManyLeaveTogether(t *testing.T) {

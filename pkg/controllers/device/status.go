@@ -24,15 +24,17 @@ type sighting struct {
 }
 
 func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error {
-	c.acceptIfAsked(d)
+	if changed, err := c.acceptIfAsked(ctx, d); err != nil || changed {
+		return err
+	}
 	last, present, settled := c.Presence.state(d.Name)
 	c.mu.Lock()
 	reported, expires := c.infos[d.Name].info.Conditions, c.expires[d.Name]
 	c.mu.Unlock()
-	nonce := c.Sessions.Nonce(d.Name)
+	record := c.Sessions.Record(d.Name)
 	status := newStatus(d, sighting{last, present, settled}, reported)
-	setSuspicion(status, d.Generation, c.Sessions.Suspicion(d.Name))
-	status.Nonce = statusNonce(nonce)
+	setSuspicion(status, d.Generation, record, c.Sessions.Claimants(d.Name))
+	status.Nonce = statusNonce(record.Nonce)
 	if !expires.IsZero() {
 		status.CertificateExpires = new(metav1.NewTime(expires.UTC()))
 	}
@@ -46,7 +48,7 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 		}
 		c.reportSuspicion(d, status)
 	}
-	if nonce != nil && c.Sessions.Stored(d.Name, nonce) {
+	if record.Nonce != nil && c.Sessions.Stored(d.Name, record.Nonce) {
 		c.Door.Nudge(d.Name) // to fetch it
 	}
 	return nil

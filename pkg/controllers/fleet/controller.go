@@ -113,6 +113,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	return c.work(ctx)
 }
 
+// Epoch implements deviceapi.Manifests.
+func (c *Controller) Epoch() string { return c.Term.Epoch }
+
 // Manifest implements deviceapi.Manifests.
 func (c *Controller) Manifest(device string) (*wire.Manifest, error) {
 	if !c.isReady() {

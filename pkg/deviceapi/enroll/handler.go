@@ -262,6 +262,8 @@ var refusalStatus = map[wire.RefusalCode]int{
 	wire.RefusedBadRequest:  http.StatusBadRequest,
 	wire.RefusedToken:       http.StatusForbidden,
 	wire.RefusedRevoked:     http.StatusForbidden,
+	wire.RefusedQuarantined: http.StatusForbidden,
+	wire.RefusedKey:         http.StatusConflict,
 	wire.RefusedNameTaken:   http.StatusConflict,
 	wire.RefusedRateLimited: http.StatusTooManyRequests,
 	wire.RefusedUnavailable: http.StatusServiceUnavailable,

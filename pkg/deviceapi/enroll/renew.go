@@ -11,6 +11,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -51,10 +52,14 @@ func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (
 	switch err := s.Registry.Check(h.device, h.fingerprint); {
 	case errors.Is(err, identity.ErrRevoked):
 		return s.farewell(ctx, h)
+	case errors.Is(err, identity.ErrRetired):
+		return retired(h), nil
 	case errors.Is(err, identity.ErrUnknown):
 		return nil, refuse(wire.RefusedUnavailable, "this server does not know the device any more: an operator has to approve it again")
 	case err != nil:
 		return nil, refuse(wire.RefusedNameTaken, "the device %s has another key by now", h.device)
+	case s.Suspected(h.device): // a key is all that a copy needs here
+		return nil, session.Quarantine()
 	}
 	csr, err := parseCSR(req.CSR)
 	if err != nil {
@@ -62,7 +67,7 @@ func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (
 	}
 	next := pki.Fingerprint(csr.RawSubjectPublicKeyInfo)
 	if s.Tombstones.Has(next) {
-		return nil, refuse(wire.RefusedRevoked, "the new key was revoked: make another")
+		return nil, refuse(wire.RefusedKey, "the new key was revoked or replaced: make another")
 	}
 	device, err := s.addKey(ctx, h, next)
 	if err != nil {
@@ -93,9 +98,20 @@ func (s *Service) farewell(ctx context.Context, h *holder) (*wire.EnrollReply, e
 	}, nil
 }
 
+// retired answers a device, or a copy of it, that asks with a key which a renewal
+// replaced. It says what the tombstone of the key will say.
+func retired(h *holder) *wire.EnrollReply {
+	return &wire.EnrollReply{Error: &wire.Refusal{
+		Code:    wire.RefusedRevoked,
+		Message: "this key of the device " + h.device + " was replaced by a renewal: if this is the device, then a copy of it renewed the certificate; revoke it with `fleet-server device revoke`",
+	}}
+}
+
 // addKey lets the device connect with a new key, beside the present one. A
-// device that lost power asks again, with the same new key or with another. A
-// key that makes room is refused for good, so that no older backup brings it back.
+// device that lost power asks again, with the same new key or with another. The
+// present key makes room for none: only a session that has proven itself retires
+// it. A new key that makes room is refused for good, so that no older backup brings
+// it back.
 func (s *Service) addKey(ctx context.Context, h *holder, next string) (*v1alpha1.Device, error) {
 	var device *v1alpha1.Device
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
@@ -112,14 +128,12 @@ func (s *Service) addKey(ctx context.Context, h *holder, next string) (*v1alpha1
 			return nil
 		}
 		dropped := e.NextKeyFingerprint
-		if h.fingerprint == e.NextKeyFingerprint { // used, though no connection told
-			dropped, e.KeyFingerprint = e.KeyFingerprint, h.fingerprint
-		}
 		e.NextKeyFingerprint = next
 		if dropped != "" {
 			if err := s.Tombstones.Add(identity.Tombstone{Fingerprint: dropped, Device: h.device, Reason: "renewed", Time: s.Clock.Now().UTC()}); err != nil {
 				return err
 			}
+			s.KeyRefused(h.device, dropped)
 		}
 		device, err = s.Client.Devices().Update(ctx, device, metav1.UpdateOptions{FieldManager: fieldManager})
 		return err

@@ -56,8 +56,13 @@ type Service struct {
 	// Replaced is told that a device gets another machine: it drops the
 	// connections of the old one, and what is known of its sessions.
 	Replaced func(device string)
-	Logger   *slog.Logger
-	Clock    Clock
+	// KeyRefused is told of a key of the device that is refused from now on: it drops
+	// the connections that were made with it.
+	KeyRefused func(device, key string)
+	// Suspected reports whether a session of the device is taken for a copy.
+	Suspected func(device string) bool
+	Logger    *slog.Logger
+	Clock     Clock
 
 	// counting lets one request at a time count a use: a site that enrolls with
 	// one token would otherwise spend its time on conflicts.

@@ -25,6 +25,8 @@ var (
 	ErrOtherKey = errors.New("the device is bound to another key")
 	// ErrRevoked: the device was revoked or deleted.
 	ErrRevoked = errors.New("the device was revoked")
+	// ErrRetired: the device has renewed its certificate since, with another key.
+	ErrRetired = errors.New("the key was replaced when the device renewed its certificate")
 	// ErrNotReady: the registry has not been filled yet.
 	ErrNotReady = errors.New("the server is starting")
 )
@@ -47,7 +49,7 @@ type Keys struct {
 	// Current is the key that the device connects with.
 	Current string
 	// Next is a key that the device made to renew its certificate, or empty. Both
-	// are good until Next is used.
+	// are good until Use is told of Next.
 	Next string
 	// Version says which version of the Device object names them.
 	Version Version
@@ -59,15 +61,9 @@ func KeysOf(d *v1alpha1.Device) Keys {
 	return Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint, Version: Version{UID: string(d.UID), Generation: d.Generation}}
 }
 
-// Observer learns of devices that come in, and of keys that are out of the
-// ordinary. Its methods must not block.
+// Observer learns of keys that are out of the ordinary. Its methods must not
+// block.
 type Observer interface {
-	// CertificateUsed tells that the device connected with a certificate that
-	// expires at expires.
-	CertificateUsed(device string, expires time.Time)
-	// KeyUsed tells that the device connected with its next key, which is the
-	// only one from now on.
-	KeyUsed(device, fingerprint string)
 	// Stranger tells that a device with a certificate of this fleet, whose key was
 	// never thrown out, is not known by that key. The API store may be older than
 	// the certificate, which expires at expires.
@@ -90,6 +86,8 @@ type Registry struct {
 type entry struct {
 	keys    Keys
 	revoked bool
+	// retired is the key before the current one, until its tombstone is written.
+	retired string
 }
 
 // NewRegistry returns an empty registry for the trust domain fleet.
@@ -116,7 +114,8 @@ func (r *Registry) Bind(device string, keys Keys) {
 	if before.UID == now.UID && now.Generation < before.Generation {
 		return
 	}
-	r.devices[device] = entry{keys: keys, revoked: known.revoked}
+	known.keys = keys
+	r.devices[device] = known
 }
 
 // Revoke refuses a device from now on, until Unbind. It is what comes before
@@ -157,8 +156,6 @@ func (r *Registry) AuthenticateDevice(cert *x509.Certificate) (string, error) {
 	case err != nil:
 		return "", err
 	}
-	r.use(device, fingerprint)
-	r.tell(func(o Observer) { o.CertificateUsed(device, cert.NotAfter) })
 	return device, nil
 }
 
@@ -176,7 +173,7 @@ func (r *Registry) Name(cert *x509.Certificate) (string, error) {
 }
 
 // Check returns nil when the holder of a key may be the device, or else
-// ErrRevoked, ErrUnknown or ErrOtherKey.
+// ErrRevoked, ErrRetired, ErrUnknown or ErrOtherKey.
 func (r *Registry) Check(device, fingerprint string) error {
 	r.mu.RLock()
 	e, known := r.devices[device]
@@ -184,6 +181,8 @@ func (r *Registry) Check(device, fingerprint string) error {
 	switch {
 	case r.tombstones.Has(fingerprint), e.revoked:
 		return fmt.Errorf("%w: %s", ErrRevoked, device)
+	case known && fingerprint == e.retired:
+		return fmt.Errorf("%w: %s", ErrRetired, device)
 	case !known:
 		return fmt.Errorf("%w %s", ErrUnknown, device)
 	case fingerprint != e.keys.Current && fingerprint != e.keys.Next:
@@ -207,19 +206,18 @@ func (r *Registry) Keys(device string) []string {
 	return good
 }
 
-// use makes a next key that is used the only one.
-func (r *Registry) use(device, fingerprint string) {
+// Use makes a next key the only one, and reports whether it was one. The key
+// before is refused from here on.
+func (r *Registry) Use(device, fingerprint string) (renewed bool) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	e := r.devices[device]
-	next := e.keys.Next != "" && fingerprint == e.keys.Next
-	if next {
-		e.keys.Current, e.keys.Next = fingerprint, ""
-		r.devices[device] = e
+	if e.keys.Next == "" || fingerprint != e.keys.Next {
+		return false
 	}
-	r.mu.Unlock()
-	if next {
-		r.tell(func(o Observer) { o.KeyUsed(device, fingerprint) })
-	}
+	e.retired, e.keys.Current, e.keys.Next = e.keys.Current, fingerprint, ""
+	r.devices[device] = e
+	return true
 }
 
 func (r *Registry) tell(what func(Observer)) {

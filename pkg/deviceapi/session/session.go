@@ -1,16 +1,19 @@
 // Package session decides which of a device's sessions is the device.
 //
-// A session is one run of an agent, with a random id. One at a time is the
-// current one of its device. Another takes over when the current one has lost
-// its connection, or says nothing for Grace: that is a device that was switched
-// off and on. When both go on talking, one of them is a copy.
+// A session is one run of an agent, with a random id that only it and the server
+// know. One at a time is the current one of its device. Another takes over when
+// the current one has lost its connection, or says nothing for Grace: that is a
+// device that was switched off and on. When both go on talking, one of them is a
+// copy.
 //
 // A copy that does not run at the same time is found by its nonce. The device
 // keeps the newest nonce that it was given on its disk and shows it with each
 // snapshot request. A copy of the disk shows an old one sooner or later.
 //
-// A session that is found to be a copy is quarantined: it keeps what it runs
-// and gets nothing new, until an operator decides.
+// A session proves that it is the device by a snapshot request that is accepted.
+// Before that it is given nothing. A session that is found to be a copy is
+// quarantined: it keeps what it runs and gets nothing new, until an operator
+// accepts it or the other.
 package session
 
 import (
@@ -46,18 +49,68 @@ type Nonce struct {
 	IssuedAt time.Time
 }
 
-// Observer is told of devices about which the table has something to store:
-// see Table.Nonce and Table.Suspicion. Its method must not block.
+// Suspicion is why a session is taken for a copy of a device.
+type Suspicion string
+
+// Values of Suspicion.
+const (
+	// StaleNonce: it shows a nonce that the device had long ago.
+	StaleNonce Suspicion = "StaleNonce"
+	// TwoSessions: it talks while another session of the device does.
+	TwoSessions Suspicion = "TwoSessions"
+	// NotAccepted: an operator accepted another session, which has not come yet.
+	NotAccepted Suspicion = "NotAccepted"
+)
+
+// Record is what the API store keeps of a device.
+type Record struct {
+	Nonce *Nonce
+	// Suspicion is why one of the device's sessions is taken for a copy, or "".
+	Suspicion Suspicion
+	// Accepted is the Claimant.Label that an operator accepted and that has not
+	// come back yet, or "".
+	Accepted string
+}
+
+// Proof is what the connection of a session has shown in TLS.
+type Proof struct {
+	// Key is the fingerprint of the key, Expires when its certificate does.
+	Key     string
+	Expires time.Time
+	// Address is where the connection comes from.
+	Address string
+}
+
+// Claimant is a session that claims to be the device.
+type Claimant struct {
+	// Session is its id, a secret.
+	Session string
+	// Label names the session to people: wire.SessionLabel.
+	Label string
+	// Hardware is what the machine says that it is, or empty.
+	Hardware string
+	Proof    Proof
+	// Current: it is taken for the device; else it is quarantined.
+	Current bool
+}
+
+// Observer is told of what becomes of devices. Its methods must not block.
 type Observer interface {
+	// SessionChanged tells that there is something to store about the device: see
+	// Table.Record and Table.Claimants.
 	SessionChanged(device string)
+	// SessionProven tells with which key the current session of the device connects,
+	// when that is another than before.
+	SessionProven(device string, p Proof)
 }
 
 // Connections are the connections of devices.
 type Connections interface {
-	// SessionConnected reports whether the session has a connection.
-	SessionConnected(device, session string) bool
+	// SessionProof returns what the newest connection of the session has shown; false
+	// when it has none.
+	SessionProof(device, session string) (Proof, bool)
 	// SetCurrentSession names the session whose connection goes last when a device
-	// has too many.
+	// has too many, and ends the connections of the previous one.
 	SetCurrentSession(device, session string)
 }
 
@@ -78,12 +131,14 @@ type device struct {
 	offer  string
 	stored bool
 
-	current string
+	// current is the zero value before the first session has proven itself.
+	current Claimant
 	heard   time.Time
 	// contender came while the current session was there.
 	contender   contender
-	quarantined []string
-	suspicion   string
+	quarantined []Claimant
+	suspicion   Suspicion
+	accepted    string
 }
 
 type contender struct {
@@ -97,18 +152,19 @@ func NewTable(observer Observer, connections Connections, now func() time.Time) 
 }
 
 // Load sets what the API store has about a device, at a start.
-func (t *Table) Load(name string, n *Nonce, suspicion string) {
+func (t *Table) Load(name string, r Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	d := t.of(name)
-	d.nonce, d.suspicion = n, suspicion
+	d.nonce, d.suspicion, d.accepted = r.Nonce, r.Suspicion, r.Accepted
 }
 
-// Nonce returns what should be stored about a device, or nil.
-func (t *Table) Nonce(name string) *Nonce {
+// Record returns what should be stored about a device.
+func (t *Table) Record(name string) Record {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.of(name).nonce
+	d := t.of(name)
+	return Record{Nonce: d.nonce, Suspicion: d.suspicion, Accepted: d.accepted}
 }
 
 // Stored tells that n is stored. It reports whether the device can be given a
@@ -124,22 +180,63 @@ func (t *Table) Stored(name string, n *Nonce) (offer bool) {
 	return false
 }
 
-// Suspicion says why a session of the device is taken for a copy, or "".
-func (t *Table) Suspicion(name string) string {
+// Suspected reports whether a session of the device is taken for a copy.
+func (t *Table) Suspected(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.of(name).suspicion
+	d := t.devices[name]
+	return d != nil && d.suspicion != ""
 }
 
-// Accept forgets what is known about a device: whichever session asks next is
-// the device.
-func (t *Table) Accept(name string) {
+// Claimants returns the sessions that claim to be the device: the current one,
+// if there is one, then those in quarantine, the newest first.
+func (t *Table) Claimants(name string) []Claimant {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.devices[name] = &device{}
+	d := t.devices[name]
+	if d == nil {
+		return nil
+	}
+	var all []Claimant
+	if d.current.Session != "" {
+		all = append(all, d.current)
+	}
+	for _, c := range slices.Backward(d.quarantined) {
+		all = append(all, c)
+	}
+	return all
 }
 
-// Forget removes a device.
+// Current returns the id of the session that is taken for the device, or "".
+func (t *Table) Current(name string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d := t.devices[name]; d != nil {
+		return d.current.Session
+	}
+	return ""
+}
+
+// Accept takes the session with a label for the device, and no other: the operator
+// has decided. When it is not the current one, it becomes that when it next asks,
+// whatever nonce it shows, and the current one is quarantined now.
+func (t *Table) Accept(name, label string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.of(name)
+	d.suspicion, d.accepted = "", ""
+	if d.current.Label == label {
+		return
+	}
+	d.accepted = label
+	d.quarantined = slices.DeleteFunc(d.quarantined, func(c Claimant) bool { return c.Label == label })
+	if d.current.Session != "" {
+		d.setAside(d.current)
+		d.current = Claimant{}
+	}
+}
+
+// Forget removes a device, or what is known of one that enrolled again.
 func (t *Table) Forget(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -168,12 +265,12 @@ func (t *Table) Stray(name, session string) bool {
 	if d == nil {
 		return false
 	}
-	return slices.Contains(d.quarantined, session) || d.current != "" && d.current != session && t.connections.SessionConnected(name, d.current)
+	return d.isQuarantined(session) || d.current.Session != "" && d.current.Session != session && t.isConnected(name, d)
 }
 
 // Report decides about any message but a snapshot request: nil, or a
-// *wire.Refusal. Before the first snapshot request every session is as good as
-// another.
+// *wire.Refusal. Only a session that has proven itself may report and fetch:
+// whoever has a copy of the device's key can connect.
 func (t *Table) Report(name, session string) error {
 	changed, err := t.report(name, session)
 	if changed {
@@ -187,13 +284,16 @@ func (t *Table) report(name, session string) (changed bool, err error) {
 	defer t.mu.Unlock()
 	d, now := t.of(name), t.now()
 	switch {
-	case slices.Contains(d.quarantined, session):
+	case d.isQuarantined(session):
 		return false, Quarantine()
-	case d.current == "" || d.current == session:
+	case d.current.Session == "":
+		return false, &wire.Refusal{Code: wire.RefusedSession, Message: "this session has not proven itself: fetch a snapshot"}
+	case d.current.Session == session:
 		d.heard = now
 		return false, nil
 	case t.isThere(name, d, now):
-		if changed, err = d.contest(session, now); changed {
+		claimant, _ := t.claimant(name, session, "")
+		if changed, err = d.contest(claimant, now); changed {
 			return changed, err
 		}
 	}
@@ -203,36 +303,92 @@ func (t *Table) report(name, session string) (changed bool, err error) {
 // isThere reports whether the current session has a connection and was heard a
 // moment ago.
 func (t *Table) isThere(name string, d *device, now time.Time) bool {
-	return now.Sub(d.heard) < Grace && t.connections.SessionConnected(name, d.current)
+	return now.Sub(d.heard) < Grace && t.isConnected(name, d)
 }
 
-// Snapshot decides about a snapshot request that shows a nonce. It returns a
-// nonce for the device to keep, or "", and nil, ErrWait or a *wire.Refusal.
-func (t *Table) Snapshot(name, session, nonce, epoch string) (offer string, err error) {
-	offer, changed, took, err := t.snapshot(name, session, nonce, epoch)
-	if changed {
+func (t *Table) isConnected(name string, d *device) bool {
+	_, connected := t.connections.SessionProof(name, d.current.Session)
+	return connected
+}
+
+// claimant is what is known of a session, and whether that has a connection.
+func (t *Table) claimant(name, session, hardware string) (c Claimant, connected bool) {
+	proof, connected := t.connections.SessionProof(name, session)
+	return Claimant{Session: session, Label: wire.SessionLabel(session), Hardware: hardware, Proof: proof}, connected
+}
+
+// Snapshot decides about a snapshot request that shows a nonce, of a machine that
+// says which it is. It returns a nonce for the device to keep, or "", and nil,
+// ErrWait or a *wire.Refusal. With nil the session has proven itself.
+func (t *Table) Snapshot(name, session string, shown Shown) (offer string, err error) {
+	s, err := t.snapshot(name, session, shown)
+	if s.changed {
 		t.observer.SessionChanged(name)
 	}
-	if took {
-		t.connections.SetCurrentSession(name, session)
+	if err != nil {
+		return "", err
 	}
-	return offer, err
+	t.connections.SetCurrentSession(name, session)
+	if s.proven != nil {
+		t.observer.SessionProven(name, *s.proven)
+	}
+	return s.offer, nil
 }
 
-func (t *Table) snapshot(name, session, nonce, epoch string) (offer string, changed, took bool, err error) {
+// Shown is what a snapshot request shows of the machine that sends it.
+type Shown struct {
+	// Nonce is the newest one that it has on its disk.
+	Nonce string
+	// Hardware is the id that it claims, or empty.
+	Hardware string
+	// Epoch is that of the server's manifests.
+	Epoch string
+}
+
+// step is what came of a snapshot request.
+type step struct {
+	offer   string
+	changed bool
+	// proven is set when the current session connects with another key than before.
+	proven *Proof
+}
+
+func (t *Table) snapshot(name, session string, shown Shown) (step, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	d, now := t.of(name), t.now()
-	if slices.Contains(d.quarantined, session) {
-		return "", false, false, Quarantine()
+	claimant, connected := t.claimant(name, session, shown.Hardware)
+	if !connected {
+		return step{}, ErrWait // it will ask again over the next one
 	}
-	if d.current != "" && d.current != session && t.isThere(name, d, now) {
-		changed, err := d.contest(session, now)
-		return "", changed, false, err
+	if d.isQuarantined(session) {
+		return step{}, Quarantine()
 	}
-	next, changed, stale := d.nonce.show(hash(nonce), epoch)
+	if d.accepted != "" {
+		return d.readmit(claimant, shown, now)
+	}
+	if d.current.Session != "" && d.current.Session != session && t.isThere(name, d, now) {
+		changed, err := d.contest(claimant, now)
+		return step{changed: changed}, err
+	}
+	return d.admit(claimant, shown, now)
+}
+
+// readmit decides about a session while the one that an operator accepted has
+// not come back. That one begins with new nonces, as its own may be old.
+func (d *device) readmit(c Claimant, shown Shown, now time.Time) (step, error) {
+	if c.Label != d.accepted {
+		return step{changed: true}, d.quarantine(c, NotAccepted)
+	}
+	d.accepted, d.nonce = "", nil
+	return d.admit(c, shown, now)
+}
+
+// admit makes a session the current one, unless its nonce is that of a copy.
+func (d *device) admit(c Claimant, shown Shown, now time.Time) (s step, err error) {
+	next, changed, stale := d.nonce.show(hash(shown.Nonce), shown.Epoch)
 	if stale {
-		return "", true, false, d.quarantine(session, "a session shows a nonce that the device had long ago")
+		return step{changed: true}, d.quarantine(c, StaleNonce)
 	}
 	if changed {
 		d.offer, d.stored = "", false
@@ -244,33 +400,48 @@ func (t *Table) snapshot(name, session, nonce, epoch string) (offer string, chan
 	if changed {
 		d.nonce = &next
 	}
-	took, d.current, d.heard = d.current != session, session, now
-	if d.stored {
-		offer = d.offer
+	if d.current.Session != c.Session || d.current.Proof.Key != c.Proof.Key || !d.current.Proof.Expires.Equal(c.Proof.Expires) {
+		s.proven = &c.Proof
 	}
-	return offer, changed, took, nil
+	c.Current = true
+	d.current, d.heard = c, now
+	if d.stored {
+		s.offer = d.offer
+	}
+	s.changed = changed
+	return s, nil
 }
 
 // contest is about a session that comes while the current one is there. It
 // waits; if the current one is heard meanwhile, it is a copy.
-func (d *device) contest(session string, now time.Time) (changed bool, err error) {
-	if d.contender.session != session {
-		d.contender = contender{session, now}
+func (d *device) contest(c Claimant, now time.Time) (changed bool, err error) {
+	if d.contender.session != c.Session {
+		d.contender = contender{c.Session, now}
 		return false, ErrWait
 	}
 	if d.heard.After(d.contender.since) {
-		return true, d.quarantine(session, "two sessions of the device talk at the same time")
+		return true, d.quarantine(c, TwoSessions)
 	}
 	return false, ErrWait
 }
 
-func (d *device) quarantine(session, reason string) error {
-	d.quarantined = append(d.quarantined, session)
+func (d *device) quarantine(c Claimant, why Suspicion) error {
+	d.setAside(c)
+	d.suspicion = why
+	return Quarantine()
+}
+
+// setAside puts a session among those that are no device.
+func (d *device) setAside(c Claimant) {
+	c.Current = false
+	d.quarantined = append(d.quarantined, c)
 	if n := len(d.quarantined) - maxQuarantined; n > 0 {
 		d.quarantined = d.quarantined[n:]
 	}
-	d.suspicion = reason
-	return Quarantine()
+}
+
+func (d *device) isQuarantined(session string) bool {
+	return slices.ContainsFunc(d.quarantined, func(c Claimant) bool { return c.Session == session })
 }
 
 // Quarantine is the answer to a copy.

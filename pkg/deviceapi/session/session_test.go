@@ -1,9 +1,12 @@
 package session_test
 
 import (
+	"cmp"
 	"errors"
 	"testing"
 	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -20,31 +23,51 @@ const (
 // rig is a table, a clock, and the connections that there are.
 type rig struct {
 	*session.Table
-	t         *testing.T
-	clock     time.Time
+	t     *testing.T
+	clock time.Time
+	// connected has the sessions that have a connection, keys what they show there.
 	connected map[string]bool
+	keys      map[string]string
 	current   string
 	changes   int
+	// proven are the keys that the observer was told of.
+	proven []string
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, clock: time.Unix(1_000_000, 0), connected: map[string]bool{}}
+	r := &rig{t: t, clock: time.Unix(1_000_000, 0), connected: map[string]bool{}, keys: map[string]string{}}
 	r.Table = session.NewTable(r, r, func() time.Time { return r.clock })
 	return r
 }
 
 func (r *rig) SessionChanged(string)                   { r.changes++ }
-func (r *rig) SessionConnected(_, session string) bool { return r.connected[session] }
+func (r *rig) SessionProven(_ string, p session.Proof) { r.proven = append(r.proven, p.Key) }
 func (r *rig) SetCurrentSession(_, session string)     { r.current = session }
+func (r *rig) SessionProof(_, id string) (session.Proof, bool) {
+	return session.Proof{Key: cmp.Or(r.keys[id], "k1"), Address: "10.0.0.1:1"}, r.connected[id]
+}
+
+// shows sends a snapshot request over a connection, and closes that afterwards if
+// it was made for it alone.
+func (r *rig) shows(id, nonce, epoch string) (offer string, err error) {
+	was := r.connected[id]
+	r.connected[id] = true
+	defer func() { r.connected[id] = was }()
+	return r.Snapshot(device, id, session.Shown{Nonce: nonce, Hardware: "board of " + id, Epoch: epoch})
+}
+
+func (r *rig) nonce() *session.Nonce { return r.Record(device).Nonce }
+
+func (r *rig) suspicion() session.Suspicion { return r.Record(device).Suspicion }
 
 // store is what the device controller does when the table changed.
-func (r *rig) store() { r.Stored(device, r.Nonce(device)) }
+func (r *rig) store() { r.Stored(device, r.nonce()) }
 
 // ask sends a snapshot request and wants it to be answered.
 func (r *rig) ask(session, nonce string) (offer string) {
 	r.t.Helper()
-	offer, err := r.Snapshot(device, session, nonce, epoch)
+	offer, err := r.shows(session, nonce, epoch)
 	if err != nil {
 		r.t.Fatalf("session %s: %v", session, err)
 	}
@@ -54,7 +77,7 @@ func (r *rig) ask(session, nonce string) (offer string) {
 // refused wants a snapshot request to be refused with a code.
 func (r *rig) refused(session, nonce string, code wire.RefusalCode) {
 	r.t.Helper()
-	_, err := r.Snapshot(device, session, nonce, epoch)
+	_, err := r.shows(session, nonce, epoch)
 	if refusal, ok := errors.AsType[*wire.Refusal](err); !ok || refusal.Code != code {
 		r.t.Fatalf("session %s: error is %v, want %s", session, err, code)
 	}
@@ -100,12 +123,12 @@ func TestNonceIsGivenOnceItIsStored(t *testing.T) {
 	if again := r.ask(first, ""); one == "" || again != one {
 		t.Errorf("a device that lost power before it kept the nonce %q is given %q", one, again)
 	}
-	n := r.Nonce(device)
+	n := r.nonce()
 	if n.Shown != "" || len(n.Issued) != 1 || n.Issued[0] == one {
 		t.Errorf("stored is %+v, want the hash of one nonce", n)
 	}
 	r.ask(first, one)
-	if n := r.Nonce(device); n.Shown == "" || len(n.Issued) != 0 {
+	if n := r.nonce(); n.Shown == "" || len(n.Issued) != 0 {
 		t.Errorf("stored is %+v, want the one that was shown", n)
 	}
 }
@@ -151,8 +174,8 @@ func TestNonceSurvivesARestartOfTheServer(t *testing.T) {
 		good  bool
 	}{"the one before": {nonce, true}, "the one given": {given, true}, "another": {"x", false}, "none": {"", false}} {
 		r := newRig(t)
-		r.Load(device, before.Nonce(device), "")
-		if _, err := r.Snapshot(device, second, tc.shows, epoch); (err == nil) != tc.good {
+		r.Load(device, session.Record{Nonce: before.nonce()})
+		if _, err := r.shows(second, tc.shows, epoch); (err == nil) != tc.good {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -162,7 +185,7 @@ func TestNewEpochResetsNonces(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.settled()
-	if _, err := r.Snapshot(device, first, "from before the restore", "e2"); err != nil {
+	if _, err := r.shows(first, "from before the restore", "e2"); err != nil {
 		t.Error(err)
 	}
 }
@@ -175,8 +198,8 @@ func TestCopyIsQuarantinedAndTheDeviceGoesOn(t *testing.T) {
 	r.connected[first] = false
 	r.connected[second] = true
 	r.refused(second, "an old one", wire.RefusedQuarantined)
-	if r.Suspicion(device) == "" || r.current != first {
-		t.Errorf("suspicion %q, current session %s", r.Suspicion(device), r.current)
+	if r.suspicion() == "" || r.current != first {
+		t.Errorf("suspicion %q, current session %s", r.suspicion(), r.current)
 	}
 	r.report(second, wire.RefusedQuarantined)
 	r.refused(second, nonce, wire.RefusedQuarantined) // whatever it shows now
@@ -184,8 +207,8 @@ func TestCopyIsQuarantinedAndTheDeviceGoesOn(t *testing.T) {
 	r.ask(first, nonce)
 	r.report(first, "")
 
-	r.Accept(device)
-	if r.Suspicion(device) != "" || r.Nonce(device) != nil {
+	r.Accept(device, wire.SessionLabel(second))
+	if r.suspicion() != "" {
 		t.Error("an operator's decision changes nothing")
 	}
 	r.ask(second, "an old one")
@@ -199,7 +222,7 @@ func TestTakeover(t *testing.T) {
 	nonce := r.settled()
 	r.clock = r.clock.Add(10 * time.Second)
 	for r.clock.Sub(time.Unix(1_000_000, 0)) < session.Grace {
-		if _, err := r.Snapshot(device, second, nonce, epoch); !errors.Is(err, session.ErrWait) {
+		if _, err := r.shows(second, nonce, epoch); !errors.Is(err, session.ErrWait) {
 			t.Fatalf("during the grace: %v", err)
 		}
 		r.clock = r.clock.Add(2 * time.Second)
@@ -226,14 +249,14 @@ func TestTwoThatTalkAtTheSameTimeAreADeviceAndItsCopy(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	nonce := r.settled()
-	if _, err := r.Snapshot(device, second, nonce, epoch); !errors.Is(err, session.ErrWait) {
+	if _, err := r.shows(second, nonce, epoch); !errors.Is(err, session.ErrWait) {
 		t.Fatal(err)
 	}
 	r.clock = r.clock.Add(30 * time.Second)
 	r.report(first, "") // the device's heartbeat
 	r.clock = r.clock.Add(time.Second)
 	r.refused(second, nonce, wire.RefusedQuarantined)
-	if r.Suspicion(device) == "" {
+	if r.suspicion() == "" {
 		t.Error("nobody is told")
 	}
 	r.report(first, "")
@@ -253,8 +276,8 @@ func TestReportsOfTwoAtTheSameTime(t *testing.T) {
 	r.report(first, "")
 	r.clock = r.clock.Add(time.Second)
 	r.report(second, wire.RefusedQuarantined)
-	if r.Suspicion(device) == "" || r.changes != changes+1 {
-		t.Errorf("suspicion %q, told %d times", r.Suspicion(device), r.changes-changes)
+	if r.suspicion() == "" || r.changes != changes+1 {
+		t.Errorf("suspicion %q, told %d times", r.suspicion(), r.changes-changes)
 	}
 	r.report(first, "")
 }
@@ -279,13 +302,99 @@ func TestStray(t *testing.T) {
 	}
 }
 
-func TestAgentWithoutSessionsAndNonces(t *testing.T) {
+// Nobody gets anything before it has proven itself, whoever comes first: after a
+// restart of the server that may be a copy.
+func TestReportsNeedAProof(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	for range 3 {
-		r.ask("", "")
-		r.report("", "")
-		r.store()
-		r.clock = r.clock.Add(25 * time.Hour)
+	nonce := r.settled()
+	again := newRig(t)
+	again.Load(device, r.Record(device))
+	again.connected[first], again.connected[second] = true, true
+	again.report(second, wire.RefusedSession)
+	again.report(first, wire.RefusedSession)
+	again.refused(second, "an old one", wire.RefusedQuarantined)
+	again.report(second, wire.RefusedQuarantined)
+	again.ask(first, nonce)
+	again.report(first, "")
+}
+
+// A next key counts from the first accepted request over it.
+func TestKeyIsProvenByASnapshot(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	r.connected[second], r.keys[second] = true, "k2"
+	r.report(second, wire.RefusedSession)
+	r.clock = r.clock.Add(time.Second)
+	r.report(first, "")
+	r.refused(second, nonce, wire.RefusedQuarantined) // both talk
+	if diff := gocmp.Diff([]string{"k1"}, r.proven); diff != "" {
+		t.Errorf("proven (-want +got):\n%s", diff)
+	}
+	r.keys[first] = "k3" // the device renewed its certificate and connected anew
+	r.ask(first, nonce)
+	r.ask(first, nonce)
+	if diff := gocmp.Diff([]string{"k1", "k3"}, r.proven); diff != "" {
+		t.Errorf("proven (-want +got):\n%s", diff)
+	}
+}
+
+// A request whose connection has ended proves nothing.
+func TestRequestWithoutAConnection(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	if _, err := r.Snapshot(device, first, session.Shown{Epoch: epoch}); !errors.Is(err, session.ErrWait) || r.Current(device) != "" {
+		t.Errorf("error %v, current session %q", err, r.Current(device))
+	}
+}
+
+// The operator's decision is for one session: no other gets in by it.
+func TestAcceptedSessionAloneIsTheDevice(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled() // of the copy, which talked first
+	r.connected[first] = false
+	r.refused(second, "an old one", wire.RefusedQuarantined)
+	claimants := r.Claimants(device)
+	if len(claimants) != 2 || !claimants[0].Current || claimants[1].Current || claimants[1].Hardware != "board of "+second || claimants[1].Label != wire.SessionLabel(second) {
+		t.Fatalf("claimants %+v", claimants)
+	}
+	r.connected[first] = true
+	r.Accept(device, wire.SessionLabel(second))
+	r.report(first, wire.RefusedQuarantined)
+	r.refused(first, nonce, wire.RefusedQuarantined)
+	r.refused(third, nonce, wire.RefusedQuarantined) // the copy, restarted
+	if r.suspicion() != session.NotAccepted {
+		t.Errorf("suspicion %q", r.suspicion())
+	}
+	again := newRig(t) // the decision lasts
+	again.Load(device, session.Record{Nonce: r.nonce(), Accepted: r.Record(device).Accepted})
+	again.refused(third, nonce, wire.RefusedQuarantined)
+	again.ask(second, "an old one")
+	again.report(second, "")
+	again.report(third, wire.RefusedQuarantined)
+	if again.Record(device).Accepted != "" || again.Current(device) != second {
+		t.Errorf("record %+v, current session %q", again.Record(device), again.Current(device))
+	}
+}
+
+func TestAcceptingTheCurrentSession(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	r.connected[first] = false
+	r.refused(second, "an old one", wire.RefusedQuarantined)
+	r.connected[first] = true
+	r.Accept(device, wire.SessionLabel(first))
+	r.report(first, "")
+	r.ask(first, nonce)
+	r.refused(second, "an old one", wire.RefusedQuarantined) // it asks again: the operator knows
+	if r.suspicion() != "" || r.Suspected(device) {
+		t.Errorf("suspicion %q", r.suspicion())
+	}
+	r.Forget(device)
+	if r.Current(device) != "" || r.Claimants(device) != nil {
+		t.Error("something is left of a device that is gone")
 	}
 }

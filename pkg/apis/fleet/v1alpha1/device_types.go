@@ -146,10 +146,43 @@ type DeviceStatus struct {
 	// with expires. A device renews its certificate from half of its life on.
 	// +optional
 	CertificateExpires *metav1.Time `json:"certificateExpires,omitempty"`
-	// nonce is what tells a device from a copy of it. To accept whichever copy
-	// connects next, remove it: `fleet-server device accept NAME`.
+	// nonce is what tells a device from a copy of it.
 	// +optional
 	Nonce *DeviceNonce `json:"nonce,omitempty"`
+	// claimants are the sessions that claim to be the device while condition
+	// CloneSuspected is True: the one that is taken for it, then those that get
+	// nothing.
+	// +optional
+	// +listType=map
+	// +listMapKey=session
+	// +kubebuilder:validation:MaxItems=16
+	Claimants []DeviceClaimant `json:"claimants,omitempty"`
+	// accepted is the operator's decision: the session of one of the claimants, which
+	// is the device. `fleet-server device accept` writes it; the server removes it
+	// when that session is the current one.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{12}$`
+	Accepted string `json:"accepted,omitempty"`
+}
+
+// DeviceClaimant is a run of an agent that claims to be a device.
+type DeviceClaimant struct {
+	// session names the run. It changes when the agent restarts.
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{12}$`
+	Session string `json:"session"`
+	// current: the server takes it for the device. The others get nothing new.
+	// +optional
+	Current bool `json:"current,omitempty"`
+	// keyFingerprint is the SHA-256 of the public key that it connected with, in
+	// hex. The copy of a disk has the same key.
+	// +optional
+	KeyFingerprint string `json:"keyFingerprint,omitempty"`
+	// hardwareID is what `fleet-agent hardware-id` prints on the machine: a claim.
+	// +optional
+	HardwareID string `json:"hardwareID,omitempty"`
+	// address is where it last connected from: IP:PORT.
+	// +optional
+	Address string `json:"address,omitempty"`
 }
 
 // DeviceNonce holds hashes (SHA-256 in hex) of the nonces that the device was
@@ -179,7 +212,8 @@ type DeviceEnrollment struct {
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	KeyFingerprint string `json:"keyFingerprint"`
 	// nextKeyFingerprint is that of a key that the device made to renew its
-	// certificate. Both keys are good until the device connects with this one.
+	// certificate. Both keys are good until the server has accepted a snapshot
+	// request of the device over a connection with this one.
 	// +optional
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	NextKeyFingerprint string `json:"nextKeyFingerprint,omitempty"`
