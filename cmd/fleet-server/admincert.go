@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -10,12 +13,21 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/adminapi"
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
+	"fleet.nationtech.io/fleet/pkg/rights"
 )
 
 type adminCertOptions struct {
 	name, out string
 	ttl       time.Duration
+	// reply prints what the server answers, for the process that writes the files.
+	reply bool
 }
+
+const (
+	replyFlag = "reply"
+	// maxReply bounds the answer in bytes.
+	maxReply = 1 << 20
+)
 
 func newAdminCert(o *options) *cobra.Command {
 	var a adminCertOptions
@@ -32,20 +44,63 @@ func newAdminCert(o *options) *cobra.Command {
 	f.StringVar(&a.name, "name", "operator", "who will hold it; it is in the server's log")
 	f.StringVar(&a.out, "out", ".", "directory for NAME.crt, NAME.key and ca.crt")
 	f.DurationVar(&a.ttl, "ttl", 24*time.Hour, "how long it is valid, at most a year")
+	f.BoolVar(&a.reply, replyFlag, false, "print the server's answer as JSON")
+	_ = f.MarkHidden(replyFlag) // fails for unknown flags only
 	return cmd
+}
+
+// ask asks the server. The files are for root to write, and the kubeconfig is for
+// the server's account to read.
+func (a *adminCertOptions) ask(cmd *cobra.Command, o *options) (adminapi.ReaderReply, error) {
+	if account, other := rights.Of(o.kubeconfig()); other {
+		return a.askAs(cmd, o, account)
+	}
+	c, err := o.admin()
+	if err != nil {
+		return adminapi.ReaderReply{}, err
+	}
+	reply, err := c.IssueReader(cmd.Context(), adminapi.ReaderRequest{Name: a.name, TTLSeconds: int64(a.ttl.Seconds())})
+	if err != nil {
+		return reply, fmt.Errorf("issuing a certificate: %w", err)
+	}
+	return reply, nil
+}
+
+func (a *adminCertOptions) askAs(cmd *cobra.Command, o *options, account rights.Account) (reply adminapi.ReaderReply, err error) {
+	process := o.asOwner(cmd.Context(), account, "admin-cert", "--"+replyFlag, "--name", a.name, "--ttl", a.ttl.String())
+	var out bytes.Buffer
+	if err := rights.Run(cmd.Context(), process, rights.Streams{Out: &bounded{w: &out, left: maxReply}, Err: cmd.ErrOrStderr()}); err != nil {
+		return reply, status(err)
+	}
+	if err := json.Unmarshal(out.Bytes(), &reply); err != nil {
+		return reply, fmt.Errorf("issuing a certificate: %w", err)
+	}
+	return reply, nil
+}
+
+// bounded takes so many bytes and refuses the rest.
+type bounded struct {
+	w    io.Writer
+	left int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.left -= len(p); b.left < 0 {
+		return 0, fmt.Errorf("more than %d bytes", maxReply)
+	}
+	return b.w.Write(p)
 }
 
 func (a *adminCertOptions) issue(cmd *cobra.Command, o *options) error {
 	if a.ttl < time.Second {
 		return fmt.Errorf("--ttl %s: it must be at least 1s", a.ttl)
 	}
-	c, err := o.admin()
+	reply, err := a.ask(cmd, o)
 	if err != nil {
 		return err
 	}
-	reply, err := c.IssueReader(cmd.Context(), adminapi.ReaderRequest{Name: a.name, TTLSeconds: int64(a.ttl.Seconds())})
-	if err != nil {
-		return fmt.Errorf("issuing a certificate: %w", err)
+	if a.reply {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(reply)
 	}
 	if err := os.MkdirAll(a.out, 0o700); err != nil {
 		return fmt.Errorf("creating %s: %w", a.out, err)

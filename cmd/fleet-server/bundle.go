@@ -121,6 +121,9 @@ func newBundleShow(o *options) *cobra.Command {
 		Short: "Print the version of the release that is served",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := becomeOwner(o.DataDir); err != nil {
+				return err
+			}
 			version, err := release.Open(o.DataDir).Version()
 			if err != nil {
 				return err

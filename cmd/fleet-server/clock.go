@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"fleet.nationtech.io/fleet/pkg/adminapi"
 )
@@ -60,9 +59,9 @@ func printClock(cmd *cobra.Command, reply adminapi.ClockReply, err error) error 
 
 // admin returns a client for what is no object of the API.
 func (o *options) admin() (*adminapi.Client, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig())
+	config, err := o.restConfig()
 	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig: %w: %s", err, askForServer)
+		return nil, err
 	}
 	h, err := rest.HTTPClientFor(config)
 	if err != nil {

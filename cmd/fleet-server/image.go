@@ -108,6 +108,9 @@ func newImageList(o *options) *cobra.Command {
 		Short: "List the images that devices can pull",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := becomeOwner(o.DataDir); err != nil {
+				return err
+			}
 			images, err := registry.Open(o.DataDir).List()
 			if err != nil {
 				return err

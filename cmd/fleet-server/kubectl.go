@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,11 +19,17 @@ import (
 	"k8s.io/kubectl/pkg/cmd/util"
 
 	_ "fleet.nationtech.io/fleet/cmd/fleet-server/english" // before kubectl is initialised
+	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/embedserver"
+	"fleet.nationtech.io/fleet/pkg/rights"
 )
 
-// askForServer is what to do about a kubeconfig that cannot be read.
-const askForServer = "is the server running, and is this its user?"
+// What to do about a kubeconfig that cannot be read, and about one of the server
+// that is not as the server wrote it.
+const (
+	askForServer  = "is the server running, and is this its user?"
+	askForRestart = "systemctl restart fleet-server writes that of the server again"
+)
 
 // newKubectl embeds kubectl, with the administrator's kubeconfig as its
 // default. What follows the word kubectl belongs to kubectl; flags of
@@ -43,9 +51,16 @@ func newKubectl(o *options) *cobra.Command {
 	}
 }
 
-// kubectl runs kubectl in this process.
+// kubectl runs kubectl in this process, unless another account can write its
+// kubeconfig and this process is root's.
 func (o *options) kubectl(cmd *cobra.Command, args ...string) error {
-	path := o.kubeconfig()
+	path := cmp.Or(kubeconfigFlag(args), o.kubeconfig())
+	if account, other := rights.Of(path); other {
+		return o.kubectlFor(cmd, account, args)
+	}
+	if err := o.checkServers(path); err != nil {
+		return err
+	}
 	if _, err := os.Stat(path); err != nil {
 		// Only what kubectl fails at: much of it needs no server.
 		util.BehaviorOnFatal(func(msg string, code int) {
@@ -58,6 +73,19 @@ func (o *options) kubectl(cmd *cobra.Command, args ...string) error {
 	}
 	c := o.newKubectl(genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()}, args)
 	return c.ExecuteContext(cmd.Context())
+}
+
+// checkServers refuses a kubeconfig of the server that was changed. What is
+// missing or cannot be read is kubectl's to judge, and a file of the operator
+// may say what they like.
+func (o *options) checkServers(path string) error {
+	if !o.isServers(path) {
+		return nil
+	}
+	if _, err := client.ReadKubeconfig(path); errors.Is(err, client.ErrKubeconfig) || errors.Is(err, rights.ErrNotRegular) {
+		return fmt.Errorf("reading the kubeconfig: %w: %s", err, askForRestart)
+	}
+	return nil
 }
 
 func (o *options) newKubectl(streams genericiooptions.IOStreams, args []string) *cobra.Command {
@@ -85,19 +113,32 @@ func (o *options) completeKubectl(cmd *cobra.Command, args []string, toComplete 
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	var out bytes.Buffer
-	c := o.newKubectl(genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: &out, ErrOut: io.Discard}, append(append([]string{cobra.ShellCompRequestCmd}, args...), toComplete))
-	if err := c.ExecuteContext(cmd.Context()); err != nil {
+	out, err := o.askKubectl(cmd, args, toComplete)
+	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
 	// A candidate a line, and on the last one a colon and the directive.
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	last := len(lines) - 1
 	directive, err := strconv.Atoi(strings.TrimPrefix(lines[last], ":"))
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
 	return lines[:last], cobra.ShellCompDirective(directive)
+}
+
+func (o *options) askKubectl(cmd *cobra.Command, args []string, toComplete string) ([]byte, error) {
+	path := cmp.Or(kubeconfigFlag(args), o.kubeconfig())
+	if account, other := rights.Of(path); other {
+		return o.completeFor(cmd, account, args, toComplete)
+	}
+	if err := o.checkServers(path); err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	c := o.newKubectl(genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: &out, ErrOut: io.Discard}, append(append([]string{cobra.ShellCompRequestCmd}, args...), toComplete))
+	err := c.ExecuteContext(cmd.Context())
+	return out.Bytes(), err
 }
 
 // takeDataDir accepts --data-dir directly behind the word kubectl as well,

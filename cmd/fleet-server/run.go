@@ -13,6 +13,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/embedserver"
 	"fleet.nationtech.io/fleet/pkg/logging/capture"
+	"fleet.nationtech.io/fleet/pkg/rights"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
 
@@ -56,6 +57,9 @@ func newRun(o *options) *cobra.Command {
 			"  fleet-server run --data-dir ~/fleet --api-listen 127.0.0.1:6443 --tls-san gateway.example.com",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if account, other := rights.Of(o.DataDir); other {
+				return fmt.Errorf("%s belongs to uid %d, and root does not follow what that account may put there: start the server as that account, or with systemctl start fleet-server", o.DataDir, account.UID)
+			}
 			log, err := o.logger(cmd)
 			if err != nil {
 				return err

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
@@ -177,9 +176,9 @@ func (t *tokenOptions) check() (labels map[string]string, err error) {
 // client returns a client of the server, by the kubeconfig in $KUBECONFIG or
 // the data directory, and the hash of the server's newest root key.
 func (o *options) client() (*client.Client, [sha256.Size]byte, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig())
+	config, err := o.restConfig()
 	if err != nil {
-		return nil, [sha256.Size]byte{}, fmt.Errorf("reading the kubeconfig: %w: %s", err, askForServer)
+		return nil, [sha256.Size]byte{}, err
 	}
 	root, err := pki.DecodeCert(config.CAData)
 	if err != nil {

@@ -3,18 +3,22 @@ package embedserver
 import (
 	"bytes"
 	"net"
-	"os"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
+	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/rights"
 )
 
 // KubeconfigName is the administrator's kubeconfig in the data directory.
 const KubeconfigName = "admin.kubeconfig"
+
+// maxKubeconfig bounds it in bytes.
+const maxKubeconfig = 1 << 20
 
 const (
 	adminUser     = "admin"
@@ -50,13 +54,13 @@ func (s *server) writeKubeconfig(now time.Time) error {
 }
 
 func (s *server) kubeconfigIsCurrent(path, url string, now time.Time) bool {
-	data, err := os.ReadFile(path)
+	data, err := rights.ReadFile(path, maxKubeconfig)
 	if err != nil {
 		return false
 	}
-	config, err := clientcmd.Load(data)
+	config, err := client.ParseKubeconfig(data)
 	if err != nil {
-		return false
+		return false // root would refuse it, too
 	}
 	for _, c := range config.Clusters {
 		if c.Server != url || !bytes.Equal(c.CertificateAuthorityData, s.pki.RootsPEM()) {

@@ -15,43 +15,46 @@ import (
 // Account is whose rights something has.
 type Account struct{ UID, GID int }
 
-// Of returns the first account beside root that decides what a path names,
-// because it owns the file or a directory or link on the way to it. It returns
-// false when there is none, or when this process is not root's: then nothing is
-// to be given up.
+// Of returns the account beside root that decides what a file says, because the
+// file or its directory belongs to it; for a directory, the account that owns
+// it. It returns false when there is none, or when this process is not root's:
+// then nothing is to be given up. What lies further up is left to whoever chose
+// the path.
 func Of(path string) (Account, bool) {
 	if os.Geteuid() != 0 {
 		return Account{}, false
 	}
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return Account{}, false
-	}
-	if a, found := onTheWay(path); found {
-		return a, true
-	}
-	target, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return Account{}, false // what is missing belongs to whoever owns the directory
-	}
-	return onTheWay(target)
-}
-
-// onTheWay looks at a path from the root on.
-func onTheWay(path string) (Account, bool) {
-	for end := 1; end <= len(path); end++ {
-		if end < len(path) && path[end] != filepath.Separator {
-			continue
-		}
-		info, err := os.Lstat(path[:end])
+	for _, look := range []func() (fs.FileInfo, error){
+		func() (fs.FileInfo, error) { return os.Stat(directory(path)) },
+		func() (fs.FileInfo, error) { return os.Lstat(path) },
+		func() (fs.FileInfo, error) { return os.Stat(target(path)) },
+		func() (fs.FileInfo, error) { return os.Stat(path) },
+	} {
+		info, err := look()
 		if err != nil {
-			break
+			continue // what is missing cannot lead astray
 		}
 		if s, ok := info.Sys().(*syscall.Stat_t); ok && s.Uid != 0 {
 			return Account{UID: int(s.Uid), GID: int(s.Gid)}, true
 		}
 	}
 	return Account{}, false
+}
+
+// directory is a path's, or the path itself when it is one.
+func directory(path string) string {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return path
+	}
+	return filepath.Dir(path)
+}
+
+// target is the directory of what links lead to.
+func target(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return directory(path)
 }
 
 // Become gives up root's rights for those of the account, for good. Whatever

@@ -145,9 +145,12 @@ func TestWhomRootTrusts(t *testing.T) {
 	if err := os.Symlink(filepath.Join(root, "secret"), filepath.Join(theirs, "link")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink(filepath.Join(theirs, "of-root"), filepath.Join(root, "to-file")); err != nil {
+		t.Fatal(err)
+	}
 	for path, other := range map[string]bool{
-		"secret": false, "none": false, "to-root": false, "theirs": true, "theirs/of-root": true, "theirs/none": true, "theirs/none/below": true,
-		"theirs/link": true, "to-theirs/of-root": true, "theirs/../secret": false,
+		"secret": false, "none": false, "to-root": false, "theirs": true, "theirs/of-root": true, "theirs/none": true, "theirs/none/below": false,
+		"theirs/link": true, "to-theirs": true, "to-theirs/of-root": true, "theirs/../secret": false, "to-file": true,
 	} {
 		account, found := rights.Of(filepath.Join(root, path))
 		if found != other || found && account != stranger {
