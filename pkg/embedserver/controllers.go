@@ -61,7 +61,9 @@ func (s *server) startControllers(ctx context.Context) error {
 		Client: s.client, Devices: i.devices, Infos: s.buckets.Info, Registry: s.registry, Tombstones: s.tombstones,
 		Presence: s.presence, Sessions: sessions, Door: door{s.deviceAPI, s.broker}, Recorder: recorder, Logger: s.component("device-controller"),
 	})
-	s.enrollment = s.newEnrollment(i, sessions)
+	if s.enrollment, err = s.newEnrollment(i, sessions); err != nil {
+		return err
+	}
 	observer.enrollment = enrollment.New(enrollment.Config{
 		Client: s.client, Tokens: i.tokens, Requests: i.requests, Binder: s.enrollment, Recorder: recorder,
 		Logger: s.component("enrollment-controller"), Now: s.clock.Now,
@@ -77,7 +79,8 @@ func (s *server) startControllers(ctx context.Context) error {
 	s.parts.run("enrollment controller", observer.enrollment.Run)
 	s.parts.run("certificate check", dropExpired(s.broker, s.clock.Now, s.Logger))
 	s.parts.run("device API", s.deviceAPI.Run)
-	for _, ready := range []<-chan struct{}{fleetController.Ready(), observer.devices.Ready(), s.deviceAPI.Ready()} {
+	// Before the requests are listed, a key could ask for a second name.
+	for _, ready := range []<-chan struct{}{fleetController.Ready(), observer.devices.Ready(), s.deviceAPI.Ready(), i.requests.HasSyncedChecker().Done()} {
 		if err := s.await(ctx, "the controllers", ready); err != nil {
 			return err
 		}
@@ -110,16 +113,22 @@ func (s *server) newDeploymentControllers(ctx context.Context, i *informers, rec
 	}, nil
 }
 
-func (s *server) newEnrollment(i *informers, sessions *session.Table) *enroll.Service {
+func (s *server) newEnrollment(i *informers, sessions *session.Table) (*enroll.Service, error) {
+	for _, holders := range []cache.SharedIndexInformer{i.devices, i.requests} {
+		if err := holders.AddIndexers(enroll.KeyIndexers()); err != nil {
+			return nil, err
+		}
+	}
 	return &enroll.Service{
 		Fleet: trustDomain, Client: s.client, Tokens: i.tokens.GetStore(), PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
 		Suspected: sessions.Suspected, KeyRefused: s.broker.DisconnectKey,
+		Holders: []cache.Indexer{i.devices.GetIndexer(), i.requests.GetIndexer()},
 		Replaced: func(name string) {
 			s.broker.Disconnect(name)
 			sessions.Forget(name)
 		},
 		Logger: s.component("enrollment"), Clock: s.clock,
-	}
+	}, nil
 }
 
 func (s *server) connectedDevices() prometheus.Collector {

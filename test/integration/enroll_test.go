@@ -130,7 +130,7 @@ func TestDenialIsAnEvent(t *testing.T) {
 	}
 	s.event("edge-1", v1alpha1.ReasonAwaitsOperator, "device approve edge-1")
 	s.decide("edge-1", v1alpha1.RequestDenied)
-	s.event("edge-1", v1alpha1.RequestDenied, "abab")
+	s.event("edge-1", v1alpha1.RequestDenied, "abab-abab")
 }
 
 // decide sets a condition of a request as an operator does, once it is there.
@@ -140,6 +140,9 @@ func (s *server) decide(name, condition string) {
 		r, err := s.client().EnrollmentRequests().Get(s.t.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			return err
+		}
+		if condition == v1alpha1.RequestApproved {
+			r.Status.ApprovedKeyFingerprint = r.Spec.KeyFingerprint
 		}
 		meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{Type: condition, Status: metav1.ConditionTrue, Reason: "Test"})
 		_, err = s.client().EnrollmentRequests().UpdateStatus(s.t.Context(), r, metav1.UpdateOptions{})

@@ -337,15 +337,7 @@ func TestDevicesNewerThanTheBackupWaitForApproval(t *testing.T) {
 // approve is what `fleet-server device approve` does.
 func (s *server) approve(name string) {
 	s.t.Helper()
-	eventually(s.t, "approving "+name, func() error {
-		r, err := s.client().EnrollmentRequests().Get(s.t.Context(), name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{Type: v1alpha1.RequestApproved, Status: metav1.ConditionTrue, Reason: "Test"})
-		_, err = s.client().EnrollmentRequests().UpdateStatus(s.t.Context(), r, metav1.UpdateOptions{})
-		return err
-	})
+	s.decide(name, v1alpha1.RequestApproved)
 }
 
 func TestCopyOfADeviceIsQuarantined(t *testing.T) {

@@ -41,26 +41,81 @@ func TestPreparedDeviceWaitsForApproval(t *testing.T) {
 	}
 }
 
-// A request that was denied does not keep its name from others for ever, one
-// that waits does, and whoever is turned away learns what can be done.
-func TestDeniedRequestFreesItsName(t *testing.T) {
+// A name that was denied to one machine is closed to every other until an
+// operator opens it, whatever token they have, and whoever is turned away learns
+// what can be done.
+func TestDeniedNameIsClosed(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	token := s.tokenToApprove()
+	token, vouching := s.tokenToApprove(), s.token(nil)
 	first, second := s.holder("edge-1"), s.holder("edge-1")
 	if reply := first.ask(token); !reply.Pending {
 		t.Fatalf("the first is answered %+v", reply)
 	}
-	reply := second.ask(token)
-	wantError(t, reply, wire.RefusedNameTaken, "fleet-server device deny edge-1")
+	wantError(t, second.ask(token), wire.RefusedNameTaken, "fleet-server device deny edge-1")
 	s.decide("edge-1", v1alpha1.RequestDenied)
-	wantError(t, first.ask(token), wire.RefusedToken, "denied")
+	for _, token := range []string{token, vouching} {
+		wantError(t, first.ask(token), wire.RefusedToken, "denied")
+		wantError(t, second.ask(token), wire.RefusedNameTaken, "fleet-server device reopen edge-1")
+	}
+	if uses := s.uses(token); uses != 1 {
+		t.Errorf("the token was used %d times by who was turned away, want 1 by the first", uses)
+	}
+	if err := s.client().EnrollmentRequests().Delete(t.Context(), "edge-1", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	if reply := second.ask(token); !reply.Pending {
-		t.Fatalf("the second is answered %+v", reply)
+		t.Fatalf("the second is answered %+v once the name is open", reply)
 	}
-	if reply := first.ask(token); reply.Error == nil || !strings.Contains(reply.Error.Message, "another machine waits") {
-		t.Errorf("the first is answered %+v", reply)
+	wantError(t, first.ask(token), wire.RefusedNameTaken, "another machine waits")
+}
+
+// The token of `device replace` names the device, so it opens its name; but not
+// to the very machine that was denied.
+func TestReplacementOpensADeniedName(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	denied := s.holder("edge-1")
+	if reply := denied.ask(s.tokenToApprove()); !reply.Pending {
+		t.Fatalf("it is answered %+v", reply)
 	}
+	s.decide("edge-1", v1alpha1.RequestDenied)
+	token := s.token(nil)
+	s.editToken(strings.Split(token, ".")[2], func(o *v1alpha1.EnrollmentToken) { o.Spec.Replaces = "edge-1" })
+	wantError(t, denied.ask(token), wire.RefusedToken, "denied")
+	s.holder("edge-1").enroll(token)
+}
+
+// A machine that is in may ask again as often as it likes; that does not remove
+// the request of the one that is to take its place.
+func TestOldMachineCannotKeepItsReplacementOut(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.token(nil)
+	old := s.holder("edge-1").enroll(token)
+	replacing := s.tokenToApprove()
+	s.editToken(strings.Split(replacing, ".")[2], func(o *v1alpha1.EnrollmentToken) { o.Spec.Replaces = "edge-1" })
+	next := s.holder("edge-1")
+	if reply := next.ask(replacing); !reply.Pending {
+		t.Fatalf("it is answered %+v", reply)
+	}
+	before, err := s.client().EnrollmentRequests().Get(t.Context(), "edge-1", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.enroll(token)
+	after, err := s.client().EnrollmentRequests().Get(t.Context(), "edge-1", metav1.GetOptions{})
+	if err != nil || after.UID != before.UID {
+		t.Fatalf("the request of the new machine is gone: %v", err)
+	}
+	s.approve("edge-1")
+	eventually(t, "the new machine to be let in", func() error {
+		reply := next.ask(replacing)
+		if reply.Certificate == "" {
+			return fmt.Errorf("%+v", reply)
+		}
+		return nil
+	})
 }
 
 // A key that made room for another in a renewal stays out, also after the

@@ -30,7 +30,10 @@ const fieldManager = "fleet-enrollment-controller"
 const (
 	expiredTokenRetention = 7 * 24 * time.Hour
 	answeredRetention     = 7 * 24 * time.Hour
-	deniedRetention       = 30 * 24 * time.Hour
+	// So long a name is closed to others after a denial, and so long somebody who
+	// only asked for it keeps it from others.
+	deniedRetention  = 30 * 24 * time.Hour
+	pendingRetention = 30 * 24 * time.Hour
 )
 
 // Binder binds the Device that an approved request is about.
@@ -126,7 +129,7 @@ func (c *Controller) reconcileToken(ctx context.Context, name string) (time.Dura
 	now := c.Now()
 	if !now.Before(t.Expiry().Add(expiredTokenRetention)) {
 		c.Logger.Info("removing an expired token", "token_id", name)
-		return 0, client.IgnoreNotFound(c.Client.EnrollmentTokens().Delete(ctx, name, metav1.DeleteOptions{}))
+		return 0, client.IgnoreNotFound(c.Client.EnrollmentTokens().Delete(ctx, name, asSeen(t)))
 	}
 	if setTokenStatus(t, now) {
 		if _, err := c.Client.EnrollmentTokens().UpdateStatus(ctx, t, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
@@ -148,35 +151,40 @@ func (c *Controller) reconcileRequest(ctx context.Context, name string) (time.Du
 		return 0, err
 	}
 	r := o.(*v1alpha1.EnrollmentRequest).DeepCopy()
-	if end, ends := endOf(r); ends && !c.Now().Before(end) {
+	end := endOf(r)
+	if !c.Now().Before(end) {
 		return 0, c.remove(ctx, r)
 	}
 	if setRequestStatus(r) {
 		if _, err := c.Client.EnrollmentRequests().UpdateStatus(ctx, r, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
 			return 0, client.IgnoreNotFound(err)
 		}
+		shown := wire.ShowFingerprint(r.Spec.KeyFingerprint)
 		switch {
-		case isDenied(r):
+		case r.IsDenied():
 			c.Logger.Info("an operator denied a device", "device", r.Name, "fingerprint", r.Spec.KeyFingerprint)
-			c.Recorder.Eventf(r, corev1.EventTypeNormal, v1alpha1.RequestDenied, "an operator denied the device with the key %.16s…", r.Spec.KeyFingerprint)
-		case !isApproved(r):
-			c.Recorder.Eventf(r, corev1.EventTypeNormal, v1alpha1.ReasonAwaitsOperator, "a device with the key %.16s… waits: `fleet-server device approve %s`, or deny", r.Spec.KeyFingerprint, r.Name)
+			c.Recorder.Eventf(r, corev1.EventTypeNormal, v1alpha1.RequestDenied, "an operator denied the device with the key %s", shown)
+		case !r.IsApproved():
+			c.Recorder.Eventf(r, corev1.EventTypeNormal, v1alpha1.ReasonAwaitsOperator, "a device with the key %s waits: `fleet-server device approve %s`, or deny", shown, r.Name)
 		}
 	}
-	if isApproved(r) {
+	if r.IsApproved() {
 		if err := c.grant(ctx, r); err != nil {
 			return 0, err
 		}
 	}
-	if end, ends := endOf(r); ends {
-		return end.Sub(c.Now()), nil
-	}
-	return 0, nil
+	return end.Sub(c.Now()), nil
 }
 
-// grant binds the Device of an approved request.
-func (c *Controller) grant(ctx context.Context, r *v1alpha1.EnrollmentRequest) error {
-	_, err := c.Binder.Bind(ctx, r)
+// grant binds the Device of an approved request, which has done its part then:
+// one that stayed would bind the key again when the Device has another. The cache
+// may not know yet that an operator thought better of it.
+func (c *Controller) grant(ctx context.Context, seen *v1alpha1.EnrollmentRequest) error {
+	r, err := c.Client.EnrollmentRequests().Get(ctx, seen.Name, metav1.GetOptions{})
+	if err != nil || r.UID != seen.UID || !r.IsApproved() {
+		return client.IgnoreNotFound(err)
+	}
+	_, err = c.Binder.Bind(ctx, r)
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok {
 		c.Recorder.Event(r, corev1.EventTypeWarning, "NotGranted", refusal.Message)
 		return nil
@@ -184,15 +192,17 @@ func (c *Controller) grant(ctx context.Context, r *v1alpha1.EnrollmentRequest) e
 	if err != nil {
 		return fmt.Errorf("granting the request of %s: %w", r.Name, err)
 	}
-	if r.Spec.CSR == "" {
-		return c.remove(ctx, r) // it has its certificate
-	}
-	return nil // the device fetches its certificate, which removes the request
+	return c.remove(ctx, r)
 }
 
 func (c *Controller) remove(ctx context.Context, r *v1alpha1.EnrollmentRequest) error {
-	options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(r.UID))}
-	return client.IgnoreNotFound(c.Client.EnrollmentRequests().Delete(ctx, r.Name, options))
+	return client.IgnoreNotFound(c.Client.EnrollmentRequests().Delete(ctx, r.Name, asSeen(r)))
+}
+
+// asSeen lets a deletion fail when somebody changed the object meanwhile.
+func asSeen(o metav1.Object) metav1.DeleteOptions {
+	uid, version := o.GetUID(), o.GetResourceVersion()
+	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
 }
 
 // record makes the request of a stranger.

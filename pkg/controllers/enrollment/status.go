@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // setTokenStatus shows whether the token can be used, and reports whether that
@@ -33,28 +34,34 @@ func setTokenStatus(t *v1alpha1.EnrollmentToken, now time.Time) (changed bool) {
 func setRequestStatus(r *v1alpha1.EnrollmentRequest) (changed bool) {
 	pending := metav1.Condition{
 		Type: v1alpha1.RequestPending, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAwaitsOperator, ObservedGeneration: r.Generation,
-		Message: "approve it with `fleet-server device approve " + r.Name + "`, or deny it",
+		Message: "its key is " + wire.ShowFingerprint(r.Spec.KeyFingerprint) + ": compare that with what the device shows, then approve it with `fleet-server device approve " + r.Name + "`, or deny it",
 	}
-	if isApproved(r) || isDenied(r) {
+	changed = withdrawNameless(r)
+	if r.IsApproved() || r.IsDenied() {
 		pending.Status, pending.Reason, pending.Message = metav1.ConditionFalse, v1alpha1.ReasonDecided, "an operator decided"
 	}
-	return meta.SetStatusCondition(&r.Status.Conditions, pending)
+	return meta.SetStatusCondition(&r.Status.Conditions, pending) || changed
 }
 
-// endOf returns when an answered request is removed.
-func endOf(r *v1alpha1.EnrollmentRequest) (end time.Time, ends bool) {
+// withdrawNameless takes back an approval that does not name the key of the
+// request, as those of an earlier version, and reports whether there was one: who
+// approved may have meant another.
+func withdrawNameless(r *v1alpha1.EnrollmentRequest) bool {
+	if !meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestApproved) || r.Status.ApprovedKeyFingerprint == r.Spec.KeyFingerprint {
+		return false
+	}
+	return meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.RequestApproved, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonKeyNotNamed, ObservedGeneration: r.Generation,
+		Message: "the approval did not name the key that it was for: approve it again",
+	})
+}
+
+// endOf returns when a request is removed.
+func endOf(r *v1alpha1.EnrollmentRequest) time.Time {
 	for typ, retention := range map[string]time.Duration{v1alpha1.RequestApproved: answeredRetention, v1alpha1.RequestDenied: deniedRetention} {
 		if c := meta.FindStatusCondition(r.Status.Conditions, typ); c != nil && c.Status == metav1.ConditionTrue {
-			return c.LastTransitionTime.Add(retention), true
+			return c.LastTransitionTime.Add(retention)
 		}
 	}
-	return time.Time{}, false
-}
-
-func isApproved(r *v1alpha1.EnrollmentRequest) bool {
-	return meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestApproved) && !isDenied(r)
-}
-
-func isDenied(r *v1alpha1.EnrollmentRequest) bool {
-	return meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestDenied)
+	return r.CreationTimestamp.Add(pendingRetention)
 }

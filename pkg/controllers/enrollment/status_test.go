@@ -1,6 +1,7 @@
 package enrollment
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 func TestTokenStatus(t *testing.T) {
@@ -41,41 +43,44 @@ func TestTokenStatus(t *testing.T) {
 
 func TestRequestStatus(t *testing.T) {
 	t.Parallel()
-	decided := metav1.NewTime(time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC))
-	decide := func(r *v1alpha1.EnrollmentRequest, typ string) {
-		meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{Type: typ, Status: metav1.ConditionTrue, LastTransitionTime: decided})
-	}
+	made := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	decided := made.Add(time.Hour)
+	key, other := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
 	for name, tc := range map[string]struct {
 		decisions []string
+		names     string
 		pending   metav1.ConditionStatus
 		approved  bool
-		end       time.Duration
+		end       time.Time
 	}{
-		"new":      {nil, metav1.ConditionTrue, false, 0},
-		"approved": {[]string{v1alpha1.RequestApproved}, metav1.ConditionFalse, true, answeredRetention},
-		"denied":   {[]string{v1alpha1.RequestDenied}, metav1.ConditionFalse, false, deniedRetention},
+		"new":                       {nil, "", metav1.ConditionTrue, false, made.Add(pendingRetention)},
+		"approved":                  {[]string{v1alpha1.RequestApproved}, key, metav1.ConditionFalse, true, decided.Add(answeredRetention)},
+		"another key approved":      {[]string{v1alpha1.RequestApproved}, other, metav1.ConditionTrue, false, made.Add(pendingRetention)},
+		"approved by name alone":    {[]string{v1alpha1.RequestApproved}, "", metav1.ConditionTrue, false, made.Add(pendingRetention)},
+		"a key named, not approved": {nil, key, metav1.ConditionTrue, false, made.Add(pendingRetention)},
+		"denied":                    {[]string{v1alpha1.RequestDenied}, "", metav1.ConditionFalse, false, decided.Add(deniedRetention)},
+		"approved, then denied":     {[]string{v1alpha1.RequestApproved, v1alpha1.RequestDenied}, key, metav1.ConditionFalse, false, time.Time{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := &v1alpha1.EnrollmentRequest{}
+			r := &v1alpha1.EnrollmentRequest{ObjectMeta: metav1.ObjectMeta{Name: "edge-1", CreationTimestamp: metav1.NewTime(made)}}
+			r.Spec.KeyFingerprint, r.Status.ApprovedKeyFingerprint = key, tc.names
 			for _, d := range tc.decisions {
-				decide(r, d)
+				meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{Type: d, Status: metav1.ConditionTrue, LastTransitionTime: metav1.NewTime(decided)})
 			}
 			if !setRequestStatus(r) || setRequestStatus(r) {
 				t.Error("it changes not once")
 			}
-			if c := meta.FindStatusCondition(r.Status.Conditions, v1alpha1.RequestPending); c.Status != tc.pending || isApproved(r) != tc.approved {
+			c := meta.FindStatusCondition(r.Status.Conditions, v1alpha1.RequestPending)
+			if c.Status != tc.pending || r.IsApproved() != tc.approved {
 				t.Errorf("conditions are %+v", r.Status.Conditions)
 			}
-			if end, ends := endOf(r); ends != (tc.end > 0) || ends && !end.Equal(decided.Add(tc.end)) {
-				t.Errorf("it ends at %v, %v", end, ends)
+			if waits := tc.pending == metav1.ConditionTrue; waits != strings.Contains(c.Message, wire.ShowFingerprint(key)) {
+				t.Errorf("it says %q", c.Message)
+			}
+			if end := endOf(r); !tc.end.IsZero() && !end.Equal(tc.end) {
+				t.Errorf("it ends at %v, want %v", end, tc.end)
 			}
 		})
-	}
-	both := &v1alpha1.EnrollmentRequest{}
-	decide(both, v1alpha1.RequestApproved)
-	decide(both, v1alpha1.RequestDenied)
-	if isApproved(both) {
-		t.Error("a request that was approved and denied is let in")
 	}
 }

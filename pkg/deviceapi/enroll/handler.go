@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/time/rate"
@@ -212,8 +213,17 @@ func (h *Handler) enroll(r *http.Request, body []byte, who *asker) (*wire.Enroll
 	if err != nil {
 		return nil, err
 	}
-	who.device = a.device
+	who.device, a.address = a.device, addressOf(r)
 	return h.Service.Enroll(r.Context(), a)
+}
+
+// addressOf is the address that a request came from, for people.
+func addressOf(r *http.Request) string {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	return from.Addr().Unmap().String()
 }
 
 func (h *Handler) renew(r *http.Request, body []byte, who *asker) (*wire.EnrollReply, error) {

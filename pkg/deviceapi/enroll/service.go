@@ -16,7 +16,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/retry"
@@ -32,9 +31,14 @@ const (
 	fieldManager = "fleet-enrollment"
 	// pollSeconds is how soon a device asks again while it waits for approval.
 	pollSeconds = 5
-	// maxTokenDevices is how many fingerprints a token's status remembers.
-	maxTokenDevices = 1000
+	// maxTokenUses is how many uses a token's status remembers.
+	maxTokenUses = 1000
+	// decisionTimeout bounds a decision, which nobody can break off.
+	decisionTimeout = 30 * time.Second
 )
+
+// errPrepared: an operator prepared the Device that a token would take.
+var errPrepared = errors.New("the Device was prepared by an operator")
 
 // Clock is the server's clock.
 type Clock interface {
@@ -49,7 +53,9 @@ type Service struct {
 	Fleet  string
 	Client *client.Client
 	// Tokens is a cache of the EnrollmentTokens.
-	Tokens     cache.Store
+	Tokens cache.Store
+	// Holders are caches of Devices and EnrollmentRequests, with KeyIndexers.
+	Holders    []cache.Indexer
 	PKI        *pki.PKI
 	Registry   *identity.Registry
 	Tombstones *identity.Tombstones
@@ -67,6 +73,7 @@ type Service struct {
 	// counting lets one request at a time count a use: a site that enrolls with
 	// one token would otherwise spend its time on conflicts.
 	counting sync.Mutex
+	claims   claims
 }
 
 // applicant is a request that has the right form.
@@ -77,12 +84,17 @@ type applicant struct {
 	csr         string
 	token       wire.Token
 	hardwareID  string
+	address     string
 	inventory   wire.Inventory
 }
 
 // Enroll answers a request. An error is a *wire.Refusal, or a failure of the
 // server itself that the device must not see.
 func (s *Service) Enroll(ctx context.Context, a *applicant) (*wire.EnrollReply, error) {
+	// Whoever hangs up must not leave a write behind whose end nobody knows.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), decisionTimeout)
+	defer cancel()
+	defer s.claims.hold(a.fingerprint)()
 	token, err := s.presentToken(ctx, a)
 	if err != nil {
 		return nil, err
@@ -90,30 +102,86 @@ func (s *Service) Enroll(ctx context.Context, a *applicant) (*wire.EnrollReply, 
 	if s.Tombstones.Has(a.fingerprint) {
 		return nil, refuse(wire.RefusedRevoked, "this device's key was revoked: ask for its Device to be deleted and for a new token")
 	}
-	device, err := s.Client.Devices().Get(ctx, a.device, metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("looking up device %s: %w", a.device, err)
+	device, err := s.device(ctx, a.device)
+	if err != nil {
+		return nil, err
 	}
-	exists := err == nil
-	taken := exists && device.Spec.Enrollment != nil
+	asked, err := s.request(ctx, a.device)
+	if err != nil {
+		return nil, err
+	}
+	taken := device != nil && device.Spec.Enrollment != nil
 	switch {
 	case taken && device.HasKey(a.fingerprint):
-		return s.admit(ctx, a, device)
+		return s.admit(ctx, a, device, asked)
 	case taken && token.Spec.Replaces != a.device:
 		return nil, nameTaken(a.device)
+	}
+	vouched := vouches(token, a, device)
+	if asked != nil {
+		if err := mayAskBeside(asked, a, vouched && token.Spec.Replaces == a.device, vouched); err != nil {
+			return nil, err
+		}
+		if !vouched && asked.Spec.KeyFingerprint == a.fingerprint && asked.Spec.Token == token.Name {
+			return pending(), nil // its use was counted when it asked first
+		}
+	}
+	return s.enrollNew(ctx, a, token, device, asked)
+}
+
+// enrollNew lets an applicant ask, or in, who is not known yet.
+func (s *Service) enrollNew(ctx context.Context, a *applicant, token *v1alpha1.EnrollmentToken, device *v1alpha1.Device, asked *v1alpha1.EnrollmentRequest) (*wire.EnrollReply, error) {
+	other, err := s.otherHolder(ctx, a.fingerprint, a.device, token.Status.UsedBy, s.deviceHolds, s.requestHolds)
+	if err != nil {
+		return nil, err
+	}
+	if other != "" {
+		return nil, keyTaken(other)
 	}
 	if token, err = s.countUse(ctx, a); err != nil {
 		return nil, err
 	}
-	// A Device that somebody prepared has labels and rights of its own: who gets
-	// them is for an operator to say, not for a token that anybody may have.
-	if !token.Spec.PreApproved || exists && token.Spec.Replaces != a.device {
+	s.claims.remember(a.fingerprint, a.device)
+	if !vouches(token, a, device) {
 		return s.await(ctx, a, token)
 	}
-	if device, err = s.Bind(ctx, request(a, token)); err != nil {
+	device, err = s.bind(ctx, newRequest(a, token), token.Spec.Replaces == a.device)
+	if errors.Is(err, errPrepared) { // a moment ago
+		return s.await(ctx, a, token)
+	}
+	if err != nil {
 		return nil, err
 	}
-	return s.admit(ctx, a, device)
+	return s.admit(ctx, a, device, asked)
+}
+
+// vouches reports whether a token lets an applicant in without an operator. A
+// Device that somebody prepared has labels and rights of its own: who gets them is
+// for an operator to say, not for a token that anybody may have.
+func vouches(token *v1alpha1.EnrollmentToken, a *applicant, device *v1alpha1.Device) bool {
+	return token.Spec.PreApproved && (device == nil || token.Spec.Replaces == a.device)
+}
+
+// mayAskBeside returns why an applicant may not have the name that a request
+// asks for already. named says that the applicant's token lets it have this very
+// name, vouched that it lets it have any.
+func mayAskBeside(r *v1alpha1.EnrollmentRequest, a *applicant, named, vouched bool) error {
+	own := r.Spec.KeyFingerprint == a.fingerprint
+	switch {
+	case own && r.IsDenied():
+		return refuse(wire.RefusedToken, "an operator denied this device")
+	case own, named:
+		return nil
+	case r.IsDenied():
+		return refuse(wire.RefusedNameTaken, "an operator denied the name %q to another machine: choose another with --name, or have it opened with `fleet-server device reopen %s`", a.device, a.device)
+	case vouched:
+		return nil
+	}
+	return refuse(wire.RefusedNameTaken, "another machine waits for approval under the name %q: choose another with --name, or have that one denied with `fleet-server device deny %s` and the name opened with `device reopen`", a.device, a.device)
+}
+
+func pending() *wire.EnrollReply {
+	return &wire.EnrollReply{Pending: true, RetryAfterSeconds: pollSeconds}
 }
 
 // parse checks the form of a request.
@@ -152,6 +220,11 @@ func parseCSR(text string) (*x509.CertificateRequest, error) {
 	}
 	if key, ok := csr.PublicKey.(*ecdsa.PublicKey); !ok || key.Curve != elliptic.P256() {
 		return nil, refuse(wire.RefusedBadRequest, "the key of the certificate request is not ECDSA P-256")
+	}
+	// ASN.1 has room for more than the key, and another fingerprint of it would be
+	// that of a key which nobody knows.
+	if spki, err := x509.MarshalPKIXPublicKey(csr.PublicKey); err != nil || !bytes.Equal(spki, csr.RawSubjectPublicKeyInfo) {
+		return nil, refuse(wire.RefusedBadRequest, "the key of the certificate request is encoded in an unusual way")
 	}
 	return csr, nil
 }
@@ -221,8 +294,8 @@ func (s *Service) checkToken(a *applicant, token *v1alpha1.EnrollmentToken) erro
 	return nil
 }
 
-// countUse takes one use of the token for this key, once. It returns the token
-// that was counted.
+// countUse takes one use of the token for this key and name, once. It returns
+// the token that was counted.
 func (s *Service) countUse(ctx context.Context, a *applicant) (token *v1alpha1.EnrollmentToken, err error) {
 	s.counting.Lock()
 	defer s.counting.Unlock()
@@ -230,33 +303,50 @@ func (s *Service) countUse(ctx context.Context, a *applicant) (token *v1alpha1.E
 		if token, err = s.presentToken(ctx, a); err != nil {
 			return err
 		}
-		if slices.Contains(token.Status.Devices, a.fingerprint) {
-			return nil
+		counted, err := use(token, v1alpha1.TokenUse{Device: a.device, KeyFingerprint: a.fingerprint})
+		if err != nil || counted {
+			return err
 		}
-		if token.Status.Uses >= token.Spec.MaxUses {
-			return refuse(wire.RefusedToken, "the token is used up (%d of %d uses): create a new one with `fleet-server token create`", token.Status.Uses, token.Spec.MaxUses)
-		}
-		token.Status.Uses++
 		token.Status.LastUsedAt = new(metav1.NewTime(s.Clock.Now()))
-		token.Status.Devices = append(token.Status.Devices, a.fingerprint)
-		if n := len(token.Status.Devices) - maxTokenDevices; n > 0 {
-			token.Status.Devices = token.Status.Devices[n:]
-		}
 		token, err = s.Client.EnrollmentTokens().UpdateStatus(ctx, token, metav1.UpdateOptions{FieldManager: fieldManager})
 		return err
 	})
 	return token, asRefusal(err, "counting a use of token "+a.token.ID)
 }
 
-// request is what an operator approves, or a token in advance.
-func request(a *applicant, token *v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentRequest {
+// use counts a use in a token's status, and reports whether it was counted
+// before.
+func use(token *v1alpha1.EnrollmentToken, u v1alpha1.TokenUse) (counted bool, err error) {
+	status := &token.Status
+	if slices.Contains(status.UsedBy, u) {
+		return true, nil
+	}
+	// An earlier version counted the key, and did not write down the name.
+	earlier := slices.Index(status.Devices, u.KeyFingerprint)
+	switch {
+	case earlier >= 0:
+		status.Devices = slices.Delete(status.Devices, earlier, earlier+1)
+	case status.Uses >= token.Spec.MaxUses:
+		return false, refuse(wire.RefusedToken, "the token is used up (%d of %d uses): create a new one with `fleet-server token create`", status.Uses, token.Spec.MaxUses)
+	default:
+		status.Uses++
+	}
+	status.UsedBy = append(status.UsedBy, u)
+	if n := len(status.UsedBy) - maxTokenUses; n > 0 {
+		status.UsedBy = status.UsedBy[n:]
+	}
+	return false, nil
+}
+
+// newRequest is what an operator approves, or a token in advance.
+func newRequest(a *applicant, token *v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentRequest {
 	inventory := v1alpha1.Inventory(a.inventory)
 	return &v1alpha1.EnrollmentRequest{
 		ObjectMeta: metav1.ObjectMeta{Name: a.device},
 		Spec: v1alpha1.EnrollmentRequestSpec{
 			KeyFingerprint: a.fingerprint, CSR: a.csr, Token: token.Name, Inventory: &inventory,
 			Labels: token.Spec.Labels, AllowedLabelKeys: token.Spec.AllowedLabelKeys,
-			Replaces: token.Spec.Replaces == a.device, HardwareID: a.hardwareID,
+			Replaces: token.Spec.Replaces == a.device, HardwareID: a.hardwareID, Address: a.address,
 		},
 	}
 }
@@ -265,35 +355,45 @@ func request(a *applicant, token *v1alpha1.EnrollmentToken) *v1alpha1.Enrollment
 // and says what became of it. Once it is approved, the Device is bound to the
 // key, and the applicant does not come here any more.
 func (s *Service) await(ctx context.Context, a *applicant, token *v1alpha1.EnrollmentToken) (*wire.EnrollReply, error) {
-	r, err := s.Client.EnrollmentRequests().Get(ctx, a.device, metav1.GetOptions{})
-	missing := apierrors.IsNotFound(err)
-	if err == nil && r.Spec.KeyFingerprint != a.fingerprint && meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestDenied) {
-		// The name is free: who asked for it before was not let in.
-		options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(r.UID))}
-		err = client.IgnoreNotFound(s.Client.EnrollmentRequests().Delete(ctx, r.Name, options))
-		missing = err == nil
-	}
-	if missing {
-		r, err = s.Client.EnrollmentRequests().Create(ctx, request(a, token), metav1.CreateOptions{FieldManager: fieldManager})
-		if err == nil {
-			s.Logger.Info("enrollment waits for approval", "device", a.device, "fingerprint", a.fingerprint)
-		}
-	}
+	r, err := s.Client.EnrollmentRequests().Create(ctx, newRequest(a, token), metav1.CreateOptions{FieldManager: fieldManager})
 	switch {
-	case err != nil:
-		return nil, fmt.Errorf("recording the request of device %s: %w", a.device, err)
-	case r.Spec.KeyFingerprint != a.fingerprint:
-		return nil, refuse(wire.RefusedNameTaken, "another machine waits for approval under the name %q: choose another with --name, or have that one denied with `fleet-server device deny %s`", a.device, a.device)
-	case meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.RequestDenied):
-		return nil, refuse(wire.RefusedToken, "an operator denied this device")
+	case err == nil:
+		s.Logger.Info("enrollment waits for approval", "device", a.device, "fingerprint", a.fingerprint)
+		return pending(), nil
+	case apierrors.IsAlreadyExists(err):
+		r, err = s.Client.EnrollmentRequests().Get(ctx, a.device, metav1.GetOptions{})
 	}
-	return &wire.EnrollReply{Pending: true, RetryAfterSeconds: pollSeconds}, nil
+	if err != nil {
+		return nil, fmt.Errorf("recording the request of device %s: %w", a.device, err)
+	}
+	if err := mayAskBeside(r, a, false, false); err != nil {
+		return nil, err
+	}
+	return pending(), nil
 }
 
-// Bind creates the Device that a request is about, or binds one to its key
-// that an operator created beforehand, or that gets a new machine. Bound
+// Bind creates the Device that an approved request is about, or binds one to
+// its key that an operator created beforehand, or that gets a new machine. Bound
 // already is fine. An error is a *wire.Refusal, or one of the API.
 func (s *Service) Bind(ctx context.Context, r *v1alpha1.EnrollmentRequest) (*v1alpha1.Device, error) {
+	defer s.claims.hold(r.Spec.KeyFingerprint)()
+	if s.Tombstones.Has(r.Spec.KeyFingerprint) {
+		return nil, refuse(wire.RefusedRevoked, "the key of the request was revoked")
+	}
+	other, err := s.otherHolder(ctx, r.Spec.KeyFingerprint, r.Name, nil, s.deviceHolds)
+	if err != nil {
+		return nil, err
+	}
+	if other != "" {
+		return nil, keyTaken(other)
+	}
+	s.claims.remember(r.Spec.KeyFingerprint, r.Name)
+	return s.bind(ctx, r, true)
+}
+
+// bind is Bind for who holds the key. Unless an operator let the request in,
+// errPrepared says that the Device is one which needs that.
+func (s *Service) bind(ctx context.Context, r *v1alpha1.EnrollmentRequest, approved bool) (*v1alpha1.Device, error) {
 	enrollment := &v1alpha1.DeviceEnrollment{
 		KeyFingerprint:   r.Spec.KeyFingerprint,
 		HardwareID:       r.Spec.HardwareID,
@@ -313,10 +413,12 @@ func (s *Service) Bind(ctx context.Context, r *v1alpha1.EnrollmentRequest) (*v1a
 	if !apierrors.IsAlreadyExists(err) {
 		return nil, fmt.Errorf("creating device %s: %w", r.Name, err)
 	}
-	return s.adopt(ctx, r, d)
+	return s.adopt(ctx, r, d, approved)
 }
 
-func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v1alpha1.Device) (*v1alpha1.Device, error) {
+// adopt binds the Device that is there. What it decides holds for the version
+// that it read: the write fails for every other one, and it decides anew.
+func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v1alpha1.Device, approved bool) (*v1alpha1.Device, error) {
 	var device *v1alpha1.Device
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
 		if device, err = s.Client.Devices().Get(ctx, r.Name, metav1.GetOptions{}); err != nil {
@@ -328,10 +430,13 @@ func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v
 		if device.IsOut() {
 			return outOfService(r.Name)
 		}
-		if e := device.Spec.Enrollment; e != nil {
-			if !r.Spec.Replaces {
-				return nameTaken(r.Name)
-			}
+		switch {
+		case device.Spec.Enrollment == nil && !approved:
+			return errPrepared
+		case device.Spec.Enrollment == nil:
+		case !r.Spec.Replaces:
+			return nameTaken(r.Name)
+		default:
 			if err := s.retire(device); err != nil {
 				return err
 			}
@@ -362,8 +467,8 @@ func (s *Service) retire(d *v1alpha1.Device) error {
 	return nil
 }
 
-// admit issues the certificate.
-func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Device) (*wire.EnrollReply, error) {
+// admit issues the certificate. asked is the request for the name, if any.
+func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Device, asked *v1alpha1.EnrollmentRequest) (*wire.EnrollReply, error) {
 	if device.IsOut() {
 		return nil, outOfService(a.device)
 	}
@@ -372,10 +477,20 @@ func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Devi
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Client.EnrollmentRequests().Delete(ctx, a.device, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		s.Logger.Warn("removing an answered enrollment request", "device", a.device, "error", err)
+	if asked != nil && isMoot(asked, a) {
+		options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(asked.UID))}
+		if err := s.Client.EnrollmentRequests().Delete(ctx, a.device, options); client.IgnoreNotFound(err) != nil {
+			s.Logger.Warn("removing an answered enrollment request", "device", a.device, "error", err)
+		}
 	}
 	return reply, nil
+}
+
+// isMoot reports whether a request has no use once the applicant has the name:
+// it is the applicant's own, or it asks for what cannot be given any more. One for
+// a new machine still can, and what was denied stays so.
+func isMoot(r *v1alpha1.EnrollmentRequest, a *applicant) bool {
+	return r.Spec.KeyFingerprint == a.fingerprint || !r.Spec.Replaces && !r.IsDenied()
 }
 
 // issue signs a certificate. One of a wrong time could be one that never ends.
@@ -405,6 +520,10 @@ func unknownToken() error {
 
 func nameTaken(device string) error {
 	return refuse(wire.RefusedNameTaken, "the name %q belongs to another device: choose another with --name, or take its place with the token of `fleet-server device replace %s`", device, device)
+}
+
+func keyTaken(device string) error {
+	return refuse(wire.RefusedNameTaken, "the key of this device is that of %q, and a key has one name: enroll with --name %s, or make a new key with --force", device, device)
 }
 
 func outOfService(device string) error {

@@ -77,7 +77,8 @@ const (
 )
 
 // Condition types of an EnrollmentRequest. An operator approves or denies a
-// request by setting Approved or Denied to True.
+// request by setting Approved or Denied to True, and Approved together with
+// status.approvedKeyFingerprint.
 const (
 	RequestPending  = "Pending"
 	RequestApproved = "Approved"
@@ -90,6 +91,9 @@ const (
 	ReasonAwaitsOperator = "AwaitsOperator"
 	// ReasonDecided: an operator decided.
 	ReasonDecided = "Decided"
+	// ReasonKeyNotNamed: an approval was taken back, since it did not name the key
+	// of the request.
+	ReasonKeyNotNamed = "KeyNotNamed"
 )
 
 // Condition types and reasons of an EnrollmentToken.

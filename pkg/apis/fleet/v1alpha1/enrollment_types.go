@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -100,11 +101,17 @@ func (t *EnrollmentToken) Expiry() time.Time {
 
 // EnrollmentTokenStatus counts the uses of a token.
 type EnrollmentTokenStatus struct {
-	// uses is how many devices enrolled with the token.
+	// uses is how often the token was used: one key that asked for one name is
+	// one use.
 	// +optional
 	Uses int `json:"uses,omitempty"`
-	// devices are the fingerprints of the keys that used it, so that a device
-	// that asks twice is counted once. The newest 1000 are kept.
+	// usedBy are these uses, so that a device that asks twice is counted once. The
+	// newest 1000 are kept.
+	// +optional
+	// +listType=atomic
+	UsedBy []TokenUse `json:"usedBy,omitempty"`
+	// devices are uses that an earlier version counted by key alone. Each is moved
+	// to usedBy when its key asks again.
 	// +optional
 	// +listType=atomic
 	Devices []string `json:"devices,omitempty"`
@@ -121,6 +128,14 @@ type EnrollmentTokenStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
+// TokenUse is one use of a token: a key that asked for a name.
+type TokenUse struct {
+	// device is the name.
+	Device string `json:"device"`
+	// keyFingerprint is the SHA-256 of the public key, in hex.
+	KeyFingerprint string `json:"keyFingerprint"`
+}
+
 // EnrollmentRequest is a device that wants to be let in. Approve it with
 // `fleet-server device approve NAME`.
 //
@@ -133,7 +148,9 @@ type EnrollmentTokenStatus struct {
 // +kubebuilder:printcolumn:name="Approved",type=string,JSONPath=`.status.conditions[?(@.type=="Approved")].status`
 // +kubebuilder:printcolumn:name="Denied",type=string,JSONPath=`.status.conditions[?(@.type=="Denied")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Address",type=string,priority=1,JSONPath=`.spec.address`
 // +kubebuilder:printcolumn:name="Fingerprint",type=string,priority=1,JSONPath=`.spec.keyFingerprint`
+// +kubebuilder:validation:XValidation:rule="!has(self.status) || !has(self.status.conditions) || !self.status.conditions.exists(c, c.type == 'Approved' && c.status == 'True') || has(self.status.approvedKeyFingerprint) && self.status.approvedKeyFingerprint == self.spec.keyFingerprint",message="an approval names the key that it is for: compare spec.keyFingerprint with what the device shows, and set status.approvedKeyFingerprint to it together with condition Approved, or use fleet-server device approve"
 type EnrollmentRequest struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -144,6 +161,18 @@ type EnrollmentRequest struct {
 	// status holds the operator's decision.
 	// +optional
 	Status EnrollmentRequestStatus `json:"status,omitempty"`
+}
+
+// IsDenied reports whether an operator refused the device.
+func (r *EnrollmentRequest) IsDenied() bool {
+	return meta.IsStatusConditionTrue(r.Status.Conditions, RequestDenied)
+}
+
+// IsApproved reports whether an operator let the device in that has the key of
+// the request, and did not take it back.
+func (r *EnrollmentRequest) IsApproved() bool {
+	return meta.IsStatusConditionTrue(r.Status.Conditions, RequestApproved) &&
+		r.Status.ApprovedKeyFingerprint == r.Spec.KeyFingerprint && !r.IsDenied()
 }
 
 // EnrollmentRequestList is a list of EnrollmentRequests.
@@ -159,8 +188,10 @@ type EnrollmentRequestList struct {
 // EnrollmentRequestSpec is what a device claims.
 type EnrollmentRequestSpec struct {
 	// keyFingerprint is the SHA-256 of the device's public key, in hex. Compare
-	// it with what the device shows before you approve.
+	// it with what `fleet-agent enroll` or `fleet-agent fingerprint` shows on the
+	// device, which is its first half, before you approve. It cannot be changed.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="the key of a request cannot be changed: another device asks with a request of its own"
 	KeyFingerprint string `json:"keyFingerprint"`
 	// csr is the device's certificate request in PEM. Absent when the device has
 	// a certificate of this server but no Device object, as after the restore of
@@ -188,6 +219,10 @@ type EnrollmentRequestSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	HardwareID string `json:"hardwareID,omitempty"`
+	// address is the network address that the request came from.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Address string `json:"address,omitempty"`
 	// inventory holds facts that the device claims.
 	// +optional
 	Inventory *Inventory `json:"inventory,omitempty"`
@@ -195,9 +230,16 @@ type EnrollmentRequestSpec struct {
 
 // EnrollmentRequestStatus holds the operator's decision.
 type EnrollmentRequestStatus struct {
+	// approvedKeyFingerprint is the spec.keyFingerprint that the operator saw. An
+	// approval is of that key and no other: whoever sets condition Approved to True
+	// sets this, too.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	ApprovedKeyFingerprint string `json:"approvedKeyFingerprint,omitempty"`
 	// conditions are Pending, Approved and Denied.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }

@@ -1,0 +1,172 @@
+package enroll
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+)
+
+// keyIndex is the index of Service.Holders.
+const keyIndex = "key"
+
+// KeyIndexers index Devices and EnrollmentRequests by the fingerprints of their
+// keys.
+func KeyIndexers() cache.Indexers {
+	return cache.Indexers{keyIndex: func(o any) ([]string, error) {
+		switch o := o.(type) {
+		case *v1alpha1.EnrollmentRequest:
+			return []string{o.Spec.KeyFingerprint}, nil
+		case *v1alpha1.Device:
+			if e := o.Spec.Enrollment; e != nil && e.NextKeyFingerprint != "" {
+				return []string{e.KeyFingerprint, e.NextKeyFingerprint}, nil
+			} else if e != nil {
+				return []string{e.KeyFingerprint}, nil
+			}
+		}
+		return nil, nil
+	}}
+}
+
+const (
+	// stripes is how many keys may ask at a time.
+	stripes = 64
+	// maxRecent is how many keys are remembered at least that asked last: more
+	// than can ask before the caches know of them.
+	maxRecent = 5000
+)
+
+// claims see to it that a key has one name. It asks for one name at a time, and
+// the name that it last asked for is remembered, since caches are behind.
+type claims struct {
+	// held has a lock for the keys whose fingerprints begin alike. It is taken
+	// before Service.counting and mu.
+	held [stripes]sync.Mutex
+
+	mu sync.Mutex // guards what follows
+	// recent and older map fingerprints to names. When recent is full it becomes
+	// older.
+	recent, older map[string]string
+}
+
+// hold keeps every other request with the key waiting until release is called.
+func (c *claims) hold(fingerprint string) (release func()) {
+	n, err := strconv.ParseUint(fingerprint[:min(4, len(fingerprint))], 16, 16)
+	if err != nil {
+		n = 0 // no fingerprint: they all share one lock
+	}
+	l := &c.held[n%stripes]
+	l.Lock()
+	return l.Unlock
+}
+
+// remember records that a key is about to get a name.
+func (c *claims) remember(fingerprint, name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.recent == nil || len(c.recent) >= maxRecent {
+		c.recent, c.older = map[string]string{}, c.recent
+	}
+	c.recent[fingerprint] = name
+}
+
+// names are those that the key got lately.
+func (c *claims) names(fingerprint string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	for _, m := range []map[string]string{c.recent, c.older} {
+		if name, ok := m[fingerprint]; ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// namesOf are the names that a key may have: what the caches know, what it got a
+// moment ago, and what it asked for with the token.
+func (s *Service) namesOf(fingerprint string, uses []v1alpha1.TokenUse) ([]string, error) {
+	names := s.claims.names(fingerprint)
+	for _, use := range uses {
+		if use.KeyFingerprint == fingerprint {
+			names = append(names, use.Device)
+		}
+	}
+	for _, holders := range s.Holders {
+		keys, err := holders.IndexKeys(keyIndex, fingerprint)
+		if err != nil {
+			return nil, fmt.Errorf("looking for who has the key %s: %w", fingerprint, err)
+		}
+		names = append(names, keys...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// otherHolder returns the name of another Device or EnrollmentRequest than name
+// that has the key at present, or nothing. A name that a key only may have is
+// looked up: the caches, too, may know what is over.
+func (s *Service) otherHolder(ctx context.Context, fingerprint, name string, uses []v1alpha1.TokenUse, has ...holds) (string, error) {
+	names, err := s.namesOf(fingerprint, uses)
+	if err != nil {
+		return "", err
+	}
+	for _, other := range names {
+		if other == name {
+			continue
+		}
+		for _, has := range has {
+			switch held, err := has(ctx, other, fingerprint); {
+			case err != nil:
+				return "", err
+			case held:
+				return other, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// holds reports whether an object of a name has a key.
+type holds func(ctx context.Context, name, fingerprint string) (bool, error)
+
+func (s *Service) deviceHolds(ctx context.Context, name, fingerprint string) (bool, error) {
+	d, err := s.device(ctx, name)
+	return d != nil && d.HasKey(fingerprint), err
+}
+
+func (s *Service) requestHolds(ctx context.Context, name, fingerprint string) (bool, error) {
+	r, err := s.request(ctx, name)
+	return r != nil && r.Spec.KeyFingerprint == fingerprint, err
+}
+
+// device returns the Device of a name, or nil when there is none.
+func (s *Service) device(ctx context.Context, name string) (*v1alpha1.Device, error) {
+	d, err := s.Client.Devices().Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("looking up device %s: %w", name, err)
+	}
+	return d, nil
+}
+
+// request returns the EnrollmentRequest of a name, or nil when there is none.
+func (s *Service) request(ctx context.Context, name string) (*v1alpha1.EnrollmentRequest, error) {
+	r, err := s.Client.EnrollmentRequests().Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("looking up the request of device %s: %w", name, err)
+	}
+	return r, nil
+}

@@ -1,0 +1,335 @@
+package integration_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// uses is how often a token was used.
+func (s *server) uses(token string) int {
+	s.t.Helper()
+	o, err := s.client().EnrollmentTokens().Get(s.t.Context(), strings.Split(token, ".")[2], metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return o.Status.Uses
+}
+
+// limited makes a token for so many uses. The controller is done with it.
+func (s *server) limited(uses int, preApproved bool) string {
+	s.t.Helper()
+	token := s.token(map[string]string{"group": "a"})
+	id := strings.Split(token, ".")[2]
+	s.editToken(id, func(o *v1alpha1.EnrollmentToken) { o.Spec.MaxUses, o.Spec.PreApproved = uses, preApproved })
+	eventually(s.t, "the status of the token", func() error {
+		o, err := s.client().EnrollmentTokens().Get(s.t.Context(), id, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if c := meta.FindStatusCondition(o.Status.Conditions, v1alpha1.TokenUsable); c == nil || c.ObservedGeneration != o.Generation {
+			return fmt.Errorf("it is %+v", c)
+		}
+		return nil
+	})
+	return token
+}
+
+// withKey is a device with a key that others may have, too.
+func (s *server) withKey(name string, key *ecdsa.PrivateKey) *holder {
+	return &holder{s: s, name: name, key: key}
+}
+
+// crowd lets holders ask at the same time, and counts who is let in or waits.
+func crowd(holders []*holder, token func(i int) string) (in, waits int, refused []wire.RefusalCode) {
+	var mu sync.Mutex // guards the results
+	var asking sync.WaitGroup
+	for i, h := range holders {
+		asking.Go(func() {
+			reply := h.ask(token(i))
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case reply.Certificate != "":
+				in++
+			case reply.Pending:
+				waits++
+			default:
+				refused = append(refused, reply.Error.Code)
+			}
+		})
+	}
+	asking.Wait()
+	return in, waits, refused
+}
+
+// names are those of all Devices and EnrollmentRequests.
+func (s *server) names() (devices, requests []string) {
+	s.t.Helper()
+	d, err := s.client().Devices().List(s.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r, err := s.client().EnrollmentRequests().List(s.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, o := range d.Items {
+		devices = append(devices, o.Name)
+	}
+	for _, o := range r.Items {
+		requests = append(requests, o.Name)
+	}
+	return devices, requests
+}
+
+// One key is one device, however many names it asks for at once, with however
+// many tokens of however many uses; and a use is one device, however many keys and
+// names ask for it.
+func TestAKeyHasOneName(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	const many = 20
+	each := func(make func(i int) *holder) []*holder {
+		holders := several(many, make)
+		return holders
+	}
+	key, other := newKey(t), newKey(t)
+	once, often := s.limited(1, true), s.limited(1000, true)
+	for name, tc := range map[string]struct {
+		holders   []*holder
+		token     func(int) string
+		in, waits int
+	}{
+		"one key, a token for one": {each(func(i int) *holder { return s.withKey(fmt.Sprintf("once-%d", i), key) }), func(int) string { return once }, 1, 0},
+		"one key, a token for all": {each(func(i int) *holder { return s.withKey(fmt.Sprintf("often-%d", i), other) }), func(int) string { return often }, 1, 0},
+		"keys and names, a token for one": {
+			each(func(i int) *holder { return s.holder(fmt.Sprintf("crowd-%d", i/2)) }),
+			func(token string) func(int) string { return func(int) string { return token } }(s.limited(1, true)), 1, 0,
+		},
+		"one key, approval": {
+			each(func(k *ecdsa.PrivateKey) func(i int) *holder {
+				return func(i int) *holder { return s.withKey(fmt.Sprintf("asks-%d", i), k) }
+			}(newKey(t))),
+			func(token string) func(int) string { return func(int) string { return token } }(s.limited(1000, false)), 0, 1,
+		},
+		"one key, a token for each name": {
+			each(func(k *ecdsa.PrivateKey) func(i int) *holder {
+				return func(i int) *holder { return s.withKey(fmt.Sprintf("tokens-%d", i), k) }
+			}(newKey(t))),
+			func(tokens []string) func(int) string { return func(i int) string { return tokens[i] } }(several(many, func(i int) string { return s.limited(1, i%2 == 0) })), -1, -1,
+		},
+		// The control: different keys are different devices.
+		"many keys": {each(func(i int) *holder { return s.holder(fmt.Sprintf("many-%d", i)) }), func(int) string { return often }, many, 0},
+	} {
+		in, waits, refused := crowd(tc.holders, tc.token)
+		if tc.in < 0 && in+waits != 1 || tc.in >= 0 && (in != tc.in || waits != tc.waits) {
+			t.Errorf("%s: %d are in, %d wait, %v", name, in, waits, refused)
+		}
+	}
+	if n := s.uses(once); n != 1 {
+		t.Errorf("the token for one was used %d times", n)
+	}
+	devices, requests := s.names()
+	if want := many + 5; len(devices)+len(requests) != want {
+		t.Errorf("there are %d devices and %d requests, want %d together: %v, %v", len(devices), len(requests), want, devices, requests)
+	}
+	// After a restart nobody remembers, and the caches know.
+	s.stop()
+	s.start()
+	wantError(t, s.withKey("again", other).ask(often), wire.RefusedNameTaken, "a key has one name")
+	wantError(t, s.withKey("once-again", key).ask(often), wire.RefusedNameTaken, "a key has one name")
+	if _, err := s.client().Devices().Get(t.Context(), "again", metav1.GetOptions{}); err == nil {
+		t.Error("the second name is there")
+	}
+	// A key that asks for its own name again is let in, with the same use.
+	for _, name := range devices {
+		if strings.HasPrefix(name, "once-") {
+			s.withKey(name, key).enroll(once)
+		}
+	}
+}
+
+// several makes n of something.
+func several[T any](n int, one func(i int) T) []T {
+	all := make([]T, n)
+	for i := range all {
+		all[i] = one(i)
+	}
+	return all
+}
+
+// Clients that hang up in the middle leave no second name behind, and no second
+// server does: the token remembers what it was used for.
+func TestAKeyHasOneNameAfterCuts(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	for _, approval := range []bool{false, true} {
+		for n := 1; n <= 2; n++ {
+			for _, late := range []bool{false, true} {
+				key, token := newKey(t), s.limited(1, !approval)
+				names := []string{fmt.Sprintf("a-%v-%d-%v", approval, n, late), fmt.Sprintf("b-%v-%d-%v", approval, n, late)}
+				request := func(name string) wire.EnrollRequest {
+					return wire.EnrollRequest{Token: token, Device: name, CSR: csrOf(t, key)}
+				}
+				post(t, s.listener(&cutter{n: n, late: late}), request(names[0]))
+				if n == 1 && !late {
+					continue // nothing was written: either name may be had
+				}
+				reply := s.withKey(names[1], key).ask(token)
+				if reply.Certificate != "" || reply.Pending {
+					t.Errorf("%v: the key has a second name: %+v", names, reply)
+				}
+				s.finishes(names[0], strings.Split(token, ".")[2], request(names[0]), approval)
+			}
+		}
+	}
+}
+
+// A server whose caches are behind, for ever here, goes by what it did itself.
+func TestAKeyHasOneNameBesideStaleCaches(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	key, one, two := newKey(t), s.limited(1, true), s.limited(1, true)
+	h := s.listener(&cutter{n: 1000})
+	post(t, h, wire.EnrollRequest{Token: one, Device: "edge-1", CSR: csrOf(t, key)})
+	post(t, h, wire.EnrollRequest{Token: two, Device: "edge-2", CSR: csrOf(t, key)})
+	post(t, h, wire.EnrollRequest{Token: two, Device: "edge-3", CSR: csrOf(t, newKey(t))}) // the control
+	if devices, _ := s.names(); strings.Join(devices, " ") != "edge-1 edge-3" {
+		t.Errorf("devices are %v", devices)
+	}
+}
+
+// Whoever hangs up while the server writes is answered by nobody, but what was
+// begun is finished before the key may ask for another name.
+func TestHangingUpGivesNoSecondName(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	key, token := newKey(t), s.limited(1000, true)
+	config := s.tls()
+	var asking sync.WaitGroup
+	for i := range 40 {
+		asking.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			body, err := json.Marshal(wire.EnrollRequest{Token: token, Device: fmt.Sprintf("edge-%d", i), CSR: csrOf(t, key)})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			transport := &http.Transport{TLSClientConfig: config}
+			defer transport.CloseIdleConnections()
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.enrollURL()+wire.PathEnroll, &hangUp{Reader: bytes.NewReader(body), cancel: cancel})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			r.ContentLength = int64(len(body))
+			if res, err := (&http.Client{Transport: transport}).Do(r); err == nil {
+				_ = res.Body.Close()
+			}
+		})
+	}
+	asking.Wait()
+	eventually(t, "one device", func() error {
+		_ = s.withKey("last", key).ask(token)
+		devices, _ := s.names()
+		if len(devices) == 0 {
+			return fmt.Errorf("there is none")
+		}
+		if len(devices) > 1 {
+			t.Fatalf("devices are %v", devices)
+		}
+		return nil
+	})
+}
+
+// hangUp ends its request once all of it was read.
+type hangUp struct {
+	*bytes.Reader
+	cancel func()
+}
+
+// Read implements io.Reader.
+func (h *hangUp) Read(p []byte) (int, error) {
+	n, err := h.Reader.Read(p)
+	if h.Len() == 0 {
+		defer h.cancel()
+	}
+	return n, err
+}
+
+// ASN.1 lets a key be written in more ways than one. All but one are refused, or
+// a key could have many fingerprints.
+func TestAKeyHasOneEncoding(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1")
+	block, _ := pem.Decode([]byte(csrOf(t, h.key)))
+	odd := oddEncoding(t, block.Bytes, h.key)
+	if parsed, err := x509.ParseCertificateRequest(odd); err != nil || parsed.CheckSignature() != nil {
+		t.Fatalf("the request with another encoding of the key is not good: it proves nothing (%v)", err)
+	}
+	reply := h.ask(s.token(nil), func(r *wire.EnrollRequest) {
+		r.CSR = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: odd}))
+	})
+	wantError(t, reply, wire.RefusedBadRequest, "unusual")
+}
+
+// oddEncoding is a certificate request whose key has a further element, and
+// which is signed by the key.
+func oddEncoding(t *testing.T, der []byte, key *ecdsa.PrivateKey) []byte {
+	t.Helper()
+	var request struct {
+		Info      asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}
+	var info struct {
+		Version    int
+		Subject    asn1.RawValue
+		Key        asn1.RawValue
+		Attributes asn1.RawValue `asn1:"optional"`
+	}
+	unmarshal := func(der []byte, to any) {
+		if _, err := asn1.Unmarshal(der, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	marshal := func(v any) []byte {
+		der, err := asn1.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	unmarshal(der, &request)
+	unmarshal(request.Info.FullBytes, &info)
+	info.Key = asn1.RawValue{Class: asn1.ClassUniversal, Tag: asn1.TagSequence, IsCompound: true, Bytes: append(info.Key.Bytes[:len(info.Key.Bytes):len(info.Key.Bytes)], 0x05, 0x00)}
+	request.Info = asn1.RawValue{FullBytes: marshal(info)}
+	sum := sha256.Sum256(request.Info.FullBytes)
+	signature, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Signature = asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}
+	return marshal(request)
+}
