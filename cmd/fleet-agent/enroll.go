@@ -49,7 +49,10 @@ func newEnroll(f *flags) *cobra.Command {
 
 The token is read from --token-file, else from $` + envToken + `, else from
 standard input; on a terminal it is asked for and not shown. Enrolling again
-with the same server is safe.`,
+with the same server is safe.
+
+The fingerprint of the device's key is printed first. An operator who has to
+approve the device sees the same on the server.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, log, err := f.load(cmd, false)
@@ -147,10 +150,19 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 	if err := state.SavePendingIdentity(identity); err != nil {
 		return err
 	}
+	shown, err := fingerprint(key)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(out, "device %s has a key with the fingerprint %s\n", identity.Device, shown); err != nil {
+		return err
+	}
 	result, err := enroll.Enroll(ctx, enroll.Request{
 		Server: e.server, Token: token, Device: identity.Device, Key: key, Inventory: inventory(), HardwareID: hardwareID(log),
-		Clock:   clock.New(clock.Config{Keeper: state, Log: log}),
-		Pending: func() { fmt.Fprintf(out, "device %s waits for approval by an operator\n", identity.Device) },
+		Clock: clock.New(clock.Config{Keeper: state, Log: log}),
+		Pending: func() {
+			fmt.Fprintf(out, "device %s waits for approval by an operator, who compares this fingerprint with what `fleet-server device approve %s` shows\n", identity.Device, identity.Device)
+		},
 	})
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok && refusal.Code == wire.RefusedRevoked {
 		return fmt.Errorf("%w; --force makes a new key", err)

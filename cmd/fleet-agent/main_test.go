@@ -175,6 +175,36 @@ func TestEnrollWritesIdentityAndConfiguration(t *testing.T) {
 	}
 }
 
+// What the device shows is what the server makes of the key that it asks with.
+func TestEnrollShowsTheFingerprint(t *testing.T) {
+	t.Parallel()
+	h, g := newHost(t), newGateway(t)
+	if out, err := h.run("", "fingerprint"); err == nil {
+		t.Errorf("a device without a key prints %q", out)
+	}
+	out, err := h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for spki := range g.keys {
+		shown := wire.ShowFingerprint(wire.Sum([]byte(spki)).String())
+		if !strings.Contains(out, "fingerprint "+shown+"\n") {
+			t.Errorf("enroll prints %q, want %s in it", out, shown)
+		}
+		if again, err := h.run("", "fingerprint"); err != nil || again != shown+" pi-1\n" {
+			t.Errorf("fingerprint prints %q (%v)", again, err)
+		}
+	}
+	// One that was refused may be asked about: its key waits on the device.
+	unknown := strings.Replace(g.token, "t1", "t2", 1)
+	if _, err := h.run(unknown, "enroll", "--server", g.url, "--name", "pi-1", "--force"); err == nil {
+		t.Fatal("the token is accepted")
+	}
+	if out, err := h.run("", "fingerprint"); err != nil || strings.Count(out, "\n") != 2 || !strings.Contains(out, "(waits") {
+		t.Errorf("fingerprint prints %q (%v)", out, err)
+	}
+}
+
 func TestEnrollAgain(t *testing.T) {
 	t.Parallel()
 	h, g := newHost(t), newGateway(t)

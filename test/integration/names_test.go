@@ -1,10 +1,12 @@
 package integration_test
 
 import (
+	"crypto/x509"
 	"fmt"
 	"strings"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -167,4 +169,105 @@ func TestDeviceWithoutKeysOrObjectIsOut(t *testing.T) {
 		c.ends()
 		h.refused()
 	}
+}
+
+// However an approval is written, it is of the key that it names: one that names
+// none or another is refused by the API, and the key of a request cannot be
+// exchanged.
+func TestApprovalIsOfAKey(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.tokenToApprove()
+	h, stranger := s.holder("edge-1"), s.holder("edge-2")
+	for _, h := range []*holder{h, stranger} {
+		if reply := h.ask(token); !reply.Pending {
+			t.Fatalf("it is answered %+v", reply)
+		}
+	}
+	requests := s.client().EnrollmentRequests()
+	get := func(name string) *v1alpha1.EnrollmentRequest {
+		r, err := requests.Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	key, other := get("edge-1").Spec.KeyFingerprint, get("edge-2").Spec.KeyFingerprint
+	if get("edge-1").Spec.Address != "127.0.0.1" {
+		t.Errorf("its address is %q", get("edge-1").Spec.Address)
+	}
+	patch := func(named string) error {
+		condition := `{"type":"Approved","status":"True","reason":"Me","message":"","lastTransitionTime":"2026-11-21T08:00:00Z"}`
+		_, err := requests.Patch(t.Context(), "edge-1", types.MergePatchType, fmt.Appendf(nil, `{"status":{%s"conditions":[%s]}}`, named, condition), metav1.PatchOptions{}, "status")
+		return err
+	}
+	for _, named := range []string{"", `"approvedKeyFingerprint":"` + other + `",`, `"approvedKeyFingerprint":"` + key[:32] + `",`, `"approvedKeyFingerprint":null,`} {
+		if err := patch(named); !apierrors.IsInvalid(err) {
+			t.Errorf("an approval with %q is written: %v", named, err)
+		}
+	}
+	if _, err := requests.Patch(t.Context(), "edge-1", types.MergePatchType, []byte(`{"spec":{"keyFingerprint":"`+other+`"}}`), metav1.PatchOptions{}); !apierrors.IsInvalid(err) {
+		t.Errorf("the key is exchanged: %v", err)
+	}
+	if reply := h.ask(token); !reply.Pending {
+		t.Errorf("it is answered %+v", reply)
+	}
+	if err := patch(`"approvedKeyFingerprint":"` + key + `",`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the certificate", func() error {
+		if reply := h.ask(token); reply.Certificate == "" {
+			return fmt.Errorf("%+v", reply)
+		}
+		return nil
+	})
+	// The approval was of one device, and is gone with it.
+	if _, err := requests.Get(t.Context(), "edge-1", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the request is there: %v", err)
+	}
+}
+
+// An approval counts once. What is approved and not fetched does not come back
+// when the Device has another key, or none.
+func TestApprovalCountsOnce(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1")
+	if reply := h.ask(s.tokenToApprove()); !reply.Pending {
+		t.Fatalf("it is answered %+v", reply)
+	}
+	s.approve("edge-1")
+	eventually(t, "the request to go", func() error {
+		_, err := s.client().EnrollmentRequests().Get(t.Context(), "edge-1", metav1.GetOptions{})
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("it is there: %w", err)
+		}
+		return nil
+	})
+	if err := s.client().Devices().Delete(t.Context(), "edge-1", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the device to go", func() error {
+		_, err := s.client().Devices().Get(t.Context(), "edge-1", metav1.GetOptions{})
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("it is there: %w", err)
+		}
+		return nil
+	})
+	s.stop()
+	s.start()
+	next := s.holder("edge-1").enroll(s.token(nil))
+	d, err := s.client().Devices().Get(t.Context(), "edge-1", metav1.GetOptions{})
+	if err != nil || d.Spec.Enrollment.KeyFingerprint != keyOf(t, next) {
+		t.Errorf("the name is bound to %+v (%v)", d.Spec.Enrollment, err)
+	}
+}
+
+func keyOf(t *testing.T, h *holder) string {
+	t.Helper()
+	spki, err := x509.MarshalPKIXPublicKey(h.key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wire.Sum(spki).String()
 }

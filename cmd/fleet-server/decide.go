@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// decision is what an operator says about a device that waits.
+type decision struct {
+	o           *options
+	condition   string
+	fingerprint string
+}
+
+func newApprove(o *options) *cobra.Command {
+	d := decision{o: o, condition: v1alpha1.RequestApproved}
+	cmd := &cobra.Command{
+		Use:   "approve NAME",
+		Short: "Let a device in that waits for approval",
+		Long: "Let a device in that waits for approval. The command shows who waits. Compare the fingerprint with\n" +
+			"the one that fleet-agent enroll shows on the device: anybody with a token can ask for any name.\n" +
+			"On a terminal it asks you then; elsewhere pass what the device shows with --fingerprint. The key\n" +
+			"that was shown is let in, and no other.\n" +
+			"List those that wait with: fleet-server kubectl get enrollmentrequests",
+		Example: "  fleet-server device approve gateway-1f2e3d\n" +
+			"  fleet-server device approve gateway-1f2e3d --fingerprint 9f86-d081-884c-7d65-9a2f-eaa0-c55a-d015",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return d.decide(cmd, args[0], approves) },
+	}
+	cmd.Flags().StringVar(&d.fingerprint, "fingerprint", "", "what the device shows as its key's fingerprint; another key is not let in")
+	return cmd
+}
+
+func newDeny(o *options) *cobra.Command {
+	d := decision{o: o, condition: v1alpha1.RequestDenied}
+	cmd := &cobra.Command{
+		Use:   "deny NAME",
+		Short: "Refuse a device that waits for approval",
+		Long: "Refuse a device that waits for approval. Its name is closed to all others, too, for 30 days or until\n" +
+			"you open it with: fleet-server device reopen NAME",
+		Example: "  fleet-server device deny gateway-1f2e3d",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return d.decide(cmd, args[0], func(*cobra.Command) error { return nil })
+		},
+	}
+	cmd.Flags().StringVar(&d.fingerprint, "fingerprint", "", "the key's fingerprint; another key is not denied")
+	return cmd
+}
+
+func newReopen(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reopen NAME",
+		Short: "Open a name again that was closed by a denial",
+		Long: "Open a name again that was closed by a denial: any device may ask for it then, the one that was\n" +
+			"denied as well. To let that one in, approve it instead.",
+		Example: "  fleet-server device reopen gateway-1f2e3d",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return o.reopen(cmd, args[0]) },
+	}
+}
+
+// decide shows the device that waits under a name, and decides about its key
+// once confirm, which is asked when no fingerprint was given, agrees.
+func (d *decision) decide(cmd *cobra.Command, name string, confirm func(*cobra.Command) error) error {
+	c, _, err := d.o.client()
+	if err != nil {
+		return err
+	}
+	shown, err := c.EnrollmentRequests().Get(cmd.Context(), name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nobodyWaits(name)
+	}
+	if err != nil {
+		return err
+	}
+	if err := showRequest(cmd.OutOrStdout(), shown, time.Now()); err != nil {
+		return err
+	}
+	if d.fingerprint != "" {
+		confirm = func(*cobra.Command) error { return matches(shown, d.fingerprint) }
+	}
+	if err := confirm(cmd); err != nil {
+		return err
+	}
+	if err := d.write(cmd, c, shown); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, d.condition)
+	return err
+}
+
+// write writes the decision about the request that was shown.
+func (d *decision) write(cmd *cobra.Command, c *client.Client, shown *v1alpha1.EnrollmentRequest) error {
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		r, err := c.EnrollmentRequests().Get(cmd.Context(), shown.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if r.UID != shown.UID || r.Spec.KeyFingerprint != shown.Spec.KeyFingerprint {
+			return fmt.Errorf("another device waits under the name %q by now: repeat the command to see it", r.Name)
+		}
+		r.Status.ApprovedKeyFingerprint = ""
+		if d.condition == v1alpha1.RequestApproved {
+			r.Status.ApprovedKeyFingerprint = shown.Spec.KeyFingerprint
+		}
+		for _, typ := range []string{v1alpha1.RequestApproved, v1alpha1.RequestDenied} {
+			status := metav1.ConditionFalse
+			if typ == d.condition {
+				status = metav1.ConditionTrue
+			}
+			meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{
+				Type: typ, Status: status, Reason: "Operator", Message: "decided with fleet-server device",
+			})
+		}
+		_, err = c.EnrollmentRequests().UpdateStatus(cmd.Context(), r, metav1.UpdateOptions{FieldManager: fieldManager})
+		return err
+	})
+	if apierrors.IsNotFound(err) {
+		return nobodyWaits(shown.Name)
+	}
+	return err
+}
+
+func nobodyWaits(name string) error {
+	return fmt.Errorf("no device named %q waits for approval: see `fleet-server kubectl get enrollmentrequests`", name)
+}
+
+// matches returns an error unless the request has the key that the operator
+// named.
+func matches(r *v1alpha1.EnrollmentRequest, fingerprint string) error {
+	digits, err := wire.ParseFingerprint(fingerprint)
+	if err != nil {
+		return fmt.Errorf("--fingerprint: %w", err)
+	}
+	if !wire.MatchFingerprint(r.Spec.KeyFingerprint, digits) {
+		return fmt.Errorf("the device that waits under the name %q has another key than --fingerprint says: it is another machine, deny it with `fleet-server device deny %s`", r.Name, r.Name)
+	}
+	return nil
+}
+
+// approves asks the person at a terminal.
+func approves(cmd *cobra.Command) error {
+	if in, ok := cmd.InOrStdin().(*os.File); !ok || !term.IsTerminal(int(in.Fd())) {
+		return errors.New("nothing is approved yet: look at the fingerprint on the device, and repeat the command with --fingerprint and what the device shows")
+	}
+	if _, err := fmt.Fprint(cmd.OutOrStdout(), "Does the device show this fingerprint? Type yes to let it in: "); err != nil {
+		return err
+	}
+	answers := make(chan string, 1)
+	go func() {
+		answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n') // no answer is no
+		answers <- answer
+	}()
+	select {
+	case answer := <-answers:
+		if strings.TrimSpace(answer) != "yes" {
+			return errors.New("nothing is approved")
+		}
+		return nil
+	case <-cmd.Context().Done(): // what reads ends with the process
+		return cmd.Context().Err()
+	}
+}
+
+// showRequest prints who waits. What the device claims may be anything.
+func showRequest(out io.Writer, r *v1alpha1.EnrollmentRequest, now time.Time) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%s:\t%s\n", name, value)
+		}
+	}
+	line("Device", r.Name)
+	line("Fingerprint", wire.ShowFingerprint(r.Spec.KeyFingerprint))
+	line("Hardware id", claimed(r.Spec.HardwareID))
+	line("Address", claimed(r.Spec.Address))
+	if i := r.Spec.Inventory; i != nil {
+		line("Host name", claimed(i.Hostname))
+	}
+	asked := r.CreationTimestamp.UTC()
+	line("Asked", fmt.Sprintf("%s UTC, %s ago", asked.Format(time.DateTime), now.Sub(asked).Round(time.Second)))
+	line("Token", claimed(r.Spec.Token))
+	if r.Spec.CSR == "" {
+		line("Note", "it has a certificate of this fleet, but this server does not know its key, as after the restore of a backup")
+	}
+	if r.Spec.Replaces {
+		line("Note", "it takes the place of the machine that has the name now, whose key is refused then")
+	}
+	if r.IsDenied() {
+		line("Note", "it was denied")
+	}
+	return w.Flush()
+}
+
+// claimed quotes what would do something to a terminal.
+func claimed(s string) string {
+	if quoted := strconv.Quote(s); quoted != `"`+s+`"` {
+		return quoted
+	}
+	return s
+}
+
+func (o *options) reopen(cmd *cobra.Command, name string) error {
+	c, _, err := o.client()
+	if err != nil {
+		return err
+	}
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		r, err := c.EnrollmentRequests().Get(cmd.Context(), name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			return fmt.Errorf("the name %q is not closed: see `fleet-server device list`", name)
+		case err != nil:
+			return err
+		case !r.IsDenied():
+			return fmt.Errorf("the name %q is not closed: a device waits under it, approve or deny that one", name)
+		}
+		options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &r.UID, ResourceVersion: &r.ResourceVersion}}
+		return c.EnrollmentRequests().Delete(cmd.Context(), name, options)
+	})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: open\n", name)
+	return err
+}
