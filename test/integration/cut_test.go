@@ -34,6 +34,8 @@ type cutter struct {
 	late   bool
 	writes int
 	dead   bool
+	// before is called before each write; it may be nil.
+	before func(*http.Request)
 }
 
 func (c *cutter) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -42,6 +44,9 @@ func (c *cutter) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if r.Method == http.MethodGet {
 		return c.next.RoundTrip(r)
+	}
+	if c.before != nil {
+		c.before(r)
 	}
 	c.writes++
 	if c.writes < c.n {

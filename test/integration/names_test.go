@@ -3,6 +3,7 @@ package integration_test
 import (
 	"crypto/x509"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -41,6 +42,59 @@ func TestPreparedDeviceWaitsForApproval(t *testing.T) {
 	if err != nil || d.Labels["vault"] != "yes" {
 		t.Errorf("labels are %v (%v)", d.Labels, err)
 	}
+}
+
+// What was decided before an operator prepared the Device does not count: it is
+// decided at the write.
+func TestDeviceThatIsPreparedMeanwhileWaitsForApproval(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	prepare := func(name string) error {
+		_, err := s.client().Devices().Create(t.Context(), &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"vault": "yes"}}}, metav1.CreateOptions{})
+		return err
+	}
+	key, token := newKey(t), s.limited(1000, true)
+	h := s.listener(&cutter{n: 1000, before: func(r *http.Request) {
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/devices") {
+			if err := prepare("vault-1"); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	post(t, h, wire.EnrollRequest{Token: token, Device: "vault-1", CSR: csrOf(t, key)})
+	d, err := s.client().Devices().Get(t.Context(), "vault-1", metav1.GetOptions{})
+	if err != nil || d.Spec.Enrollment != nil || d.Labels["vault"] != "yes" {
+		t.Errorf("the prepared Device is %+v (%v)", d, err)
+	}
+	if reply := s.withKey("vault-1", key).ask(token); !reply.Pending {
+		t.Errorf("the key is answered %+v", reply)
+	}
+
+	// The same with a crowd, in whatever order.
+	var prepared, taken int
+	const many = 5
+	for round := range 2 * many {
+		name := fmt.Sprintf("vault-%d", round+2)
+		holders := several(many, func(int) *holder { return s.holder(name) })
+		begun, created := make(chan struct{}, many), make(chan error, 1)
+		go func() {
+			for range round%many + 1 {
+				<-begun
+			}
+			created <- prepare(name)
+		}()
+		in, _, _ := crowd(holders, func(int) string { begun <- struct{}{}; return token })
+		if err := <-created; err != nil {
+			taken++ // a device was first
+			continue
+		}
+		prepared++
+		d, err := s.client().Devices().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || d.Spec.Enrollment != nil || in > 0 {
+			t.Errorf("%d of the crowd have the prepared Device %s: %+v (%v)", in, name, d.Spec.Enrollment, err)
+		}
+	}
+	t.Logf("the operator was first %d times, the crowd %d times", prepared, taken)
 }
 
 // A name that was denied to one machine is closed to every other until an
