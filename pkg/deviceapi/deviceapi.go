@@ -112,6 +112,11 @@ func (s *Server) Forget(ctx context.Context, device string) error {
 	return s.reports.forget(ctx, device)
 }
 
+// ForgetReports removes what the machine reported that a device was so far.
+func (s *Server) ForgetReports(ctx context.Context, device string) error {
+	return s.reports.forget(ctx, device)
+}
+
 // Notice tells a device, if it is connected, what to do now that it is thrown
 // out. It returns when the broker has the message. Sessions that have not proven
 // that they are the device learn it when they ask why they are refused.

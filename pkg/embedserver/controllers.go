@@ -24,6 +24,9 @@ import (
 	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 )
 
+// forgetTimeout bounds the removal of what a device reported.
+const forgetTimeout = 10 * time.Second
+
 // informers are caches of the API's objects.
 type informers struct {
 	devices, deployments, namespaces, secrets, tokens, requests cache.SharedIndexInformer
@@ -125,10 +128,21 @@ func (s *server) newEnrollment(i *informers, sessions *session.Table) (*enroll.S
 		Holders: []cache.Indexer{i.devices.GetIndexer(), i.requests.GetIndexer()},
 		Replaced: func(name string) {
 			s.broker.Disconnect(name)
+			s.forgetReports(name)
 			sessions.Forget(name)
 		},
 		Logger: s.component("enrollment"), Clock: s.clock,
 	}, nil
+}
+
+// forgetReports removes what a machine reported that another one replaces: its
+// architecture, for example.
+func (s *server) forgetReports(device string) {
+	ctx, cancel := context.WithTimeout(context.Background(), forgetTimeout)
+	defer cancel()
+	if err := s.deviceAPI.ForgetReports(ctx, device); err != nil {
+		s.Logger.Warn("removing the reports of a machine that is replaced", "device", device, "error", err)
+	}
 }
 
 func (s *server) connectedDevices() prometheus.Collector {

@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -185,7 +186,7 @@ func (c *Controller) SessionProven(device string, p session.Proof) {
 func (c *Controller) bind(d *v1alpha1.Device) {
 	switch {
 	case d.Spec.Enrollment == nil:
-		c.Registry.Unbind(d.Name)
+		c.Registry.UnbindAt(d.Name, identity.VersionOf(d))
 	case d.IsOut():
 		c.Registry.Revoke(d.Name)
 	case c.wasUsed(d):
@@ -341,14 +342,14 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 		return c.writeStatus(ctx, d)
 	}
 	c.bind(d)
-	if d.Spec.Enrollment == nil {
+	if d.Spec.Enrollment == nil && len(c.Registry.Keys(d.Name)) == 0 {
 		c.Door.Disconnect(d.Name) // somebody took its keys away
 	}
 	if c.wasUsed(d) {
 		return c.adoptKey(ctx, d)
 	}
-	if err := c.writeReport(ctx, d); err != nil {
-		return err
+	if changed, err := c.writeReport(ctx, d); err != nil || changed {
+		return err // once the cache has what changed, it is looked at again
 	}
 	return c.writeStatus(ctx, d)
 }
@@ -426,55 +427,98 @@ func (c *Controller) bury(d *v1alpha1.Device, reason string) error {
 	return nil
 }
 
-// writeReport applies what the device last reported to its object.
-func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) error {
+// writeReport applies what the device last reported to its object, and reports
+// whether that changed it since d. What it decides holds for the version that it
+// read: the write fails for every other one.
+func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) (changed bool, err error) {
 	c.mu.Lock()
 	r, reported := c.infos[d.Name]
-	done := reported && c.applied[d.Name] == r.digest
+	applied := reported && c.applied[d.Name] == r.digest
 	c.mu.Unlock()
-	if !reported || done {
-		return nil
+	// Whoever removes the label of the architecture wants the present one there.
+	if !reported || applied && (d.Labels[v1alpha1.LabelArch] != "" || reportedArch(r.info) == "") {
+		return false, nil
 	}
 	if err := c.budget.Wait(ctx); err != nil {
-		return err
+		return false, err
 	}
 	// The informer drops managed fields; they tell whose label is whose.
 	live, err := c.Client.Devices().Get(ctx, d.Name, metav1.GetOptions{})
 	if err != nil {
-		return client.IgnoreNotFound(err)
+		return false, client.IgnoreNotFound(err)
 	}
+	if live.Labels[v1alpha1.LabelArch] == "" {
+		if is, err := c.isPresent(ctx, d.Name, r); err != nil || !is {
+			return false, err
+		}
+	}
+	g, err := decideLabels(live, r.info)
+	if err != nil {
+		return false, err
+	}
+	written, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
+		"metadata": map[string]any{"labels": g.labels, "resourceVersion": live.ResourceVersion, "uid": live.UID},
+		"spec":     map[string]any{"inventory": v1alpha1.Inventory(r.info.Inventory)},
+	})
+	if err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	c.mu.Lock()
+	c.applied[d.Name] = r.digest
+	c.mu.Unlock()
+	c.tell(d, g)
+	return written.ResourceVersion != d.ResourceVersion, nil
+}
+
+// decideLabels decides about the labels of a Device by the fields that its
+// managers own.
+func decideLabels(live *v1alpha1.Device, info wire.DeviceInfo) (grant, error) {
 	owned, err := labelsOf(live, fieldManager)
 	if err != nil {
-		return err
+		return grant{}, err
 	}
-	policy := labelPolicy{device: d.Name, foreign: func(key string) bool {
+	policy := labelPolicy{device: live.Name, arch: live.Labels[v1alpha1.LabelArch], foreign: func(key string) bool {
 		_, set := live.Labels[key]
 		return set && !owned[key]
 	}}
 	if e := live.Spec.Enrollment; e != nil {
 		policy.allowed = e.AllowedLabelKeys
 	}
-	labels, dropped, overreached := policy.apply(r.info)
-	inventory := v1alpha1.Inventory(r.info.Inventory)
-	_, err = client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
-		"metadata": map[string]any{"labels": labels},
-		"spec":     map[string]any{"inventory": inventory},
-	})
+	return policy.apply(info), nil
+}
+
+// isPresent reports whether the bucket still holds a report: that of a machine
+// which was replaced says nothing about the next.
+func (c *Controller) isPresent(ctx context.Context, name string, r report) (bool, error) {
+	key, err := wire.InfoKey(name)
 	if err != nil {
-		return client.IgnoreNotFound(err)
+		return false, err
 	}
-	c.mu.Lock()
-	c.applied[d.Name] = r.digest
-	c.mu.Unlock()
-	if overreached {
-		// Always the same text, so that however often a device tries, it is one event.
+	e, err := c.Infos.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading the report of device %s: %w", name, err)
+	}
+	return wire.Sum(e.Value()) == r.digest, nil
+}
+
+// tell records events about what a device asked for and does not get. The text
+// that a device can cause is always the same, so that however often it tries, it is
+// one event.
+func (c *Controller) tell(d *v1alpha1.Device, g grant) {
+	if g.overreached {
 		c.Recorder.Event(d, corev1.EventTypeNormal, "LabelsNotGranted", "the device asks for labels that its token does not let it set: they are shown under "+
 			v1alpha1.ReportedLabelPrefix+" and are not its groups")
 	}
-	if len(dropped) > 0 {
-		c.Recorder.Eventf(d, corev1.EventTypeWarning, "LabelsDropped", "labels that the device asked for were dropped: %s", strings.Join(dropped, "; "))
+	if g.otherArch {
+		c.Recorder.Event(d, corev1.EventTypeWarning, "ArchitectureChanged", "the device reports another architecture than its label "+v1alpha1.LabelArch+
+			" says, which stays: if the change is yours, remove the label, and the device gets the one that it reports")
 	}
-	return nil
+	if len(g.dropped) > 0 {
+		c.Recorder.Eventf(d, corev1.EventTypeWarning, "LabelsDropped", "labels that the device asked for were dropped: %s", strings.Join(g.dropped, "; "))
+	}
 }
 
 func (c *Controller) watchInfos(ctx context.Context) error {
@@ -491,6 +535,9 @@ func (c *Controller) takeInfo(e jetstream.KeyValueEntry) {
 		return
 	}
 	if e.Operation() != jetstream.KeyValuePut {
+		c.mu.Lock()
+		delete(c.infos, device)
+		c.mu.Unlock()
 		return
 	}
 	info, err := wire.Decode[wire.DeviceInfo](e.Value(), wire.MaxInfo)

@@ -16,10 +16,16 @@ const (
 	MaxReportedLabels = maxReportedLabels
 )
 
-// Labels applies the policy for labels.
+// Labels applies the policy for labels to a Device without an architecture.
 func Labels(device string, allowed []string, foreign func(string) bool, info wire.DeviceInfo) (labels map[string]string, dropped []string) {
-	labels, dropped, _ = labelPolicy{device: device, allowed: allowed, foreign: foreign}.apply(info)
-	return labels, dropped
+	g := labelPolicy{device: device, allowed: allowed, foreign: foreign}.apply(info)
+	return g.labels, g.dropped
+}
+
+// Arch applies the policy for labels to a Device that has an architecture.
+func Arch(arch string, foreign func(string) bool, info wire.DeviceInfo) (label string, other bool) {
+	g := labelPolicy{device: "edge-1", foreign: foreign, arch: arch}.apply(info)
+	return g.labels[v1alpha1.LabelArch], g.otherArch
 }
 
 func LabelsOf(o metav1.Object, manager string) (map[string]bool, error) { return labelsOf(o, manager) }
@@ -43,4 +49,23 @@ func (p *Presence) OnChange(f func(string)) { p.onChange(f) }
 // NewStatus builds the status of a device.
 func NewStatus(d *v1alpha1.Device, last time.Time, present, settled bool, reported []wire.Condition) *v1alpha1.DeviceStatus {
 	return newStatus(d, sighting{last, present, settled}, reported)
+}
+
+// Report makes the controller know what a device reports, as the bucket does.
+func (c *Controller) Report(device string, info wire.DeviceInfo) {
+	c.infos[device] = report{info: info, digest: wire.Sum([]byte(info.Inventory.Arch))}
+}
+
+func (c *Controller) WriteReport(ctx context.Context, d *v1alpha1.Device) (changed bool, err error) {
+	return c.writeReport(ctx, d)
+}
+
+func (c *Controller) WriteStatus(ctx context.Context, d *v1alpha1.Device) error {
+	return c.writeStatus(ctx, d)
+}
+
+// ShutDown ends what New began.
+func (c *Controller) ShutDown() {
+	c.queue.ShutDown()
+	c.leaving.ShutDown()
 }

@@ -22,30 +22,62 @@ type labelPolicy struct {
 	allowed []string
 	// foreign reports whether somebody else set the label: the operator wins.
 	foreign func(key string) bool
+	// arch is the architecture that the Device has by its label, if any.
+	arch string
 }
 
-// apply returns the labels that the server sets on the Device, what was
-// dropped and why, for an event, and whether the device asked for plain labels
-// that it may not set.
-func (p labelPolicy) apply(info wire.DeviceInfo) (labels map[string]string, dropped []string, overreached bool) {
-	labels = map[string]string{v1alpha1.LabelDeviceID: p.device, v1alpha1.LabelOS: "linux"}
-	if arch := info.Inventory.Arch; len(validation.IsValidLabelValue(arch)) == 0 && arch != "" {
-		labels[v1alpha1.LabelArch] = arch
+// grant is what a device gets of what it asks for.
+type grant struct {
+	// labels are those that the server sets on the Device.
+	labels map[string]string
+	// dropped says what was dropped and why, for an event.
+	dropped []string
+	// overreached: the device asked for plain labels that it may not set.
+	overreached bool
+	// otherArch: the device says that it has another architecture than its label.
+	otherArch bool
+}
+
+// apply decides about a report. A device has the architecture that it reported
+// first: Deployments select by it, and whoever stole a device could claim another
+// to get theirs.
+func (p labelPolicy) apply(info wire.DeviceInfo) grant {
+	g := grant{labels: map[string]string{v1alpha1.LabelDeviceID: p.device, v1alpha1.LabelOS: "linux"}}
+	arch := reportedArch(info)
+	g.otherArch = arch != "" && p.arch != "" && arch != p.arch
+	if p.arch != "" {
+		arch = p.arch
 	}
+	if arch != "" && !p.foreign(v1alpha1.LabelArch) {
+		g.labels[v1alpha1.LabelArch] = arch
+	}
+	p.applyAsked(info, &g)
+	return g
+}
+
+// reportedArch is the architecture that a device claims, if it can be a label.
+func reportedArch(info wire.DeviceInfo) string {
+	if arch := info.Inventory.Arch; len(validation.IsValidLabelValue(arch)) == 0 {
+		return arch
+	}
+	return ""
+}
+
+// applyAsked decides about the labels that the device asks for.
+func (p labelPolicy) applyAsked(info wire.DeviceInfo, g *grant) {
 	for i, key := range slices.Sorted(maps.Keys(info.Labels)) {
 		if i >= maxReportedLabels {
-			dropped = append(dropped, fmt.Sprintf("everything after the first %d labels", maxReportedLabels))
+			g.dropped = append(g.dropped, fmt.Sprintf("everything after the first %d labels", maxReportedLabels))
 			break
 		}
 		name, value := p.nameFor(key), info.Labels[key]
 		if reason := p.refuse(name, value); reason != "" {
-			dropped = append(dropped, fmt.Sprintf("%.80q: %s", key, reason))
+			g.dropped = append(g.dropped, fmt.Sprintf("%.80q: %s", key, reason))
 			continue
 		}
-		labels[name] = value
-		overreached = overreached || name != key
+		g.labels[name] = value
+		g.overreached = g.overreached || name != key
 	}
-	return labels, dropped, overreached
 }
 
 // nameFor keeps a key that the token allows, and moves every other one under

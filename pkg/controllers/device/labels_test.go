@@ -78,6 +78,36 @@ func TestLabelsThatADeviceGets(t *testing.T) {
 	}
 }
 
+// A device has the architecture that it reported first, or that an operator gave
+// it, whatever it says later.
+func TestArchitectureIsThatOfTheFirstReport(t *testing.T) {
+	t.Parallel()
+	set := func(key string) bool { return key == v1alpha1.LabelArch }
+	for name, tc := range map[string]struct {
+		has, reports string
+		foreign      func(string) bool
+		label        string
+		other        bool
+	}{
+		"the first":          {"", "amd64", nobody, "amd64", false},
+		"the same":           {"amd64", "amd64", nobody, "amd64", false},
+		"another":            {"amd64", "arm64", nobody, "amd64", true},
+		"none any more":      {"amd64", "", nobody, "amd64", false},
+		"no label any more":  {"amd64", "not valid!", nobody, "amd64", false},
+		"the operator's":     {"riscv64", "arm64", set, "", true}, // it stays his
+		"none at all":        {"", "", nobody, "", false},
+		"none that is valid": {"", "not valid!", nobody, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			label, other := device.Arch(tc.has, tc.foreign, wire.DeviceInfo{Inventory: wire.Inventory{Arch: tc.reports}})
+			if label != tc.label || other != tc.other {
+				t.Errorf("the label is %q, other: %v, want %q, %v", label, other, tc.label, tc.other)
+			}
+		})
+	}
+}
+
 func TestTooManyLabels(t *testing.T) {
 	t.Parallel()
 	asked := map[string]string{}

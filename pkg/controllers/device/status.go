@@ -42,7 +42,9 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 		if err := c.budget.Wait(ctx); err != nil {
 			return err
 		}
-		_, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{"status": status}, "status")
+		_, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
+			"status": status, "metadata": map[string]any{"resourceVersion": d.ResourceVersion}, // or it undoes what an operator did meanwhile
+		}, "status")
 		if err != nil {
 			return client.IgnoreNotFound(err)
 		}

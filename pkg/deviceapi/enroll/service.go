@@ -440,6 +440,7 @@ func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v
 			if err := s.retire(device); err != nil {
 				return err
 			}
+			delete(device.Labels, v1alpha1.LabelArch) // the new machine may have another
 		}
 		device.Spec.Enrollment = d.Spec.Enrollment
 		if device.Labels == nil {

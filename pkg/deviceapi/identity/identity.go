@@ -43,6 +43,9 @@ type Version struct {
 	Generation int64
 }
 
+// isBefore reports whether v is an older version of the same object.
+func (v Version) isBefore(w Version) bool { return v.UID == w.UID && v.Generation < w.Generation }
+
 // Keys are the fingerprints of the keys of one device: SHA-256 of the public
 // key in hex.
 type Keys struct {
@@ -58,7 +61,12 @@ type Keys struct {
 // KeysOf returns the keys of a Device that has enrolled.
 func KeysOf(d *v1alpha1.Device) Keys {
 	e := d.Spec.Enrollment
-	return Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint, Version: Version{UID: string(d.UID), Generation: d.Generation}}
+	return Keys{Current: e.KeyFingerprint, Next: e.NextKeyFingerprint, Version: VersionOf(d)}
+}
+
+// VersionOf returns the version of a Device object.
+func VersionOf(d *v1alpha1.Device) Version {
+	return Version{UID: string(d.UID), Generation: d.Generation}
 }
 
 // Observer learns of keys that are out of the ordinary. Its methods must not
@@ -110,8 +118,7 @@ func (r *Registry) Bind(device string, keys Keys) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known := r.devices[device]
-	before, now := known.keys.Version, keys.Version
-	if before.UID == now.UID && now.Generation < before.Generation {
+	if keys.Version.isBefore(known.keys.Version) {
 		return
 	}
 	known.keys = keys
@@ -133,6 +140,16 @@ func (r *Registry) Unbind(device string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.devices, device)
+}
+
+// UnbindAt forgets a device whose object has no keys at a version, unless newer
+// keys of the object are known.
+func (r *Registry) UnbindAt(device string, at Version) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !at.isBefore(r.devices[device].keys.Version) {
+		delete(r.devices, device)
+	}
 }
 
 // SetReady says that every Device object has been seen, and that devices may

@@ -1,0 +1,123 @@
+package device_test
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/device"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// oneDevice is an API with one Device, which somebody changes after each time
+// that it is read, when meddles is set. Patches of any other version fail.
+type oneDevice struct {
+	version  int
+	meddles  bool
+	accepted []map[string]any
+}
+
+func (a *oneDevice) object() *v1alpha1.Device {
+	return &v1alpha1.Device{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Device"},
+		ObjectMeta: metav1.ObjectMeta{Name: "edge-1", UID: "u", ResourceVersion: string(rune('0' + a.version)), Labels: map[string]string{v1alpha1.LabelArch: "amd64"}},
+		Spec:       v1alpha1.DeviceSpec{Enrollment: &v1alpha1.DeviceEnrollment{AllowedLabelKeys: []string{"group"}}},
+	}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (a *oneDevice) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	w.Header().Set("Content-Type", "application/json")
+	answer := any(a.object())
+	if r.Method == http.MethodPatch {
+		data, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		var patch map[string]any
+		if err := json.Unmarshal(data, &patch); err != nil {
+			return nil, err
+		}
+		given, has := patch["metadata"].(map[string]any)["resourceVersion"]
+		if has && given != a.object().ResourceVersion {
+			conflict := apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("devices").GroupResource(), "edge-1", nil)
+			w.WriteHeader(http.StatusConflict)
+			answer = conflict.Status()
+		} else {
+			a.accepted = append(a.accepted, patch)
+			a.version++
+			answer = a.object()
+		}
+	}
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		return nil, err
+	}
+	if a.meddles {
+		a.version++
+	}
+	return w.Result(), nil
+}
+
+// What is decided by one version of a Device is not written over another: an
+// operator who labels a device, or accepts it, at that moment wins.
+func TestWritesAreOfTheVersionThatWasRead(t *testing.T) {
+	t.Parallel()
+	for _, meddles := range []bool{false, true} {
+		api := &oneDevice{version: 1}
+		c, err := client.New(&rest.Config{Host: "http://api", Transport: api, QPS: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tombstones, err := identity.OpenTombstones(filepath.Join(t.TempDir(), "revoked-keys.jsonl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = tombstones.Close() })
+		controller := device.New(device.Config{
+			Client: c, Tombstones: tombstones, Registry: identity.NewRegistry("fleet", tombstones), Presence: device.NewPresence(),
+			Sessions: session.NewTable(nil, nil, time.Now), Recorder: record.NewFakeRecorder(10), Logger: slog.New(slog.DiscardHandler),
+		})
+		t.Cleanup(controller.ShutDown)
+		d := api.object()
+		controller.Report("edge-1", wire.DeviceInfo{Labels: map[string]string{"group": "a"}, Inventory: wire.Inventory{Arch: "amd64"}})
+		api.meddles = meddles
+		changed, err := controller.WriteReport(t.Context(), d)
+		if apierrors.IsConflict(err) != meddles || changed == meddles {
+			t.Errorf("meddles %v: the report is written: %v, %v", meddles, changed, err)
+		}
+		// The cache has the version from before.
+		if err := controller.WriteStatus(t.Context(), d); !apierrors.IsConflict(err) {
+			t.Errorf("meddles %v: the status of another version is written: %v", meddles, err)
+		}
+		want := 1
+		if meddles {
+			want = 0
+		}
+		if len(api.accepted) != want {
+			t.Errorf("meddles %v: %d writes were accepted", meddles, len(api.accepted))
+		}
+		// Once it is looked at again, it is written.
+		api.meddles = false
+		if _, err := controller.WriteReport(t.Context(), api.object()); err != nil {
+			t.Error(err)
+		}
+		if err := controller.WriteStatus(t.Context(), api.object()); err != nil || len(api.accepted) != 2 {
+			t.Errorf("meddles %v: afterwards %d writes were accepted, %v", meddles, len(api.accepted), err)
+		}
+	}
+}
