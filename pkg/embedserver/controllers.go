@@ -62,7 +62,7 @@ func (s *server) startControllers(ctx context.Context) error {
 	s.metrics.MustRegister(append(s.deviceAPI.Collectors(), s.connectedDevices())...)
 	observer.devices = device.New(device.Config{
 		Client: s.client, Devices: i.devices, Infos: s.buckets.Info, Registry: s.registry, Tombstones: s.tombstones,
-		Presence: s.presence, Sessions: sessions, Door: door{s.deviceAPI, s.broker}, Recorder: recorder, Logger: s.component("device-controller"),
+		Presence: s.presence, Sessions: sessions, Door: door{s.deviceAPI, s.broker}, Recorder: recorder, Logger: s.component("device-controller"), Clock: s.clock,
 	})
 	if s.enrollment, err = s.newEnrollment(i, sessions); err != nil {
 		return err

@@ -34,6 +34,8 @@ const (
 	// Devices that are thrown out together are told and dropped within a second,
 	// even if each of them takes all the time that a Notice may take.
 	leavingWorkers = 32
+	// compactInterval is how often tombstones are merged.
+	compactInterval = 24 * time.Hour
 	// A budget for API writes, so that a site that comes back at once does not
 	// keep people from using the API.
 	writeRate  = 500 // a second
@@ -68,7 +70,22 @@ type Config struct {
 	Door       Door
 	Recorder   record.EventRecorder
 	Logger     *slog.Logger
+	// Clock is the server's; nil for that of the machine.
+	Clock Clock
 }
+
+// Clock tells the time.
+type Clock interface {
+	Now() time.Time
+	// Sane returns why the clock cannot be believed, or nil.
+	Sane() error
+}
+
+// wall is the clock of the machine.
+type wall struct{}
+
+func (wall) Now() time.Time { return time.Now() }
+func (wall) Sane() error    { return nil }
 
 // Controller reconciles Devices.
 type Controller struct {
@@ -113,6 +130,9 @@ type report struct {
 
 // New returns a controller that does not run yet.
 func New(c Config) *Controller {
+	if c.Clock == nil {
+		c.Clock = wall{}
+	}
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
 		queue: reconcile.NewQueue[string](), leaving: reconcile.NewQueue[string](),
@@ -154,6 +174,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return c.watchInfos(ctx) })
 	g.Go(func() error { return c.watchPresence(ctx) })
 	g.Go(func() error { c.runLeaving(ctx); return nil })
+	g.Go(func() error { c.compactTombstones(ctx); return nil })
 	for range workers {
 		g.Go(func() error {
 			reconcile.Work(ctx, c.queue, c.Logger, func(ctx context.Context, name string) (time.Duration, error) {
@@ -358,7 +379,7 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 // The previous key is refused for good, so that no older backup brings it back.
 func (c *Controller) adoptKey(ctx context.Context, d *v1alpha1.Device) error {
 	e := d.Spec.Enrollment
-	err := c.Tombstones.Add(identity.Tombstone{Fingerprint: e.KeyFingerprint, Device: d.Name, Reason: "renewed", Time: time.Now().UTC()})
+	err := c.Tombstones.Add(identity.Tombstone{Fingerprint: e.KeyFingerprint, Device: d.Name, Reason: identity.ReasonRenewed, Time: c.Clock.Now().UTC()})
 	if err != nil {
 		return err
 	}
@@ -417,7 +438,7 @@ func (c *Controller) bury(d *v1alpha1.Device, reason string) error {
 	e := d.Spec.Enrollment
 	known := c.Tombstones.Has(e.KeyFingerprint)
 	err := c.Tombstones.AddAll(identity.KeysOf(d), identity.Tombstone{
-		Device: d.Name, Reason: reason, Time: time.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
+		Device: d.Name, Reason: reason, Time: c.Clock.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
 	})
 	if err != nil || known {
 		return err
@@ -425,6 +446,41 @@ func (c *Controller) bury(d *v1alpha1.Device, reason string) error {
 	c.Logger.Warn("device thrown out", "device", d.Name, "reason", reason, "workloads", d.Spec.OnRevoke, "fingerprint", e.KeyFingerprint)
 	c.Recorder.Eventf(d, corev1.EventTypeWarning, "ThrownOut", "the device was %s: its key is refused for good", reason)
 	return nil
+}
+
+// compactTombstones merges, once a day, the tombstones of keys that devices
+// renewed long ago.
+func (c *Controller) compactTombstones(ctx context.Context) {
+	tick := time.NewTicker(compactInterval)
+	defer tick.Stop()
+	for {
+		if c.Clock.Sane() == nil {
+			gone, err := c.Tombstones.Compact(c.Clock.Now(), c.certificateEnds)
+			if err != nil {
+				c.Logger.Warn("the list of revoked keys is not compacted", "error", err)
+			} else if gone > 0 {
+				c.Logger.Info("keys that were renewed long ago are merged in the list of revoked keys", "keys", gone)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// certificateEnds is when the certificate ends that a device last came with.
+func (c *Controller) certificateEnds(name string) (time.Time, bool) {
+	o, exists, err := c.Devices.GetStore().GetByKey(name)
+	if err != nil || !exists {
+		return time.Time{}, false
+	}
+	d := o.(*v1alpha1.Device)
+	if d.Spec.Enrollment == nil || d.Status.CertificateExpires == nil || c.Tombstones.Outdated(d) {
+		return time.Time{}, false
+	}
+	return d.Status.CertificateExpires.Time, true
 }
 
 // writeReport applies what the device last reported to its object, and reports

@@ -112,6 +112,8 @@ func (s *Service) Enroll(ctx context.Context, a *applicant) (*wire.EnrollReply, 
 	}
 	taken := device != nil && device.Spec.Enrollment != nil
 	switch {
+	case taken && device.HasKey(a.fingerprint) && s.Tombstones.Outdated(device):
+		return nil, refuse(wire.RefusedRevoked, "device %s has had other keys since the backup that this server was restored from: make a new key, and have the device replaced", a.device)
 	case taken && device.HasKey(a.fingerprint):
 		return s.admit(ctx, a, device, asked)
 	case taken && token.Spec.Replaces != a.device:
@@ -507,6 +509,12 @@ func (s *Service) issue(device string, publicKey any) (*wire.EnrollReply, error)
 	chain, err := s.PKI.IssueDevice(device, uri, publicKey, s.Clock.Now())
 	if err != nil {
 		return nil, err
+	}
+	if s.Tombstones.Superseded(device, chain[0].NotAfter) {
+		s.Logger.Warn("the clock was set back by years: keys that the device had before count again", "device", device)
+		if err := s.Tombstones.Lift(device); err != nil {
+			return nil, err
+		}
 	}
 	return &wire.EnrollReply{Certificate: string(pki.EncodeChain(chain)), Root: string(s.PKI.RootsPEM())}, nil
 }

@@ -23,6 +23,8 @@ var (
 	ErrUnknown = errors.New("unknown device")
 	// ErrOtherKey: the Device object is bound to another key.
 	ErrOtherKey = errors.New("the device is bound to another key")
+	// ErrSuperseded: the certificate is of a key that the device had long ago.
+	ErrSuperseded = errors.New("the device has had newer keys since this certificate")
 	// ErrRevoked: the device was revoked or deleted.
 	ErrRevoked = errors.New("the device was revoked")
 	// ErrRetired: the device has renewed its certificate since, with another key.
@@ -176,8 +178,8 @@ func (r *Registry) AuthenticateDevice(cert *x509.Certificate) (string, error) {
 	return device, nil
 }
 
-// Name returns the device that a certificate names. The caller has verified
-// who signed it.
+// Name returns the device that a certificate names, or ErrNotDevice or
+// ErrSuperseded. The caller has verified who signed it.
 func (r *Registry) Name(cert *x509.Certificate) (string, error) {
 	if len(cert.URIs) != 1 {
 		return "", ErrNotDevice
@@ -185,6 +187,9 @@ func (r *Registry) Name(cert *x509.Certificate) (string, error) {
 	fleet, device, err := wire.ParseDeviceURI(cert.URIs[0])
 	if err != nil || fleet != r.fleet {
 		return "", ErrNotDevice
+	}
+	if r.tombstones.Superseded(device, cert.NotAfter) {
+		return "", fmt.Errorf("%w: %s", ErrSuperseded, device)
 	}
 	return device, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -28,15 +29,27 @@ type Tombstone struct {
 	Time   time.Time `json:"time"`
 	// Revocation is what the device should do when it asks.
 	Revocation wire.Revocation `json:"revocation,omitempty"`
+	// CertificatesUntil says that the tombstone stands for all keys that the device
+	// had earlier: every certificate of the device that ends by then is refused.
+	CertificatesUntil time.Time `json:"certificatesUntil,omitzero"`
 }
 
-// Tombstones is the list of keys that were thrown out: a file of JSON lines
-// that only grows. It is kept apart from the API store, so that restoring an
-// older backup lets nobody back in.
+// ReasonRenewed is the Reason of a key that made room for the next one of the
+// same device. Those of a device are merged in time, see Compact.
+const ReasonRenewed = "renewed"
+
+// Tombstones is the list of keys that were thrown out: a file of JSON lines. It
+// is kept apart from the API store, so that restoring an older backup lets nobody
+// back in. An earlier version can read what this one writes.
 type Tombstones struct {
-	mu   sync.RWMutex // guards what follows
+	path string
+
+	mu sync.RWMutex // guards what follows
+	// file is nil when the file has to be opened again.
 	file *os.File
 	keys map[string]wire.Revocation
+	// merged are the tombstones that stand for earlier keys, by device.
+	merged map[string]Tombstone
 	// size is the length of what is known to be whole.
 	size int64
 }
@@ -48,7 +61,7 @@ func OpenTombstones(path string) (*Tombstones, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the list of revoked keys: %w", err)
 	}
-	t := &Tombstones{file: f, keys: map[string]wire.Revocation{}}
+	t := &Tombstones{path: path, file: f, keys: map[string]wire.Revocation{}, merged: map[string]Tombstone{}}
 	if err := errors.Join(t.load(), atomicfile.SyncDir(filepath.Dir(path))); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the list of revoked keys %s: %w", path, err), f.Close())
 	}
@@ -56,7 +69,14 @@ func OpenTombstones(path string) (*Tombstones, error) {
 }
 
 // Close closes the file.
-func (t *Tombstones) Close() error { return t.file.Close() }
+func (t *Tombstones) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.file == nil {
+		return nil
+	}
+	return t.file.Close()
+}
 
 // Has reports whether the key was thrown out.
 func (t *Tombstones) Has(fingerprint string) bool {
@@ -82,6 +102,11 @@ func (t *Tombstones) Add(s Tombstone) error {
 	if r, has := t.keys[s.Fingerprint]; has && r == s.Revocation {
 		return nil
 	}
+	return t.write(s)
+}
+
+// write is called with mu held.
+func (t *Tombstones) write(s Tombstone) error {
 	line, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("encoding a tombstone: %w", err)
@@ -89,8 +114,19 @@ func (t *Tombstones) Add(s Tombstone) error {
 	if err := t.append(append(line, '\n')); err != nil {
 		return fmt.Errorf("writing a tombstone: %w", err)
 	}
-	t.keys[s.Fingerprint] = s.Revocation
+	t.take(s)
 	return nil
+}
+
+// take makes a tombstone count. Of two for one key the last counts.
+func (t *Tombstones) take(s Tombstone) {
+	t.keys[s.Fingerprint] = s.Revocation
+	switch {
+	case !s.CertificatesUntil.IsZero():
+		t.merged[s.Device] = s
+	case t.merged[s.Device].Fingerprint == s.Fingerprint:
+		delete(t.merged, s.Device)
+	}
 }
 
 // AddAll throws every key of a device out, each as s says.
@@ -110,6 +146,11 @@ func (t *Tombstones) AddAll(keys Keys, s Tombstone) error {
 // append adds a line. What a power cut or an attempt on a full disk left
 // behind is cut off first: in the middle of the file it would be damage.
 func (t *Tombstones) append(line []byte) error {
+	if t.file == nil {
+		if err := t.reopen(); err != nil {
+			return err
+		}
+	}
 	if err := t.file.Truncate(t.size); err != nil {
 		return err
 	}
@@ -123,8 +164,24 @@ func (t *Tombstones) append(line []byte) error {
 	return nil
 }
 
+// reopen opens the file that took the place of the one before. It is never made
+// here: an empty one would let everybody in at the next start.
+func (t *Tombstones) reopen() (err error) {
+	t.file, err = os.OpenFile(t.path, os.O_RDWR, 0o600)
+	return err
+}
+
 func (t *Tombstones) load() error {
-	r := bufio.NewReader(t.file)
+	return t.each(math.MaxInt64, func(s Tombstone, length int) {
+		t.take(s)
+		t.size += int64(length)
+	})
+}
+
+// each reads so many bytes of the file, line by line.
+func (t *Tombstones) each(size int64, f func(s Tombstone, length int)) error {
+	var at int64
+	r := bufio.NewReader(io.NewSectionReader(t.file, 0, size))
 	for {
 		line, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
@@ -135,9 +192,9 @@ func (t *Tombstones) load() error {
 		}
 		var s Tombstone
 		if err := json.Unmarshal(bytes.TrimSpace(line), &s); err != nil || !wire.ValidHash(s.Fingerprint) {
-			return fmt.Errorf("damaged at byte %d: restore the file from a backup", t.size)
+			return fmt.Errorf("damaged at byte %d: restore the file from a backup", at)
 		}
-		t.keys[s.Fingerprint] = s.Revocation
-		t.size += int64(len(line))
+		f(s, len(line))
+		at += int64(len(line))
 	}
 }
