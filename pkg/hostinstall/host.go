@@ -48,14 +48,20 @@ type Host interface {
 	// Script is Run for a program that has something to say to the operator.
 	Script(ctx context.Context, out io.Writer, args ...string) error
 
-	// The three below work on directories of which an account is the owner, and
+	// The five below work on directories of which an account is the owner, and
 	// follow no link that it may have put there.
 
+	// Digest returns the SHA-256 of what CopyTree would copy, empty when there is
+	// no such directory.
+	Digest(dir string, skip func(name string) bool) (string, error)
 	// CopyTree copies a directory with owners and modes; to is replaced.
 	CopyTree(from, to string, skip func(name string) bool) error
 	// ReplaceTree makes a directory what CopyTree saved. Names directly below it
 	// that skip reports stay as they are.
 	ReplaceTree(saved, dir string, skip func(name string) bool) error
+	// MergeTree copies from what CopyTree saved only what a directory lacks of the
+	// names: files and, of files with JSON lines, lines.
+	MergeTree(saved, dir string, names []string) error
 	// EmptyTree removes what is in a directory, but for what keep reports and all
 	// that is below that. It returns what keep reported.
 	EmptyTree(dir string, keep func(path string) bool) (kept []string, err error)

@@ -36,6 +36,8 @@ type machine struct {
 	locked    bool     // somebody else installs packages
 	free      uint64
 	cleanups  []string // what cleanup-user was told
+	// started, if it is set, is told when a program has started, or failed to.
+	started func(program string)
 }
 
 const (
@@ -184,6 +186,9 @@ func (m *machine) restart() error {
 	}
 	m.write(m.dataDir()+"/state.db", "written by "+content)
 	m.active = !strings.Contains(content, "broken") && !m.held
+	if m.started != nil {
+		m.started(content)
+	}
 	if strings.Contains(content, "broken") {
 		return errors.New("job failed")
 	}

@@ -1,6 +1,7 @@
 package hostinstall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // readyWithin is how long a service may take until it is ready.
@@ -95,7 +98,7 @@ func (in *Installer) Install(ctx context.Context, o Options) error {
 	if err := in.begin(ctx); err != nil {
 		return err
 	}
-	if err := in.resume(ctx); err != nil {
+	if err := in.settle(ctx); err != nil {
 		return err
 	}
 	if err := in.checkDataDir(o.DataDir); err != nil {
@@ -107,6 +110,12 @@ func (in *Installer) Install(ctx context.Context, o Options) error {
 	}
 	if i := slices.IndexFunc(plans, func(p planned) bool { return p.source != "" && p.verdict == kept }); i >= 0 {
 		return fmt.Errorf("%s was not installed by this program: move it away, then run this again: %w", plans[i].path, ErrRefused)
+	}
+	if moves, err := in.movesData(o); err != nil {
+		return err
+	} else if moves && in.replacesProgram(plans) {
+		return fmt.Errorf("the data directory and the version cannot change at once, since there would be no way back: run %s install --data-dir %s first, then the upgrade: %w",
+			in.program(), o.DataDir, ErrRefused)
 	}
 	in.show(plans)
 	if in.DryRun {
@@ -146,6 +155,25 @@ func (in *Installer) wanted(o Options) ([]planned, error) {
 		files = append(files, *d)
 	}
 	return in.plan(files)
+}
+
+// movesData reports whether the settings name another data directory than the
+// configuration does.
+func (in *Installer) movesData(o Options) (bool, error) {
+	if !slices.ContainsFunc(o.Settings, func(s Setting) bool { return s.Key == "dataDir" }) {
+		return false, nil
+	}
+	old, err := in.read(in.Product.Config)
+	if err != nil {
+		return false, err
+	}
+	var before struct {
+		DataDir string `yaml:"dataDir"`
+	}
+	if err := yaml.Unmarshal(old, &before); err != nil {
+		return false, fmt.Errorf("reading %s: %w", in.Product.Config, err)
+	}
+	return o.DataDir != cmp.Or(before.DataDir, in.dataDir()), nil
 }
 
 func (in *Installer) replacesProgram(plans []planned) bool {
@@ -229,10 +257,17 @@ func (in *Installer) keepPackage(path string) error {
 		return fmt.Errorf("keeping the package: %w", err)
 	}
 	defer r.Close()
+	in.manifest.Package, in.manifest.PackageProgram = "", "" // while it is replaced
+	if err := in.save(); err != nil {
+		return err
+	}
 	if err := in.Host.Put(kept, r, f.mode); err != nil {
 		return err
 	}
 	in.manifest.Package = kept
+	if in.manifest.PackageProgram, err = in.sum(in.program()); err != nil {
+		return err
+	}
 	return in.save()
 }
 

@@ -31,6 +31,9 @@ type manifest struct {
 	DataDir string `json:"dataDir,omitempty"`
 	// Package is the file of the package that is installed, for the way back.
 	Package string `json:"package,omitempty"`
+	// PackageProgram is the SHA-256 of the program that Package installs. A package
+	// manager may have installed another one since.
+	PackageProgram string `json:"packageProgram,omitempty"`
 	// Restart: files have changed since the service was last started.
 	Restart bool `json:"restart,omitempty"`
 	// Upgrade is one that is under way.

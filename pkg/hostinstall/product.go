@@ -22,7 +22,14 @@ type Product struct {
 	DataDir string
 	Backup  bool
 	Rebuilt []string
-	files   []shipped
+	// Forward are names in the data directory that are never set back: the way
+	// back from an upgrade keeps what they hold, and adds what only the backup has.
+	// So each version has to write them so that the previous one can read them.
+	Forward []string
+	// Ready is the file in the data directory that the service writes each time it
+	// becomes ready; empty when it writes none.
+	Ready string
+	files []shipped
 	// Scripts are the directory, below /usr/local or /usr, of the scripts that
 	// make accounts and end what they run; empty for one plain account.
 	scripts string
@@ -41,6 +48,10 @@ var Server = Product{
 	// The bus is rebuilt from the API store; images and releases are large, and
 	// never change once they are there; the rest lives as long as a process.
 	Rebuilt: []string{"nats", "images", "release", "lock", "kine.sock"},
+	// Whoever was revoked stays out, an authority that was pruned is not trusted
+	// again, and by the term the server notices that its API store was set back.
+	Forward: []string{"revoked-keys.jsonl", "pki", "last-term.json"},
+	Ready:   "last-ready.json",
 	files:   []shipped{{"systemd/fleet-server.service", "/etc/systemd/system/fleet-server.service", 0o644}},
 }
 

@@ -1,12 +1,16 @@
 package hostinstall
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -26,23 +30,43 @@ func (h OS) copyTree(from, to string, skip func(name string) bool) error {
 	if err := os.RemoveAll(to); err != nil {
 		return err
 	}
-	info, err := os.Lstat(from)
+	parent, err := os.OpenRoot(filepath.Dir(to))
 	if err != nil {
 		return err
 	}
-	if err := makeLike(to, info); err != nil {
-		return err
-	}
+	defer parent.Close()
+	return copyInto(from, parent, filepath.Base(to), skip)
+}
+
+// copyInto copies a directory to name, which does not exist, below parent. It
+// is on the disk when copyInto returns.
+func copyInto(from string, parent *os.Root, name string, skip func(name string) bool) error {
 	src, err := os.OpenRoot(from)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	dst, err := os.OpenRoot(to)
+	info, err := src.Stat(".")
+	if err != nil {
+		return err
+	}
+	if err := makeLike(parent, name, info); err != nil {
+		return err
+	}
+	dst, err := parent.OpenRoot(name)
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
+	if err := walk(src, skip, func(path string) error { return copyEntry(src, dst, path) }); err != nil {
+		return err
+	}
+	return syncDirs(dst)
+}
+
+// walk calls do for everything below a directory, but for the names directly
+// below it that skip reports, in an order that is always the same.
+func walk(src *os.Root, skip func(name string) bool, do func(path string) error) error {
 	return fs.WalkDir(src.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == "." {
 			return err
@@ -53,17 +77,35 @@ func (h OS) copyTree(from, to string, skip func(name string) bool) error {
 			}
 			return nil
 		}
-		return copyEntry(src, dst, path)
+		return do(path)
 	})
 }
 
+// syncDirs brings the names in a directory, and in those below it, to the disk.
+func syncDirs(root *os.Root) error {
+	return fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return syncDir(root, path)
+	})
+}
+
+func syncDir(root *os.Root, path string) error {
+	d, err := root.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
 // makeLike makes a directory with the mode and the owner of another.
-func makeLike(path string, like fs.FileInfo) error {
-	if err := os.Mkdir(path, 0o700); err != nil {
+func makeLike(parent *os.Root, name string, like fs.FileInfo) error {
+	if err := parent.Mkdir(name, 0o700); err != nil {
 		return err
 	}
 	uid, gid := owner(like)
-	return errors.Join(os.Lchown(path, uid, gid), os.Chmod(path, like.Mode().Perm()))
+	return errors.Join(parent.Lchown(name, uid, gid), parent.Chmod(name, like.Mode().Perm()))
 }
 
 func owner(info fs.FileInfo) (uid, gid int) {
@@ -105,7 +147,7 @@ func copyEntry(src, dst *os.Root, path string) error {
 }
 
 func copyFile(src, dst *os.Root, path string) error {
-	in, err := src.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	in, err := openFile(src, path)
 	if err != nil {
 		return err
 	}
@@ -118,8 +160,58 @@ func copyFile(src, dst *os.Root, path string) error {
 	return errors.Join(err, out.Sync(), out.Close())
 }
 
-// ReplaceTree implements Host. A power cut between two renames leaves some of
-// both; doing it again mends that.
+// Digest implements Host.
+func (h OS) Digest(dir string, skip func(name string) bool) (string, error) {
+	root, err := os.OpenRoot(h.path(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading %s: %w", dir, err)
+	}
+	defer root.Close()
+	sum := sha256.New()
+	if err := walk(root, skip, func(path string) error { return digestEntry(sum, root, path) }); err != nil {
+		return "", fmt.Errorf("reading %s: %w", dir, err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// digestEntry adds what copyEntry copies.
+func digestEntry(sum io.Writer, root *os.Root, path string) error {
+	info, err := root.Lstat(path)
+	if err != nil {
+		return err
+	}
+	kind := info.Mode().Type()
+	switch kind {
+	case fs.ModeDir:
+		fmt.Fprintf(sum, "directory %q\n", path)
+	case fs.ModeSymlink:
+		target, err := root.Readlink(path)
+		fmt.Fprintf(sum, "link %q %q\n", path, target)
+		return err
+	case 0:
+		f, err := openFile(root, path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		content := sha256.New()
+		_, err = io.Copy(content, f)
+		fmt.Fprintf(sum, "file %q %x\n", path, content.Sum(nil))
+		return err
+	}
+	return nil
+}
+
+// openFile opens a file, and waits for nobody if it is another thing by now.
+func openFile(root *os.Root, path string) (*os.File, error) {
+	return root.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+}
+
+// ReplaceTree implements Host. A power cut leaves some of both; doing it again
+// completes it.
 func (h OS) ReplaceTree(saved, dir string, skip func(name string) bool) error {
 	if err := h.replaceTree(h.path(saved), h.path(dir), skip); err != nil {
 		return fmt.Errorf("restoring %s from %s: %w", dir, saved, err)
@@ -128,37 +220,149 @@ func (h OS) ReplaceTree(saved, dir string, skip func(name string) bool) error {
 }
 
 func (h OS) replaceTree(saved, dir string, skip func(name string) bool) error {
-	stage := filepath.Join(dir, staging)
-	if err := h.copyTree(saved, stage, nil); err != nil {
-		return err
-	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	if err := root.RemoveAll(staging); err != nil {
+		return err
+	}
+	if err := copyInto(saved, root, staging, skip); err != nil {
+		return err
+	}
+	if err := makeRoom(root, skip); err != nil {
+		return err
+	}
+	restored, err := fs.ReadDir(root.FS(), staging)
+	if err != nil {
+		return err
+	}
+	for _, e := range restored { // a database comes before its log
+		if err := root.Rename(filepath.Join(staging, e.Name()), e.Name()); err != nil {
+			return err
+		}
+	}
+	return errors.Join(root.Remove(staging), syncDir(root, "."))
+}
+
+// makeRoom removes what is to be replaced, except for files that a rename
+// replaces at once: a server that starts after a power cut has one database or
+// the other, and never makes a new one.
+func makeRoom(root *os.Root, skip func(name string) bool) error {
 	present, err := readDir(root, ".")
 	if err != nil {
 		return err
 	}
 	for _, e := range present {
-		if e.Name() == staging || skip != nil && skip(e.Name()) {
+		if e.Name() == staging || skip != nil && skip(e.Name()) || replaces(root, e) {
 			continue
 		}
 		if err := root.RemoveAll(e.Name()); err != nil {
 			return err
 		}
 	}
-	restored, err := readDir(root, staging)
+	return nil
+}
+
+// replaces reports whether the file that is restored may be renamed over the
+// present one. SQLite would replay the log of one database into another.
+func replaces(root *os.Root, present fs.DirEntry) bool {
+	next, err := root.Lstat(filepath.Join(staging, present.Name()))
+	log := strings.HasSuffix(present.Name(), "-wal") || strings.HasSuffix(present.Name(), "-shm")
+	return err == nil && !log && next.Mode().IsRegular() && present.Type().IsRegular()
+}
+
+// MergeTree implements Host.
+func (h OS) MergeTree(saved, dir string, names []string) error {
+	if err := mergeTree(h.path(saved), h.path(dir), names); err != nil {
+		return fmt.Errorf("restoring what %s lacks from %s: %w", dir, saved, err)
+	}
+	return nil
+}
+
+func mergeTree(saved, dir string, names []string) error {
+	src, err := os.OpenRoot(saved)
 	if err != nil {
 		return err
 	}
-	for _, e := range restored {
-		if err := root.Rename(filepath.Join(staging, e.Name()), e.Name()); err != nil {
-			return err
-		}
+	defer src.Close()
+	dst, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
 	}
-	return root.Remove(staging)
+	defer dst.Close()
+	skip := func(name string) bool { return !slices.Contains(names, name) }
+	return walk(src, skip, func(path string) error { return mergeEntry(src, dst, path) })
+}
+
+func mergeEntry(src, dst *os.Root, path string) error {
+	present, err := dst.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(copyEntry(src, dst, path), syncDir(dst, filepath.Dir(path)))
+	}
+	if err != nil || filepath.Ext(path) != ".jsonl" || !present.Mode().IsRegular() {
+		return err
+	}
+	return mergeLines(src, dst, path)
+}
+
+// mergeLines puts the lines that only the backup has before those of the
+// present file: of two about the same thing the later one counts.
+func mergeLines(src, dst *os.Root, path string) error {
+	before, err := readLines(src, path)
+	if err != nil {
+		return err
+	}
+	now, err := readLines(dst, path)
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, line := range now {
+		known[line] = true
+	}
+	lost := slices.DeleteFunc(before, func(line string) bool { return known[line] })
+	if len(lost) == 0 {
+		return nil
+	}
+	return rewrite(src, dst, path, strings.Join(append(lost, now...), ""))
+}
+
+// readLines returns lines with their ends. A last one without an end was never
+// acknowledged.
+func readLines(root *os.Root, path string) ([]string, error) {
+	f, err := openFile(root, path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(f)
+	lines := strings.SplitAfter(string(content), "\n")
+	return lines[:len(lines)-1], err
+}
+
+// rewrite replaces a file at once, with owner and mode of the one in src.
+func rewrite(src, dst *os.Root, path, content string) error {
+	like, err := src.Lstat(path)
+	if err != nil {
+		return err
+	}
+	next := path + ".next"
+	if err := dst.RemoveAll(next); err != nil {
+		return err
+	}
+	f, err := dst.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	uid, gid := owner(like)
+	_, err = f.WriteString(content)
+	err = errors.Join(err, f.Chown(uid, gid), f.Chmod(like.Mode().Perm()), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return errors.Join(dst.Rename(next, path), syncDir(dst, filepath.Dir(path)))
 }
 
 // EmptyTree implements Host.

@@ -64,4 +64,106 @@ func TestTrees(t *testing.T) {
 	}
 }
 
+func TestMergeTree(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ saved, present, want string }{
+		"more lines now":     {"1\n", "1\n2\n", "1\n2\n"},
+		"fewer lines now":    {"1\n2\n", "2\n3\n", "1\n2\n3\n"},
+		"emptied":            {"1\n", "", "1\n"},
+		"half a line at end": {"1\n2\n", "1\n3", "2\n1\n"},
+		"the same":           {"1\n", "1\n", "1\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.write("/saved/keys.jsonl", tt.saved)
+			m.write("/data/keys.jsonl", tt.present)
+			m.write("/saved/term", "1")
+			m.write("/data/term", "2")
+			m.write("/saved/pki/old.key", "lost")
+			m.write("/data/pki/new.key", "made since")
+			m.write("/saved/lost.json", "lost")
+			m.write("/saved/other", "not named")
+			for range 2 {
+				if err := m.MergeTree("/saved", "/data", []string{"keys.jsonl", "term", "pki", "lost.json", "none"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for path, want := range map[string]string{
+				"/data/keys.jsonl": tt.want, "/data/term": "2", "/data/pki/old.key": "lost", "/data/pki/new.key": "made since", "/data/lost.json": "lost", "/data/other": "",
+			} {
+				if got := m.read(path); got != want {
+					t.Errorf("%s is %q, want %q", path, got, want)
+				}
+			}
+		})
+	}
+}
+
+// Whoever owns the directory may have put links where something is written.
+func TestTreesFollowNoLinks(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write("/saved/keys.jsonl", "1\n")
+	m.write("/saved/pki/root.key", "key")
+	m.write("/etc/precious", "whole")
+	m.mkdir("/data")
+	for _, name := range []string{".restore", "keys.jsonl", "keys.jsonl.next", "pki"} {
+		target := filepath.Join(m.Root, "/etc")
+		if name != "pki" && name != ".restore" {
+			target += "/precious"
+		}
+		if err := os.Symlink(target, filepath.Join(m.Root, "/data", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = m.MergeTree("/saved", "/data", []string{"keys.jsonl", "pki"}) // it may fail
+	if err := m.ReplaceTree("/saved", "/data", nil); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := m.ReadDir("/etc"); err != nil || m.read("/etc/precious") != "whole" || len(entries) != 2 { // and systemd
+		t.Errorf("%v: %v is left of /etc", err, entries)
+	}
+	if m.read("/data/keys.jsonl") != "1\n" || m.read("/data/pki/root.key") != "key" {
+		t.Errorf("restored is %v", m.tree())
+	}
+}
+
+func TestDigest(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	digest := func() string {
+		t.Helper()
+		sum, err := m.Digest("/data", func(name string) bool { return name == "nats" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sum
+	}
+	if got := digest(); got != "" {
+		t.Errorf("nothing has the digest %s", got)
+	}
+	seen := map[string]bool{}
+	for _, change := range []func(){
+		func() { m.write("/data/a", "1") },
+		func() { m.write("/data/a", "2") },
+		func() { m.write("/data/b/a", "2") },
+		func() { m.write("/data/b/c", "") },
+	} {
+		change()
+		if sum := digest(); seen[sum] {
+			t.Errorf("a change keeps the digest: %v", m.tree())
+		} else {
+			seen[sum] = true
+		}
+	}
+	m.write("/data/nats/stream", "bus")
+	if err := m.CopyTree("/data", "/saved", func(name string) bool { return name == "nats" }); err != nil {
+		t.Fatal(err)
+	}
+	if saved, err := m.Digest("/saved", nil); err != nil || saved != digest() {
+		t.Errorf("the copy has another digest (%v)", err)
+	}
+}
+
 var _ hostinstall.Host = hostinstall.OS{}

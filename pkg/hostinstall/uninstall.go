@@ -31,6 +31,11 @@ func (in *Installer) Uninstall(ctx context.Context, r Removal) error {
 	if err := in.end(ctx); err != nil {
 		return err
 	}
+	// What is installed later has nothing to do with an upgrade of today.
+	in.manifest.Upgrade = nil
+	if err := in.save(); err != nil {
+		return err
+	}
 	if err := in.cleanUp(ctx, r); err != nil {
 		return err
 	}
