@@ -86,6 +86,7 @@ func Run(ctx context.Context, c Config, ready func(Ready)) error {
 	s := &server{Config: c, parts: newParts(c.Logger), presence: device.NewPresence(), metrics: prometheus.NewRegistry(), handshakes: handshake.NewGate()}
 	err := s.start(ctx)
 	if err == nil {
+		s.noteReady()
 		ready(s.ready())
 		select {
 		case <-ctx.Done():

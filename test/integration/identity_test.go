@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/hostinstall"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -215,6 +216,76 @@ func TestRevocationIsImmediateAndLasts(t *testing.T) {
 	out("after a restart")
 	s.restore(backup)
 	out("after the restore of a backup that knows of no revocation")
+	eventually(t, "the Device to say that its key is refused", func() error {
+		d, err := s.client().Devices().Get(t.Context(), holders[0].name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeviceConnected); c == nil || c.Reason != v1alpha1.ReasonRevoked {
+			return fmt.Errorf("condition Connected is %+v", c)
+		}
+		return nil
+	})
+}
+
+// A backup knows neither that a token was used since nor that it was revoked.
+func TestTokensEndWithARestore(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	once := func() string {
+		token := s.token(nil)
+		parsed, err := wire.ParseToken(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.editToken(parsed.ID, func(o *v1alpha1.EnrollmentToken) { o.Spec.MaxUses = 1 })
+		return token
+	}
+	used, revoked := once(), once()
+	backup := s.backup()
+	h := s.holder("edge-1").enroll(used) // a restart ends no token
+	h.connect().settle()
+	parsed, err := wire.ParseToken(revoked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.client().EnrollmentTokens().Delete(t.Context(), parsed.ID, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.restore(backup)
+	for name, token := range map[string]string{"used": used, "revoked": revoked} {
+		if reply := s.holder(name).ask(token); reply.Error == nil || reply.Error.Code != wire.RefusedToken || !strings.Contains(reply.Error.Message, "expired") {
+			t.Errorf("a token that was %s since the backup is answered %+v", name, reply)
+		}
+	}
+	fresh := once()
+	s.stop()
+	s.start() // no restore
+	s.holder("edge-2").enroll(fresh)
+}
+
+// What an upgrade of the server relies on is written.
+func TestFilesThatAnUpgradeReliesOn(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	ready := func() string {
+		content, err := os.ReadFile(filepath.Join(s.config.DataDir, hostinstall.Server.Ready))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+	first := ready()
+	for _, name := range hostinstall.Server.Forward {
+		if _, err := os.Stat(filepath.Join(s.config.DataDir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	s.stop()
+	s.start()
+	if ready() == first {
+		t.Errorf("%s does not change with a start: %s", hostinstall.Server.Ready, first)
+	}
 }
 
 // tombstones waits until so many keys are refused for good.

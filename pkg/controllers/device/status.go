@@ -33,6 +33,9 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 	c.mu.Unlock()
 	record := c.Sessions.Record(d.Name)
 	status := newStatus(d, sighting{last, present, settled}, reported)
+	if c.refused(d) {
+		setRefused(status, d.Generation)
+	}
 	setSuspicion(status, d.Generation, record, c.Sessions.Claimants(d.Name))
 	status.Nonce = statusNonce(record.Nonce)
 	if !expires.IsZero() {
@@ -54,6 +57,29 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 		c.Door.Nudge(d.Name) // to fetch it
 	}
 	return nil
+}
+
+// refused reports whether no key that the device is bound to lets it in, as
+// after the restore of an API store that does not know of its revocation.
+func (c *Controller) refused(d *v1alpha1.Device) bool {
+	e := d.Spec.Enrollment
+	return e != nil && !d.Spec.Revoked && c.Tombstones.Has(e.KeyFingerprint) && (e.NextKeyFingerprint == "" || c.Tombstones.Has(e.NextKeyFingerprint))
+}
+
+// setRefused says why a device does not connect that is not revoked by its object.
+func setRefused(status *v1alpha1.DeviceStatus, generation int64) {
+	if meta.IsStatusConditionTrue(status.Conditions, v1alpha1.DeviceConnected) {
+		return // it is about to be dropped
+	}
+	connected := metav1.Condition{
+		Type: v1alpha1.DeviceConnected, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonRevoked, ObservedGeneration: generation,
+		Message: "the device's key was revoked or replaced, though the API store does not say so, as after the restore of an older backup: " +
+			"approve the device's request if there is one, or delete the Device and enroll with a new token",
+	}
+	meta.SetStatusCondition(&status.Conditions, connected)
+	ready := readiness(status)
+	ready.ObservedGeneration = generation
+	meta.SetStatusCondition(&status.Conditions, ready)
 }
 
 // newStatus is pure: the status that follows from what is known.
