@@ -3,7 +3,7 @@
 # agent on a device. It downloads and verifies; all else is done by the package
 # manager and by the commands install, upgrade and uninstall of the programs.
 # Flags, variables and exit statuses: docs/reference/install.md.
-# shellcheck disable=SC2154 # parse_flags assigns the variables of the flags
+# shellcheck disable=SC2154,SC2012,SC2015 # parse_flags assigns the variables of the flags, busybox's find cannot match links, die ends
 set -eu
 
 # The public key (PEM) that releases are signed with.
@@ -32,14 +32,14 @@ have() { command -v "$1" >/dev/null 2>&1; }
 die() { echo "install.sh: $2" >&2 && exit "$1"; }
 # run COMMAND, which changes the host. Standard input may be this script.
 run() { if [ -n "$dry_run" ]; then say "would run: $*"; else "$@" </dev/null; fi; }
+# within COMMAND, which may write $limit MiB: nobody vouches for a size before the signature is checked.
+within() { (ulimit -f $((limit * 2048)) && "$@"); }
 finish_dpkg() { run env dpkg --force-confdef --force-confold --configure -a || true; } # until then apt does nothing
-
 # unsupported CAUSE WAY_OUT
 unsupported() {
 	die 3 "$1: $2
   To report: $(uname -srm), $(sed -n 's/^PRETTY_NAME=//p' /etc/os-release 2>/dev/null), init $(cat /proc/1/comm 2>/dev/null)"
 }
-
 # ask PROMPT: on the terminal, since standard input may be this script. Fails without one.
 ask() { { printf '%s ' "$1" >/dev/tty; } 2>/dev/null && IFS= read -r answer </dev/tty; }
 
@@ -63,8 +63,7 @@ parse_flags() {
 		*\|*" $flag "*)
 			[ -n "$value" ] || die 2 "$1 needs a value: see --help"
 			eval "$flag=\$value"
-			case $1 in *=*) ;; *) shift ;; esac
-			;;
+			case $1 in *=*) ;; *) shift ;; esac ;;
 		*) die 2 "unknown flag $1: see --help" ;;
 		esac
 		shift
@@ -110,20 +109,17 @@ detect_install() {
 		case $manager in
 		apt)
 			installed=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$name") && installed=${installed#installed }
-			case $installed in *' '*) finish_dpkg ;; esac
-			;;
+			case $installed in *' '*) finish_dpkg ;; esac ;;
 		dnf) installed=$(rpm -q --qf '%{VERSION}' "$name") || installed='' ;; # it says on standard output what it does not know
 		*) die 12 "$program is there, as from a package: leave --packages out, or remove it first" ;;
 		esac
-	elif [ "$manager" = none ]; then
-		form=static program=/usr/local/bin/$name
+	elif [ "$manager" = none ]; then form=static program=/usr/local/bin/$name
 	elif [ -n "$purge" ] && [ "$manager" = apt ] && dpkg-query -W "$name" >/dev/null 2>&1; then removed=1; fi
 }
 
 # listener PORT prints the name and the id of the process that listens there.
 listener() {
 	cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port=":$(printf %04X "$1")$" '$4 == "0A" && $2 ~ port { print $10 }' | while read -r inode; do
-		# shellcheck disable=SC2012 # busybox's find cannot match links
 		pid=$(ls -l /proc/[0-9]*/fd 2>/dev/null | awk -F/ -v socket="socket:[$inode]" '/^\/proc/ { pid = $3 } index($0, socket) { print pid; exit }')
 		echo "$(cat "/proc/${pid:-none}/comm" 2>/dev/null || echo 'an unknown process') (${pid:-?})"
 	done
@@ -137,28 +133,36 @@ preflight() {
 		[ "$free" -ge $size ] || die 6 "$dir has $free MiB left and needs $size: make room, or set TMPDIR for downloads"
 	done
 	if [ "$role" = agent ] || [ -n "$installed" ] || [ -e /etc/fleet-server/config.yaml ]; then set --; else set -- 6443 4222 8443; fi
-	for port; do
-		owner=$(listener "$port")
-		[ -z "$owner" ] || die 5 "port $port is used by $owner: stop it, or name another port in /etc/fleet-server/config.yaml"
-	done
-	tmp=$(mktemp -d "${TMPDIR:-/tmp}/fleet-install.XXXXXX")
+	for port; do owner=$(listener "$port") && [ -z "$owner" ] || die 5 "port $port is used by $owner: stop it, or name another port in /etc/fleet-server/config.yaml"; done
+	dir=$(cd -P "${TMPDIR:-/tmp}" 2>/dev/null && pwd -P) && safe "$dir" || die 2 "another account can replace what lies in ${TMPDIR:-/tmp}: unset TMPDIR, or name a directory of root"
+	tmp=$(mktemp -d "$dir/fleet-install.XXXXXX")
 	trap 'rm -rf "$tmp"' EXIT && trap 'exit 130' INT TERM HUP
 }
-
+# safe DIRECTORY: no other account can rename what lies in it, or a directory above it.
+safe() {
+	path=$1 && set -- / && until [ "$path" = / ]; do set -- "$@" "$path" && path=$(dirname "$path"); done
+	ls -ldn "$@" | awk -v me="$(id -u)" 'NR == 1 { root = $3 } $3 != 0 && $3 != me && $3 != root { bad = 1 }
+		$1 !~ /^.........[tT]/ && (substr($1, 9, 1) == "w" || substr($1, 6, 1) == "w" && $4 != 0) { bad = 1 } END { exit bad || !NR }'
+}
 # fetch PATH FILE: from the mirror, with the proxies that the environment names.
 fetch() {
 	have curl || die 8 "curl is missing: install it, or use --bundle"
-	curl --fail --silent --show-error --location --remote-time --retry 3 --connect-timeout 20 ${ca_file:+--cacert "$ca_file"} \
+	within curl --fail --silent --show-error --location --remote-time --retry 3 --connect-timeout 20 ${ca_file:+--cacert "$ca_file"} \
 		${gateway:+--insecure --pinnedpubkey "$GATEWAY_PUBKEY_PIN"} --output "$2" "$mirror/$1" ||
 		die 8 "$mirror/$1 was not downloaded: check address, proxy, CA and clock ($(date))"
 }
-
-# get FILE...: files of the release, from bundle or mirror. A bundle is large: read it seldom.
+# get FILE...: regular files of the release, from bundle or mirror, as copies that only root can change.
 get() {
 	if [ -z "$bundle" ]; then for file; do fetch "$version/$file" "$tmp/$file"; done && return; fi
-	if [ -d "$bundle" ]; then (cd "$bundle" && cp -p "$@" "$tmp"); else tar -xf "$bundle" -C "$tmp" "$@"; fi || die 8 "$bundle has no $*: is it a release?"
+	for file; do
+		if [ -d "$bundle" ]; then
+			[ -f "$bundle/$file" ] && [ ! -L "$bundle/$file" ] && within cat "$bundle/$file" >"$tmp/$file" && touch -r "$bundle/$file" "$tmp/$file"
+		else
+			within tar -xOf - "$file" <"$bundle" >"$tmp/$file" && made=$(tar -tvf - "$file" <"$bundle" |
+				awk -v file="$file" '/^-/ && $NF == file && $(NF - 1) ~ /^[0-9:]*$/ { print $(NF - 2), $(NF - 1) }') && [ -n "$made" ] && touch -d "$made" "$tmp/$file"
+		fi || die 8 "$bundle has no regular file $file: is it a release?"
+	done
 }
-
 # verified FILE: get, and compare with the list that the release's key signed.
 verified() {
 	want=$(awk -v file="$1" '$2 == file { print $1 }' "$tmp/checksums.txt")
@@ -166,7 +170,6 @@ verified() {
 	[ -e "$tmp/$1" ] || get "$1"
 	[ "$(sha256sum <"$tmp/$1" | cut -d' ' -f1)" = "$want" ] || die 9 "$1 is damaged or was tampered with: nothing was installed"
 }
-
 check_signature() {
 	if [ -n "$gateway" ] && [ -z "$release_pub" ] && { [ -z "$RELEASE_KEY" ] || ! have openssl; }; then return; fi # the gateway has checked it
 	if [ -z "$release_pub" ] && [ -n "$RELEASE_KEY" ]; then release_pub=$tmp/release.key && echo "$RELEASE_KEY" >"$release_pub"; fi
@@ -179,14 +182,14 @@ check_signature() {
 find_release() {
 	if [ -z "$bundle$mirror" ] && [ -f "$(dirname "$0")/checksums.txt" ]; then bundle=$(dirname "$0"); fi
 	[ -n "$bundle$mirror" ] || die 2 "where is the release? use --mirror URL or --bundle FILE"
-	wanted=$version && : >"$tmp/now"
+	wanted=$version limit=1
 	if [ -z "$bundle$version" ]; then
 		fetch "$channel/version" "$tmp/version" && version=$(cat "$tmp/version")
 		case $version in '' | *[!A-Za-z0-9.~+_-]*) die 8 "$mirror/$channel/version names no version" ;; esac
 	fi
 	get checksums.txt checksums.txt.sig version
 	check_signature
-	verified version && version=$(cat "$tmp/version")
+	limit=$size && : >"$tmp/now" && verified version && version=$(cat "$tmp/version")
 	[ "${wanted:-$version}" = "$version" ] || die 9 "this is version $version, not $wanted"
 	[ -z "$(find "$tmp/checksums.txt" -newer "$tmp/now")" ] || die 7 "the clock says $(date), when this release was not made yet: set it"
 	say "$name $version for $arch, as a $form${installed:+; installed is $installed}"
@@ -207,7 +210,6 @@ get_program() {
 	verified "${setup##*/}" && chmod 0755 "$setup"
 	"$setup" version >/dev/null || die 3 "programs cannot run below $tmp: set TMPDIR to a directory that is not mounted noexec"
 }
-
 # from_gateway leaves the gateway's repository here. Other sources may be out of reach.
 from_gateway() {
 	get_program
@@ -216,7 +218,6 @@ from_gateway() {
 	package_manager update -o Dir::Etc::sourcelist=sources.list.d/fleet-gateway.sources -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0
 	package_manager install "$name=$version"
 }
-
 # A package must not start a server before it is configured: set_up or a reboot ends the hold.
 install_package() {
 	if [ "$role" = agent ] && [ -n "$gateway" ]; then from_gateway && return; fi
@@ -224,15 +225,13 @@ install_package() {
 	if [ "$manager" = dnf ]; then package=$tmp/$name-$version-1.$rpm.rpm; fi
 	verified "${package##*/}"
 	if [ "$role" = server ] && [ -n "$installed" ] && { [ "$manager" = dnf ] || dpkg-query -S "$program" >/dev/null 2>&1; }; then
-		run "$program" upgrade --package "$package" || exit $?
-	else
-		if [ "$role" = server ] && [ -d /run/systemd/system ] && [ -z "$dry_run" ]; then
-			hold=/run/systemd/system/$name.service.d && mkdir -p "$hold" && printf '[Unit]\nConditionPathExists=!/run\n' >"$hold/hold.conf"
-		fi
-		package_manager install "$package"
+		run "$program" upgrade --package "$package" && return || exit $?
 	fi
+	if [ "$role" = server ] && [ -d /run/systemd/system ] && [ -z "$dry_run" ]; then
+		hold=/run/systemd/system/$name.service.d && mkdir -p "$hold" && printf '[Unit]\nConditionPathExists=!/run\n' >"$hold/hold.conf"
+	fi
+	package_manager install "$package"
 }
-
 # set_up FLAG... makes the host what the flags say.
 set_up() {
 	set -- install "$@" ${no_start:+--no-start} ${dry_run:+--dry-run}

@@ -282,6 +282,100 @@ gateway() {
 	install --role server --version "$version" && expect 9 "this is version 9.9"
 }
 
+# evil makes the file of the release that $1 names in a bundle something else; it
+# holds what the release has, for as long as nobody changes it.
+evil() {
+	rm -rf odd && cp -r release odd
+	mv "odd/$1" ./its.content && chmod 755 its.content
+	case $2 in
+	symlink) ln -s "$PWD/its.content" "odd/$1" ;;
+	hardlink) ln its.content "odd/aaa" && ln its.content "odd/$1" ;;
+	fifo) mkfifo "odd/$1" ;;
+	directory) mkdir "odd/$1" ;;
+	esac
+	(cd odd && tar -cf ../odd.tar $(ls | sort))
+}
+
+@test "bundle: nothing but regular files" {
+	unset FLEET_MIRROR
+	for file in version checksums.txt "fleet-server_${version}_linux_amd64"; do
+		for kind in symlink hardlink fifo directory; do
+			evil "$file" "$kind"
+			install --role server --bundle odd.tar
+			[ "$status" = 8 ] || [ "$status" = 9 ]
+			[ "$kind" = hardlink ] && continue # in a directory that is a regular file
+			install --role server --bundle odd
+			expect 8 "no regular file"
+		done
+		did_nothing
+	done
+	(cd release && tar -cf ../bundle.tar *) # the control
+	install --role server --bundle bundle.tar && expect 0
+	did "fleet-server install"
+}
+
+@test "bundle: what is verified is what runs" {
+	unset FLEET_MIRROR
+	(cd release && tar -cf ../bundle.tar *)
+	evil "fleet-server_${version}_linux_amd64" symlink
+	rm its.content && ln -s "$PWD/release/fleet-server_${version}_linux_amd64" its.content
+	# Whoever owns the bundle changes it as soon as it was verified.
+	stub sha256sum
+	cat >bin/sha256sum <<'END'
+#!/bin/sh
+/usr/bin/sha256sum
+printf '#!/bin/sh\necho evil >>"$log"\n' >evil.sh && chmod +x evil.sh
+for program in release/*linux*; do cp evil.sh "$program"; done
+END
+	for bundle in bundle.tar release odd.tar; do
+		rm -f local/* && mv bin/sha256sum . && make_release && mv sha256sum bin
+		install --role server --bundle "$bundle"
+		did_not evil
+		case $bundle in
+		odd.tar) expect 8 "no regular file" ;;
+		release) expect 9 "tampered with" || expect 0 ;; # it changed before the program was copied
+		*) expect 0 ;;
+		esac
+	done
+}
+
+@test "bundle: the clock of before the release" {
+	unset FLEET_MIRROR
+	touch -t 209901010000 release/checksums.txt
+	(cd release && tar -cf ../bundle.tar *)
+	for bundle in bundle.tar release; do install --role server --bundle "$bundle" && expect 7 "set it"; done
+	did_nothing
+}
+
+@test "bundle and mirror: nothing large before the signature is verified" {
+	stub openssl 'cat $(find "$TMPDIR" -type f) | wc -c >>"$log.sizes"; exec /usr/bin/openssl "$@"'
+	for file in version checksums.txt checksums.txt.sig; do
+		rm -rf large && cp -r release large
+		truncate -s 2G "large/$file"
+		(cd large && /usr/bin/tar --sparse -cf ../large.tar *)
+		[ "$(stat -c %s large.tar)" -lt 1000000 ]
+		for source in "--bundle large.tar" "--bundle large" "--mirror file://$PWD/large-mirror --version $version"; do
+			mkdir -p large-mirror && ln -sfn ../large "large-mirror/$version"
+			with_mount "$TMPDIR" "mount -o remount,size=400m $TMPDIR" --role server ${source}
+			[ "$status" = 8 ] || [ "$status" = 9 ]
+		done
+	done
+	did_not ^fleet
+	unset FLEET_MIRROR
+	install --role server --bundle release && expect 0 # the control
+	[ "$(sort -n log.sizes | tail -n 1)" -lt 4000000 ]
+}
+
+@test "TMPDIR of another account" {
+	[ "$(id -u)" = 0 ] || skip "needs root to give a directory away"
+	mkdir -p other/mine writable sticky theirs
+	chown 12345 other theirs && chmod 777 writable && chmod 1777 sticky && chmod 1777 theirs
+	as_them() { run env TMPDIR="$1" PATH="$PATH" $shell "$script" --role agent --dry-run; echo "$output"; }
+	stub id 'echo 0'
+	for dir in other other/mine writable theirs nowhere; do as_them "$PWD/$dir" && expect 2 "unset TMPDIR"; done
+	for dir in tmp sticky; do as_them "$PWD/$dir" && expect 0; done # the control
+}
+
 @test "exit statuses of the program are handed on" {
 	for s in 10 11 12; do
 		PROGRAM_STATUS=$s install --role server
