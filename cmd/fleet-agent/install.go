@@ -26,6 +26,9 @@ import (
 
 var errNotRoot = errors.New("this changes the host: run it as root")
 
+// runningProgram is what runs, whatever its path leads to by now.
+const runningProgram = "/proc/self/exe"
+
 // installOptions are the flags of install, uninstall and add-repository.
 type installOptions struct {
 	dryRun, noStart, purge, volumes bool
@@ -130,12 +133,8 @@ func (i *installOptions) installer(cmd *cobra.Command) (in *hostinstall.Installe
 		}
 		unlock = func() { _ = lock.Close() } // the process ends anyway
 	}
-	program, err := os.Executable()
-	if err != nil {
-		return nil, nil, err
-	}
 	return &hostinstall.Installer{
-		Host: hostinstall.OS{}, Product: hostinstall.Agent, Program: program, Version: version.Version,
+		Host: hostinstall.OS{}, Product: hostinstall.Agent, Program: runningProgram, Version: version.Version,
 		Out: cmd.OutOrStdout(), DryRun: i.dryRun,
 	}, unlock, nil
 }

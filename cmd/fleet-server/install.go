@@ -13,6 +13,9 @@ import (
 
 var errNotRoot = errors.New("this changes the host: run it as root")
 
+// runningProgram is what runs, whatever its path leads to by now.
+const runningProgram = "/proc/self/exe"
+
 // installOptions are the flags of install, upgrade and uninstall.
 type installOptions struct {
 	dryRun, noStart, purge bool
@@ -115,12 +118,8 @@ func (i *installOptions) installer(cmd writers) (in *hostinstall.Installer, unlo
 		}
 		unlock = func() { _ = lock.Close() } // the process ends anyway
 	}
-	program, err := os.Executable()
-	if err != nil {
-		return nil, nil, err
-	}
 	return &hostinstall.Installer{
-		Host: hostinstall.OS{}, Product: hostinstall.Server, Program: program, Version: version.Version,
+		Host: hostinstall.OS{}, Product: hostinstall.Server, Program: runningProgram, Version: version.Version,
 		Out: cmd.OutOrStdout(), DryRun: i.dryRun,
 	}, unlock, nil
 }

@@ -2,8 +2,11 @@ package hostinstall
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -29,6 +32,8 @@ func (f *file) open() (io.ReadCloser, error) {
 	}
 	return io.NopCloser(bytes.NewReader(f.content)), nil
 }
+
+var errChanged = errors.New("what should be installed changed meanwhile: run this again")
 
 // verdict is what happens to a file.
 type verdict int
@@ -149,11 +154,29 @@ func (in *Installer) writeOne(p planned) error {
 		return fmt.Errorf("reading what to install: %w", err)
 	}
 	defer r.Close()
-	if err := in.Host.Put(p.path, r, p.mode); err != nil {
+	if err := in.Host.Put(p.path, &verified{Reader: r, want: p.sum, sum: sha256.New()}, p.mode); err != nil {
 		return err
 	}
 	in.manifest.Files[p.path] = []string{p.sum}
 	return in.save()
+}
+
+// verified is content that ends with an error unless it is what was planned: a
+// file may be changed between two looks at it.
+type verified struct {
+	io.Reader
+
+	want string
+	sum  hash.Hash
+}
+
+func (v *verified) Read(p []byte) (int, error) {
+	n, err := v.Reader.Read(p)
+	_, _ = v.sum.Write(p[:n]) // a hash never fails
+	if errors.Is(err, io.EOF) && hex.EncodeToString(v.sum.Sum(nil)) != v.want {
+		return n, errChanged
+	}
+	return n, err
 }
 
 // mkdirAll makes the directories that are missing above and at path, and

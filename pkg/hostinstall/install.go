@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -247,21 +248,23 @@ func (in *Installer) keepPackage(path string) error {
 	if path == "" {
 		return nil
 	}
-	kept := in.keptPackage(path)
 	if err := in.mkdirAll(in.dir()); err != nil {
 		return err
 	}
-	f := file{path: kept, source: path, mode: 0o600}
-	r, err := f.open()
+	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("keeping the package: %w", err)
 	}
-	defer r.Close()
+	defer f.Close()
+	return in.keep(f, in.keptPackage(path))
+}
+
+func (in *Installer) keep(r io.Reader, kept string) (err error) {
 	in.manifest.Package, in.manifest.PackageProgram = "", "" // while it is replaced
 	if err := in.save(); err != nil {
 		return err
 	}
-	if err := in.Host.Put(kept, r, f.mode); err != nil {
+	if err := in.Host.Put(kept, r, 0o600); err != nil {
 		return err
 	}
 	in.manifest.Package = kept

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -106,18 +107,46 @@ func (in *Installer) UpgradePackage(ctx context.Context, o Options) error {
 	if in.DryRun {
 		return nil
 	}
+	// Whoever may write to the file must not have another one kept than was
+	// installed: both come from one copy.
+	next, err := in.stagePackage(o.Package)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Host.Remove(next) }() // the next upgrade replaces it
 	change := func(ctx context.Context) error {
 		in.manifest.Restart = true
 		if err := in.save(); err != nil {
 			return err
 		}
-		return in.Host.Run(ctx, packageInstall(o.Package)...)
+		return in.Host.Run(ctx, packageInstall(next)...)
 	}
 	if err := in.upgrade(ctx, o, change, in.restorePackage); err != nil {
 		return err
 	}
-	return in.keepPackage(o.Package)
+	r, err := in.Host.Open(next)
+	if err != nil {
+		return fmt.Errorf("keeping the package: %w", err)
+	}
+	defer r.Close()
+	return in.keep(r, in.keptPackage(next))
 }
+
+// stagePackage copies a package to where only root can change it.
+func (in *Installer) stagePackage(path string) (string, error) {
+	next := in.stagedPackage(path)
+	if err := in.mkdirAll(in.dir()); err != nil {
+		return "", err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("reading the package: %w", err)
+	}
+	defer f.Close()
+	return next, in.Host.Put(next, f, 0o600)
+}
+
+func (in *Installer) stagedPackage(path string) string { return in.dir("next" + filepath.Ext(path)) }
 
 func packageInstall(path string) []string {
 	if strings.HasSuffix(path, ".rpm") {
@@ -220,7 +249,8 @@ func (in *Installer) copyAway(u *upgrade) error {
 	if err := in.Host.Mkdir(in.dir(), 0o700); err != nil {
 		return fmt.Errorf("making the backup: %w", err)
 	}
-	if _, err := in.Host.EmptyTree(in.dir(), func(path string) bool { return path == in.manifest.Package }); err != nil {
+	stays := func(path string) bool { return path == in.manifest.Package || path == in.stagedPackage(path) }
+	if _, err := in.Host.EmptyTree(in.dir(), stays); err != nil {
 		return fmt.Errorf("removing the backup of an earlier upgrade: %w", err)
 	}
 	if err := in.Host.Mkdir(in.dir("files"), 0o700); err != nil {

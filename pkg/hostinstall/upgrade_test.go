@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -343,6 +345,58 @@ func TestUninstallEndsAnUpgrade(t *testing.T) {
 			}
 		}
 	})
+}
+
+// hasty is a machine on which something happens at the first change.
+type hasty struct {
+	*machine
+	meanwhile func()
+}
+
+func (h *hasty) Put(path string, content io.Reader, mode fs.FileMode) error {
+	if f := h.meanwhile; f != nil {
+		h.meanwhile = nil
+		f()
+	}
+	return h.machine.Put(path, content, mode)
+}
+
+// Whoever may write to the file of a program cannot exchange it after it was
+// looked at.
+func TestProgramThatChangesMeanwhile(t *testing.T) {
+	t.Parallel()
+	m, v1 := newMachine(t), release(t, "v1")
+	in, _ := installer(&hasty{m, func() {
+		if err := os.WriteFile(v1, []byte("evil"), 0o755); err != nil {
+			t.Error(err)
+		}
+	}}, v1)
+	if err := in.Install(t.Context(), defaults); err == nil || m.read(program) != "" || m.active {
+		t.Errorf("got %v, the program is %q, active %t", err, m.read(program), m.active)
+	}
+}
+
+// The package that is kept is the one that was installed.
+func TestPackageThatChangesMeanwhile(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.packaged = true
+	m.write(packaged, "v1")
+	must(t, m, packaged, defaults)
+	o := defaults
+	o.Package = release(t, "v2")
+	m.started = func(string) {
+		if err := os.WriteFile(o.Package, []byte("evil"), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+	in, _ := installer(m, packaged)
+	if err := in.UpgradePackage(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.read(backup + "/package.deb"); got != "v2" || m.read(backup+"/next.deb") != "" {
+		t.Errorf("the package that is kept is %q", got)
+	}
 }
 
 // A backup that cannot be made leaves the server running.
