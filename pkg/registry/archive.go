@@ -17,12 +17,17 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sys/unix"
 )
 
-// Bounds of an archive: blobs, and bytes of all of them.
 const (
+	// Bounds of an archive: files, and bytes of all of them.
 	maxBlobs = 10000
 	maxBytes = 64 << 30
+	// maxLayers bounds the layers of an image; what runs it takes fewer.
+	maxLayers = 1000
+	// spare is what stays free on the disk of the store, in bytes.
+	spare = 64 << 20
 )
 
 var hexPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -55,8 +60,13 @@ func (a *Archive) open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return io.NopCloser(io.NewSectionReader(a.file, 0, info.Size())), nil
+	return section{io.NewSectionReader(a.file, 0, info.Size())}, nil
 }
+
+// section can be sought in, so that what is skipped in an archive is not read.
+type section struct{ *io.SectionReader }
+
+func (section) Close() error { return nil }
 
 func (a *Archive) fill(dir string) (added []v1.Descriptor, err error) {
 	defer func() {
@@ -64,28 +74,85 @@ func (a *Archive) fill(dir string) (added []v1.Descriptor, err error) {
 			added, err = nil, fmt.Errorf("%w: %v", ErrArchive, r)
 		}
 	}()
-	oci, err := a.has(indexName)
+	c, err := a.contents()
 	if err != nil {
 		return nil, err
 	}
-	if oci {
+	if err := fits(dir, c.bytes); err != nil {
+		return nil, err
+	}
+	if _, oci := c.sizes[indexName]; oci {
 		return a.fillFromOCI(dir)
 	}
-	return a.fillFromDocker(dir)
+	return a.fillFromDocker(dir, c)
 }
 
-// has reports whether a file is in the archive. It reads on to the end, so
-// that a damaged archive is found out.
-func (a *Archive) has(file string) (found bool, err error) {
-	err = a.each(func(name string, _ int64, _ io.Reader) error {
-		found = found || name == file
+// contents is what an archive has.
+type contents struct {
+	sizes map[string]int64
+	links map[string]string
+	bytes int64
+}
+
+// contents reads the archive to its end, so that a damaged one is found out.
+// No file may have holes, so that what comes out of it is no more than what it
+// is, and nothing is written before that is known.
+func (a *Archive) contents() (*contents, error) {
+	c := &contents{sizes: map[string]int64{}, links: map[string]string{}}
+	err := a.members(func(h *tar.Header, _ io.Reader) error {
+		name := path.Clean(h.Name)
+		switch h.Typeflag {
+		case tar.TypeReg:
+			c.sizes[name] = h.Size
+			c.bytes += h.Size
+		case tar.TypeSymlink, tar.TypeLink:
+			c.links[name] = path.Join(path.Dir(name), path.Clean(h.Linkname))
+		}
+		if len(c.sizes)+len(c.links) > 2*maxBlobs || c.bytes > maxBytes {
+			return fmt.Errorf("%w: more than %d files or %d GiB", ErrArchive, 2*maxBlobs, maxBytes>>30)
+		}
 		return nil
 	})
-	return found, err
+	return c, err
+}
+
+// size is that of a file, which the library reads through links.
+func (c *contents) size(name string) int64 {
+	name = path.Clean(name)
+	for range maxDepth {
+		target, link := c.links[name]
+		if !link {
+			break
+		}
+		name = target
+	}
+	return c.sizes[name]
+}
+
+// fits returns an error when so many bytes would fill the disk.
+func fits(dir string, bytes int64) error {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		return fmt.Errorf("measuring the room for the image: %w", err)
+	}
+	if free := int64(disk.Bavail) * disk.Bsize; bytes > free-spare { //nolint:gosec // no disk has 8 EiB
+		return fmt.Errorf("%w: it needs %d MiB, and %d MiB are free", ErrSpace, (bytes+spare)>>20, free>>20)
+	}
+	return nil
 }
 
 // each calls do for every regular file in the archive.
 func (a *Archive) each(do func(name string, size int64, r io.Reader) error) error {
+	return a.members(func(h *tar.Header, r io.Reader) error {
+		if h.Typeflag != tar.TypeReg {
+			return nil
+		}
+		return do(path.Clean(h.Name), h.Size, r)
+	})
+}
+
+// members calls do for everything in the archive.
+func (a *Archive) members(do func(h *tar.Header, r io.Reader) error) error {
 	r, err := a.open()
 	if err != nil {
 		return err
@@ -98,13 +165,24 @@ func (a *Archive) each(do func(name string, size int64, r io.Reader) error) erro
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrArchive, err)
 		}
-		if h.Typeflag != tar.TypeReg {
-			continue
+		if sparse(h) {
+			return fmt.Errorf("%w: %.200q has holes", ErrArchive, h.Name)
 		}
-		if err := do(path.Clean(h.Name), h.Size, archive); err != nil {
+		if err := do(h, archive); err != nil {
 			return err
 		}
 	}
+}
+
+// sparse reports whether a member has holes: a few bytes of an archive would
+// become as many as it likes.
+func sparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
 }
 
 // fillFromOCI copies the blobs, whose names must be those of their content, and
@@ -161,7 +239,10 @@ func copyFile(path string, r io.Reader, digest string) error {
 
 // fillFromDocker makes OCI's form of what docker save wrote: layers get
 // compressed.
-func (a *Archive) fillFromDocker(dir string) ([]v1.Descriptor, error) {
+func (a *Archive) fillFromDocker(dir string, c *contents) ([]v1.Descriptor, error) {
+	if c.size("manifest.json") > maxManifest {
+		return nil, fmt.Errorf("%w: manifest.json is longer than %d bytes", ErrArchive, maxManifest)
+	}
 	manifest, err := tarball.LoadManifest(a.open)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrArchive, err)
@@ -171,19 +252,54 @@ func (a *Archive) fillFromDocker(dir string) ([]v1.Descriptor, error) {
 		if len(d.RepoTags) == 0 && len(manifest) > 1 {
 			return nil, fmt.Errorf("%w: one of several images has no name", ErrArchive)
 		}
-		if len(d.RepoTags) == 0 {
-			added, err := a.fillOne(dir, "")
-			return append(all, added...), err
+		if err := c.checkWork(d); err != nil {
+			return nil, err
 		}
-		for _, tag := range d.RepoTags {
-			added, err := a.fillOne(dir, tag)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, added...)
+		called := ""
+		if len(d.RepoTags) > 0 {
+			called = d.RepoTags[0]
 		}
+		added, err := a.fillOne(dir, called)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, named(added, d.RepoTags)...)
 	}
 	return all, nil
+}
+
+// checkWork refuses an image that takes more work than its archive is worth: a
+// list may name one layer over and over.
+func (c *contents) checkWork(d tarball.Descriptor) error {
+	if len(d.Layers) > maxLayers {
+		return fmt.Errorf("%w: an image has more than %d layers", ErrArchive, maxLayers)
+	}
+	if c.size(d.Config) > maxManifest {
+		return fmt.Errorf("%w: %.200q is longer than %d bytes", ErrArchive, d.Config, maxManifest)
+	}
+	var bytes int64
+	for _, layer := range d.Layers {
+		bytes += c.size(layer)
+	}
+	if bytes > c.bytes+spare {
+		return fmt.Errorf("%w: an image has the same layers again and again", ErrArchive)
+	}
+	return nil
+}
+
+// named returns the one image under each of its names.
+func named(image []v1.Descriptor, names []string) []v1.Descriptor {
+	if len(names) == 0 {
+		return image
+	}
+	var all []v1.Descriptor
+	for _, name := range names {
+		for _, d := range image {
+			d.Annotations = map[string]string{annotationName: name}
+			all = append(all, d)
+		}
+	}
+	return all
 }
 
 func (a *Archive) fillOne(dir, called string) ([]v1.Descriptor, error) {

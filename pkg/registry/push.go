@@ -25,7 +25,7 @@ type Source interface {
 
 // Push stores the images of a source. An image is called name, or else, when
 // that is zero, as the source calls it. It returns the names. Errors wrap
-// ErrBusy or ErrArchive, or come from the disk or the network.
+// ErrBusy, ErrArchive or ErrSpace, or come from the disk or the network.
 func (s *Store) Push(source Source, name Name) ([]Name, error) {
 	unlock, err := s.lock()
 	if err != nil {

@@ -46,6 +46,8 @@ var (
 	ErrNotFound = errors.New("no such image")
 	// ErrArchive: the file is no image, or a damaged one.
 	ErrArchive = errors.New("not a complete OCI archive or docker archive")
+	// ErrSpace: the images do not fit on the disk.
+	ErrSpace = errors.New("there is not enough room for the image")
 )
 
 // Image is an image in a store.

@@ -3,6 +3,8 @@ package registry_test
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"log"
@@ -10,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -214,6 +217,59 @@ func TestRefusedArchives(t *testing.T) {
 	must(t, err)
 	if len(left) > 0 || len(names(t, s)) > 0 {
 		t.Errorf("there are %v of %v", left, names(t, s))
+	}
+}
+
+// What a few bytes of an archive would become is not written.
+func TestArchivesWithHoles(t *testing.T) {
+	t.Parallel()
+	for name, flags := range map[string][]string{
+		"GNU": {"--format=gnu"}, "POSIX 0.0": {"--format=posix", "--sparse-version=0.0"}, "POSIX 1.0": {"--format=posix", "--sparse-version=1.0"},
+	} {
+		for _, marker := range []string{"index.json", "manifest.json"} {
+			dir := t.TempDir()
+			must(t, os.WriteFile(filepath.Join(dir, marker), []byte("{}"), 0o600))
+			must(t, os.WriteFile(filepath.Join(dir, "layer.tar"), nil, 0o600))
+			must(t, os.Truncate(filepath.Join(dir, "layer.tar"), 1<<20))
+			path := filepath.Join(t.TempDir(), "holes.tar")
+			args := append(slices.Clone(flags), "--sparse", "-cf", path, "-C", dir, "layer.tar", marker)
+			if out, err := exec.CommandContext(t.Context(), "tar", args...).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			if _, err := push(registry.Open(t.TempDir()), path, registry.Name{}); !errors.Is(err, registry.ErrArchive) || !strings.Contains(err.Error(), "has holes") {
+				t.Errorf("%s, %s: error is %v", name, marker, err)
+			}
+		}
+	}
+}
+
+// One layer that is named again and again is work that the archive is not worth.
+func TestLayersAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	archive := func(layers, size int) string {
+		sum := sha256.Sum256(make([]byte, size))
+		diff := `"sha256:` + hex.EncodeToString(sum[:]) + `"`
+		config := `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[` + strings.TrimSuffix(strings.Repeat(diff+",", layers), ",") + `]}}`
+		manifest := `[{"Config":"config.json","RepoTags":["app:1"],"Layers":[` + strings.TrimSuffix(strings.Repeat(`"layer.tar",`, layers), ",") + `]}]`
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		for name, content := range map[string][]byte{"config.json": []byte(config), "layer.tar": make([]byte, size), "manifest.json": []byte(manifest)} {
+			must(t, w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Size: int64(len(content)), Mode: 0o600}))
+			_, err := w.Write(content)
+			must(t, err)
+		}
+		must(t, w.Close())
+		path := filepath.Join(t.TempDir(), "layers.tar")
+		must(t, os.WriteFile(path, b.Bytes(), 0o600))
+		return path
+	}
+	for name, tc := range map[string]struct {
+		layers, size int
+		bad          bool
+	}{"many": {layers: 1001, size: 10, bad: true}, "much": {layers: 100, size: 1 << 20, bad: true}, "few": {layers: 3, size: 1024}} {
+		if _, err := push(registry.Open(t.TempDir()), archive(tc.layers, tc.size), registry.Name{}); errors.Is(err, registry.ErrArchive) != tc.bad || err != nil && !tc.bad {
+			t.Errorf("%s: error is %v", name, err)
+		}
 	}
 }
 

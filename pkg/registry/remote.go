@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
@@ -51,11 +52,21 @@ func (r *Remote) fill(dir string) ([]v1.Descriptor, error) {
 		if err != nil {
 			return nil, fmt.Errorf("fetching %s: %w", r.ref, err)
 		}
+		if err := r.fits(dir, image); err != nil {
+			return nil, err
+		}
 		return appendImage(dir, image, called)
 	}
 	index, err := got.ImageIndex()
 	if err != nil {
 		return nil, fmt.Errorf("fetching %s: %w", r.ref, err)
+	}
+	children, err := partial.FindImages(index, func(v1.Descriptor) bool { return true })
+	if err != nil {
+		return nil, fmt.Errorf("fetching %s: %w", r.ref, err)
+	}
+	if err := r.fits(dir, children...); err != nil {
+		return nil, err
 	}
 	if err := layout.Path(dir).WriteIndex(index); err != nil {
 		return nil, fmt.Errorf("fetching %s: %w", r.ref, err)
@@ -63,6 +74,28 @@ func (r *Remote) fill(dir string) ([]v1.Descriptor, error) {
 	d := got.Descriptor
 	d.Annotations = map[string]string{annotationName: called}
 	return []v1.Descriptor{d}, nil
+}
+
+// fits returns an error when the images, as large as they claim to be, would
+// fill the disk. Nobody sends more than it claimed.
+func (r *Remote) fits(dir string, images ...v1.Image) error {
+	var bytes int64
+	for _, image := range images {
+		m, err := image.Manifest()
+		if err != nil {
+			return fmt.Errorf("fetching %s: %w", r.ref, err)
+		}
+		for _, d := range append(m.Layers, m.Config) {
+			if d.Size < 0 || d.Size > maxBytes {
+				return fmt.Errorf("fetching %s: %w: it says that it has %d bytes", r.ref, ErrArchive, d.Size)
+			}
+			bytes += d.Size
+		}
+		if bytes > maxBytes {
+			break
+		}
+	}
+	return fits(dir, bytes)
 }
 
 func tagOf(r name.Reference) string {

@@ -44,7 +44,7 @@ type Import struct {
 
 // Import verifies a release and serves it from then on. It returns its
 // version. What was served before stays until the new one is complete. Errors
-// wrap ErrSignature, ErrContent, ErrNoKey or ErrBusy, or come from the disk or the
+// wrap ErrSignature, ErrContent, ErrSpace, ErrNoKey or ErrBusy, or come from the disk or the
 // mirror.
 func (s *Store) Import(ctx context.Context, i Import) (version string, err error) {
 	unlock, err := s.lock()
@@ -55,20 +55,19 @@ func (s *Store) Import(ctx context.Context, i Import) (version string, err error
 	if err := s.sweep(); err != nil {
 		return "", err
 	}
-	if m := i.Source.mirror; m != nil {
-		if err := m.readList(ctx, i.Key); err != nil {
-			return "", err
-		}
-		if s.holds(m.sums) {
-			return s.Version()
-		}
+	list, err := i.Source.list(ctx, i.Key)
+	if err != nil {
+		return "", err
+	}
+	if i.Source.mirror != nil && s.holds(list.sums) {
+		return s.Version()
 	}
 	work, err := os.MkdirTemp(s.dir, importPrefix)
 	if err != nil {
 		return "", fmt.Errorf("importing the release: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }() // nothing is left of it after success
-	b := &build{Import: i, files: filepath.Join(work, "files"), dir: filepath.Join(work, "release"), keyFile: filepath.Join(s.dir, signingKeyName)}
+	b := &build{Import: i, list: list, files: filepath.Join(work, "files"), dir: filepath.Join(work, "release"), keyFile: filepath.Join(s.dir, signingKeyName)}
 	if err := b.run(ctx); err != nil {
 		return "", err
 	}
@@ -171,6 +170,7 @@ func syncAll(dir string) error {
 type build struct {
 	Import
 
+	list *list
 	// files has what came, dir what is made of it.
 	files, dir, keyFile string
 	version             string
@@ -182,7 +182,7 @@ func (b *build) run(ctx context.Context) error {
 			return fmt.Errorf("importing the release: %w", err)
 		}
 	}
-	if err := b.Source.unpack(ctx, b.files); err != nil {
+	if err := b.Source.unpack(ctx, b.files, b.list); err != nil {
 		return err
 	}
 	if err := verify(b.files, b.Key); err != nil {

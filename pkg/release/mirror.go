@@ -14,13 +14,18 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
 const (
 	connectTimeout = 30 * time.Second
-	// idleTimeout is how long a download may stand still.
+	// idleTimeout is how long a download may take for progress bytes: a mirror
+	// that sends a byte now and then would hold the import for years.
 	idleTimeout = time.Minute
+	progress    = 64 << 10
+	// maxHeader bounds the header of an answer, in bytes.
+	maxHeader = 64 << 10
 )
 
 // Mirror is a release on a web server.
@@ -38,7 +43,8 @@ type Mirror struct {
 func OpenMirror(m Mirror) (*Source, error) {
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: connectTimeout, ResponseHeaderTimeout: connectTimeout,
-		DisableCompression: true, // lengths are those of the files
+		MaxResponseHeaderBytes: maxHeader,
+		DisableCompression:     true, // lengths are those of the files
 	}
 	if m.CAFile != "" {
 		pem, err := os.ReadFile(m.CAFile)
@@ -57,24 +63,23 @@ type mirror struct {
 	Mirror
 
 	client *http.Client
-	// sums and signature are the list of checksums, once it is read.
-	sums, signature []byte
 }
 
 // readList fetches the list of checksums. A mirror whose list is not signed is
 // not trusted, so that nothing else is fetched from it.
-func (m *mirror) readList(ctx context.Context, key *ecdsa.PublicKey) error {
+func (m *mirror) readList(ctx context.Context, key *ecdsa.PublicKey) (*list, error) {
 	if key == nil {
-		return ErrNoKey
+		return nil, ErrNoKey
 	}
-	var err error
-	if m.sums, err = m.fetchSmall(ctx, checksumsName); err != nil {
-		return err
+	sums, err := m.fetchSmall(ctx, checksumsName)
+	if err != nil {
+		return nil, err
 	}
-	if m.signature, err = m.fetchSmall(ctx, signatureName); err != nil {
-		return err
+	signature, err := m.fetchSmall(ctx, signatureName)
+	if err != nil {
+		return nil, err
 	}
-	return verifySignature(m.sums, m.signature, key)
+	return newList(sums, signature, key)
 }
 
 // fetchSmall returns a file, of which what is too long for one of its kind is cut.
@@ -87,17 +92,13 @@ func (m *mirror) fetchSmall(ctx context.Context, name string) (content []byte, e
 }
 
 // download fetches what devices need of what the list names.
-func (m *mirror) download(ctx context.Context, u *unpacker) error {
-	for name, content := range map[string][]byte{checksumsName: m.sums, signatureName: m.signature} {
+func (m *mirror) download(ctx context.Context, u *unpacker, l *list) error {
+	for name, content := range map[string][]byte{checksumsName: l.sums, signatureName: l.signature} {
 		if err := u.add(name, int64(len(content)), bytes.NewReader(content)); err != nil {
 			return err
 		}
 	}
-	want, err := parseSums(m.sums)
-	if err != nil {
-		return err
-	}
-	for _, name := range slices.Sorted(maps.Keys(want)) {
+	for _, name := range slices.Sorted(maps.Keys(l.want)) {
 		if optional(name) {
 			continue
 		}
@@ -131,9 +132,14 @@ func (m *mirror) fetch(ctx context.Context, name string, use func(size int64, r 
 	case answer.ContentLength < 0:
 		return fmt.Errorf("downloading %s: the mirror does not say how long it is", address.Redacted())
 	}
-	body := &impatient{Reader: answer.Body, timer: time.AfterFunc(idleTimeout, func() {
+	body := &impatient{Reader: answer.Body}
+	body.timer = time.AfterFunc(idleTimeout, func() {
+		if n := body.since.Load(); n > 0 {
+			cancel(fmt.Errorf("only %d bytes came in %s", n, idleTimeout))
+			return
+		}
 		cancel(fmt.Errorf("nothing came for %s", idleTimeout))
-	})}
+	})
 	defer body.timer.Stop()
 	if err := use(answer.ContentLength, body); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
@@ -144,14 +150,19 @@ func (m *mirror) fetch(ctx context.Context, name string, use func(size int64, r 
 	return nil
 }
 
-// impatient puts a timer back with each read.
+// impatient puts a timer back whenever there is progress.
 type impatient struct {
 	io.Reader
 
 	timer *time.Timer
+	since atomic.Int64 // bytes
 }
 
 func (r *impatient) Read(p []byte) (int, error) {
-	r.timer.Reset(idleTimeout)
-	return r.Reader.Read(p)
+	n, err := r.Reader.Read(p)
+	if r.since.Add(int64(n)) >= progress {
+		r.since.Store(0)
+		r.timer.Reset(idleTimeout)
+	}
+	return n, err
 }

@@ -12,11 +12,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fleet.nationtech.io/fleet/pkg/release"
 	"fleet.nationtech.io/fleet/test/releasetest"
@@ -167,6 +170,27 @@ func onlyFor(name string, answer func(http.ResponseWriter)) func(http.ResponseWr
 	}
 }
 
+// A mirror claims more than fits on the disk, or than a release may have.
+func TestClaimsOfAMirror(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	var disk unix.Statfs_t
+	must(t, unix.Statfs(g.dir, &disk))
+	free := int64(disk.Bavail) * disk.Bsize
+	for claim, want := range map[int64]error{free: release.ErrSpace, 1 << 40: release.ErrContent} {
+		m := newMirror(t, g, onlyFor("version", func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", strconv.FormatInt(claim, 10))
+			fmt.Fprint(w, "1.2.3\n")
+		}))
+		if claim > 64<<30 {
+			want = release.ErrContent
+		}
+		if _, _, err := g.importFrom(m.URL+"/fleet/1.2.3", m.caFile, nil); !errors.Is(err, want) {
+			t.Errorf("a claim of %d bytes: error is %v, want %v", claim, err, want)
+		}
+	}
+}
+
 // standing is a web server that stops in the middle.
 type standing struct{}
 
@@ -190,6 +214,38 @@ func TestAMirrorStandsStill(t *testing.T) {
 		source := release.OpenMirrorThrough(release.Mirror{URL: &url.URL{Scheme: "https", Host: "mirror.example"}, Progress: io.Discard}, standing{})
 		_, err := g.store.Import(t.Context(), release.Import{Source: source, Key: g.maker.PublicKey(), Now: time.Now})
 		if err == nil || err.Error() != "downloading https://mirror.example/checksums.txt: nothing came for 1m0s" {
+			t.Errorf("the error is %v", err)
+		}
+	})
+}
+
+// dripping is a web server that sends a byte every half a minute.
+type dripping struct{}
+
+func (dripping) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, ContentLength: 1 << 20, Body: drops{r.Context()}}, nil
+}
+
+type drops struct{ ctx context.Context }
+
+func (d drops) Read(p []byte) (int, error) {
+	select {
+	case <-d.ctx.Done():
+		return 0, d.ctx.Err()
+	case <-time.After(25 * time.Second):
+		return copy(p, "0"), nil
+	}
+}
+
+func (drops) Close() error { return nil }
+
+func TestAMirrorDrips(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	synctest.Test(t, func(t *testing.T) {
+		source := release.OpenMirrorThrough(release.Mirror{URL: &url.URL{Scheme: "https", Host: "mirror.example"}, Progress: io.Discard}, dripping{})
+		_, err := g.store.Import(t.Context(), release.Import{Source: source, Key: g.maker.PublicKey(), Now: time.Now})
+		if err == nil || err.Error() != "downloading https://mirror.example/checksums.txt: only 2 bytes came in 1m0s" {
 			t.Errorf("the error is %v", err)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -307,6 +308,82 @@ func TestHostileArchives(t *testing.T) {
 	}
 	if _, err := os.Stat(outside); err == nil {
 		t.Error("a file was written outside")
+	}
+}
+
+// Nobody's bytes come to the disk before the maker vouches for them.
+func TestNothingIsWrittenBeforeTheSignature(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	_, err := g.importAs(g.release("1.0.0", nil), nil)
+	must(t, err)
+	other, err := releasetest.NewMaker()
+	must(t, err)
+	foreign := t.TempDir()
+	files, err := other.Files("2.0.0")
+	must(t, err)
+	must(t, other.Write(foreign, files))
+	program := func(f map[string][]byte) { f["fleet-agent_2.0.0_linux_amd64"] = make([]byte, 1<<20) }
+	tampered := g.release("2.0.0", nil)
+	must(t, os.WriteFile(filepath.Join(tampered, "install.sh"), []byte("echo pwned"), 0o600))
+	bundle := func(dir string, flags ...string) string {
+		path := filepath.Join(t.TempDir(), "bundle.tar")
+		entries, err := os.ReadDir(dir)
+		must(t, err)
+		args := append(flags, "-cf", path, "-C", dir)
+		for _, e := range entries {
+			args = append(args, e.Name())
+		}
+		if out, err := exec.CommandContext(t.Context(), "tar", args...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return path
+	}
+	// holes makes a file of the release one with holes, and its member of the bundle.
+	holes := func(flags ...string) string {
+		dir := g.release("2.0.0", program)
+		must(t, os.Truncate(filepath.Join(dir, "fleet-agent_2.0.0_linux_amd64"), 0))
+		must(t, os.Truncate(filepath.Join(dir, "fleet-agent_2.0.0_linux_amd64"), 1<<20))
+		path := bundle(dir, append(flags, "--sparse")...)
+		if info, err := os.Stat(path); err != nil || info.Size() > 1<<20 {
+			t.Fatalf("the bundle has no holes: %v", err)
+		}
+		return path
+	}
+	store := filepath.Join(g.dir, "release")
+	past := time.Now().Add(-time.Hour).Truncate(time.Second)
+	written := func(path string) (bool, error) {
+		must(t, os.Chtimes(store, past, past))
+		_, err := g.importAs(path, nil)
+		info, statErr := os.Stat(store)
+		must(t, statErr)
+		return !info.ModTime().Equal(past), err
+	}
+	for name, tc := range map[string]struct {
+		path string
+		want error
+	}{
+		"a directory of another maker": {foreign, release.ErrSignature},
+		"a bundle of another maker":    {bundle(foreign), release.ErrSignature},
+		"a tampered directory":         {tampered, release.ErrContent},
+		"a tampered bundle":            {bundle(tampered), release.ErrContent},
+		"holes, as GNU writes them":    {holes("--format=gnu"), release.ErrContent},
+		"holes, as POSIX 0.0":          {holes("--format=posix", "--sparse-version=0.0"), release.ErrContent},
+		"holes, as POSIX 0.1":          {holes("--format=posix", "--sparse-version=0.1"), release.ErrContent},
+		"holes, as POSIX 1.0":          {holes("--format=posix", "--sparse-version=1.0"), release.ErrContent},
+		"a link in a directory": {func() string {
+			dir := g.release("2.0.0", func(f map[string][]byte) { f["a"], f["b"] = []byte("x"), []byte("x") })
+			must(t, os.Remove(filepath.Join(dir, "b")))
+			must(t, os.Symlink("a", filepath.Join(dir, "b")))
+			return dir
+		}(), release.ErrContent},
+	} {
+		if wrote, err := written(tc.path); wrote || !errors.Is(err, tc.want) {
+			t.Errorf("%s: error is %v, something was written: %t", name, err, wrote)
+		}
+	}
+	if wrote, err := written(bundle(g.release("2.0.0", program))); !wrote || err != nil { // the control
+		t.Errorf("error is %v, something was written: %t", err, wrote)
 	}
 }
 

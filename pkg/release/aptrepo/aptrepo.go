@@ -30,6 +30,8 @@ const (
 	pool = "pool"
 	// maxControl bounds a package's control file, in bytes.
 	maxControl = 1 << 20
+	// maxUnpacked bounds what a package's scripts and its control file unpack to.
+	maxUnpacked = 16 << 20
 )
 
 // Signer signs the index.
@@ -180,7 +182,7 @@ func controlOf(r io.Reader) (control []byte, err error) {
 		if err != nil {
 			return nil, err
 		}
-		return controlIn(tar.NewReader(z))
+		return controlIn(tar.NewReader(io.LimitReader(z, maxUnpacked)))
 	}
 }
 
