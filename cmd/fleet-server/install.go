@@ -55,7 +55,8 @@ func newUpgrade(o *options) *cobra.Command {
 		Use:   "upgrade",
 		Short: "Replace the server that is installed, and go back if it is not ready in a minute",
 		Long: "Replace the server that is installed: it is stopped and backed up with its data, replaced and\n" +
-			"started again. If it is not ready within 60 seconds, program and data of before come back.\n\n" +
+			"started again. If it is not ready within 60 seconds, the previous program and data come back, except\n" +
+			"that revocations and certificate authorities are never set back.\n\n" +
 			"Without a package, run the new program: it replaces the old one. With a package, name the file\n" +
 			"of the new one; to go back, the older package is needed, as install --package and upgrade keep it.",
 		Example: "  ./fleet-server_0.2.0_linux_arm64 upgrade\n" +

@@ -7,5 +7,7 @@
 // overwritten nor removed: a manifest has the hash of every file that was
 // written here. What was interrupted, by a power cut for example, ends well when
 // it is run again: the manifest is written before what it describes. And an
-// upgrade that does not become ready is undone, data included.
+// upgrade that does not become ready is undone, data included, except for what
+// keeps somebody out. What has been in use since a backup was made is never set
+// back to it.
 package hostinstall

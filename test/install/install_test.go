@@ -102,6 +102,7 @@ func (h *host) wayBack(packages string, r *releases) {
 	h.Helper()
 	identity := h.sh(0, root)
 	h.says(h.install(11, broken, "--role server"+packages), "is back")
+	h.says(h.sh(0, "cat /var/lib/fleet-server/revoked-keys.jsonl"), revokedKey)
 	h.says(h.sh(0, "fleet-server version"), r.version("2"))
 	h.says(h.sh(0, "fleet-server kubectl get namespaces"), "of-one")
 	h.same(identity, root)

@@ -31,10 +31,14 @@ type releases struct {
 // is in place.
 const first, second, broken = "one", "two", "broken"
 
-// brokenUnit keeps the service from starting with the third release.
+// brokenUnit keeps the service from starting with the third release, under which
+// a device is revoked all the same.
 const brokenUnit = `[Service]
-ExecStartPre=/bin/sh -c '! %s version | grep -qF "` + "fleet-server 3" + `"'
+ExecStartPre=/bin/sh -c 'if %s version | grep -qF "` + "fleet-server 3" + `"; then cat /release/revoked.jsonl >>/var/lib/fleet-server/revoked-keys.jsonl; exit 1; fi'
 `
+
+// revokedKey is the fingerprint of that device.
+var revokedKey = strings.Repeat("0a", sha256.Size)
 
 var debArch = map[string]string{"amd64": "amd64", "arm64": "arm64", "arm": "armhf"}[runtime.GOARCH]
 
@@ -52,6 +56,7 @@ func makeReleases(t *testing.T, names ...string) *releases {
 	for i, name := range names {
 		r.make(t, name, fmt.Sprint(i+1))
 	}
+	r.write(t, "revoked.jsonl", fmt.Appendf(nil, `{"fingerprint":"%s","device":"press-1","reason":"revoked","time":"2026-11-21T08:00:00Z"}`+"\n", revokedKey))
 	return r
 }
 
