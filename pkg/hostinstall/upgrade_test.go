@@ -254,7 +254,6 @@ func TestBackupOfAnEarlierUpgradeIsNotRestored(t *testing.T) {
 func TestWayBackKeepsEdits(t *testing.T) {
 	t.Parallel()
 	v1, broken := release(t, "v1"), release(t, "v2, broken")
-	const dropIn = unit + ".d/50-data-dir.conf"
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
 		must(t, m, v1, settings(one("logLevel", "info")))
