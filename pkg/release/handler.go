@@ -73,11 +73,7 @@ func (h *Handler) file(w http.ResponseWriter, r *http.Request, name string) erro
 	if !fs.ValidPath(name) || name == "." {
 		return errNotServed
 	}
-	release, err := h.Store.current()
-	if err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(filepath.Join(h.Store.dir, release, wwwName))
+	release, root, err := h.open()
 	if err != nil {
 		return err
 	}
@@ -105,6 +101,20 @@ func (h *Handler) file(w http.ResponseWriter, r *http.Request, name string) erro
 	}
 	http.ServeContent(w, r, "", info.ModTime(), f)
 	return nil
+}
+
+// open opens what is served. It looks again when that was replaced meanwhile.
+func (h *Handler) open() (release string, root *os.Root, err error) {
+	for range 2 {
+		if release, err = h.Store.current(); err != nil {
+			return "", nil, err
+		}
+		root, err = os.OpenRoot(filepath.Join(h.Store.dir, release, wwwName))
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return release, root, err
 }
 
 // contentTypes are by the end of the name. Others are bytes.

@@ -17,8 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
-	"fleet.nationtech.io/fleet/pkg/release/aptrepo"
-	"fleet.nationtech.io/fleet/pkg/release/rpmrepo"
 	"fleet.nationtech.io/fleet/pkg/release/signing"
 )
 
@@ -36,16 +34,23 @@ type Import struct {
 	Source *Source
 	// Key is the public key of the maker. Nil trusts whoever made Source.
 	Key *ecdsa.PublicKey
+	// AllowDowngrade takes a release that is older than the one that is served.
+	AllowDowngrade bool
+	// Installed is the version of this server, which a first release must not be
+	// older than. Empty for any.
+	Installed string
 	// Images takes over a container image, an archive, once it is verified.
 	Images func(path string) error
-	// Now is the time that signatures carry.
-	Now func() time.Time
+	// Now is the time from which the gateway's signatures count. Sane says whether
+	// that can be believed; nil, it can.
+	Now  func() time.Time
+	Sane func() error
 }
 
 // Import verifies a release and serves it from then on. It returns its
 // version. What was served before stays until the new one is complete. Errors
-// wrap ErrSignature, ErrContent, ErrSpace, ErrNoKey or ErrBusy, or come from the disk or the
-// mirror.
+// wrap ErrSignature, ErrContent, ErrSpace, ErrNoKey, ErrDowngrade or ErrBusy, or come
+// from the disk or the mirror.
 func (s *Store) Import(ctx context.Context, i Import) (version string, err error) {
 	unlock, err := s.lock()
 	if err != nil {
@@ -67,11 +72,11 @@ func (s *Store) Import(ctx context.Context, i Import) (version string, err error
 		return "", fmt.Errorf("importing the release: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }() // nothing is left of it after success
-	b := &build{Import: i, list: list, files: filepath.Join(work, "files"), dir: filepath.Join(work, "release"), keyFile: filepath.Join(s.dir, signingKeyName)}
+	b := &build{Import: i, store: s, list: list, files: filepath.Join(work, "files"), dir: filepath.Join(work, "release")}
 	if err := b.run(ctx); err != nil {
 		return "", err
 	}
-	return b.version, s.switchTo(b.dir, b.version+"-"+strings.ToLower(rand.Text()[:8]))
+	return b.about.version, s.switchTo(b.dir, b.about.version)
 }
 
 // holds reports whether the release that is served is the one with this list.
@@ -128,8 +133,9 @@ func (s *Store) sweep() error {
 	return nil
 }
 
-// switchTo serves a complete release instead of the present one.
-func (s *Store) switchTo(dir, name string) error {
+// switchTo serves a complete release of a version instead of the present one.
+func (s *Store) switchTo(dir, version string) error {
+	name := version + "-" + strings.ToLower(rand.Text()[:8])
 	if err := syncAll(dir); err != nil {
 		return err
 	}
@@ -170,10 +176,13 @@ func syncAll(dir string) error {
 type build struct {
 	Import
 
-	list *list
+	store *Store
+	list  *list
 	// files has what came, dir what is made of it.
-	files, dir, keyFile string
-	version             string
+	files, dir string
+	about      about
+	// served is the release of before.
+	served about
 }
 
 func (b *build) run(ctx context.Context) error {
@@ -188,7 +197,7 @@ func (b *build) run(ctx context.Context) error {
 	if err := verify(b.files, b.Key); err != nil {
 		return err
 	}
-	for _, step := range []func() error{b.readVersion, b.images, b.layOut, b.repositories} {
+	for _, step := range []func() error{b.read, b.refuseOlder, b.images, b.layOut, b.repositories} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -196,18 +205,14 @@ func (b *build) run(ctx context.Context) error {
 	return nil
 }
 
-var versionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,99}$`)
+var versionPattern = regexp.MustCompile(`^[0-9][A-Za-z0-9._+~-]{0,99}$`)
 
-func (b *build) readVersion() error {
-	data, err := readLimited(filepath.Join(b.files, versionName), maxSmall)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrContent, err)
+func (b *build) read() (err error) {
+	if b.about, err = readAbout(b.files); err != nil {
+		return err
 	}
-	b.version = strings.TrimSpace(string(data))
-	if !versionPattern.MatchString(b.version) || b.version == channel {
-		return fmt.Errorf("%w: %.100q is no version", ErrContent, b.version)
-	}
-	return nil
+	b.served, err = b.store.served()
+	return err
 }
 
 // images hands the images over. The registry has them then, so that they are
@@ -216,6 +221,11 @@ func (b *build) images() error {
 	images, err := filepath.Glob(filepath.Join(b.files, imagesDir, "*"))
 	if err != nil {
 		return err
+	}
+	if len(images) > 0 {
+		if err := b.keepBundled(); err != nil {
+			return err
+		}
 	}
 	for _, image := range images {
 		if err := b.Images(image); err != nil {
@@ -245,7 +255,7 @@ func (b *build) layOut() error {
 }
 
 func (b *build) places(name string) []string {
-	places := []string{b.www("mirror", b.version, name)}
+	places := []string{b.www("mirror", b.about.version, name)}
 	switch {
 	case name == versionName:
 		places = append(places, b.www("mirror", channel, versionName))
@@ -275,38 +285,19 @@ func (b *build) www(elem ...string) string {
 }
 
 func (b *build) repositories() error {
-	key, err := signing.Open(b.keyFile, b.Now)
+	before, err := b.store.term()
 	if err != nil {
 		return err
 	}
-	if err := aptrepo.Write(b.www("apt"), key, b.Now()); err != nil {
-		return fmt.Errorf("writing the apt repository: %w", err)
-	}
-	archs, err := filepath.Glob(b.www("rpm", "*"))
+	sane := b.Sane == nil || b.Sane() == nil
+	t := newTerm(b.about.date, before, b.Now(), sane)
+	key, err := signing.Open(filepath.Join(b.store.dir, signingKeyName), t.date)
 	if err != nil {
 		return err
 	}
-	for _, dir := range archs {
-		if err := rpmrepo.Write(dir, key, b.Now()); err != nil {
-			return fmt.Errorf("writing the dnf repository: %w", err)
-		}
-	}
-	return b.keys(key)
-}
-
-// keys writes the keys that a device needs: the gateway's for the metadata and,
-// if packages are signed, that of the maker for rpm.
-func (b *build) keys(key *signing.Key) error {
-	var others [][]byte
-	packages, err := os.ReadFile(filepath.Join(b.files, "packages.asc"))
-	if err == nil {
-		others = append(others, packages)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	r := repositories{www: b.www(), key: key}
+	if err := r.write(t); err != nil {
 		return err
 	}
-	public, err := key.Public(others...)
-	if err != nil {
-		return fmt.Errorf("%w: packages.asc: %w", ErrContent, err)
-	}
-	return os.WriteFile(b.www("keys.asc"), public, 0o644)
+	return r.publishKeys(filepath.Join(b.files, packagesKeyName))
 }

@@ -8,11 +8,14 @@
 //	current          symbolic link to the release that is served
 //	VERSION-RANDOM/  a release: www/ is what is served, install.sh its installer
 //	signing-key.asc  the gateway's OpenPGP key
-//	lock             while a release is imported
+//	bundled          when the images were bundled that were taken over last
+//	lock             while a release is imported or signed again
 //
 // A release is complete before the link names it, and never changes. So the
 // command that imports one needs no running server, and a running server serves
-// it with the next request.
+// it with the next request. The gateway's signatures expire: a Keeper, in the
+// server, makes a copy of the release with new ones, of which all other files
+// are hard links, and has the link name that.
 package release
 
 import (
@@ -25,13 +28,14 @@ import (
 )
 
 const (
-	currentName    = "current"
-	wwwName        = "www"
-	installerName  = "install.sh"
-	versionName    = "version"
-	signingKeyName = "signing-key.asc"
-	lockName       = "lock"
-	importPrefix   = ".import-"
+	currentName     = "current"
+	wwwName         = "www"
+	installerName   = "install.sh"
+	versionName     = "version"
+	signingKeyName  = "signing-key.asc"
+	packagesKeyName = "packages.asc"
+	lockName        = "lock"
+	importPrefix    = ".import-"
 )
 
 // ErrNone: no release was imported yet.

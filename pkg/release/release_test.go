@@ -26,6 +26,7 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"go.uber.org/goleak"
 
 	"fleet.nationtech.io/fleet/pkg/release"
@@ -54,7 +55,7 @@ var (
 		}
 		defer os.RemoveAll(dir)
 		path := filepath.Join(dir, "key.asc")
-		if _, err := signing.Open(path, time.Now); err != nil {
+		if _, err := signing.Open(path, time.Now()); err != nil {
 			return nil, err
 		}
 		return os.ReadFile(path)
@@ -497,9 +498,46 @@ func TestInstallerIsFilledIn(t *testing.T) {
 // keys are those that the gateway hands out: its own first.
 func (g *gateway) keys() openpgp.EntityList {
 	g.t.Helper()
-	keys, err := openpgp.ReadArmoredKeyRing(strings.NewReader(g.body("/packages/keys.asc")))
-	must(g.t, err)
+	return readKeys(g.t, g.body("/packages/keys.asc"))
+}
+
+func readKeys(t testing.TB, armored string) openpgp.EntityList {
+	t.Helper()
+	keys, err := openpgp.ReadArmoredKeyRing(strings.NewReader(armored))
+	must(t, err)
 	return keys
+}
+
+// clearText is a document without its signature, which has to be the gateway's.
+func (g *gateway) clearText(path string) string {
+	g.t.Helper()
+	block, _ := clearsign.Decode([]byte(g.body(path)))
+	if block == nil {
+		g.t.Fatalf("%s is not signed", path)
+	}
+	_, err := block.VerifySignature(g.keys()[:1], nil)
+	must(g.t, err)
+	return string(block.Plaintext)
+}
+
+// repomd is the index of the dnf repository with its signature.
+func (g *gateway) repomd() (index, signature string) {
+	g.t.Helper()
+	found, err := filepath.Glob(filepath.Join(g.dir, "release", "current", "www", "rpm", "*"))
+	must(g.t, err)
+	if len(found) != 1 {
+		g.t.Fatalf("there are %v", found)
+	}
+	base := "/packages/rpm/" + filepath.Base(found[0]) + "/repodata/repomd.xml"
+	return g.body(base), g.body(base + ".asc")
+}
+
+// checkRepomd verifies the index of the dnf repository at a time.
+func (g *gateway) checkRepomd(at time.Time) error {
+	index, signature := g.repomd()
+	_, err := openpgp.CheckArmoredDetachedSignature(g.keys()[:1], strings.NewReader(index), strings.NewReader(signature),
+		&packet.Config{Time: func() time.Time { return at }})
+	return err
 }
 
 func TestAptRepository(t *testing.T) {

@@ -88,6 +88,7 @@ func (m *Maker) Files(version string) (map[string][]byte, error) {
 	}
 	return map[string][]byte{
 		"version":    []byte(version + "\n"),
+		About:        []byte("Version: " + version + "\nDate: " + built.UTC().Format(time.RFC3339) + "\nChannels: stable\n"),
 		"install.sh": []byte(Installer),
 		"fleet-agent_" + version + "_" + runtime.GOARCH + ".deb": deb,
 		"fleet-agent-" + version + "-1." + rpmArch() + ".rpm":    rpm,
@@ -150,6 +151,9 @@ func addFile(w *tar.Writer, name string, data []byte, mode int64) error {
 	_, err := w.Write(data)
 	return err
 }
+
+// About is the file that says what a release is.
+const About = "release.txt"
 
 // content is the file in each package, VersionFile, which says its version.
 func content(version string) []byte { return []byte(version + "\n") }

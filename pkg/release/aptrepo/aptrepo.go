@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -42,9 +43,9 @@ type Signer interface {
 	Detached(data []byte) ([]byte, error)
 }
 
-// Write writes dists/ for the packages in dir/pool. A repository without
-// packages is valid and empty.
-func Write(dir string, signer Signer, now time.Time) error {
+// Write writes dists/ for the packages in dir/pool, with an index of a date that
+// does not expire. A repository without packages is valid and empty.
+func Write(dir string, signer Signer, date time.Time) error {
 	packages, err := filepath.Glob(filepath.Join(dir, pool, "*.deb"))
 	if err != nil {
 		return err
@@ -60,14 +61,16 @@ func Write(dir string, signer Signer, now time.Time) error {
 		}
 		indexes[arch].Write(stanza)
 	}
-	r := &repository{dists: filepath.Join(dir, "dists", suite)}
+	r := &repository{dists: dists(dir)}
 	for _, arch := range slices.Sorted(maps.Keys(indexes)) {
 		if err := r.addIndex(arch, indexes[arch].Bytes()); err != nil {
 			return err
 		}
 	}
-	return r.writeRelease(signer, slices.Sorted(maps.Keys(indexes)), now)
+	return r.writeRelease(signer, slices.Sorted(maps.Keys(indexes)), date)
 }
+
+func dists(dir string) string { return filepath.Join(dir, "dists", suite) }
 
 // repository is what was written so far.
 type repository struct {
@@ -104,11 +107,16 @@ func (r *repository) add(dir, name string, data []byte) error {
 	return nil
 }
 
-func (r *repository) writeRelease(signer Signer, archs []string, now time.Time) error {
+func (r *repository) writeRelease(signer Signer, archs []string, date time.Time) error {
 	text := []byte("Origin: fleet\nLabel: fleet\nSuite: " + suite + "\nCodename: " + suite +
-		"\nDate: " + now.UTC().Format("Mon, 02 Jan 2006 15:04:05 UTC") +
+		"\nDate: " + date.UTC().Format(timeLayout) +
 		"\nArchitectures: " + strings.Join(archs, " ") + "\nComponents: " + component +
 		"\nDescription: fleet, served by its gateway\nAcquire-By-Hash: yes\nSHA256:\n" + r.sums.String())
+	return sign(r.dists, signer, text)
+}
+
+// sign writes the index and its signatures.
+func sign(dists string, signer Signer, text []byte) error {
 	inRelease, err := signer.Clear(text)
 	if err != nil {
 		return err
@@ -118,15 +126,20 @@ func (r *repository) writeRelease(signer Signer, archs []string, now time.Time) 
 		return err
 	}
 	for name, data := range map[string][]byte{"Release": text, "InRelease": inRelease, "Release.gpg": signature} {
-		if err := write(filepath.Join(r.dists, name), data); err != nil {
+		if err := write(filepath.Join(dists, name), data); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// write writes a file anew: the one that is there may be a hard link to one that
+// is served.
 func write(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return os.WriteFile(path, data, 0o644)

@@ -73,14 +73,34 @@ func writeRepo(repodata string, repo repomd, signer Signer) error {
 	if err != nil {
 		return err
 	}
-	signature, err := signer.Detached(data)
-	if err != nil {
-		return err
-	}
 	if err := os.WriteFile(filepath.Join(repodata, "repomd.xml"), data, 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(repodata, "repomd.xml.asc"), signature, 0o644)
+	return sign(repodata, signer, data)
+}
+
+func sign(repodata string, signer Signer, index []byte) error {
+	signature, err := signer.Detached(index)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(repodata, "repomd.xml.asc")
+	// The one that is there may be a hard link to one that is served.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(path, signature, 0o644)
+}
+
+// Renew signs the index in dir again. The format has no end of its own: that of
+// the signature counts.
+func Renew(dir string, signer Signer) error {
+	repodata := filepath.Join(dir, "repodata")
+	index, err := os.ReadFile(filepath.Join(repodata, "repomd.xml"))
+	if err != nil {
+		return err
+	}
+	return sign(repodata, signer, index)
 }
 
 // writeIndex writes an index under a name that has its hash, so that a client

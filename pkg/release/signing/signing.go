@@ -25,18 +25,37 @@ import (
 // not all of them know Ed25519.
 const rsaBits = 3072
 
+// madeAt is the creation date of every key. Who verifies a signature wants it
+// later than the key, and the gateway's clock may be wrong when a key is made.
+var madeAt = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
+
+// ErrNone: there is no key.
+var ErrNone = errors.New("the signing key is lost: restore it from a backup, or import the release again and set devices' repositories up again")
+
 // Key signs metadata.
 type Key struct {
 	entity *openpgp.Entity
-	now    func() time.Time
+	// date is that of signatures, until when they expire; zero for never.
+	date, until time.Time
 }
 
 // Open reads the key in a file, and makes one at the first time. It has no
-// expiry: a site without internet has nobody who would hand out the next.
-func Open(path string, now func() time.Time) (*Key, error) {
+// expiry: a site without internet has nobody who would hand out the next. Its
+// signatures are of the date.
+func Open(path string, date time.Time) (*Key, error) {
+	k, err := Load(path, date)
+	if errors.Is(err, ErrNone) {
+		return create(path, date)
+	}
+	return k, err
+}
+
+// Load is Open for a key that has to be there. Its error wraps ErrNone when there
+// is none.
+func Load(path string, date time.Time) (*Key, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return create(path, now)
+		return nil, fmt.Errorf("reading the signing key: %w", ErrNone)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the signing key: %w", err)
@@ -45,11 +64,14 @@ func Open(path string, now func() time.Time) (*Key, error) {
 	if err != nil || len(keys) != 1 || keys[0].PrivateKey == nil {
 		return nil, fmt.Errorf("reading the signing key: %s is damaged: restore it from a backup, or remove it and set devices' repositories up again", path)
 	}
-	return &Key{keys[0], now}, nil
+	return &Key{entity: keys[0], date: date}, nil
 }
 
-func create(path string, now func() time.Time) (*Key, error) {
-	k := &Key{now: now}
+// Until returns the key with signatures that expire.
+func (k *Key) Until(t time.Time) *Key { return &Key{entity: k.entity, date: k.date, until: t} }
+
+func create(path string, date time.Time) (*Key, error) {
+	k := &Key{date: madeAt}
 	entity, err := openpgp.NewEntity("fleet gateway", "signs package lists", "", k.config())
 	if err != nil {
 		return nil, fmt.Errorf("making the signing key: %w", err)
@@ -59,11 +81,20 @@ func create(path string, now func() time.Time) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the signing key: %w", err)
 	}
+	k.date = date
 	return k, atomicfile.Write(path, data, 0o600)
 }
 
 func (k *Key) config() *packet.Config {
-	return &packet.Config{Algorithm: packet.PubKeyAlgoRSA, RSABits: rsaBits, DefaultHash: crypto.SHA256, Time: k.now}
+	at := k.date
+	if k.entity != nil && at.Before(k.entity.PrimaryKey.CreationTime) {
+		at = k.entity.PrimaryKey.CreationTime
+	}
+	c := &packet.Config{Algorithm: packet.PubKeyAlgoRSA, RSABits: rsaBits, DefaultHash: crypto.SHA256, Time: func() time.Time { return at }}
+	if k.until.After(at) {
+		c.SigLifetimeSecs = uint32(k.until.Sub(at) / time.Second) //nolint:gosec // 136 years
+	}
+	return c
 }
 
 // Public returns the public key, together with others in armor, as one armored

@@ -15,7 +15,7 @@ func TestTheKeyStays(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key.asc")
 	var public [2]string
 	for i := range public {
-		key, err := signing.Open(path, time.Now)
+		key, err := signing.Open(path, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +36,7 @@ func TestTheKeyStays(t *testing.T) {
 	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := signing.Open(path, time.Now); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := signing.Open(path, time.Now()); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("error is %v", err)
 	}
 }
