@@ -79,6 +79,8 @@ $(addprefix bin/,$(BINARIES)): bin/%:
 # Packages: Debian's names of architectures.
 ARCHES ?= amd64 arm64 armhf
 DIST ?= dist
+# Channels of mirrors that may offer the release: the signature covers them.
+CHANNELS ?= stable
 export SOURCE_DATE_EPOCH ?= $(shell $(GIT) log -1 --format=%ct 2>/dev/null || echo 1793491200)
 
 .PHONY: packages
@@ -91,16 +93,18 @@ packages: build ## deb, rpm, static binaries, checksums in dist/: ARCHES="amd64 
 			$(foreach p,fleet-agent fleet-server,$(DIST).partial/$(p)_$(VERSION)_linux_$$goarch); \
 	done
 	echo "==> packages"
-	go -C tools run ./release -version $(VERSION) -arches "$(ARCHES)" -dir $(DIST).partial
+	go -C tools run ./release -version $(VERSION) -channels "$(CHANNELS)" -arches "$(ARCHES)" -dir $(DIST).partial
 	rm -rf $(DIST)
 	mv $(DIST).partial $(DIST)
 
 BUNDLE ?= fleet-bundle_$(VERSION).tar
+# When the images were put together, in seconds: a gateway takes no older ones.
+BUNDLE_TIME ?= $(shell date +%s)
 
 .PHONY: bundle
 bundle: packages ## all of dist/ and IMAGES="web.tar db.tar" (OCI archives) in one file, for a site without internet
 	echo "==> $(BUNDLE)"
-	go -C tools run ./release bundle -dir $(DIST) -images "$(IMAGES)" -out $(BUNDLE)
+	go -C tools run ./release bundle -dir $(DIST) -images "$(IMAGES)" -time $(BUNDLE_TIME) -out $(BUNDLE)
 
 # What was built for this machine already is not linked again.
 $(DIST).partial/%:

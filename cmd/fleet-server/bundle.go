@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"fleet.nationtech.io/fleet/pkg/clock"
+	"fleet.nationtech.io/fleet/pkg/embedserver"
 	"fleet.nationtech.io/fleet/pkg/registry"
 	"fleet.nationtech.io/fleet/pkg/release"
+	"fleet.nationtech.io/fleet/pkg/version"
 )
 
 func newBundle(o *options) *cobra.Command {
@@ -21,9 +23,10 @@ func newBundle(o *options) *cobra.Command {
 }
 
 type importOptions struct {
-	keyFile       string
-	caFile        string
-	allowUnsigned bool
+	keyFile        string
+	caFile         string
+	allowUnsigned  bool
+	allowDowngrade bool
 }
 
 func newBundleImport(o *options) *cobra.Command {
@@ -35,7 +38,8 @@ func newBundleImport(o *options) *cobra.Command {
 			"container images. A running server serves it at once, instead of the release before. The release is\n" +
 			"a bundle, a directory, or the address of a directory on a mirror; from a mirror, what devices need\n" +
 			"is downloaded. The release must be signed by the key that this program was built with, or by the one\n" +
-			"that --release-key names. Proxies are those of the environment (https_proxy, no_proxy).",
+			"that --release-key names, and not be older than the one that is served, in version or date. Proxies\n" +
+			"are those of the environment (https_proxy, no_proxy).",
 		Example: "  fleet-server bundle import fleet-bundle.tar\n" +
 			"  fleet-server bundle import --release-key release.pub dist\n" +
 			"  fleet-server bundle import --release-key release.pub https://mirror.example.com/1.2.0",
@@ -46,6 +50,7 @@ func newBundleImport(o *options) *cobra.Command {
 	f.StringVar(&i.keyFile, "release-key", "", "public key (PEM) that the release must be signed with, instead of the one built in")
 	f.StringVar(&i.caFile, "ca-file", "", "authorities (PEM) of the mirror or of a proxy, instead of the system's")
 	f.BoolVar(&i.allowUnsigned, "allow-unsigned", false, "trust the file as it is: check its checksums, but not who made it")
+	f.BoolVar(&i.allowDowngrade, "allow-downgrade", false, "take a release, or images, older than what is served")
 	return cmd
 }
 
@@ -63,9 +68,9 @@ func (i *importOptions) run(cmd *cobra.Command, o *options, path string) error {
 	if err := becomeOwner(o.DataDir); err != nil {
 		return err
 	}
-	images := registry.Open(o.DataDir)
-	version, err := release.Open(o.DataDir).Import(cmd.Context(), release.Import{
-		Source: source, Key: key, Now: time.Now,
+	images, believed := registry.Open(o.DataDir), embedserver.OpenClock(o.DataDir, clock.System)
+	served, err := release.Open(o.DataDir).Import(cmd.Context(), release.Import{
+		Source: source, Key: key, AllowDowngrade: i.allowDowngrade, Installed: version.Version, Now: believed.Now, Sane: believed.Sane,
 		Images: func(path string) error {
 			names, err := pushArchive(images, path)
 			for _, name := range names {
@@ -77,7 +82,7 @@ func (i *importOptions) run(cmd *cobra.Command, o *options, path string) error {
 	if err != nil {
 		return fmt.Errorf("importing %s: %w", path, err)
 	}
-	_, err = fmt.Fprintf(w, "release %s is served from now on\n", version)
+	_, err = fmt.Fprintf(w, "release %s is served from now on\n", served)
 	return err
 }
 

@@ -191,12 +191,18 @@ func (s *server) openDataDir(context.Context) error {
 	return nil
 }
 
+// OpenClock opens the clock of a server's data directory. A command that has no
+// server to ask believes what that would believe after a start.
+func OpenClock(dataDir string, source clock.Source) *clock.Clock {
+	return clock.Open(filepath.Join(dataDir, "clock.json"), version.BuiltAt(), source)
+}
+
 func (s *server) startClock() {
 	source := s.Config.Clock
 	if source.Wall == nil {
 		source = clock.System
 	}
-	s.clock = clock.Open(s.path("clock.json"), version.BuiltAt(), source)
+	s.clock = OpenClock(s.DataDir, source)
 	s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fleet_clock_sane", Help: "1 while the server believes its clock, else 0.",
 	}, func() float64 {
@@ -335,6 +341,8 @@ func (s *server) startEnrollment(context.Context) error {
 		MaxHeaderBytes: 8 << 10,
 		ErrorLog:       log.New(refusals, "", 0),
 	}
+	keeper := &release.Keeper{Store: s.release, Clock: s.clock, Logger: s.component("release")}
+	s.parts.run("signatures of the release", keeper.Run)
 	s.parts.run("enrollment listener", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { _ = web.Close() })
 		defer stop()

@@ -1,13 +1,16 @@
 package release_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/release"
@@ -381,4 +384,45 @@ func TestDatesGoForward(t *testing.T) {
 		}
 		last = date
 	}
+}
+
+// TestKeeper runs for months beside an import.
+func TestKeeper(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	dir := g.dated("1.0", "1999-06-01", "")
+	synctest.Test(t, func(t *testing.T) {
+		c := &wallClock{}
+		keeper := &release.Keeper{Store: g.store, Clock: c, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- keeper.Run(ctx) }()
+		time.Sleep(time.Hour) // nothing is served
+		_, err := g.importAs(dir, func(i *release.Import) { i.Now, i.Sane = c.Now, c.Sane })
+		must(t, err)
+		for range 10 {
+			time.Sleep(7 * day)
+			until, err := g.validUntil()
+			must(t, err)
+			if left := until.Sub(c.Now()); left < 19*day || left > 30*day {
+				t.Errorf("at %s: valid until %s", c.Now(), until)
+			}
+		}
+		cancel()
+		must(t, <-ended)
+	})
+}
+
+// wallClock is right.
+type wallClock struct{}
+
+func (wallClock) Now() time.Time { return time.Now() }
+func (wallClock) Sane() error    { return nil }
+
+// validUntil reads the index without a look at its signature.
+func (g *gateway) validUntil() (time.Time, error) {
+	text := g.body("/packages/apt/dists/stable/Release")
+	_, after, _ := strings.Cut(text, "Valid-Until: ")
+	value, _, _ := strings.Cut(after, "\n")
+	return time.Parse("Mon, 02 Jan 2006 15:04:05 UTC", value)
 }

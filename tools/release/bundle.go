@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -20,15 +21,22 @@ type bundle struct {
 	release
 	images []string
 	out    string
+	// bundled is when; a release may be bundled again with newer images.
+	bundled time.Time
 }
 
-// member is a file of the bundle by its name there and its path here.
-type member struct{ name, path string }
+// member is a file of the bundle by its name there and its path here, or with its
+// content.
+type member struct {
+	name, path string
+	content    []byte
+}
 
 func runBundle(args []string) error {
 	b := bundle{release: release{keys: keyFiles{release: os.Getenv("FLEET_RELEASE_KEY"), packages: os.Getenv("FLEET_PACKAGES_KEY")}}}
 	f := flag.NewFlagSet("release bundle", flag.ContinueOnError)
 	images := f.String("images", "", "OCI archives of container images, separated by blanks")
+	seconds := f.Int64("time", 0, "when the images were put together, in seconds (default SOURCE_DATE_EPOCH)")
 	repo := f.String("repo", "..", "the checkout, from which all other paths start")
 	f.StringVar(&b.dir, "dir", "dist", "directory of the release")
 	f.StringVar(&b.out, "out", "fleet-bundle.tar", "the bundle")
@@ -40,6 +48,10 @@ func runBundle(args []string) error {
 	var err error
 	if b.time, err = sourceDate(); err != nil {
 		return err
+	}
+	b.bundled = b.time
+	if *seconds > 0 {
+		b.bundled = time.Unix(*seconds, 0).UTC()
 	}
 	if err := os.Chdir(*repo); err != nil {
 		return err
@@ -80,7 +92,8 @@ func (b *bundle) make() error {
 	return errors.Join(err, os.RemoveAll(partial))
 }
 
-// members are the release's files and the images, sorted by name.
+// members are the release's files and the images, sorted by name, then what the
+// release says of itself.
 func (b *bundle) members() ([]member, error) {
 	entries, err := os.ReadDir(b.dir)
 	if err != nil {
@@ -88,8 +101,8 @@ func (b *bundle) members() ([]member, error) {
 	}
 	var all []member
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "checksums.txt") {
-			all = append(all, member{e.Name(), b.path(e.Name())})
+		if !strings.HasPrefix(e.Name(), "checksums.txt") && e.Name() != aboutName {
+			all = append(all, member{name: e.Name(), path: b.path(e.Name())})
 		}
 	}
 	for _, image := range b.images {
@@ -97,7 +110,7 @@ func (b *bundle) members() ([]member, error) {
 			return nil, fmt.Errorf("%s: %w", image, err)
 		}
 		name := strings.TrimSuffix(filepath.Base(image), ".tar") + ".tar"
-		all = append(all, member{"images/" + name, image})
+		all = append(all, member{name: "images/" + name, path: image})
 	}
 	slices.SortFunc(all, func(a, b member) int { return strings.Compare(a.name, b.name) })
 	for i := 1; i < len(all); i++ {
@@ -105,7 +118,11 @@ func (b *bundle) members() ([]member, error) {
 			return nil, fmt.Errorf("two images are called %s", all[i].name)
 		}
 	}
-	return all, nil
+	about, err := os.ReadFile(b.path(aboutName))
+	if err != nil {
+		return nil, fmt.Errorf("reading the release: %w", err)
+	}
+	return append(all, member{name: aboutName, content: fmt.Appendf(about, "Bundled: %s\n", b.bundled.Format(time.RFC3339))}), nil
 }
 
 // checkImage finds out a mistake here rather than on a gateway.
@@ -129,13 +146,21 @@ func checkImage(path string) error {
 func checksumsOf(members []member) ([]byte, error) {
 	var b bytes.Buffer
 	for _, m := range members {
-		sum, err := fileSum(m.path)
+		sum, err := m.sum()
 		if err != nil {
 			return nil, err
 		}
 		fmt.Fprintf(&b, "%x  %s\n", sum, m.name)
 	}
 	return b.Bytes(), nil
+}
+
+func (m member) sum() ([]byte, error) {
+	if m.content == nil {
+		return fileSum(m.path)
+	}
+	sum := sha256.Sum256(m.content)
+	return sum[:], nil
 }
 
 // write puts first what is asked for first.
@@ -158,6 +183,9 @@ func (b *bundle) write(out io.Writer, members []member, sums, signature []byte) 
 }
 
 func (b *bundle) addFile(w *tar.Writer, m member) error {
+	if m.content != nil {
+		return b.add(w, m.name, int64(len(m.content)), bytes.NewReader(m.content))
+	}
 	f, err := os.Open(m.path)
 	if err != nil {
 		return err

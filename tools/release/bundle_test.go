@@ -38,7 +38,7 @@ func TestBundle(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := keyFiles{cache: filepath.Join(dir, "keys")}
-	r := release{dir: dist, version: version, keys: keys}
+	r := release{dir: dist, version: version, channels: []string{"stable", "edge"}, time: must(sourceDate()), keys: keys}
 	if err := r.publish(must(keys.load())); err != nil {
 		t.Fatal(err)
 	}
@@ -62,9 +62,17 @@ func TestBundle(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	want := "Verified OK\n./checksums.txt\n./checksums.txt.sig\n./images/db.tar\n./images/web.tar\n./install.sh\n./packages.asc\n./release.pub\n./version\n"
+	want := "Verified OK\n./checksums.txt\n./checksums.txt.sig\n./images/db.tar\n./images/web.tar\n./install.sh\n./packages.asc\n./release.pub\n./release.txt\n./version\n"
 	if diff := cmp.Diff(want, string(out)); diff != "" {
 		t.Error(diff)
+	}
+	// The same images, a minute later.
+	if err := run(t.Context(), []string{"bundle", "-repo", ".", "-dir", dist, "-images", images, "-out", filepath.Join(dir, "bundle.tar"), "-keys", keys.cache, "-time", "1767230705"}); err != nil {
+		t.Fatal(err)
+	}
+	about := command(t, dir, "tar", "-xOf", "bundle.tar", "release.txt")
+	if want := "Version: " + version + "\nDate: 2026-01-01T01:24:05Z\nChannels: stable edge\nBundled: 2026-01-01T01:25:05Z\n"; about != want {
+		t.Errorf("release.txt is %q, want %q", about, want)
 	}
 }
 

@@ -29,12 +29,13 @@ func main() {
 
 // release is what a run is told.
 type release struct {
-	dir     string // has the binaries, gets all the rest
-	bin     string // binaries of this machine, which write manuals and completions
-	version string
-	arches  []arch
-	time    time.Time
-	keys    keyFiles
+	dir      string // has the binaries, gets all the rest
+	bin      string // binaries of this machine, which write manuals and completions
+	version  string
+	channels []string // of mirrors
+	arches   []arch
+	time     time.Time
+	keys     keyFiles
 }
 
 // programs are those that have packages.
@@ -58,6 +59,7 @@ func run(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("release", flag.ContinueOnError)
 	names := f.String("arches", "amd64 arm64 armhf", "Debian's names of architectures, separated by blanks")
 	f.StringVar(&r.version, "version", "", "version of the packages")
+	channels := f.String("channels", "stable", "channels of mirrors that may offer this release, separated by blanks")
 	repo := f.String("repo", "..", "the checkout, from which all other paths start")
 	f.StringVar(&r.bin, "bin", "bin", "directory of binaries that run here")
 	f.StringVar(&r.dir, "dir", "dist", "directory that has the binaries")
@@ -68,6 +70,7 @@ func run(ctx context.Context, args []string) error {
 	if r.version == "" || f.NArg() > 0 {
 		return fmt.Errorf("-version is missing, or there is a word too many")
 	}
+	r.channels = strings.Fields(*channels)
 	for _, name := range strings.Fields(*names) {
 		a, ok := arches[name]
 		if !ok {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 func (r release) path(name string) string { return filepath.Join(r.dir, name) }
@@ -27,7 +28,7 @@ func (r release) publish(k *keys) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{"version": []byte(r.version + "\n"), "release.pub": releaseKey, "packages.asc": packagesKey, "install.sh": installer}
+	files := map[string][]byte{"version": []byte(r.version + "\n"), aboutName: r.about(), "release.pub": releaseKey, "packages.asc": packagesKey, "install.sh": installer}
 	for name, content := range files {
 		if err := os.WriteFile(r.path(name), content, 0o644); err != nil {
 			return err
@@ -45,6 +46,14 @@ func (r release) publish(k *keys) error {
 		os.WriteFile(r.path("checksums.txt"), sums, 0o644),
 		os.WriteFile(r.path("checksums.txt.sig"), signature, 0o644),
 	)
+}
+
+// aboutName is the file that says what a release is, so that the signature says
+// it as well: that it is not an older one, and of which channels it is.
+const aboutName = "release.txt"
+
+func (r release) about() []byte {
+	return fmt.Appendf(nil, "Version: %s\nDate: %s\nChannels: %s\n", r.version, r.time.Format(time.RFC3339), strings.Join(r.channels, " "))
 }
 
 // installer is install.sh with the key that it has to trust.

@@ -75,7 +75,7 @@ func TestRelease(t *testing.T) {
 		"checksums.txt", "checksums.txt.sig",
 		"fleet-agent-1.2.3~rc.1-1.armv7hl.rpm", "fleet-agent_1.2.3~rc.1_armhf.deb", "fleet-agent_1.2.3~rc.1_linux_arm",
 		"fleet-server-1.2.3~rc.1-1.armv7hl.rpm", "fleet-server_1.2.3~rc.1_armhf.deb", "fleet-server_1.2.3~rc.1_linux_arm",
-		"install.sh", "packages.asc", "release.pub", "version",
+		"install.sh", "packages.asc", "release.pub", "release.txt", "version",
 	}
 	if diff := cmp.Diff(want, names(t, first)); diff != "" {
 		t.Error(diff)
