@@ -31,8 +31,8 @@ const runningProgram = "/proc/self/exe"
 
 // installOptions are the flags of install, uninstall and add-repository.
 type installOptions struct {
-	dryRun, noStart, purge, volumes bool
-	caHash, manager                 string
+	dryRun, noStart, purge, volumes, allowDowngrade bool
+	caHash, manager                                 string
 }
 
 func newInstall() *cobra.Command {
@@ -54,10 +54,11 @@ package all files are the package's.`,
 				return err
 			}
 			defer unlock()
-			return in.Install(cmd.Context(), hostinstall.Options{NoStart: i.noStart})
+			return in.Install(cmd.Context(), hostinstall.Options{NoStart: i.noStart, AllowDowngrade: i.allowDowngrade})
 		},
 	}
 	i.addFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&i.allowDowngrade, "allow-downgrade", false, "install a version older than the one that is installed")
 	cmd.Flags().BoolVar(&i.noStart, "no-start", false, "leave the service as it is, disabled if it is new")
 	return cmd
 }

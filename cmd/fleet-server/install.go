@@ -18,8 +18,8 @@ const runningProgram = "/proc/self/exe"
 
 // installOptions are the flags of install, upgrade and uninstall.
 type installOptions struct {
-	dryRun, noStart, purge bool
-	packageFile            string
+	dryRun, noStart, purge, allowDowngrade bool
+	packageFile                            string
 }
 
 func newInstall(o *options) *cobra.Command {
@@ -45,6 +45,7 @@ func newInstall(o *options) *cobra.Command {
 	}
 	i.addFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&i.noStart, "no-start", false, "leave the service as it is, disabled if it is new")
+	i.addDowngrade(cmd.Flags())
 	cmd.Flags().StringVar(&i.packageFile, "package", "", "file of the package that was installed, kept for the way back from an upgrade")
 	return cmd
 }
@@ -75,6 +76,7 @@ func newUpgrade(o *options) *cobra.Command {
 		},
 	}
 	i.addFlags(cmd.Flags())
+	i.addDowngrade(cmd.Flags())
 	cmd.Flags().StringVar(&i.packageFile, "package", "", "file of the new package: .deb or .rpm")
 	return cmd
 }
@@ -105,6 +107,10 @@ func newUninstall() *cobra.Command {
 
 func (i *installOptions) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&i.dryRun, "dry-run", false, "say what would be done, and do nothing")
+}
+
+func (i *installOptions) addDowngrade(f *pflag.FlagSet) {
+	f.BoolVar(&i.allowDowngrade, "allow-downgrade", false, "install a version older than the one that is installed")
 }
 
 func (i *installOptions) installer(cmd writers) (in *hostinstall.Installer, unlock func(), err error) {
@@ -140,7 +146,7 @@ func (i *installOptions) options(cmd *cobra.Command, o *options) hostinstall.Opt
 		}
 		settings = append(settings, s)
 	})
-	return hostinstall.Options{Settings: settings, DataDir: o.DataDir, NoStart: i.noStart, Package: i.packageFile}
+	return hostinstall.Options{Settings: settings, DataDir: o.DataDir, NoStart: i.noStart, Package: i.packageFile, AllowDowngrade: i.allowDowngrade}
 }
 
 // settingKeys are the keys of the configuration file by flag.

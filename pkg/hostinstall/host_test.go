@@ -214,6 +214,10 @@ func (m *machine) Query(_ context.Context, args ...string) (string, error) {
 	switch strings.Join(args[:2], " ") {
 	case "dpkg-query --search":
 		return says(m.packaged && args[2] == packaged, "fleet-server: "+packaged, "")
+	case "dpkg-deb --field":
+		return m.versions(args[2], "")
+	case "dpkg-query --show":
+		return m.versions("", packaged)
 	case "systemctl is-active":
 		return says(m.active, "active", "inactive")
 	case "systemctl is-enabled":
@@ -223,6 +227,20 @@ func (m *machine) Query(_ context.Context, args ...string) (string, error) {
 	}
 	m.t.Errorf("it asked %q", args)
 	return "", nil
+}
+
+// versions reads the version of a package, vVERSION, outside of the machine or in
+// it.
+func (m *machine) versions(outside, path string) (string, error) {
+	if path != "" {
+		outside = filepath.Join(m.Root, path)
+	}
+	content, err := os.ReadFile(outside)
+	if err != nil {
+		return "", err
+	}
+	version, _, _ := strings.Cut(strings.TrimPrefix(string(content), "v"), ",")
+	return version + "\n", nil
 }
 
 var errPowerCut = errors.New("power cut")

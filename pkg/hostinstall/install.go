@@ -54,6 +54,8 @@ type Options struct {
 	DataDir string
 	// NoStart leaves it to the operator to enable and start the service.
 	NoStart bool
+	// AllowDowngrade installs a version older than the one that is installed.
+	AllowDowngrade bool
 	// Package is the file that the installed package came from, for the way back
 	// from a later upgrade; may be empty.
 	Package string
@@ -117,6 +119,11 @@ func (in *Installer) Install(ctx context.Context, o Options) error {
 	} else if moves && in.replacesProgram(plans) {
 		return fmt.Errorf("the data directory and the version cannot change at once, since there would be no way back: run %s install --data-dir %s first, then the upgrade: %w",
 			in.program(), o.DataDir, ErrRefused)
+	}
+	if in.replacesProgram(plans) {
+		if err := o.refuseOlder(in.Version, in.manifest.Version); err != nil {
+			return err
+		}
 	}
 	in.show(plans)
 	if in.DryRun {

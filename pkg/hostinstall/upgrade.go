@@ -96,6 +96,9 @@ func (in *Installer) UpgradePackage(ctx context.Context, o Options) error {
 	if o.Package == "" {
 		return ErrNoPackage
 	}
+	if err := o.refuseOlder(in.packageVersions(ctx, o.Package)); err != nil {
+		return err
+	}
 	in.say("upgrade to %s", filepath.Base(o.Package))
 	present, err := in.sum(in.program())
 	if err != nil {
