@@ -21,6 +21,7 @@ usage: install.sh [--role server|agent] [FLAG]...    (each is a variable too: FL
   --release-pub FILE  key of the release           --ca-file FILE      CA of the mirror or proxy
   --packages MANAGER  apt, dnf or none             --no-start          configure, but do not start
   --dry-run           say what would be done       --uninstall --purge  remove; with all data   --yes  do not ask
+  --allow-downgrade   take a release that is older than what is installed, or than what the server serves
 server: --data-dir DIR   --listen ADDRESS   --tls-san NAME[,NAME]...
 agent:  --server https://GATEWAY:8443   --token-file FILE, or \$FLEET_TOKEN, or it asks   --volumes  purge them, too
 END
@@ -44,7 +45,7 @@ unsupported() {
 ask() { { printf '%s ' "$1" >/dev/tty; } 2>/dev/null && IFS= read -r answer </dev/tty; }
 
 parse_flags() {
-	gateway='' switches='no_start dry_run yes uninstall purge volumes'
+	gateway='' switches='no_start dry_run yes uninstall purge volumes allow_downgrade'
 	values='role version channel mirror bundle release_pub ca_file packages data_dir listen tls_san server token_file'
 	for flag in $switches $values token; do eval "$flag=\${FLEET_$(echo "$flag" | tr '[:lower:]' '[:upper:]'):-}"; done
 	for flag in $switches; do eval "case \$$flag in '' | no | false | 0) $flag='' ;; *) $flag=1 ;; esac"; done
@@ -163,6 +164,34 @@ get() {
 		fi || die 8 "$bundle has no regular file $file: is it a release?"
 	done
 }
+
+# sortable VERSION prints it so that the order of bytes is that of dpkg: a tilde
+# before all, then the end or a number, then letters, then all else.
+sortable() { echo "$1" | sed 's/[^A-Za-z0-9~]/{&/g; s/~/!/g; s/[0-9]\{1,\}/#00000000000000000000&/g; s/#0*\([0-9]\{20\}\)/#\1/g; s/$/#/'; }
+
+# older VERSION THAN
+older() { LC_ALL=C expr "x$(sortable "$1")" \< "x$(sortable "$2")" >/dev/null; }
+
+# refuse_older: old releases are signed, too, and bring their faults back.
+refuse_older() {
+	case $allow_downgrade-${installed##* } in -[0-9]*) ;; *) return 0 ;; esac
+	! older "$version" "${installed##* }" ||
+		die 12 "version $version is older than ${installed##* }, which is installed: to go back, say --allow-downgrade"
+}
+
+# allows COMMAND... prints the flag for a program that knows it: older ones go back without.
+allows() { if [ -n "$allow_downgrade" ] && "$setup" "$@" --help 2>/dev/null | grep -q -e --allow-downgrade; then echo --allow-downgrade; fi; }
+
+# check_channel: nobody signed what CHANNEL/version says, but the release says for which channels it was made.
+check_channel() {
+	grep -q ' release.txt$' "$tmp/checksums.txt" || die 9 "nothing is signed that says of which channel release $version is: name the version with --version"
+	verified release.txt
+	case " $(sed -n 's/^Channels: //p' "$tmp/release.txt") " in
+	*" $channel "*) dated=", made $(sed -n 's/^Date: //p' "$tmp/release.txt")" ;;
+	*) die 9 "release $version was not made for the channel $channel: nothing was installed" ;;
+	esac
+}
+
 # verified FILE: get, and compare with the list that the release's key signed.
 verified() {
 	want=$(awk -v file="$1" '$2 == file { print $1 }' "$tmp/checksums.txt")
@@ -182,24 +211,27 @@ check_signature() {
 find_release() {
 	if [ -z "$bundle$mirror" ] && [ -f "$(dirname "$0")/checksums.txt" ]; then bundle=$(dirname "$0"); fi
 	[ -n "$bundle$mirror" ] || die 2 "where is the release? use --mirror URL or --bundle FILE"
-	wanted=$version limit=1
+	wanted=$version limit=1 offered='' dated=''
 	if [ -z "$bundle$version" ]; then
 		fetch "$channel/version" "$tmp/version" && version=$(cat "$tmp/version")
 		case $version in '' | *[!A-Za-z0-9.~+_-]*) die 8 "$mirror/$channel/version names no version" ;; esac
+		wanted=$version offered=1
 	fi
 	get checksums.txt checksums.txt.sig version
 	check_signature
 	limit=$size && : >"$tmp/now" && verified version && version=$(cat "$tmp/version")
 	[ "${wanted:-$version}" = "$version" ] || die 9 "this is version $version, not $wanted"
 	[ -z "$(find "$tmp/checksums.txt" -newer "$tmp/now")" ] || die 7 "the clock says $(date), when this release was not made yet: set it"
-	say "$name $version for $arch, as a $form${installed:+; installed is $installed}"
+	[ -z "$offered" ] || [ -n "$gateway" ] || check_channel
+	refuse_older
+	say "$name $version for $arch, as a $form$dated${installed:+; installed is $installed}"
 }
 
 # package_manager COMMAND ARGUMENT... hands over to the package manager.
 package_manager() {
 	if [ "$manager" = dnf ]; then set -- dnf --assumeyes --quiet "$@"; else
 		# Without ReInstall apt is content with a package that a killed dpkg left half installed.
-		set -- env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o APT::Get::allow-downgrades=true -o APT::Get::ReInstall=true -o Dpkg::Use-Pty=0 \
+		set -- env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o APT::Get::allow-downgrades="${allow_downgrade:-0}" -o APT::Get::ReInstall=true -o Dpkg::Use-Pty=0 \
 			-o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 	fi
 	run "$@" || die 13 "$manager failed, see above: mend that, then run this again"
@@ -225,7 +257,8 @@ install_package() {
 	if [ "$manager" = dnf ]; then package=$tmp/$name-$version-1.$rpm.rpm; fi
 	verified "${package##*/}"
 	if [ "$role" = server ] && [ -n "$installed" ] && { [ "$manager" = dnf ] || dpkg-query -S "$program" >/dev/null 2>&1; }; then
-		run "$program" upgrade --package "$package" && return || exit $?
+		# shellcheck disable=SC2046 # a flag or nothing
+		run "$program" upgrade --package "$package" $(allows upgrade) && return || exit $?
 	fi
 	if [ "$role" = server ] && [ -d /run/systemd/system ] && [ -z "$dry_run" ]; then
 		hold=/run/systemd/system/$name.service.d && mkdir -p "$hold" && printf '[Unit]\nConditionPathExists=!/run\n' >"$hold/hold.conf"
@@ -234,7 +267,8 @@ install_package() {
 }
 # set_up FLAG... makes the host what the flags say.
 set_up() {
-	set -- install "$@" ${no_start:+--no-start} ${dry_run:+--dry-run}
+	# shellcheck disable=SC2046 # a flag or nothing
+	set -- install "$@" $(allows install) ${no_start:+--no-start} ${dry_run:+--dry-run}
 	if [ -n "$dry_run" ] && [ ! -x "$setup" ]; then say "would run: $setup $*" && return; fi
 	"$setup" "$@" </dev/null || exit $?
 }
@@ -244,7 +278,8 @@ install_server() {
 	set_up ${package:+--package "$package"} ${data_dir:+--data-dir "$data_dir"} ${tls_san:+--tls-san "$tls_san"} \
 		${listen:+--api-listen "$listen:6443" --nats-listen "$listen:4222" --enroll-listen "$listen:8443"}
 	if [ -z "$gateway" ] && "$setup" bundle --help >/dev/null 2>&1; then # for its devices
-		run "$program" bundle import --release-key "$release_pub" ${ca_file:+--ca-file "$ca_file"} "${bundle:-$mirror/$version}" || exit $?
+		# shellcheck disable=SC2046 # a flag or nothing
+		run "$program" bundle import --release-key "$release_pub" $(allows bundle import) ${ca_file:+--ca-file "$ca_file"} "${bundle:-$mirror/$version}" || exit $?
 	fi
 	say "a token for a device: fleet-server token create --pre-approve"
 }

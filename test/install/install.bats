@@ -57,6 +57,7 @@ END
 	done
 	chmod +x release/*_linux_*
 	echo "$version" >release/version
+	printf 'Version: %s\nDate: 2027-01-02T03:04:05Z\nChannels: stable edge\n' "$version" >release/release.txt
 	openssl ec -in key -pubout -out release/release.pub 2>/dev/null
 	sign
 	mkdir -p mirror/stable
@@ -140,7 +141,7 @@ gateway() {
 	for name in RELEASE_KEY GATEWAY_URL GATEWAY_CA_HASH GATEWAY_PUBKEY_PIN; do
 		[ "$(grep -cx "$name=''" "$script")" = 1 ]
 	done
-	[ "$(wc -l <"$script")" -lt 300 ]
+	[ "$(wc -l <"$script")" -lt 350 ]
 }
 
 @test "half a script does nothing" {
@@ -230,6 +231,76 @@ gateway() {
 	install --role server --version 9.9 && expect 8
 	echo '9.9/../../x' >mirror/edge/version
 	install --role server --channel edge && expect 8 "names no version"
+}
+
+@test "a channel is signed: a mirror cannot offer a release of another one, or nothing that says" {
+	install --role server && expect 0 "fleet-server $version for amd64, as a static, made 2027-01-02T03:04:05Z"
+	: >log
+	mkdir mirror/nightly && cp mirror/stable/version mirror/nightly/version
+	install --role server --channel nightly && expect 9 "was not made for the channel nightly"
+	sed -i 's/^Channels:.*/Channels: nightly/' release/release.txt
+	install --role server && expect 9 "release.txt is damaged or was tampered with"
+	sign
+	install --role server && expect 9 "was not made for the channel stable"
+	for channels in "Channels: unstable" "Channels: " "Channels stable"; do
+		sed -i "s/^Channels.*/$channels/" release/release.txt && sign
+		install --role server && expect 9 "was not made for the channel stable"
+	done
+	rm release/release.txt && sign
+	install --role server && expect 9 "name the version with --version"
+	did_nothing
+	install --role server --version "$version" && expect 0
+	# A channel that names the directory of another version.
+	echo 9.9 >mirror/stable/version && ln -s ../release mirror/9.9
+	install --role server && expect 9 "this is version $version, not 9.9"
+}
+
+# installed_is VERSION: the program that is installed says so.
+installed_is() { printf '#!/bin/sh\necho "fleet %s (stub)"\n' "$1" >local/fleet-server && chmod +x local/fleet-server; }
+
+@test "an older release than the installed one is refused" {
+	for newer in 1.2.3 1.2.3~rc.1+dev.20270102030405.abc1235 1.2.3~rc.10 1.10 10; do
+		installed_is "$newer"
+		for flags in "" "--version $version" "--bundle release" "--dry-run"; do
+			install --role server $flags && expect 12 "version $version is older than $newer, which is installed: to go back, say --allow-downgrade"
+		done
+	done
+	did_nothing
+	for older in 1.2.2 1.2.3~rc.1 1.2.3~beta 1.2.3~rc.1+dev.20270102030405.abc1233 0.9 dev; do
+		installed_is "$older" && : >log
+		install --role server && expect 0 "installed is $older"
+		did "fleet-server install"
+	done
+	# The control, with programs that know the flag and with those that do not.
+	installed_is 9.9 && : >log
+	install --role server --allow-downgrade && expect 0 "installed is 9.9"
+	did "fleet-server install"
+	sed -i '2i case $* in *--help) echo "  --allow-downgrade"; exit ;; esac' "release/fleet-server_${version}_linux_amd64" && sign
+	installed_is 9.9
+	export BUNDLE_STATUS=0
+	FLEET_ALLOW_DOWNGRADE=1 install --role server && expect 0
+	did "fleet-server install --allow-downgrade"
+	did "fleet-server bundle import --release-key $FLEET_RELEASE_PUB --allow-downgrade $FLEET_MIRROR/$version"
+}
+
+@test "an older package than the installed one is refused" {
+	packages_install apt-get
+	export FLEET_PACKAGES=apt
+	install --role agent && expect 0
+	grep -q "^apt-get .*-o APT::Get::allow-downgrades=0 " log
+	: >log
+	for state in installed unpacked; do
+		stub dpkg-query 'if [ "$2" = -f ]; then echo "'$state' 1.2.3"; fi'
+		stub dpkg
+		install --role agent && expect 12 "older than 1.2.3, which is installed"
+	done
+	did_not '^apt-get\|^fleet'
+	install --role agent --allow-downgrade && expect 0
+	grep -q "^apt-get .*-o APT::Get::allow-downgrades=1 .*install" log
+	: >log
+	gateway
+	FLEET_TOKEN=FLT1.secret install && expect 12 "older than 1.2.3, which is installed"
+	did_not '^apt-get\|^fleet'
 }
 
 @test "bundle: a tar, a directory, and the one that install.sh lies in" {
