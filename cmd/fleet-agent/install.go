@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -140,9 +141,15 @@ func (i *installOptions) installer(cmd *cobra.Command) (in *hostinstall.Installe
 	}, unlock, nil
 }
 
-// pathKeys is where a gateway has the OpenPGP keys of its repositories.
+// Where a gateway has OpenPGP keys: pathIndexKey its own, which signs
+// repositories, pathPackagesKey that of the release, which signs packages.
+// Gateways of before have pathKeys, with both, and the latter in their mirror.
 const (
-	pathKeys = "/packages/keys.asc"
+	pathIndexKey    = "/packages/gateway.asc"
+	pathPackagesKey = "/packages/packages.asc"
+	pathKeys        = "/packages/keys.asc"
+	pathMirror      = "/packages/mirror"
+
 	maxKeys  = 256 << 10
 	keysTime = 20 * time.Second
 )
@@ -169,32 +176,61 @@ func (i *installOptions) repository(ctx context.Context, gateway string) (hostin
 		return r, err
 	}
 	r.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
-	r.Keys, err = fetchKeys(ctx, r.Gateway, root)
+	r.Keys, err = fetchKeys(ctx, r, root)
 	return r, err
 }
 
-func fetchKeys(ctx context.Context, gateway *url.URL, root *x509.Certificate) ([]byte, error) {
+// fetchKeys fetches what the package manager shall trust, and nothing else: see
+// hostinstall.Repository.
+func fetchKeys(ctx context.Context, r hostinstall.Repository, root *x509.Certificate) ([]byte, error) {
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}}
 	defer transport.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, keysTime)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, gateway.JoinPath(pathKeys).String(), nil)
-	if err != nil {
-		return nil, fmt.Errorf("fetching the gateway's keys: %w", err)
+	get := func(path ...string) ([]byte, error) { return fetch(ctx, transport, r.Gateway.JoinPath(path...)) }
+	var keys []byte
+	var err error
+	if r.Manager == "apt" {
+		if keys, err = get(pathIndexKey); errors.Is(err, errNotThere) {
+			keys, err = get(pathKeys)
+		}
+	} else if keys, err = get(pathPackagesKey); errors.Is(err, errNotThere) {
+		keys, err = fromMirror(get, "packages.asc")
 	}
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		return nil, fmt.Errorf("fetching the gateway's keys: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("fetching the gateway's keys: it answers %s: does it have packages? see fleet-server bundle import", resp.Status)
-	}
-	keys, err := io.ReadAll(io.LimitReader(resp.Body, maxKeys))
 	if err != nil {
 		return nil, fmt.Errorf("fetching the gateway's keys: %w", err)
 	}
 	return keys, nil
+}
+
+// fromMirror gets a file of the release that the gateway serves.
+func fromMirror(get func(path ...string) ([]byte, error), name string) ([]byte, error) {
+	version, err := get(pathMirror, "stable", "version")
+	if err != nil {
+		return nil, err
+	}
+	return get(pathMirror, strings.TrimSpace(string(version)), name)
+}
+
+var errNotThere = errors.New("it has none: does it have packages? see fleet-server bundle import")
+
+func fetch(ctx context.Context, transport http.RoundTripper, address *url.URL) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return io.ReadAll(io.LimitReader(resp.Body, maxKeys))
+	case http.StatusNotFound:
+		return nil, errNotThere
+	}
+	return nil, fmt.Errorf("it answers %s", resp.Status)
 }

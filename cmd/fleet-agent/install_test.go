@@ -2,10 +2,15 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
 	"fleet.nationtech.io/fleet/pkg/agent/enroll"
+	"fleet.nationtech.io/fleet/pkg/hostinstall"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -37,5 +42,46 @@ func TestAddRepository(t *testing.T) {
 	g.noKeys.Store(true)
 	if _, err := add(g.url, token.CAHash.String()); err == nil || !strings.Contains(err.Error(), "bundle import") {
 		t.Errorf("a gateway without packages: got %v", err)
+	}
+}
+
+// TestKeysOfAGateway: apt gets the key of the index, dnf that of packages, and
+// neither both, but from a gateway of before.
+func TestKeysOfAGateway(t *testing.T) {
+	t.Parallel()
+	present := map[string]string{
+		"/packages/gateway.asc": "gateway", "/packages/packages.asc": "packages", "/packages/keys.asc": "both",
+		"/packages/mirror/stable/version": "1.2\n", "/packages/mirror/1.2/packages.asc": "packages",
+	}
+	for name, tt := range map[string]struct {
+		missing  []string
+		apt, dnf string
+	}{
+		"now":                       {nil, "gateway", "packages"},
+		"a gateway of before":       {[]string{"/packages/gateway.asc", "/packages/packages.asc"}, "both", "packages"},
+		"a release that signs none": {[]string{"/packages/packages.asc", "/packages/mirror/1.2/packages.asc"}, "gateway", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			mux := http.NewServeMux()
+			for path, content := range present {
+				mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, content) })
+			}
+			for _, path := range tt.missing {
+				mux.HandleFunc("GET "+path, http.NotFound)
+			}
+			server := httptest.NewTLSServer(mux)
+			t.Cleanup(server.Close)
+			gateway, err := url.Parse(server.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for manager, want := range map[string]string{"apt": tt.apt, "dnf": tt.dnf} {
+				got, err := fetchKeys(t.Context(), hostinstall.Repository{Gateway: gateway, Manager: manager}, server.Certificate())
+				if string(got) != want || (err == nil) != (want != "") {
+					t.Errorf("%s gets %q, %v, want %q", manager, got, err, want)
+				}
+			}
+		})
 	}
 }

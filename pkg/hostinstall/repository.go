@@ -11,9 +11,13 @@ import (
 type Repository struct {
 	// Gateway is its address: https://HOST:PORT.
 	Gateway *url.URL
-	// CA is the gateway's root certificates in PEM, Keys the OpenPGP keys that
-	// sign repositories and packages.
-	CA, Keys []byte
+	// CA is the gateway's root certificates in PEM.
+	CA []byte
+	// Keys are the OpenPGP keys that the manager shall trust: for apt the
+	// gateway's, which signs the index with the hashes of packages, for dnf the
+	// release's, which signs packages. dnf has one list for both, and adds what it
+	// has to those that may sign any package.
+	Keys []byte
 	// Manager is apt or dnf.
 	Manager string
 	// Arch is that of rpm: x86_64, aarch64 or armv7hl.
@@ -22,13 +26,14 @@ type Repository struct {
 
 // Places of the files of a repository.
 const (
-	aptSource = "/etc/apt/sources.list.d/fleet-gateway.sources"
-	aptConf   = "/etc/apt/apt.conf.d/50fleet-gateway"
-	aptCA     = "/etc/apt/keyrings/fleet-gateway-ca.crt"
-	aptKeys   = "/etc/apt/keyrings/fleet-gateway.asc"
-	dnfRepo   = "/etc/yum.repos.d/fleet-gateway.repo"
-	dnfCA     = "/etc/pki/tls/certs/fleet-gateway-ca.crt"
-	dnfKeys   = "/etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway"
+	aptSource      = "/etc/apt/sources.list.d/fleet-gateway.sources"
+	aptConf        = "/etc/apt/apt.conf.d/50fleet-gateway"
+	aptPreferences = "/etc/apt/preferences.d/fleet-gateway"
+	aptCA          = "/etc/apt/keyrings/fleet-gateway-ca.crt"
+	aptKeys        = "/etc/apt/keyrings/fleet-gateway.asc"
+	dnfRepo        = "/etc/yum.repos.d/fleet-gateway.repo"
+	dnfCA          = "/etc/pki/tls/certs/fleet-gateway-ca.crt"
+	dnfKeys        = "/etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway"
 )
 
 // RepositoryRoots are the files with the root of the gateway, for apt and for dnf.
@@ -68,28 +73,38 @@ func (r *Repository) files() ([]file, error) {
 	if strings.Contains(r.Gateway.Hostname(), ":") {
 		return nil, fmt.Errorf("%s: a package manager cannot be given the root of an IPv6 address: use the gateway's name: %w", r.Gateway, ErrRefused)
 	}
-	base := r.Gateway.JoinPath("packages")
+	base, host := r.Gateway.JoinPath("packages"), r.Gateway.Hostname()
 	switch r.Manager {
 	case "apt":
 		return []file{
 			{path: aptCA, mode: 0o644, content: r.CA},
 			{path: aptKeys, mode: 0o644, content: r.Keys},
-			{path: aptConf, mode: 0o644, content: fmt.Appendf(nil, written+"Acquire::https::%s::CaInfo \"%s\";\n", r.Gateway.Hostname(), aptCA)},
+			{path: aptConf, mode: 0o644, content: fmt.Appendf(nil, written+"Acquire::https::%s::CaInfo \"%s\";\n", host, aptCA)},
+			// A gateway must not replace what the system is made of by something newer.
+			{path: aptPreferences, mode: 0o644, content: fmt.Appendf(nil, written+
+				"Package: *\nPin: origin \"%s\"\nPin-Priority: -1\n\nPackage: %s\nPin: origin \"%s\"\nPin-Priority: 500\n", host, packageName, host)},
+			// The clock of a device may be late by a day.
 			{path: aptSource, mode: 0o644, content: fmt.Appendf(nil, written+
-				"Types: deb\nURIs: %s\nSuites: stable\nComponents: main\nSigned-By: %s\n", base.JoinPath("apt"), aptKeys)},
+				"Types: deb\nURIs: %s\nSuites: stable\nComponents: main\nSigned-By: %s\nDate-Max-Future: 86400\n", base.JoinPath("apt"), aptKeys)},
 		}, nil
 	case "dnf":
 		return []file{
 			{path: dnfCA, mode: 0o644, content: r.CA},
 			{path: dnfKeys, mode: 0o644, content: r.Keys},
-			// A gateway that is off must not keep the system from its updates.
+			// A gateway that is off must not keep the system from its updates. TLS with
+			// the gateway's root vouches for the index: a key that repo_gpgcheck knows could
+			// sign packages as well. includepkgs: a gateway must not replace what the system
+			// is made of.
 			{path: dnfRepo, mode: 0o644, content: fmt.Appendf(nil, written+
-				"[fleet-gateway]\nname=Packages of the fleet gateway\nbaseurl=%s\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=1\n"+
-				"gpgkey=file://%s\nsslverify=1\nsslcacert=%s\nskip_if_unavailable=1\n",
-				base.JoinPath("rpm", r.Arch), dnfKeys, dnfCA)},
+				"[fleet-gateway]\nname=Packages of the fleet gateway\nbaseurl=%s\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=0\n"+
+				"gpgkey=file://%s\nsslverify=1\nsslcacert=%s\nskip_if_unavailable=1\nincludepkgs=%s\n",
+				base.JoinPath("rpm", r.Arch), dnfKeys, dnfCA, packageName)},
 		}, nil
 	}
 	return nil, fmt.Errorf("package manager %q: it must be apt or dnf", r.Manager)
 }
 
 const written = "# Written by fleet-agent add-repository.\n"
+
+// packageName is the one package that comes from a gateway.
+const packageName = "fleet-agent"

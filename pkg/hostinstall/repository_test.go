@@ -31,12 +31,13 @@ func TestAddRepository(t *testing.T) {
 	tests := map[string]map[string]string{
 		"apt": {
 			"/etc/apt/sources.list.d/fleet-gateway.sources": "URIs: https://gw:8443/packages/apt\nSuites: stable\nComponents: main\nSigned-By: /etc/apt/keyrings/fleet-gateway.asc\n",
+			"/etc/apt/preferences.d/fleet-gateway":          "Package: *\nPin: origin \"gw\"\nPin-Priority: -1\n\nPackage: fleet-agent\nPin: origin \"gw\"\nPin-Priority: 500\n",
 			"/etc/apt/apt.conf.d/50fleet-gateway":           "Acquire::https::gw::CaInfo \"/etc/apt/keyrings/fleet-gateway-ca.crt\";\n",
 			"/etc/apt/keyrings/fleet-gateway-ca.crt":        "root\n",
 			"/etc/apt/keyrings/fleet-gateway.asc":           "keys\n",
 		},
 		"dnf": {
-			"/etc/yum.repos.d/fleet-gateway.repo":        "gpgcheck=1\nrepo_gpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway\nsslverify=1\nsslcacert=/etc/pki/tls/certs/fleet-gateway-ca.crt\n",
+			"/etc/yum.repos.d/fleet-gateway.repo":        "gpgcheck=1\nrepo_gpgcheck=0\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway\nsslverify=1\nsslcacert=/etc/pki/tls/certs/fleet-gateway-ca.crt\nskip_if_unavailable=1\nincludepkgs=fleet-agent\n",
 			"/etc/pki/tls/certs/fleet-gateway-ca.crt":    "root\n",
 			"/etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway": "keys\n",
 		},

@@ -9,15 +9,27 @@ import (
 
 // serve imports a release on the machine, whose server is the gateway. It offers
 // one release at a time. What installs servers is large; a gateway does without.
-func (m *machine) serve(version string) {
+func (m *machine) serve(version string) { m.bundle(version, "") }
+
+// serveOld is serve for a release that is older than the one that is served.
+func (m *machine) serveOld(version string) {
+	m.t.Helper()
+	older := "fleet-server bundle import --release-key " + releaseDir + "/" + version + "/release.pub " + releaseDir + "/" + version
+	if out := m.fails("sh", "-c", older); !strings.Contains(out, "--allow-downgrade") {
+		m.t.Errorf("it says\n%s", out)
+	}
+	m.bundle(version, "--allow-downgrade")
+}
+
+func (m *machine) bundle(version, flag string) {
 	m.t.Helper()
 	m.sh(fmt.Sprintf(`
 		mkdir /srv/release
 		cd %s/%s
 		cp $(ls | grep -v ^fleet-server) /srv/release
-		fleet-server bundle import --release-key release.pub /srv/release
+		fleet-server bundle import %[3]s --release-key release.pub /srv/release
 		rm -r /srv/release
-		fleet-server bundle show | grep -Fqx %[2]s`, releaseDir, version))
+		fleet-server bundle show | grep -Fqx %[2]s`, releaseDir, version, flag))
 }
 
 // addRepository has a package manager trust the gateway, by the program that
@@ -41,6 +53,13 @@ func updateFrom(source string) []string {
 func (m *machine) offer(version string) {
 	m.t.Helper()
 	m.serve(version)
+	m.run(updateFrom(aptSource)...)
+}
+
+// offerOld is offer for a release that is older than the one that is served.
+func (m *machine) offerOld(version string) {
+	m.t.Helper()
+	m.serveOld(version)
 	m.run(updateFrom(aptSource)...)
 }
 
