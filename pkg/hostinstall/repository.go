@@ -79,7 +79,8 @@ func (r *Repository) files() ([]file, error) {
 		return []file{
 			{path: aptCA, mode: 0o644, content: r.CA},
 			{path: aptKeys, mode: 0o644, content: r.Keys},
-			{path: aptConf, mode: 0o644, content: fmt.Appendf(nil, written+"Acquire::https::%s::CaInfo \"%s\";\n", host, aptCA)},
+			{path: aptConf, mode: 0o644, content: fmt.Appendf(nil, written+"Acquire::https::%s::CaInfo \"%s\";\n"+
+				"DPkg::Pre-Install-Pkgs { \"if test -e %s; then exec /usr/bin/fleet-agent verify-packages; fi\"; };\n", host, aptCA, ReleaseKey)},
 			// A gateway must not replace what the system is made of by something newer.
 			{path: aptPreferences, mode: 0o644, content: fmt.Appendf(nil, written+
 				"Package: *\nPin: origin \"%s\"\nPin-Priority: -1\n\nPackage: %s\nPin: origin \"%s\"\nPin-Priority: 500\n", host, packageName, host)},
@@ -105,6 +106,10 @@ func (r *Repository) files() ([]file, error) {
 }
 
 const written = "# Written by fleet-agent add-repository.\n"
+
+// ReleaseKey is where the package has the key of the release that it is of, in
+// PEM. A device believes it from the first package on, which names the next key.
+const ReleaseKey = "/usr/share/fleet-agent/release.pub"
 
 // packageName is the one package that comes from a gateway.
 const packageName = "fleet-agent"

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
@@ -164,10 +166,36 @@ func (k *keys) publicPackages() ([]byte, error) {
 	return armored(openpgp.PublicKeyType, k.packages.Serialize)
 }
 
-// signChecksums is deterministic (RFC 6979), since it gets no randomness.
+// signChecksums signs a list of checksums, or a package, which begins otherwise.
+// It is deterministic (RFC 6979), since it gets no randomness.
 func (k *keys) signChecksums(data []byte) ([]byte, error) {
 	digest := sha256.Sum256(data)
 	return k.release.Sign(nil, digest[:], crypto.SHA256)
+}
+
+// The last member of a deb, as package debsig of the agent reads it.
+const (
+	debHeader        = "_fleet-release  0           0     0     100644  128       `\n"
+	debSignatureSize = 128
+)
+
+// signDeb appends a member with the signature of all that is before it. dpkg
+// skips members with an underscore.
+func (k *keys) signDeb(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if len(content)%2 != 0 { // members begin at even places
+		content = append(content, '\n')
+	}
+	signature, err := k.signChecksums(content)
+	if err != nil {
+		return err
+	}
+	text := base64.StdEncoding.EncodeToString(signature)
+	content = append(content, debHeader+text+strings.Repeat("\n", debSignatureSize-len(text))...)
+	return os.WriteFile(path, content, 0o644)
 }
 
 // rpmSigner signs with the date of the sources and without a salt.

@@ -122,6 +122,13 @@ func (r release) packProgram(ctx context.Context, program string, a arch, keys *
 	if err := s.fill(ctx); err != nil {
 		return err
 	}
+	public, err := keys.publicRelease()
+	if err != nil {
+		return err
+	}
+	if err := s.write("release.pub", public); err != nil {
+		return err
+	}
 	for _, format := range []string{"deb", "rpm"} {
 		if err := s.pack(format, a, keys); err != nil {
 			return err

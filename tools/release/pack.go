@@ -47,7 +47,11 @@ func (s staging) pack(format string, a arch, keys *keys) error {
 	if err != nil {
 		return err
 	}
-	return s.writePackage(packager, info)
+	path, err := s.writePackage(packager, info)
+	if err == nil && format == "deb" {
+		err = keys.signDeb(path)
+	}
+	return err
 }
 
 // addStaged adds the directories that have a file for each of something.
@@ -101,14 +105,14 @@ func (s staging) info(format string, a arch) (*nfpm.Info, error) {
 	return nfpm.WithDefaults(info), nil
 }
 
-func (s staging) writePackage(packager nfpm.Packager, info *nfpm.Info) error {
-	name := s.path(packager.ConventionalFileName(info))
-	f, err := os.Create(name)
+func (s staging) writePackage(packager nfpm.Packager, info *nfpm.Info) (path string, err error) {
+	path = s.path(packager.ConventionalFileName(info))
+	f, err := os.Create(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := errors.Join(packager.Package(info, f), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(name))
+		return "", errors.Join(err, os.Remove(path))
 	}
-	return nil
+	return path, nil
 }

@@ -128,6 +128,16 @@ func checkPackages(t *testing.T, dist string) {
 	if strings.Contains(postrm, "@cleanup-user@") || !strings.Contains(postrm, "kept_volumes") {
 		t.Errorf("postrm lacks cleanup-user:\n%s", postrm)
 	}
+	// The end of the package is the signature of all the rest, and the package has
+	// the key.
+	for _, program := range programs {
+		command(t, dist, "sh", "-ec", `
+			deb=$1_1.2.3~rc.1_armhf.deb
+			test "$(tail -c 188 $deb | head -c 14)" = _fleet-release
+			head -c -188 $deb >rest && tail -c 128 $deb | base64 -d >signature
+			openssl dgst -sha256 -verify release.pub -signature signature rest && rm rest signature
+			test $1 = fleet-server || dpkg-deb --fsys-tarfile $deb | tar -xO ./usr/share/fleet-agent/release.pub | cmp - release.pub`, "sh", program)
+	}
 	db := t.TempDir()
 	command(t, dist, "rpmkeys", "--dbpath", db, "--import", "packages.asc")
 	for _, name := range names(t, dist) {
