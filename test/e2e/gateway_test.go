@@ -4,11 +4,9 @@ package e2e_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,9 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"fleet.nationtech.io/fleet/pkg/release"
+	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/lab"
 	"fleet.nationtech.io/fleet/test/process"
 	"fleet.nationtech.io/fleet/test/releasetest"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 // gatewayImage is part of the life of a device: a real podman pulls from the
@@ -63,7 +64,9 @@ var withDnf = []string{
 	"systemd-sysv", "busybox-static", "dnf", "rpm",
 }
 
-const packageName = "fleet-agent"
+// Where a shop's machine has the agent, which comes from no package, and what the
+// packages are called.
+const agentProgram, packageName = "/root/fleet-agent", "fleet-agent"
 
 // shop is a gateway with a release and a machine that gets packages from it.
 type shop struct {
@@ -101,17 +104,11 @@ func newShop(t *testing.T, suite string, packages ...string) *shop {
 	})
 	s.maker, err = releasetest.NewMaker()
 	s.must(err)
-	s.serve("1.0.0")
-	web := &http.Client{Transport: &http.Transport{
-		DialContext: network.Server.DialContext, DisableKeepAlives: true,
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // it is asked for the root
-	}}
-	for path, file := range map[string]string{"/v1/ca": "/etc/fleet-root.pem", "/packages/keys.asc": "/etc/fleet-keys.asc"} {
-		r, err := web.Get(s.server.EnrollURL + path)
-		s.must(err)
-		s.must(s.WriteFile(t.Context(), file, r.Body, 0o644))
-		s.must(r.Body.Close())
-	}
+	s.serve("1.0.0", nil)
+	agent, err := os.Open(binary(t, "fleet-agent"))
+	s.must(err)
+	defer agent.Close()
+	s.must(s.WriteFile(t.Context(), agentProgram, agent, 0o755))
 	return s
 }
 
@@ -122,15 +119,54 @@ func (s *shop) must(err error) {
 	}
 }
 
-// serve imports a release of a version.
-func (s *shop) serve(version string) {
+// serve imports a release of a version, after a change to its files.
+func (s *shop) serve(version string, change func(files map[string][]byte), flags ...string) {
 	s.t.Helper()
 	files, err := s.maker.Files(version)
 	s.must(err)
+	if change != nil {
+		change(files)
+	}
 	dir := s.t.TempDir()
 	s.must(s.maker.Write(dir, files))
-	_, err = s.server.Run(s.t.Context(), "", "bundle", "import", "--release-key", filepath.Join(dir, "release.pub"), dir)
+	_, err = s.server.Run(s.t.Context(), "", slices.Concat([]string{"bundle", "import", "--release-key", filepath.Join(dir, "release.pub"), dir}, flags)...)
 	s.must(err)
+}
+
+// addRepository makes the machine a device of the gateway.
+func (s *shop) addRepository(manager string) {
+	s.t.Helper()
+	token, err := s.server.Run(s.t.Context(), "", "token", "create")
+	s.must(err)
+	parsed, err := wire.ParseToken(strings.TrimSpace(token))
+	s.must(err)
+	s.run(agentProgram, "add-repository", s.server.EnrollURL, "--ca-hash", parsed.CAHash.String(), "--manager", manager)
+}
+
+// yesterday is the clock of somebody who signed the metadata long ago.
+type yesterday struct{ time.Time }
+
+func (y yesterday) Now() time.Time { return y.Time }
+func (yesterday) Sane() error      { return nil }
+
+// whenExpired runs what must fail while the metadata have expired. The server
+// renews them within a minute, so it is done again if that was quicker.
+func (s *shop) whenExpired(what, says string, args ...string) {
+	s.t.Helper()
+	store := release.Open(s.dir)
+	for {
+		until, err := store.Renew(yesterday{time.Now().AddDate(0, 0, -40)})
+		s.must(err)
+		r, err := s.Run(s.t.Context(), args...)
+		s.must(err)
+		if again, err := store.Renew(yesterday{until.AddDate(0, 0, -25)}); err != nil || !again.IsZero() {
+			continue // the server was quicker
+		}
+		if r.ExitCode == 0 || !strings.Contains(r.Stdout+r.Stderr, says) {
+			s.t.Errorf("%s: %v ends with %d:\n%s%s", what, args, r.ExitCode, r.Stdout, r.Stderr)
+		}
+		return
+	}
 }
 
 // tamper changes files that are served, and returns how to change them back.
@@ -203,10 +239,8 @@ func (s *shop) write(path, content string) {
 
 // apt goes through the life of a package.
 func (s *shop) apt() {
-	host, _, _ := strings.Cut(s.host, ":")
-	s.write("/etc/apt/fleet.sources", "Types: deb\nURIs: https://"+s.host+"/packages/apt\nSuites: stable\nComponents: main\nSigned-By: /etc/fleet-keys.asc\n")
-	s.write("/etc/apt/apt.conf.d/50fleet", `Acquire::https::`+host+`::CaInfo "/etc/fleet-root.pem";`+"\n"+
-		`Dir::Etc::SourceList "/etc/apt/fleet.sources"; Dir::Etc::SourceParts "/dev/null"; Acquire::Retries "0"; APT::Update::Error-Mode "any";`+"\n")
+	s.addRepository("apt")
+	s.write("/etc/apt/apt.conf.d/60only", `Dir::Etc::SourceList "/etc/apt/sources.list.d/fleet-gateway.sources"; Dir::Etc::SourceParts "/dev/null"; Acquire::Retries "0"; APT::Update::Error-Mode "any";`+"\n")
 	update, install := []string{"apt-get", "update"}, []string{"apt-get", "install", "--yes", packageName}
 	s.run(update...)
 	forget := func() { s.run("find", "/var/lib/apt/lists", "-type", "f", "-delete") }
@@ -233,29 +267,87 @@ func (s *shop) apt() {
 	s.run(update...)
 	s.run(install...)
 	s.installed("1.0.0")
-	s.serve("1.1.0+dev.2")
+	replay := s.record()
+	s.serve("1.1.0+dev.2", nil)
 	s.run(update...)
 	s.run("apt-get", "upgrade", "--yes")
 	s.installed("1.1.0+dev.2")
+	s.aptReplay(replay, update)
+	s.aptOthers(update)
 	s.run("apt-get", "purge", "--yes", packageName)
 	// Without the root of the site nothing is believed.
-	s.run("rm", "/etc/apt/apt.conf.d/50fleet")
-	s.refuses("another authority", "E: ", "apt-get", "-o", "Dir::Etc::SourceList=/etc/apt/fleet.sources", "-o", "Dir::Etc::SourceParts=/dev/null", "-o", "APT::Update::Error-Mode=any", "update")
+	s.run("rm", "/etc/apt/apt.conf.d/50fleet-gateway")
+	s.refuses("another authority", "E: ", update...)
+	s.run("rm", "/etc/apt/apt.conf.d/60only")
+}
+
+// record keeps what is served now, and returns who serves it again.
+func (s *shop) record() (replay func() (restore func())) {
+	s.t.Helper()
+	store := filepath.Join(s.dir, "release")
+	kept := s.t.TempDir()
+	s.must(os.CopyFS(filepath.Join(kept, "old"), os.DirFS(filepath.Join(store, "current"))))
+	point := func(to string) {
+		next := filepath.Join(store, "next")
+		s.must(os.Symlink(to, next))
+		s.must(os.Rename(next, filepath.Join(store, "current")))
+	}
+	return func() func() {
+		now, err := os.Readlink(filepath.Join(store, "current"))
+		s.must(err)
+		s.must(os.CopyFS(filepath.Join(store, "1.0.0-replayed"), os.DirFS(filepath.Join(kept, "old"))))
+		point("1.0.0-replayed")
+		return func() { point(now) }
+	}
+}
+
+// aptReplay: whoever plays old metadata, with an old package, to a device that
+// has newer ones, changes nothing. When they have expired apt says so.
+func (s *shop) aptReplay(replay func() func(), update []string) {
+	restore := replay()
+	s.run(update...)
+	s.run("apt-get", "upgrade", "--yes")
+	s.run("apt-get", "dist-upgrade", "--yes")
+	s.installed("1.1.0+dev.2")
+	if got := s.run("apt-cache", "policy", packageName); !strings.Contains(got, "Candidate: 1.1.0+dev.2") {
+		s.t.Errorf("apt says %s", got)
+	}
+	restore()
+	s.whenExpired("metadata of long ago", "expired", update...)
+	wait.For(s.t, "the server renews its signatures", 2*time.Minute, time.Second, func() error {
+		r, err := s.Run(s.t.Context(), update...)
+		if err == nil && r.ExitCode != 0 {
+			err = errors.New(r.Stderr)
+		}
+		return err
+	})
+}
+
+// aptOthers: a gateway does not replace what the system is made of.
+func (s *shop) aptOthers(update []string) {
+	deb, err := releasetest.Deb("busybox-static", "99:1")
+	s.must(err)
+	s.serve("1.2.0", func(files map[string][]byte) { files["busybox-static_99_all.deb"] = deb })
+	s.run(update...)
+	if got := s.run("apt-get", "--dry-run", "dist-upgrade"); strings.Contains(got, "busybox") || !strings.Contains(got, "Inst "+packageName) {
+		s.t.Errorf("apt would do\n%s", got)
+	}
+	// The control: apt sees it.
+	if got := s.run("apt-get", "--dry-run", "-o", "Dir::Etc::PreferencesParts=/dev/null", "dist-upgrade"); !strings.Contains(got, "Inst busybox-static") {
+		s.t.Errorf("without preferences apt would do\n%s", got)
+	}
 }
 
 // dnf goes through the life of a package.
 func (s *shop) dnf() {
-	s.serve("1.0.0")
-	s.write("/etc/yum.repos.d/fleet.repo", "[fleet]\nname=fleet\nbaseurl=https://"+s.host+"/packages/rpm/$basearch/\n"+
-		"gpgcheck=1\nrepo_gpgcheck=1\ngpgkey=file:///etc/fleet-keys.asc\nsslcacert=/etc/fleet-root.pem\nretries=1\n")
+	s.serve("1.0.0", nil, "--allow-downgrade")
+	s.addRepository("dnf")
 	dnf := func(args ...string) []string {
-		return append([]string{"dnf", "--assumeyes", "--disablerepo=*", "--enablerepo=fleet"}, args...)
+		return append([]string{"dnf", "--assumeyes", "--disablerepo=*", "--enablerepo=fleet-gateway"}, args...)
 	}
 	clean := func() { s.run(dnf("clean", "all")...) }
 	install := dnf("install", packageName)
-	for pattern, says := range map[string]string{
-		"rpm/*/repodata/repomd.xml": "Bad GPG signature", "rpm/*/repodata/*-primary.xml.gz": "checksum doesn't match", "rpm/*/*.rpm": "checksum doesn't match",
-	} {
+	for pattern, says := range map[string]string{"rpm/*/repodata/*-primary.xml.gz": "checksum doesn't match", "rpm/*/*.rpm": "checksum doesn't match"} {
 		clean()
 		restore := s.tamper(pattern)
 		s.refuses(pattern, says, install...)
@@ -264,34 +356,86 @@ func (s *shop) dnf() {
 	clean()
 	s.run(install...)
 	s.installed("1.0.0")
-	s.serve("1.1.0+dev.2")
+	replay := s.record()
+	s.serve("1.1.0+dev.2", nil)
 	clean()
 	s.run(dnf("upgrade", packageName)...)
 	s.installed("1.1.0+dev.2")
+	// dnf takes metadata that are older than what it has; it goes back to an older
+	// package only when it is told to.
+	restore := replay()
+	clean()
+	s.run(dnf("upgrade")...)
+	s.installed("1.1.0+dev.2")
+	restore()
+	s.dnfSignedIndex(dnf, clean)
+	s.dnfOfATurncoat(dnf, clean)
 	s.run(dnf("remove", packageName)...)
 }
 
-// A package that another maker signed is refused, although the gateway's
-// metadata is good.
-func (s *shop) dnfWithForeignPackage() {
-	mine := s.maker
+// dnfSignedIndex: who verifies the index by the gateway's key, in a way of their
+// own, sees what was tampered with, and what has expired.
+func (s *shop) dnfSignedIndex(dnf func(...string) []string, clean func()) {
+	key, err := os.ReadFile(filepath.Join(s.dir, "release", "current", "www", "gateway.asc"))
+	s.must(err)
+	s.write("/etc/gateway.asc", string(key))
+	check := dnf("--setopt=fleet-gateway.repo_gpgcheck=1", "--setopt=fleet-gateway.gpgkey=file:///etc/gateway.asc", "--setopt=fleet-gateway.skip_if_unavailable=0", "--refresh", "makecache")
+	clean()
+	s.run(check...)
+	clean()
+	restore := s.tamper("rpm/*/repodata/repomd.xml")
+	s.refuses("repomd.xml", "Bad GPG signature", check...)
+	restore()
+	clean()
+	s.whenExpired("an index of long ago", "GPG", check...)
+	clean()
+}
+
+// dnfOfATurncoat: what the gateway signs itself is no package, nor is one of
+// another maker, and no other package comes from it.
+func (s *shop) dnfOfATurncoat(dnf func(...string) []string, clean func()) {
+	key, err := os.ReadFile(filepath.Join(s.dir, "release", "signing-key.asc"))
+	s.must(err)
+	itself, err := s.maker.SignedBy(key)
+	s.must(err)
 	other, err := releasetest.NewMaker()
 	s.must(err)
-	rpm, err := other.RPM(packageName, "2.0.0")
-	s.must(err)
-	files, err := mine.Files("2.0.0")
-	s.must(err)
-	for name := range files {
-		if strings.HasSuffix(name, ".rpm") {
-			files[name] = rpm
+	for i, m := range []*releasetest.Maker{itself, other} {
+		version := fmt.Sprintf("2.%d.0", i)
+		rpm, err := m.RPM(packageName, version)
+		s.must(err)
+		system, err := s.maker.RPM("fleet-system", version)
+		s.must(err)
+		s.serve(version, func(files map[string][]byte) {
+			for name := range files {
+				if strings.HasSuffix(name, ".rpm") {
+					files[name] = rpm
+					files[strings.Replace(name, packageName, "fleet-system", 1)] = system
+				}
+			}
+		})
+		clean()
+		s.refuses("a package that the release's key did not sign", "GPG", dnf("upgrade", packageName)...)
+		s.installed("1.1.0+dev.2")
+		s.refuses("another package", "", dnf("install", "fleet-system")...)
+		// The control: dnf sees it.
+		if got := s.run(dnf("--disableexcludes=all", "repoquery", "fleet-system")...); !strings.Contains(got, "fleet-system") {
+			s.t.Errorf("dnf sees %q", got)
 		}
 	}
-	dir := s.t.TempDir()
-	s.must(mine.Write(dir, files))
-	_, err = s.server.Run(s.t.Context(), "", "bundle", "import", "--release-key", filepath.Join(dir, "release.pub"), dir)
-	s.must(err)
-	s.run("dnf", "clean", "all")
-	s.refuses("a foreign package", "GPG check FAILED", "dnf", "--assumeyes", "--disablerepo=*", "--enablerepo=fleet", "install", packageName)
+	// The control: dnf believes a key that is in its list, whosesoever it is.
+	s.serve("2.2.0", func(files map[string][]byte) {
+		rpm, err := itself.RPM(packageName, "2.2.0")
+		s.must(err)
+		for name := range files {
+			if strings.HasSuffix(name, ".rpm") {
+				files[name] = rpm
+			}
+		}
+	})
+	clean()
+	s.run(dnf("--setopt=fleet-gateway.gpgkey=file:///etc/gateway.asc", "upgrade", packageName)...)
+	s.installed("2.2.0")
 }
 
 // TestRepositoriesOfAGateway is about real package managers, which get packages
@@ -303,7 +447,6 @@ func TestRepositoriesOfAGateway(t *testing.T) {
 		s := newShop(t, lab.Trixie, withDnf...)
 		s.apt()
 		s.dnf()
-		s.dnfWithForeignPackage()
 	})
 	t.Run(lab.Bookworm, func(t *testing.T) {
 		t.Parallel()

@@ -59,6 +59,16 @@ func pgpConfig() *packet.Config {
 	}
 }
 
+// SignedBy returns a maker of the same releases whose packages another private
+// OpenPGP key signs, in armor.
+func (m *Maker) SignedBy(armored []byte) (*Maker, error) {
+	keys, err := openpgp.ReadArmoredKeyRing(bytes.NewReader(armored))
+	if err != nil {
+		return nil, err
+	}
+	return &Maker{m.key, keys[0]}, nil
+}
+
 // PublicKey is the key of the maker's releases.
 func (m *Maker) PublicKey() *ecdsa.PublicKey { return &m.key.PublicKey }
 
@@ -239,7 +249,11 @@ func (m *Maker) RPM(name, version string) ([]byte, error) {
 	p.AddFile(rpmpack.RPMFile{Name: VersionFile(name), Body: content(version), Mode: 0o644, Owner: "root", Group: "root", MTime: uint32(built.Unix())})
 	p.SetPGPSigner(func(data []byte) ([]byte, error) {
 		var b bytes.Buffer
-		err := openpgp.DetachSign(&b, m.packages, bytes.NewReader(data), pgpConfig())
+		c := pgpConfig()
+		if made := m.packages.PrimaryKey.CreationTime; made.After(built) {
+			c.Time = func() time.Time { return made }
+		}
+		err := openpgp.DetachSign(&b, m.packages, bytes.NewReader(data), c)
 		return b.Bytes(), err
 	})
 	var b bytes.Buffer
