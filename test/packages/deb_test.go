@@ -30,6 +30,7 @@ func TestDebs(t *testing.T) {
 				{"units are hardened", (*machine).hardened},
 				{"a container runs", (*machine).container},
 				{"a container that breaks out finds no key", (*machine).breakOut},
+				{"a gateway that turns on its devices is no root there", (*machine).turncoat},
 				{"reboot", (*machine).reboot},
 				{"upgrade, downgrade, reinstall, restart leave containers alone", (*machine).upgrades},
 				{"who disabled a service keeps it disabled", (*machine).disabled},

@@ -75,3 +75,27 @@ func (m *machine) untrustedRepository() {
 	m.fails("apt-get", "--dry-run", "install", "fleet-agent")
 	m.run(updateFrom(aptSource)...)
 }
+
+// turncoat: whoever has the gateway signs an index with an agent of their own.
+// apt would run its scripts as root.
+func (m *machine) turncoat() {
+	m.sh(`
+		mkdir -p /srv/deb/DEBIAN /srv/turncoat
+		printf 'Package: fleet-agent\nVersion: 9.0\nArchitecture: all\nMaintainer: nobody\nDescription: a trap\n' >/srv/deb/DEBIAN/control
+		printf '#!/bin/sh\ntouch /root/pwned\n' >/srv/deb/DEBIAN/preinst && chmod 755 /srv/deb/DEBIAN/preinst
+		dpkg-deb -Zgzip --build /srv/deb /srv/turncoat/fleet-agent_9.0_all.deb
+		cd /srv/turncoat && echo 9.0 >version && sha256sum * >checksums.txt
+		fleet-server bundle import --allow-unsigned --allow-downgrade /srv/turncoat
+		rm -r /srv/deb /srv/turncoat`)
+	m.run(updateFrom(aptSource)...)
+	if out := m.run("apt-get", "--dry-run", "upgrade"); !strings.Contains(out, "Inst fleet-agent") { // the control
+		m.t.Errorf("apt would not take it:\n%s", out)
+	}
+	if out := m.fails("apt-get", "-y", "-q", "upgrade"); !strings.Contains(out, "not signed by the key of the release") {
+		m.t.Errorf("apt says\n%s", out)
+	}
+	m.sh("! test -e /root/pwned")
+	m.installed("fleet-agent", oldVersion)
+	m.offerOld(oldVersion)
+	m.apt("install", "--reinstall", "fleet-agent") // which its maker signed
+}

@@ -86,19 +86,20 @@ func (m *machine) installServerRPM() {
 	m.serve(oldVersion)
 }
 
-// installAgentRPM: all keys come with the repository, for metadata and packages.
+// installAgentRPM: the key of packages comes with the repository, and no other:
+// dnf would believe the gateway's for packages, too.
 func (m *machine) installAgentRPM() {
 	m.run("rpm", "--erase", "--allmatches", "gpg-pubkey")
 	m.addRepository("dnf")
-	m.sh("test $(grep -cx -e gpgcheck=1 -e repo_gpgcheck=1 /etc/yum.repos.d/fleet-gateway.repo) = 2")
-	foreign := "--setopt=fleet-gateway.gpgkey=file://" + filepath.Join(releaseDir, oldVersion, "packages.asc")
-	if out := m.fails(append(dnfCommand, foreign, "install", "fleet-agent")...); !strings.Contains(out, "GPG") {
-		m.t.Errorf("with metadata that somebody else signed, dnf says\n%s", out)
-	}
+	m.sh("test $(grep -cx -e gpgcheck=1 -e repo_gpgcheck=0 -e includepkgs=fleet-agent /etc/yum.repos.d/fleet-gateway.repo) = 3")
+	m.run("cmp", "/etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway", filepath.Join(releaseDir, oldVersion, "packages.asc"))
 	if out := m.dnf("install", "fleet-agent"); strings.Contains(out, "the set-up is not complete") {
 		m.t.Errorf("dnf says\n%s", out)
 	}
 	m.installedRPM(oldVersion)
+	if got := m.run("rpm", "--query", "gpg-pubkey", "--queryformat", "%{SUMMARY}\n"); strings.Contains(got, "gateway") {
+		m.t.Errorf("rpm believes\n%s", got)
+	}
 	m.run("rpm", "--verify", "fleet-agent")
 	m.run("systemctl", "is-enabled", "fleet-agent")
 	m.run("test", "-S", lab.PodmanSocket)
@@ -116,8 +117,11 @@ func (m *machine) upgradeRPMs() {
 	m.sh("echo '# mine' >>/etc/default/fleet-agent")
 	before, agent := m.containerID(), m.pid("fleet-agent")
 	for _, change := range []struct{ name, version string }{{"upgrade", newVersion}, {"downgrade", oldVersion}, {"reinstall", oldVersion}} {
-		if change.name != "reinstall" {
+		switch change.name {
+		case "upgrade":
 			m.serve(change.version)
+		case "downgrade":
+			m.serveOld(change.version)
 		}
 		m.dnf("--refresh", change.name, "fleet-agent")
 		m.installedRPM(change.version)
