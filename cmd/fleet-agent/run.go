@@ -178,13 +178,15 @@ func authFile(cfg config.Config, configPath string) string {
 	return filepath.Join(filepath.Dir(configPath), "auth.json")
 }
 
-// binds keeps containers from the agent's secrets and from podman's socket,
-// whatever bindRoots says.
+// binds keeps containers from the agent's secrets, from podman's socket and from
+// what podman runs by, whatever bindRoots says.
 func binds(cfg config.Config, configPath string) bind.Policy {
-	return bind.Policy{
-		Roots:     cfg.BindRoots,
-		Forbidden: []string{cfg.StateDir, filepath.Dir(configPath), filepath.Dir(findSocket(cfg)()), filepath.Dir(authFile(cfg, configPath))},
+	here := local(cfg)
+	forbidden := []string{cfg.StateDir, filepath.Dir(configPath), filepath.Dir(here.Socket), filepath.Dir(authFile(cfg, configPath))}
+	if account, err := here.Lookup(here.Workload); err == nil {
+		forbidden = append(forbidden, account.HomeDir)
 	}
+	return bind.Policy{Roots: cfg.BindRoots, Forbidden: forbidden, Workload: func() *bind.IDs { return local(cfg).IDs() }}
 }
 
 // service is what runs on the device.

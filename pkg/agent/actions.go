@@ -62,6 +62,9 @@ func (p *pass) do(ctx context.Context, a plan.Action) error {
 	case plan.Create:
 		return p.create(ctx, a.Spec)
 	case plan.Start:
+		if err := p.mounts.allows(a.Container.Mounts); err != nil {
+			return err
+		}
 		p.log.Info("starting container", "container", a.Container.Name)
 		return p.runtime.Start(ctx, a.Container.ID)
 	case plan.RemoveVolume:
@@ -72,6 +75,10 @@ func (p *pass) do(ctx context.Context, a plan.Action) error {
 }
 
 func (p *pass) create(ctx context.Context, spec *container.Spec) error {
+	// Once more: the image may have taken an hour to come.
+	if err := p.mounts.allows(spec.Mounts); err != nil {
+		return err
+	}
 	p.log.Info("creating container", "container", spec.Name(), "image", spec.Image)
 	id, err := p.runtime.Create(ctx, spec)
 	if err != nil {

@@ -116,7 +116,7 @@ func New(cfg Config) *Agent {
 		desired:      a.desired,
 		reporter:     a.reporter,
 		interpreters: cfg.Interpreters,
-		binds:        cfg.Binds,
+		mounts:       newMounts(cfg.Binds),
 		log:          component("reconciler"),
 		slots:        make(chan struct{}, maxActions),
 		pulls:        make(chan struct{}, maxPulls),
@@ -136,7 +136,7 @@ func New(cfg Config) *Agent {
 	a.informer = &informer{cfg: cfg, conditions: a.conditions, reporter: a.reporter, log: component("informer")}
 	a.watcher = &watcher{
 		runtime: cfg.Runtime, desired: a.desired, conditions: a.conditions, informer: a.informer, queue: a.queue,
-		health: cfg.Health, dir: cfg.Store.Dir(), again: make(chan struct{}, 1), log: component("watcher"),
+		mounts: a.reconciler.mounts, health: cfg.Health, dir: cfg.Store.Dir(), again: make(chan struct{}, 1), log: component("watcher"),
 	}
 	a.syncer = &syncer{
 		link: cfg.Link, device: cfg.Device, hardwareID: cfg.HardwareID, enrollment: cfg.Enrollment, store: cfg.Store,

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"fleet.nationtech.io/fleet/pkg/agent/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/plan"
@@ -47,7 +47,7 @@ type reconciler struct {
 	desired      *desired
 	reporter     *reporter
 	interpreters interpret.Registry
-	binds        bind.Policy
+	mounts       *mounts
 	log          *slog.Logger
 	ports        *ports
 	troubles     *troubles
@@ -79,12 +79,14 @@ func (r *reconciler) reconcile(ctx context.Context, ref wire.DeploymentRef, run 
 	target := r.desired.target(ref)
 	if !target.known {
 		r.ports.release(ref, true)
+		r.mounts.release(ref)
 		return queue.Result{Done: true}, nil
 	}
 	observed, err := r.runtime.List(ctx, ref)
 	if err != nil {
 		return queue.Result{}, fmt.Errorf("observing %s: %w", ref, err)
 	}
+	r.mounts.seeOf(ref, observed)
 	p := &pass{reconciler: r, ref: ref, target: target, observed: observed, run: run}
 	if r.halted() {
 		return queue.Result{}, p.halt(ctx)
@@ -148,6 +150,7 @@ func (p *pass) leave(ctx context.Context) (queue.Result, error) {
 		p.log.Info("deployment removed", "deployment", p.ref.String())
 	}
 	p.ports.release(p.ref, true)
+	p.mounts.release(p.ref)
 	p.troubles.clear(p.ref)
 	p.reportRemoved()
 	return queue.Result{Done: true}, nil
@@ -168,7 +171,14 @@ func (p *pass) reportRemoved() {
 
 // converge makes the containers what the score asks for.
 func (p *pass) converge(ctx context.Context) (queue.Result, error) {
+	refused, err := p.removeRefused(ctx)
+	if err != nil {
+		return queue.Result{}, err
+	}
 	hash, body, bodyErr := p.body(ctx)
+	if body == nil && refused != nil {
+		return queue.Result{}, p.fail(ctx, hash, refused)
+	}
 	if body == nil {
 		return p.withoutBody(ctx, hash, bodyErr)
 	}
@@ -195,6 +205,29 @@ func (p *pass) converge(ctx context.Context) (queue.Result, error) {
 		}
 	}
 	return p.applied(ctx, hash, workload, again, bodyErr)
+}
+
+// removeRefused stops and removes the containers whose mounts are not allowed,
+// whoever made and started them, and returns why the first one had to go.
+// To stop them is not enough: podman may start what is there.
+func (p *pass) removeRefused(ctx context.Context) (refused, err error) {
+	var allowed []container.Container
+	for _, c := range p.observed {
+		reason := p.mounts.check(&c)
+		if reason == nil {
+			allowed = append(allowed, c)
+			continue
+		}
+		reason = fmt.Errorf("service %s: %w", c.Service, reason)
+		p.log.Warn("container must not have its mounts", "container", c.Name, "error", reason)
+		if err := p.do(ctx, plan.Action{Kind: plan.Remove, Container: c}); err != nil {
+			return reason, err
+		}
+		refused = cmp.Or(refused, reason)
+	}
+	p.observed = allowed
+	p.mounts.seeOf(p.ref, allowed)
+	return refused, nil
 }
 
 // applied ends a pass in which the containers are what body asks for. bodyErr
@@ -293,7 +326,11 @@ func (p *pass) prepare(body []byte) (*plan.Workload, error) {
 	if err := p.ports.claim(workload, running); err != nil {
 		return nil, err
 	}
-	return p.binds.Resolve(workload)
+	resolved, err := p.mounts.claim(workload)
+	if err != nil {
+		p.ports.release(p.ref, false)
+	}
+	return resolved, err
 }
 
 // fail reports an error and returns it, so that the pass is tried again later.

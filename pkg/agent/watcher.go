@@ -36,6 +36,7 @@ type watcher struct {
 	conditions *conditions
 	informer   *informer
 	queue      *queue.Queue[wire.DeploymentRef]
+	mounts     *mounts
 	health     func(container.Info, error) []wire.Condition // may be nil
 	dir        string                                       // the state directory
 	again      chan struct{}                                // to look at once; capacity 1
@@ -121,6 +122,8 @@ func (w *watcher) look(ctx context.Context) {
 	w.conditions.set(wire.ConditionPodmanReady, wire.ConditionTrue, reasonPodmanAnswers, "")
 	w.informer.podman(info.Version)
 	w.checkDisk(info)
+	w.mounts.forbid(info.StoreRoot)
+	w.mounts.see(list)
 	seen := map[wire.DeploymentRef]bool{}
 	for _, c := range list {
 		seen[c.Ref] = true

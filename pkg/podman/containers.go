@@ -72,6 +72,7 @@ func convert(data *define.InspectContainerData) (container.Container, bool) {
 		Service:     data.Config.Labels[container.LabelService],
 		Hash:        data.Config.Labels[container.LabelHash],
 		Image:       data.ImageName,
+		Mounts:      bindMounts(data.Mounts),
 		State:       container.State(data.State.Status),
 		ExitCode:    int(data.State.ExitCode),
 		OutOfMemory: data.State.OOMKilled,
@@ -80,6 +81,16 @@ func convert(data *define.InspectContainerData) (container.Container, bool) {
 		Started:     data.State.StartedAt.UTC(),
 		Finished:    data.State.FinishedAt.UTC(),
 	}, ok
+}
+
+func bindMounts(mounts []define.InspectMount) []container.Mount {
+	var binds []container.Mount
+	for _, m := range mounts {
+		if m.Type == define.TypeBind {
+			binds = append(binds, container.Mount{HostPath: m.Source, Path: m.Destination, ReadOnly: !m.RW})
+		}
+	}
+	return binds
 }
 
 // Create implements container.Runtime.

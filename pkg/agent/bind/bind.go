@@ -3,13 +3,20 @@
 // A container's root is the user that runs podman; what it can mount, it can
 // read and usually write. So nothing may be mounted unless agent.yaml names a
 // root for it, and the agent's own secrets and the runtime directory never.
+//
+// Podman resolves the path of a mount again at each start, and some of the
+// starts are its own: no check comes before these. So a path passes only if
+// nothing that a container can do changes what is there. Every directory that
+// the path leads through must be one that the containers' ids cannot write, and
+// no other container may have a part of the path in a writable mount.
 package bind
 
 import (
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
@@ -19,82 +26,130 @@ import (
 // ErrRefused is wrapped by every error about a mount that is not allowed.
 var ErrRefused = errors.New("bind mount refused")
 
+// ErrAbsent is wrapped, beside ErrRefused, for a path that does not exist and
+// that no container could make.
+var ErrAbsent = errors.New("does not exist on this device")
+
 // Policy says what may be mounted. Its zero value allows nothing.
 type Policy struct {
 	// Roots are directories below which everything may be mounted.
 	Roots []string
 	// Forbidden are paths that are never mounted, nor anything below or above
-	// them. The runtime directory /run is always forbidden.
+	// them. The runtime directory /run and /proc are always forbidden.
 	Forbidden []string
+	// Workload returns the ids that containers have on the device, or nil while
+	// they are not known. Without them every id but root's may be a container's.
+	Workload func() *IDs
 }
 
-// runtimeDir holds the sockets of podman, systemd and D-Bus.
-const runtimeDir = "/run"
+// alwaysForbidden: the runtime directory holds the sockets of podman, systemd
+// and D-Bus, and /proc leads to it by way of every process of the same user.
+var alwaysForbidden = []string{"/run", "/proc"}
+
+// Forbid returns the policy with further forbidden paths.
+func (p Policy) Forbid(paths ...string) Policy {
+	p.Forbidden = slices.Concat(p.Forbidden, paths)
+	return p
+}
 
 // Resolve returns the workload with the host paths of its bind mounts
 // resolved, or an error that wraps ErrRefused and names the first path that is
-// not allowed. Podman gets the resolved path, so that a link which is changed
-// after the check leads nowhere else.
+// not allowed.
 func (p Policy) Resolve(w *plan.Workload) (*plan.Workload, error) {
 	resolved := *w
 	resolved.Services = make([]container.Spec, len(w.Services))
 	for i, s := range w.Services {
-		mounts := make([]container.Mount, len(s.Mounts))
-		for j, m := range s.Mounts {
-			if m.HostPath != "" {
-				path, err := p.allow(m.HostPath)
-				if err != nil {
-					return nil, fmt.Errorf("service %s: %w", s.Service, err)
-				}
-				m.HostPath = path
-			}
-			mounts[j] = m
+		mounts, err := p.resolve(s.Mounts)
+		if err != nil {
+			return nil, fmt.Errorf("service %s: %w", s.Service, err)
 		}
 		s.Mounts = mounts
 		resolved.Services[i] = s
 	}
-	return &resolved, nil
+	return &resolved, nested(&resolved)
+}
+
+// Check returns an error that wraps ErrRefused for the first mount that is not
+// allowed.
+func (p Policy) Check(mounts []container.Mount) error {
+	_, err := p.resolve(mounts)
+	return err
+}
+
+func (p Policy) resolve(mounts []container.Mount) ([]container.Mount, error) {
+	resolved := slices.Clone(mounts)
+	for i, m := range resolved {
+		if m.HostPath == "" {
+			continue
+		}
+		path, err := p.allow(m.HostPath)
+		if err != nil {
+			return nil, err
+		}
+		resolved[i].HostPath = path
+	}
+	return resolved, nil
 }
 
 // allow returns the real path of a directory that may be mounted.
 func (p Policy) allow(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("%w: %s does not exist on this device", ErrRefused, path)
+	real, err := follow(path, p.guard())
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%w: %s %w", ErrRefused, path, ErrAbsent)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%w: resolving the path: %w", ErrRefused, err)
+		return "", fmt.Errorf("%w: %s: %w", ErrRefused, path, err)
 	}
 	if !p.underRoot(real) {
 		return "", fmt.Errorf("%w: %s is not under a directory that bindRoots in agent.yaml lists", ErrRefused, path)
 	}
-	for _, f := range append([]string{runtimeDir}, p.Forbidden...) {
-		if f := follow(f); within(real, f) || within(f, real) {
+	for _, f := range slices.Concat(alwaysForbidden, p.Forbidden) {
+		if f := followFar(f); within(real, f) || within(f, real) {
 			return "", fmt.Errorf("%w: %s would expose %s, which no container may have", ErrRefused, path, f)
 		}
 	}
 	return real, nil
 }
 
-func (p Policy) underRoot(real string) bool {
-	for _, root := range p.Roots {
-		if within(real, follow(root)) {
-			return true
-		}
+func (p Policy) guard() guard {
+	if p.Workload == nil {
+		return (*IDs)(nil).guard
 	}
-	return false
+	return p.Workload().guard
 }
 
-// follow resolves the links in a path that may not exist (yet).
-func follow(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real
+func (p Policy) underRoot(real string) bool {
+	return slices.ContainsFunc(p.Roots, func(root string) bool {
+		top, err := follow(root, p.guard())
+		return err == nil && within(real, top)
+	})
+}
+
+// nested refuses a workload of which one container could replace what another
+// mounts.
+func nested(w *plan.Workload) error {
+	for _, inner := range w.Services {
+		for _, outer := range w.Services {
+			if err := Inside(inner.Mounts, outer.Mounts); err != nil {
+				return fmt.Errorf("service %s: %w of service %s", inner.Service, err, outer.Service)
+			}
+		}
 	}
-	parent := filepath.Dir(path)
-	if parent == path {
-		return path
+	return nil
+}
+
+// Inside returns an error that wraps ErrRefused for the first mount whose host
+// path lies inside a writable one of others: whoever has that could put a link
+// in its place. Host paths have no links.
+func Inside(mounts, others []container.Mount) error {
+	for _, m := range mounts {
+		for _, o := range others {
+			if m.HostPath != "" && o.HostPath != "" && !o.ReadOnly && m.HostPath != o.HostPath && within(m.HostPath, o.HostPath) {
+				return fmt.Errorf("%w: %s lies inside of %s, a writable mount", ErrRefused, m.HostPath, o.HostPath)
+			}
+		}
 	}
-	return filepath.Join(follow(parent), filepath.Base(path))
+	return nil
 }
 
 // within reports whether path is dir or lies below it.

@@ -47,7 +47,9 @@ type Container struct {
 	Service string
 	Hash    string
 	Image   string
-	State   State
+	// Mounts are its bind mounts; volumes are not among them.
+	Mounts []Mount
+	State  State
 	// ExitCode is that of the last run; it means nothing before the first end.
 	ExitCode int
 	// OutOfMemory: the last run ended because the kernel had no memory for it.

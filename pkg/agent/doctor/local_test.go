@@ -43,7 +43,9 @@ func (d device) write(path, content string, mode os.FileMode) {
 	}
 }
 
-func (d device) read() doctor.Facts {
+func (d device) read() doctor.Facts { return d.local().Read() }
+
+func (d device) local() doctor.Local {
 	return doctor.Local{
 		Root: d.root, Workload: "fleet-workload", Socket: "/run/fleet-workload/podman.sock",
 		Lookup: func(name string) (*user.User, error) {
@@ -53,7 +55,7 @@ func (d device) read() doctor.Facts {
 			return nil, user.UnknownUserError(name)
 		},
 		RepositoryRoots: []string{"/etc/apt/ca.crt", "/etc/pki/ca.crt", "/etc/damaged.crt"},
-	}.Read()
+	}
 }
 
 func TestRootsOfPackageManagers(t *testing.T) {

@@ -1,6 +1,7 @@
 package containertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -8,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -46,6 +47,7 @@ func Conformance(t *testing.T, s Subject) {
 		"missing image":        testMissingImage,
 		"port in use":          testPortInUse,
 		"volumes":              testVolumes,
+		"bind mounts":          testBindMounts,
 		"secrets":              testSecrets,
 		"gone is no error":     testGone,
 		"events":               testEvents,
@@ -141,7 +143,7 @@ func testLife(t *testing.T, s Subject) {
 	}
 	want := container.Container{Name: spec.Name(), Ref: spec.Ref, Service: spec.Service, Hash: spec.Hash}
 	got := container.Container{Name: created.Name, Ref: created.Ref, Service: created.Service, Hash: created.Hash}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	for range 2 { // to start what runs is no error
@@ -190,7 +192,7 @@ func testList(t *testing.T, s Subject) {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff([]string{a2.Name(), a.Name()}, s.names(t, a.Ref)); diff != "" {
+	if diff := gocmp.Diff([]string{a2.Name(), a.Name()}, s.names(t, a.Ref)); diff != "" {
 		t.Error(diff)
 	}
 	all := s.names(t, wire.DeploymentRef{})
@@ -273,7 +275,7 @@ func testVolumes(t *testing.T, s Subject) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{name}, got); diff != "" {
+	if diff := gocmp.Diff([]string{name}, got); diff != "" {
 		t.Errorf("after its container was removed: %s", diff)
 	}
 	all, err := s.Runtime.Volumes(t.Context(), wire.DeploymentRef{})
@@ -285,6 +287,20 @@ func testVolumes(t *testing.T, s Subject) {
 	}
 	if got, err := s.Runtime.Volumes(t.Context(), spec.Ref); err != nil || len(got) > 0 {
 		t.Errorf("after it was removed: %v, %v", got, err)
+	}
+}
+
+// testBindMounts: what is mounted can be looked up, whoever made the container.
+func testBindMounts(t *testing.T, s Subject) {
+	spec := s.spec(t, "mounts", s.Sleep)
+	spec.Mounts = []container.Mount{{HostPath: "/srv", Path: "/a"}, {HostPath: "/usr/share", Path: "/b", ReadOnly: true}}
+	if _, err := s.Runtime.Create(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	got := s.one(t, spec.Ref).Mounts
+	slices.SortFunc(got, func(a, b container.Mount) int { return cmp.Compare(a.Path, b.Path) })
+	if diff := gocmp.Diff(spec.Mounts, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -195,10 +195,14 @@ func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
 	id := strconv.Itoa(f.nextID)
 	f.containers[id] = &entry{spec: *spec, Container: container.Container{
 		ID: id, Name: spec.Name(), Ref: spec.Ref, Service: spec.Service, Hash: spec.Hash, Image: spec.Image,
-		State: container.StateCreated, Created: time.Now().UTC(),
+		Mounts: bindMounts(spec), State: container.StateCreated, Created: time.Now().UTC(),
 	}}
 	f.notify(spec.Ref)
 	return id, nil
+}
+
+func bindMounts(spec *container.Spec) []container.Mount {
+	return slices.DeleteFunc(slices.Clone(spec.Mounts), func(m container.Mount) bool { return m.HostPath == "" })
 }
 
 func (f *Fake) nameTaken(name string) bool {
