@@ -39,6 +39,7 @@ func TestLifeOfADevice(t *testing.T) {
 				{"selector and label move the container", (*site).selectorAndLabel},
 				{"a taken host port is named", (*site).takenHostPort},
 				{"the agent's state cannot be bound", (*site).bindOfTheAgentsState},
+				{"a mount that became a link", (*site).mountThatBecameALink},
 				{"a large score travels", (*site).largeScore},
 				{"a container that fails is reported", (*site).failingContainer},
 				{"volumes stay until asked", (*site).volumes},
@@ -154,6 +155,44 @@ func (s *site) bindOfTheAgentsState() {
 	if e := d.Status.Aggregate.LastError; e == nil || !strings.Contains(e.Message, "/var/lib/fleet-agent") {
 		s.t.Errorf("lastError is %+v, want one that names the directory", e)
 	}
+	s.kubectl("delete", "namespace", "trusted")
+	s.containers("default_hello_web")
+}
+
+// mountThatBecameALink: a container replaces what it mounts by a link to
+// podman's socket, and podman follows it when it restarts the container. An
+// agent without today's rules started it.
+func (s *site) mountThatBecameALink() {
+	ctx := s.t.Context()
+	root := func(command string) {
+		s.t.Helper()
+		_, err := s.machine.Output(ctx, "sh", "-c", command)
+		s.must(err)
+	}
+	root("systemctl stop fleet-agent; echo 'bindRoots: [/srv]' >>/etc/fleet-agent/agent.yaml")
+	root("install -d -o " + lab.WorkloadUser + " /srv/loose /srv/loose/sub /srv/firm/sub")
+	s.podman("run", "--detach", "--restart", "always", "--name", "trusted_old_web", "--label", "fleet.nationtech.io/deployment=trusted_old",
+		"--label", "fleet.nationtech.io/service=web", "--volume", "/srv/loose:/all", "--volume", "/srv/loose/sub:/part", lab.HelloImage)
+	_, err := s.machine.OutputAs(ctx, lab.WorkloadUser, "sh", "-c", "rmdir /srv/loose/sub && ln -s /run/fleet-workload /srv/loose/sub")
+	s.must(err)
+	s.podman("restart", "trusted_old_web")
+	s.podman("exec", "trusted_old_web", "sh", "-c", "test -S /part/podman.sock") // the control: it works
+
+	root("systemctl start fleet-agent")
+	s.containers("default_hello_web")
+	root("rm /srv/loose/sub && install -d -o " + lab.WorkloadUser + " /srv/loose/sub")
+	s.kubectl("create", "namespace", "trusted")
+	s.kubectl("label", "namespace", "trusted", "fleet.nationtech.io/privilege=privileged")
+	const service = "{name: web, image: 'localhost/hello:1', volumes: [{hostPath: %s, mountPath: /part}]}"
+	s.applyIn("trusted", "loose", fmt.Sprintf(service, "/srv/loose/sub"))
+	d := s.aggregateIn("trusted", "loose", counts{1, 0, 1, 0})
+	if e := d.Status.Aggregate.LastError; e == nil || !strings.Contains(e.Message, "/srv/loose belongs to the account of the containers") {
+		s.t.Errorf("lastError is %+v, want one that names the directory above", e)
+	}
+	s.applyIn("trusted", "firm", fmt.Sprintf(service, "/srv/firm/sub"))
+	s.aggregateIn("trusted", "firm", counts{1, 1, 0, 0})
+	s.containers("default_hello_web", "trusted_firm_web")
+	s.podman("exec", "trusted_firm_web", "sh", "-c", "echo written >/part/file")
 	s.kubectl("delete", "namespace", "trusted")
 	s.containers("default_hello_web")
 }
