@@ -191,12 +191,34 @@ func (d *desired) forget(ref wire.DeploymentRef) {
 	}
 }
 
-// see notes which Deployments have containers on the device.
-func (d *desired) see(refs map[wire.DeploymentRef]bool) {
+// maxStrangers bounds the Deployments that nothing but labels of containers
+// names: whoever took podman's place can invent any number.
+const maxStrangers = wire.MaxEntries
+
+// see notes which Deployments have containers on the device. It returns those of
+// which nothing is left.
+func (d *desired) see(refs map[wire.DeploymentRef]bool) (gone []wire.DeploymentRef) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.seen = refs
+	before := d.targets
+	d.seen = map[wire.DeploymentRef]bool{}
+	strangers := 0
+	for _, ref := range slices.SortedFunc(maps.Keys(refs), wire.DeploymentRef.Compare) {
+		if _, remembered := d.memory[ref]; remembered {
+			d.seen[ref] = true
+			continue
+		}
+		if strangers++; strangers <= maxStrangers {
+			d.seen[ref] = true
+		}
+	}
 	d.decide()
+	for ref := range before {
+		if _, known := d.targets[ref]; !known {
+			gone = append(gone, ref)
+		}
+	}
+	return gone
 }
 
 func (d *desired) confirm() error {

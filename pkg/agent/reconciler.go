@@ -80,6 +80,8 @@ func (r *reconciler) reconcile(ctx context.Context, ref wire.DeploymentRef, run 
 	if !target.known {
 		r.ports.release(ref, true)
 		r.mounts.release(ref)
+		r.troubles.clear(ref)
+		r.reporter.gone(ref)
 		return queue.Result{Done: true}, nil
 	}
 	observed, err := r.runtime.List(ctx, ref)

@@ -37,6 +37,10 @@ type reporter struct {
 	paused bool // after a failure, until the pause ends or the server answers
 }
 
+// maxReports bounds the reports that are kept. Only a podman that invents
+// Deployments while there is no connection gets there.
+const maxReports = 4 * wire.MaxEntries
+
 type report struct {
 	raw   []byte
 	state wire.DeploymentState
@@ -58,6 +62,14 @@ func (r *reporter) setInfo(raw []byte) {
 	}
 }
 
+// gone says that a Deployment is not on the device any more, if it was reported.
+// The report is dropped once the server has it.
+func (r *reporter) gone(ref wire.DeploymentRef) {
+	if last, told := r.last(ref); told && last.Phase != wire.PhaseRemoved {
+		r.set(wire.DeploymentState{DeploymentRef: ref, Phase: wire.PhaseRemoved, LastEventAt: time.Now().UTC()})
+	}
+}
+
 // set replaces the report about a Deployment.
 func (r *reporter) set(s wire.DeploymentState) {
 	raw, err := json.Marshal(s)
@@ -67,7 +79,8 @@ func (r *reporter) set(s wire.DeploymentState) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old, ok := r.byRef[s.DeploymentRef]; ok && bytes.Equal(raw, old.raw) {
+	old, ok := r.byRef[s.DeploymentRef]
+	if ok && bytes.Equal(raw, old.raw) || !ok && len(r.byRef) >= maxReports {
 		return
 	}
 	r.byRef[s.DeploymentRef] = &report{raw: raw, state: s}

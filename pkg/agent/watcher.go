@@ -128,8 +128,7 @@ func (w *watcher) look(ctx context.Context) {
 	for _, c := range list {
 		seen[c.Ref] = true
 	}
-	w.desired.see(seen)
-	for _, ref := range w.desired.refs() {
+	for _, ref := range append(w.desired.see(seen), w.desired.refs()...) {
 		run(ref)
 	}
 }

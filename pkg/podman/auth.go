@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -42,10 +43,26 @@ func registryConfig(path string, login *container.Login) (http.Header, error) {
 	return http.Header{registryConfigHeader: {base64.URLEncoding.EncodeToString(encoded)}}, nil
 }
 
+// maxAuthFile bounds an auth.json, in bytes.
+const maxAuthFile = 1 << 20
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxAuthFile+1))
+	if err == nil && len(data) > maxAuthFile {
+		err = fmt.Errorf("%s is longer than %d bytes", path, maxAuthFile)
+	}
+	return data, err
+}
+
 // readLogins reads an auth.json, as `podman login` writes it. A file that does
 // not exist has no logins. Errors never repeat its content.
 func readLogins(path string) (map[string]credentials, error) {
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) || path == "" {
 		return map[string]credentials{}, nil
 	}

@@ -5,6 +5,10 @@
 // The service is a rootless one, usually of another user; the agent only needs
 // its socket.
 //
+// The account that the service runs as is trusted less than the agent: a
+// container that breaks out can take the service's place. So every answer has a
+// limit in bytes, in items and in time, and nothing of it is repeated at length.
+//
 // Of the bindings it uses the connection and the types of requests. The typed
 // packages beside them (bindings/containers, images, …) decode answers into
 // pkg/domain/entities/types, which links a container engine: 24 MB of agent
@@ -18,75 +22,62 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
-	"sync"
+	"path/filepath"
+	"time"
 
-	"github.com/containers/podman/v5/libpod/define"
 	"github.com/containers/podman/v5/pkg/bindings"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+)
+
+const (
+	// lookTimeout bounds a question, and workTimeout what podman takes to do
+	// something: ten seconds to stop a container that does not want to, and more on
+	// a slow card. Callers may allow less.
+	lookTimeout = 30 * time.Second
+	workTimeout = 2 * time.Minute
+	// maxLooks bounds the questions that are asked at one time, and so the memory
+	// that their answers take.
+	maxLooks = 2
 )
 
 // Client is a container.Runtime. Its zero value is not usable; see New.
 type Client struct {
 	find     func() string
 	authFile string
-
-	mu   sync.Mutex // guards conn
-	conn *bindings.Connection
+	conn     *bindings.Connection
+	looks    chan struct{} // a counting semaphore
+	// look and work are lookTimeout and workTimeout outside of tests.
+	look, work time.Duration
 }
 
 var _ container.Runtime = (*Client)(nil)
 
-// New returns a Client that connects, when it is first used, to the socket
-// whose path find returns. authFile has the credentials for pulls; it need not
-// exist.
+// New returns a Client that connects for each request to the socket whose path
+// find returns. authFile has the credentials for pulls; it need not exist.
 func New(find func() string, authFile string) *Client {
-	return &Client{find: find, authFile: authFile}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", find())
+	}
+	conn := &bindings.Connection{URI: &url.URL{Scheme: "unix"}, Client: &http.Client{
+		Transport: &http.Transport{
+			DialContext:        dial,
+			DisableCompression: true,
+			// A socket-activated podman exits when it is idle, and is kept alive by
+			// connections that are not.
+			DisableKeepAlives:      true,
+			MaxResponseHeaderBytes: maxHeader,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	return &Client{find: find, authFile: authFile, conn: conn, looks: make(chan struct{}, maxLooks), look: lookTimeout, work: workTimeout}
 }
 
 // Close closes idle connections.
-func (c *Client) Close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.conn != nil {
-		c.conn.Client.CloseIdleConnections()
-	}
-	c.conn = nil
-}
-
-func (c *Client) connection(ctx context.Context) (*bindings.Connection, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.conn != nil {
-		return c.conn, nil
-	}
-	socket := c.find()
-	// The connection outlives this call, so it must not end with its context. But
-	// to make it is to ask podman something, which may hang.
-	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, cancel)
-	values, err := bindings.NewConnection(lasting, "unix://"+socket)
-	if !stop() {
-		err = errSilent
-	}
-	if err != nil {
-		cancel()
-		return nil, unavailable(socket, err)
-	}
-	conn, err := bindings.GetClient(values)
-	if err != nil {
-		return nil, unavailable(socket, err)
-	}
-	// A socket-activated podman exits when it is idle, and is kept alive by
-	// connections that are not.
-	if t, ok := conn.Client.Transport.(*http.Transport); ok {
-		t.DisableKeepAlives = true
-	}
-	c.conn = conn
-	return conn, nil
-}
+func (c *Client) Close() { c.conn.Client.CloseIdleConnections() }
 
 // errSilent: podman takes the connection and does not answer.
 var errSilent = errors.New("it does not answer in time: see journalctl of the user that runs the workloads")
@@ -102,24 +93,47 @@ type request struct {
 	// body is encoded as JSON unless it is nil; raw is sent as it is.
 	body any
 	raw  []byte
+	// limit bounds the answer in bytes; maxAnswer when it is 0.
+	limit int64
 }
 
 // call sends a request and decodes the answer into reply, which may be nil.
 func (c *Client) call(ctx context.Context, r request, reply any) error {
+	patience := c.work
+	if r.method == http.MethodGet {
+		patience = c.look
+		select {
+		case c.looks <- struct{}{}:
+			defer func() { <-c.looks }()
+		case <-ctx.Done():
+			return c.ended(ctx, r)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	response, err := c.send(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	return c.translate(response.Process(reply), nil)
+	err = decode(response.Response, r.limit, reply)
+	if ctx.Err() != nil {
+		return c.ended(ctx, r)
+	}
+	return c.translate(err, nil)
+}
+
+// ended says why a request was given up. That a question takes too long is the
+// fault of podman, and not of what was asked about.
+func (c *Client) ended(ctx context.Context, r request) error {
+	if r.method == http.MethodGet && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return unavailable(c.find(), errSilent)
+	}
+	return ctx.Err()
 }
 
 // send sends a request and returns the answer, whose body must be closed.
 func (c *Client) send(ctx context.Context, r request) (*bindings.APIResponse, error) {
-	conn, err := c.connection(ctx)
-	if err != nil {
-		return nil, err
-	}
 	var body io.Reader
 	if r.raw != nil {
 		body = bytes.NewReader(r.raw)
@@ -131,9 +145,9 @@ func (c *Client) send(ctx context.Context, r request) (*bindings.APIResponse, er
 		}
 		body = bytes.NewReader(data)
 	}
-	response, err := conn.DoRequest(ctx, body, r.method, r.path, r.query, r.header, r.values...)
+	response, err := c.conn.DoRequest(ctx, body, r.method, r.path, r.query, r.header, r.values...)
 	if ctx.Err() != nil && err != nil {
-		return nil, ctx.Err()
+		return nil, c.ended(ctx, r)
 	}
 	if err != nil {
 		return nil, c.translate(err, nil)
@@ -150,16 +164,27 @@ func filters(f map[string][]string) url.Values {
 	return url.Values{"filters": {string(data)}}
 }
 
+// maxShort bounds short texts that podman says of itself.
+const maxShort = 64
+
 // Info implements container.Runtime.
 func (c *Client) Info(ctx context.Context) (container.Info, error) {
-	var info define.Info
+	var info struct {
+		Version struct{ Version string }
+		Store   struct {
+			GraphDriverName, GraphRoot        string
+			GraphRootAllocated, GraphRootUsed uint64
+		}
+	}
 	if err := c.call(ctx, request{method: http.MethodGet, path: "/info"}, &info); err != nil {
 		return container.Info{}, fmt.Errorf("asking podman about itself: %w", err)
 	}
-	i := container.Info{Version: info.Version.Version}
-	if info.Store != nil {
-		i.Driver, i.StoreRoot = info.Store.GraphDriverName, info.Store.GraphRoot
-		i.StoreSize, i.StoreUsed = info.Store.GraphRootAllocated, info.Store.GraphRootUsed
+	i := container.Info{
+		Version: clip(info.Version.Version, maxShort), Driver: clip(info.Store.GraphDriverName, maxShort),
+		StoreSize: info.Store.GraphRootAllocated, StoreUsed: info.Store.GraphRootUsed,
+	}
+	if root := info.Store.GraphRoot; filepath.IsAbs(root) && len(root) <= maxPath {
+		i.StoreRoot = root
 	}
 	return i, nil
 }

@@ -1,6 +1,7 @@
 package podman
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containers/podman/v5/libpod/define"
 
@@ -20,33 +22,57 @@ import (
 // killed; it is podman's own default.
 const stopTimeout = "10"
 
+const (
+	// listTimeout bounds a look at all containers.
+	listTimeout = 2 * time.Minute
+	// maxKept bounds what is kept of all containers, and maxKeptOf what is kept of
+	// those of one Deployment, in bytes of memory.
+	maxKept   = 8 << 20
+	maxKeptOf = 512 << 10
+	// maxLabel bounds a label of the agent's, maxName the name of a container,
+	// maxImage that of an image, in bytes.
+	maxLabel, maxName, maxImage = 256, 256, 1024
+)
+
 // List implements container.Runtime. Each container is inspected, since
 // podman 4.3 lists neither the restart count nor exact times.
 func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.Container, error) {
 	query := filters(labelFilter(ref))
 	query.Set("all", "true")
-	var found []struct {
-		ID string `json:"Id"`
-	}
-	if err := c.call(ctx, request{method: http.MethodGet, path: "/containers/json", query: query}, &found); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	var found list[struct {
+		ID id `json:"Id"`
+	}]
+	if err := c.call(ctx, request{method: http.MethodGet, path: "/containers/json", query: query, limit: maxList}, &found); err != nil {
 		return nil, fmt.Errorf("listing containers: %w", err)
 	}
-	list := make([]container.Container, 0, len(found))
+	containers := make([]container.Container, 0, len(found))
+	size, most := 0, maxKept
+	if ref != (wire.DeploymentRef{}) {
+		most = maxKeptOf
+	}
 	for _, f := range found {
-		var data define.InspectContainerData
-		err := c.call(ctx, request{method: http.MethodGet, path: "/containers/%s/json", values: []string{f.ID}}, &data)
+		var data inspection
+		inspect := request{method: http.MethodGet, path: "/containers/%s/json", values: []string{string(f.ID)}, limit: maxInspection}
+		err := c.call(ctx, inspect, &data)
 		if errors.Is(err, container.ErrNotFound) {
 			continue // removed since it was listed
 		}
 		if err != nil {
 			return nil, fmt.Errorf("inspecting container %.12s: %w", f.ID, err)
 		}
-		if observed, ok := convert(&data); ok {
-			list = append(list, observed)
+		observed, ok := data.convert()
+		if !ok || ref != (wire.DeploymentRef{}) && observed.Ref != ref {
+			continue
 		}
+		if size += data.size(); size > most {
+			return nil, fmt.Errorf("listing containers: %w", unavailable(c.find(), fmt.Errorf("%w: containers that take more than %d bytes", errProtocol, most)))
+		}
+		containers = append(containers, observed)
 	}
-	slices.SortFunc(list, func(a, b container.Container) int { return cmp.Compare(a.Name, b.Name) })
-	return list, nil
+	slices.SortFunc(containers, func(a, b container.Container) int { return cmp.Compare(a.Name, b.Name) })
+	return containers, nil
 }
 
 // labelFilter selects the labelled containers or volumes of one Deployment, or
@@ -59,33 +85,53 @@ func labelFilter(ref wire.DeploymentRef) map[string][]string {
 	return map[string][]string{"label": {label}}
 }
 
-// convert reports false for a container whose labels the agent did not write.
-func convert(data *define.InspectContainerData) (container.Container, bool) {
-	if data.Config == nil || data.State == nil {
-		return container.Container{}, false
+// inspection is what podman says of one container, as far as the agent wants to
+// know.
+type inspection struct {
+	ID           id `json:"Id"`
+	Name         string
+	ImageName    string
+	Created      time.Time
+	RestartCount int32
+	Config       struct{ Labels labels }
+	State        struct {
+		Status                string
+		ExitCode              int32
+		OOMKilled             bool
+		StartedAt, FinishedAt time.Time
 	}
-	ref, ok := container.ParseLabelValue(data.Config.Labels[container.LabelDeployment])
+	Mounts list[mount]
+}
+
+type mount struct {
+	Type, Source, Destination string
+	RW                        bool
+}
+
+// convert reports false for a container whose labels the agent did not write.
+func (i *inspection) convert() (container.Container, bool) {
+	ref, ok := container.ParseLabelValue(i.Config.Labels[container.LabelDeployment])
 	return container.Container{
-		ID:          data.ID,
-		Name:        data.Name,
+		ID:          string(i.ID),
+		Name:        clip(i.Name, maxName),
 		Ref:         ref,
-		Service:     data.Config.Labels[container.LabelService],
-		Hash:        data.Config.Labels[container.LabelHash],
-		Image:       data.ImageName,
-		Mounts:      bindMounts(data.Mounts),
-		State:       container.State(data.State.Status),
-		ExitCode:    int(data.State.ExitCode),
-		OutOfMemory: data.State.OOMKilled,
-		Restarts:    int(data.RestartCount),
-		Created:     data.Created.UTC(),
-		Started:     data.State.StartedAt.UTC(),
-		Finished:    data.State.FinishedAt.UTC(),
+		Service:     i.Config.Labels[container.LabelService],
+		Hash:        i.Config.Labels[container.LabelHash],
+		Image:       clip(i.ImageName, maxImage),
+		Mounts:      i.binds(),
+		State:       container.State(clip(i.State.Status, maxShort)),
+		ExitCode:    int(i.State.ExitCode),
+		OutOfMemory: i.State.OOMKilled,
+		Restarts:    int(i.RestartCount),
+		Created:     reportable(i.Created),
+		Started:     reportable(i.State.StartedAt),
+		Finished:    reportable(i.State.FinishedAt),
 	}, ok
 }
 
-func bindMounts(mounts []define.InspectMount) []container.Mount {
+func (i *inspection) binds() []container.Mount {
 	var binds []container.Mount
-	for _, m := range mounts {
+	for _, m := range i.Mounts {
 		if m.Type == define.TypeBind {
 			binds = append(binds, container.Mount{HostPath: m.Source, Path: m.Destination, ReadOnly: !m.RW})
 		}
@@ -93,15 +139,46 @@ func bindMounts(mounts []define.InspectMount) []container.Mount {
 	return binds
 }
 
+// size is about how many bytes of memory the container takes.
+func (i *inspection) size() int {
+	const fixed, each = 512, 64
+	total := fixed + min(len(i.Name), maxName) + min(len(i.ImageName), maxImage)
+	for _, m := range i.Mounts {
+		total += each + len(m.Source) + len(m.Destination)
+	}
+	return total
+}
+
+// reportable is a time in UTC that JSON can express, or else none.
+func reportable(t time.Time) time.Time {
+	t = t.UTC()
+	if year := t.Year(); year < 1 || year > 9999 {
+		return time.Time{}
+	}
+	return t
+}
+
+// id is the id of a container.
+type id string
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (i *id) UnmarshalText(text []byte) error {
+	if len(text) == 0 || len(text) > maxShort || len(bytes.Trim(text, "0123456789abcdef")) > 0 {
+		return fmt.Errorf("%w: the id of a container is none", errProtocol)
+	}
+	*i = id(text)
+	return nil
+}
+
 // Create implements container.Runtime.
 func (c *Client) Create(ctx context.Context, spec *container.Spec) (string, error) {
 	var reply struct {
-		ID string `json:"Id"`
+		ID id `json:"Id"`
 	}
 	if err := c.call(ctx, request{method: http.MethodPost, path: "/containers/create", body: generate(spec)}, &reply); err != nil {
 		return "", fmt.Errorf("creating container %s: %w", spec.Name(), err)
 	}
-	return reply.ID, nil
+	return string(reply.ID), nil
 }
 
 // Start implements container.Runtime.
@@ -132,11 +209,11 @@ func notStarted(err error) bool {
 // container; nothing could name them any more.
 func (c *Client) Remove(ctx context.Context, id string) error {
 	query := url.Values{"volumes": {"true"}, "ignore": {"true"}}
-	var reports []struct{ Err any }
+	var reports list[struct{ Err any }]
 	err := c.call(ctx, request{method: http.MethodDelete, path: "/containers/%s", values: []string{id}, query: query}, &reports)
 	for _, r := range reports {
 		if err == nil && r.Err != nil {
-			err = fmt.Errorf("%v", r.Err)
+			err = errors.New(clip(fmt.Sprint(r.Err), maxRefusal))
 		}
 	}
 	if err != nil && !errors.Is(err, container.ErrNotFound) {

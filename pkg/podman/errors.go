@@ -3,13 +3,12 @@ package podman
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"strings"
 	"syscall"
-
-	"github.com/containers/podman/v5/pkg/errorhandling"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 )
@@ -24,21 +23,20 @@ func (e *apiError) Error() string { return e.text }
 
 func (e *apiError) Unwrap() error { return e.kind }
 
-// translate turns an error of the bindings into one of package container. kind
+// translate turns an error of a request into one of package container. kind
 // is what an error that nothing else explains means here; it may be nil.
 func (c *Client) translate(err, kind error) error {
 	if err == nil {
 		return nil
 	}
-	if isTransport(err) {
-		c.Close()
+	if isTransport(err) || errors.Is(err, errProtocol) {
 		return unavailable(c.find(), err)
 	}
 	text := strings.TrimSpace(err.Error())
-	switch model, ok := errors.AsType[*errorhandling.ErrorModel](err); {
+	switch answer, ok := errors.AsType[*refusal](err); {
 	case strings.Contains(strings.ToLower(text), "address already in use"):
 		kind = container.ErrPortInUse
-	case ok && model.ResponseCode == http.StatusNotFound && kind == nil:
+	case ok && answer.status == http.StatusNotFound && kind == nil:
 		kind = container.ErrNotFound
 	}
 	if kind == nil {
@@ -53,7 +51,7 @@ func isTransport(err error) bool {
 	if _, ok := errors.AsType[*net.OpError](err); ok {
 		return true
 	}
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // unavailable says in one line why podman does not answer and what to look at.

@@ -2,7 +2,6 @@ package podman
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,9 +36,9 @@ func (c *Client) Pull(ctx context.Context, image string, login *container.Login)
 	if err == nil {
 		defer response.Body.Close()
 		if response.IsSuccess() {
-			err = pullResult(response.Body)
+			err = pullResult(io.LimitReader(response.Body, maxStream))
 		} else {
-			err = response.Process(nil)
+			err = decode(response.Response, 0, nil)
 		}
 		err = c.translate(err, container.ErrImage)
 	}
@@ -55,19 +54,19 @@ func (c *Client) Pull(ctx context.Context, image string, login *container.Login)
 // pullResult reads podman's stream of reports: an error is one of them, under
 // status 200.
 func pullResult(r io.Reader) error {
-	dec := json.NewDecoder(r)
+	reports := newStream(r)
 	var failure error
 	for {
 		var report struct {
 			Error string `json:"error"`
 		}
-		switch err := dec.Decode(&report); {
+		switch err := reports.next(&report); {
 		case errors.Is(err, io.EOF):
 			return failure
 		case err != nil:
 			return err
 		case report.Error != "":
-			failure = errors.New(report.Error)
+			failure = errors.New(clip(report.Error, maxRefusal))
 		}
 	}
 }

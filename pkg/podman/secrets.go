@@ -33,8 +33,8 @@ func (c *Client) EnsureSecret(ctx context.Context, name string, content []byte) 
 // Secrets implements container.Runtime. Secrets have no labels in podman 4.3,
 // so their names tell whose they are.
 func (c *Client) Secrets(ctx context.Context, ref wire.DeploymentRef) ([]string, error) {
-	var found []struct{ Spec struct{ Name string } }
-	if err := c.call(ctx, request{method: http.MethodGet, path: "/secrets/json"}, &found); err != nil {
+	var found list[struct{ Spec struct{ Name string } }]
+	if err := c.call(ctx, request{method: http.MethodGet, path: "/secrets/json", limit: maxList}, &found); err != nil {
 		return nil, fmt.Errorf("listing secrets: %w", err)
 	}
 	names := make([]string, 0, len(found))

@@ -15,7 +15,7 @@ import (
 // to nobody or to another Deployment is an error.
 func (c *Client) EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name string) error {
 	owner := container.LabelValue(ref)
-	var found struct{ Labels map[string]string }
+	var found struct{ Labels labels }
 	err := c.call(ctx, request{method: http.MethodGet, path: "/volumes/%s/json", values: []string{name}}, &found)
 	switch {
 	case err == nil && found.Labels[container.LabelDeployment] == owner:
@@ -37,8 +37,8 @@ func (c *Client) EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name 
 
 // Volumes implements container.Runtime.
 func (c *Client) Volumes(ctx context.Context, ref wire.DeploymentRef) ([]string, error) {
-	var found []struct{ Name string }
-	err := c.call(ctx, request{method: http.MethodGet, path: "/volumes/json", query: filters(labelFilter(ref))}, &found)
+	var found list[struct{ Name string }]
+	err := c.call(ctx, request{method: http.MethodGet, path: "/volumes/json", query: filters(labelFilter(ref)), limit: maxList}, &found)
 	if err != nil {
 		return nil, fmt.Errorf("listing volumes: %w", err)
 	}

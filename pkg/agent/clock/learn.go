@@ -24,6 +24,8 @@ var ErrTime = errors.New("the server's answer does not prove what time it is")
 const (
 	// maxReply bounds a wire.SignedTime in bytes.
 	maxReply = 4 << 10
+	// maxHeader bounds the header of the answer.
+	maxHeader = 64 << 10
 	// requestTimeout bounds one exchange. It is also how late a learned time may be.
 	requestTimeout = 20 * time.Second
 	nonceBytes     = 32
@@ -95,7 +97,7 @@ func (s Source) fetch(ctx context.Context, nonce []byte) (chain []*x509.Certific
 	}
 	client := &http.Client{
 		Timeout:       requestTimeout,
-		Transport:     &http.Transport{TLSClientConfig: config},
+		Transport:     &http.Transport{TLSClientConfig: config, MaxResponseHeaderBytes: maxHeader},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	defer client.CloseIdleConnections()

@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"errors"
 	"io/fs"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -481,5 +482,22 @@ func TestMend(t *testing.T) {
 	want := []doctor.Repair{{Command: "true"}, {Command: "echo one; echo why >&2; exit 3", Error: "why"}}
 	if diff := cmp.Diff(want, doctor.Mend(t.Context(), r)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestMendKeepsTheEndOfMuchOutput: what a command repeats may come from an
+// account that is not trusted.
+func TestMendKeepsTheEndOfMuchOutput(t *testing.T) {
+	t.Parallel()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r := doctor.Report{Findings: []doctor.Finding{{State: doctor.Failure, Fixable: true, Command: "head -c 300000000 /dev/zero; echo; echo the reason; exit 1"}}}
+	repairs := doctor.Mend(t.Context(), r)
+	runtime.ReadMemStats(&after)
+	if len(repairs) != 1 || repairs[0].Error != "the reason" {
+		t.Errorf("%d repairs", len(repairs))
+	}
+	if grown := after.Sys - before.Sys; grown > 100<<20 {
+		t.Errorf("it took %d bytes", grown)
 	}
 }

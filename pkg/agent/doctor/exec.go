@@ -34,7 +34,7 @@ func capture(ctx context.Context, as *Account, args ...string) (string, error) {
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(as.UID), Gid: uint32(as.GID)}} //nolint:gosec // ids are positive
 		}
 	}
-	var stdout, stderr bytes.Buffer
+	var stdout, stderr bounded
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
@@ -45,6 +45,24 @@ func capture(ctx context.Context, as *Account, args ...string) (string, error) {
 	}
 	return stdout.String(), err
 }
+
+// maxOutput bounds what is kept of a program's output, in bytes: what it repeats
+// may come from an account that is not trusted.
+const maxOutput = 64 << 10
+
+// bounded keeps the last maxOutput bytes, where a program says why it ended.
+type bounded struct{ last bytes.Buffer }
+
+// Write implements io.Writer.
+func (b *bounded) Write(p []byte) (int, error) {
+	n := len(p)
+	p = p[max(0, n-maxOutput):]
+	b.last.Next(max(0, b.last.Len()+len(p)-maxOutput))
+	b.last.Write(p)
+	return n, nil
+}
+
+func (b *bounded) String() string { return b.last.String() }
 
 func isProgram(path string) bool {
 	info, err := os.Stat(path)

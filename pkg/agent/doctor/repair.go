@@ -40,9 +40,10 @@ func mend(ctx context.Context, command string) string {
 	cmd.Env = []string{"PATH=" + strings.Join(programDirs, ":"), "LC_ALL=C", "HOME=/root"}
 	cmd.Dir = "/"
 	cmd.WaitDelay = time.Second // what the command left behind may hold the pipes
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return cmp.Or(lastLine(string(out)), err.Error())
+	var out bounded
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return cmp.Or(lastLine(out.String()), err.Error())
 	}
 	return ""
 }

@@ -20,6 +20,8 @@ import (
 const (
 	// maxReply bounds a reply: a certificate chain and two roots take under 10 KiB.
 	maxReply = 64 << 10
+	// maxHeader bounds the header of an answer.
+	maxHeader = 64 << 10
 	// requestTimeout bounds one exchange, so that a stuck server is asked again.
 	requestTimeout = 20 * time.Second
 	// Bounds of the pause between two requests while approval is awaited.
@@ -59,7 +61,7 @@ func newClient(cfg *tls.Config) *http.Client {
 	return &http.Client{
 		Timeout:       requestTimeout,
 		CheckRedirect: refuseRedirect,
-		Transport:     &http.Transport{TLSClientConfig: cfg},
+		Transport:     &http.Transport{TLSClientConfig: cfg, MaxResponseHeaderBytes: maxHeader},
 	}
 }
 

@@ -32,11 +32,15 @@ type Outcome struct {
 	Now     time.Time
 }
 
+// maxReported bounds the containers in a report: a score has at most as many
+// services.
+const maxReported = 64
+
 // State makes the report about a Deployment. again is when it would read
 // differently although nothing happened; zero means never.
 func State(o Outcome) (s wire.DeploymentState, again time.Time) {
 	s = wire.DeploymentState{DeploymentRef: o.Ref, Hash: o.Hash, LastEventAt: o.Since}
-	for _, c := range o.Observed {
+	for _, c := range o.Observed[:min(len(o.Observed), maxReported)] {
 		s.Containers = append(s.Containers, wire.ContainerState{
 			Service: c.Service, State: string(c.State), Image: c.Image, ExitCode: exitCode(&c),
 		})

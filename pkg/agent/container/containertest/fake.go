@@ -47,6 +47,7 @@ type Fake struct {
 	calls      []string
 	logins     []container.Login
 	nextID     int
+	invented   []container.Container
 }
 
 type entry struct {
@@ -122,6 +123,13 @@ func (f *Fake) Restart(name string) {
 	}
 }
 
+// SetList makes the runtime list further containers, which do not exist.
+func (f *Fake) SetList(invented []container.Container) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.invented = invented
+}
+
 // AddForeign adds a container that the agent did not make. It takes its name
 // but is never listed.
 func (f *Fake) AddForeign(name string) {
@@ -162,6 +170,11 @@ func (f *Fake) List(_ context.Context, ref wire.DeploymentRef) ([]container.Cont
 	for _, c := range f.containers {
 		if ref == (wire.DeploymentRef{}) || c.Ref == ref {
 			list = append(list, c.Container)
+		}
+	}
+	for _, c := range f.invented {
+		if ref == (wire.DeploymentRef{}) || c.Ref == ref {
+			list = append(list, c)
 		}
 	}
 	slices.SortFunc(list, func(a, b container.Container) int { return cmp.Compare(a.Name, b.Name) })
