@@ -27,10 +27,10 @@ agent:  --server https://GATEWAY:8443   --token-file FILE, or \$FLEET_TOKEN, or 
 END
 }
 
-say() { echo "install.sh: $*"; }
+say() { printf 'install.sh: %s\n' "$*" | LC_ALL=C tr -c '\n -~' '?'; } # values from elsewhere steer no terminal
 have() { command -v "$1" >/dev/null 2>&1; }
 # die STATUS MESSAGE
-die() { echo "install.sh: $2" >&2 && exit "$1"; }
+die() { say "$2" >&2 && exit "$1"; }
 # run COMMAND, which changes the host. Standard input may be this script.
 run() { if [ -n "$dry_run" ]; then say "would run: $*"; else "$@" </dev/null; fi; }
 # within COMMAND, which may write $limit MiB: nobody vouches for a size before the signature is checked.

@@ -19,6 +19,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
 	"fleet.nationtech.io/fleet/pkg/hostinstall"
 	"fleet.nationtech.io/fleet/pkg/podman"
+	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
 // exitStatus ends the program with a status and without a message: what there
@@ -142,6 +143,7 @@ func statusOf(r doctor.Report) error {
 }
 
 func printReport(out io.Writer, r doctor.Report, output string) error {
+	out = printable.NewWriter(out)
 	if output == "json" {
 		enc := json.NewEncoder(out)
 		enc.SetEscapeHTML(false) // commands are for people, too
@@ -150,19 +152,19 @@ func printReport(out io.Writer, r doctor.Report, output string) error {
 	}
 	var b strings.Builder
 	for _, repair := range r.Repairs {
-		fmt.Fprintf(&b, "ran      %s\n", repair.Command)
+		printable.Fprintf(&b, "ran      %s\n", repair.Command)
 		if repair.Error != "" {
-			fmt.Fprintf(&b, "         which failed: %s\n", repair.Error)
+			printable.Fprintf(&b, "         which failed: %s\n", repair.Error)
 		}
 	}
 	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "%-8s %-18s %s\n", f.State, f.Check, f.Message)
+		printable.Fprintf(&b, "%-8s %-18s %s\n", f.State, f.Check, f.Message)
 		if f.State == doctor.OK {
 			continue
 		}
-		fmt.Fprintf(&b, "%-27s why:  %s\n", "", f.Why)
+		printable.Fprintf(&b, "%-27s why:  %s\n", "", f.Why)
 		if f.Command != "" {
-			fmt.Fprintf(&b, "%-27s mend: %s\n", "", f.Command)
+			printable.Fprintf(&b, "%-27s mend: %s\n", "", f.Command)
 		}
 	}
 	_, err := io.WriteString(out, b.String())

@@ -6,13 +6,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"fleet.nationtech.io/fleet/pkg/hostinstall"
+	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
 func main() {
@@ -23,7 +23,10 @@ func main() {
 		os.Exit(int(status))
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "fleet-agent: "+strings.ReplaceAll(err.Error(), "\n", " "))
+		printError(os.Stderr, err)
 		os.Exit(hostinstall.ExitCode(err))
 	}
 }
+
+// printError prints one line, whoever chose the words in it.
+func printError(w io.Writer, err error) { printable.Fprintf(w, "fleet-agent: %v\n", err) }

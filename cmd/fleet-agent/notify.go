@@ -8,6 +8,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -63,7 +64,7 @@ func (n *notifier) status() string {
 	if s.Connected {
 		connection = "connected to " + s.Server
 	}
-	return fmt.Sprintf("%s; %d Deployments, %d failed", connection, len(s.Deployments), failed)
+	return printable.Line(fmt.Sprintf("%s; %d Deployments, %d failed", connection, len(s.Deployments), failed))
 }
 
 func (n *notifier) send(state string) { notify(state, n.log) }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
 func newStatus(f *flags) *cobra.Command {
@@ -44,7 +45,7 @@ func newStatus(f *flags) *cobra.Command {
 
 func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 4, 3, ' ', 0)
-	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	line := func(format string, args ...any) { printable.Fprintf(w, format+"\n", args...) }
 	line("Device:\t%s", s.Device)
 	line("Agent:\t%s, up %s", s.AgentVersion, age(now, s.Started))
 	if s.Connected {

@@ -12,6 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
+	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/registry"
 )
 
@@ -118,7 +119,7 @@ func newImageList(o *options) *cobra.Command {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
 			fmt.Fprintln(w, "NAME\tDIGEST\tPLATFORMS\tMIB")
 			for _, i := range images {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%.1f\n", i.Name, i.Digest, strings.Join(i.Platforms, ","), float64(i.Size)/(1<<20))
+				printable.Fprintf(w, "%s\t%s\t%s\t%.1f\n", i.Name, i.Digest, strings.Join(i.Platforms, ","), float64(i.Size)/(1<<20))
 			}
 			return w.Flush()
 		},

@@ -21,6 +21,7 @@ import (
 	_ "fleet.nationtech.io/fleet/cmd/fleet-server/english" // before kubectl is initialised
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/embedserver"
+	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/rights"
 )
 
@@ -46,6 +47,8 @@ func newKubectl(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// A file gets every byte of an object; a person sees all of its characters.
+			cmd.SetOut(printable.Exact(cmd.OutOrStdout()))
 			return o.kubectl(cmd, args...)
 		},
 	}

@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -17,6 +16,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/hostinstall"
 	"fleet.nationtech.io/fleet/pkg/logging"
 	"fleet.nationtech.io/fleet/pkg/manual"
+	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
 
@@ -28,16 +28,19 @@ func main() {
 		os.Exit(int(code))
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "fleet-server:", oneLine(err))
+		printError(os.Stderr, err)
 		os.Exit(hostinstall.ExitCode(err))
 	}
 }
 
+// printError prints one line, whoever chose the words in it.
+func printError(w io.Writer, err error) { printable.Fprintf(w, "fleet-server: %s\n", oneLine(err)) }
+
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root := newRoot(os.Getenv)
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(printable.NewWriter(stdout))
+	root.SetErr(printable.NewWriter(stderr))
 	return root.ExecuteContext(ctx)
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+
+	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
 // Formats of log output.
@@ -28,6 +30,7 @@ func New(w io.Writer, format, level string) (*slog.Logger, error) {
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("unknown log level %q: use debug, info, warn or error", level)
 	}
+	w = printable.NewWriter(w) // JSON leaves some control characters as they are
 	opts := &slog.HandlerOptions{Level: l}
 	switch format {
 	case FormatText:

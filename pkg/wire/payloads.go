@@ -9,6 +9,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
 // Largest payloads in bytes. The device API refuses longer ones before it
@@ -363,6 +365,46 @@ func DecodeState(payload []byte) (DeploymentState, error) {
 		return s, err
 	}
 	return s, s.Validate()
+}
+
+// Printable returns the report with texts that steer no terminal, see package
+// printable: kubectl shows them to operators.
+func (s DeploymentState) Printable() DeploymentState {
+	s.Error = printable.Line(s.Error)
+	s.Containers = slices.Clone(s.Containers)
+	for i := range s.Containers {
+		c := &s.Containers[i]
+		printables(&c.Service, &c.State, &c.Image)
+	}
+	return s
+}
+
+// Printable returns the info with texts that steer no terminal. Labels have rules
+// of their own.
+func (i DeviceInfo) Printable() DeviceInfo {
+	i.Inventory = i.Inventory.Printable()
+	i.Conditions = slices.Clone(i.Conditions)
+	for n := range i.Conditions {
+		c := &i.Conditions[n]
+		printables(&c.Type, &c.Reason, &c.Message)
+	}
+	return i
+}
+
+// Printable returns the inventory with texts that steer no terminal.
+func (i Inventory) Printable() Inventory {
+	printables(&i.Hostname, &i.Arch, &i.OS, &i.OSVersion, &i.Kernel, &i.AgentVersion, &i.PodmanVersion)
+	i.Addresses = slices.Clone(i.Addresses)
+	for n := range i.Addresses {
+		printables(&i.Addresses[n])
+	}
+	return i
+}
+
+func printables(texts ...*string) {
+	for _, text := range texts {
+		*text = printable.Line(*text)
+	}
 }
 
 // Validate returns an error that wraps ErrPayload unless the report may be stored.

@@ -34,7 +34,7 @@ type rule struct {
 }
 
 var (
-	contract   = []string{"pkg/wire", "pkg/score", "pkg/version"}
+	contract   = []string{"pkg/wire", "pkg/score", "pkg/version", "pkg/printable"}
 	apis       = []string{"pkg/apis"}
 	agentSide  = []string{"pkg/agent", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
 	serverSide = []string{

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/nats-io/nats.go"
 	corev1 "k8s.io/api/core/v1"
@@ -214,7 +215,7 @@ func (a *arena) poisonedStatus(t *testing.T, _ *device) {
 		"the year 0":       poison(`"error":"x","lastEventAt":"0000-01-01T00:00:00Z"`),
 		"the year 10000":   poison(`"error":"x","lastEventAt":"9999-12-31T23:59:59-23:59"`),
 		"no text":          poison(`"lastEventAt":"2026-01-01T00:00:00Z"`),
-		"control bytes":    poison(`"error":"\u0000\u001b[2J\ud800","lastEventAt":"2026-01-01T00:00:00Z"`),
+		"control bytes":    poison(`"error":"\u0000\u001b[2J\ud800\u009b\u202e","lastEventAt":"2026-01-01T00:00:00Z"`),
 		"bytes that are 3": poison(`"error":"` + strings.Repeat("\xff", wire.MaxError/3) + `","lastEventAt":"2026-01-01T00:00:00Z"`),
 		"the longest":      poison(`"error":"` + strings.Repeat("\xff", wire.MaxError) + `","lastEventAt":"2026-01-01T00:00:00Z"`),
 	} {
@@ -232,12 +233,20 @@ func (a *arena) poisonedStatus(t *testing.T, _ *device) {
 			if g := o.Status.Aggregate; g == nil || g.Succeeded != want {
 				return fmt.Errorf("it is %+v, want %d devices that succeeded", g, want)
 			}
+			if e := o.Status.Aggregate.LastError; e != nil && steers(e.Message) {
+				t.Errorf("an operator's terminal gets %q", e.Message)
+			}
 			return nil
 		})
 		if phase = wire.PhasePending; want == 0 {
 			phase = wire.PhaseRunning
 		}
 	}
+}
+
+// steers reports whether a terminal would do more than show a text.
+func steers(text string) bool {
+	return strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) })
 }
 
 // poisonedInfo reports what no Device may hold. The one that reports it may
@@ -258,6 +267,26 @@ func (a *arena) poisonedInfo(t *testing.T, d *device) {
 	if o.Labels["group"] != "attackers" {
 		t.Errorf("labels are %v", o.Labels)
 	}
+	const hostile = `\u001b[2J\u009b31m\u202eevil\u007f\n`
+	d.request(wire.KindInfo, []byte(`{"inventory":{"hostname":"`+hostile+`","addresses":["`+hostile+`"]},"conditions":[{"type":"PodmanReady","status":"False","reason":"X","message":"`+hostile+`"}]}`))
+	eventually(t, "the texts of the device", func() error {
+		o, err := a.client.Devices().Get(t.Context(), d.name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if o.Spec.Inventory == nil || !strings.Contains(o.Spec.Inventory.Hostname, "evil") {
+			return fmt.Errorf("the inventory is %+v", o.Spec.Inventory)
+		}
+		for _, c := range o.Status.Conditions {
+			if steers(c.Message) {
+				t.Errorf("an operator's terminal gets %q", c.Message)
+			}
+		}
+		if steers(o.Spec.Inventory.Hostname + strings.Join(o.Spec.Inventory.Addresses, "")) {
+			t.Errorf("an operator's terminal gets %+q", o.Spec.Inventory.Hostname)
+		}
+		return nil
+	})
 	// The reconciler still works for others.
 	next, hostname := a.bystander, randomHex(8)
 	next.keep(next.request(wire.KindSnapshot, next.snapshotRequest()))

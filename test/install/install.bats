@@ -742,3 +742,11 @@ END
 	install --role agent && install --role agent --purge --yes && expect 0
 	did "fleet-agent uninstall --purge"
 }
+
+@test "messages steer no terminal" {
+	run $shell "$script" "$(printf 'bad\033[2J\302\2331m\177\033]0;x\007')"
+	[ "$status" = 2 ]
+	[[ $output == *"unknown argument bad?[2J??1m??]0;x?"* ]]
+	run $shell "$script" 'bad\033[2J'
+	[[ $output == *'unknown argument bad\033[2J'* ]]
+}

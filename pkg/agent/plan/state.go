@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -152,9 +153,9 @@ func judgeContainer(policy container.Restart, c *container.Container, now time.T
 }
 
 // Cut shortens a text to at most limit bytes without splitting a character,
-// and to one line.
+// and to one line that can be printed.
 func Cut(text string, limit int) string {
-	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "\uFFFD")), " ")
+	text = printable.Line(strings.Join(strings.Fields(text), " "))
 	if len(text) <= limit {
 		return text
 	}

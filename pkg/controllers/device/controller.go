@@ -602,7 +602,7 @@ func (c *Controller) takeInfo(e jetstream.KeyValueEntry) {
 		return
 	}
 	c.mu.Lock()
-	c.infos[device] = report{info, wire.Sum(e.Value())}
+	c.infos[device] = report{info.Printable(), wire.Sum(e.Value())}
 	c.mu.Unlock()
 	c.queue.Add(device)
 }

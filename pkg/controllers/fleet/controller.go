@@ -347,6 +347,7 @@ func (c *Controller) takeState(e jetstream.KeyValueEntry) {
 		c.Logger.Warn("bucket device-state has a report that cannot be read", "key", e.Key())
 		return
 	}
+	s = s.Printable()
 	s.LastEventAt = plausible(s.LastEventAt, e.Created())
 	c.status.add(c.table.SetState(device, s).Deployments)
 }

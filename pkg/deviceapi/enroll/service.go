@@ -205,7 +205,7 @@ func parse(req wire.EnrollRequest, token wire.Token) (*applicant, error) {
 		csr:         req.CSR,
 		token:       token,
 		hardwareID:  req.HardwareID,
-		inventory:   req.Inventory,
+		inventory:   req.Inventory.Printable(),
 	}, nil
 }
 
