@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -30,6 +32,9 @@ func trustRegistry(runtimeDir string, roots func() string) func(string) error {
 			return fmt.Errorf("%.100q is not the name of a registry", registry)
 		}
 		dir := filepath.Join(runtimeDir, certsDir, registry)
+		if err := roomFor(dir); err != nil {
+			return fmt.Errorf("trusting the registry %s: %w", registry, err)
+		}
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("trusting the registry %s: %w", registry, err)
 		}
@@ -40,4 +45,23 @@ func trustRegistry(runtimeDir string, roots func() string) func(string) error {
 		}
 		return atomicfile.Write(filepath.Join(dir, "ca.crt"), []byte(roots()), 0o644)
 	}
+}
+
+// maxRegistries bounds the names of the fleet's registry. They are chosen by
+// gateways, and the directory takes memory of the whole device.
+const maxRegistries = 64
+
+// roomFor fails for a further registry when there are too many.
+func roomFor(dir string) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return nil
+	}
+	entries, err := os.ReadDir(filepath.Dir(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && len(entries) >= maxRegistries {
+		err = fmt.Errorf("it has %d names already: restart the agent to forget them", len(entries))
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -36,5 +37,25 @@ func TestTrustRegistry(t *testing.T) {
 		if err := trust(bad); err == nil {
 			t.Errorf("%q is a registry", bad)
 		}
+	}
+}
+
+// TestRegistriesAreBounded: a gateway chooses their names, and the directory is
+// in memory.
+func TestRegistriesAreBounded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	trust := trustRegistry(dir, func() string { return "root" })
+	failed := 0
+	for port := range 2 * maxRegistries {
+		if trust(fmt.Sprintf("gw:%d", port+1)) != nil {
+			failed++
+		}
+	}
+	if failed != maxRegistries {
+		t.Errorf("%d of %d registries are refused", failed, 2*maxRegistries)
+	}
+	if err := trust("gw:1"); err != nil {
+		t.Errorf("one that is known is refused: %v", err)
 	}
 }

@@ -44,3 +44,30 @@ func invented(round, n int) []container.Container {
 	}
 	return list
 }
+
+// TestAGatewayThatNudgesAllTheTimeIsFollowedSlowly: each answer may bring a nonce
+// or a manifest, which are written to a card that wears out.
+func TestAGatewayThatNudgesAllTheTimeIsFollowedSlowly(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", nil)
+		d.settle()
+		before := d.gateway.asked()
+		const seconds = 60
+		for range seconds * 100 {
+			select {
+			case d.gateway.nudges <- struct{}{}:
+			default:
+			}
+			d.pass(10 * time.Millisecond)
+		}
+		if n := d.gateway.asked() - before; n < seconds/2 || n > 2*seconds {
+			t.Errorf("%d questions in %d seconds", n, seconds)
+		}
+	})
+}
+
+func (g *gateway) asked() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.snapshots
+}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"fleet.nationtech.io/fleet/pkg/agent/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/queue"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
@@ -23,6 +25,12 @@ const (
 	maxSyncPause = 5 * time.Minute
 	// snapshotJitter is how far snapshotInterval varies, up and down.
 	snapshotJitter = 0.2
+	// maxServers bounds the servers that a manifest names.
+	maxServers = 16
+	// A gateway that nudges all the time is followed this many times at once, and
+	// then once in syncPause: each answer may write to a card that wears out.
+	syncBurst = 20
+	syncPause = time.Second
 )
 
 // errQuarantined: the server takes the device for a copy of another.
@@ -61,6 +69,7 @@ type syncer struct {
 func (s *syncer) run(ctx context.Context) {
 	timer := time.NewTimer(s.interval)
 	defer timer.Stop()
+	pace := rate.NewLimiter(rate.Every(syncPause), syncBurst)
 	var failures, takeovers int
 	var asked time.Time
 	behind := false // another session took over since the last request
@@ -87,6 +96,9 @@ func (s *syncer) run(ctx context.Context) {
 		}
 		if takeovers++; !behind {
 			takeovers = 0
+		}
+		if pace.Wait(ctx) != nil {
+			return // ctx ended
 		}
 		asked, behind = time.Now(), false
 		next, err := s.sync(ctx)
@@ -218,7 +230,7 @@ func (s *syncer) retryBodies() {
 // follow lets the link try the servers of the manifest beside the configured ones.
 func (s *syncer) follow(servers []string) {
 	all := slices.Clone(s.servers)
-	for _, u := range servers {
+	for _, u := range servers[:min(len(servers), maxServers)] {
 		if strings.HasPrefix(u, "tls://") && !slices.Contains(all, u) {
 			all = append(all, u)
 		}
