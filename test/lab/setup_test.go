@@ -258,7 +258,50 @@ var setupCases = []struct {
 		prepare: `useradd --system --home-dir /var/lib/fleet-workload fleet-workload
 			ln -s /etc /var/lib/fleet-workload/.config; chown -h fleet-workload:fleet-workload /var/lib/fleet-workload /var/lib/fleet-workload/.config`,
 		fail:  "Permission denied",
-		check: `! test -e /etc/systemd/user/podman.socket.d && ! test -e /etc/containers/containers.conf.d/50-fleet.conf && grep -q 'run it as root' /run/fleet-agent-setup.status`,
+		check: `! test -e /etc/systemd/user/podman.socket.d && ! test -e /etc/containers/containers.conf.d/50-fleet.conf && grep -q 'fleet-workload failed at units: .*Permission denied' /run/fleet-agent-setup.status`,
+	},
+	{
+		name: "pipes and endless files are in the way",
+		prepare: setupUser + `
+			cd /var/lib/fleet-workload/.config
+			for dir in systemd/user/podman.socket.d containers/containers.conf.d; do
+				rm $dir/50-fleet.conf; mkfifo $dir/50-fleet.conf $dir/50-fleet.conf.new
+			done
+			rm containers/storage.conf; truncate --size=7T containers/storage.conf
+			chown --recursive fleet-workload:fleet-workload .`,
+		check: `cd /var/lib/fleet-workload/.config && grep -q SocketMode=0660 systemd/user/podman.socket.d/50-fleet.conf &&
+			grep -q log_size_max containers/containers.conf.d/50-fleet.conf && test -S ` + lab.PodmanSocket,
+	},
+	{
+		name: "an endless file instead of a configuration",
+		prepare: setupUser + `
+			truncate --size=7T /var/lib/fleet-workload/.config/systemd/user/podman.socket.d/50-fleet.conf`,
+		check: `grep -q SocketMode=0660 /var/lib/fleet-workload/.config/systemd/user/podman.socket.d/50-fleet.conf`,
+	},
+	{
+		name: "a pipe instead of a directory",
+		prepare: `useradd --system --home-dir /var/lib/fleet-workload fleet-workload
+			mkfifo /var/lib/fleet-workload/.config; chown fleet-workload:fleet-workload /var/lib/fleet-workload /var/lib/fleet-workload/.config`,
+		fail:  "fleet-workload failed at units",
+		check: `grep -q 'see /var/lib/fleet-workload' /run/fleet-agent-setup.status`,
+	},
+	{
+		name: "the account's systemd never answers",
+		prepare: setupUser + `
+			cd /var/lib/fleet-workload/.config/systemd/user
+			printf '[Socket]\nExecStartPre=sleep infinity\nTimeoutSec=infinity\n' >podman.socket.d/99-planted.conf
+			echo >podman.socket.d/50-fleet.conf`,
+		fail:  "fleet-workload did not end podman.socket in 40 s",
+		check: `systemctl kill --signal=KILL user-$(id -u fleet-workload).slice; rm /var/lib/fleet-workload/.config/systemd/user/podman.socket.d/99-planted.conf`,
+	},
+	{
+		name: "the account's systemd never gets ready",
+		prepare: setupUser + `
+			systemctl stop user@$(id -u fleet-workload).service
+			cd /var/lib/fleet-workload/.config/systemd/user
+			printf '[Socket]\nExecStartPre=sleep infinity\nTimeoutSec=infinity\n' >podman.socket.d/99-planted.conf`,
+		fail:  "systemd did not start for fleet-workload",
+		check: `systemctl kill --signal=KILL user-$(id -u fleet-workload).slice; rm /var/lib/fleet-workload/.config/systemd/user/podman.socket.d/99-planted.conf`,
 	},
 }
 
@@ -379,6 +422,70 @@ func TestPodmanTakesUpNewConfiguration(t *testing.T) {
 			if after := mustAs(t, m, lab.WorkloadUser, inspect...); after != container {
 				t.Errorf("the container was process %s, is %s", container, after)
 			}
+			checkRemovalOnATerminal(t, m)
 		})
+	}
+}
+
+// planted is a runtime that a container which broke out put in the place of
+// podman's. It types into every terminal that it can reach, and notes its own.
+const planted = `#!/bin/sh
+perl -e '
+	for my $name ("/dev/tty", map { "/proc/self/fd/$_" } 0 .. 63) {
+		open(my $terminal, "+<", $name) or next;
+		for (split //, "typed-by-the-account\n") { my $character = $_; ioctl($terminal, 0x5412, $character) }
+	}'
+echo "session of terminal $(cut -d" " -f7 /proc/self/stat)" >>/var/lib/fleet-workload/planted.log
+exec /usr/bin/crun "$@"
+`
+
+// onATerminal runs a command on a terminal as root does. What somebody types is
+// shown, too.
+func onATerminal(t *testing.T, m *lab.Machine, command string) string {
+	t.Helper()
+	return must(t, m, "script", "--quiet", "--command", command, "/dev/null")
+}
+
+// checkRemovalOnATerminal: nothing that runs as the account on behalf of root
+// reaches root's terminal, and nothing of the account outlives its removal. The
+// container hello runs.
+func checkRemovalOnATerminal(t *testing.T, m *lab.Machine) {
+	t.Helper()
+	const (
+		home    = "/var/lib/fleet-workload/"
+		log     = home + "planted.log"
+		runtime = "[engine.runtimes]\ncrun = [\"" + home + "planted\"]\n"
+	)
+	if err := m.CopyIn(t.Context(), "../../packaging/libexec/cleanup-user", "/usr/libexec/fleet-agent/cleanup-user", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for path, content := range map[string]string{home + "planted": planted, home + ".config/containers/containers.conf": runtime} {
+		if err := m.WriteFile(t.Context(), path, strings.NewReader(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(t, m, "chown", "--recursive", "fleet-workload:fleet-workload", home+"planted", home+".config/containers")
+	// The control: this is how an account with root's terminal types.
+	const careless = `cd / && runuser -u fleet-workload -- env HOME=/var/lib/fleet-workload XDG_RUNTIME_DIR=/run/user/$(id -u fleet-workload) podman stop --all --time 1`
+	if shown := onATerminal(t, m, careless); !strings.Contains(shown, "typed-by-the-account") {
+		t.Errorf("the runtime cannot type where it should: %s; %s", shown, must(t, m, "cat", log))
+	}
+	must(t, m, "rm", log)
+	mustAs(t, m, lab.WorkloadUser, "podman", "start", "hello")
+	must(t, m, "rm", log)
+	// Beside the account's systemd, as cron starts it; and one that multiplies.
+	must(t, m, "systemd-run", "--quiet", "--uid=fleet-workload", "--property=KillMode=none", "sleep", "infinity")
+	shown := onATerminal(t, m, "/usr/libexec/fleet-agent/cleanup-user stop")
+	if strings.Contains(shown, "typed-by") {
+		t.Errorf("the account typed: %s", shown)
+	}
+	if noted := must(t, m, "sort", "-u", log); strings.TrimSpace(noted) != "session of terminal 0" {
+		t.Errorf("the runtime noted %q", noted)
+	}
+	if r, err := m.Run(t.Context(), "pgrep", "-U", "fleet-workload"); err != nil || r.ExitCode != 1 {
+		t.Errorf("of the account there run %s (%v)", r.Stdout, err)
+	}
+	if r, err := m.Run(t.Context(), "test", "-e", "/var/lib/systemd/linger/fleet-workload"); err != nil || r.ExitCode == 0 {
+		t.Errorf("the account lingers (%v)", err)
 	}
 }
