@@ -84,7 +84,7 @@ CHANNELS ?= stable
 export SOURCE_DATE_EPOCH ?= $(shell $(GIT) log -1 --format=%ct 2>/dev/null || echo 1793491200)
 
 .PHONY: packages
-packages: build ## deb, rpm, static binaries, checksums in dist/: ARCHES="amd64 arm64 armhf"
+packages: build | tools ## deb, rpm, static binaries, checksums in dist/: ARCHES="amd64 arm64 armhf"
 	rm -rf $(DIST).partial
 	mkdir -p $(DIST).partial
 	for arch in $(ARCHES); do \
@@ -117,7 +117,7 @@ generate: ## write generated code again: deepcopy, CRDs, OpenAPI
 	go generate $(addsuffix /...,$(addprefix ./,$(wildcard pkg/apis pkg/apiserver)))
 
 .PHONY: tools
-tools: ## install the Debian packages that checks and tests need
+tools: ## install the Debian packages that checks and tests need; other targets do it, too
 	tools/install-packages.sh
 
 .PHONY: clean
@@ -136,7 +136,7 @@ fmt-check: ## fail on Go files that gofmt would change
 	[ -z "$$unformatted" ] || { printf 'run gofmt -s -w on:\n%s\n' "$$unformatted" >&2; exit 1; }
 
 .PHONY: shellcheck
-shellcheck: ## check every shell script
+shellcheck: | tools ## check every shell script
 	echo "==> shellcheck"
 	tools/shellcheck.sh
 
@@ -158,28 +158,28 @@ lint: ## staticcheck
 	go -C tools tool staticcheck ./...
 
 .PHONY: arch
-arch: ## import directions and package docs
+arch: | tools ## import directions and package docs
 	echo "==> import directions"
 	go test -count=1 ./test/arch # its input is the tree, which the test cache does not see
 
 ##@ Tests
 
 .PHONY: test
-test: build test-unit test-integration test-race test-fuzz test-load test-installer test-e2e ## run all of them, on the binaries as shipped
+test: check build test-unit test-integration test-race test-fuzz test-load test-installer test-e2e ## run all of them, on the binaries as shipped
 
 .PHONY: test-unit
-test-unit: arch ## unit and property tests
+test-unit: arch | tools ## unit and property tests
 	echo "==> unit tests"
 	go test $(UNIT)
 	go -C tools test ./...
 
 .PHONY: test-integration
-test-integration: ## real NATS, and the real apiserver on real SQLite, in process
+test-integration: | tools ## real NATS, and the real apiserver on real SQLite, in process
 	echo "==> integration tests"
 	go test -timeout 15m $(or $(INTEGRATION),$(error no integration tests found))
 
 .PHONY: test-race
-test-race: ## the race detector on code of ours (needs gcc)
+test-race: | tools ## the race detector on code of ours
 	echo "==> race detector"
 	CGO_ENABLED=1 go test -race -timeout 15m $(RACE)
 
@@ -189,13 +189,13 @@ test-fuzz: ## every fuzz target for FUZZTIME each (20s)
 	tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: test-installer
-test-installer: ## install.sh on its own, under dash and busybox
+test-installer: | tools ## install.sh on its own, under dash and busybox
 	echo "==> install.sh"
 	FLEET_SH=dash bats test/install/install.bats & dash=$$!; \
 	FLEET_SH="busybox sh" bats test/install/install.bats; wait $$dash
 
 .PHONY: test-e2e
-test-e2e: build ## booted machines with real podman (needs root)
+test-e2e: build | tools ## booted machines with real podman (needs root)
 	echo "==> end-to-end tests"
 	go test -count=1 -timeout 25m -p 1 $(or $(E2E),$(error no end-to-end tests found))
 
@@ -234,12 +234,12 @@ soak: DURATION = $(SOAK_SECONDS)
 soak: load-test test-cuts attack fuzz ## the load test for SOAK_SECONDS (an hour), CUTS power cuts (100), attacks in full, fuzzing
 
 .PHONY: test-cuts
-test-cuts: build
+test-cuts: build | tools
 	echo "==> $(CUTS) power cuts"
 	FLEET_CUTS=$(CUTS) go test -count=1 -timeout 2h ./test/durability
 
 .PHONY: attack
-attack: build ## attack a server in full: response times of others compared, 1,000 connections
+attack: build | tools ## attack a server in full: response times of others compared, 1,000 connections
 	echo "==> attacks in full"
 	FLEET_ATTACK=full go test -count=1 -timeout 1h ./test/attack
 	FLEET_ATTACK=full go test -count=1 -timeout 10m -run TestRevocation ./test/integration
@@ -250,5 +250,5 @@ fuzz: ## every fuzz target for SOAK_FUZZTIME each (10m); what it finds stays in 
 	tools/fuzz.sh $(SOAK_FUZZTIME) keep
 
 .PHONY: bench
-bench: build ## measure, print a table and write docs/benchmarks.md
+bench: build | tools ## measure, print a table and write docs/benchmarks.md
 	go run ./test/bench

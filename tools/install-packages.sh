@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that checks and tests need and that are missing;
-# with the argument vm, those that virtual machines need.
+# with the argument vm, those that virtual machines need. With the argument list
+# it prints the names of the former, and installs nothing.
 set -euo pipefail
 
 packages=(
@@ -26,6 +27,11 @@ if [ "${1:-}" = vm ]; then
   if [ "${FLEET_VM_ARCH:-}" = arm64 ]; then
     packages+=(qemu-system-arm qemu-user-static arch-test)
   fi
+fi
+
+if [ "${1:-}" = list ]; then
+  printf '%s\n' "${packages[@]}"
+  exit
 fi
 
 missing=()
