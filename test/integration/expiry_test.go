@@ -2,7 +2,9 @@ package integration_test
 
 import (
 	"crypto/ecdsa"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/agent/keystore"
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
@@ -135,3 +138,109 @@ func (a *agentIdentity) renews() {
 		a.t.Errorf("the certificate expires at %s, and has the old key: %v", cert.Leaf.NotAfter, old.Key == now.Key)
 	}
 }
+
+// Tombstones of keys that were renewed long ago are merged, while the server
+// runs on. None of these keys comes back: not by renewal, however old its
+// certificate is, not with a token, and not after the restore of a store in which
+// it is the device's own.
+func TestMergedKeysStayOutAfterARestore(t *testing.T) {
+	t.Parallel()
+	c := &calendar{}
+	s := newServer(t, c.use)
+	token := s.tokenForEver()
+	h := s.holder("edge-1").enroll(token)
+	h.connect().settle()
+	backup := s.backup() // it knows the first key
+	first := *h
+	revoked := s.holder("edge-2").enroll(token)
+	revoked.connect().settle()
+	s.editDevice("edge-2", func(d *v1alpha1.Device) { d.Spec.Revoked = true })
+	old := []holder{first}
+	for range 4 {
+		next := newKey(t)
+		h.take(h.renew(next), next)
+		h.connect().settle()
+		s.usesKey(h)
+		old = append(old, *h)
+		s.off(c)
+	}
+	h.take(h.renew(h.key), h.key)
+	h.connect().settle()
+	s.usesKey(h)
+	eventually(t, "the end of the certificate in the store", func() error {
+		d, err := s.client().Devices().Get(t.Context(), "edge-1", metav1.GetOptions{})
+		if err != nil || d.Status.CertificateExpires == nil || d.Status.CertificateExpires.Before(&metav1.Time{Time: c.now()}) {
+			return fmt.Errorf("it is %+v, %w", d.Status.CertificateExpires, err)
+		}
+		return nil
+	})
+	s.stop()
+	s.start() // and compacts
+	list := filepath.Join(s.config.DataDir, "revoked-keys.jsonl")
+	eventually(t, "the merged tombstone", func() error {
+		data, err := os.ReadFile(list)
+		if err == nil && (!strings.Contains(string(data), "certificatesUntil") || strings.Contains(string(data), keyOf(t, &first))) {
+			err = fmt.Errorf("the list is %s", data)
+		}
+		return err
+	})
+	out := func(when string) {
+		t.Helper()
+		for i, o := range old[:len(old)-1] {
+			if reply := o.renew(newKey(t)); reply.Error == nil || reply.Certificate != "" {
+				t.Errorf("%s, key %d is renewed: %+v", when, i, reply)
+			}
+			if reply := o.ask(token); reply.Error == nil || reply.Certificate != "" {
+				t.Errorf("%s, key %d enrolls: %+v", when, i, reply)
+			}
+			o.expired()
+		}
+		wantError(t, revoked.renew(newKey(t)), wire.RefusedRevoked, "revoked")
+		wantError(t, revoked.ask(token), wire.RefusedRevoked, "revoked")
+	}
+	out("merged")
+	h.connect().settle() // the control
+	s.restore(backup)
+	out("after the restore")
+	h.refused() // newer than the store: it asks to be approved
+	s.approve("edge-1")
+	eventually(t, "the device to be let in", func() error {
+		c, err := h.dial()
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	out("approved")
+}
+
+// usesKey waits until the device's only key is the holder's.
+func (s *server) usesKey(h *holder) {
+	s.t.Helper()
+	eventually(s.t, "the key of "+h.name, func() error {
+		d, err := s.client().Devices().Get(s.t.Context(), h.name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		spki, err := x509.MarshalPKIXPublicKey(h.key.Public())
+		if err != nil {
+			return err
+		}
+		if e := d.Spec.Enrollment; e.KeyFingerprint != wire.Sum(spki).String() || e.NextKeyFingerprint != "" {
+			return fmt.Errorf("it is %+v", e)
+		}
+		return nil
+	})
+}
+
+// tokenForEver is a token that works in a hundred years.
+func (s *server) tokenForEver() string {
+	s.t.Helper()
+	token := s.token(nil)
+	s.editToken(strings.Split(token, ".")[2], func(o *v1alpha1.EnrollmentToken) {
+		o.Spec.ExpiresAt = new(metav1.NewTime(time.Now().AddDate(100, 0, 0)))
+	})
+	return token
+}
+
+func (c *calendar) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
 	"testing"
 	"time"
 
@@ -89,9 +90,21 @@ func (s *server) rest() *rest.Config {
 	return c
 }
 
+// client is one of the API, by the server's clock.
 func (s *server) client() *client.Client {
 	s.t.Helper()
-	c, err := client.New(s.rest())
+	config := s.rest()
+	if wall := s.config.Clock.Wall; wall != nil {
+		trust, err := rest.TLSConfigFor(config)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		trust.Time = wall
+		transport := &http.Transport{TLSClientConfig: trust}
+		s.t.Cleanup(transport.CloseIdleConnections)
+		config = &rest.Config{Host: config.Host, QPS: -1, Transport: transport}
+	}
+	c, err := client.New(config)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -455,7 +455,7 @@ func (c *Controller) compactTombstones(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if c.Clock.Sane() == nil {
-			gone, err := c.Tombstones.Compact(c.Clock.Now(), c.certificateEnds)
+			gone, err := c.Tombstones.Compact(c.Clock.Now(), c.certificateEnds())
 			if err != nil {
 				c.Logger.Warn("the list of revoked keys is not compacted", "error", err)
 			} else if gone > 0 {
@@ -470,17 +470,17 @@ func (c *Controller) compactTombstones(ctx context.Context) {
 	}
 }
 
-// certificateEnds is when the certificate ends that a device last came with.
-func (c *Controller) certificateEnds(name string) (time.Time, bool) {
-	o, exists, err := c.Devices.GetStore().GetByKey(name)
-	if err != nil || !exists {
-		return time.Time{}, false
+// certificateEnds is when the certificates end that devices last came with, by
+// name. What a restored store says of older ones does not count.
+func (c *Controller) certificateEnds() map[string]time.Time {
+	ends := map[string]time.Time{}
+	for _, o := range c.Devices.GetStore().List() {
+		d := o.(*v1alpha1.Device)
+		if d.Spec.Enrollment != nil && d.Status.CertificateExpires != nil && !c.Tombstones.Outdated(d) {
+			ends[d.Name] = d.Status.CertificateExpires.Time
+		}
 	}
-	d := o.(*v1alpha1.Device)
-	if d.Spec.Enrollment == nil || d.Status.CertificateExpires == nil || c.Tombstones.Outdated(d) {
-		return time.Time{}, false
-	}
-	return d.Status.CertificateExpires.Time, true
+	return ends
 }
 
 // writeReport applies what the device last reported to its object, and reports

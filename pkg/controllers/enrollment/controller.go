@@ -151,12 +151,8 @@ func (c *Controller) reconcileRequest(ctx context.Context, name string) (time.Du
 		return 0, err
 	}
 	r := o.(*v1alpha1.EnrollmentRequest).DeepCopy()
-	end := endOf(r)
-	if !c.Now().Before(end) {
-		return 0, c.remove(ctx, r)
-	}
-	if setRequestStatus(r) {
-		if _, err := c.Client.EnrollmentRequests().UpdateStatus(ctx, r, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
+	if setRequestStatus(r, c.Now()) {
+		if r, err = c.Client.EnrollmentRequests().UpdateStatus(ctx, r, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
 			return 0, client.IgnoreNotFound(err)
 		}
 		shown := wire.ShowFingerprint(r.Spec.KeyFingerprint)
@@ -169,9 +165,13 @@ func (c *Controller) reconcileRequest(ctx context.Context, name string) (time.Du
 		}
 	}
 	if r.IsApproved() {
-		if err := c.grant(ctx, r); err != nil {
+		if granted, err := c.grant(ctx, r); granted || err != nil {
 			return 0, err
 		}
+	}
+	end := endOf(r)
+	if !c.Now().Before(end) {
+		return 0, c.remove(ctx, r)
 	}
 	return end.Sub(c.Now()), nil
 }
@@ -179,20 +179,20 @@ func (c *Controller) reconcileRequest(ctx context.Context, name string) (time.Du
 // grant binds the Device of an approved request, which has done its part then:
 // one that stayed would bind the key again when the Device has another. The cache
 // may not know yet that an operator thought better of it.
-func (c *Controller) grant(ctx context.Context, seen *v1alpha1.EnrollmentRequest) error {
+func (c *Controller) grant(ctx context.Context, seen *v1alpha1.EnrollmentRequest) (granted bool, err error) {
 	r, err := c.Client.EnrollmentRequests().Get(ctx, seen.Name, metav1.GetOptions{})
 	if err != nil || r.UID != seen.UID || !r.IsApproved() {
-		return client.IgnoreNotFound(err)
+		return false, client.IgnoreNotFound(err)
 	}
 	_, err = c.Binder.Bind(ctx, r)
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok {
 		c.Recorder.Event(r, corev1.EventTypeWarning, "NotGranted", refusal.Message)
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("granting the request of %s: %w", r.Name, err)
+		return false, fmt.Errorf("granting the request of %s: %w", r.Name, err)
 	}
-	return c.remove(ctx, r)
+	return true, c.remove(ctx, r)
 }
 
 func (c *Controller) remove(ctx context.Context, r *v1alpha1.EnrollmentRequest) error {

@@ -29,11 +29,11 @@ func setTokenStatus(t *v1alpha1.EnrollmentToken, now time.Time) (changed bool) {
 	return meta.SetStatusCondition(&t.Status.Conditions, usable) || changed
 }
 
-// setRequestStatus shows whether the request waits for an operator, and
-// reports whether that changed anything.
-func setRequestStatus(r *v1alpha1.EnrollmentRequest) (changed bool) {
+// setRequestStatus shows whether the request waits for an operator, and since
+// when, and reports whether that changed anything.
+func setRequestStatus(r *v1alpha1.EnrollmentRequest, now time.Time) (changed bool) {
 	pending := metav1.Condition{
-		Type: v1alpha1.RequestPending, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAwaitsOperator, ObservedGeneration: r.Generation,
+		Type: v1alpha1.RequestPending, LastTransitionTime: metav1.NewTime(now), Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAwaitsOperator, ObservedGeneration: r.Generation,
 		Message: "its key is " + wire.ShowFingerprint(r.Spec.KeyFingerprint) + ": compare that with what the device shows, then approve it with `fleet-server device approve " + r.Name + "`, or deny it",
 	}
 	changed = withdrawNameless(r)
@@ -56,12 +56,16 @@ func withdrawNameless(r *v1alpha1.EnrollmentRequest) bool {
 	})
 }
 
-// endOf returns when a request is removed.
+// endOf returns when a request is removed whose status was set. Its age counts
+// from what this server wrote by its own clock: the wall clock, by which objects
+// are created and operators decide, may be wrong.
 func endOf(r *v1alpha1.EnrollmentRequest) time.Time {
-	for typ, retention := range map[string]time.Duration{v1alpha1.RequestApproved: answeredRetention, v1alpha1.RequestDenied: deniedRetention} {
-		if c := meta.FindStatusCondition(r.Status.Conditions, typ); c != nil && c.Status == metav1.ConditionTrue {
-			return c.LastTransitionTime.Add(retention)
-		}
+	retention := pendingRetention
+	switch {
+	case r.IsDenied():
+		retention = deniedRetention
+	case r.IsApproved():
+		retention = answeredRetention
 	}
-	return r.CreationTimestamp.Add(pendingRetention)
+	return meta.FindStatusCondition(r.Status.Conditions, v1alpha1.RequestPending).LastTransitionTime.Add(retention)
 }

@@ -45,6 +45,8 @@ func TestRequestStatus(t *testing.T) {
 	t.Parallel()
 	made := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	decided := made.Add(time.Hour)
+	// When the server sees it, by its own clock.
+	now := made.Add(-1000 * time.Hour)
 	key, other := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
 	for name, tc := range map[string]struct {
 		decisions []string
@@ -53,13 +55,13 @@ func TestRequestStatus(t *testing.T) {
 		approved  bool
 		end       time.Time
 	}{
-		"new":                       {nil, "", metav1.ConditionTrue, false, made.Add(pendingRetention)},
-		"approved":                  {[]string{v1alpha1.RequestApproved}, key, metav1.ConditionFalse, true, decided.Add(answeredRetention)},
-		"another key approved":      {[]string{v1alpha1.RequestApproved}, other, metav1.ConditionTrue, false, made.Add(pendingRetention)},
-		"approved by name alone":    {[]string{v1alpha1.RequestApproved}, "", metav1.ConditionTrue, false, made.Add(pendingRetention)},
-		"a key named, not approved": {nil, key, metav1.ConditionTrue, false, made.Add(pendingRetention)},
-		"denied":                    {[]string{v1alpha1.RequestDenied}, "", metav1.ConditionFalse, false, decided.Add(deniedRetention)},
-		"approved, then denied":     {[]string{v1alpha1.RequestApproved, v1alpha1.RequestDenied}, key, metav1.ConditionFalse, false, time.Time{}},
+		"new":                       {nil, "", metav1.ConditionTrue, false, now.Add(pendingRetention)},
+		"approved":                  {[]string{v1alpha1.RequestApproved}, key, metav1.ConditionFalse, true, now.Add(answeredRetention)},
+		"another key approved":      {[]string{v1alpha1.RequestApproved}, other, metav1.ConditionTrue, false, now.Add(pendingRetention)},
+		"approved by name alone":    {[]string{v1alpha1.RequestApproved}, "", metav1.ConditionTrue, false, now.Add(pendingRetention)},
+		"a key named, not approved": {nil, key, metav1.ConditionTrue, false, now.Add(pendingRetention)},
+		"denied":                    {[]string{v1alpha1.RequestDenied}, "", metav1.ConditionFalse, false, now.Add(deniedRetention)},
+		"approved, then denied":     {[]string{v1alpha1.RequestApproved, v1alpha1.RequestDenied}, key, metav1.ConditionFalse, false, now.Add(deniedRetention)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -68,7 +70,7 @@ func TestRequestStatus(t *testing.T) {
 			for _, d := range tc.decisions {
 				meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{Type: d, Status: metav1.ConditionTrue, LastTransitionTime: metav1.NewTime(decided)})
 			}
-			if !setRequestStatus(r) || setRequestStatus(r) {
+			if !setRequestStatus(r, now) || setRequestStatus(r, now.Add(time.Hour)) {
 				t.Error("it changes not once")
 			}
 			c := meta.FindStatusCondition(r.Status.Conditions, v1alpha1.RequestPending)
@@ -78,7 +80,7 @@ func TestRequestStatus(t *testing.T) {
 			if waits := tc.pending == metav1.ConditionTrue; waits != strings.Contains(c.Message, wire.ShowFingerprint(key)) {
 				t.Errorf("it says %q", c.Message)
 			}
-			if end := endOf(r); !tc.end.IsZero() && !end.Equal(tc.end) {
+			if end := endOf(r); !end.Equal(tc.end) {
 				t.Errorf("it ends at %v, want %v", end, tc.end)
 			}
 		})

@@ -21,10 +21,10 @@ const keyLifetime = 2*pki.DeviceValidity + 30*24*time.Hour
 // device that those keys can have, expired or not, whatever the API store says: so
 // the keys stay out, also after the restore of an older store that knows them.
 //
-// latest returns when the certificate ends that a device last came with. Only
-// keys whose certificates all end before that are merged, so that the device's own
+// latest has, by the name of a device, when the certificate ends that it last
+// came with. Only keys whose certificates all end before that are merged, so that the device's own
 // is never refused. Tombstones of keys that were thrown out are kept for ever.
-func (t *Tombstones) Compact(now time.Time, latest func(device string) (ends time.Time, known bool)) (gone int, err error) {
+func (t *Tombstones) Compact(now time.Time, latest map[string]time.Time) (gone int, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.file == nil {
@@ -72,7 +72,7 @@ func (t *Tombstones) replace(list []Tombstone) error {
 
 // merge is pure: it returns the list with the tombstones of each device merged
 // that can be. Their order stays.
-func merge(list []Tombstone, now time.Time, latest func(string) (time.Time, bool)) []Tombstone {
+func merge(list []Tombstone, now time.Time, latest map[string]time.Time) []Tombstone {
 	mergeable, until := bounds(list, now, latest)
 	last, many := map[string]int{}, map[string]int{}
 	for i, s := range list {
@@ -97,7 +97,7 @@ func merge(list []Tombstone, now time.Time, latest func(string) (time.Time, bool
 
 // bounds returns which tombstones can be merged, and for each device until when
 // the certificates of their keys last.
-func bounds(list []Tombstone, now time.Time, latest func(string) (time.Time, bool)) (mergeable []bool, until map[string]time.Time) {
+func bounds(list []Tombstone, now time.Time, latest map[string]time.Time) (mergeable []bool, until map[string]time.Time) {
 	thrownOut := map[string]bool{}
 	for _, s := range list {
 		if s.Reason != ReasonRenewed {
@@ -115,7 +115,7 @@ func bounds(list []Tombstone, now time.Time, latest func(string) (time.Time, boo
 		if s.CertificatesUntil.After(end) {
 			end = s.CertificatesUntil
 		}
-		own, known := latest(s.Device)
+		own, known := latest[s.Device]
 		if thrownOut[s.Fingerprint] || !known || !end.Before(own) || !end.Before(now) {
 			continue
 		}

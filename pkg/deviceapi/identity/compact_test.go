@@ -63,12 +63,12 @@ func (r *renewer) renew(t testing.TB, list *identity.Tombstones, now time.Time) 
 type fleet map[string]*renewer
 
 // latest is what the server knows of the certificates in use.
-func (f fleet) latest(name string) (time.Time, bool) {
-	r := f[name]
-	if r == nil {
-		return time.Time{}, false
+func (f fleet) latest() map[string]time.Time {
+	ends := map[string]time.Time{}
+	for name, r := range f {
+		ends[name] = r.ends[r.key]
 	}
-	return r.ends[r.key], true
+	return ends
 }
 
 // check fails unless the present key of each device is good, and every other one
@@ -119,7 +119,7 @@ func TestRenewalsDoNotGrowTheList(t *testing.T) {
 		for _, name := range slices.Sorted(maps.Keys(devices)) {
 			devices[name].renew(t, list, now)
 		}
-		if _, err := list.Compact(now.Add(day), devices.latest); err != nil {
+		if _, err := list.Compact(now.Add(day), devices.latest()); err != nil {
 			t.Fatal(err)
 		}
 		devices.check(t, list)
@@ -132,7 +132,7 @@ func TestRenewalsDoNotGrowTheList(t *testing.T) {
 	if !list.Has(thrownOut.Fingerprint) {
 		t.Error("a key that was thrown out is forgotten")
 	}
-	if gone, err := list.Compact(now.Add(day), devices.latest); gone != 0 || err != nil {
+	if gone, err := list.Compact(now.Add(day), devices.latest()); gone != 0 || err != nil {
 		t.Errorf("the second time %d go, %v", gone, err)
 	}
 	// What is written afterwards is in the new file.
@@ -187,7 +187,7 @@ func TestWhatIsNotMerged(t *testing.T) {
 			if err := tc.before(list, devices, &now); err != nil {
 				t.Fatal(err)
 			}
-			gone, err := list.Compact(now.Add(day), devices.latest)
+			gone, err := list.Compact(now.Add(day), devices.latest())
 			if gone != tc.gone || err != nil {
 				t.Errorf("%d are gone, want %d, %v", gone, tc.gone, err)
 			}
@@ -210,7 +210,7 @@ func TestTombstonesOfAWrongClockAreKept(t *testing.T) {
 		r.renew(t, list, time.Unix(0, 0))
 		r.ends[r.key] = now.Add(pki.DeviceValidity)
 	}
-	if gone, err := list.Compact(now.Add(day), fleet{"edge-1": r}.latest); gone != 0 || err != nil {
+	if gone, err := list.Compact(now.Add(day), fleet{"edge-1": r}.latest()); gone != 0 || err != nil {
 		t.Errorf("%d are gone, %v", gone, err)
 	}
 }
@@ -239,7 +239,7 @@ func TestCompactionsAtRandom(t *testing.T) {
 				thrownOut = append(thrownOut, key)
 				devices[name].issue(now)
 			case "compact":
-				if _, err := list.Compact(now, devices.latest); err != nil {
+				if _, err := list.Compact(now, devices.latest()); err != nil {
 					rt.Fatal(err)
 				}
 			case "restart":
@@ -284,7 +284,7 @@ func TestPowerCutsDuringCompactions(t *testing.T) {
 	for range 20 {
 		now = now.Add(pki.DeviceValidity / 2)
 		devices["edge-1"].renew(t, list, now)
-		if _, err := list.Compact(now.Add(day), devices.latest); err != nil {
+		if _, err := list.Compact(now.Add(day), devices.latest()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -320,7 +320,7 @@ func TestCompactionOnAFullDisk(t *testing.T) {
 	list, devices, now := longAgo(t, path)
 	before := lines(t, path)
 	withFileLimit(t, 100, func() {
-		if gone, err := list.Compact(now.Add(day), devices.latest); err == nil || gone != 0 {
+		if gone, err := list.Compact(now.Add(day), devices.latest()); err == nil || gone != 0 {
 			t.Errorf("%d go on a full disk (%v)", gone, err)
 		}
 	})
@@ -331,7 +331,7 @@ func TestCompactionOnAFullDisk(t *testing.T) {
 	if err := list.Add(stone(1)); err != nil {
 		t.Fatal(err)
 	}
-	if gone, err := list.Compact(now.Add(day), devices.latest); err != nil || gone != 2 {
+	if gone, err := list.Compact(now.Add(day), devices.latest()); err != nil || gone != 2 {
 		t.Errorf("afterwards %d go (%v)", gone, err)
 	}
 	list = reopen(t, list, path)
@@ -347,7 +347,7 @@ func TestMergedTombstoneRefusesCertificates(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "list")
 	list, devices, now := longAgo(t, path)
-	if _, err := list.Compact(now.Add(day), devices.latest); err != nil {
+	if _, err := list.Compact(now.Add(day), devices.latest()); err != nil {
 		t.Fatal(err)
 	}
 	registry := identity.NewRegistry("fleet", list)
