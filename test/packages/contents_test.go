@@ -36,6 +36,7 @@ var (
 			"-rwxr-xr-x /usr/libexec/NAME/cleanup-user",
 			"-rw-r--r-- /usr/lib/tmpfiles.d/NAME.conf",
 			"-rw-r--r-- /usr/share/doc/NAME/examples/agent.yaml",
+			"-rw-r--r-- /usr/share/NAME/release.pub",
 		},
 		"fleet-server": {"-rw-r--r-- /usr/share/doc/NAME/examples/config.yaml"},
 	}
