@@ -30,10 +30,11 @@ const kubercFlag = "--kuberc"
 // what kubectl writes to its cache, too.
 func (o *options) kubectlFor(cmd *cobra.Command, account rights.Account, args []string) error {
 	files, err := takeFiles(args)
-	defer files.Close()
 	if err != nil {
+		files.Close()
 		return err
 	}
+	defer files.Close()
 	process := o.asOwner(cmd.Context(), account, append([]string{"kubectl"}, files.args...)...)
 	process.Env = append(process.Env, files.preferences())
 	process.ExtraFiles = files.files

@@ -116,6 +116,9 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Unwrap returns the writer that gets the text.
+func (w *Writer) Unwrap() io.Writer { return w.to }
+
 // unfinished is how many bytes at the end of a text may begin a character.
 func unfinished(text []byte) int {
 	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {

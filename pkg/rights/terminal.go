@@ -51,7 +51,7 @@ type pipeTo struct{ io.Writer }
 // terminal returns the terminal that a person sits at, if this process may read
 // what they type.
 func (s Streams) terminal() (*os.File, bool) {
-	for _, stream := range []any{s.In, s.Out, s.Err} {
+	for _, stream := range []any{s.In, inner(s.Out), inner(s.Err)} {
 		if f, ok := stream.(*os.File); !ok || f == nil || !term.IsTerminal(int(f.Fd())) {
 			return nil, false
 		}
@@ -59,6 +59,14 @@ func (s Streams) terminal() (*os.File, bool) {
 	person := s.In.(*os.File)
 	group, err := unix.IoctlGetInt(int(person.Fd()), unix.TIOCGPGRP)
 	return person, err == nil && group == unix.Getpgrp()
+}
+
+// inner is the writer that another one passes its text on to, if it is such a one.
+func inner(w io.Writer) io.Writer {
+	if wrapped, ok := w.(interface{ Unwrap() io.Writer }); ok {
+		return wrapped.Unwrap()
+	}
+	return w
 }
 
 func runOnTerminal(ctx context.Context, cmd *exec.Cmd, person *os.File) error {
