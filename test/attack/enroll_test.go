@@ -68,6 +68,7 @@ func TestEnrollmentAttacks(t *testing.T) {
 		{"machine in the middle with another authority", a.machineInTheMiddle, enrollment("tls")},
 		{"a token with another key", a.replayedToken, enrollment("nameTaken")},
 		{"a token that is used up", a.usedUpToken, enrollment("forbidden")},
+		{"one key under many names", a.manyNames, enrollment("nameTaken")},
 		{"a token that expired", a.expiredToken, enrollment("forbidden")},
 		{"a token that is wrong", a.wrongToken, enrollment("badRequest", "forbidden")},
 		{"a request for another's name", a.anothersName, enrollment("nameTaken")},
@@ -167,6 +168,31 @@ func (a *arena) usedUpToken(t *testing.T, _ *device) {
 	req, _ := a.enrollRequest(t, token)
 	_, reply := a.enrolls(t, req)
 	turnedAway(t, "a used-up token", reply, wire.RefusedToken)
+}
+
+// manyNames asks for names with one key: at once, and with a token for one as
+// with one for many.
+func (a *arena) manyNames(t *testing.T, _ *device) {
+	for what, uses := range map[string]int{"a token for one": 1, "a token for many": 100} {
+		token := a.tokenWith(func(s *v1alpha1.EnrollmentTokenSpec) { s.MaxUses = uses })
+		req, _ := a.enrollRequest(t, token)
+		const racing = 20
+		certificates := make(chan string, racing)
+		var wg sync.WaitGroup
+		for i := range racing {
+			named := req
+			named.Device = fmt.Sprintf("%s-%d", req.Device, i)
+			wg.Go(func() {
+				if _, reply, err := a.post(context.Background(), a.web(), mustEncode(named)); err == nil && reply.Certificate != "" {
+					certificates <- named.Device
+				}
+			})
+		}
+		wg.Wait()
+		if n := len(certificates); n != 1 {
+			t.Errorf("%s: one key has %d names", what, n)
+		}
+	}
 }
 
 func mustEncode(v any) []byte {
