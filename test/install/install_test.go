@@ -29,6 +29,7 @@ func TestInstall(t *testing.T) {
 				strings.NewReader(fmt.Sprintf(brokenUnit, tt.program)), 0o644); err != nil {
 				t.Fatal(err)
 			}
+			h.sh(0, `sed -n "/^RELEASE_KEY='/,/'$/p" /release/one/install.sh | sed "s/^RELEASE_KEY='//; s/'$//" >/var/lib/release.pub`)
 			packages := " --packages " + tt.packages
 			h.interrupted(packages)
 			h.settings(packages)
@@ -95,6 +96,13 @@ func (h *host) upgrades(packages string, r *releases) {
 	h.says(h.sh(0, "fleet-server version"), r.version("2"))
 	h.says(h.sh(0, "fleet-server kubectl get namespaces"), "of-one")
 	h.same(identity, root)
+	// An older release is refused by the script and by the programs.
+	h.says(h.install(12, first, "--role server"+packages), "--allow-downgrade")
+	h.says(h.sh(1, "fleet-server bundle import --release-key /var/lib/release.pub /release/one"), "--allow-downgrade")
+	if strings.Contains(packages, "apt") {
+		h.says(h.sh(12, "fleet-server upgrade --package /release/one/fleet-server_*.deb"), "--allow-downgrade")
+	}
+	h.says(h.sh(0, "fleet-server version && fleet-server bundle show"), r.version("2")+"\n")
 }
 
 // wayBack upgrades to a version that does not become ready, which takes a minute.

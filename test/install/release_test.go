@@ -82,6 +82,7 @@ func (r *releases) make(t *testing.T, name, number string) {
 	}
 	write(name+"/install.sh", bytes.Replace(script, []byte("\nRELEASE_KEY=''\n"), fmt.Appendf(nil, "\nRELEASE_KEY='%s'\n", r.publicKey(t)), 1))
 	write(name+"/version", []byte(version+"\n"))
+	write(name+"/release.txt", fmt.Appendf(nil, "Version: %s\nDate: 2026-11-01T00:00:00Z\nChannels: stable\n", version))
 	r.sign(t, name)
 	r.run(t, "tar", "-cf", name+".tar", "-C", name, ".", "--transform=s|^\\./||")
 }
