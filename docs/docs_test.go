@@ -122,3 +122,36 @@ func read(t *testing.T, path string) string {
 	}
 	return string(data)
 }
+
+// The threat model names the tests that show it. They have to be there.
+func TestNamedTestsExist(t *testing.T) {
+	t.Parallel()
+	model, err := os.ReadFile("security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defined := map[string]bool{}
+	definition := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	err = filepath.WalkDir("..", func(path string, _ os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, m := range definition.FindAllStringSubmatch(string(source), -1) {
+			defined[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(string(model), -1)
+	if len(named) == 0 {
+		t.Fatal("the threat model names no test")
+	}
+	for _, m := range named {
+		if !defined[m[1]] {
+			t.Errorf("security.md names %s, which is no test", m[1])
+		}
+	}
+}

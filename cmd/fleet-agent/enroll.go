@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -136,18 +137,17 @@ func askToken(ctx context.Context, terminal *os.File, prompt io.Writer) (token [
 }
 
 func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, token string, out io.Writer, log *slog.Logger) error {
-	state, err := store.Open(cfg.StateDir, log)
+	state, err := openState(cfg.StateDir, log)
 	if err != nil {
 		return err
 	}
-	keys := keyStorage(cfg)
-	identity, key, err := e.identity(state, keys, cfg)
+	identity, key, err := e.identity(state, keyStorage(cfg), cfg)
 	if err != nil {
 		return err
 	}
 	// The key is on disk before the server sees it: after a power cut the same
 	// key asks again, and the token is not used twice.
-	if err := state.SavePendingIdentity(identity); err != nil {
+	if err := inState(cfg.StateDir, func() error { return state.SavePendingIdentity(identity) }); err != nil {
 		return err
 	}
 	shown, err := fingerprint(key)
@@ -159,7 +159,7 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 	}
 	result, err := enroll.Enroll(ctx, enroll.Request{
 		Server: e.server, Token: token, Device: identity.Device, Key: key, Inventory: inventory(), HardwareID: hardwareID(log),
-		Clock: clock.New(clock.Config{Keeper: state, Log: log}),
+		Clock: clock.New(clock.Config{Keeper: goodTime{state}, Log: log}),
 		Pending: func() {
 			fmt.Fprintf(out, "device %s waits for approval by an operator, who compares this fingerprint with what `fleet-server device approve %s` shows\n", identity.Device, identity.Device)
 		},
@@ -176,6 +176,30 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 	}
 	_, err = fmt.Fprintf(out, "device %s is enrolled; %s\n", identity.Device, next(ctx, state.Dir()))
 	return err
+}
+
+// openState opens the state directory, which may belong to the agent's account
+// already.
+func openState(dir string, log *slog.Logger) (state *store.Store, err error) {
+	err = inState(dir, func() error {
+		state, err = store.Open(dir, log)
+		return err
+	})
+	return state, err
+}
+
+// goodTime keeps the time in the state directory.
+type goodTime struct{ *store.Store }
+
+// GoodTime implements clock.Keeper.
+func (g goodTime) GoodTime() (t time.Time) {
+	_ = inState(g.Dir(), func() error { t = g.Store.GoodTime(); return nil }) // zero is no time
+	return t
+}
+
+// SaveGoodTime implements clock.Keeper.
+func (g goodTime) SaveGoodTime(t time.Time) error {
+	return inState(g.Dir(), func() error { return g.Store.SaveGoodTime(t) })
 }
 
 // next is what to do once the device is enrolled.
@@ -223,7 +247,7 @@ func (e *enrollment) finish(state *store.Store, identity *store.Identity, config
 	if err := atomicfile.Write(configPath, content, 0o644); err != nil {
 		return err
 	}
-	if err := state.SaveIdentity(identity); err != nil {
+	if err := inState(state.Dir(), func() error { return state.SaveIdentity(identity) }); err != nil {
 		return err
 	}
 	return handOver(state.Dir())
@@ -234,7 +258,13 @@ func (e *enrollment) finish(state *store.Store, identity *store.Identity, config
 // new one.
 func (e *enrollment) identity(state *store.Store, keys keystore.Storage, cfg config.Config) (*store.Identity, crypto.Signer, error) {
 	device := e.device(cfg)
-	old, err := state.Identity()
+	var old, pending *store.Identity
+	var underWay bool
+	err := inState(state.Dir(), func() (err error) {
+		old, err = state.Identity()
+		pending, underWay = state.PendingIdentity()
+		return err
+	})
 	if err != nil && !errors.Is(err, store.ErrNoIdentity) {
 		return nil, nil, err
 	}
@@ -245,7 +275,7 @@ func (e *enrollment) identity(state *store.Store, keys keystore.Storage, cfg con
 		}
 		return nil, nil, fmt.Errorf("this device is enrolled already as %s at %s: --force replaces that identity", old.Device, old.Server)
 	}
-	if pending, ok := state.PendingIdentity(); ok && sameServer(pending.Server, e.server) && pending.Device == device {
+	if underWay && sameServer(pending.Server, e.server) && pending.Device == device {
 		key, err := keys.Load(pending.Key)
 		return pending, key, err
 	}

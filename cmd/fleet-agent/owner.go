@@ -6,6 +6,11 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"fleet.nationtech.io/fleet/pkg/rights"
 )
 
 const (
@@ -36,9 +41,9 @@ func handOver(dir string) error {
 	return nil
 }
 
-// giveTree gives a directory to an account with all that is in it. The account
-// may be its owner already, and put links there, also while this runs: nothing
-// outside of the directory is touched.
+// giveTree gives a directory to an account with all of root's that is in it. The
+// account may be its owner already, and put links there, also while this runs:
+// nothing outside of the directory is touched, nor a file that has a second name.
 func giveTree(dir string, uid, gid int) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -49,6 +54,42 @@ func giveTree(dir string, uid, gid int) error {
 		if err != nil {
 			return err
 		}
-		return root.Lchown(path, uid, gid)
+		return give(root, path, uid, gid)
 	})
+}
+
+// give looks at what it gives away, whatever becomes of the name meanwhile.
+func give(root *os.Root, path string, uid, gid int) error {
+	f, err := root.OpenFile(path, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || s.Uid != 0 || !info.IsDir() && s.Nlink > 1 {
+		return nil
+	}
+	return unix.Fchownat(int(f.Fd()), "", uid, gid, unix.AT_EMPTY_PATH)
+}
+
+// becomeAgent gives up root's rights for those of the account that owns the
+// state directory, whose agent is about to be asked.
+func becomeAgent(dir string) error {
+	if account, other := rights.Of(dir); other {
+		return account.Become()
+	}
+	return nil
+}
+
+// inState runs a function that reads and writes the state directory, with no
+// more rights than the directory's owner.
+func inState(dir string, f func() error) error {
+	if account, other := rights.Of(dir); other {
+		return account.As(f)
+	}
+	return f()
 }

@@ -27,6 +27,9 @@ func newStatus(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := becomeAgent(cfg.StateDir); err != nil {
+				return err
+			}
 			s, err := control.ReadStatus(cmd.Context(), cfg.StateDir)
 			if err != nil {
 				return err
@@ -114,6 +117,9 @@ restored server is right.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, _, err := f.load(cmd, true)
 			if err != nil {
+				return err
+			}
+			if err := becomeAgent(cfg.StateDir); err != nil {
 				return err
 			}
 			c, err := control.ConfirmEpoch(cmd.Context(), cfg.StateDir)

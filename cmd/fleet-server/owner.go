@@ -92,8 +92,9 @@ func (o *options) asOwner(ctx context.Context, account rights.Account, args ...s
 			cmd.Env = append(cmd.Env, variable)
 		}
 	}
-	// Not flags, which kubectl would take for its own.
-	cmd.Env = append(cmd.Env, "HOME="+o.DataDir, envName("data-dir")+"="+o.DataDir, envName("config")+"="+os.DevNull)
+	// Not flags, which kubectl would take for its own. Nothing is cached: root's
+	// cache is not the account's to write, and the data directory holds data.
+	cmd.Env = append(cmd.Env, "HOME=/", "KUBECACHEDIR="+os.DevNull, envName("data-dir")+"="+o.DataDir, envName("config")+"="+os.DevNull)
 	return cmd
 }
 

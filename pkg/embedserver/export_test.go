@@ -5,6 +5,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/pki"
 )
 
 // What the tests see of the unexported parts.
@@ -27,6 +30,12 @@ func ServingHosts(extra []string) []string { return servingHosts(extra) }
 func PreferredHost(extra []string, listen string) string { return preferredHost(extra, listen) }
 
 func LocalAddress(a net.Addr) string { return localAddress(a) }
+
+// WriteKubeconfig writes the kubeconfig of a server on a listener.
+func WriteKubeconfig(dir string, p *pki.PKI, api net.Listener) error {
+	s := &server{Config: Config{DataDir: dir}, pki: p, apiListener: api}
+	return s.writeKubeconfig(time.Now())
+}
 
 // DropExpired is dropExpired.
 var DropExpired = dropExpired

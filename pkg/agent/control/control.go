@@ -131,6 +131,9 @@ func ConfirmEpoch(ctx context.Context, dir string) (Confirmation, error) {
 
 func ask(ctx context.Context, dir, method, path string, into any) error {
 	socket := filepath.Join(dir, socketFile)
+	if info, err := os.Lstat(socket); err == nil && info.Mode().Type() == os.ModeSymlink {
+		return fmt.Errorf("asking the agent: %s is a link, which nobody follows", socket)
+	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}

@@ -23,10 +23,12 @@ func setupCommand(f Facts) string {
 	return f.SetupTool
 }
 
-// asWorkload is a shell command that runs another as the workload account.
+// asWorkload is a shell command that runs another as the workload account. It
+// gives the account pipes and a session of its own: with the operator's terminal,
+// as runuser keeps it, whoever broke out of a container could type as root.
 func asWorkload(f Facts, command string) string {
-	return fmt.Sprintf(`cd / && runuser -u %[1]s -- env HOME=%[2]s XDG_RUNTIME_DIR=/run/user/%[3]d %[4]s`,
-		f.Workload, f.Accounts[f.Workload].Home, f.Accounts[f.Workload].UID, command)
+	return fmt.Sprintf(`systemd-run --quiet --collect --wait --pipe --property=KillMode=process --uid=%s --setenv=XDG_RUNTIME_DIR=/run/user/%d %s </dev/null 2>&1 | cat`,
+		f.Workload, f.Accounts[f.Workload].UID, command)
 }
 
 func configuration(f Facts) []Finding {

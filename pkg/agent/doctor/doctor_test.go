@@ -20,8 +20,9 @@ import (
 
 const (
 	setupUser = "/usr/libexec/fleet-agent/setup-user"
-	// asWorkload begins commands that run as the account.
-	asWorkload = "cd / && runuser -u fleet-workload -- env HOME=/var/lib/fleet-workload XDG_RUNTIME_DIR=/run/user/997 "
+	// asWorkload and piped enclose commands that run as the account.
+	asWorkload = "systemd-run --quiet --collect --wait --pipe --property=KillMode=process --uid=fleet-workload --setenv=XDG_RUNTIME_DIR=/run/user/997 "
+	piped      = " </dev/null 2>&1 | cat"
 )
 
 var (
@@ -166,7 +167,7 @@ func TestFindings(t *testing.T) {
 		},
 		"ids that came late": {
 			harm:  func(f *doctor.Facts) { f.Mapped.Value = 0 },
-			check: "subordinate-ids", state: doctor.Failure, message: "podman maps 0 ids only", command: asWorkload + "podman system migrate",
+			check: "subordinate-ids", state: doctor.Failure, message: "podman maps 0 ids only", command: asWorkload + "podman system migrate" + piped,
 		},
 		"podman cannot map": {
 			harm:  func(f *doctor.Facts) { f.Mapped.Err = errors.New("newuidmap: write to uid_map failed") },
@@ -176,7 +177,7 @@ func TestFindings(t *testing.T) {
 			harm: func(f *doctor.Facts) {
 				f.Mapped.Err = errors.New(`invalid internal status, try resetting the pause process with "/usr/bin/podman system migrate"`)
 			},
-			check: "subordinate-ids", state: doctor.Failure, message: "invalid internal status", command: asWorkload + "podman system migrate",
+			check: "subordinate-ids", state: doctor.Failure, message: "invalid internal status", command: asWorkload + "podman system migrate" + piped,
 		},
 		"podman was not tried by another user": {
 			harm:  func(f *doctor.Facts) { f.Mapped.Err = doctor.ErrNeedsRoot },
@@ -253,7 +254,7 @@ func TestFindings(t *testing.T) {
 		"vfs": {
 			harm:  func(f *doctor.Facts) { f.Podman.Value.Driver = "vfs" },
 			check: "storage-driver", state: doctor.Warning, message: "REMOVES all containers",
-			command: asWorkload + "sh -c 'systemctl --user stop podman.socket podman.service; podman system reset --force' && " + setupUser,
+			command: asWorkload + "sh -c 'systemctl --user stop podman.socket podman.service; podman system reset --force'" + piped + " && " + setupUser,
 		},
 		"a driver that cannot be seen": {
 			harm:  func(f *doctor.Facts) { f.Podman.Err = errLost },
@@ -262,15 +263,15 @@ func TestFindings(t *testing.T) {
 		"a disk that fills": {
 			harm:  func(f *doctor.Facts) { f.Disks[0].Used = 91 },
 			check: "disk", state: doctor.Warning, message: "9 % of the file system of /var/lib/fleet-agent (state of the agent) is free",
-			command: asWorkload + "podman image prune --force",
+			command: asWorkload + "podman image prune --force" + piped,
 		},
 		"a full disk": {
 			harm:  func(f *doctor.Facts) { f.Disks[0].Used = 101 },
-			check: "disk", state: doctor.Failure, message: "0 % of the file system", command: asWorkload + "podman image prune --force",
+			check: "disk", state: doctor.Failure, message: "0 % of the file system", command: asWorkload + "podman image prune --force" + piped,
 		},
 		"no inodes": {
 			harm:  func(f *doctor.Facts) { f.Disks[0].FreeInodes = 1 },
-			check: "disk", state: doctor.Failure, message: "1 % of the inodes", command: asWorkload + "podman image prune --force",
+			check: "disk", state: doctor.Failure, message: "1 % of the inodes", command: asWorkload + "podman image prune --force" + piped,
 		},
 		"a file system that has no limit of inodes": {
 			harm:  func(f *doctor.Facts) { f.Disks[0].Inodes, f.Disks[0].FreeInodes = 0, 0 },

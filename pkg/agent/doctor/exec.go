@@ -9,9 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
-	"time"
+
+	"fleet.nationtech.io/fleet/pkg/rights"
 )
 
 // capture returns the standard output of a program, which runs as an account
@@ -24,15 +23,16 @@ func capture(ctx context.Context, as *Account, args ...string) (string, error) {
 			break
 		}
 	}
-	cmd := exec.CommandContext(ctx, program, args[1:]...)
-	cmd.Env = []string{"PATH=" + strings.Join(programDirs, ":"), "LC_ALL=C"}
-	cmd.Dir = "/"
-	cmd.WaitDelay = time.Second
+	account := rights.Account{UID: os.Geteuid(), GID: os.Getegid()}
+	if as != nil {
+		account = rights.Account{UID: as.UID, GID: as.GID}
+	}
+	cmd := account.Command(ctx, program, args[1:]...)
+	if account.UID == os.Geteuid() {
+		cmd.SysProcAttr.Credential = nil // which only root may change
+	}
 	if as != nil {
 		cmd.Env = append(cmd.Env, "HOME="+as.Home, fmt.Sprintf("XDG_RUNTIME_DIR=/run/user/%d", as.UID))
-		if os.Geteuid() != as.UID {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(as.UID), Gid: uint32(as.GID)}} //nolint:gosec // ids are positive
-		}
 	}
 	var stdout, stderr bounded
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

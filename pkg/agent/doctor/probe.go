@@ -24,6 +24,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/keystore"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/rights"
 )
 
 const (
@@ -31,6 +32,8 @@ const (
 	askTimeout = 10 * time.Second
 	// mapTimeout is longer: the first podman of an account prepares its storage.
 	mapTimeout = 30 * time.Second
+	// diskTimeout bounds a question to the kernel about a file system.
+	diskTimeout = 5 * time.Second
 )
 
 // Podman answers over its socket; package podman implements it.
@@ -144,7 +147,7 @@ func (p Probe) disks(f Facts) []Disk {
 	}
 	var seen []Disk
 	for _, d := range list {
-		fsys, err := facts.Disk(p.existing(d.Path))
+		fsys, err := within(diskTimeout, func() (facts.FileSystem, error) { return facts.Disk(p.existing(d.Path)) })
 		d.FileSystem = fsys
 		same := len(seen) > 0 && seen[0].FileSystem == fsys
 		if err == nil && !same {
@@ -152,6 +155,27 @@ func (p Probe) disks(f Facts) []Disk {
 		}
 	}
 	return seen
+}
+
+// within gives up a question that the kernel does not answer, as about a file
+// system of a program that hangs: podman names the path, so it can be any.
+func within[T any](limit time.Duration, ask func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		value, err := ask()
+		answered <- answer{value, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.value, a.err
+	case <-time.After(limit):
+		var none T
+		return none, errors.New("it did not answer in time")
+	}
 }
 
 // existing is the path, or the nearest directory above it that exists.
@@ -168,9 +192,7 @@ func (p Probe) existing(path string) string {
 
 // askServer reads the identity and tries to reach the servers that it names.
 func (p Probe) askServer(ctx context.Context, f *Facts) {
-	state := store.View(p.Config.StateDir, slog.New(slog.DiscardHandler))
-	identity, err := state.Identity()
-	f.GoodTime = state.GoodTime()
+	identity, err := p.identity(f)
 	if err == nil && !identity.Enrolled() {
 		err = store.ErrNoIdentity
 	}
@@ -207,6 +229,21 @@ func (p Probe) askServer(ctx context.Context, f *Facts) {
 		MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{*cert},
 		Time: func() time.Time { return time.Now().Add(-f.Ahead.Value) },
 	})
+}
+
+// identity reads what the agent's account wrote, with no more rights than that
+// account has.
+func (p Probe) identity(f *Facts) (identity *store.Identity, err error) {
+	state := store.View(p.Config.StateDir, slog.New(slog.DiscardHandler))
+	read := func() error {
+		identity, err = state.Identity()
+		f.GoodTime = state.GoodTime()
+		return err
+	}
+	if owner, other := rights.Of(p.Config.StateDir); other {
+		return identity, owner.As(read)
+	}
+	return identity, read()
 }
 
 func (p Probe) load(identity *store.Identity) (*tls.Certificate, *x509.CertPool, error) {

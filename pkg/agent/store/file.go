@@ -3,12 +3,12 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
+	"fleet.nationtech.io/fleet/pkg/rights"
 )
 
 // remove removes documents; those that are not there are no error.
@@ -21,19 +21,8 @@ func (s *Store) remove(names ...string) error {
 	return atomicfile.SyncDir(s.dir)
 }
 
-// readFile reads a file of at most limit bytes.
+// readFile reads a file of at most limit bytes. Root reads it, too, when the device
+// enrolls or is diagnosed.
 func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("longer than %d bytes", limit)
-	}
-	return data, nil
+	return rights.ReadFile(path, limit)
 }
