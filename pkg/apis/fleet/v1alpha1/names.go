@@ -15,9 +15,11 @@ const (
 const (
 	// LabelDeviceID is the name of the Device, set by the server.
 	LabelDeviceID = GroupName + "/device-id"
-	// LabelArch and LabelOS are set by the server from the inventory.
+	// LabelArch is the architecture that the device claimed in its first report. It
+	// stays when the device claims another.
 	LabelArch = "kubernetes.io/arch"
-	LabelOS   = "kubernetes.io/os"
+	// LabelOS is always linux.
+	LabelOS = "kubernetes.io/os"
 	// ReportedLabelPrefix precedes the labels that a device claims for itself
 	// and that its token does not let it set as they are.
 	ReportedLabelPrefix = "device." + GroupName + "/"
