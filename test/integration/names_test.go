@@ -8,8 +8,11 @@ import (
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -324,4 +327,51 @@ func keyOf(t *testing.T, h *holder) string {
 		t.Fatal(err)
 	}
 	return wire.Sum(spki).String()
+}
+
+// An approval from before approvals named keys, or whatever else comes past the
+// API's rule, lets nobody in and is taken back.
+func TestApprovalByNameAloneIsTakenBack(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.tokenToApprove()
+	h := s.holder("edge-1")
+	if reply := h.ask(token); !reply.Pending {
+		t.Fatalf("it is answered %+v", reply)
+	}
+	crds := dynamic.NewForConfigOrDie(s.rest()).Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	lax := []byte(`[{"op":"remove","path":"/spec/versions/0/schema/openAPIV3Schema/x-kubernetes-validations"}]`)
+	if _, err := crds.Patch(t.Context(), "enrollmentrequests.fleet.nationtech.io", types.JSONPatchType, lax, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	approval := []byte(`{"status":{"conditions":[{"type":"Approved","status":"True","reason":"Me","message":"","lastTransitionTime":"2026-11-21T08:00:00Z"}]}}`)
+	eventually(t, "an approval by name alone to be written", func() error {
+		_, err := s.client().EnrollmentRequests().Patch(t.Context(), "edge-1", types.MergePatchType, approval, metav1.PatchOptions{}, "status")
+		return err
+	})
+	eventually(t, "the approval to be taken back", func() error {
+		r, err := s.client().EnrollmentRequests().Get(t.Context(), "edge-1", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if c := meta.FindStatusCondition(r.Status.Conditions, v1alpha1.RequestApproved); c == nil || c.Reason != v1alpha1.ReasonKeyNotNamed {
+			return fmt.Errorf("it is %+v", c)
+		}
+		return nil
+	})
+	s.stop()
+	s.start() // with the rule
+	if reply := h.ask(token); !reply.Pending {
+		t.Errorf("it is answered %+v", reply)
+	}
+	if _, err := s.client().Devices().Get(t.Context(), "edge-1", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the device is there: %v", err)
+	}
+	s.approve("edge-1") // the control
+	eventually(t, "the certificate", func() error {
+		if reply := h.ask(token); reply.Certificate == "" {
+			return fmt.Errorf("%+v", reply)
+		}
+		return nil
+	})
 }

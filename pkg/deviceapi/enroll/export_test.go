@@ -3,6 +3,7 @@ package enroll
 import (
 	"golang.org/x/time/rate"
 
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -47,3 +48,10 @@ func Parse(req wire.EnrollRequest) (device, fingerprint string, err error) {
 	}
 	return a.device, a.fingerprint, nil
 }
+
+// Use counts a use of a token.
+func Use(token *v1alpha1.EnrollmentToken, u v1alpha1.TokenUse) (counted bool, err error) {
+	return use(token, u)
+}
+
+const MaxTokenUses = maxTokenUses
