@@ -58,7 +58,7 @@ func (c *Controller) keepKey(ctx context.Context, d *v1alpha1.Device, key string
 	if key == other {
 		other = e.KeyFingerprint
 	}
-	err = c.Tombstones.Add(identity.Tombstone{Fingerprint: other, Device: d.Name, Reason: "not accepted", Time: time.Now().UTC()})
+	err = c.Tombstones.Add(identity.Tombstone{Fingerprint: other, Device: d.Name, Reason: "not accepted", Time: c.Clock.Now().UTC()})
 	if err != nil {
 		return false, err
 	}

@@ -137,7 +137,7 @@ func TestQueueIsBounded(t *testing.T) {
 // as the client reads.
 func TestLongDownload(t *testing.T) {
 	t.Parallel()
-	const pieces, pause = 20, 20 * time.Millisecond
+	const pieces, pause, patience = 30, 50 * time.Millisecond, time.Second
 	gate := download.NewGate("tests", 1, 1)
 	body := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		for range pieces {
@@ -151,7 +151,7 @@ func TestLongDownload(t *testing.T) {
 		want    bool
 	}{"with the gate": {gate.Handler(body), true}, "without": {body, false}} {
 		server := httptest.NewUnstartedServer(tc.handler)
-		server.Config.WriteTimeout, server.Config.ReadTimeout = 5*pause, 5*pause
+		server.Config.WriteTimeout, server.Config.ReadTimeout = patience, patience
 		server.Start()
 		t.Cleanup(server.Close)
 		transport := &http.Transport{DisableKeepAlives: true}

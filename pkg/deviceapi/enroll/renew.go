@@ -130,7 +130,7 @@ func (s *Service) addKey(ctx context.Context, h *holder, next string) (*v1alpha1
 		dropped := e.NextKeyFingerprint
 		e.NextKeyFingerprint = next
 		if dropped != "" {
-			if err := s.Tombstones.Add(identity.Tombstone{Fingerprint: dropped, Device: h.device, Reason: "renewed", Time: s.Clock.Now().UTC()}); err != nil {
+			if err := s.Tombstones.Add(identity.Tombstone{Fingerprint: dropped, Device: h.device, Reason: identity.ReasonRenewed, Time: s.Clock.Now().UTC()}); err != nil {
 				return err
 			}
 			s.KeyRefused(h.device, dropped)
