@@ -9,8 +9,6 @@ import (
 
 	"golang.org/x/time/rate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // attack is one thing that a device tries.
@@ -60,6 +58,7 @@ func newArena(t *testing.T) *arena {
 	a.token = a.site.token(map[string]string{"group": "attackers"})
 	a.bystander = a.attacker(t).connect()
 	t.Cleanup(a.bystander.conn.Close)
+	a.bystander.prove()
 	a.deploy("default", attackerPrefix+"app", "attackers", strings.Repeat("x", largeBody))
 	eventually(t, "aggregates", func() error {
 		for _, v := range a.victims {
@@ -115,7 +114,7 @@ func (a *arena) round(t *testing.T, attack attack) (slow bool) {
 	baseline := a.probing(t)()
 	d := a.attacker(t).connect()
 	defer d.conn.Close()
-	d.keep(d.request(wire.KindSnapshot, d.snapshotRequest())) // proves that it is the device
+	d.prove()
 	stop := a.probing(t)
 	func() {
 		defer func() {

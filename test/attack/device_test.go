@@ -180,6 +180,13 @@ func (d *device) keep(a answer) {
 	}
 }
 
+// prove makes the server take the session for the device: until then it is answered
+// nothing else, and its connection does not last.
+func (d *device) prove() {
+	d.t.Helper()
+	d.keep(d.request(wire.KindSnapshot, d.snapshotRequest()))
+}
+
 // manifest asks until the server has a manifest of at least so many entries.
 func (d *device) manifest(entries int) *wire.Manifest {
 	d.t.Helper()

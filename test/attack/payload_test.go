@@ -289,7 +289,6 @@ func (a *arena) poisonedInfo(t *testing.T, d *device) {
 	})
 	// The reconciler still works for others.
 	next, hostname := a.bystander, randomHex(8)
-	next.keep(next.request(wire.KindSnapshot, next.snapshotRequest()))
 	next.request(wire.KindInfo, wire.DeviceInfo{Inventory: wire.Inventory{Hostname: hostname}})
 	eventually(t, "the inventory of another", func() error {
 		o, err := a.client.Devices().Get(t.Context(), next.name, metav1.GetOptions{})
