@@ -200,6 +200,7 @@ func (s *site) expiredCertificate() {
 	s.must(err)
 	s.sh("cp -a " + path + " /root/identity.json")
 	s.must(s.machine.WriteFile(s.t.Context(), path, strings.NewReader(string(data)), 0o600))
+	s.sh("chown fleet-agent: " + path) // doctor reads it with the rights of that account
 	if f := s.finding("certificate"); f.State != "failure" || !strings.Contains(f.Message, "it expired at ") || f.Command != "systemctl restart fleet-agent" {
 		s.t.Errorf("got %+v", f)
 	}
