@@ -201,7 +201,7 @@ func TestMergedKeysStayOutAfterARestore(t *testing.T) {
 	out("merged")
 	h.connect().settle() // the control
 	s.restore(backup)
-	token = s.token(nil) // the restore ends those of before
+	token = s.tokenForEver() // the restore ends those of before
 	out("after the restore")
 	h.refused() // newer than the store: it asks to be approved
 	s.approve("edge-1")
