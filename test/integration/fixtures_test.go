@@ -38,6 +38,11 @@ func eventually(t testing.TB, what string, check func() error) {
 // token creates an enrollment token that lets any number of devices in.
 func (s *server) token(labels map[string]string, allowed ...string) string {
 	s.t.Helper()
+	return s.tokenUntil(time.Now().Add(time.Hour), labels, allowed...)
+}
+
+func (s *server) tokenUntil(expires time.Time, labels map[string]string, allowed ...string) string {
+	s.t.Helper()
 	root, err := pki.DecodeCert(s.rest().CAData) // the newest is the first
 	if err != nil {
 		s.t.Fatal(err)
@@ -46,7 +51,7 @@ func (s *server) token(labels map[string]string, allowed ...string) string {
 	_, err = s.client().EnrollmentTokens().Create(s.t.Context(), &v1alpha1.EnrollmentToken{
 		ObjectMeta: metav1.ObjectMeta{Name: t.ID},
 		Spec: v1alpha1.EnrollmentTokenSpec{
-			SecretHash: t.SecretHash(), ExpiresAt: new(metav1.NewTime(time.Now().Add(time.Hour))), MaxUses: 1000,
+			SecretHash: t.SecretHash(), ExpiresAt: new(metav1.NewTime(expires)), MaxUses: 1000,
 			PreApproved: true, Labels: labels, AllowedLabelKeys: allowed,
 		},
 	}, metav1.CreateOptions{})
