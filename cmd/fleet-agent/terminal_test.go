@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -13,31 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fleet.nationtech.io/fleet/test/terminal"
 	"fleet.nationtech.io/fleet/test/wait"
 )
-
-// openTerminal returns the two ends of a new terminal: the person's and the program's.
-func openTerminal(t *testing.T) (person, program *os.File) {
-	t.Helper()
-	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = person.Close() })
-	fd := int(person.Fd())
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = program.Close() })
-	return person, program
-}
 
 // asked keeps what is written to it, and tells when that begins.
 type asked struct {
@@ -65,7 +42,7 @@ func echoes(t *testing.T, terminal *os.File) bool {
 func TestEnrollAsksForTheTokenOnATerminal(t *testing.T) {
 	t.Parallel()
 	h, g := newHost(t), newGateway(t)
-	person, program := openTerminal(t)
+	person, program := terminal.Open(t)
 	if _, err := io.WriteString(person, g.token+"\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +62,7 @@ func TestEnrollAsksForTheTokenOnATerminal(t *testing.T) {
 func TestEnrollCalledOffAtTheTerminal(t *testing.T) {
 	t.Parallel()
 	h, g := newHost(t), newGateway(t)
-	person, program := openTerminal(t)
+	person, program := terminal.Open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	prompt := &asked{prompted: make(chan struct{})}
 	ended := make(chan error, 1)

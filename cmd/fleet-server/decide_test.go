@@ -3,18 +3,17 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/terminal"
 	"fleet.nationtech.io/fleet/test/wait"
 )
 
@@ -154,7 +153,7 @@ func TestApprovalOnATerminal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			fingerprint := s.asks(name, name)
-			person, program := openTerminal(t)
+			person, program := terminal.Open(t)
 			asks := &prompt{asked: func() {
 				if tc.before != nil {
 					tc.before(name)
@@ -200,29 +199,6 @@ func (p *prompt) Write(data []byte) (int, error) {
 		p.asked()
 	}
 	return len(data), nil
-}
-
-// openTerminal returns the two ends of a new terminal: the person's and the program's.
-func openTerminal(t *testing.T) (person, program *os.File) {
-	t.Helper()
-	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = person.Close() })
-	fd := int(person.Fd())
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = program.Close() })
-	return person, program
 }
 
 // eventually waits until check returns nil.

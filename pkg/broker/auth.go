@@ -2,7 +2,6 @@ package broker
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/hex"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -112,7 +112,7 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 	c.RegisterUser(&server.User{Username: device, Account: a.accounts[accountDevices], Permissions: permissions})
 	a.sessions.add(device, connection{
 		id: c.GetID(), session: session, since: a.now(),
-		proof: Proof{Key: fingerprint(cert), Expires: cert.NotAfter, Address: c.RemoteAddress().String()},
+		proof: Proof{Key: pki.Fingerprint(cert.RawSubjectPublicKeyInfo), Expires: cert.NotAfter, Address: c.RemoteAddress().String()},
 	})
 	// Once more: if it was thrown out meanwhile, its connection was not there yet
 	// to be dropped.
@@ -121,12 +121,6 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 		return false
 	}
 	return true
-}
-
-// fingerprint is the SHA-256 of the public key in hex.
-func fingerprint(cert *x509.Certificate) string {
-	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	return hex.EncodeToString(sum[:])
 }
 
 // authenticate returns the device that a certificate is of, if it may come in.

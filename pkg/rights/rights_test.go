@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fleet.nationtech.io/fleet/pkg/rights"
+	"fleet.nationtech.io/fleet/test/terminal"
 )
 
 // envRole makes the test's own program one that gives up its rights.
@@ -226,7 +227,7 @@ func TestNobodyTypesIntoRootsTerminal(t *testing.T) {
 	} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			own, process := pty(t)
+			own, process := terminal.Open(t)
 			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", how)
 			cmd.Env = []string{envRole + "=root", "SECRET=of-root"}
 			var said bytes.Buffer
@@ -254,29 +255,6 @@ func TestNobodyTypesIntoRootsTerminal(t *testing.T) {
 			}
 		})
 	}
-}
-
-// pty returns the two ends of a terminal.
-func pty(t *testing.T) (own, process *os.File) {
-	t.Helper()
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	own = os.NewFile(uintptr(fd), "/dev/ptmx")
-	t.Cleanup(func() { _ = own.Close() })
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		process, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = process.Close() })
-	return own, process
 }
 
 func TestRunHandsOnWhatAPersonGives(t *testing.T) {

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"fleet.nationtech.io/fleet/pkg/pty"
 )
 
 // Streams are what a person works with. In may be nil.
@@ -72,7 +74,7 @@ func inner(w io.Writer) io.Writer {
 func runOnTerminal(ctx context.Context, cmd *exec.Cmd, person *os.File) error {
 	own, process, err := openTerminal(cmd)
 	if err != nil {
-		return fmt.Errorf("making a terminal: %w", err)
+		return err
 	}
 	defer own.Close()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = process, process, process
@@ -104,26 +106,15 @@ func runOnTerminal(ctx context.Context, cmd *exec.Cmd, person *os.File) error {
 // openTerminal returns the two ends of a new terminal: one's own, and that of a
 // process, to whose account it belongs.
 func openTerminal(cmd *exec.Cmd) (own, process *os.File, err error) {
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	own, process, err = pty.Open()
 	if err != nil {
 		return nil, nil, err
-	}
-	own = os.NewFile(uintptr(fd), "/dev/ptmx") // with deadlines, as it does not block
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		process, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, own.Close())
 	}
 	if as := cmd.SysProcAttr.Credential; as != nil {
 		err = process.Chown(int(as.Uid), -1)
 	}
 	if err != nil {
-		return nil, nil, errors.Join(err, own.Close(), process.Close())
+		return nil, nil, errors.Join(fmt.Errorf("making a terminal: %w", err), own.Close(), process.Close())
 	}
 	return own, process, nil
 }
