@@ -231,8 +231,8 @@ func (p Probe) askServer(ctx context.Context, f *Facts) {
 	})
 }
 
-// identity reads what the agent's account wrote, with no more rights than that
-// account has.
+// identity reads what the agent's account wrote, with that account's rights; what
+// it may not read is root's own.
 func (p Probe) identity(f *Facts) (identity *store.Identity, err error) {
 	state := store.View(p.Config.StateDir, slog.New(slog.DiscardHandler))
 	read := func() error {
@@ -241,7 +241,9 @@ func (p Probe) identity(f *Facts) (identity *store.Identity, err error) {
 		return err
 	}
 	if owner, other := rights.Of(p.Config.StateDir); other {
-		return identity, owner.As(read)
+		if err := owner.As(read); !errors.Is(err, fs.ErrPermission) {
+			return identity, err
+		}
 	}
 	return identity, read()
 }
