@@ -238,7 +238,8 @@ func (l Local) manager(account Account, g Cgroup) (runs Fact[bool], delegated Fa
 
 func (l Local) socket() Socket {
 	s := Socket{Path: l.Socket, Exists: known(true)}
-	if _, err := os.Stat(l.path(l.Socket)); errors.Is(err, fs.ErrNotExist) {
+	// Not Stat: the account could lead it to a file system that hangs.
+	if _, err := os.Lstat(l.path(l.Socket)); errors.Is(err, fs.ErrNotExist) {
 		s.Exists = known(false)
 	} else if err != nil {
 		s.Exists = unknownFact[bool](errors.Unwrap(err))
