@@ -99,8 +99,20 @@ type handed struct {
 // be unable to read.
 func takeFiles(args []string) (*handed, error) {
 	h := &handed{args: slices.Clone(args)}
+	err := h.takeArguments(args)
+	if err == nil {
+		err = h.takePreferences()
+	}
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+func (h *handed) takeArguments(args []string) error {
 	if len(args) > 0 && (args[0] == "logs" || args[0] == "log") {
-		return h, h.takePreferences() // their -f is no file
+		return nil // their -f is no file
 	}
 	for i, arg := range args {
 		var err error
@@ -115,13 +127,13 @@ func takeFiles(args []string) (*handed, error) {
 			h.args[i] = "-f" + value
 		}
 		if err != nil {
-			return h, err
+			return err
 		}
 		if strings.HasPrefix(arg, kubercFlag) {
 			h.own = "KUBERC=" // kubectl takes no flag beside "off"
 		}
 	}
-	return h, h.takePreferences()
+	return nil
 }
 
 // take returns the path under which the process finds a copy of a file. What is
