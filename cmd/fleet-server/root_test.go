@@ -191,6 +191,15 @@ func TestRootsCommandsWorkWithTheServersRights(t *testing.T) {
 	if strings.Count(out, "configmap/") != 5 {
 		t.Errorf("got %s", out)
 	}
+	// An editor runs as the account, too, and without a terminal here.
+	editor := filepath.Join(g.marks, "editor")
+	if err := os.WriteFile(editor, []byte("#!/bin/sh\necho \"data: {edited-by: u$(id -u)-$(cut -d' ' -f7 /proc/self/stat)}\" >>\"$1\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g.ok(g.root("", []string{"KUBE_EDITOR=" + editor}, "kubectl", "edit", "configmap", "a"))
+	if out := g.ok(g.root("", nil, "kubectl", "get", "configmap", "a", "-o", "jsonpath={.data.edited-by}")); out != "u4242-0" {
+		t.Errorf("it was edited by %q", out)
+	}
 	if _, err := g.root("", nil, "kubectl", "get", "configmaps", "none"); err == nil {
 		t.Error("a failure of kubectl is none of the command")
 	}
