@@ -23,7 +23,7 @@ Release: 1
 Summary: What Debian has installed
 License: none
 BuildArch: noarch
-Provides: podman = 5, passt, crun, ca-certificates, fuse-overlayfs, findutils, gawk, shadow-utils, systemd, util-linux, /bin/sh
+Provides: podman = 5, passt, crun, bash, coreutils, ca-certificates, fuse-overlayfs, findutils, gawk, shadow-utils, systemd, util-linux, /bin/sh
 %description
 What Debian has installed.
 %files
