@@ -39,6 +39,9 @@ const (
 	readRate = maxPending / 2 * 8
 
 	readTimeout = 5 * time.Second
+
+	// maxReaderConnections is how many connections one certificate's name may have.
+	maxReaderConnections = 16
 )
 
 // reads are the requests that change nothing. NATS takes them from READ to
@@ -85,6 +88,9 @@ func readerPermissions() *server.Permissions {
 func (a *authenticator) checkReader(c server.ClientAuthentication, cert *x509.Certificate) bool {
 	if !slices.Contains(cert.Subject.Organization, ReadersGroup) {
 		a.log.Warn("operator refused: the certificate is for the API only, see fleet-server admin-cert", "user", cert.Subject.CommonName, "remote", c.RemoteAddress())
+		return false
+	}
+	if !a.place(c, "operator "+cert.Subject.CommonName, maxReaderConnections) {
 		return false
 	}
 	a.log.Info("operator reads the bus", "user", cert.Subject.CommonName, "remote", c.RemoteAddress())
