@@ -23,7 +23,10 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/crds"
 	"fleet.nationtech.io/fleet/pkg/apiserver"
 	"fleet.nationtech.io/fleet/pkg/apiserver/datastore"
+	"fleet.nationtech.io/fleet/pkg/connlimit"
+	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/refusals"
 )
 
 // start runs an API server on real SQLite in a directory of the test and
@@ -53,11 +56,13 @@ func start(t *testing.T) *rest.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	s, err := apiserver.New(apiserver.Config{
-		Listener: l, CertFile: serving.CertFile(), KeyFile: serving.KeyFile(),
+		Listener:   connlimit.New(l, connlimit.Limits{Strangers: 100, OfHost: 50, OfSite: 50, Local: 50, Known: 50}, nil, logger),
+		Handshakes: handshake.NewGate(), Certificate: serving.GetCertificate, Refusals: refusals.New(refusals.API), Sizes: store.Sizes, Memory: 64 << 20,
 		ClientCAs: authorities.Operator.PEM, Now: time.Now,
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
-		CRDs: crds.Documents(), Metrics: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		CRDs: crds.Documents(), Metrics: prometheus.NewRegistry(), Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)
