@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+
+	"fleet.nationtech.io/fleet/pkg/connlimit"
 )
 
 // What the tests see of the unexported parts.
@@ -30,3 +32,9 @@ func LocalAddress(a net.Addr) string { return localAddress(a) }
 
 // DropExpired is dropExpired.
 var DropExpired = dropExpired
+
+// PlacesWithin returns the places of API, bus and enrollment.
+func PlacesWithin(descriptors int) (api, bus, enrollment connlimit.Limits) {
+	p := placesWithin(descriptors)
+	return p.api, p.bus, p.enrollment
+}
