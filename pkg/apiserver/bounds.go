@@ -46,6 +46,7 @@ const (
 type bounds struct {
 	sizes    func(ctx context.Context, prefix string) (datastore.Size, error)
 	info     *request.RequestInfoFactory
+	bodies   *bodies
 	refusals *prometheus.CounterVec
 	// memory is for large lists, and as much for small ones and for writes.
 	memory               int64
@@ -53,9 +54,9 @@ type bounds struct {
 	waiting, watches     atomic.Int64
 }
 
-func newBounds(sizes func(context.Context, string) (datastore.Size, error), memory int64, refusals *prometheus.CounterVec) *bounds {
+func newBounds(sizes func(context.Context, string) (datastore.Size, error), memory int64, bodies *bodies, refusals *prometheus.CounterVec) *bounds {
 	return &bounds{
-		sizes: sizes, memory: memory, refusals: refusals,
+		sizes: sizes, memory: memory, bodies: bodies, refusals: refusals,
 		info:  &request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")},
 		large: semaphore.NewWeighted(memory), small: semaphore.NewWeighted(memory), writes: semaphore.NewWeighted(memory),
 	}
@@ -75,7 +76,11 @@ func (b *bounds) handler(api http.Handler) http.Handler {
 		case "watch":
 			b.watch(w, r, info, api)
 		case "create", "update", "patch":
-			b.within(w, r, b.writes, writeCost(r), api)
+			b.within(w, r, b.writes, writeCost(r), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if b.bodies.check(w, r, info) {
+					api.ServeHTTP(w, r)
+				}
+			}))
 		default:
 			api.ServeHTTP(w, r)
 		}

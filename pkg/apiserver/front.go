@@ -35,7 +35,7 @@ type front struct {
 
 func (b *builder) front(api http.Handler) *front {
 	users := &users{authenticate: b.authenticator, refusals: b.Refusals}
-	limited := newBounds(b.Sizes, b.Memory, b.Refusals).handler(api)
+	limited := newBounds(b.Sizes, b.Memory, &bodies{b.codecs.UniversalDeserializer(), b.Refusals}, b.Refusals).handler(api)
 	return &front{listener: b.Listener, web: &http.Server{
 		Handler:           connlimit.Handler(users.handler(limited, newStrangers(b.Refusals).handler(api)), 0, users.who),
 		TLSConfig:         b.Handshakes.Config(b.frontTLS(), b.presentAuthorities),

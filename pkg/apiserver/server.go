@@ -9,13 +9,11 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	nooptrace "go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/errgroup"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
@@ -23,6 +21,7 @@ import (
 	apiextensionsoptions "k8s.io/apiextensions-apiserver/pkg/cmd/server/options"
 	"k8s.io/apiextensions-apiserver/pkg/controller/openapiv3"
 	apiextensionsopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/request/anonymous"
@@ -41,7 +40,6 @@ import (
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
-	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -70,6 +68,8 @@ const (
 	storagePrefix = "/registry"
 	// maxBody bounds the body of a request, and with it an object, as etcd does.
 	maxBody = 1536 << 10
+	// maxCopied is how much the copy operations of a patch may make of it.
+	maxCopied = 64 << 10
 )
 
 // healthPaths answer without a client certificate.
@@ -174,6 +174,7 @@ type builder struct {
 	Config
 
 	crds          []*apiextensionsv1.CustomResourceDefinition
+	codecs        serializer.CodecFactory
 	clientCAs     *clientCAs
 	authenticator authenticator.Request
 	inside        *inside
@@ -187,6 +188,7 @@ type builder struct {
 
 func (b *builder) build() (*Server, error) {
 	scheme, codecs := newScheme()
+	b.codecs = codecs
 	var err error
 	if b.crds, err = decodeCRDs(b.CRDs); err != nil {
 		return nil, err
@@ -196,7 +198,7 @@ func (b *builder) build() (*Server, error) {
 	b.generic.MergedResourceConfig = apiextensions.DefaultAPIResourceConfigSource()
 	b.generic.EnableProfiling = false
 	b.generic.EnableMetrics = false // see metrics
-	b.generic.MaxRequestBodyBytes, b.generic.JSONPatchMaxCopyBytes = maxBody, maxBody
+	b.generic.MaxRequestBodyBytes, b.generic.JSONPatchMaxCopyBytes = maxBody, maxCopied
 	b.generic.ShutdownWatchTerminationGracePeriod = watchGrace
 	for _, step := range []func() error{b.serving, b.clients, b.access, b.storage, b.admission} {
 		if err := step(); err != nil {
@@ -299,7 +301,9 @@ func (b *builder) admission() error {
 	o := genericoptions.NewAdmissionOptions()
 	o.Plugins.Register(guardName, guardFactory(protected))
 	o.Plugins.Register(scoreSizeName, newScoreSize)
-	o.RecommendedPluginOrder = append(o.RecommendedPluginOrder, guardName, scoreSizeName)
+	o.Plugins.Register(objectSizeName, newObjectSize)
+	o.Plugins.Register(definitionsName, definitionsFactory(b.Sizes))
+	o.RecommendedPluginOrder = append(o.RecommendedPluginOrder, guardName, objectSizeName, definitionsName, scoreSizeName)
 	// Policies and webhooks need kinds that this server does not serve.
 	o.DisablePlugins = []string{"MutatingAdmissionPolicy", "ValidatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"}
 	return o.ApplyTo(&b.generic.Config, b.informers, b.client, b.dynamic, utilfeature.DefaultFeatureGate, b.generic.EffectiveVersion)
@@ -324,7 +328,7 @@ func (b *builder) extensionsServer() (*apiextensions.CustomResourceDefinitions, 
 			CRDRESTOptionsGetter: apiextensionsoptions.NewCRDRESTOptionsGetter(*b.etcd, b.generic.ResourceTransformers, b.generic.StorageObjectCountTracker),
 			MasterCount:          1,
 			ServiceResolver:      noServices{},
-			AuthResolverWrapper:  webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, b.generic.LoopbackClientConfig, nooptrace.NewTracerProvider()),
+			AuthResolverWrapper:  noWebhooks,
 		},
 	}
 	complete := c.Complete()
@@ -400,11 +404,4 @@ func anonymousPaths() []apiserver.AnonymousAuthCondition {
 		conditions[i] = apiserver.AnonymousAuthCondition{Path: p}
 	}
 	return conditions
-}
-
-// noServices: webhooks may name a URL, but there are no Services to name.
-type noServices struct{}
-
-func (noServices) ResolveEndpoint(namespace, name string, _ int32) (*url.URL, error) {
-	return nil, fmt.Errorf("service %s/%s: this server has no Services; use url in the webhook's clientConfig", namespace, name)
 }

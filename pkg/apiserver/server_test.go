@@ -30,8 +30,16 @@ import (
 )
 
 // start runs an API server on real SQLite in a directory of the test and
-// returns a client with all rights.
+// returns its own client, with all rights.
 func start(t *testing.T) *rest.Config {
+	t.Helper()
+	own, _, _ := startServer(t)
+	return own
+}
+
+// startServer returns the server's own client, one of an administrator, and the
+// address of the storage.
+func startServer(t *testing.T) (own, administrator *rest.Config, storage string) {
 	t.Helper()
 	dir := t.TempDir()
 	now := time.Now()
@@ -83,7 +91,14 @@ func start(t *testing.T) *rest.Config {
 	case <-time.After(time.Minute):
 		t.Fatal("the server is not ready after a minute")
 	}
-	return s.Loopback()
+	cert, key, err := authorities.IssueOperator("admin", []string{"system:masters"}, now, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Loopback(), &rest.Config{
+		Host: "https://" + l.Addr().String(), QPS: -1,
+		TLSClientConfig: rest.TLSClientConfig{CAData: authorities.RootsPEM(), CertData: cert, KeyData: key},
+	}, store.Endpoint
 }
 
 func TestNamespaceIsEmptiedAndDeleted(t *testing.T) {
