@@ -48,15 +48,17 @@ type bounds struct {
 	info     *request.RequestInfoFactory
 	bodies   *bodies
 	refusals *prometheus.CounterVec
-	// memory is for large lists, and as much for small ones and for writes.
-	memory               int64
+	// memory is for large lists, and as much for small ones and for writes. A large
+	// list takes a part of it at least, as many as are worked on at once: each also
+	// keeps a processor busy.
+	memory, part         int64
 	large, small, writes *semaphore.Weighted
 	waiting, watches     atomic.Int64
 }
 
-func newBounds(sizes func(context.Context, string) (datastore.Size, error), memory int64, bodies *bodies, refusals *prometheus.CounterVec) *bounds {
+func newBounds(sizes func(context.Context, string) (datastore.Size, error), memory int64, largeLists int, bodies *bodies, refusals *prometheus.CounterVec) *bounds {
 	return &bounds{
-		sizes: sizes, memory: memory, bodies: bodies, refusals: refusals,
+		sizes: sizes, memory: memory, part: memory / int64(largeLists), bodies: bodies, refusals: refusals,
 		info:  &request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")},
 		large: semaphore.NewWeighted(memory), small: semaphore.NewWeighted(memory), writes: semaphore.NewWeighted(memory),
 	}
@@ -96,7 +98,7 @@ func (b *bounds) list(w http.ResponseWriter, r *http.Request, info *request.Requ
 func (b *bounds) watch(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, api http.Handler) {
 	if b.watches.Add(1) > maxWatches {
 		b.watches.Add(-1)
-		b.refuse(w)
+		b.refuse(w, r)
 		return
 	}
 	defer b.watches.Add(-1)
@@ -108,7 +110,7 @@ func (b *bounds) watch(w http.ResponseWriter, r *http.Request, info *request.Req
 	places, cost := b.costOfList(r, info)
 	release, ok := b.acquire(r.Context(), places, cost)
 	if !ok {
-		b.refuse(w)
+		b.refuse(w, r)
 		return
 	}
 	timer := time.AfterFunc(listing, release)
@@ -124,7 +126,7 @@ func (b *bounds) watch(w http.ResponseWriter, r *http.Request, info *request.Req
 func (b *bounds) within(w http.ResponseWriter, r *http.Request, places *semaphore.Weighted, cost int64, api http.Handler) {
 	release, ok := b.acquire(r.Context(), places, cost)
 	if !ok {
-		b.refuse(w)
+		b.refuse(w, r)
 		return
 	}
 	defer release()
@@ -169,7 +171,7 @@ func (b *bounds) costOfList(r *http.Request, info *request.RequestInfo) (places 
 	if cost <= smallList {
 		return b.small, cost
 	}
-	return b.large, cost
+	return b.large, max(cost, b.part)
 }
 
 // prefixOf is where the objects that a request is about are stored.
@@ -186,7 +188,10 @@ func writeCost(r *http.Request) int64 {
 	return min(body, maxBody)*writeFactor + writeBase
 }
 
-func (b *bounds) refuse(w http.ResponseWriter) {
+func (b *bounds) refuse(w http.ResponseWriter, r *http.Request) {
+	if r.Context().Err() != nil {
+		return // the client is gone
+	}
 	b.refusals.WithLabelValues("rateLimited").Inc()
 	tooMany(w, "the server works on as much as its memory permits: try again, and ask for lists in pages (limit)")
 }

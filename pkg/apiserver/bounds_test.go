@@ -72,7 +72,8 @@ func TestListsWaitForMemory(t *testing.T) {
 	}{
 		"lists":               {five, http.MethodGet, devices, 50, 2},
 		"a list of too much":  {huge, http.MethodGet, devices, 3, 1},
-		"pages":               {five, http.MethodGet, devices + "?limit=100", 30, 21},
+		"pages":               {five, http.MethodGet, devices + "?limit=100", 30, 2},
+		"short pages":         {five, http.MethodGet, devices + "?limit=10", 100, 100},
 		"pages of much":       {huge, http.MethodGet, devices + "?limit=100", 3, 1},
 		"lists of a selector": {five, http.MethodGet, devices + "?labelSelector=a", 5, 2},
 		"one by name":         {five, http.MethodGet, devices + "?fieldSelector=metadata.name%3Da", 30, 30},

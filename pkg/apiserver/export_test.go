@@ -10,11 +10,14 @@ import (
 	"fleet.nationtech.io/fleet/pkg/refusals"
 )
 
+// LargeLists is how many large lists Within lets through at once.
+const LargeLists = 2
+
 // Within is the handler that lets requests through to api as memory permits.
 func Within(memory int64, sizes func(context.Context, string) (datastore.Size, error), api http.Handler) http.Handler {
 	_, codecs := newScheme()
 	counter := refusals.New(refusals.API)
-	return newBounds(sizes, memory, newBodies(codecs), counter).handler(api)
+	return newBounds(sizes, memory, LargeLists, newBodies(codecs), counter).handler(api)
 }
 
 func newBodies(codecs serializer.CodecFactory) *bodies {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log"
 	"net/http"
+	"runtime"
 	"slices"
 	"time"
 
@@ -35,7 +36,7 @@ type front struct {
 
 func (b *builder) front(api http.Handler) *front {
 	users := &users{authenticate: b.authenticator, refusals: b.Refusals}
-	limited := newBounds(b.Sizes, b.Memory, &bodies{b.codecs.UniversalDeserializer(), b.Refusals}, b.Refusals).handler(api)
+	limited := newBounds(b.Sizes, b.Memory, max(2, runtime.GOMAXPROCS(0)), &bodies{b.codecs.UniversalDeserializer(), b.Refusals}, b.Refusals).handler(api)
 	return &front{listener: b.Listener, web: &http.Server{
 		Handler:           connlimit.Handler(users.handler(limited, newStrangers(b.Refusals).handler(api)), 0, users.who),
 		TLSConfig:         b.Handshakes.Config(b.frontTLS(), b.presentAuthorities),
@@ -77,17 +78,17 @@ func (f *front) serve(ctx context.Context) error {
 	return nil
 }
 
-// users tells those that have a certificate of the operators' authority from
-// strangers.
+// users tells administrators from strangers.
 type users struct {
 	authenticate authenticator.Request
 	refusals     *prometheus.CounterVec
 }
 
-// who returns the name in the certificate that a request came with.
+// who returns the name in the certificate that a request came with, if it is an
+// administrator's. Whoever may do nothing is a stranger.
 func (u *users) who(r *http.Request) (name string, ok bool) {
 	response, ok, err := u.authenticate.AuthenticateRequest(r)
-	if err != nil || !ok {
+	if err != nil || !ok || !slices.Contains(response.User.GetGroups(), masters) {
 		return "", false
 	}
 	return response.User.GetName(), true

@@ -72,6 +72,9 @@ const (
 	maxCopied = 64 << 10
 )
 
+// masters is the group that may do everything.
+const masters = "system:masters"
+
 // healthPaths answer without a client certificate.
 var healthPaths = []string{"/healthz", "/livez", "/readyz"}
 
@@ -275,7 +278,7 @@ func (b *builder) access() error {
 		return err
 	}
 	b.generic.Authorization.Authorizer, err = authorizerunion.New(
-		authorizerunion.NamedAuthorizer{AuthorizerName: "masters", Authorizer: authorizerfactory.NewPrivilegedGroups("system:masters")},
+		authorizerunion.NamedAuthorizer{AuthorizerName: "masters", Authorizer: authorizerfactory.NewPrivilegedGroups(masters)},
 		authorizerunion.NamedAuthorizer{AuthorizerName: "health", Authorizer: health},
 	)
 	return err

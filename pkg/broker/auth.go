@@ -108,7 +108,7 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 	a.sessions.add(device, connection{id: c.GetID(), session: sessionOf(c), expires: cert.NotAfter})
 	// Once more: if it was thrown out meanwhile, its connection was not there yet
 	// to be dropped.
-	if _, ok := a.authenticate(c, cert); !ok || !a.place(c, device, 0) {
+	if _, ok := a.authenticate(c, cert); !ok || a.place(c, device, 0) == nil {
 		a.sessions.remove(c.GetID())
 		return false
 	}
@@ -116,18 +116,19 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 }
 
 // place moves a connection to the places for those that are known, for as long
-// as it lasts. A holder may have so many, zero for any number.
-func (a *authenticator) place(c server.ClientAuthentication, holder string, most int) bool {
+// as it lasts. A holder may have so many, zero for any number. It returns nil
+// when there is no place.
+func (a *authenticator) place(c server.ClientAuthentication, holder string, most int) *connlimit.Conn {
 	conn, ok := connlimit.Of(c.RemoteAddress())
 	if !ok {
-		return false // it ended meanwhile
+		return nil // it ended meanwhile
 	}
 	if err := conn.Know(holder, most); err != nil {
 		a.log.Warn("connection refused", "holder", holder, "remote", c.RemoteAddress(), "error", err)
-		return false
+		return nil
 	}
 	conn.Busy()
-	return true
+	return conn
 }
 
 // authenticate returns the device that a certificate is of, if it may come in.

@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 var (
@@ -24,6 +26,8 @@ type Conn struct {
 	// bytes is how much it may still send while it is a stranger's.
 	bytes atomic.Int64
 	known atomic.Bool
+	// slow bounds what it may send by the second; nil for any amount.
+	slow atomic.Pointer[rate.Limiter]
 
 	// What follows is guarded by the listener.
 
@@ -87,9 +91,22 @@ func (c *Conn) Know(holder string, most int) error {
 // Known reports whether Know was successful.
 func (c *Conn) Known() bool { return c.known.Load() }
 
+// Slow bounds how many bytes a second are read from it, and how many at once.
+// What comes faster waits: the client is held back, and nobody else.
+func (c *Conn) Slow(perSecond float64, atOnce int) {
+	c.slow.Store(rate.NewLimiter(rate.Limit(perSecond), atOnce))
+}
+
 // Read implements net.Conn.
 func (c *Conn) Read(p []byte) (int, error) {
+	slow := c.slow.Load()
+	if slow != nil {
+		p = p[:min(len(p), slow.Burst())]
+	}
 	n, err := c.Conn.Read(p)
+	if slow != nil && n > 0 {
+		time.Sleep(slow.ReserveN(time.Now(), n).Delay())
+	}
 	if c.listener.limits.StrangerBytes > 0 && !c.known.Load() && c.bytes.Add(-int64(n)) < 0 {
 		c.listener.refuse(reasonBytes)
 		return 0, errTooMuch
