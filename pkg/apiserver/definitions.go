@@ -19,10 +19,13 @@ const definitionsName = "Definitions"
 // long as the server runs: a thousand rules take a second and megabytes.
 const (
 	maxDefinitions = 256
-	maxVersions    = 10
-	maxSchemas     = 8192
-	maxRules       = 500
-	maxDepth       = 64
+	// maxDefinitionBytes bounds all of them together: in memory they take some 40
+	// times as much.
+	maxDefinitionBytes = 8 << 20
+	maxVersions        = 10
+	maxSchemas         = 8192
+	maxRules           = 500
+	maxDepth           = 64
 )
 
 // definitions refuses CustomResourceDefinitions that cost the server too much,
@@ -39,11 +42,17 @@ func (d *definitions) Validate(ctx context.Context, a admission.Attributes, _ ad
 	if !ok || a.GetSubresource() != "" {
 		return nil
 	}
-	if old, ok := a.GetOldObject().(*apiextensions.CustomResourceDefinition); ok && old.Generation == crd.Generation {
-		return nil // only its finalizers, perhaps
+	var before cost
+	if old, ok := a.GetOldObject().(*apiextensions.CustomResourceDefinition); ok {
+		if old.Generation == crd.Generation {
+			return nil // only its finalizers, perhaps
+		}
+		before = costOf(old)
 	}
-	if err := d.room(ctx, a); err != nil {
-		return err
+	if costOf(crd).schemas > before.schemas {
+		if err := d.room(ctx, a); err != nil {
+			return err
+		}
 	}
 	if errs := checkDefinition(crd); len(errs) > 0 {
 		return apierrors.NewInvalid(a.GetKind().GroupKind(), a.GetName(), errs)
@@ -52,15 +61,15 @@ func (d *definitions) Validate(ctx context.Context, a admission.Attributes, _ ad
 }
 
 func (d *definitions) room(ctx context.Context, a admission.Attributes) error {
-	if a.GetOperation() != admission.Create {
-		return nil
-	}
 	size, err := d.sizes(ctx, storagePrefix+"/apiextensions.k8s.io/"+definitionsResource+"/")
 	if err != nil {
 		return err
 	}
-	if size.Objects >= maxDefinitions {
+	if a.GetOperation() == admission.Create && size.Objects >= maxDefinitions {
 		return admission.NewForbidden(a, fmt.Errorf("there are %d definitions, at most %d are allowed", size.Objects, maxDefinitions))
+	}
+	if size.Bytes > maxDefinitionBytes {
+		return admission.NewForbidden(a, fmt.Errorf("the definitions have %d bytes together, at most %d are allowed", size.Bytes, maxDefinitionBytes))
 	}
 	return nil
 }
@@ -73,10 +82,7 @@ func checkDefinition(crd *apiextensions.CustomResourceDefinition) (errs field.Er
 	if n := len(crd.Spec.Versions); n > maxVersions {
 		errs = append(errs, field.TooMany(spec.Child("versions"), n, maxVersions))
 	}
-	var c cost
-	for _, s := range schemasOf(crd) {
-		c.add(s, 1)
-	}
+	c := costOf(crd)
 	for _, bound := range []struct {
 		what    string
 		n, most int
@@ -104,6 +110,13 @@ func schemasOf(crd *apiextensions.CustomResourceDefinition) (all []*apiextension
 
 // cost is what schemas have.
 type cost struct{ schemas, rules, depth int }
+
+func costOf(crd *apiextensions.CustomResourceDefinition) (c cost) {
+	for _, s := range schemasOf(crd) {
+		c.add(s, 1)
+	}
+	return c
+}
 
 // add adds a schema that is so deep, and all that are in it.
 func (c *cost) add(s *apiextensions.JSONSchemaProps, level int) {

@@ -180,6 +180,20 @@ func TestHostileDefinitionsAreRefused(t *testing.T) {
 			}
 		})
 	}
+	// Many that are each within the bounds.
+	long := `{"type":"object","description":"` + strings.Repeat("x", 1<<20) + `"}`
+	const enough = 10
+	for i := 0; ; i++ {
+		err := c.send(t, http.MethodPost, definitions, jsonContent, definition(fmt.Sprintf("n%d", i), long, "", ""))
+		if err != nil && strings.Contains(err.Error(), "bytes together") {
+			break
+		}
+		if err != nil || i > enough {
+			t.Errorf("definition %d of a megabyte: %.200v", i, err)
+			break
+		}
+		time.Sleep(time.Second) // what was stored a second ago is known
+	}
 	err := c.send(t, http.MethodPatch, definitions+"/js.attack.example.com", string(types.MergePatchType), `{"spec":{"conversion":{"strategy":"Webhook","webhook":{"conversionReviewVersions":["v1"],"clientConfig":{"url":"https://127.0.0.1:1/x"}}}}}`)
 	if err == nil || !strings.Contains(err.Error(), "calls no webhooks") {
 		t.Errorf("a webhook that is added later: %v", err)
