@@ -14,28 +14,19 @@ import (
 	"fleet.nationtech.io/fleet/pkg/pki"
 )
 
-// clientCAs implements dynamiccertificates.CAContentProvider for authorities
-// that change while the server runs.
+// clientCAs are authorities that change while the server runs.
 type clientCAs struct {
 	// pem returns the authorities of now.
 	pem func() []byte
 	now func() time.Time
 
-	mu        sync.Mutex // guards the rest
-	parsed    dynamiccertificates.CAContentProvider
-	listeners []dynamiccertificates.Listener
+	mu     sync.Mutex // guards parsed
+	parsed dynamiccertificates.CAContentProvider
 }
 
 const clientCAsName = "operator-authority"
 
-// Name implements dynamiccertificates.CAContentProvider.
-func (c *clientCAs) Name() string { return clientCAsName }
-
-// CurrentCABundleContent implements dynamiccertificates.CAContentProvider.
-func (c *clientCAs) CurrentCABundleContent() []byte { return c.pem() }
-
-// VerifyOptions implements dynamiccertificates.CAContentProvider. It is asked
-// at each request; parsing is done at a change only.
+// VerifyOptions is asked at each request; parsing is done at a change only.
 func (c *clientCAs) VerifyOptions() (x509.VerifyOptions, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -49,23 +40,6 @@ func (c *clientCAs) VerifyOptions() (x509.VerifyOptions, bool) {
 	opts, ok := c.parsed.VerifyOptions()
 	opts.CurrentTime = c.now()
 	return opts, ok
-}
-
-// AddListener implements dynamiccertificates.Notifier.
-func (c *clientCAs) AddListener(l dynamiccertificates.Listener) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.listeners = append(c.listeners, l)
-}
-
-// changed makes the server name the authorities of now in its handshakes:
-// clients choose their certificate by that.
-func (c *clientCAs) changed() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, l := range c.listeners {
-		l.Enqueue()
-	}
 }
 
 // loopbackCertificate makes a certificate that only this process knows, for

@@ -5,6 +5,8 @@
 //
 // It is k8s.io/apiextensions-apiserver as the only server, with the built-in
 // groups installed into it; k8s.io/kubernetes and kube-aggregator are not
-// linked. It knows nothing of fleet: the definitions to serve come in with
+// linked. Its own clients reach it in memory; others by a listener that bounds
+// their connections, the memory of their requests and the size of what they
+// write. It knows nothing of fleet: the definitions to serve come in with
 // Config.
 package apiserver

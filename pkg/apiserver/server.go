@@ -9,20 +9,21 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	nooptrace "go.opentelemetry.io/otel/trace/noop"
+	"golang.org/x/sync/errgroup"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	apiextensionsclient "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
 	apiextensionsoptions "k8s.io/apiextensions-apiserver/pkg/cmd/server/options"
 	"k8s.io/apiextensions-apiserver/pkg/controller/openapiv3"
 	apiextensionsopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/apis/apiserver"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/request/anonymous"
 	"k8s.io/apiserver/pkg/authentication/request/union"
 	"k8s.io/apiserver/pkg/authentication/request/x509"
@@ -39,7 +40,6 @@ import (
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
-	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -47,7 +47,10 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/kube-openapi/pkg/common"
 
+	"fleet.nationtech.io/fleet/pkg/apiserver/datastore"
 	"fleet.nationtech.io/fleet/pkg/apiserver/openapi"
+	"fleet.nationtech.io/fleet/pkg/connlimit"
+	"fleet.nationtech.io/fleet/pkg/handshake"
 )
 
 // LoopbackHost is the name under which the server's own clients reach it.
@@ -60,16 +63,29 @@ const (
 	shutdownTime = 2 * time.Second
 )
 
+const (
+	// storagePrefix is where everything is stored.
+	storagePrefix = "/registry"
+	// maxBody bounds the body of a request, and with it an object, as etcd does.
+	maxBody = 1536 << 10
+	// maxCopied is how much the copy operations of a patch may make of it.
+	maxCopied = 64 << 10
+)
+
+// masters is the group that may do everything.
+const masters = "system:masters"
+
 // healthPaths answer without a client certificate.
 var healthPaths = []string{"/healthz", "/livez", "/readyz"}
 
 // Config is what an API server needs. Every field is mandatory.
 type Config struct {
-	// Listener accepts TLS connections.
-	Listener net.Listener
-	// CertFile and KeyFile are the serving certificate chain and its key. The
-	// files are watched, so that a renewed certificate needs no restart.
-	CertFile, KeyFile string
+	// Listener accepts the connections of others; the server's own clients need none.
+	Listener *connlimit.Listener
+	// Handshakes lets handshakes through.
+	Handshakes *handshake.Gate
+	// Certificate returns the serving certificate. It is asked at each handshake.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// ClientCAs returns, in PEM, the authorities whose certificates name API users.
 	// It is asked at each request.
 	ClientCAs func() []byte
@@ -77,6 +93,10 @@ type Config struct {
 	Now func() time.Time
 	// EtcdEndpoint is the URL of the storage, see package datastore.
 	EtcdEndpoint string
+	// Sizes tells how much is stored below a prefix.
+	Sizes func(ctx context.Context, prefix string) (datastore.Size, error)
+	// Memory bounds, in bytes, what requests of others may take at one time.
+	Memory int64
 	// EncryptionConfigFile is a Kubernetes encryption configuration.
 	EncryptionConfigFile string
 	// CRDs are YAML documents, each a CustomResourceDefinition, that the server
@@ -87,15 +107,17 @@ type Config struct {
 	Handlers map[string]http.Handler
 	// Metrics are shown under /metrics beside those of the API server itself.
 	Metrics prometheus.Gatherer
-	Logger  *slog.Logger
+	// Refusals counts what the listener turns away, by reason.
+	Refusals *prometheus.CounterVec
+	Logger   *slog.Logger
 }
 
 // Server is an API server that has been configured but may not run yet.
 type Server struct {
-	generic   *genericapiserver.GenericAPIServer
-	loopback  *rest.Config
-	clientCAs *clientCAs
-	ready     chan struct{}
+	generic  *genericapiserver.GenericAPIServer
+	front    *front
+	loopback *rest.Config
+	ready    chan struct{}
 	// failed gets the error of a bootstrap that could not be done.
 	failed chan error
 }
@@ -112,9 +134,6 @@ func New(c Config) (*Server, error) {
 
 // Loopback returns a client configuration with all rights, without rate limit.
 func (s *Server) Loopback() *rest.Config { return rest.CopyConfig(s.loopback) }
-
-// ClientCAsChanged tells the server that Config.ClientCAs returns something new.
-func (s *Server) ClientCAsChanged() { s.clientCAs.changed() }
 
 // Ready is closed when every definition of Config.CRDs is served.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
@@ -135,7 +154,16 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-running.Done():
 		}
 	}()
-	if err := s.generic.PrepareRun().RunWithContext(running); err != nil {
+	prepared := s.generic.PrepareRun()
+	var fronting errgroup.Group
+	fronting.Go(func() error {
+		err := s.front.serve(running)
+		if err != nil {
+			stop(err)
+		}
+		return err
+	})
+	if err := errors.Join(prepared.RunWithContext(running), fronting.Wait()); err != nil {
 		return err
 	}
 	if err := context.Cause(running); !errors.Is(err, context.Canceled) {
@@ -148,18 +176,22 @@ func (s *Server) Run(ctx context.Context) error {
 type builder struct {
 	Config
 
-	crds      []*apiextensionsv1.CustomResourceDefinition
-	clientCAs *clientCAs
-	loopback  []byte // certificate of the server's own clients' connections
-	generic   *genericapiserver.RecommendedConfig
-	etcd      *genericoptions.EtcdOptions
-	client    kubernetes.Interface
-	dynamic   dynamic.Interface
-	informers informers.SharedInformerFactory
+	crds          []*apiextensionsv1.CustomResourceDefinition
+	codecs        serializer.CodecFactory
+	clientCAs     *clientCAs
+	authenticator authenticator.Request
+	inside        *inside
+	loopback      []byte // certificate of the server's own clients' connections
+	generic       *genericapiserver.RecommendedConfig
+	etcd          *genericoptions.EtcdOptions
+	client        kubernetes.Interface
+	dynamic       dynamic.Interface
+	informers     informers.SharedInformerFactory
 }
 
 func (b *builder) build() (*Server, error) {
 	scheme, codecs := newScheme()
+	b.codecs = codecs
 	var err error
 	if b.crds, err = decodeCRDs(b.CRDs); err != nil {
 		return nil, err
@@ -169,6 +201,7 @@ func (b *builder) build() (*Server, error) {
 	b.generic.MergedResourceConfig = apiextensions.DefaultAPIResourceConfigSource()
 	b.generic.EnableProfiling = false
 	b.generic.EnableMetrics = false // see metrics
+	b.generic.MaxRequestBodyBytes, b.generic.JSONPatchMaxCopyBytes = maxBody, maxCopied
 	b.generic.ShutdownWatchTerminationGracePeriod = watchGrace
 	for _, step := range []func() error{b.serving, b.clients, b.access, b.storage, b.admission} {
 		if err := step(); err != nil {
@@ -191,35 +224,29 @@ func (b *builder) build() (*Server, error) {
 	for path, h := range b.Handlers {
 		paths.HandlePrefix(path, h)
 	}
-	s := &Server{generic: extensions.GenericAPIServer, loopback: b.generic.LoopbackClientConfig, clientCAs: b.clientCAs, ready: make(chan struct{}), failed: make(chan error, 1)}
+	s := &Server{
+		generic: extensions.GenericAPIServer, front: b.front(extensions.GenericAPIServer.Handler), loopback: b.generic.LoopbackClientConfig,
+		ready: make(chan struct{}), failed: make(chan error, 1),
+	}
 	return s, b.hooks(s, extensions)
 }
 
 func (b *builder) serving() error {
-	cert, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving", b.CertFile, b.KeyFile)
-	if err != nil {
-		return err
-	}
 	loopback, key, err := loopbackCertificate()
 	if err != nil {
 		return err
 	}
-	own, err := dynamiccertificates.NewStaticSNICertKeyContent("loopback", loopback, key, LoopbackHost)
+	own, err := dynamiccertificates.NewStaticCertKeyContent("loopback", loopback, key)
 	if err != nil {
 		return err
 	}
-	b.loopback, b.clientCAs = loopback, &clientCAs{pem: b.ClientCAs, now: b.Now}
-	b.generic.SecureServing = &genericapiserver.SecureServingInfo{
-		Listener:      b.Listener,
-		Cert:          cert,
-		SNICerts:      []dynamiccertificates.SNICertKeyContentProvider{own},
-		ClientCA:      b.clientCAs,
-		MinTLSVersion: tls.VersionTLS13,
-	}
+	b.loopback, b.clientCAs, b.inside = loopback, &clientCAs{pem: b.ClientCAs, now: b.Now}, newInside(b.Listener.Addr())
+	b.generic.SecureServing = &genericapiserver.SecureServingInfo{Listener: b.inside, Cert: own, MinTLSVersion: tls.VersionTLS13}
 	b.generic.ExternalAddress = b.Listener.Addr().String()
 	b.generic.PublicAddress = net.IPv4(127, 0, 0, 1)
+	b.authenticator = x509.NewDynamic(b.clientCAs.VerifyOptions, x509.CommonNameUserConversion)
 	b.generic.Authentication.Authenticator = union.New(
-		x509.NewDynamic(b.clientCAs.VerifyOptions, x509.CommonNameUserConversion),
+		b.authenticator,
 		anonymous.NewAuthenticator(anonymousPaths()),
 	)
 	return nil
@@ -231,6 +258,7 @@ func (b *builder) clients() error {
 		return err
 	}
 	c.QPS, c.Burst = -1, -1 // the server does not limit itself
+	c.Dial = b.inside.Dial
 	b.generic.LoopbackClientConfig, b.generic.ClientConfig = c, c
 	if b.client, err = kubernetes.NewForConfig(c); err != nil {
 		return err
@@ -250,14 +278,14 @@ func (b *builder) access() error {
 		return err
 	}
 	b.generic.Authorization.Authorizer, err = authorizerunion.New(
-		authorizerunion.NamedAuthorizer{AuthorizerName: "masters", Authorizer: authorizerfactory.NewPrivilegedGroups("system:masters")},
+		authorizerunion.NamedAuthorizer{AuthorizerName: "masters", Authorizer: authorizerfactory.NewPrivilegedGroups(masters)},
 		authorizerunion.NamedAuthorizer{AuthorizerName: "health", Authorizer: health},
 	)
 	return err
 }
 
 func (b *builder) storage() error {
-	sc := storagebackend.NewDefaultConfig("/registry", apiextensions.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion))
+	sc := storagebackend.NewDefaultConfig(storagePrefix, apiextensions.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion))
 	sc.Transport.ServerList = []string{b.EtcdEndpoint}
 	sc.EventsHistoryWindow = storagebackend.DefaultEventsHistoryWindow
 	b.etcd = genericoptions.NewEtcdOptions(sc)
@@ -276,7 +304,9 @@ func (b *builder) admission() error {
 	o := genericoptions.NewAdmissionOptions()
 	o.Plugins.Register(guardName, guardFactory(protected))
 	o.Plugins.Register(scoreSizeName, newScoreSize)
-	o.RecommendedPluginOrder = append(o.RecommendedPluginOrder, guardName, scoreSizeName)
+	o.Plugins.Register(objectSizeName, newObjectSize)
+	o.Plugins.Register(definitionsName, definitionsFactory(b.Sizes))
+	o.RecommendedPluginOrder = append(o.RecommendedPluginOrder, guardName, objectSizeName, definitionsName, scoreSizeName)
 	// Policies and webhooks need kinds that this server does not serve.
 	o.DisablePlugins = []string{"MutatingAdmissionPolicy", "ValidatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"}
 	return o.ApplyTo(&b.generic.Config, b.informers, b.client, b.dynamic, utilfeature.DefaultFeatureGate, b.generic.EffectiveVersion)
@@ -301,7 +331,7 @@ func (b *builder) extensionsServer() (*apiextensions.CustomResourceDefinitions, 
 			CRDRESTOptionsGetter: apiextensionsoptions.NewCRDRESTOptionsGetter(*b.etcd, b.generic.ResourceTransformers, b.generic.StorageObjectCountTracker),
 			MasterCount:          1,
 			ServiceResolver:      noServices{},
-			AuthResolverWrapper:  webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, b.generic.LoopbackClientConfig, nooptrace.NewTracerProvider()),
+			AuthResolverWrapper:  noWebhooks,
 		},
 	}
 	complete := c.Complete()
@@ -377,11 +407,4 @@ func anonymousPaths() []apiserver.AnonymousAuthCondition {
 		conditions[i] = apiserver.AnonymousAuthCondition{Path: p}
 	}
 	return conditions
-}
-
-// noServices: webhooks may name a URL, but there are no Services to name.
-type noServices struct{}
-
-func (noServices) ResolveEndpoint(namespace, name string, _ int32) (*url.URL, error) {
-	return nil, fmt.Errorf("service %s/%s: this server has no Services; use url in the webhook's clientConfig", namespace, name)
 }

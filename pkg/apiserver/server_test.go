@@ -23,12 +23,23 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/crds"
 	"fleet.nationtech.io/fleet/pkg/apiserver"
 	"fleet.nationtech.io/fleet/pkg/apiserver/datastore"
+	"fleet.nationtech.io/fleet/pkg/connlimit"
+	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/refusals"
 )
 
 // start runs an API server on real SQLite in a directory of the test and
-// returns a client with all rights.
+// returns its own client, with all rights.
 func start(t *testing.T) *rest.Config {
+	t.Helper()
+	own, _, _ := startServer(t)
+	return own
+}
+
+// startServer returns the server's own client, one of an administrator, and the
+// address of the storage.
+func startServer(t *testing.T) (own, administrator *rest.Config, storage string) {
 	t.Helper()
 	dir := t.TempDir()
 	now := time.Now()
@@ -53,11 +64,13 @@ func start(t *testing.T) *rest.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	s, err := apiserver.New(apiserver.Config{
-		Listener: l, CertFile: serving.CertFile(), KeyFile: serving.KeyFile(),
+		Listener:   connlimit.New(l, connlimit.Limits{Strangers: 100, OfHost: 50, OfSite: 50, Local: 50, Known: 50}, nil, logger),
+		Handshakes: handshake.NewGate(), Certificate: serving.GetCertificate, Refusals: refusals.New(refusals.API), Sizes: store.Sizes, Memory: 64 << 20,
 		ClientCAs: authorities.Operator.PEM, Now: time.Now,
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
-		CRDs: crds.Documents(), Metrics: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		CRDs: crds.Documents(), Metrics: prometheus.NewRegistry(), Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +91,14 @@ func start(t *testing.T) *rest.Config {
 	case <-time.After(time.Minute):
 		t.Fatal("the server is not ready after a minute")
 	}
-	return s.Loopback()
+	cert, key, err := authorities.IssueOperator("admin", []string{"system:masters"}, now, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Loopback(), &rest.Config{
+		Host: "https://" + l.Addr().String(), QPS: -1,
+		TLSClientConfig: rest.TLSClientConfig{CAData: authorities.RootsPEM(), CertData: cert, KeyData: key},
+	}, store.Endpoint
 }
 
 func TestNamespaceIsEmptiedAndDeleted(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -116,11 +117,27 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 	})
 	// Once more: if it was thrown out meanwhile, its connection was not there yet
 	// to be dropped.
-	if _, ok := a.authenticate(c, cert); !ok {
+	if _, ok := a.authenticate(c, cert); !ok || a.place(c, device, 0) == nil {
 		a.sessions.remove(c.GetID())
 		return false
 	}
 	return true
+}
+
+// place moves a connection to the places for those that are known, for as long
+// as it lasts. A holder may have so many, zero for any number. It returns nil
+// when there is no place.
+func (a *authenticator) place(c server.ClientAuthentication, holder string, most int) *connlimit.Conn {
+	conn, ok := connlimit.Of(c.RemoteAddress())
+	if !ok {
+		return nil // it ended meanwhile
+	}
+	if err := conn.Know(holder, most); err != nil {
+		a.log.Warn("connection refused", "holder", holder, "remote", c.RemoteAddress(), "error", err)
+		return nil
+	}
+	conn.Busy()
+	return conn
 }
 
 // authenticate returns the device that a certificate is of, if it may come in.

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -19,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -38,8 +38,9 @@ const (
 	maxPending = 64 << 20
 	// maxUnread is how much a device may leave unread: far below three quarters of
 	// maxPending, where NATS makes whoever answers it wait, and with it all others.
-	maxUnread      = 2 << 20
-	maxConnections = 1 << 16
+	maxUnread = 2 << 20
+	// ownConnections are those inside the process, with some to spare.
+	ownConnections = 16
 	authTimeout    = 20 // seconds; a slow device on a slow link needs them
 	// reconnectWait is for the server's own connections. NATS ends those that
 	// read too slowly, and no device is answered until they are back.
@@ -66,6 +67,8 @@ type Config struct {
 	OperatorCAs Authority
 	// Handshakes lets handshakes through; one of its own when nil.
 	Handshakes *handshake.Gate
+	// Places are those for connections; DefaultPlaces when zero.
+	Places connlimit.Limits
 	// Now is the clock that certificates are verified by.
 	Now func() time.Time
 	// StoreDir holds the JetStream files.
@@ -94,6 +97,7 @@ type Broker struct {
 	system   *nats.Conn
 	readers  *nats.Conn
 	server   *server.Server
+	places   *connlimit.Listener
 	sessions *sessions
 	refused  *refused
 	bars     *bars
@@ -104,42 +108,55 @@ func Start(c Config) (*Broker, error) {
 	if c.Handshakes == nil {
 		c.Handshakes = handshake.NewGate()
 	}
+	if c.Places == (connlimit.Limits{}) {
+		c.Places = DefaultPlaces
+	}
 	b := &Broker{sessions: newSessions(c.Observer), bars: newBars()}
 	auth := &authenticator{
 		devices: c.Devices, operators: c.OperatorCAs, sessions: b.sessions, bars: b.bars, now: c.Now, log: c.Logger, secret: newSecret(),
 	}
-	opts, err := options(c, auth)
+	listener, err := listen(c.Listen)
 	if err != nil {
 		return nil, err
 	}
-	if err := probe(c.Listen); err != nil {
-		return nil, err
+	if err := b.start(c, auth, listener); err != nil {
+		return nil, errors.Join(err, closeListener(listener))
 	}
+	return b, nil
+}
+
+// start starts NATS on a listener, which is NATS's from then on.
+func (b *Broker) start(c Config, auth *authenticator, listener net.Listener) error {
 	// NATS would tell its log alone.
 	if err := os.MkdirAll(c.StoreDir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the directory of the bus: %w: move what is there away; the server builds its content again", err)
+		return fmt.Errorf("making the directory of the bus: %w: move what is there away; the server builds its content again", err)
 	}
-	if b.server, err = server.NewServer(opts); err != nil {
-		return nil, fmt.Errorf("configuring NATS: %w", err)
+	var err error
+	if b.server, err = server.NewServer(options(c, listener.Addr(), auth)); err != nil {
+		return fmt.Errorf("configuring NATS: %w", err)
 	}
 	b.sessions.disconnect = func(id uint64) { _ = b.server.DisconnectClientByID(id) } // gone already: fine
 	b.refused = newRefused(b.barID, c.Logger)
+	b.places = connlimit.New(listener, c.Places, b.refused.count, c.Logger)
+	if err := acceptFrom(b.server, b.places); err != nil {
+		return err
+	}
 	b.sessions.crowded = b.refused.counter.WithLabelValues("sessions").Inc
 	b.server.SetLoggerV2(newNATSLog(c.Logger, b.refused), true, false, false)
 	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
-		return nil, err
+		return err
 	}
 	// Before the start, where every account without JetStream is given all of its
 	// API, to be told that it has none.
 	if err := share(auth.accounts[accountCore], auth.accounts[accountReaders]); err != nil {
-		return nil, err
+		return err
 	}
 	b.server.Start()
 	if err := b.connect(auth); err != nil {
 		b.Shutdown()
-		return nil, err
+		return err
 	}
-	return b, nil
+	return nil
 }
 
 // Addr is the address that the broker listens on for devices.
@@ -299,19 +316,16 @@ func watch(ctx context.Context, kv jetstream.KeyValue, each func(jetstream.KeyVa
 	}
 }
 
-func options(c Config, auth *authenticator) (*server.Options, error) {
-	host, port, err := splitListen(c.Listen)
-	if err != nil {
-		return nil, err
-	}
+func options(c Config, addr net.Addr, auth *authenticator) *server.Options {
+	at := addr.(*net.TCPAddr)
 	store := c.MaxFileStore
 	if store == 0 {
 		store = DefaultMaxFileStore
 	}
 	return &server.Options{
 		ServerName:                 "fleet",
-		Host:                       host,
-		Port:                       port,
+		Host:                       at.IP.String(),
+		Port:                       at.Port,
 		NoSigs:                     true,
 		Accounts:                   []*server.Account{server.NewAccount(accountDevices), server.NewAccount(accountCore), server.NewAccount(accountReaders), server.NewAccount(accountSystem)},
 		SystemAccount:              accountSystem,
@@ -322,7 +336,7 @@ func options(c Config, auth *authenticator) (*server.Options, error) {
 		TLSTimeout:                 authTimeout,
 		AuthTimeout:                authTimeout,
 		TLSConfig:                  tlsConfig(c),
-		MaxConn:                    maxConnections,
+		MaxConn:                    c.Places.All() + ownConnections,
 		MaxPayload:                 maxPayload,
 		MaxSubs:                    maxSubscriptions,
 		MaxControlLine:             maxControlLine,
@@ -331,7 +345,7 @@ func options(c Config, auth *authenticator) (*server.Options, error) {
 		JetStreamMaxMemory:         maxMemoryStore,
 		JetStreamMaxStore:          store,
 		StoreDir:                   c.StoreDir,
-	}, nil
+	}
 }
 
 // tlsConfig is a configuration whose certificate and authorities are those of
@@ -351,33 +365,6 @@ func tlsConfig(c Config) *tls.Config {
 		}
 		return present, nil
 	})
-}
-
-func splitListen(listen string) (host string, port int, err error) {
-	host, p, err := net.SplitHostPort(listen)
-	if err != nil {
-		return "", 0, fmt.Errorf("address for devices %q: it must have the form host:port or :port", listen)
-	}
-	if port, err = strconv.Atoi(p); err != nil {
-		return "", 0, fmt.Errorf("address for devices %q: the port must be a number", listen)
-	}
-	if port == 0 {
-		port = server.RANDOM_PORT
-	}
-	if host == "" {
-		host = server.DEFAULT_HOST
-	}
-	return host, port, nil
-}
-
-// probe takes the address for a moment: NATS itself reports one that is in use
-// only to its log.
-func probe(listen string) error {
-	l, err := net.Listen("tcp", listen)
-	if err != nil {
-		return fmt.Errorf("listening for devices: %w: choose another with --nats-listen, or stop what uses this one", err)
-	}
-	return l.Close()
 }
 
 func lookUpAccounts(s *server.Server) (map[string]*server.Account, error) {

@@ -39,6 +39,15 @@ const (
 	readRate = maxPending / 2 * 8
 
 	readTimeout = 5 * time.Second
+
+	// maxReaderConnections is how many connections one certificate's name may have.
+	// What one leaves unread takes up to maxPending.
+	maxReaderConnections = 4
+	// Bytes a second that a reader may send over a connection, and how many at once.
+	// A question has under 100, and its answer can cost the server milliseconds.
+	readerRate, readerBurst = 4 << 10, 32 << 10
+	// maxFilters is how many subjects one watch may name.
+	maxFilters = 16
 )
 
 // reads are the requests that change nothing. NATS takes them from READ to
@@ -87,6 +96,11 @@ func (a *authenticator) checkReader(c server.ClientAuthentication, cert *x509.Ce
 		a.log.Warn("operator refused: the certificate is for the API only, see fleet-server admin-cert", "user", cert.Subject.CommonName, "remote", c.RemoteAddress())
 		return false
 	}
+	conn := a.place(c, "operator "+cert.Subject.CommonName, maxReaderConnections)
+	if conn == nil {
+		return false
+	}
+	conn.Slow(readerRate, readerBurst)
 	a.log.Info("operator reads the bus", "user", cert.Subject.CommonName, "remote", c.RemoteAddress())
 	c.RegisterUser(&server.User{
 		Username: cert.Subject.CommonName, Account: a.accounts[accountReaders], Permissions: readerPermissions(),
@@ -129,6 +143,8 @@ func (r *readers) create(m *nats.Msg) ([]byte, error) {
 		return nil, errors.New("a reader's consumer delivers to the reader's inbox")
 	case c.Durable != "" || c.DeliverGroup != "" || c.AckPolicy != server.AckNone:
 		return nil, errors.New("a reader's consumer is ephemeral and is not acknowledged")
+	case len(c.FilterSubjects) > maxFilters:
+		return nil, fmt.Errorf("a reader's consumer has %d filters, at most %d are allowed", len(c.FilterSubjects), maxFilters)
 	}
 	if err := r.room(req.Stream); err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
 	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 const (
@@ -390,5 +391,55 @@ func TestReaderEndsWithItsCertificate(t *testing.T) {
 	if conn, err := b.Dial(c); err == nil {
 		conn.Close()
 		t.Error("it gets in again")
+	}
+}
+
+// A reader's certificate gives a few connections, and so many questions a second.
+func TestReadersAreBounded(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, nil)
+	const most = 4
+	conns := make([]*nats.Conn, most)
+	for i := range conns {
+		conns[i] = reader(t, b)
+	}
+	if c, err := b.Dial(operator(t, b, time.Hour, broker.ReadersGroup)); err == nil {
+		c.Close()
+		t.Error("one more connection than a reader may have")
+	}
+	conns[0].Close()
+	var again *nats.Conn
+	wait.For(t, "a place that was given back", 10*time.Second, 10*time.Millisecond, func() (err error) {
+		again, err = b.Dial(operator(t, b, time.Hour, broker.ReadersGroup))
+		return err
+	})
+	defer again.Close()
+
+	conn := conns[1]
+	answers := make(chan *nats.Msg, 10_000)
+	sub, err := conn.ChanSubscribe("_INBOX.flood", answers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	const asked, allowed = 5000, 1500 // the burst, and what a slow machine takes meanwhile
+	for range asked {
+		if err := conn.PublishRequest("$JS.API.STREAM.INFO.KV_"+wire.BucketDesiredState, "_INBOX.flood", []byte(`{"subjects_filter":">"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	timer := time.NewTimer(2 * time.Second)
+	defer timer.Stop()
+	<-timer.C
+	if n := len(answers); n == 0 || n > allowed {
+		t.Errorf("%d of %d questions are answered after two seconds, want some, and at most %d", n, asked, allowed)
+	}
+	// Who asks a little is not held back.
+	if _, err := again.Request("$JS.API.INFO", nil, time.Second); err != nil {
+		t.Errorf("another connection: %v", err)
+	}
+	if _, err := again.Request("$JS.API.CONSUMER.CREATE.KV_"+wire.BucketDesiredState, fmt.Appendf(nil, `{"stream_name":%q,"config":{"deliver_subject":"_INBOX.x","ack_policy":"none","filter_subjects":[%s"$KV.a"]}}`,
+		"KV_"+wire.BucketDesiredState, strings.Repeat(`"$KV.b",`, 100)), time.Second); err != nil {
+		t.Error(err)
 	}
 }

@@ -66,6 +66,9 @@ func newRefused(disconnect func(id uint64), log *slog.Logger) *refused {
 	return &refused{counter: refusals.New(refusals.Bus), disconnect: disconnect, log: log, byID: map[uint64]int{}}
 }
 
+// count counts a connection that got no place, or lost it.
+func (r *refused) count(reason string) { r.counter.WithLabelValues(reason).Inc() }
+
 // note looks at a message of NATS about the connection id, 0 for none.
 func (r *refused) note(id uint64, text string) {
 	for _, known := range reasons {

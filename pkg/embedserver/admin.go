@@ -149,7 +149,6 @@ func (s *server) certificatesChanged() error {
 	if err := s.renewServing(); err != nil {
 		return err
 	}
-	s.api.ClientCAsChanged()
 	return s.writeKubeconfig(s.clock.Now())
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/pki"
 )
 
@@ -33,9 +34,15 @@ func LocalAddress(a net.Addr) string { return localAddress(a) }
 
 // WriteKubeconfig writes the kubeconfig of a server on a listener.
 func WriteKubeconfig(dir string, p *pki.PKI, api net.Listener) error {
-	s := &server{Config: Config{DataDir: dir}, pki: p, apiListener: api}
+	s := &server{Config: Config{DataDir: dir}, pki: p, apiListener: connlimit.New(api, connlimit.Limits{}, nil, nil)}
 	return s.writeKubeconfig(time.Now())
 }
 
 // DropExpired is dropExpired.
 var DropExpired = dropExpired
+
+// PlacesWithin returns the places of API, bus and enrollment.
+func PlacesWithin(descriptors int) (api, bus, enrollment connlimit.Limits) {
+	p := placesWithin(descriptors)
+	return p.api, p.bus, p.enrollment
+}

@@ -28,12 +28,14 @@ import (
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/clock"
+	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/refusals"
 	"fleet.nationtech.io/fleet/pkg/registry"
 	"fleet.nationtech.io/fleet/pkg/release"
 	"fleet.nationtech.io/fleet/pkg/version"
@@ -47,6 +49,8 @@ const (
 	readyTimeout      = 60 * time.Second
 	readHeaderTimeout = 10 * time.Second
 	requestTimeout    = 30 * time.Second
+	// maxOfDevice is how many connections to 8443 one device has as itself.
+	maxOfDevice = 8
 	// expiryInterval is how often connections with an expired certificate are
 	// looked for.
 	expiryInterval = time.Minute
@@ -110,7 +114,10 @@ type server struct {
 	presence   *device.Presence
 	metrics    *prometheus.Registry
 
-	apiListener, enrollListener net.Listener
+	places                      places
+	apiListener, enrollListener *connlimit.Listener
+	apiRefusals                 *prometheus.CounterVec
+	enrollRefusals              *enroll.Refusals
 	// handshakes is one for the listeners that strangers reach.
 	handshakes *handshake.Gate
 
@@ -216,14 +223,23 @@ func (s *server) startClock() {
 
 // listen takes the ports before anything is written, so that one that is in
 // use is an error at once.
-func (s *server) listen(context.Context) (err error) {
-	if s.apiListener, err = net.Listen("tcp", s.APIListen); err != nil {
+func (s *server) listen(context.Context) error {
+	s.sharePlaces()
+	s.enrollRefusals = enroll.NewRefusals()
+	s.metrics.MustRegister(s.enrollRefusals.Collectors()...)
+	api, err := net.Listen("tcp", s.APIListen)
+	if err != nil {
 		return fmt.Errorf("listening for the API: %w: choose another with --api-listen, or stop what uses this one", err)
 	}
+	s.apiRefusals = refusals.New(refusals.API)
+	s.metrics.MustRegister(s.apiRefusals)
+	s.apiListener = connlimit.New(api, s.places.api, func(reason string) { s.apiRefusals.WithLabelValues(reason).Inc() }, s.component("api"))
 	s.parts.onStop("API port", closeQuietly(s.apiListener))
-	if s.enrollListener, err = net.Listen("tcp", s.EnrollListen); err != nil {
+	enrollment, err := net.Listen("tcp", s.EnrollListen)
+	if err != nil {
 		return fmt.Errorf("listening for enrollment: %w: choose another with --enroll-listen, or stop what uses this one", err)
 	}
+	s.enrollListener = connlimit.New(enrollment, s.places.enrollment, s.enrollRefusals.Count, s.component("enrollment"))
 	s.parts.onStop("enrollment port", closeQuietly(s.enrollListener))
 	return nil
 }
@@ -267,7 +283,8 @@ func (s *server) startAPI(context.Context) error {
 		return fmt.Errorf("the key of Secrets is lost: %s does not exist: restore it from a backup", encryption)
 	}
 	s.api, err = apiserver.New(apiserver.Config{
-		Listener: s.apiListener, CertFile: s.apiServing.CertFile(), KeyFile: s.apiServing.KeyFile(),
+		Listener: s.apiListener, Handshakes: s.handshakes, Certificate: s.apiServing.GetCertificate, Refusals: s.apiRefusals,
+		Sizes: store.Sizes, Memory: memoryForRequests(),
 		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
 		Handlers:     map[string]http.Handler{adminapi.Path: adminapi.NewHandler(admin{s})},
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
@@ -286,8 +303,8 @@ func (s *server) startAPI(context.Context) error {
 func (s *server) startBroker(ctx context.Context) error {
 	var err error
 	s.broker, err = broker.Start(broker.Config{
-		Handshakes: s.handshakes,
-		Listen:     s.NATSListen, Certificate: s.serving.GetCertificate, DeviceCAs: s.pki.Device, OperatorCAs: s.pki.Operator, Now: s.clock.Now, StoreDir: s.path("nats"),
+		Handshakes: s.handshakes, Places: s.places.bus,
+		Listen: s.NATSListen, Certificate: s.serving.GetCertificate, DeviceCAs: s.pki.Device, OperatorCAs: s.pki.Operator, Now: s.clock.Now, StoreDir: s.path("nats"),
 		Devices: s.registry, Observer: s.presence, Logger: s.Logger.With("component", "nats"),
 	})
 	if err != nil {
@@ -331,16 +348,19 @@ func (s *server) startEnrollment(context.Context) error {
 		Service: s.enrollment, NATSPort: fmt.Sprint(natsPort), Hosts: s.hosts,
 		Signer: func() (crypto.Signer, error) { return s.serving.Certificate().PrivateKey.(crypto.Signer), nil },
 	})
-	refusals := enroll.NewRefusals()
-	s.metrics.MustRegister(append(handler.Collectors(), refusals.Collectors()...)...)
+	s.metrics.MustRegister(handler.Collectors()...)
 	// Renewals verify the certificate that they come with.
 	config := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.serving.GetCertificate, ClientAuth: tls.RequestClientCert}
 	web := &http.Server{
-		Handler: refusals.Handler(s.withDownloads(handler)), TLSConfig: s.handshakes.Config(config, nil),
+		Handler: connlimit.Handler(s.enrollRefusals.Handler(s.withDownloads(handler)), maxOfDevice, handler.Holder), TLSConfig: s.handshakes.Config(config, nil),
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: requestTimeout,
 		MaxHeaderBytes: 8 << 10,
-		ErrorLog:       log.New(refusals, "", 0),
+		ErrorLog:       log.New(s.enrollRefusals, "", 0), ConnContext: connlimit.ConnContext,
+		// Requests are few and short. HTTP/2 would let one stranger ask for a hundred
+		// things at once over each connection.
+		Protocols: new(http.Protocols),
 	}
+	web.Protocols.SetHTTP1(true)
 	keeper := &release.Keeper{Store: s.release, Clock: s.clock, Logger: s.component("release")}
 	s.parts.run("signatures of the release", keeper.Run)
 	s.parts.run("enrollment listener", func(ctx context.Context) error {

@@ -44,12 +44,23 @@ func NewGate() *Gate {
 	return &Gate{free: max(1, runtime.GOMAXPROCS(0)/2), waiting: map[string][]chan struct{}{}}
 }
 
+// turns is a connection that is told whose turn it is: while a handshake waits
+// for its place, its client has nothing to say.
+type turns interface {
+	Busy()
+	Idle()
+}
+
 // Config returns a configuration that waits for a place once the client has
 // said hello. config has no GetConfigForClient of its own but next, which may
 // be nil.
 func (g *Gate) Config(config *tls.Config, next func(*tls.ClientHelloInfo) (*tls.Config, error)) *tls.Config {
 	c := config.Clone()
 	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if t, ok := hello.Conn.(turns); ok {
+			t.Busy()
+			defer t.Idle()
+		}
 		leave, err := g.enter(hello.Context(), Host(hello.Conn.RemoteAddr().String()))
 		if err != nil {
 			return nil, err

@@ -18,6 +18,8 @@ const (
 	Bus = "bus"
 	// DeviceAPI is what devices say on the subjects that are theirs.
 	DeviceAPI = "deviceapi"
+	// API is the listener of the API.
+	API = "api"
 	// Enrollment is the enrollment listener.
 	Enrollment = "enrollment"
 )

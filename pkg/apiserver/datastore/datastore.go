@@ -60,6 +60,7 @@ type Datastore struct {
 	Endpoint string
 
 	server *grpc.Server
+	sizes  *sizes
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
@@ -78,6 +79,10 @@ func Open(dir string) (*Datastore, error) {
 	d := &Datastore{Endpoint: "unix://" + socket, cancel: cancel}
 	backend, err := d.openBackend(ctx, filepath.Join(dir, FileName))
 	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	if d.sizes, err = openSizes(filepath.Join(dir, FileName)); err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -105,6 +110,9 @@ func (d *Datastore) Close() {
 	}
 	d.cancel()
 	d.done.Wait()
+	if d.sizes != nil {
+		_ = d.sizes.db.Close() // it has written nothing
+	}
 }
 
 func (d *Datastore) openBackend(ctx context.Context, path string) (server.Backend, error) {

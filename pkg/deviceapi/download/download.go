@@ -7,10 +7,12 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/handshake"
 )
 
@@ -21,9 +23,16 @@ const (
 	maxWaiting = 1000
 	// stall is how long a client may take for one piece of 32 KiB.
 	stall = 30 * time.Second
+	// settled is how old a download is before it may have to make room, and crawl how
+	// slow it is, in bytes a second, if it is the only one of its host.
+	settled = 30 * time.Second
+	crawl   = 16 << 10
 	// retryAfter is when a client that was turned away should try again, in seconds.
 	retryAfter = "15"
 )
+
+// errDisplaced: the download made room for another host's.
+var errDisplaced = errors.New("the download was too slow while others waited")
 
 // errBusy: too many downloads wait already, or this one waited for too long.
 var errBusy = errors.New("too many downloads at this moment")
@@ -37,6 +46,7 @@ type Gate struct {
 	active  int
 	hosts   map[string]int
 	waiting []*waiter
+	running map[*patientWriter]bool
 }
 
 // waiter waits for its place. turn is closed when it has one.
@@ -48,7 +58,7 @@ type waiter struct {
 // NewGate returns a gate with places for all downloads together and for each
 // host. Requests are counted under the name.
 func NewGate(name string, all, each int) *Gate {
-	return &Gate{all: all, each: each, hosts: map[string]int{}, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+	return &Gate{all: all, each: each, hosts: map[string]int{}, running: map[*patientWriter]bool{}, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fleet_downloads_total", ConstLabels: prometheus.Labels{"of": name},
 		Help: "Downloads from the enrollment listener by what they are of (packages, images) and result (ok, busy).",
 	}, []string{"result"})}
@@ -68,9 +78,11 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 			http.Error(w, err.Error()+": try again later", http.StatusServiceUnavailable)
 			return
 		}
-		defer g.leave(host)
+		p := &patientWriter{ResponseWriter: w, control: http.NewResponseController(w), host: host, begin: time.Now()}
+		g.add(p)
+		defer g.leave(p)
 		g.requests.WithLabelValues("ok").Inc()
-		next.ServeHTTP(&patientWriter{w, http.NewResponseController(w)}, r)
+		next.ServeHTTP(p, r)
 	})
 }
 
@@ -85,9 +97,15 @@ func (g *Gate) enter(r *http.Request, host string) error {
 		g.mu.Unlock()
 		return errBusy
 	}
+	g.displace(host, time.Now())
 	me := &waiter{host, make(chan struct{})}
 	g.waiting = append(g.waiting, me)
 	g.mu.Unlock()
+	// Who waits for a download keeps no connection from whoever wants to enroll.
+	if c, ok := connlimit.OfRequest(r); ok {
+		c.Idle()
+		defer c.Busy()
+	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
@@ -113,9 +131,11 @@ func (g *Gate) giveUp(me *waiter) error {
 }
 
 // leave gives a place back, to the first that waits and may have it.
-func (g *Gate) leave(host string) {
+func (g *Gate) leave(p *patientWriter) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	delete(g.running, p)
+	host := p.host
 	g.active--
 	if g.hosts[host]--; g.hosts[host] == 0 {
 		delete(g.hosts, host)
@@ -137,20 +157,68 @@ func (g *Gate) take(host string) {
 	g.hosts[host]++
 }
 
+func (g *Gate) add(p *patientWriter) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.running[p] = true
+}
+
+// displace ends the slowest download when all places are taken and a host
+// waits that has none: one that crawls, or one of a host that has several. The
+// caller holds mu.
+func (g *Gate) displace(host string, now time.Time) {
+	if g.active < g.all || g.hosts[host] > 0 {
+		return
+	}
+	var slowest *patientWriter
+	for p := range g.running {
+		if now.Sub(p.begin) < settled || (g.hosts[p.host] < 2 && p.rate(now) > crawl) {
+			continue
+		}
+		if slowest == nil || p.rate(now) < slowest.rate(now) {
+			slowest = p
+		}
+	}
+	if slowest != nil {
+		slowest.end()
+	}
+}
+
 // patientWriter moves the limits of the server on with each piece.
 type patientWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	host    string
+	begin   time.Time
+
+	written atomic.Int64
+	ended   atomic.Bool
+}
+
+// rate is how many bytes a second were written.
+func (w *patientWriter) rate(now time.Time) float64 {
+	return float64(w.written.Load()) / max(1, now.Sub(w.begin).Seconds())
+}
+
+// end lets the next piece fail, and the present one.
+func (w *patientWriter) end() {
+	w.ended.Store(true)
+	_ = w.control.SetWriteDeadline(time.Unix(1, 0)) // it fails at the next piece, else
 }
 
 // Write implements io.Writer.
 func (w *patientWriter) Write(p []byte) (int, error) {
+	if w.ended.Load() {
+		return 0, errDisplaced
+	}
 	deadline := time.Now().Add(stall)
 	// The end of the time to read would end the request, too.
 	if err := errors.Join(w.control.SetReadDeadline(deadline), w.control.SetWriteDeadline(deadline)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return 0, err
 	}
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	w.written.Add(int64(n))
+	return n, err
 }
 
 // Unwrap is for http.ResponseController.

@@ -166,3 +166,70 @@ func TestLongDownload(t *testing.T) {
 		}
 	}
 }
+
+// crawling is a client that takes a byte now and then.
+type crawling struct {
+	httptest.ResponseRecorder
+	every time.Duration
+}
+
+func (c *crawling) Write(p []byte) (int, error) {
+	time.Sleep(c.every)
+	return len(p), nil
+}
+
+// Who crawls keeps no place for ever while others wait; whoever is quick enough
+// does, even beside many.
+func TestSlowDownloadsMakeRoom(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		hosts string // one letter for each place
+		every time.Duration
+		after time.Duration
+		want  int
+	}{
+		"crawlers":              {"abcd", 15 * time.Second, time.Minute, http.StatusOK},
+		"one host has several":  {"aabc", time.Second, time.Minute, http.StatusOK},
+		"quick ones":            {"abcd", time.Second, time.Minute, http.StatusServiceUnavailable},
+		"those that just began": {"aaaa", 5 * time.Second, 0, http.StatusServiceUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				stop := make(chan struct{})
+				handler := download.NewGate("tests", len(tc.hosts), len(tc.hosts)).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == "/short" {
+						return
+					}
+					for piece := make([]byte, 32<<10); ; {
+						if _, err := w.Write(piece); err != nil {
+							return
+						}
+						select {
+						case <-stop:
+							return
+						default:
+						}
+					}
+				}))
+				ask := func(w http.ResponseWriter, path string, host rune) {
+					r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+					r.RemoteAddr = string(host) + ":1"
+					handler.ServeHTTP(w, r)
+				}
+				var running sync.WaitGroup
+				for _, host := range tc.hosts {
+					running.Go(func() { ask(&crawling{*httptest.NewRecorder(), tc.every}, "/long", host) })
+				}
+				time.Sleep(tc.after)
+				synctest.Wait()
+				w := httptest.NewRecorder()
+				ask(w, "/short", 'z')
+				if w.Code != tc.want {
+					t.Errorf("a newcomer is answered %d, want %d", w.Code, tc.want)
+				}
+				close(stop)
+				running.Wait()
+			})
+		})
+	}
+}

@@ -126,6 +126,16 @@ func (h *Handler) mayAskTime(r *http.Request) bool {
 	return h.public.Allow()
 }
 
+// Holder returns the device whose certificate a request came with, if it may
+// come in.
+func (h *Handler) Holder(r *http.Request) (device string, ok bool) {
+	holder, err := h.Service.identify(chainOf(r))
+	if err != nil || !h.Service.mayComeIn(holder) {
+		return "", false
+	}
+	return holder.device, true
+}
+
 func chainOf(r *http.Request) []*x509.Certificate {
 	if r.TLS == nil {
 		return nil

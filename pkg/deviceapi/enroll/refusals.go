@@ -39,6 +39,9 @@ func (r *Refusals) Handler(next http.Handler) http.Handler {
 	})
 }
 
+// Count counts a connection that was turned away.
+func (r *Refusals) Count(reason string) { r.counter.WithLabelValues(reason).Inc() }
+
 // Write implements io.Writer for lines of an http.Server's log.
 func (r *Refusals) Write(line []byte) (int, error) {
 	if strings.Contains(string(line), "TLS handshake error") {
