@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -113,7 +114,7 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 	c.RegisterUser(&server.User{Username: device, Account: a.accounts[accountDevices], Permissions: permissions})
 	a.sessions.add(device, connection{
 		id: c.GetID(), session: session, since: a.now(),
-		proof: Proof{Key: pki.Fingerprint(cert.RawSubjectPublicKeyInfo), Expires: cert.NotAfter, Address: c.RemoteAddress().String()},
+		proof: bus.Proof{Key: pki.Fingerprint(cert.RawSubjectPublicKeyInfo), Expires: cert.NotAfter, Address: c.RemoteAddress().String()},
 	})
 	// Once more: if it was thrown out meanwhile, its connection was not there yet
 	// to be dropped.

@@ -80,16 +80,13 @@ func (b *bars) hasDevice(device, session string) bool {
 	return barred && found.but != session // no session is ""
 }
 
-// Bar ends every connection of a device that floods the bus, and lets it in
-// again after a while.
+// Bar implements bus.Connections, for a device that floods the bus.
 func (b *Broker) Bar(device string) {
 	b.bars.add(device, "")
-	b.Disconnect(device)
+	b.Drop(device)
 }
 
-// BarStrays is Bar for the connections of a device that are not its current
-// session's: what a copy of a device does is not held against the device.
-// Without a current session all are dropped, and may come back.
+// BarStrays implements bus.Connections.
 func (b *Broker) BarStrays(device string) {
 	current := b.sessions.currentOf(device)
 	if current != "" {
@@ -98,7 +95,7 @@ func (b *Broker) BarStrays(device string) {
 	b.sessions.drop(b.sessions.ids(device, func(c connection) bool { return current == "" || c.session != current }))
 }
 
-// BarSession is Bar for one session of a device: the others stay.
+// BarSession implements bus.Connections.
 func (b *Broker) BarSession(device, session string) {
 	b.bars.addSession(device, session)
 	b.sessions.drop(b.sessions.ids(device, func(c connection) bool { return c.session == session }))

@@ -64,7 +64,7 @@ func TestBarredStraysStayOut(t *testing.T) {
 	good := open(t, func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(c, append(opts, nats.Name(device))...) })
 	stray := open(t, func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(c, append(opts, nats.Name(copied))...) })
 	devices(t, b, 1)
-	b.SetCurrentSession("edge-1", device)
+	b.SetCurrent("edge-1", device)
 	b.BarStrays("edge-1")
 	<-stray.closed
 	for _, session := range []string{copied, "00000000000000c3"} {

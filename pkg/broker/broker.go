@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -14,10 +13,10 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -46,9 +45,6 @@ const (
 	// read too slowly, and no device is answered until they are back.
 	reconnectWait = 10 * time.Millisecond
 
-	// markerTTL is how long a bucket remembers that a key was deleted.
-	markerTTL = time.Hour
-
 	// maxMemoryStore holds the heartbeat bucket: under 200 bytes a device.
 	maxMemoryStore = 64 << 20
 	// DefaultMaxFileStore bounds the buckets on disk, in bytes.
@@ -76,7 +72,7 @@ type Config struct {
 	// MaxFileStore bounds the files in bytes; DefaultMaxFileStore when zero.
 	MaxFileStore int64
 	Devices      DeviceAuthenticator
-	Observer     SessionObserver
+	Observer     bus.Observer
 	Logger       *slog.Logger
 }
 
@@ -162,38 +158,34 @@ func (b *Broker) start(c Config, auth *authenticator, listener net.Listener) err
 // Addr is the address that the broker listens on for devices.
 func (b *Broker) Addr() net.Addr { return b.server.Addr() }
 
-// Disconnect ends every connection of a device.
-func (b *Broker) Disconnect(device string) { b.sessions.dropDevice(device) }
+// Drop implements bus.Connections.
+func (b *Broker) Drop(device string) { b.sessions.dropDevice(device) }
 
-// SessionProof returns what the newest connection of a session of a device has
-// shown, and false when it has none.
-func (b *Broker) SessionProof(device, session string) (Proof, bool) {
+// Proof implements bus.Connections.
+func (b *Broker) Proof(device, session string) (bus.Proof, bool) {
 	return b.sessions.proof(device, session)
 }
 
-// DisconnectKeysBut ends those of a device's connections that were made with
-// another key.
-func (b *Broker) DisconnectKeysBut(device, key string) {
+// DropOtherKeys implements bus.Connections.
+func (b *Broker) DropOtherKeys(device, key string) {
 	b.sessions.drop(b.sessions.ids(device, func(c connection) bool { return c.proof.Key != key }))
 }
 
-// DisconnectKey ends those of a device's connections that were made with a key.
-func (b *Broker) DisconnectKey(device, key string) {
+// DropKey implements bus.Connections.
+func (b *Broker) DropKey(device, key string) {
 	b.sessions.drop(b.sessions.ids(device, func(c connection) bool { return c.proof.Key == key }))
 }
 
-// DisconnectUnproven ends the connections that were made before a time and are not
-// of their device's current session: they had the time to prove themselves.
-func (b *Broker) DisconnectUnproven(before time.Time) (devices []string) {
+// DropUnproven implements bus.Connections.
+func (b *Broker) DropUnproven(before time.Time) (devices []string) {
 	return b.sessions.dropUnproven(before)
 }
 
-// SetCurrentSession names the session whose connection goes last when the
-// device has too many, and ends the connections of the one before.
-func (b *Broker) SetCurrentSession(device, session string) { b.sessions.setCurrent(device, session) }
+// SetCurrent implements bus.Connections.
+func (b *Broker) SetCurrent(device, session string) { b.sessions.setCurrent(device, session) }
 
-// DisconnectUnread ends the connections of a device that leave too much unread.
-func (b *Broker) DisconnectUnread(device string) {
+// DropUnread implements bus.Connections.
+func (b *Broker) DropUnread(device string) {
 	for _, id := range b.sessions.ids(device, whatever) {
 		state, err := b.server.Connz(&server.ConnzOptions{CID: id})
 		if err != nil || len(state.Conns) == 0 || state.Conns[0].Pending <= maxUnread {
@@ -204,14 +196,13 @@ func (b *Broker) DisconnectUnread(device string) {
 	}
 }
 
-// DisconnectExpired ends the connections whose certificate has run out at now.
-// TLS looks at a certificate only when a connection begins.
-func (b *Broker) DisconnectExpired(now time.Time) (devices []string) {
+// DropExpired implements bus.Connections.
+func (b *Broker) DropExpired(now time.Time) (devices []string) {
 	return b.sessions.dropExpired(now)
 }
 
-// ConnectedDevices is the number of devices that have a connection.
-func (b *Broker) ConnectedDevices() int { return b.sessions.count() }
+// Count implements bus.Connections.
+func (b *Broker) Count() int { return b.sessions.count() }
 
 // Collectors are the metrics of what NATS refuses.
 func (b *Broker) Collectors() []prometheus.Collector {
@@ -227,93 +218,6 @@ func (b *Broker) Shutdown() {
 	}
 	b.server.Shutdown()
 	b.server.WaitForShutdown()
-}
-
-// Buckets opens the buckets of package wire and creates those that are missing.
-// Their content can be rebuilt, so no write waits for the disk.
-func (b *Broker) Buckets(ctx context.Context) (*Buckets, error) {
-	js, err := jetstream.New(b.Core)
-	if err != nil {
-		return nil, fmt.Errorf("opening JetStream: %w", err)
-	}
-	out := &Buckets{}
-	for _, bucket := range []struct {
-		name    string
-		storage jetstream.StorageType
-		kv      *jetstream.KeyValue
-	}{
-		{wire.BucketDesiredState, jetstream.FileStorage, &out.DesiredState},
-		{wire.BucketDeviceInfo, jetstream.FileStorage, &out.Info},
-		{wire.BucketDeviceState, jetstream.FileStorage, &out.State},
-		{wire.BucketDeviceHeartbeat, jetstream.MemoryStorage, &out.Heartbeat},
-	} {
-		kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: bucket.name, Storage: bucket.storage, LimitMarkerTTL: markerTTL,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("opening bucket %s: %w", bucket.name, err)
-		}
-		*bucket.kv = kv
-	}
-	return out, nil
-}
-
-// Buckets are the open buckets of package wire.
-type Buckets struct {
-	DesiredState, Info, State, Heartbeat jetstream.KeyValue
-}
-
-// Remove deletes a key so that its marker goes too, after a while. Without
-// that, a bucket grows with every key that it ever had.
-func Remove(ctx context.Context, kv jetstream.KeyValue, key string) error {
-	if err := kv.Purge(ctx, key, jetstream.PurgeTTL(markerTTL)); err != nil {
-		return fmt.Errorf("removing key %s from bucket %s: %w", key, kv.Bucket(), err)
-	}
-	return nil
-}
-
-// Load calls each with every key and value that a bucket holds now.
-func Load(ctx context.Context, kv jetstream.KeyValue, each func(key string, value []byte)) error {
-	return watch(ctx, kv, func(e jetstream.KeyValueEntry) bool {
-		if e == nil { // the end of what was there
-			return false
-		}
-		each(e.Key(), e.Value())
-		return true
-	}, jetstream.IgnoreDeletes())
-}
-
-// Watch calls each with everything that a bucket holds and with every change,
-// until ctx ends or the watch fails. It never returns nil.
-func Watch(ctx context.Context, kv jetstream.KeyValue, each func(jetstream.KeyValueEntry)) error {
-	return watch(ctx, kv, func(e jetstream.KeyValueEntry) bool {
-		if e != nil {
-			each(e)
-		}
-		return true
-	})
-}
-
-// watch calls each until it returns false.
-func watch(ctx context.Context, kv jetstream.KeyValue, each func(jetstream.KeyValueEntry) bool, opts ...jetstream.WatchOpt) error {
-	w, err := kv.WatchAll(ctx, opts...)
-	if err != nil {
-		return fmt.Errorf("reading bucket %s: %w", kv.Bucket(), err)
-	}
-	defer stopWatch(w)
-	for {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("reading bucket %s: %w", kv.Bucket(), ctx.Err())
-		case e, ok := <-w.Updates():
-			if !ok {
-				return fmt.Errorf("reading bucket %s: %w", kv.Bucket(), nats.ErrConnectionClosed)
-			}
-			if !each(e) {
-				return nil
-			}
-		}
-	}
 }
 
 func options(c Config, addr net.Addr, auth *authenticator) *server.Options {
@@ -426,20 +330,4 @@ func (b *Broker) watchSessions() error {
 		return fmt.Errorf("watching connections: %w", err)
 	}
 	return b.system.Flush()
-}
-
-// stopWatch ends a watch. A watch that is ended early may be blocked on a full
-// channel, and would stay so: making room lets it go.
-func stopWatch(w jetstream.KeyWatcher) {
-	_ = w.Stop() // the connection may be closed already
-	for {
-		select {
-		case _, open := <-w.Updates():
-			if !open {
-				return
-			}
-		default:
-			return
-		}
-	}
 }

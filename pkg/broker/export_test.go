@@ -10,9 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// MarkerTTL is how long a marker of a removed key stays.
-const MarkerTTL = markerTTL
-
 // InProcessConn implements nats.InProcessConnProvider.
 func (b *Broker) InProcessConn() (net.Conn, error) { return b.server.InProcessConn() }
 

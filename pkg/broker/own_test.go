@@ -58,7 +58,7 @@ func TestMissedEndsAreNoticed(t *testing.T) {
 		}
 	}
 	devices(t, b, 1)
-	if _, connected := b.SessionProof("edge-1", brokertest.Session); !connected {
+	if _, connected := b.Proof("edge-1", brokertest.Session); !connected {
 		t.Error("the device that is there was forgotten")
 	}
 }

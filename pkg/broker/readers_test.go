@@ -86,8 +86,8 @@ func TestReadersAreAdmittedByGroup(t *testing.T) {
 func TestReaderReadsBuckets(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
-	put(t, b.Buckets.DesiredState, victimKey, "theirs")
-	put(t, b.Buckets.Heartbeat, "heartbeat.edge-1", "beat")
+	brokertest.Put(t, b.Buckets.DesiredState, victimKey, "theirs")
+	brokertest.Put(t, b.Buckets.Heartbeat, "heartbeat.edge-1", "beat")
 	js, err := jetstream.New(reader(t, b))
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func TestReaderReadsBuckets(t *testing.T) {
 	if e := <-w.Updates(); e != nil {
 		t.Errorf("the watch goes on with %v", e)
 	}
-	put(t, b.Buckets.DesiredState, victimKey, "new")
+	brokertest.Put(t, b.Buckets.DesiredState, victimKey, "new")
 	if e := <-w.Updates(); string(e.Value()) != "new" {
 		t.Errorf("the watch missed a change: %v", e)
 	}
@@ -142,7 +142,7 @@ func TestReaderWatchesALargeBucket(t *testing.T) {
 	const keys = 2000
 	value := strings.Repeat("x", 8<<10)
 	for i := range keys {
-		put(t, b.Buckets.Heartbeat, fmt.Sprintf("heartbeat.edge-%d", i), value)
+		brokertest.Put(t, b.Buckets.Heartbeat, fmt.Sprintf("heartbeat.edge-%d", i), value)
 	}
 	js, err := jetstream.New(reader(t, b))
 	if err != nil {
@@ -160,7 +160,7 @@ func TestReaderWatchesALargeBucket(t *testing.T) {
 func TestReaderChangesNothing(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
-	put(t, b.Buckets.DesiredState, victimKey, "theirs")
+	brokertest.Put(t, b.Buckets.DesiredState, victimKey, "theirs")
 	v := &violations{}
 	conn := reader(t, b, v.option())
 	for _, subject := range []string{
@@ -217,8 +217,8 @@ func TestForgedReplyIsNoWrite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := brokertest.Start(t, nil)
-			put(t, b.Buckets.DesiredState, victimKey, "theirs")
-			put(t, b.Buckets.Info, "info.edge-1", "forged")
+			brokertest.Put(t, b.Buckets.DesiredState, victimKey, "theirs")
+			brokertest.Put(t, b.Buckets.Info, "info.edge-1", "forged")
 			conn := reader(t, b)
 			forge(t, conn, request.subject, []byte(request.data))
 			// What was asked before is answered before.
@@ -270,8 +270,8 @@ func ask(t testing.TB, conn *nats.Conn, subject string, req any) server.JSApiCon
 func TestReadersConsumerDeliversToItsInboxOnly(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
-	put(t, b.Buckets.DesiredState, victimKey, "theirs")
-	put(t, b.Buckets.Info, "info.edge-1", "forged")
+	brokertest.Put(t, b.Buckets.DesiredState, victimKey, "theirs")
+	brokertest.Put(t, b.Buckets.Info, "info.edge-1", "forged")
 	heard := make(chan *nats.Msg, 10)
 	if _, err := b.Core.ChanSubscribe("_INBOX_server.x", heard); err != nil {
 		t.Fatal(err)
@@ -354,7 +354,7 @@ func TestReaderLeavesOtherConsumersAlone(t *testing.T) {
 			t.Errorf("a reader takes the server's consumer over, action %v", action)
 		}
 	}
-	put(t, b.Buckets.Info, "info.edge-1", "seen")
+	brokertest.Put(t, b.Buckets.Info, "info.edge-1", "seen")
 	if e := <-w.Updates(); e == nil || string(e.Value()) != "seen" {
 		t.Errorf("the server's watch got %v", e)
 	}

@@ -5,18 +5,13 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"fleet.nationtech.io/fleet/pkg/bus"
 )
 
 // maxSessions is how many connections one device may have: the one that it
 // uses and one that has not noticed yet that it is dead.
 const maxSessions = 2
-
-// SessionObserver learns when a device connects and when its last connection
-// ends. Its methods must not block.
-type SessionObserver interface {
-	DeviceConnected(device string)
-	DeviceDisconnected(device string)
-}
 
 // connection is a connection of a device.
 type connection struct {
@@ -24,22 +19,12 @@ type connection struct {
 	// session is what the client calls itself, a wire.ValidSession.
 	session string
 	since   time.Time
-	proof   Proof
-}
-
-// Proof is what a connection has shown in TLS.
-type Proof struct {
-	// Key is the SHA-256 of its public key in hex.
-	Key string
-	// Expires is when its certificate runs out.
-	Expires time.Time
-	// Address is where it comes from: IP:PORT.
-	Address string
+	proof   bus.Proof
 }
 
 // sessions knows which connections belong to which device.
 type sessions struct {
-	observer SessionObserver
+	observer bus.Observer
 	// disconnect drops a connection by its id.
 	disconnect func(id uint64)
 	// crowded is called for each connection that was one too many.
@@ -52,7 +37,7 @@ type sessions struct {
 	current map[string]string
 }
 
-func newSessions(observer SessionObserver) *sessions {
+func newSessions(observer bus.Observer) *sessions {
 	return &sessions{observer: observer, byDevice: map[string][]connection{}, byID: map[uint64]string{}, current: map[string]string{}}
 }
 
@@ -136,7 +121,7 @@ func (s *sessions) setCurrent(device, session string) {
 }
 
 // proof returns what the newest connection of a session has shown.
-func (s *sessions) proof(device, session string) (Proof, bool) {
+func (s *sessions) proof(device, session string) (bus.Proof, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range slices.Backward(s.byDevice[device]) {
@@ -144,7 +129,7 @@ func (s *sessions) proof(device, session string) (Proof, bool) {
 			return c.proof, true
 		}
 	}
-	return Proof{}, false
+	return bus.Proof{}, false
 }
 
 // currentOf is the current session of a device, or empty.

@@ -69,7 +69,7 @@ func open(t testing.TB, dial func(...nats.Option) (*nats.Conn, error)) session {
 func devices(t testing.TB, b *brokertest.Bus, want int) {
 	t.Helper()
 	brokertest.Eventually(t, "the number of devices", func() error {
-		if n := b.ConnectedDevices(); n != want {
+		if n := b.Count(); n != want {
 			return fmt.Errorf("it is %d, want %d", n, want)
 		}
 		return nil
@@ -111,7 +111,7 @@ func TestDisconnectDropsOneDevice(t *testing.T) {
 	first, second := open(t, dial), open(t, dial)
 	other := b.Connect("edge-2")
 	devices(t, b, 2)
-	b.Disconnect("edge-1")
+	b.Drop("edge-1")
 	<-first.closed
 	<-second.closed
 	devices(t, b, 1)
@@ -119,8 +119,8 @@ func TestDisconnectDropsOneDevice(t *testing.T) {
 	if err := other.Flush(); err != nil {
 		t.Errorf("another device was dropped: %v", err)
 	}
-	b.Disconnect("edge-1") // nothing to do
-	b.Disconnect("nobody")
+	b.Drop("edge-1") // nothing to do
+	b.Drop("nobody")
 
 	// Nothing keeps it from coming back but its revocation.
 	b.Registry.Unbind("edge-1")
@@ -212,7 +212,7 @@ func TestThrownOutWhileItComesIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Shutdown)
-	doubting.drop = b.Disconnect
+	doubting.drop = b.Drop
 	if c, err := b.Dial(certificate); err == nil {
 		c.Close()
 		t.Error("a device that was thrown out is connected")
@@ -259,13 +259,13 @@ func TestConnectionsEndWithTheirCertificate(t *testing.T) {
 		}
 	}
 	for name, now := range map[string]time.Time{"now": time.Now(), "at the last moment": soon} {
-		if dropped := b.DisconnectExpired(now); len(dropped) > 0 {
+		if dropped := b.DropExpired(now); len(dropped) > 0 {
 			t.Fatalf("%s: %v are dropped", name, dropped)
 		}
 	}
 	flush("before", append(ends, stay...)...)
 
-	dropped := b.DisconnectExpired(soon.Add(time.Second))
+	dropped := b.DropExpired(soon.Add(time.Second))
 	slices.Sort(dropped)
 	if diff := cmp.Diff([]string{"alone", "renewed"}, dropped); diff != "" {
 		t.Fatalf("dropped (-want +got):\n%s", diff)
@@ -277,7 +277,7 @@ func TestConnectionsEndWithTheirCertificate(t *testing.T) {
 	flush("afterwards", stay...)
 	devices(t, b, 2)
 	brokertest.Eventually(t, "nobody is left to be dropped", func() error {
-		if dropped := b.DisconnectExpired(soon.Add(time.Second)); len(dropped) > 0 {
+		if dropped := b.DropExpired(soon.Add(time.Second)); len(dropped) > 0 {
 			return fmt.Errorf("%v are dropped again", dropped)
 		}
 		return nil
@@ -355,11 +355,11 @@ func TestUnprovenConnectionsEnd(t *testing.T) {
 	silent := open(t, func(opts ...nats.Option) (*nats.Conn, error) {
 		return dial(append(opts, nats.Name("00000000000000b2"))...)
 	})
-	b.SetCurrentSession("edge-1", brokertest.Session)
-	if dropped := b.DisconnectUnproven(time.Now().Add(-time.Minute)); len(dropped) > 0 {
+	b.SetCurrent("edge-1", brokertest.Session)
+	if dropped := b.DropUnproven(time.Now().Add(-time.Minute)); len(dropped) > 0 {
 		t.Errorf("%v were dropped at once", dropped)
 	}
-	if diff := cmp.Diff([]string{"edge-1"}, b.DisconnectUnproven(time.Now().Add(time.Minute))); diff != "" {
+	if diff := cmp.Diff([]string{"edge-1"}, b.DropUnproven(time.Now().Add(time.Minute))); diff != "" {
 		t.Errorf("dropped (-want +got):\n%s", diff)
 	}
 	<-silent.closed
@@ -376,11 +376,11 @@ func TestConnectionsOfOneKeyAreLeft(t *testing.T) {
 	old := open(t, func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(before, opts...) })
 	after := b.Enroll("edge-1")
 	renewed := open(t, func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(after, opts...) })
-	proof, connected := b.SessionProof("edge-1", brokertest.Session)
+	proof, connected := b.Proof("edge-1", brokertest.Session)
 	if want := pki.Fingerprint(after.Leaf.RawSubjectPublicKeyInfo); !connected || proof.Key != want || !proof.Expires.Equal(after.Leaf.NotAfter) || proof.Address == "" {
 		t.Fatalf("proof %+v, want key %s", proof, want)
 	}
-	b.DisconnectKeysBut("edge-1", proof.Key)
+	b.DropOtherKeys("edge-1", proof.Key)
 	<-old.closed
 	if err := renewed.Flush(); err != nil {
 		t.Errorf("the device was dropped: %v", err)

@@ -68,9 +68,9 @@ func TestUnreadAnswersEndTheConnection(t *testing.T) {
 		if err := b.Devices.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		b.DisconnectUnread("idle")
-		b.DisconnectUnread("busy")
-		if b.ConnectedDevices() != 1 {
+		b.DropUnread("idle")
+		b.DropUnread("busy")
+		if b.Count() != 1 {
 			return errors.New("it is still there")
 		}
 		return nil
@@ -79,8 +79,8 @@ func TestUnreadAnswersEndTheConnection(t *testing.T) {
 	if most := broker.MaxPending / 8; sent > most {
 		t.Errorf("it was dropped after %d bytes, want at most %d", sent, most)
 	}
-	if _, connected := b.SessionProof("busy", brokertest.Session); !connected {
+	if _, connected := b.Proof("busy", brokertest.Session); !connected {
 		t.Error("the device that reads was dropped")
 	}
-	b.DisconnectUnread("nobody")
+	b.DropUnread("nobody")
 }

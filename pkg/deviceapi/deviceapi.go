@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -58,24 +58,15 @@ type Registry interface {
 type Config struct {
 	// Conn is a connection in the account of the devices.
 	Conn      *nats.Conn
-	Buckets   *broker.Buckets
+	Buckets   *bus.Buckets
 	Manifests Manifests
 	Presence  Presence
 	Registry  Registry
 	// Sessions decides which of a device's sessions is the device.
 	Sessions *session.Table
-	// Kick drops the connections of a device and keeps it out for a while.
-	Kick func(device string)
-	// KickStrays is Kick for the connections that are not of the device's current
-	// session.
-	KickStrays func(device string)
-	// EndSession drops the connections of one session of a device and keeps it out
-	// for a while.
-	EndSession func(device, session string)
-	// DropUnread drops the connections of a device that don't read what they are
-	// sent.
-	DropUnread func(device string)
-	Logger     *slog.Logger
+	// Connections are those of Conn's account.
+	Connections bus.Connections
+	Logger      *slog.Logger
 }
 
 // Server is the door.
@@ -242,7 +233,7 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 func (s *Server) outdated(m message) {
 	s.metrics.refusals.WithLabelValues("outdated").Inc()
 	s.logRefusal(m, "outdated", "the agent is too old for this server: upgrade fleet-agent on the device")
-	s.EndSession(m.device, m.session)
+	s.Connections.BarSession(m.device, m.session)
 }
 
 // refuse answers in the device's turn; what it sent is not kept until then.
@@ -265,10 +256,10 @@ func (s *Server) kick(device, owner string, kind wire.Kind) {
 		return
 	case owner != device && !lasting:
 		s.Logger.Warn("sessions dropped that are not the device: they keep sending over their budget", "device", device, "kind", kind)
-		s.KickStrays(device)
+		s.Connections.BarStrays(device)
 	default:
 		s.Logger.Warn("device dropped: it keeps sending over its budget", "device", device, "kind", kind)
-		s.Kick(device)
+		s.Connections.Bar(device)
 	}
 	s.metrics.kicks.Inc()
 }
@@ -302,7 +293,7 @@ func (s *Server) answer(m message, reply any, err error) {
 	s.reply(m, reply, err)
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok && refusal.Code == wire.RefusedQuarantined {
 		_ = s.Conn.FlushTimeout(noticeTimeout) // it ends with or without the answer
-		s.EndSession(m.device, m.session)
+		s.Connections.BarSession(m.device, m.session)
 	}
 }
 
@@ -327,7 +318,7 @@ func (s *Server) reply(m message, reply any, err error) {
 		err = s.Conn.Publish(m.inbox, data)
 	}
 	if s.limits.answer(m.device, len(data)) {
-		s.DropUnread(m.device)
+		s.Connections.DropUnread(m.device)
 	}
 	if err != nil {
 		s.Logger.Warn("replying to a device", "device", m.device, "kind", m.kind, "error", err)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -61,7 +61,7 @@ func (s *Server) Spend(device string, stray bool, kind wire.Kind) Verdict {
 
 func (l *limits) Forget(device string) { l.forget(device) }
 
-func NewReports(b *broker.Buckets) *Reports { return newReports(b) }
+func NewReports(b *bus.Buckets) *Reports { return newReports(b) }
 
 func (r *reports) Load(ctx context.Context) error { return r.load(ctx) }
 

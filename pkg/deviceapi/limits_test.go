@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -126,14 +127,23 @@ func TestBudgetIsThere(t *testing.T) {
 	}
 }
 
+// kicks counts the devices that are barred, and those of which the strays are.
+type kicks struct {
+	bus.Connections // nil: the rest is not called
+
+	kicked map[string]int
+}
+
+func (k kicks) Bar(device string)       { k.kicked[device]++ }
+func (k kicks) BarStrays(device string) { k.kicked[device+" strays"]++ }
+
 // Dropping the strays of a device helps unless it is the device that floods.
 func TestKickOfStraysEndsInAKickOfTheDevice(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		kicked := map[string]int{}
 		s := deviceapi.New(deviceapi.Config{
-			Logger: slog.New(slog.DiscardHandler),
-			Kick:   func(device string) { kicked[device]++ }, KickStrays: func(device string) { kicked[device+" strays"]++ },
+			Logger: slog.New(slog.DiscardHandler), Connections: kicks{kicked: kicked},
 		})
 		_, burst := deviceapi.Budget(wire.KindState)
 		_, strikes := deviceapi.Strikes()

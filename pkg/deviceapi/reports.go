@@ -9,7 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -19,7 +19,7 @@ const writeTimeout = 5 * time.Second
 // of each report, so that one comparison tells whether a device and the server
 // agree.
 type reports struct {
-	buckets *broker.Buckets
+	buckets *bus.Buckets
 
 	mu      sync.RWMutex // guards devices
 	devices map[string]*deviceReports
@@ -30,13 +30,13 @@ type deviceReports struct {
 	states map[wire.DeploymentRef]wire.Digest
 }
 
-func newReports(buckets *broker.Buckets) *reports {
+func newReports(buckets *bus.Buckets) *reports {
 	return &reports{buckets: buckets, devices: map[string]*deviceReports{}}
 }
 
 // load reads what the buckets hold.
 func (r *reports) load(ctx context.Context) error {
-	err := broker.Load(ctx, r.buckets.Info, func(key string, value []byte) {
+	err := bus.Load(ctx, r.buckets.Info, func(key string, value []byte) {
 		if device, err := wire.ParseInfoKey(key); err == nil {
 			r.of(device).info = wire.Sum(value)
 		}
@@ -44,7 +44,7 @@ func (r *reports) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return broker.Load(ctx, r.buckets.State, func(key string, value []byte) {
+	return bus.Load(ctx, r.buckets.State, func(key string, value []byte) {
 		if device, ref, err := wire.ParseStateKey(key); err == nil {
 			r.of(device).states[ref] = wire.Sum(value)
 		}
@@ -109,7 +109,7 @@ func (r *reports) putState(ctx context.Context, device string, s wire.Deployment
 func (r *reports) removeState(ctx context.Context, device string, ref wire.DeploymentRef, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if err := broker.Remove(ctx, r.buckets.State, key); err != nil {
+	if err := bus.Remove(ctx, r.buckets.State, key); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -163,10 +163,10 @@ func (r *reports) forget(ctx context.Context, device string) error {
 	if err != nil {
 		return err
 	}
-	if err := broker.Remove(ctx, r.buckets.Info, info); err != nil {
+	if err := bus.Remove(ctx, r.buckets.Info, info); err != nil {
 		return err
 	}
-	if err := broker.Remove(ctx, r.buckets.Heartbeat, heartbeat); err != nil {
+	if err := bus.Remove(ctx, r.buckets.Heartbeat, heartbeat); err != nil {
 		return err
 	}
 	r.mu.Lock()

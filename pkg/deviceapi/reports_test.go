@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"pgregory.net/rapid"
 
-	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -26,7 +26,7 @@ var refs = []wire.DeploymentRef{
 // reporter is a device that remembers what it said, as an agent does.
 type reporter struct {
 	name    string
-	buckets *broker.Buckets
+	buckets *bus.Buckets
 	reports *deviceapi.Reports
 
 	info   []byte

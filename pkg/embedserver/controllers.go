@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
-	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
@@ -50,19 +50,19 @@ func (i *informers) all() []cache.SharedIndexInformer {
 func (s *server) startControllers(ctx context.Context) error {
 	i, recorder := s.newInformers(), s.recorder()
 	observer := &observers{}
-	sessions := session.NewTable(observer, deviceapi.SessionConnections{Broker: s.broker}, time.Now)
+	sessions := session.NewTable(observer, s.broker, time.Now)
 	fleetController, deploymentController, err := s.newDeploymentControllers(ctx, i, recorder)
 	if err != nil {
 		return err
 	}
 	s.deviceAPI = deviceapi.New(deviceapi.Config{
 		Conn: s.broker.Devices, Buckets: s.buckets, Manifests: fleetController, Presence: s.presence,
-		Registry: images{s}, Sessions: sessions, Kick: s.broker.Bar, KickStrays: s.broker.BarStrays, EndSession: s.broker.BarSession, DropUnread: s.broker.DisconnectUnread, Logger: s.component("device-api"),
+		Registry: images{s}, Sessions: sessions, Connections: s.broker, Logger: s.component("device-api"),
 	})
 	s.metrics.MustRegister(append(s.deviceAPI.Collectors(), s.connectedDevices())...)
 	observer.devices = device.New(device.Config{
 		Client: s.client, Devices: i.devices, Infos: s.buckets.Info, Registry: s.registry, Tombstones: s.tombstones,
-		Presence: s.presence, Sessions: sessions, Door: door{s.deviceAPI, s.broker}, Recorder: recorder, Logger: s.component("device-controller"), Clock: s.clock,
+		Presence: s.presence, Sessions: sessions, Door: s.deviceAPI, Connections: s.broker, Recorder: recorder, Logger: s.component("device-controller"), Clock: s.clock,
 	})
 	if s.enrollment, err = s.newEnrollment(i, sessions); err != nil {
 		return err
@@ -124,10 +124,10 @@ func (s *server) newEnrollment(i *informers, sessions *session.Table) (*enroll.S
 	}
 	return &enroll.Service{
 		Fleet: trustDomain, Client: s.client, Tokens: i.tokens.GetStore(), PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
-		Suspected: sessions.Suspected, KeyRefused: s.broker.DisconnectKey,
+		Suspected: sessions.Suspected, KeyRefused: s.broker.DropKey,
 		Holders: []cache.Indexer{i.devices.GetIndexer(), i.requests.GetIndexer()},
 		Replaced: func(name string) {
-			s.broker.Disconnect(name)
+			s.broker.Drop(name)
 			s.forgetReports(name)
 			sessions.Forget(name)
 		},
@@ -148,7 +148,7 @@ func (s *server) forgetReports(device string) {
 func (s *server) connectedDevices() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fleet_devices_connected", Help: "Devices that have a connection.",
-	}, func() float64 { return float64(s.broker.ConnectedDevices()) })
+	}, func() float64 { return float64(s.broker.Count()) })
 }
 
 func (s *server) recorder() record.EventRecorder {
@@ -173,16 +173,4 @@ func (o *observers) Stranger(name, fingerprint string, expires time.Time) {
 func (o *observers) SessionChanged(name string) { o.devices.SessionChanged(name) }
 
 // SessionProven implements session.Observer.
-func (o *observers) SessionProven(name string, p session.Proof) { o.devices.SessionProven(name, p) }
-
-// door is what the device controller asks of the two halves of the door.
-type door struct {
-	*deviceapi.Server
-	broker *broker.Broker
-}
-
-// Disconnect implements device.Door.
-func (d door) Disconnect(name string) { d.broker.Disconnect(name) }
-
-// DisconnectKeysBut implements device.Door.
-func (d door) DisconnectKeysBut(name, key string) { d.broker.DisconnectKeysBut(name, key) }
+func (o *observers) SessionProven(name string, p bus.Proof) { o.devices.SessionProven(name, p) }

@@ -26,6 +26,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apiserver/datastore"
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/clock"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
@@ -82,7 +83,7 @@ type Ready struct {
 	// Kubeconfig is the path of the administrator's kubeconfig.
 	Kubeconfig string
 	// Buckets are open for as long as the server runs.
-	Buckets *broker.Buckets
+	Buckets *bus.Buckets
 }
 
 // Run runs a server until ctx ends. It calls ready once, when everything works.
@@ -126,7 +127,7 @@ type server struct {
 	kube      kubernetes.Interface
 	client    *client.Client
 	broker    *broker.Broker
-	buckets   *broker.Buckets
+	buckets   *bus.Buckets
 	deviceAPI *deviceapi.Server
 
 	enrollment *enroll.Service
@@ -312,7 +313,7 @@ func (s *server) startBroker(ctx context.Context) error {
 	}
 	s.metrics.MustRegister(s.broker.Collectors()...)
 	s.parts.onStop("broker", func() error { s.broker.Shutdown(); return nil })
-	s.buckets, err = s.broker.Buckets(ctx)
+	s.buckets, err = bus.Open(ctx, s.broker.Core)
 	return err
 }
 
@@ -374,12 +375,6 @@ func (s *server) startEnrollment(context.Context) error {
 	return nil
 }
 
-// connections are those of a broker.
-type connections interface {
-	DisconnectExpired(now time.Time) (devices []string)
-	DisconnectUnproven(before time.Time) (devices []string)
-}
-
 // provingTime is how long a connection may last before its session has proven that
 // it is the device. One that takes over from another waits for session.Grace.
 const provingTime = 2 * time.Minute
@@ -387,7 +382,7 @@ const provingTime = 2 * time.Minute
 // dropExpired ends, every minute, connections whose certificate ran out by the
 // server's own clock, since that of the machine may be wrong, and those that did not
 // prove themselves.
-func dropExpired(c connections, now func() time.Time, log *slog.Logger) func(context.Context) error {
+func dropExpired(c bus.Connections, now func() time.Time, log *slog.Logger) func(context.Context) error {
 	return func(ctx context.Context) error {
 		tick := time.NewTicker(expiryInterval)
 		defer tick.Stop()
@@ -396,10 +391,10 @@ func dropExpired(c connections, now func() time.Time, log *slog.Logger) func(con
 			case <-ctx.Done():
 				return nil
 			case <-tick.C:
-				for _, name := range c.DisconnectExpired(now()) {
+				for _, name := range c.DropExpired(now()) {
 					log.Warn("device dropped: its certificate has expired", "device", name)
 				}
-				for _, name := range c.DisconnectUnproven(now().Add(-provingTime)) {
+				for _, name := range c.DropUnproven(now().Add(-provingTime)) {
 					log.Warn("connection dropped: it has the device's key, and has not proven that it is the device", "device", name)
 				}
 			}

@@ -7,7 +7,10 @@ import (
 	"strings"
 )
 
-const module = "fleet.nationtech.io/fleet/"
+const (
+	module     = "fleet.nationtech.io/fleet/"
+	natsServer = "github.com/nats-io/nats-server"
+)
 
 // Package is a node of the import graph.
 type Package struct {
@@ -38,10 +41,12 @@ var (
 	apis       = []string{"pkg/apis"}
 	agentSide  = []string{"pkg/agent", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
 	serverSide = []string{
-		"pkg/adminapi", "pkg/apiserver", "pkg/broker", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/logging/capture", "pkg/pki", "pkg/registry", "pkg/release", "cmd/fleet-server",
+		"pkg/adminapi", "pkg/apiserver", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/logging/capture", "pkg/pki", "pkg/registry", "pkg/release", "cmd/fleet-server",
 	}
 	// heavy is what would make the agent as large as the server.
-	heavy = []string{"k8s.io", "github.com/k3s-io/kine", "github.com/nats-io/nats-server"}
+	heavy = []string{"k8s.io", "github.com/k3s-io/kine", natsServer}
+	// natsRunners start a NATS server.
+	natsRunners = []string{"pkg/broker", "pkg/embedserver", "cmd/fleet-server"}
 	// device is what belongs on a device.
 	device = []string{"github.com/containers", "github.com/cilium/ebpf", module + "pkg/agent", module + "pkg/podman", module + "pkg/telemetry"}
 )
@@ -75,6 +80,19 @@ var rules = []rule{
 		from: nil,
 		forbids: func(p Package) bool {
 			return within(p.ImportPath, slices.Concat(heavy, device, inModule(serverSide))...)
+		},
+	},
+	{
+		why:     "only pkg/broker and what runs it reach the NATS server: the rest works beside any NATS",
+		from:    slices.DeleteFunc(slices.Clone(serverSide), func(p string) bool { return slices.Contains(natsRunners, p) }),
+		forbids: func(p Package) bool { return within(p.ImportPath, natsServer, module+"pkg/broker") },
+	},
+	{
+		why:    "pkg/bus imports nats.go and the contract only",
+		from:   []string{"pkg/bus"},
+		direct: true,
+		forbids: func(p Package) bool {
+			return !p.Standard && !within(p.ImportPath, append(inModule(contract), "github.com/nats-io/nats.go")...)
 		},
 	},
 	{

@@ -12,7 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -39,7 +39,7 @@ func (s *site) look(t testing.TB, all []*victim) look {
 	l := look{Buckets: map[string]string{}, Devices: map[string]string{}, Deployments: map[string]string{}, Manifests: map[string]string{}}
 	ctx := t.Context()
 	for _, kv := range []jetstream.KeyValue{s.ready.Buckets.DesiredState, s.ready.Buckets.Info, s.ready.Buckets.State, s.ready.Buckets.Heartbeat} {
-		must(t, broker.Load(ctx, kv, func(key string, value []byte) {
+		must(t, bus.Load(ctx, kv, func(key string, value []byte) {
 			if !strings.Contains(key, attackerPrefix) {
 				l.Buckets[kv.Bucket()+" "+key] = string(value)
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -34,7 +35,7 @@ const (
 // Bus is a running broker.
 type Bus struct {
 	*broker.Broker
-	Buckets    *broker.Buckets
+	Buckets    *bus.Buckets
 	PKI        *pki.PKI
 	Serving    *pki.Serving
 	Registry   *identity.Registry
@@ -47,7 +48,7 @@ type Bus struct {
 
 // Start runs a broker on a free port until the end of the test. The observer
 // may be nil.
-func Start(t testing.TB, observer broker.SessionObserver) *Bus {
+func Start(t testing.TB, observer bus.Observer) *Bus {
 	t.Helper()
 	dir := t.TempDir()
 	authorities, err := pki.Load(filepath.Join(dir, "pki"), time.Now())
@@ -70,7 +71,7 @@ func Start(t testing.TB, observer broker.SessionObserver) *Bus {
 	b.Broker, err = broker.Start(b.Config)
 	must(t, err)
 	t.Cleanup(b.Shutdown)
-	b.Buckets, err = b.Broker.Buckets(t.Context())
+	b.Buckets, err = bus.Open(t.Context(), b.Core)
 	must(t, err)
 	return b
 }
@@ -132,11 +133,18 @@ func Eventually(t testing.TB, what string, check func() error) {
 	wait.For(t, what, waitTimeout, pollInterval, check)
 }
 
+// Put writes a value into a bucket.
+func Put(t testing.TB, kv jetstream.KeyValue, key, value string) {
+	t.Helper()
+	_, err := kv.Put(t.Context(), key, []byte(value))
+	must(t, err)
+}
+
 // Content returns what a bucket holds.
 func Content(ctx context.Context, t testing.TB, kv jetstream.KeyValue) map[string]string {
 	t.Helper()
 	held := map[string]string{}
-	must(t, broker.Load(ctx, kv, func(key string, value []byte) { held[key] = string(value) }))
+	must(t, bus.Load(ctx, kv, func(key string, value []byte) { held[key] = string(value) }))
 	return held
 }
 

@@ -68,7 +68,7 @@ func (c *Controller) keepKey(ctx context.Context, d *v1alpha1.Device, key string
 		return false, client.IgnoreNotFound(err)
 	}
 	c.bind(updated)
-	c.Door.DisconnectKeysBut(d.Name, key)
+	c.Connections.DropOtherKeys(d.Name, key)
 	return true, nil
 }
 

@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
@@ -42,18 +42,13 @@ const (
 	writeBurst = 500
 )
 
-// Door is what the controller asks of the device API and the broker.
+// Door is what the controller asks of the device API.
 type Door interface {
 	// Forget removes everything that a device ever reported.
 	Forget(ctx context.Context, device string) error
 	// Notice tells the device, if it is connected, what to do now that it is
 	// thrown out.
 	Notice(device string, r wire.Revocation) error
-	// Disconnect drops the device's connections.
-	Disconnect(device string)
-	// DisconnectKeysBut drops those of the device's connections that were made with
-	// another key.
-	DisconnectKeysBut(device, key string)
 	// Nudge asks the device, soon, to fetch a snapshot.
 	Nudge(device string)
 }
@@ -68,8 +63,10 @@ type Config struct {
 	Presence   *Presence
 	Sessions   *session.Table
 	Door       Door
-	Recorder   record.EventRecorder
-	Logger     *slog.Logger
+	// Connections are those of devices on the bus.
+	Connections bus.Connections
+	Recorder    record.EventRecorder
+	Logger      *slog.Logger
 	// Clock is the server's; nil for that of the machine.
 	Clock Clock
 }
@@ -192,13 +189,13 @@ func (c *Controller) SessionChanged(device string) { c.queue.Add(device) }
 // SessionProven implements session.Observer. A next key counts from here on, and
 // not from its first connection: a copy of the device can renew the certificate,
 // too, but shows no good nonce with it while the device is there.
-func (c *Controller) SessionProven(device string, p session.Proof) {
+func (c *Controller) SessionProven(device string, p bus.Proof) {
 	c.mu.Lock()
 	c.used[device] = p.Key // before the registry is told: see bind
 	c.expires[device] = p.Expires
 	c.mu.Unlock()
 	if c.Registry.Use(device, p.Key) {
-		c.Door.DisconnectKeysBut(device, p.Key)
+		c.Connections.DropOtherKeys(device, p.Key)
 	}
 	c.queue.Add(device)
 }
@@ -274,7 +271,7 @@ func (c *Controller) leave(name string) {
 	if err := c.Door.Notice(name, e.revocation); err != nil {
 		c.Logger.Warn("dropping a device that was thrown out", "error", err)
 	}
-	c.Door.Disconnect(name)
+	c.Connections.Drop(name)
 	c.mu.Lock()
 	e.done = true
 	c.mu.Unlock()
@@ -364,7 +361,7 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 	}
 	c.bind(d)
 	if d.Spec.Enrollment == nil && len(c.Registry.Keys(d.Name)) == 0 {
-		c.Door.Disconnect(d.Name) // somebody took its keys away
+		c.Connections.Drop(d.Name) // somebody took its keys away
 	}
 	if c.wasUsed(d) {
 		return c.adoptKey(ctx, d)
@@ -428,7 +425,7 @@ func (c *Controller) throwOut(ctx context.Context, d *v1alpha1.Device, reason st
 			return err
 		}
 	}
-	c.Door.Disconnect(d.Name)
+	c.Connections.Drop(d.Name)
 	return c.Door.Forget(ctx, d.Name)
 }
 
@@ -578,7 +575,7 @@ func (c *Controller) tell(d *v1alpha1.Device, g grant) {
 }
 
 func (c *Controller) watchInfos(ctx context.Context) error {
-	err := broker.Watch(ctx, c.Infos, c.takeInfo)
+	err := bus.Watch(ctx, c.Infos, c.takeInfo)
 	if ctx.Err() != nil {
 		return nil
 	}

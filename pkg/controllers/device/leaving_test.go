@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -21,6 +22,8 @@ import (
 
 // stuckDoor takes as long to tell a device as it may.
 type stuckDoor struct {
+	bus.Connections // nil: the rest is not called
+
 	mu            sync.Mutex // guards what follows
 	told, dropped map[string]bool
 }
@@ -33,7 +36,7 @@ func (d *stuckDoor) Notice(device string, _ wire.Revocation) error {
 	return errors.New("the bus is stuck")
 }
 
-func (d *stuckDoor) Disconnect(device string) {
+func (d *stuckDoor) Drop(device string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dropped[device] = true
@@ -42,8 +45,6 @@ func (d *stuckDoor) Disconnect(device string) {
 func (d *stuckDoor) Forget(context.Context, string) error { return nil }
 
 func (d *stuckDoor) Nudge(string) {}
-
-func (d *stuckDoor) DisconnectKeysBut(string, string) {}
 
 // A hundred devices that are thrown out together are dropped within a second,
 // even if none of them can be told, and are refused at once.
@@ -57,7 +58,7 @@ func TestManyLeaveTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := identity.NewRegistry("fleet", tombstones)
 		door, begin := &stuckDoor{told: map[string]bool{}, dropped: map[string]bool{}}, time.Now()
-		c := device.New(device.Config{Registry: registry, Tombstones: tombstones, Door: door, Logger: slog.New(slog.DiscardHandler)})
+		c := device.New(device.Config{Registry: registry, Tombstones: tombstones, Door: door, Connections: door, Logger: slog.New(slog.DiscardHandler)})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); c.RunLeaving(ctx) }()

@@ -11,7 +11,7 @@ const silence = 90 * time.Second
 
 // Presence knows when each device was last heard of. It uses the monotonic
 // clock, so setting the server's clock makes nobody appear gone. It implements
-// deviceapi.Presence and broker.SessionObserver.
+// deviceapi.Presence and bus.Observer.
 type Presence struct {
 	// changed is told the name of a device that came or went.
 	changed func(device string)
@@ -41,11 +41,11 @@ func (p *Presence) Heard(device string) {
 	}
 }
 
-// DeviceConnected implements broker.SessionObserver. A connection alone is not
+// DeviceConnected implements bus.Observer. A connection alone is not
 // enough: the device counts as there from its first message on.
 func (p *Presence) DeviceConnected(string) {}
 
-// DeviceDisconnected implements broker.SessionObserver.
+// DeviceDisconnected implements bus.Observer.
 func (p *Presence) DeviceDisconnected(device string) {
 	p.mu.Lock()
 	delete(p.heard, device)

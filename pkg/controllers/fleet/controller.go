@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
@@ -38,7 +38,7 @@ type Config struct {
 	Namespaces  cache.SharedIndexInformer
 	Secrets     cache.SharedIndexInformer
 	Resolver    *secrets.Resolver
-	Buckets     *broker.Buckets
+	Buckets     *bus.Buckets
 	Term        term.Term
 	// Servers is the list of NATS URLs that manifests carry; may be empty.
 	Servers []string
@@ -165,7 +165,7 @@ func (c *Controller) Withdraw(ctx context.Context, ref wire.DeploymentRef) error
 // returned with a zero entry, so that the comparison removes or rewrites them.
 func (c *Controller) bucket(ctx context.Context) (map[Key]wire.Entry, error) {
 	held := map[Key]wire.Entry{}
-	err := broker.Load(ctx, c.Buckets.DesiredState, func(key string, value []byte) {
+	err := bus.Load(ctx, c.Buckets.DesiredState, func(key string, value []byte) {
 		device, ref, err := wire.ParseDesiredStateKey(key)
 		if err != nil {
 			c.Logger.Warn("bucket desired-state has a key that is not ours", "key", key)
@@ -326,7 +326,7 @@ func deviceFacts(d *v1alpha1.Device) Device {
 
 // watchStates follows bucket device-state.
 func (c *Controller) watchStates(ctx context.Context) error {
-	err := broker.Watch(ctx, c.Buckets.State, c.takeState)
+	err := bus.Watch(ctx, c.Buckets.State, c.takeState)
 	if ctx.Err() != nil {
 		return nil
 	}

@@ -20,8 +20,8 @@ import (
 	cachetest "k8s.io/client-go/tools/cache/testing"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
@@ -34,7 +34,7 @@ import (
 type rig struct {
 	*fleet.Controller
 	t       testing.TB
-	buckets *broker.Buckets
+	buckets *bus.Buckets
 	desired *brokenBucket
 	api     *statusAPI
 

@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
-	"fleet.nationtech.io/fleet/pkg/broker"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -157,7 +157,7 @@ func (p *projector) write(ctx context.Context, k Key) error {
 	}
 	entry, ok := p.table.Issued(k)
 	if !ok {
-		return broker.Remove(ctx, p.kv, key)
+		return bus.Remove(ctx, p.kv, key)
 	}
 	value, err := json.Marshal(entry)
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 	"sync"
 	"time"
 
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -72,15 +73,6 @@ type Record struct {
 	Accepted string
 }
 
-// Proof is what the connection of a session has shown in TLS.
-type Proof struct {
-	// Key is the fingerprint of the key, Expires when its certificate does.
-	Key     string
-	Expires time.Time
-	// Address is where the connection comes from.
-	Address string
-}
-
 // Claimant is a session that claims to be the device.
 type Claimant struct {
 	// Session is its id, a secret.
@@ -89,7 +81,7 @@ type Claimant struct {
 	Label string
 	// Hardware is what the machine says that it is, or empty.
 	Hardware string
-	Proof    Proof
+	Proof    bus.Proof
 	// Current: it is taken for the device; else it is quarantined.
 	Current bool
 }
@@ -101,17 +93,13 @@ type Observer interface {
 	SessionChanged(device string)
 	// SessionProven tells with which key the current session of the device connects,
 	// when that is another than before.
-	SessionProven(device string, p Proof)
+	SessionProven(device string, p bus.Proof)
 }
 
-// Connections are the connections of devices.
+// Connections are what the table asks of bus.Connections.
 type Connections interface {
-	// SessionProof returns what the newest connection of the session has shown; false
-	// when it has none.
-	SessionProof(device, session string) (Proof, bool)
-	// SetCurrentSession names the session whose connection goes last when a device
-	// has too many, and ends the connections of the previous one.
-	SetCurrentSession(device, session string)
+	Proof(device, session string) (bus.Proof, bool)
+	SetCurrent(device, session string)
 }
 
 // Table knows the sessions of every device.
@@ -307,13 +295,13 @@ func (t *Table) isThere(name string, d *device, now time.Time) bool {
 }
 
 func (t *Table) isConnected(name string, d *device) bool {
-	_, connected := t.connections.SessionProof(name, d.current.Session)
+	_, connected := t.connections.Proof(name, d.current.Session)
 	return connected
 }
 
 // claimant is what is known of a session, and whether that has a connection.
 func (t *Table) claimant(name, session, hardware string) (c Claimant, connected bool) {
-	proof, connected := t.connections.SessionProof(name, session)
+	proof, connected := t.connections.Proof(name, session)
 	return Claimant{Session: session, Label: wire.SessionLabel(session), Hardware: hardware, Proof: proof}, connected
 }
 
@@ -328,7 +316,7 @@ func (t *Table) Snapshot(name, session string, shown Shown) (offer string, err e
 	if err != nil {
 		return "", err
 	}
-	t.connections.SetCurrentSession(name, session)
+	t.connections.SetCurrent(name, session)
 	if s.proven != nil {
 		t.observer.SessionProven(name, *s.proven)
 	}
@@ -350,7 +338,7 @@ type step struct {
 	offer   string
 	changed bool
 	// proven is set when the current session connects with another key than before.
-	proven *Proof
+	proven *bus.Proof
 }
 
 func (t *Table) snapshot(name, session string, shown Shown) (step, error) {

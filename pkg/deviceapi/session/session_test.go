@@ -8,6 +8,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -41,11 +42,11 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-func (r *rig) SessionChanged(string)                   { r.changes++ }
-func (r *rig) SessionProven(_ string, p session.Proof) { r.proven = append(r.proven, p.Key) }
-func (r *rig) SetCurrentSession(_, session string)     { r.current = session }
-func (r *rig) SessionProof(_, id string) (session.Proof, bool) {
-	return session.Proof{Key: cmp.Or(r.keys[id], "k1"), Address: "10.0.0.1:1"}, r.connected[id]
+func (r *rig) SessionChanged(string)               { r.changes++ }
+func (r *rig) SessionProven(_ string, p bus.Proof) { r.proven = append(r.proven, p.Key) }
+func (r *rig) SetCurrent(_, session string)        { r.current = session }
+func (r *rig) Proof(_, id string) (bus.Proof, bool) {
+	return bus.Proof{Key: cmp.Or(r.keys[id], "k1"), Address: "10.0.0.1:1"}, r.connected[id]
 }
 
 // shows sends a snapshot request over a connection, and closes that afterwards if

@@ -1,4 +1,4 @@
-package broker_test
+package bus_test
 
 import (
 	"context"
@@ -12,21 +12,15 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
-
-func put(t testing.TB, kv jetstream.KeyValue, key, value string) {
-	t.Helper()
-	if _, err := kv.Put(t.Context(), key, []byte(value)); err != nil {
-		t.Fatal(err)
-	}
-}
 
 func TestBucketsAreOpenedAgain(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
-	put(t, b.Buckets.Info, "info.edge-1", "kept")
-	again, err := b.Broker.Buckets(t.Context())
+	brokertest.Put(t, b.Buckets.Info, "info.edge-1", "kept")
+	again, err := bus.Open(t.Context(), b.Core)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +43,7 @@ func TestBucketsAreOpenedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(restarted.Shutdown)
-	buckets, err := restarted.Buckets(t.Context())
+	buckets, err := bus.Open(t.Context(), restarted.Core)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,8 +59,8 @@ func TestRemovedKeysLeaveNothing(t *testing.T) {
 	kv := b.Buckets.State
 	const key = "state.edge-1.shop.web"
 	for range 3 {
-		put(t, kv, key, "value")
-		if err := broker.Remove(t.Context(), kv, key); err != nil {
+		brokertest.Put(t, kv, key, "value")
+		if err := bus.Remove(t.Context(), kv, key); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,8 +79,8 @@ func TestRemovedKeysLeaveNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := marker.Header.Get("Nats-TTL"); got != broker.MarkerTTL.String() {
-		t.Errorf("the marker's Nats-TTL is %q, want %s", got, broker.MarkerTTL)
+	if got := marker.Header.Get("Nats-TTL"); got != bus.MarkerTTL.String() {
+		t.Errorf("the marker's Nats-TTL is %q, want %s", got, bus.MarkerTTL)
 	}
 	if held := brokertest.Content(t.Context(), t, kv); len(held) > 0 {
 		t.Errorf("the bucket holds %v", held)
@@ -100,11 +94,11 @@ func TestLoadReadsWhatIsThere(t *testing.T) {
 	if held := brokertest.Content(t.Context(), t, kv); len(held) > 0 {
 		t.Errorf("a new bucket holds %v", held)
 	}
-	put(t, kv, "edge-1.shop.web", "old")
-	put(t, kv, "edge-1.shop.web", "new")
-	put(t, kv, "edge-1.shop.api", "gone")
-	put(t, kv, "edge-2.shop.web", "")
-	if err := broker.Remove(t.Context(), kv, "edge-1.shop.api"); err != nil {
+	brokertest.Put(t, kv, "edge-1.shop.web", "old")
+	brokertest.Put(t, kv, "edge-1.shop.web", "new")
+	brokertest.Put(t, kv, "edge-1.shop.api", "gone")
+	brokertest.Put(t, kv, "edge-2.shop.web", "")
+	if err := bus.Remove(t.Context(), kv, "edge-1.shop.api"); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{"edge-1.shop.web": "new", "edge-2.shop.web": ""}
@@ -129,12 +123,12 @@ func TestInterruptedLoadIsAnError(t *testing.T) {
 			b := brokertest.Start(t, nil)
 			const keys = 1000 // more than a watch buffers
 			for i := range keys {
-				put(t, b.Buckets.Heartbeat, fmt.Sprintf("heartbeat.edge-%d", i), "x")
+				brokertest.Put(t, b.Buckets.Heartbeat, fmt.Sprintf("heartbeat.edge-%d", i), "x")
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			seen := 0
-			err := broker.Load(ctx, b.Buckets.Heartbeat, func(string, []byte) {
+			err := bus.Load(ctx, b.Buckets.Heartbeat, func(string, []byte) {
 				if seen++; seen == 1 {
 					tc.interrupt(b, cancel)
 				}
