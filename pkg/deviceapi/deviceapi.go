@@ -116,7 +116,7 @@ func (s *Server) Notice(device string, r wire.Revocation) error {
 	if current == "" {
 		return nil
 	}
-	subject, err := wire.RevokedSubject(device, current)
+	subject, err := wire.DownSubject(device, current, wire.KindRevoked)
 	if err != nil {
 		return err
 	}
@@ -147,15 +147,11 @@ func (s *Server) Run(ctx context.Context) error {
 	defer func() { cancel(); working.Wait() }()
 	// A subscription each, so that a flood of one kind does not queue before
 	// another. The queue group lets several servers share the work.
-	for kind, handle := range map[wire.Kind]handler{
-		wire.KindSnapshot:  s.snapshot,
-		wire.KindBody:      s.body,
-		wire.KindInfo:      s.info,
-		wire.KindState:     s.state,
-		wire.KindHeartbeat: s.heartbeat,
-		wire.KindSecret:    s.secret,
-		wire.KindRegistry:  s.registry,
-	} {
+	for _, kind := range wire.Kinds {
+		handle := s.handler(kind)
+		if handle == nil {
+			return fmt.Errorf("the server has no answer to messages of kind %s", kind)
+		}
 		queue := newTurns()
 		working.Go(func() { queue.run(ctx) })
 		sub, err := s.Conn.QueueSubscribe(wire.UpWildcard(kind), "deviceapi", s.guard(handle, queue))
@@ -170,6 +166,19 @@ func (s *Server) Run(ctx context.Context) error {
 	close(s.ready)
 	s.nudger.run(ctx)
 	return nil
+}
+
+// handler returns what answers a kind of message, or nil.
+func (s *Server) handler(kind wire.Kind) handler {
+	return map[wire.Kind]handler{
+		wire.KindSnapshot:  s.snapshot,
+		wire.KindBody:      s.body,
+		wire.KindInfo:      s.info,
+		wire.KindState:     s.state,
+		wire.KindHeartbeat: s.heartbeat,
+		wire.KindSecret:    s.secret,
+		wire.KindRegistry:  s.registry,
+	}[kind]
 }
 
 // message is what a device sent.
@@ -215,8 +224,8 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 		case m.inbox != "" && !wire.IsReplyOf(device, m.session, m.inbox):
 			s.metrics.refusals.WithLabelValues("reply").Inc()
 			s.logRefusal(m, "reply", "an answer would go to somebody else's inbox")
-		case len(m.payload) > wire.MaxPayload(kind):
-			s.refuse(m, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("%d bytes, at most %d are allowed", len(m.payload), wire.MaxPayload(kind))}, queue)
+		case len(m.payload) > kind.Verb().MaxRequest:
+			s.refuse(m, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("%d bytes, at most %d are allowed", len(m.payload), kind.Verb().MaxRequest)}, queue)
 		case badHeader != nil:
 			s.refuse(m, badHeader, queue)
 		default:
@@ -310,10 +319,13 @@ func (s *Server) reply(m message, reply any, err error) {
 		result, reply = string(refusal.Code), wire.Ack{Error: refusal}
 	}
 	s.metrics.requests.WithLabelValues(string(m.kind), result).Inc()
-	if m.kind == wire.KindHeartbeat || !wire.IsReplyOf(m.device, m.session, m.inbox) {
+	if m.kind.Verb().MaxReply == 0 || !wire.IsReplyOf(m.device, m.session, m.inbox) {
 		return
 	}
 	data, err := json.Marshal(reply)
+	if most := m.kind.Verb().MaxReply; len(data) > most {
+		err = fmt.Errorf("the reply has %d bytes, agents accept %d", len(data), most)
+	}
 	if err == nil {
 		err = s.Conn.Publish(m.inbox, data)
 	}
@@ -334,7 +346,7 @@ func (s *Server) logRefusal(m message, code, reason string) {
 }
 
 func (s *Server) snapshot(m message) (any, error) {
-	req, err := wire.Decode[wire.SnapshotRequest](m.payload, wire.MaxSnapshotRequest)
+	req, err := wire.DecodeRequest[wire.SnapshotRequest](m.kind, m.payload)
 	if err != nil {
 		return nil, badRequest(err)
 	}
@@ -383,7 +395,7 @@ func (s *Server) wants(device string, req wire.SnapshotRequest, m *wire.Manifest
 }
 
 func (s *Server) body(m message) (any, error) {
-	req, err := wire.Decode[wire.BodyRequest](m.payload, wire.MaxBodyRequest)
+	req, err := wire.DecodeRequest[wire.BodyRequest](m.kind, m.payload)
 	if err != nil {
 		return nil, badRequest(err)
 	}
@@ -398,7 +410,7 @@ func (s *Server) body(m message) (any, error) {
 }
 
 func (s *Server) secret(m message) (any, error) {
-	req, err := wire.Decode[wire.SecretRequest](m.payload, wire.MaxSecretRequest)
+	req, err := wire.DecodeRequest[wire.SecretRequest](m.kind, m.payload)
 	if err != nil {
 		return nil, badRequest(err)
 	}
@@ -410,7 +422,7 @@ func (s *Server) secret(m message) (any, error) {
 }
 
 func (s *Server) registry(m message) (any, error) {
-	if _, err := wire.Decode[wire.RegistryRequest](m.payload, wire.MaxRegistryRequest); err != nil {
+	if _, err := wire.DecodeRequest[wire.RegistryRequest](m.kind, m.payload); err != nil {
 		return nil, badRequest(err)
 	}
 	password, ok := s.Registry.Issue(m.device)
@@ -421,7 +433,7 @@ func (s *Server) registry(m message) (any, error) {
 }
 
 func (s *Server) info(m message) (any, error) {
-	if _, err := wire.Decode[wire.DeviceInfo](m.payload, wire.MaxInfo); err != nil {
+	if _, err := wire.DecodeRequest[wire.DeviceInfo](m.kind, m.payload); err != nil {
 		return nil, badRequest(err)
 	}
 	return wire.Ack{}, s.reports.putInfo(s.ctx, m.device, m.payload)
@@ -439,7 +451,7 @@ func (s *Server) state(m message) (any, error) {
 }
 
 func (s *Server) heartbeat(m message) (any, error) {
-	if _, err := wire.Decode[wire.Heartbeat](m.payload, wire.MaxHeartbeat); err != nil {
+	if _, err := wire.DecodeRequest[wire.Heartbeat](m.kind, m.payload); err != nil {
 		return nil, badRequest(err)
 	}
 	return nil, s.reports.putHeartbeat(s.ctx, m.device, m.payload)

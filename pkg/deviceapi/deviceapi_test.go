@@ -397,8 +397,8 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 			"another type":   `["list"]`,
 			"a number":       `1e999`,
 			"wrong types":    `{"have":7,"hash":{},"inventory":[],"phase":{}}`,
-			"as long as can": strings.Repeat(" ", wire.MaxPayload(kind)),
-			"longer":         strings.Repeat(" ", wire.MaxPayload(kind)+1),
+			"as long as can": strings.Repeat(" ", kind.Verb().MaxRequest),
+			"longer":         strings.Repeat(" ", kind.Verb().MaxRequest+1),
 		} {
 			t.Run(string(kind)+" "+name, func(t *testing.T) {
 				before := d.heard.times("edge-1")
@@ -508,7 +508,7 @@ func TestHeartbeats(t *testing.T) {
 	d := newDoor(t)
 	c := d.connect("edge-1")
 	beat := `{"at":1,"up":2}`
-	for _, payload := range []string{`not a document`, strings.Repeat("x", wire.MaxHeartbeat+1), beat} {
+	for _, payload := range []string{`not a document`, strings.Repeat("x", wire.KindHeartbeat.Verb().MaxRequest+1), beat} {
 		if err := publish(c, "fleet.v1.up.edge-1.heartbeat", brokertest.Inbox("edge-1")+".x", []byte(payload)); err != nil {
 			t.Fatal(err)
 		}

@@ -30,8 +30,8 @@ const (
 
 // Budget returns messages a second, and how many at once.
 func Budget(kind wire.Kind) (rate float64, burst int) {
-	b := budgets[kind]
-	return float64(b.rate), b.burst
+	v := kind.Verb()
+	return v.Rate, v.Burst
 }
 
 // Strikes is the budget of messages over budget.

@@ -15,19 +15,6 @@ type budget struct {
 	burst int
 }
 
-// budgets bound what one device may cost. Bursts cover a device that comes
-// back with the largest manifest: it fetches every body and reports every
-// Deployment.
-var budgets = map[wire.Kind]budget{
-	wire.KindSnapshot:  {2, 20},
-	wire.KindBody:      {100, 4 * wire.MaxEntries},
-	wire.KindInfo:      {1, 10},
-	wire.KindState:     {20, 2 * wire.MaxEntries},
-	wire.KindHeartbeat: {1, 10},
-	wire.KindSecret:    {20, 2 * wire.MaxEntries},
-	wire.KindRegistry:  {5, 2 * wire.MaxEntries},
-}
-
 // strikes is how many messages over budget a device may send before its
 // connection is dropped. A slow leak is forgiven, a flood is not.
 var strikes = budget{rate: 10, burst: 1000}
@@ -103,18 +90,17 @@ func (l *limits) take(device string, kind wire.Kind, bytes int) verdict {
 	d := l.devices[device]
 	if d == nil {
 		d = &deviceLimits{
-			kinds:   make(map[wire.Kind]*rate.Limiter, len(budgets)),
+			kinds:   make(map[wire.Kind]*rate.Limiter, len(wire.Kinds)),
 			strikes: rate.NewLimiter(strikes.rate, strikes.burst), lines: rate.NewLimiter(lines.rate, lines.burst),
 		}
 		l.devices[device] = d
 	}
-	limiter := d.kinds[kind]
+	limiter, verb := d.kinds[kind], kind.Verb()
 	if limiter == nil {
-		b := budgets[kind]
-		limiter = rate.NewLimiter(b.rate, b.burst)
+		limiter = rate.NewLimiter(rate.Limit(verb.Rate), verb.Burst)
 		d.kinds[kind] = limiter
 	}
-	now, cost := time.Now(), 1+max(0, bytes-1)/wire.MaxPayload(kind)
+	now, cost := time.Now(), 1+max(0, bytes-1)/verb.MaxRequest
 	switch {
 	case limiter.AllowN(now, cost):
 		return pass

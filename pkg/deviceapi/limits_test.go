@@ -54,7 +54,7 @@ func TestNoWindowExceedsTheBudget(t *testing.T) {
 // A message that is too long costs as much as so many that are not.
 func TestLongMessagesCostMore(t *testing.T) {
 	t.Parallel()
-	longest := wire.MaxPayload(wire.KindState)
+	longest := wire.KindState.Verb().MaxRequest
 	_, burst := deviceapi.Budget(wire.KindState)
 	_, strikes := deviceapi.Strikes()
 	for _, tt := range []struct{ bytes, cost int }{{0, 1}, {1, 1}, {longest, 1}, {longest + 1, 2}, {2 * longest, 2}, {2*longest + 1, 3}, {wire.MaxReply, (wire.MaxReply + longest - 1) / longest}} {

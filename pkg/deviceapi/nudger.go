@@ -88,7 +88,7 @@ func (n *nudger) send(device string) {
 	if session == "" {
 		return
 	}
-	subject, err := wire.NudgeSubject(device, session)
+	subject, err := wire.DownSubject(device, session, wire.KindNudge)
 	if err == nil {
 		err = n.conn.Publish(subject, nil)
 	}

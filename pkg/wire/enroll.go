@@ -94,7 +94,7 @@ const (
 	RevocationWipe Revocation = "Wipe"
 )
 
-// RevokedNotice is the content of the message on RevokedSubject.
+// RevokedNotice is the content of a message of KindRevoked.
 type RevokedNotice struct {
 	Revocation Revocation `json:"revocation"`
 }

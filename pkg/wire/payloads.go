@@ -13,20 +13,13 @@ import (
 	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
-// Largest payloads in bytes. The device API refuses longer ones before it
-// decodes them.
+// Bounds of what payloads hold, in bytes. Those of whole payloads are in Verbs.
 const (
-	MaxSnapshotRequest = 1 << 10
-	MaxBodyRequest     = 1 << 10
-	MaxInfo            = 16 << 10
-	MaxState           = 16 << 10
-	MaxHeartbeat       = 96
-	MaxSecretRequest   = 1 << 10
-	MaxRegistryRequest = 64
 	// MaxSecret is the longest content of a Secret, keys and values together. In
 	// base64 it stays under MaxReply.
 	MaxSecret = 128 << 10
-	// MaxReply bounds what an agent accepts: a manifest of MaxEntries.
+	// MaxReply is the longest reply, and the longest message: a manifest of
+	// MaxEntries.
 	MaxReply = 256 << 10
 	// BodyChunk is the longest piece of a body in one BodyReply.
 	BodyChunk = 48 << 10
@@ -36,26 +29,6 @@ const (
 
 // ErrPayload is wrapped by every error about a payload that has the wrong form.
 var ErrPayload = errors.New("malformed payload")
-
-// MaxPayload returns the largest payload of a kind in bytes.
-func MaxPayload(kind Kind) int {
-	switch kind {
-	case KindSnapshot:
-		return MaxSnapshotRequest
-	case KindBody:
-		return MaxBodyRequest
-	case KindInfo:
-		return MaxInfo
-	case KindState:
-		return MaxState
-	case KindSecret:
-		return MaxSecretRequest
-	case KindRegistry:
-		return MaxRegistryRequest
-	default:
-		return MaxHeartbeat
-	}
-}
 
 // SnapshotRequest asks for the device's manifest.
 type SnapshotRequest struct {
@@ -271,7 +244,7 @@ type ContainerState struct {
 	ExitCode int    `json:"exitCode,omitempty"`
 }
 
-// Heartbeat says that a device is alive. Its encoding stays under MaxHeartbeat.
+// Heartbeat says that a device is alive.
 type Heartbeat struct {
 	// At is the device's clock in Unix seconds; it is shown, never compared.
 	At int64 `json:"at"`
@@ -360,7 +333,7 @@ func Decode[T any](payload []byte, limit int) (T, error) {
 
 // DecodeState decodes and checks a DeploymentState.
 func DecodeState(payload []byte) (DeploymentState, error) {
-	s, err := Decode[DeploymentState](payload, MaxState)
+	s, err := DecodeRequest[DeploymentState](KindState, payload)
 	if err != nil {
 		return s, err
 	}
@@ -428,7 +401,7 @@ func (s *DeploymentState) Validate() error {
 
 // DecodeManifestReply decodes a SnapshotReply and checks the manifest in it.
 func DecodeManifestReply(payload []byte) (SnapshotReply, error) {
-	r, err := Decode[SnapshotReply](payload, MaxReply)
+	r, err := DecodeReply[SnapshotReply](KindSnapshot, payload)
 	if err != nil {
 		return r, err
 	}

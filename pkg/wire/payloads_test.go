@@ -25,30 +25,44 @@ func encode(t interface{ Fatal(...any) }, v any) []byte {
 	return payload
 }
 
-func TestMaxPayload(t *testing.T) {
+// The bounds are the protocol: a smaller one breaks agents in the field.
+func TestVerbs(t *testing.T) {
 	t.Parallel()
-	want := map[wire.Kind]int{
-		wire.KindSnapshot:  wire.MaxSnapshotRequest,
-		wire.KindBody:      wire.MaxBodyRequest,
-		wire.KindInfo:      wire.MaxInfo,
-		wire.KindState:     wire.MaxState,
-		wire.KindHeartbeat: wire.MaxHeartbeat,
-		wire.KindSecret:    wire.MaxSecretRequest,
-		wire.KindRegistry:  wire.MaxRegistryRequest,
+	want := []wire.Verb{
+		{Kind: "snapshot", Direction: "up", MaxRequest: 1024, MaxReply: 262144, Rate: 2, Burst: 20, Since: "0.1.0"},
+		{Kind: "body", Direction: "up", MaxRequest: 1024, MaxReply: 262144, Rate: 100, Burst: 2048, Since: "0.1.0"},
+		{Kind: "info", Direction: "up", MaxRequest: 16384, MaxReply: 8192, Rate: 1, Burst: 10, Since: "0.1.0"},
+		{Kind: "state", Direction: "up", MaxRequest: 16384, MaxReply: 8192, Rate: 20, Burst: 1024, Since: "0.1.0"},
+		{Kind: "heartbeat", Direction: "up", MaxRequest: 96, Rate: 1, Burst: 10, Since: "0.1.0"},
+		{Kind: "secret", Direction: "up", MaxRequest: 1024, MaxReply: 262144, Rate: 20, Burst: 1024, Since: "0.1.0"},
+		{Kind: "registry", Direction: "up", MaxRequest: 64, MaxReply: 65536, Rate: 5, Burst: 1024, Since: "0.1.0"},
+		{Kind: "nudge", Direction: "down", Since: "0.1.0"},
+		{Kind: "revoked", Direction: "down", MaxRequest: 1024, Since: "0.1.0"},
 	}
-	got := map[wire.Kind]int{}
-	for _, kind := range wire.Kinds {
-		got[kind] = wire.MaxPayload(kind)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, wire.Verbs); diff != "" {
 		t.Error(diff)
+	}
+	var up []wire.Kind
+	for _, v := range want {
+		if v.Direction == wire.Up {
+			up = append(up, v.Kind)
+		}
+		if diff := cmp.Diff(v, v.Kind.Verb()); diff != "" {
+			t.Errorf("%s: %s", v.Kind, diff)
+		}
+	}
+	if diff := cmp.Diff(up, wire.Kinds); diff != "" {
+		t.Error(diff)
+	}
+	if v := wire.Kind("other").Verb(); v != (wire.Verb{}) {
+		t.Errorf("an unknown kind is %+v", v)
 	}
 }
 
 func TestHeartbeatStaysSmall(t *testing.T) {
 	t.Parallel()
 	check := func(t interface{ Fatal(...any) }, h wire.Heartbeat) {
-		if payload := encode(t, h); len(payload) >= wire.MaxHeartbeat {
+		if payload := encode(t, h); len(payload) > wire.KindHeartbeat.Verb().MaxRequest {
 			t.Fatal("too long:", string(payload))
 		}
 	}
@@ -56,7 +70,7 @@ func TestHeartbeatStaysSmall(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := wire.Heartbeat{At: rapid.Int64().Draw(t, "at"), Uptime: rapid.Int64().Draw(t, "uptime")}
 		check(t, h)
-		got, err := wire.Decode[wire.Heartbeat](encode(t, h), wire.MaxHeartbeat)
+		got, err := wire.DecodeRequest[wire.Heartbeat](wire.KindHeartbeat, encode(t, h))
 		if err != nil || got != h {
 			t.Fatalf("Decode = %v, %v; want %v", got, err, h)
 		}
@@ -69,7 +83,7 @@ func TestBodyReplyFitsIntoAReply(t *testing.T) {
 	t.Parallel()
 	want := wire.BodyReply{Size: wire.MaxScoreSize, Data: make([]byte, wire.BodyChunk)}
 	payload := encode(t, want)
-	got, err := wire.Decode[wire.BodyReply](payload, wire.MaxReply)
+	got, err := wire.DecodeReply[wire.BodyReply](wire.KindBody, payload)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +101,8 @@ func TestRequestsFitTheirLimits(t *testing.T) {
 		wire.KindSnapshot: wire.SnapshotRequest{Have: have, InfoHash: hash, StateHash: hash},
 		wire.KindBody:     wire.BodyRequest{Hash: hash, Offset: wire.MaxScoreSize},
 	} {
-		if n := len(encode(t, request)); n > wire.MaxPayload(kind) {
-			t.Errorf("%s: %d bytes, more than %d", kind, n, wire.MaxPayload(kind))
+		if n, most := len(encode(t, request)), kind.Verb().MaxRequest; n > most {
+			t.Errorf("%s: %d bytes, more than %d", kind, n, most)
 		}
 	}
 }
@@ -168,7 +182,7 @@ func TestDecodeStateErrors(t *testing.T) {
 	}{
 		{"not JSON", `x`, nil, "not the JSON document"},
 		{"wrong type", `{"namespace":1}`, nil, "not the JSON document"},
-		{"too long", `{"namespace":"` + strings.Repeat("a", wire.MaxState) + `"}`, nil, "at most 16384 are allowed"},
+		{"too long", `{"namespace":"` + strings.Repeat("a", wire.KindState.Verb().MaxRequest) + `"}`, nil, "at most 16384 are allowed"},
 		{"no reference", `{"phase":"Running"}`, wire.ErrNameEmpty, "namespace name"},
 		{"bad name", `{"namespace":"a","name":"b.c","phase":"Running"}`, wire.ErrNameInvalid, "deployment name"},
 		{"no phase", `{"namespace":"a","name":"b"}`, nil, `unknown phase ""`},

@@ -8,28 +8,6 @@ import (
 	"strings"
 )
 
-// Kind is the last token of a subject that a device publishes on.
-type Kind string
-
-// What a device may send. All but KindHeartbeat are requests whose reply
-// subject must be under the device's own inbox prefix.
-const (
-	// KindSnapshot carries a SnapshotRequest and is answered with a SnapshotReply.
-	KindSnapshot Kind = "snapshot"
-	// KindBody carries a BodyRequest and is answered with a BodyReply.
-	KindBody Kind = "body"
-	// KindInfo carries a DeviceInfo and is answered with an Ack.
-	KindInfo Kind = "info"
-	// KindState carries a DeploymentState and is answered with an Ack.
-	KindState Kind = "state"
-	// KindHeartbeat carries a Heartbeat; nothing answers it.
-	KindHeartbeat Kind = "heartbeat"
-	// KindSecret carries a SecretRequest and is answered with a SecretReply.
-	KindSecret Kind = "secret"
-	// KindRegistry carries a RegistryRequest and is answered with a RegistryReply.
-	KindRegistry Kind = "registry"
-)
-
 // HeaderSession carries, in every message of a device, the id of its session:
 // that of the connection, which the client sends as its name. It is the only
 // header allowed. The id is a secret of the session and the server: the session's
@@ -49,22 +27,17 @@ func SessionLabel(session string) string {
 	return Sum([]byte("fleet session\x00" + session)).String()[:digits]
 }
 
-// Kinds lists every Kind.
-var Kinds = []Kind{KindSnapshot, KindBody, KindInfo, KindState, KindHeartbeat, KindSecret, KindRegistry}
-
 // ErrSubject is wrapped by every error about a subject that has the wrong form.
 var ErrSubject = errors.New("malformed subject")
 
 const (
-	upPrefix      = "fleet.v1.up."
-	downPrefix    = "fleet.v1.down."
-	nudgeSuffix   = ".nudge"
-	revokedSuffix = ".revoked"
-	inboxPrefix   = "_INBOX_"
+	upPrefix    = "fleet.v1.up."
+	downPrefix  = "fleet.v1.down."
+	inboxPrefix = "_INBOX_"
 )
 
 // UpSubject builds the subject that a device publishes a message of this kind
-// on. It knows the Kinds only; errors about another wrap ErrSubject.
+// on. It knows Kinds only; errors about another wrap ErrSubject.
 func UpSubject(device string, kind Kind) (string, error) {
 	if err := ValidateDevice(device); err != nil {
 		return "", err
@@ -90,28 +63,26 @@ func UpWildcard(kind Kind) string { return upPrefix + "*." + string(kind) }
 
 // DownAll is the pattern of everything that the server may send to one session
 // of a device unasked.
-func DownAll(device, session string) (string, error) { return down(device, session, ".>") }
+func DownAll(device, session string) (string, error) { return down(device, session, ">") }
 
-// NudgeSubject builds the subject of the empty message that asks a session of a
-// device to fetch a snapshot.
-func NudgeSubject(device, session string) (string, error) {
-	return down(device, session, nudgeSuffix)
-}
-
-// RevokedSubject builds the subject of the RevokedNotice that the current session
-// of a device gets just before its connection is dropped for good.
-func RevokedSubject(device, session string) (string, error) {
-	return down(device, session, revokedSuffix)
+// DownSubject builds the subject that the server sends a message of this kind to a
+// session of a device on. Errors about a kind that only devices send wrap
+// ErrSubject.
+func DownSubject(device, session string, kind Kind) (string, error) {
+	if kind.Verb().Direction != Down {
+		return "", fmt.Errorf("%w: unknown kind %.32q", ErrSubject, kind)
+	}
+	return down(device, session, string(kind))
 }
 
 // down builds a subject that one session of a device listens on. All holders of
 // a device's key share its name, but not the id of its session: what is sent to a
 // session cannot be heard by a copy of the device.
-func down(device, session, suffix string) (string, error) {
+func down(device, session, last string) (string, error) {
 	if err := validate(device, session); err != nil {
 		return "", err
 	}
-	return downPrefix + device + "." + session + suffix, nil
+	return downPrefix + device + "." + session + "." + last, nil
 }
 
 // InboxPrefix is the first token of the reply subjects of one session of a device.

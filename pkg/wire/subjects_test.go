@@ -27,16 +27,16 @@ func TestSubjectForms(t *testing.T) {
 	// The literal names are the protocol: changing one breaks every agent in
 	// the field.
 	for got, want := range map[string]string{
-		must(wire.UpSubject("edge", wire.KindSnapshot)):  "fleet.v1.up.edge.snapshot",
-		must(wire.UpSubject("edge", wire.KindBody)):      "fleet.v1.up.edge.body",
-		must(wire.UpSubject("edge", wire.KindInfo)):      "fleet.v1.up.edge.info",
-		must(wire.UpSubject("edge", wire.KindState)):     "fleet.v1.up.edge.state",
-		must(wire.UpSubject("edge", wire.KindHeartbeat)): "fleet.v1.up.edge.heartbeat",
-		must(wire.DownAll("edge", session)):              "fleet.v1.down.edge." + session + ".>",
-		must(wire.NudgeSubject("edge", session)):         "fleet.v1.down.edge." + session + ".nudge",
-		must(wire.RevokedSubject("edge", session)):       "fleet.v1.down.edge." + session + ".revoked",
-		must(wire.InboxPrefix("edge", session)):          "_INBOX_edge_" + session,
-		wire.UpWildcard(wire.KindState):                  "fleet.v1.up.*.state",
+		must(wire.UpSubject("edge", wire.KindSnapshot)):           "fleet.v1.up.edge.snapshot",
+		must(wire.UpSubject("edge", wire.KindBody)):               "fleet.v1.up.edge.body",
+		must(wire.UpSubject("edge", wire.KindInfo)):               "fleet.v1.up.edge.info",
+		must(wire.UpSubject("edge", wire.KindState)):              "fleet.v1.up.edge.state",
+		must(wire.UpSubject("edge", wire.KindHeartbeat)):          "fleet.v1.up.edge.heartbeat",
+		must(wire.DownAll("edge", session)):                       "fleet.v1.down.edge." + session + ".>",
+		must(wire.DownSubject("edge", session, wire.KindNudge)):   "fleet.v1.down.edge." + session + ".nudge",
+		must(wire.DownSubject("edge", session, wire.KindRevoked)): "fleet.v1.down.edge." + session + ".revoked",
+		must(wire.InboxPrefix("edge", session)):                   "_INBOX_edge_" + session,
+		wire.UpWildcard(wire.KindState):                           "fleet.v1.up.*.state",
 	} {
 		if got != want {
 			t.Errorf("subject %q, want %q", got, want)
@@ -86,13 +86,26 @@ func TestUpSubjectRefusesUnknownKind(t *testing.T) {
 	}
 }
 
+func TestDownSubjectRefusesOtherKinds(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []wire.Kind{"", "state", "nudge.x", ">"} {
+		if _, err := wire.DownSubject("edge", session, kind); !errors.Is(err, wire.ErrSubject) {
+			t.Errorf("DownSubject(%q) = %v, want ErrSubject", kind, err)
+		}
+	}
+}
+
+func nudge(device, session string) (string, error) {
+	return wire.DownSubject(device, session, wire.KindNudge)
+}
+
 func TestSubjectsRefuseHostileDevices(t *testing.T) {
 	t.Parallel()
 	builders := map[string]func(string) (string, error){
-		"UpSubject":    func(d string) (string, error) { return wire.UpSubject(d, wire.KindState) },
-		"DownAll":      func(d string) (string, error) { return wire.DownAll(d, session) },
-		"NudgeSubject": func(d string) (string, error) { return wire.NudgeSubject(d, session) },
-		"InboxPrefix":  func(d string) (string, error) { return wire.InboxPrefix(d, session) },
+		"UpSubject":   func(d string) (string, error) { return wire.UpSubject(d, wire.KindState) },
+		"DownAll":     func(d string) (string, error) { return wire.DownAll(d, session) },
+		"DownSubject": func(d string) (string, error) { return nudge(d, session) },
+		"InboxPrefix": func(d string) (string, error) { return wire.InboxPrefix(d, session) },
 	}
 	for name, build := range builders {
 		for _, device := range hostileNames {
@@ -108,7 +121,7 @@ func TestSubjectsRefuseHostileSessions(t *testing.T) {
 	t.Parallel()
 	for _, hostile := range []string{"", "*", ">", session + ".>", session + "*", "_" + session, strings.ToUpper(session) + "A", session[:15], strings.Repeat("a", 65)} {
 		for name, build := range map[string]func(device, session string) (string, error){
-			"DownAll": wire.DownAll, "NudgeSubject": wire.NudgeSubject, "RevokedSubject": wire.RevokedSubject, "InboxPrefix": wire.InboxPrefix,
+			"DownAll": wire.DownAll, "DownSubject": nudge, "InboxPrefix": wire.InboxPrefix,
 		} {
 			if got, err := build("edge", hostile); !errors.Is(err, wire.ErrSubject) {
 				t.Errorf("%s(%q) = %q, %v, want ErrSubject", name, hostile, got, err)
@@ -128,7 +141,7 @@ func TestSubjectsOfDevicesAreDisjoint(t *testing.T) {
 		mine, other := ids.Draw(t, "session"), ids.Draw(t, "other session")
 		same := a == b && mine == other
 		pattern, _ := wire.DownAll(a, mine)
-		subject, _ := wire.NudgeSubject(b, other)
+		subject, _ := wire.DownSubject(b, other, wire.KindNudge)
 		if strings.HasPrefix(subject, strings.TrimSuffix(pattern, ">")) != same {
 			t.Fatalf("%q against %q", pattern, subject)
 		}
@@ -177,7 +190,7 @@ func TestIsReplyOf(t *testing.T) {
 func TestSubjectErrorIsBounded(t *testing.T) {
 	t.Parallel()
 	_, _, up := wire.ParseUpSubject(strings.Repeat("\n", 1<<20))
-	_, down := wire.NudgeSubject("edge", strings.Repeat("\n", 1<<20))
+	_, down := wire.DownSubject("edge", strings.Repeat("\n", 1<<20), wire.KindNudge)
 	for name, err := range map[string]error{"up": up, "session": down} {
 		if !errors.Is(err, wire.ErrSubject) || len(err.Error()) > 1<<10 || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: error is not one short line: %.200q", name, err)

@@ -322,7 +322,7 @@ func (a *arena) foreignEpochs(t *testing.T, d *device) {
 // oversize sends one byte more than each kind may have.
 func (a *arena) oversize(t *testing.T, d *device) {
 	for _, kind := range wire.Kinds {
-		payload := []byte(`{"x":"` + strings.Repeat("x", wire.MaxPayload(kind)-7) + `"}`)
+		payload := []byte(`{"x":"` + strings.Repeat("x", kind.Verb().MaxRequest-7) + `"}`)
 		m := d.message(d.up(kind), payload)
 		if kind == wire.KindHeartbeat || kind == wire.KindSecret {
 			must(t, d.conn.PublishMsg(m))

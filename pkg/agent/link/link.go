@@ -46,8 +46,6 @@ const (
 	noReconnectBuffer = -1
 	// sessionBytes is the length of a session id before it is encoded.
 	sessionBytes = 16
-	// maxNotice bounds a wire.RevokedNotice in bytes.
-	maxNotice = 1 << 10
 )
 
 // Config is what a Link needs. Dial may be nil.
@@ -131,19 +129,17 @@ func newSession() string {
 }
 
 func (l *Link) subscribe() error {
-	nudge, err := wire.NudgeSubject(l.device, l.session)
-	if err != nil {
-		return err
-	}
-	if _, err := l.conn.Subscribe(nudge, func(*nats.Msg) { signal(l.nudges) }); err != nil {
-		return fmt.Errorf("subscribing to nudges: %w", err)
-	}
-	revoked, err := wire.RevokedSubject(l.device, l.session)
-	if err != nil {
-		return err
-	}
-	if _, err := l.conn.Subscribe(revoked, l.onRevoked); err != nil {
-		return fmt.Errorf("subscribing to revocation: %w", err)
+	for kind, handle := range map[wire.Kind]nats.MsgHandler{
+		wire.KindNudge:   func(*nats.Msg) { signal(l.nudges) },
+		wire.KindRevoked: l.onRevoked,
+	} {
+		subject, err := wire.DownSubject(l.device, l.session, kind)
+		if err != nil {
+			return err
+		}
+		if _, err := l.conn.Subscribe(subject, handle); err != nil {
+			return fmt.Errorf("subscribing to %s: %w", kind, err)
+		}
 	}
 	return nil
 }
@@ -208,7 +204,7 @@ func (l *Link) onError(msg string, err error) {
 // onRevoked passes on what to do. What cannot be read says at least that the
 // device was thrown out.
 func (l *Link) onRevoked(m *nats.Msg) {
-	notice, err := wire.Decode[wire.RevokedNotice](m.Data, maxNotice)
+	notice, err := wire.DecodeRequest[wire.RevokedNotice](wire.KindRevoked, m.Data)
 	if err != nil {
 		l.log.Warn("the notice of revocation does not say what to do: workloads go on", "error", err)
 	}
@@ -298,8 +294,8 @@ func (l *Link) publish(kind wire.Kind, payload []byte) error {
 
 // request sends a message of some kind and returns the reply.
 func (l *Link) request(ctx context.Context, kind wire.Kind, payload []byte) ([]byte, error) {
-	if len(payload) > wire.MaxPayload(kind) {
-		return nil, fmt.Errorf("%w: %d bytes of %s, at most %d are allowed", wire.ErrPayload, len(payload), kind, wire.MaxPayload(kind))
+	if most := kind.Verb().MaxRequest; len(payload) > most {
+		return nil, fmt.Errorf("%w: %d bytes of %s, at most %d are allowed", wire.ErrPayload, len(payload), kind, most)
 	}
 	subject, err := wire.UpSubject(l.device, kind)
 	if err != nil {

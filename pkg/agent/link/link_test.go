@@ -288,7 +288,7 @@ func TestNudgesAreCoalesced(t *testing.T) {
 	b.answer(t, wire.KindInfo, func([]byte) any { return wire.Ack{} })
 	l := b.open(t)
 	receive(t, l.Connected(), "connected")
-	subject, err := wire.NudgeSubject(device, l.Session())
+	subject, err := wire.DownSubject(device, l.Session(), wire.KindNudge)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +364,7 @@ func TestOversizedReportsAreNotSent(t *testing.T) {
 	t.Parallel()
 	b := newBus(t, newPKI(t), server.RANDOM_PORT)
 	l := b.open(t)
-	if err := l.SendState(t.Context(), make([]byte, wire.MaxState+1)); !errors.Is(err, wire.ErrPayload) {
+	if err := l.SendState(t.Context(), make([]byte, wire.KindState.Verb().MaxRequest+1)); !errors.Is(err, wire.ErrPayload) {
 		t.Errorf("got %v", err)
 	}
 }

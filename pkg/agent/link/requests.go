@@ -70,7 +70,7 @@ func (l *Link) piece(ctx context.Context, hash string, offset, size int) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	reply, err := wire.Decode[wire.BodyReply](data, wire.MaxReply)
+	reply, err := wire.DecodeReply[wire.BodyReply](wire.KindBody, data)
 	switch {
 	case err != nil:
 		return nil, err
@@ -93,7 +93,7 @@ func (l *Link) Secret(ctx context.Context, namespace, name string) (map[string][
 	if err != nil {
 		return nil, fmt.Errorf("fetching Secret %s: %w", name, err)
 	}
-	reply, err := wire.Decode[wire.SecretReply](data, wire.MaxReply)
+	reply, err := wire.DecodeReply[wire.SecretReply](wire.KindSecret, data)
 	if err != nil {
 		return nil, fmt.Errorf("fetching Secret %s: %w", name, err)
 	}
@@ -110,7 +110,7 @@ func (l *Link) Registry(ctx context.Context) (*wire.RegistryReply, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetching credentials for images: %w", err)
 	}
-	reply, err := wire.Decode[wire.RegistryReply](data, wire.MaxReply)
+	reply, err := wire.DecodeReply[wire.RegistryReply](wire.KindRegistry, data)
 	if err == nil && reply.Error != nil {
 		err = reply.Error
 	}
@@ -136,7 +136,7 @@ func (l *Link) report(ctx context.Context, kind wire.Kind, payload []byte) error
 	if err != nil {
 		return fmt.Errorf("sending %s: %w", kind, err)
 	}
-	ack, err := wire.Decode[wire.Ack](data, wire.MaxReply)
+	ack, err := wire.DecodeReply[wire.Ack](kind, data)
 	if err != nil {
 		return fmt.Errorf("sending %s: %w", kind, err)
 	}

@@ -118,7 +118,7 @@ func TestRevocation(t *testing.T) {
 			if err := l.SendInfo(t.Context(), []byte("{}")); err != nil { // the server has the subscription
 				t.Fatal(err)
 			}
-			subject, err := wire.RevokedSubject(device, l.Session())
+			subject, err := wire.DownSubject(device, l.Session(), wire.KindRevoked)
 			if err != nil {
 				t.Fatal(err)
 			}

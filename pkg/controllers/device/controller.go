@@ -593,7 +593,7 @@ func (c *Controller) takeInfo(e jetstream.KeyValueEntry) {
 		c.mu.Unlock()
 		return
 	}
-	info, err := wire.Decode[wire.DeviceInfo](e.Value(), wire.MaxInfo)
+	info, err := wire.DecodeRequest[wire.DeviceInfo](wire.KindInfo, e.Value())
 	if err != nil {
 		c.Logger.Warn("bucket device-info has a report that cannot be read", "device", device)
 		return
