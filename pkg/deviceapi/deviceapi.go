@@ -12,24 +12,21 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// ErrNotReady is returned by Manifests while it cannot vouch for a manifest:
-// what it omits might only be unknown yet.
-var ErrNotReady = errors.New("manifests are not ready")
-
 // noticeTimeout bounds a Notice: the device is dropped with or without it.
 const noticeTimeout = 200 * time.Millisecond
 
-// retrySeconds is how soon a device asks again after ErrNotReady.
+// retrySeconds is how soon a device asks again after assignment.ErrNotReady.
 const retrySeconds = 2
 
 // Manifests is where manifests and bodies come from.
 type Manifests interface {
-	// Manifest returns the complete manifest of a device, or ErrNotReady.
+	// Manifest returns the complete manifest of a device, or assignment.ErrNotReady.
 	Manifest(device string) (*wire.Manifest, error)
 	// Epoch is that of every manifest.
 	Epoch() string
@@ -352,7 +349,7 @@ func (s *Server) snapshot(m message) (any, error) {
 	}
 	later := wire.SnapshotReply{Status: wire.SnapshotRetryLater, RetryAfterSeconds: retrySeconds}
 	manifest, err := s.Manifests.Manifest(m.device)
-	if errors.Is(err, ErrNotReady) {
+	if errors.Is(err, assignment.ErrNotReady) {
 		return later, nil
 	}
 	nonce, sessionErr := s.Sessions.Snapshot(m.device, m.session, session.Shown{Nonce: req.Nonce, Hardware: req.HardwareID, Epoch: s.Manifests.Epoch()})

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/nats-io/nats.go"
 
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
 	"fleet.nationtech.io/fleet/pkg/bus"
@@ -26,7 +27,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// manifests is what the fleet controller would say.
+// manifests is what the assigner would say.
 type manifests struct {
 	mu        sync.Mutex // guards what follows
 	err       error
@@ -42,7 +43,7 @@ func (m *manifests) Manifest(device string) (*wire.Manifest, error) {
 	}
 	manifest, ok := m.manifests[device]
 	if !ok {
-		return nil, deviceapi.ErrNotReady
+		return nil, assignment.ErrNotReady
 	}
 	return &manifest, nil
 }
@@ -268,7 +269,7 @@ func TestSnapshotWhenThereIsNone(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t)
 	c := d.bus.Connect("edge-1")
-	d.manifests.fail(deviceapi.ErrNotReady)
+	d.manifests.fail(assignment.ErrNotReady)
 	reply := ask[wire.SnapshotReply](t, c, "edge-1", wire.KindSnapshot, wire.SnapshotRequest{})
 	if diff := cmp.Diff(wire.SnapshotReply{Status: wire.SnapshotRetryLater, RetryAfterSeconds: deviceapi.RetrySeconds}, reply); diff != "" {
 		t.Errorf("reply (-want +got):\n%s", diff)

@@ -14,10 +14,10 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
-	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
@@ -51,12 +51,12 @@ func (s *server) startControllers(ctx context.Context) error {
 	i, recorder := s.newInformers(), s.recorder()
 	observer := &observers{}
 	sessions := session.NewTable(observer, s.broker, time.Now)
-	fleetController, deploymentController, err := s.newDeploymentControllers(ctx, i, recorder)
+	assignments, deploymentController, err := s.newDeploymentControllers(ctx, i, recorder)
 	if err != nil {
 		return err
 	}
 	s.deviceAPI = deviceapi.New(deviceapi.Config{
-		Conn: s.broker.Devices, Buckets: s.buckets, Manifests: fleetController, Presence: s.presence,
+		Conn: s.broker.Devices, Buckets: s.buckets, Manifests: assignments, Presence: s.presence,
 		Registry: images{s}, Sessions: sessions, Connections: s.broker, Logger: s.component("device-api"),
 	})
 	s.metrics.MustRegister(append(s.deviceAPI.Collectors(), s.connectedDevices())...)
@@ -76,14 +76,14 @@ func (s *server) startControllers(ctx context.Context) error {
 	for _, informer := range i.all() {
 		s.parts.run("informer", func(ctx context.Context) error { informer.RunWithContext(ctx); return nil })
 	}
-	s.parts.run("fleet controller", fleetController.Run)
+	s.parts.run("assigner", assignments.Run)
 	s.parts.run("deployment controller", deploymentController.Run)
 	s.parts.run("device controller", observer.devices.Run)
 	s.parts.run("enrollment controller", observer.enrollment.Run)
 	s.parts.run("certificate check", dropExpired(s.broker, s.clock.Now, s.Logger))
 	s.parts.run("device API", s.deviceAPI.Run)
 	// Before the requests are listed, a key could ask for a second name.
-	for _, ready := range []<-chan struct{}{fleetController.Ready(), observer.devices.Ready(), s.deviceAPI.Ready(), i.requests.HasSyncedChecker().Done()} {
+	for _, ready := range []<-chan struct{}{assignments.Ready(), observer.devices.Ready(), s.deviceAPI.Ready(), i.requests.HasSyncedChecker().Done()} {
 		if err := s.await(ctx, "the controllers", ready); err != nil {
 			return err
 		}
@@ -94,7 +94,7 @@ func (s *server) startControllers(ctx context.Context) error {
 }
 
 // newDeploymentControllers returns the two controllers that work on Deployments.
-func (s *server) newDeploymentControllers(ctx context.Context, i *informers, recorder record.EventRecorder) (*fleet.Controller, *deployment.Controller, error) {
+func (s *server) newDeploymentControllers(ctx context.Context, i *informers, recorder record.EventRecorder) (*assigner.Controller, *deployment.Controller, error) {
 	t, err := s.takeTerm(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -104,11 +104,11 @@ func (s *server) newDeploymentControllers(ctx context.Context, i *informers, rec
 		return nil, nil, err
 	}
 	resolver := &secrets.Resolver{Store: i.secrets.GetStore(), Key: key}
-	f := fleet.New(fleet.Config{
+	f := assigner.New(assigner.Config{
 		Client: s.client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
 		Resolver: resolver, Buckets: s.buckets, Term: t, Servers: s.Advertise,
 		Nudge:  func(name string) { s.deviceAPI.Nudge(name) },
-		Logger: s.component("fleet-controller"),
+		Logger: s.component("assigner"),
 	})
 	return f, &deployment.Controller{
 		Client: s.client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,

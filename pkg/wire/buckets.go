@@ -9,14 +9,14 @@ import (
 // JetStream key-value buckets. The server alone reads and writes them.
 const (
 	// BucketDesiredState holds an Entry under "<device>.<namespace>.<deployment>".
-	// The fleet controller writes it; tools read it. File storage.
+	// The assigner writes it; tools read it. File storage.
 	BucketDesiredState = "desired-state"
 	// BucketDeviceInfo holds a DeviceInfo under "info.<device>". The device API
 	// writes it, the device reconciler reads it. File storage.
 	BucketDeviceInfo = "device-info"
 	// BucketDeviceState holds a DeploymentState under
 	// "state.<device>.<namespace>.<deployment>". The device API writes it, the
-	// fleet controller reads it. File storage.
+	// assigner reads it. File storage.
 	BucketDeviceState = "device-state"
 	// BucketDeviceHeartbeat holds a Heartbeat under "heartbeat.<device>". The
 	// device API writes it, the device reconciler reads it. Memory storage.

@@ -110,7 +110,7 @@ func TestViolations(t *testing.T) {
 		{"agent and the bindings through podman", []string{"cmd/fleet-agent pkg/podman", "pkg/podman github.com/containers/podman/v5/pkg/bindings"}, ""},
 		{"agent and the bindings", []string{"pkg/agent github.com/containers/podman/v5/pkg/bindings"}, "only pkg/podman imports the podman bindings: pkg/agent → github.com/containers/podman/v5/pkg/bindings"},
 		{"simulator and server side", []string{"cmd/fleet-sim pkg/client", "pkg/client fmt"}, "cmd/fleet-sim → pkg/client"},
-		{"server and Kubernetes", []string{"pkg/controllers/fleet k8s.io/client-go/rest", "pkg/controllers/fleet pkg/apis/fleet/v1alpha1"}, ""},
+		{"server and Kubernetes", []string{"pkg/controllers/assigner k8s.io/client-go/rest", "pkg/controllers/assigner pkg/apis/fleet/v1alpha1"}, ""},
 		{"server and agent", []string{"cmd/fleet-server pkg/embedserver", "pkg/embedserver pkg/agent/store"}, "cmd/fleet-server → pkg/embedserver → pkg/agent/store"},
 		{"server and podman", []string{"pkg/deviceapi pkg/podman"}, "pkg/deviceapi → pkg/podman"},
 		{"server and ebpf", []string{"pkg/broker github.com/cilium/ebpf/link"}, "pkg/broker → github.com/cilium/ebpf/link"},

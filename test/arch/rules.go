@@ -41,10 +41,12 @@ var (
 	apis       = []string{"pkg/apis"}
 	agentSide  = []string{"pkg/agent", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
 	serverSide = []string{
-		"pkg/adminapi", "pkg/apiserver", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/logging/capture", "pkg/pki", "pkg/registry", "pkg/release", "cmd/fleet-server",
+		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/logging/capture", "pkg/pki", "pkg/registry", "pkg/release", "cmd/fleet-server",
 	}
 	// heavy is what would make the agent as large as the server.
 	heavy = []string{"k8s.io", "github.com/k3s-io/kine", natsServer}
+	// cores are pure: they decide, and others act.
+	cores = []string{"pkg/assignment"}
 	// natsRunners start a NATS server.
 	natsRunners = []string{"pkg/broker", "pkg/embedserver", "cmd/fleet-server"}
 	// device is what belongs on a device.
@@ -86,6 +88,17 @@ var rules = []rule{
 		why:     "only pkg/broker and what runs it reach the NATS server: the rest works beside any NATS",
 		from:    slices.DeleteFunc(slices.Clone(serverSide), func(p string) bool { return slices.Contains(natsRunners, p) }),
 		forbids: func(p Package) bool { return within(p.ImportPath, natsServer, module+"pkg/broker") },
+	},
+	{
+		why:     "the cores import the standard library and the contract only",
+		from:    cores,
+		forbids: func(p Package) bool { return !p.Standard && !within(p.ImportPath, inModule(slices.Concat(contract, cores))...) },
+	},
+	{
+		why:     "controllers import neither the broker nor the device API",
+		from:    []string{"pkg/controllers"},
+		direct:  true,
+		forbids: func(p Package) bool { return p.ImportPath == module+"pkg/broker" || p.ImportPath == module+"pkg/deviceapi" },
 	},
 	{
 		why:    "pkg/bus imports nats.go and the contract only",

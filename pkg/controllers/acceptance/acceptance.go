@@ -1,6 +1,6 @@
 // Package acceptance decides whether a Deployment may be sent to devices. It
 // is pure: the deployment controller shows the verdict as a condition, and the
-// fleet controller acts on it, without waiting for each other.
+// assigner acts on it, without waiting for each other.
 package acceptance
 
 import (

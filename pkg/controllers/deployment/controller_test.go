@@ -64,7 +64,7 @@ func (a *api) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer.Result(), nil
 }
 
-// withdrawer answers like the fleet controller.
+// withdrawer answers like the assigner.
 type withdrawer struct {
 	asked []wire.DeploymentRef
 	// hangs: the bus is down.

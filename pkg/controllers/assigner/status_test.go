@@ -1,4 +1,4 @@
-package fleet_test
+package assigner_test
 
 import (
 	"encoding/json"
@@ -21,9 +21,10 @@ import (
 	"pgregory.net/rapid"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
 	"fleet.nationtech.io/fleet/pkg/client"
-	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
+	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -38,22 +39,22 @@ func TestConditionsSayWhatTheCountsMean(t *testing.T) {
 		says        string
 	}
 	for name, tc := range map[string]struct {
-		counts   fleet.Counts
+		counts   assignment.Counts
 		accepted bool
 		want     want
 	}{
-		"no device":          {fleet.Counts{}, true, want{no, v1alpha1.ReasonNoDevices, no, v1alpha1.ReasonNoDevices, "no device"}},
-		"all run":            {fleet.Counts{Matched: 2, Succeeded: 2}, true, want{no, v1alpha1.ReasonComplete, yes, v1alpha1.ReasonComplete, "2 of 2"}},
-		"some on their way":  {fleet.Counts{Matched: 2, Succeeded: 1, Pending: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonRolling, "1 of 2"}},
-		"one failed":         {fleet.Counts{Matched: 2, Succeeded: 1, Failed: 1}, true, want{no, v1alpha1.ReasonFailing, no, v1alpha1.ReasonFailing, "1 failed"}},
-		"failed and pending": {fleet.Counts{Matched: 3, Succeeded: 1, Failed: 1, Pending: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonFailing, "1 failed"}},
-		"offline but done":   {fleet.Counts{Matched: 1, Succeeded: 1, Offline: 1}, true, want{no, v1alpha1.ReasonComplete, yes, v1alpha1.ReasonComplete, "1 of 1"}},
-		"refused":            {fleet.Counts{Matched: 2, Pending: 2}, false, want{no, v1alpha1.ReasonHeld, no, v1alpha1.ReasonHeld, "keep what they run"}},
-		"refused, no device": {fleet.Counts{}, false, want{no, v1alpha1.ReasonHeld, no, v1alpha1.ReasonHeld, "keep what they run"}},
+		"no device":          {assignment.Counts{}, true, want{no, v1alpha1.ReasonNoDevices, no, v1alpha1.ReasonNoDevices, "no device"}},
+		"all run":            {assignment.Counts{Matched: 2, Succeeded: 2}, true, want{no, v1alpha1.ReasonComplete, yes, v1alpha1.ReasonComplete, "2 of 2"}},
+		"some on their way":  {assignment.Counts{Matched: 2, Succeeded: 1, Pending: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonRolling, "1 of 2"}},
+		"one failed":         {assignment.Counts{Matched: 2, Succeeded: 1, Failed: 1}, true, want{no, v1alpha1.ReasonFailing, no, v1alpha1.ReasonFailing, "1 failed"}},
+		"failed and pending": {assignment.Counts{Matched: 3, Succeeded: 1, Failed: 1, Pending: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonFailing, "1 failed"}},
+		"offline but done":   {assignment.Counts{Matched: 1, Succeeded: 1, Offline: 1}, true, want{no, v1alpha1.ReasonComplete, yes, v1alpha1.ReasonComplete, "1 of 1"}},
+		"refused":            {assignment.Counts{Matched: 2, Pending: 2}, false, want{no, v1alpha1.ReasonHeld, no, v1alpha1.ReasonHeld, "keep what they run"}},
+		"refused, no device": {assignment.Counts{}, false, want{no, v1alpha1.ReasonHeld, no, v1alpha1.ReasonHeld, "keep what they run"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := fleet.Conditions(tc.counts, tc.accepted)
+			c := assigner.Conditions(tc.counts, tc.accepted)
 			progressing, available := meta.FindStatusCondition(c, v1alpha1.DeploymentProgressing), meta.FindStatusCondition(c, v1alpha1.DeploymentAvailable)
 			if len(c) != 2 || progressing == nil || available == nil {
 				t.Fatalf("conditions are %+v", c)
@@ -69,14 +70,14 @@ func TestConditionsSayWhatTheCountsMean(t *testing.T) {
 	}
 }
 
-func drawCounts(t *rapid.T) fleet.Counts {
+func drawCounts(t *rapid.T) assignment.Counts {
 	few := rapid.IntRange(0, 2)
-	c := fleet.Counts{Succeeded: few.Draw(t, "succeeded"), Failed: few.Draw(t, "failed"), Pending: few.Draw(t, "pending")}
+	c := assignment.Counts{Succeeded: few.Draw(t, "succeeded"), Failed: few.Draw(t, "failed"), Pending: few.Draw(t, "pending")}
 	c.Matched = c.Succeeded + c.Failed + c.Pending
 	c.Offline = rapid.IntRange(0, c.Matched).Draw(t, "offline")
 	if c.Failed > 0 {
 		at := time.Unix(rapid.Int64Range(0, 5).Draw(t, "at"), rapid.Int64Range(0, 999_999_999).Draw(t, "nanoseconds"))
-		c.Newest = &fleet.Failure{Device: "edge-1", DeploymentState: wire.DeploymentState{Error: "no image", LastEventAt: at}}
+		c.Newest = &assignment.Failure{Device: "edge-1", DeploymentState: wire.DeploymentState{Error: "no image", LastEventAt: at}}
 	}
 	return c
 }
@@ -89,7 +90,7 @@ func TestStatusIsTheSameAfterATripThroughTheAPI(t *testing.T) {
 		for range 3 {
 			counts, accepted := drawCounts(t), rapid.Bool().Draw(t, "accepted")
 			generation := rapid.Int64Range(1, 2).Draw(t, "generation")
-			now := fleet.NewStatus(counts, accepted, generation, previous)
+			now := assigner.NewStatus(counts, accepted, generation, previous)
 			data, err := json.Marshal(now)
 			if err != nil {
 				t.Fatal(err)
@@ -98,8 +99,8 @@ func TestStatusIsTheSameAfterATripThroughTheAPI(t *testing.T) {
 			if err := json.Unmarshal(data, stored); err != nil {
 				t.Fatal(err)
 			}
-			again := fleet.NewStatus(counts, accepted, generation, stored)
-			if !fleet.Same(again, stored) {
+			again := assigner.NewStatus(counts, accepted, generation, stored)
+			if !assigner.Same(again, stored) {
 				t.Fatalf("unchanged status counts as changed:\n%s", cmp.Diff(stored, again))
 			}
 			a := now.Aggregate
@@ -114,9 +115,9 @@ func TestStatusIsTheSameAfterATripThroughTheAPI(t *testing.T) {
 
 func TestSameSeesEveryDifference(t *testing.T) {
 	t.Parallel()
-	failure := &fleet.Failure{Device: "edge-1", DeploymentState: wire.DeploymentState{Error: "no image"}}
+	failure := &assignment.Failure{Device: "edge-1", DeploymentState: wire.DeploymentState{Error: "no image"}}
 	base := func() *v1alpha1.DeploymentStatus {
-		return fleet.NewStatus(fleet.Counts{Matched: 1, Failed: 1, Newest: failure}, true, 1, &v1alpha1.DeploymentStatus{})
+		return assigner.NewStatus(assignment.Counts{Matched: 1, Failed: 1, Newest: failure}, true, 1, &v1alpha1.DeploymentStatus{})
 	}
 	then := base()
 	for name, tc := range map[string]struct {
@@ -139,7 +140,7 @@ func TestSameSeesEveryDifference(t *testing.T) {
 			t.Parallel()
 			changed := then.DeepCopy()
 			tc.change(changed)
-			if got := fleet.Same(then, changed); got != tc.same {
+			if got := assigner.Same(then, changed); got != tc.same {
 				t.Errorf("same: %v, want %v", got, tc.same)
 			}
 		})
@@ -149,17 +150,17 @@ func TestSameSeesEveryDifference(t *testing.T) {
 func TestTransitionTimeMovesWithTheStatusOnly(t *testing.T) {
 	t.Parallel()
 	long := metav1.NewTime(time.Unix(1000, 0))
-	previous := fleet.NewStatus(fleet.Counts{Matched: 2, Succeeded: 1, Pending: 1}, true, 1, &v1alpha1.DeploymentStatus{})
+	previous := assigner.NewStatus(assignment.Counts{Matched: 2, Succeeded: 1, Pending: 1}, true, 1, &v1alpha1.DeploymentStatus{})
 	for i := range previous.Conditions {
 		previous.Conditions[i].LastTransitionTime = long
 	}
-	s := fleet.NewStatus(fleet.Counts{Matched: 3, Succeeded: 2, Pending: 1}, true, 2, previous)
+	s := assigner.NewStatus(assignment.Counts{Matched: 3, Succeeded: 2, Pending: 1}, true, 2, previous)
 	for _, c := range s.Conditions {
 		if !c.LastTransitionTime.Equal(&long) {
 			t.Errorf("%s counts as changed when only its message did", c.Type)
 		}
 	}
-	s = fleet.NewStatus(fleet.Counts{Matched: 3, Succeeded: 3}, true, 2, s)
+	s = assigner.NewStatus(assignment.Counts{Matched: 3, Succeeded: 3}, true, 2, s)
 	for _, c := range s.Conditions {
 		if c.LastTransitionTime.Equal(&long) {
 			t.Errorf("%s is now %s since before it was", c.Type, c.Status)
@@ -260,13 +261,13 @@ func (a *statusAPI) put(t testing.TB, name string, uid types.UID) {
 	}
 }
 
-func (a *statusAPI) writer(t testing.TB, table *fleet.Table) *fleet.StatusWriter {
+func (a *statusAPI) writer(t testing.TB, table *assignment.Table) *assigner.StatusWriter {
 	t.Helper()
 	c, err := client.New(&rest.Config{Host: "http://api", Transport: a, QPS: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := fleet.NewStatusWriter(c, a.store, table, logger(t))
+	w := assigner.NewStatusWriter(c, a.store, table, logger(t))
 	background(t, w.Run)
 	return w
 }
@@ -274,7 +275,7 @@ func (a *statusAPI) writer(t testing.TB, table *fleet.Table) *fleet.StatusWriter
 func TestStatusIsWrittenAtOnceThenPaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		api, table := newStatusAPI(), fleet.NewTable(nil)
+		api, table := newStatusAPI(), assignment.NewTable(nil)
 		w := api.writer(t, table)
 		api.put(t, "web", "1")
 		c := table.SetDeployment(deploymentOf(refs[0], "", 0))
@@ -288,7 +289,7 @@ func TestStatusIsWrittenAtOnceThenPaced(t *testing.T) {
 			t.Errorf("it was written as %+v", first)
 		}
 		for i := range 50 {
-			w.Add(table.SetDevice(fleet.Device{Name: fmt.Sprintf("edge-%d", i)}).Deployments)
+			w.Add(table.SetDevice(assignment.Device{Name: fmt.Sprintf("edge-%d", i)}).Deployments)
 		}
 		second := api.wait(t, 2)
 		if gap := second.at.Sub(first.at); gap != time.Second {
@@ -309,7 +310,7 @@ func TestStatusIsWrittenAtOnceThenPaced(t *testing.T) {
 func TestUnchangedStatusIsNotWritten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		api, table := newStatusAPI(), fleet.NewTable(nil)
+		api, table := newStatusAPI(), assignment.NewTable(nil)
 		w := api.writer(t, table)
 		api.put(t, "web", "1")
 		w.Add(table.SetDeployment(deploymentOf(refs[0], "", 0)).Deployments)
@@ -325,7 +326,7 @@ func TestUnchangedStatusIsNotWritten(t *testing.T) {
 func TestFailedStatusIsWrittenAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		api, table := newStatusAPI(), fleet.NewTable(nil)
+		api, table := newStatusAPI(), assignment.NewTable(nil)
 		api.answer(http.StatusInternalServerError)
 		w := api.writer(t, table)
 		api.put(t, "web", "1")
@@ -341,7 +342,7 @@ func TestFailedStatusIsWrittenAgain(t *testing.T) {
 func TestRecreatedDeploymentGetsItsStatus(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		api, table := newStatusAPI(), fleet.NewTable(nil)
+		api, table := newStatusAPI(), assignment.NewTable(nil)
 		w := api.writer(t, table)
 		api.put(t, "web", "1")
 		w.Add(table.SetDeployment(deploymentOf(refs[0], "", 0)).Deployments)
@@ -355,7 +356,7 @@ func TestRecreatedDeploymentGetsItsStatus(t *testing.T) {
 func TestStatusOfADeploymentThatIsGone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		api, table := newStatusAPI(), fleet.NewTable(nil)
+		api, table := newStatusAPI(), assignment.NewTable(nil)
 		api.answer(http.StatusNotFound)
 		w := api.writer(t, table)
 		api.put(t, "web", "1")

@@ -1,4 +1,4 @@
-package fleet_test
+package assigner_test
 
 import (
 	"context"
@@ -20,19 +20,19 @@ import (
 	cachetest "k8s.io/client-go/tools/cache/testing"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
-	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
+	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
-	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // rig is a controller with a real bus and an API that the test plays.
 type rig struct {
-	*fleet.Controller
+	*assigner.Controller
 	t       testing.TB
 	buckets *bus.Buckets
 	desired *brokenBucket
@@ -64,7 +64,7 @@ func newRig(t testing.TB) *rig {
 	deployments := informer(r.deployments, &v1alpha1.Deployment{})
 	r.api.store = deployments.GetStore()
 	secretObjects := informer(r.secrets, &corev1.Secret{})
-	r.Controller = fleet.New(fleet.Config{
+	r.Controller = assigner.New(assigner.Config{
 		Client: c, Devices: informer(r.devices, &v1alpha1.Device{}), Deployments: deployments,
 		Namespaces: informer(r.namespaces, &corev1.Namespace{}), Secrets: secretObjects,
 		Resolver: &secrets.Resolver{Store: secretObjects.GetStore(), Key: []byte("key")},
@@ -173,13 +173,13 @@ func TestNothingIsOmittedBeforeAllListsAreComplete(t *testing.T) {
 					return nil
 				})
 			}
-			if _, err := r.Manifest("edge-1"); !errors.Is(err, deviceapi.ErrNotReady) {
+			if _, err := r.Manifest("edge-1"); !errors.Is(err, assignment.ErrNotReady) {
 				t.Errorf("manifest: %v, want ErrNotReady", err)
 			}
 			if _, ok := r.Body("edge-1", "x"); ok {
 				t.Error("a body is given away")
 			}
-			if err := r.Withdraw(t.Context(), refs[0]); !errors.Is(err, deviceapi.ErrNotReady) {
+			if err := r.Withdraw(t.Context(), refs[0]); !errors.Is(err, assignment.ErrNotReady) {
 				t.Errorf("withdrawing: %v, want ErrNotReady", err)
 			}
 			r.keys("edge-1.shop.gone")
@@ -265,7 +265,7 @@ func TestReportsReachTheStatus(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	counts := func(name string, want fleet.Counts) {
+	counts := func(name string, want assignment.Counts) {
 		t.Helper()
 		brokertest.Eventually(t, "the aggregate of "+name, func() error {
 			writes := slices.DeleteFunc(r.api.seen(), func(w write) bool { return w.name != name })
@@ -273,7 +273,7 @@ func TestReportsReachTheStatus(t *testing.T) {
 				return errors.New("nothing is written")
 			}
 			a := writes[len(writes)-1].status.Aggregate
-			got := fleet.Counts{Matched: a.MatchedDeviceCount, Succeeded: a.Succeeded, Failed: a.Failed, Pending: a.Pending, Offline: a.Offline}
+			got := assignment.Counts{Matched: a.MatchedDeviceCount, Succeeded: a.Succeeded, Failed: a.Failed, Pending: a.Pending, Offline: a.Offline}
 			if diff := cmp.Diff(want, got); diff != "" {
 				return fmt.Errorf("-want +got:\n%s", diff)
 			}
@@ -282,7 +282,7 @@ func TestReportsReachTheStatus(t *testing.T) {
 	}
 	running := wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseRunning, Hash: m.Entries[0].Hash}
 	report("state.edge-1.shop.web", running)
-	counts("web", fleet.Counts{Matched: 1, Succeeded: 1, Offline: 1})
+	counts("web", assignment.Counts{Matched: 1, Succeeded: 1, Offline: 1})
 
 	// What says another thing than its key, or nothing that can be read, is no report.
 	foreign := running
@@ -292,13 +292,13 @@ func TestReportsReachTheStatus(t *testing.T) {
 	online := deviceObject("edge-1", "a")
 	online.Status.Conditions = []metav1.Condition{{Type: v1alpha1.DeviceConnected, Status: metav1.ConditionTrue}}
 	r.devices.Modify(online)
-	counts("web", fleet.Counts{Matched: 1, Succeeded: 1})
+	counts("web", assignment.Counts{Matched: 1, Succeeded: 1})
 
 	if err := r.buckets.State.Purge(t.Context(), "state.edge-1.shop.web"); err != nil {
 		t.Fatal(err)
 	}
-	counts("web", fleet.Counts{Matched: 1, Pending: 1})
-	counts("api", fleet.Counts{Matched: 1, Pending: 1})
+	counts("web", assignment.Counts{Matched: 1, Pending: 1})
+	counts("api", assignment.Counts{Matched: 1, Pending: 1})
 }
 
 func TestChangesOfObjectsArriveEverywhere(t *testing.T) {
@@ -351,7 +351,7 @@ func TestChangesOfObjectsArriveEverywhere(t *testing.T) {
 	revoked.Spec.Revoked = true
 	r.devices.Modify(revoked)
 	r.keys()
-	if _, err := r.Manifest("edge-1"); !errors.Is(err, deviceapi.ErrNotReady) {
+	if _, err := r.Manifest("edge-1"); !errors.Is(err, assignment.ErrNotReady) {
 		t.Errorf("manifest of a revoked device: %v", err)
 	}
 	r.mu.Lock()

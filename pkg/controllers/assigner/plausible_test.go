@@ -1,10 +1,10 @@
-package fleet_test
+package assigner_test
 
 import (
 	"testing"
 	"time"
 
-	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
+	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
 )
 
 func TestClocksOfDevicesAreBounded(t *testing.T) {
@@ -17,7 +17,7 @@ func TestClocksOfDevicesAreBounded(t *testing.T) {
 		"beyond the last":  {time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC), received},
 		"before the first": {time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC), time.Unix(0, 0)},
 	} {
-		if got := fleet.Plausible(tc.at, received); !got.Equal(tc.want) {
+		if got := assigner.Plausible(tc.at, received); !got.Equal(tc.want) {
 			t.Errorf("%s: %v, want %v", name, got, tc.want)
 		}
 	}

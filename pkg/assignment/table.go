@@ -1,20 +1,23 @@
-package fleet
+package assignment
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
 
-	"k8s.io/apimachinery/pkg/labels"
-
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
+
+// ErrNotReady: what should run where is not complete yet. What is missing might only
+// be unknown.
+var ErrNotReady = errors.New("manifests are not ready")
 
 // Device is what matching needs to know of a Device.
 type Device struct {
 	Name   string
-	Labels labels.Set
+	Labels map[string]string
 	// AllowedNamespaces is nil when every namespace may target the device.
 	AllowedNamespaces []string
 	Unschedulable     bool
@@ -26,7 +29,8 @@ type Device struct {
 // Deployment is what matching needs to know of a Deployment.
 type Deployment struct {
 	wire.DeploymentRef
-	Selector labels.Selector
+	// Selector reports whether it matches the labels of a device.
+	Selector func(labels map[string]string) bool
 	// Accepted: Entry and Body may be sent. Otherwise matched devices are asked
 	// to keep what they run.
 	Accepted bool
@@ -226,7 +230,7 @@ func (t *Table) match(dev *deviceRecord, dep *deploymentRecord) Changes {
 
 // decide is the rule of matching.
 func decide(dev Device, dep Deployment, old target) (now target, wanted bool) {
-	if dep.Deleting || dev.Revoked || !dev.allows(dep.Namespace) || !dep.Selector.Matches(dev.Labels) {
+	if dep.Deleting || dev.Revoked || !dev.allows(dep.Namespace) || !dep.Selector(dev.Labels) {
 		return target{}, false
 	}
 	reserved := dev.Unschedulable && old.issued == wire.Entry{}

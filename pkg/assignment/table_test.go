@@ -1,4 +1,4 @@
-package fleet_test
+package assignment_test
 
 import (
 	"fmt"
@@ -9,10 +9,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"k8s.io/apimachinery/pkg/labels"
 	"pgregory.net/rapid"
 
-	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -32,20 +31,20 @@ func entryOf(ref wire.DeploymentRef, version int) (wire.Entry, []byte) {
 	return wire.Entry{DeploymentRef: ref, Type: "PodmanV0", Hash: wire.Sum(body).String(), Size: len(body)}, body
 }
 
-func selectorOf(group string) labels.Selector {
-	if group == "" {
-		return labels.Everything()
-	}
-	return labels.SelectorFromSet(labels.Set{"group": group})
+// selectorOf selects the devices of a group, or all when it is empty.
+func selectorOf(group string) func(map[string]string) bool {
+	return func(labels map[string]string) bool { return group == "" || labels["group"] == group }
 }
 
-func drawKey(t *rapid.T) fleet.Key {
-	return fleet.Key{Device: rapid.SampledFrom(deviceNames).Draw(t, "device"), DeploymentRef: rapid.SampledFrom(refs).Draw(t, "ref")}
+func everything(map[string]string) bool { return true }
+
+func drawKey(t *rapid.T) assignment.Key {
+	return assignment.Key{Device: rapid.SampledFrom(deviceNames).Draw(t, "device"), DeploymentRef: rapid.SampledFrom(refs).Draw(t, "ref")}
 }
 
 // drawBucket draws what a bucket may hold: current, outdated and unreadable entries.
-func drawBucket(t *rapid.T) map[fleet.Key]wire.Entry {
-	bucket := map[fleet.Key]wire.Entry{}
+func drawBucket(t *rapid.T) map[assignment.Key]wire.Entry {
+	bucket := map[assignment.Key]wire.Entry{}
 	for range rapid.IntRange(0, 6).Draw(t, "keys") {
 		k := drawKey(t)
 		bucket[k], _ = entryOf(k.DeploymentRef, rapid.IntRange(0, 2).Draw(t, "version"))
@@ -58,7 +57,7 @@ func drawBucket(t *rapid.T) map[fleet.Key]wire.Entry {
 
 // modelDeployment is a Deployment with a selector that the model can read.
 type modelDeployment struct {
-	fleet.Deployment
+	assignment.Deployment
 	group string
 }
 
@@ -71,14 +70,14 @@ type pair struct {
 
 // machine drives a table and recomputes everything from its inputs.
 type machine struct {
-	table *fleet.Table
+	table *assignment.Table
 
-	devices     map[string]fleet.Device
+	devices     map[string]assignment.Device
 	deployments map[wire.DeploymentRef]modelDeployment
-	states      map[fleet.Key]wire.DeploymentState
-	prior       map[fleet.Key]wire.Entry // nil once settled
-	pairs       map[fleet.Key]pair       // what is matched now
-	bucket      map[fleet.Key]wire.Entry // written as the changes ask for; from Settle on
+	states      map[assignment.Key]wire.DeploymentState
+	prior       map[assignment.Key]wire.Entry // nil once settled
+	pairs       map[assignment.Key]pair       // what is matched now
+	bucket      map[assignment.Key]wire.Entry // written as the changes ask for; from Settle on
 
 	settled bool
 	// seqs is the last sequence number seen of each device, alive or not.
@@ -90,15 +89,15 @@ type machine struct {
 func newMachine(t *rapid.T) *machine {
 	prior := drawBucket(t)
 	return &machine{
-		table: fleet.NewTable(maps.Clone(prior)), devices: map[string]fleet.Device{}, deployments: map[wire.DeploymentRef]modelDeployment{},
-		states: map[fleet.Key]wire.DeploymentState{}, prior: prior, pairs: map[fleet.Key]pair{}, bucket: maps.Clone(prior),
+		table: assignment.NewTable(maps.Clone(prior)), devices: map[string]assignment.Device{}, deployments: map[wire.DeploymentRef]modelDeployment{},
+		states: map[assignment.Key]wire.DeploymentState{}, prior: prior, pairs: map[assignment.Key]pair{}, bucket: maps.Clone(prior),
 		seqs: map[string]uint64{}, contents: map[string][]wire.Entry{},
 	}
 }
 
 // reason says why a Deployment that exists does not belong on a device that
 // exists, or "". These are the only reasons for which an entry may disappear.
-func reason(dev fleet.Device, dep modelDeployment) string {
+func reason(dev assignment.Device, dep modelDeployment) string {
 	switch {
 	case dep.Deleting:
 		return "deletion"
@@ -114,13 +113,13 @@ func reason(dev fleet.Device, dep modelDeployment) string {
 
 // recompute derives every pair from the inputs and from what was issued before.
 func (m *machine) recompute() {
-	now := map[fleet.Key]pair{}
+	now := map[assignment.Key]pair{}
 	for name, dev := range m.devices {
 		for ref, dep := range m.deployments {
 			if reason(dev, dep) != "" {
 				continue
 			}
-			k := fleet.Key{Device: name, DeploymentRef: ref}
+			k := assignment.Key{Device: name, DeploymentRef: ref}
 			before, had := m.pairs[k]
 			if !had {
 				before.issued = m.prior[k]
@@ -142,7 +141,7 @@ func (m *machine) recompute() {
 func (m *machine) manifest(device string) []wire.Entry {
 	entries := []wire.Entry{}
 	for _, ref := range refs {
-		p, ok := m.pairs[fleet.Key{Device: device, DeploymentRef: ref}]
+		p, ok := m.pairs[assignment.Key{Device: device, DeploymentRef: ref}]
 		switch {
 		case ok && p.hold:
 			entries = append(entries, wire.Entry{DeploymentRef: ref, Hold: true})
@@ -154,8 +153,8 @@ func (m *machine) manifest(device string) []wire.Entry {
 	return entries
 }
 
-func (m *machine) issued() map[fleet.Key]wire.Entry {
-	issued := map[fleet.Key]wire.Entry{}
+func (m *machine) issued() map[assignment.Key]wire.Entry {
+	issued := map[assignment.Key]wire.Entry{}
 	for k, p := range m.pairs {
 		if (p.issued != wire.Entry{}) {
 			issued[k] = p.issued
@@ -164,10 +163,10 @@ func (m *machine) issued() map[fleet.Key]wire.Entry {
 	return issued
 }
 
-func (m *machine) counts(ref wire.DeploymentRef) fleet.Counts {
-	var c fleet.Counts
+func (m *machine) counts(ref wire.DeploymentRef) assignment.Counts {
+	var c assignment.Counts
 	for _, name := range deviceNames {
-		k := fleet.Key{Device: name, DeploymentRef: ref}
+		k := assignment.Key{Device: name, DeploymentRef: ref}
 		p, ok := m.pairs[k]
 		if !ok || p.reserved {
 			continue
@@ -184,7 +183,7 @@ func (m *machine) counts(ref wire.DeploymentRef) fleet.Counts {
 			c.Failed++
 			// Names come in order, so an equal time leaves the first.
 			if c.Newest == nil || s.LastEventAt.After(c.Newest.LastEventAt) {
-				c.Newest = &fleet.Failure{Device: name, DeploymentState: s}
+				c.Newest = &assignment.Failure{Device: name, DeploymentState: s}
 			}
 		default:
 			c.Pending++
@@ -194,8 +193,8 @@ func (m *machine) counts(ref wire.DeploymentRef) fleet.Counts {
 }
 
 // step carries a change out and checks what it asks to be carried out.
-func (m *machine) step(t *rapid.T, change func() fleet.Changes, inputs func()) {
-	manifests, aggregates := map[string][]wire.Entry{}, map[wire.DeploymentRef]fleet.Counts{}
+func (m *machine) step(t *rapid.T, change func() assignment.Changes, inputs func()) {
+	manifests, aggregates := map[string][]wire.Entry{}, map[wire.DeploymentRef]assignment.Counts{}
 	for name := range m.devices {
 		manifests[name] = m.manifest(name)
 	}
@@ -231,7 +230,7 @@ func (m *machine) step(t *rapid.T, change func() fleet.Changes, inputs func()) {
 
 // checkLosses checks that nothing leaves a device without a reason, and that
 // an unschedulable device keeps what it has.
-func (m *machine) checkLosses(t *rapid.T, held map[fleet.Key]pair) {
+func (m *machine) checkLosses(t *rapid.T, held map[assignment.Key]pair) {
 	for k, before := range held {
 		dev, ok := m.devices[k.Device]
 		dep, exists := m.deployments[k.DeploymentRef]
@@ -249,7 +248,7 @@ func (m *machine) checkLosses(t *rapid.T, held map[fleet.Key]pair) {
 }
 
 // write does what the projector does.
-func (m *machine) write(keys []fleet.Key) {
+func (m *machine) write(keys []assignment.Key) {
 	for _, k := range keys {
 		if e, ok := m.table.Issued(k); ok {
 			m.bucket[k] = e
@@ -264,9 +263,9 @@ func (m *machine) SetDevice(t *rapid.T) {
 }
 
 func (m *machine) setDevice(t *rapid.T, name string) {
-	d := fleet.Device{
+	d := assignment.Device{
 		Name:          name,
-		Labels:        labels.Set{"group": rapid.SampledFrom(groups).Draw(t, "group")},
+		Labels:        map[string]string{"group": rapid.SampledFrom(groups).Draw(t, "group")},
 		Unschedulable: rapid.Bool().Draw(t, "unschedulable"),
 		Revoked:       rapid.IntRange(0, 5).Draw(t, "revoked") == 0,
 		Offline:       rapid.Bool().Draw(t, "offline"),
@@ -277,7 +276,7 @@ func (m *machine) setDevice(t *rapid.T, name string) {
 	case 1:
 		d.AllowedNamespaces = []string{rapid.SampledFrom(namespaces).Draw(t, "namespace")}
 	}
-	m.step(t, func() fleet.Changes { return m.table.SetDevice(d) }, func() { m.devices[d.Name] = d })
+	m.step(t, func() assignment.Changes { return m.table.SetDevice(d) }, func() { m.devices[d.Name] = d })
 }
 
 // rarely skips an action most of the time: a world where everything vanishes
@@ -292,10 +291,10 @@ func (m *machine) RemoveDevice(t *rapid.T) {
 	rarely(t)
 	name := rapid.SampledFrom(deviceNames).Draw(t, "device")
 	_, known := m.devices[name]
-	m.step(t, func() fleet.Changes { return m.table.RemoveDevice(name) }, func() {
+	m.step(t, func() assignment.Changes { return m.table.RemoveDevice(name) }, func() {
 		delete(m.devices, name)
 		if known {
-			maps.DeleteFunc(m.states, func(k fleet.Key, _ wire.DeploymentState) bool { return k.Device == name })
+			maps.DeleteFunc(m.states, func(k assignment.Key, _ wire.DeploymentState) bool { return k.Device == name })
 		}
 		m.contents[name] = nil // it may come back as another device
 	})
@@ -307,20 +306,20 @@ func (m *machine) SetDeployment(t *rapid.T) {
 
 func (m *machine) setDeployment(t *rapid.T, ref wire.DeploymentRef) {
 	group := rapid.SampledFrom(groups).Draw(t, "group")
-	d := modelDeployment{group: group, Deployment: fleet.Deployment{
+	d := modelDeployment{group: group, Deployment: assignment.Deployment{
 		DeploymentRef: ref, Selector: selectorOf(group),
 		Accepted: rapid.IntRange(0, 3).Draw(t, "refused") != 0,
 		Deleting: rapid.IntRange(0, 7).Draw(t, "deleting") == 0,
 	}}
 	d.Entry, d.Body = entryOf(ref, rapid.IntRange(0, 2).Draw(t, "version"))
-	m.step(t, func() fleet.Changes { return m.table.SetDeployment(d.Deployment) }, func() { m.deployments[ref] = d })
+	m.step(t, func() assignment.Changes { return m.table.SetDeployment(d.Deployment) }, func() { m.deployments[ref] = d })
 }
 
 func (m *machine) RemoveDeployment(t *rapid.T) {
 	rarely(t)
 	ref := rapid.SampledFrom(refs).Draw(t, "ref")
 	_, known := m.deployments[ref]
-	m.step(t, func() fleet.Changes {
+	m.step(t, func() assignment.Changes {
 		c := m.table.RemoveDeployment(ref)
 		if known && !slices.Contains(c.Deployments, ref) {
 			t.Fatalf("nobody is told that %s is gone", ref)
@@ -340,12 +339,12 @@ func (m *machine) SetState(t *rapid.T) {
 		Phase:       rapid.SampledFrom([]wire.Phase{wire.PhasePending, wire.PhaseRunning, wire.PhaseFailed}).Draw(t, "phase"),
 		LastEventAt: time.Unix(rapid.Int64Range(1, 3).Draw(t, "at"), 0),
 	}
-	m.step(t, func() fleet.Changes { return m.table.SetState(k.Device, s) }, func() { m.states[k] = s })
+	m.step(t, func() assignment.Changes { return m.table.SetState(k.Device, s) }, func() { m.states[k] = s })
 }
 
 func (m *machine) RemoveState(t *rapid.T) {
 	k := drawKey(t)
-	m.step(t, func() fleet.Changes { return m.table.RemoveState(k) }, func() { delete(m.states, k) })
+	m.step(t, func() assignment.Changes { return m.table.RemoveState(k) }, func() { delete(m.states, k) })
 }
 
 // Settle is the end of the start: the bucket is brought up to date.
@@ -369,7 +368,7 @@ func (m *machine) Check(t *rapid.T) {
 	want := m.issued()
 	for _, name := range deviceNames {
 		for _, ref := range refs {
-			k := fleet.Key{Device: name, DeploymentRef: ref}
+			k := assignment.Key{Device: name, DeploymentRef: ref}
 			if e, ok := m.table.Issued(k); ok != (want[k] != wire.Entry{}) || e != want[k] {
 				t.Fatalf("issued for %s is %+v, want %+v", k, e, want[k])
 			}
@@ -436,7 +435,7 @@ func (m *machine) checkAggregate(t *rapid.T, ref wire.DeploymentRef) {
 
 // checkBodies checks that a device gets the bodies that its manifest names and
 // no others.
-func (m *machine) checkBodies(t *rapid.T, k fleet.Key) {
+func (m *machine) checkBodies(t *rapid.T, k assignment.Key) {
 	for version := range 3 {
 		e, want := entryOf(k.DeploymentRef, version)
 		p, matched := m.pairs[k]
@@ -467,18 +466,18 @@ func TestUnschedulableDeviceKeepsWhatTheBucketSaysItHas(t *testing.T) {
 	old, _ := entryOf(refs[0], 0)
 	current, _ := entryOf(refs[0], 1)
 	for name, tc := range map[string]struct {
-		prior map[fleet.Key]wire.Entry
+		prior map[assignment.Key]wire.Entry
 		want  wire.Entry
 	}{
-		"the bucket names it": {map[fleet.Key]wire.Entry{{Device: "edge-1", DeploymentRef: refs[0]}: old}, current},
+		"the bucket names it": {map[assignment.Key]wire.Entry{{Device: "edge-1", DeploymentRef: refs[0]}: old}, current},
 		// It may run it all the same: the bucket may have been lost.
 		"the bucket does not name it": {nil, wire.Entry{DeploymentRef: refs[0], Hold: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			table := fleet.NewTable(tc.prior)
-			table.SetDevice(fleet.Device{Name: "edge-1", Unschedulable: true})
-			table.SetDeployment(fleet.Deployment{DeploymentRef: refs[0], Selector: labels.Everything(), Accepted: true, Entry: current})
+			table := assignment.NewTable(tc.prior)
+			table.SetDevice(assignment.Device{Name: "edge-1", Unschedulable: true})
+			table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: everything, Accepted: true, Entry: current})
 			got, _, _ := table.Manifest("edge-1")
 			if diff := cmp.Diff([]wire.Entry{tc.want}, got); diff != "" {
 				t.Errorf("manifest (-want +got):\n%s", diff)
@@ -490,11 +489,11 @@ func TestUnschedulableDeviceKeepsWhatTheBucketSaysItHas(t *testing.T) {
 // What does not change the manifest must not make the device fetch it.
 func TestOnlyChangedManifestsAreNudged(t *testing.T) {
 	t.Parallel()
-	table := fleet.NewTable(nil)
-	table.SetDeployment(fleet.Deployment{DeploymentRef: refs[0], Selector: labels.Everything()})
-	table.SetDevice(fleet.Device{Name: "edge-1"})
+	table := assignment.NewTable(nil)
+	table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: everything})
+	table.SetDevice(assignment.Device{Name: "edge-1"})
 	_, before, _ := table.Manifest("edge-1")
-	c := table.SetDevice(fleet.Device{Name: "edge-1", Unschedulable: true})
+	c := table.SetDevice(assignment.Device{Name: "edge-1", Unschedulable: true})
 	if _, after, _ := table.Manifest("edge-1"); after != before || len(c.Devices) > 0 {
 		t.Errorf("seq went from %d to %d and %v are nudged, although the manifest is the same", before, after, c.Devices)
 	}
@@ -506,16 +505,16 @@ func TestOnlyChangedManifestsAreNudged(t *testing.T) {
 // Reports come from a bucket and devices from the API, in any order.
 func TestReportMayComeBeforeItsDevice(t *testing.T) {
 	t.Parallel()
-	table := fleet.NewTable(nil)
+	table := assignment.NewTable(nil)
 	entry, _ := entryOf(refs[0], 0)
 	table.SetState("edge-1", wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseRunning, Hash: entry.Hash})
 	table.SetState("edge-2", wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseRunning, Hash: entry.Hash})
-	table.RemoveState(fleet.Key{Device: "edge-2", DeploymentRef: refs[0]})
-	table.SetDeployment(fleet.Deployment{DeploymentRef: refs[0], Selector: labels.Everything(), Accepted: true, Entry: entry})
-	table.SetDevice(fleet.Device{Name: "edge-1"})
-	table.SetDevice(fleet.Device{Name: "edge-2"})
+	table.RemoveState(assignment.Key{Device: "edge-2", DeploymentRef: refs[0]})
+	table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: everything, Accepted: true, Entry: entry})
+	table.SetDevice(assignment.Device{Name: "edge-1"})
+	table.SetDevice(assignment.Device{Name: "edge-2"})
 	got, _, _ := table.Aggregate(refs[0])
-	if diff := cmp.Diff(fleet.Counts{Matched: 2, Succeeded: 1, Pending: 1}, got); diff != "" {
+	if diff := cmp.Diff(assignment.Counts{Matched: 2, Succeeded: 1, Pending: 1}, got); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)
 	}
 }
@@ -524,13 +523,13 @@ func TestReportMayComeBeforeItsDevice(t *testing.T) {
 // has, so its new manifest must come after that.
 func TestSeqOutlivesTheDevice(t *testing.T) {
 	t.Parallel()
-	table := fleet.NewTable(nil)
+	table := assignment.NewTable(nil)
 	entry, body := entryOf(refs[0], 0)
-	table.SetDeployment(fleet.Deployment{DeploymentRef: refs[0], Selector: labels.Everything(), Accepted: true, Entry: entry, Body: body})
-	table.SetDevice(fleet.Device{Name: "edge-1"})
+	table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: everything, Accepted: true, Entry: entry, Body: body})
+	table.SetDevice(assignment.Device{Name: "edge-1"})
 	_, before, _ := table.Manifest("edge-1")
 	table.RemoveDevice("edge-1")
-	table.SetDevice(fleet.Device{Name: "edge-1"})
+	table.SetDevice(assignment.Device{Name: "edge-1"})
 	if _, after, _ := table.Manifest("edge-1"); after <= before {
 		t.Errorf("seq is %d after %d", after, before)
 	}
@@ -538,11 +537,11 @@ func TestSeqOutlivesTheDevice(t *testing.T) {
 
 func TestNewestFailureIsNamed(t *testing.T) {
 	t.Parallel()
-	table := fleet.NewTable(nil)
+	table := assignment.NewTable(nil)
 	entry, _ := entryOf(refs[0], 0)
-	table.SetDeployment(fleet.Deployment{DeploymentRef: refs[0], Selector: labels.Everything(), Accepted: true, Entry: entry})
+	table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: everything, Accepted: true, Entry: entry})
 	for i, device := range []string{"edge-3", "edge-1", "edge-2"} {
-		table.SetDevice(fleet.Device{Name: device})
+		table.SetDevice(assignment.Device{Name: device})
 		at := time.Unix(int64(min(i, 1)), 0) // edge-1 and edge-2 fail at the same time
 		table.SetState(device, wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseFailed, Hash: entry.Hash, Error: "no " + device, LastEventAt: at})
 	}

@@ -1,4 +1,4 @@
-package fleet_test
+package assigner_test
 
 import (
 	"context"
@@ -12,10 +12,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
-	"k8s.io/apimachinery/pkg/labels"
 
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
-	"fleet.nationtech.io/fleet/pkg/controllers/fleet"
+	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -28,7 +28,7 @@ func background(t testing.TB, f func(context.Context)) {
 }
 
 // follows waits until the bucket holds what the table says, and nothing else.
-func follows(t testing.TB, kv jetstream.KeyValue, want map[fleet.Key]wire.Entry) {
+func follows(t testing.TB, kv jetstream.KeyValue, want map[assignment.Key]wire.Entry) {
 	t.Helper()
 	encoded := map[string]string{}
 	for k, e := range want {
@@ -51,11 +51,11 @@ func follows(t testing.TB, kv jetstream.KeyValue, want map[fleet.Key]wire.Entry)
 }
 
 // issuedTo returns what the table says about the small world of the tests.
-func issuedTo(table *fleet.Table) map[fleet.Key]wire.Entry {
-	issued := map[fleet.Key]wire.Entry{}
+func issuedTo(table *assignment.Table) map[assignment.Key]wire.Entry {
+	issued := map[assignment.Key]wire.Entry{}
 	for _, device := range deviceNames {
 		for _, ref := range refs {
-			k := fleet.Key{Device: device, DeploymentRef: ref}
+			k := assignment.Key{Device: device, DeploymentRef: ref}
 			if e, ok := table.Issued(k); ok {
 				issued[k] = e
 			}
@@ -64,24 +64,29 @@ func issuedTo(table *fleet.Table) map[fleet.Key]wire.Entry {
 	return issued
 }
 
-func deploymentOf(ref wire.DeploymentRef, group string, version int) fleet.Deployment {
-	d := fleet.Deployment{DeploymentRef: ref, Selector: selectorOf(group), Accepted: true}
-	d.Entry, d.Body = entryOf(ref, version)
-	return d
+// deploymentOf is a Deployment in its nth version for the devices of a group, or
+// for all when that is empty.
+func deploymentOf(ref wire.DeploymentRef, group string, version int) assignment.Deployment {
+	body := []byte(fmt.Sprintf("%s in version %d", ref, version))
+	return assignment.Deployment{
+		DeploymentRef: ref, Accepted: true, Body: body,
+		Selector: func(l map[string]string) bool { return group == "" || l["group"] == group },
+		Entry:    wire.Entry{DeploymentRef: ref, Type: "PodmanV0", Hash: wire.Sum(body).String(), Size: len(body)},
+	}
 }
 
 func TestProjectorFollowsConcurrentChanges(t *testing.T) {
 	t.Parallel()
 	kv := brokertest.Start(t, nil).Buckets.DesiredState
-	table := fleet.NewTable(nil)
-	p := fleet.NewProjector(kv, table, logger(t))
+	table := assignment.NewTable(nil)
+	p := assigner.NewProjector(kv, table, logger(t))
 	background(t, p.Run)
 	var workers sync.WaitGroup
 	for _, device := range deviceNames {
 		workers.Go(func() {
 			for range 100 {
 				group := groups[rand.IntN(len(groups))]
-				p.Add(table.SetDevice(fleet.Device{Name: device, Labels: labels.Set{"group": group}}).Keys)
+				p.Add(table.SetDevice(assignment.Device{Name: device, Labels: map[string]string{"group": group}}).Keys)
 			}
 		})
 	}
@@ -120,12 +125,12 @@ func TestProjectorSweepsWhatTheTableDoesNotHave(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	table := fleet.NewTable(nil)
-	table.SetDevice(fleet.Device{Name: "edge-1"})
+	table := assignment.NewTable(nil)
+	table.SetDevice(assignment.Device{Name: "edge-1"})
 	table.SetDeployment(deploymentOf(refs[0], "", 1))
-	p := fleet.NewProjector(kv, table, logger(t))
+	p := assigner.NewProjector(kv, table, logger(t))
 	background(t, p.Run)
-	p.Add(table.Diff(map[fleet.Key]wire.Entry{
+	p.Add(table.Diff(map[assignment.Key]wire.Entry{
 		{Device: "edge-1", DeploymentRef: refs[0]}:                                             {},
 		{Device: "edge-9", DeploymentRef: wire.DeploymentRef{Namespace: "yard", Name: "gone"}}: {},
 	}))
@@ -170,12 +175,12 @@ func TestProjectorTriesAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	kv.down.Store(true)
-	table := fleet.NewTable(nil)
-	table.SetDevice(fleet.Device{Name: "edge-1"})
+	table := assignment.NewTable(nil)
+	table.SetDevice(assignment.Device{Name: "edge-1"})
 	table.SetDeployment(deploymentOf(refs[0], "", 1))
-	p := fleet.NewProjector(kv, table, logger(t))
+	p := assigner.NewProjector(kv, table, logger(t))
 	background(t, p.Run)
-	p.Add([]fleet.Key{{Device: "edge-1", DeploymentRef: refs[0]}, {Device: "edge-1", DeploymentRef: refs[1]}})
+	p.Add([]assignment.Key{{Device: "edge-1", DeploymentRef: refs[0]}, {Device: "edge-1", DeploymentRef: refs[1]}})
 
 	// Each key is tried, and tried again without anything new to wake it up.
 	brokertest.Eventually(t, "a second round", func() error {
@@ -214,9 +219,9 @@ func TestProjectorWritesAgainWhatChangedMeanwhile(t *testing.T) {
 				KeyValue: brokertest.Start(t, nil).Buckets.DesiredState,
 				begun:    make(chan struct{}), proceed: make(chan error),
 			}
-			table := fleet.NewTable(nil)
-			table.SetDevice(fleet.Device{Name: "edge-1"})
-			p := fleet.NewProjector(kv, table, logger(t))
+			table := assignment.NewTable(nil)
+			table.SetDevice(assignment.Device{Name: "edge-1"})
+			p := assigner.NewProjector(kv, table, logger(t))
 			background(t, p.Run)
 			p.Add(table.SetDeployment(deploymentOf(refs[0], "", 0)).Keys)
 			<-kv.begun // its value is chosen

@@ -1,4 +1,4 @@
-package fleet
+package assigner
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -30,27 +31,27 @@ const (
 // written with its last value.
 type projector struct {
 	kv    jetstream.KeyValue
-	table *Table
+	table *assignment.Table
 	log   *slog.Logger
 	wake  chan struct{}
 
 	mu sync.Mutex // guards dirty, open and done
 	// dirty keys wait to be written.
-	dirty map[Key]struct{}
+	dirty map[assignment.Key]struct{}
 	// open counts, for each Deployment, the keys that wait or are being written.
 	open map[wire.DeploymentRef]int
 	// done is closed, and replaced, whenever keys were written.
 	done chan struct{}
 }
 
-func newProjector(kv jetstream.KeyValue, table *Table, log *slog.Logger) *projector {
+func newProjector(kv jetstream.KeyValue, table *assignment.Table, log *slog.Logger) *projector {
 	return &projector{
 		kv: kv, table: table, log: log, wake: make(chan struct{}, 1),
-		dirty: map[Key]struct{}{}, open: map[wire.DeploymentRef]int{}, done: make(chan struct{}),
+		dirty: map[assignment.Key]struct{}{}, open: map[wire.DeploymentRef]int{}, done: make(chan struct{}),
 	}
 }
 
-func (p *projector) add(keys []Key) {
+func (p *projector) add(keys []assignment.Key) {
 	if len(keys) == 0 {
 		return
 	}
@@ -130,7 +131,7 @@ func (p *projector) writeAll(ctx context.Context) error {
 	return err
 }
 
-func (p *projector) settle(keys []Key, failed *sync.Map) {
+func (p *projector) settle(keys []assignment.Key, failed *sync.Map) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, k := range keys {
@@ -148,7 +149,7 @@ func (p *projector) settle(keys []Key, failed *sync.Map) {
 	p.done = make(chan struct{})
 }
 
-func (p *projector) write(ctx context.Context, k Key) error {
+func (p *projector) write(ctx context.Context, k assignment.Key) error {
 	ctx, cancel := context.WithTimeout(ctx, keyTimeout)
 	defer cancel()
 	key, err := wire.DesiredStateKey(k.Device, k.DeploymentRef)

@@ -1,4 +1,4 @@
-package fleet
+package assigner
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -20,17 +21,17 @@ type (
 	StatusWriter = statusWriter
 )
 
-func NewProjector(kv jetstream.KeyValue, table *Table, log *slog.Logger) *Projector {
+func NewProjector(kv jetstream.KeyValue, table *assignment.Table, log *slog.Logger) *Projector {
 	return newProjector(kv, table, log)
 }
 
 func (p *projector) Run(ctx context.Context) { p.run(ctx) }
 
-func (p *projector) Add(keys []Key) { p.add(keys) }
+func (p *projector) Add(keys []assignment.Key) { p.add(keys) }
 
 func (p *projector) Wait(ctx context.Context, ref wire.DeploymentRef) error { return p.wait(ctx, ref) }
 
-func NewStatusWriter(c *client.Client, store cache.Store, table *Table, log *slog.Logger) *StatusWriter {
+func NewStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, log *slog.Logger) *StatusWriter {
 	return newStatusWriter(c, store, table, log)
 }
 
@@ -38,11 +39,13 @@ func (w *statusWriter) Run(ctx context.Context) { w.run(ctx) }
 
 func (w *statusWriter) Add(refs []wire.DeploymentRef) { w.add(refs) }
 
-func NewStatus(c Counts, accepted bool, generation int64, previous *v1alpha1.DeploymentStatus) *v1alpha1.DeploymentStatus {
+func NewStatus(c assignment.Counts, accepted bool, generation int64, previous *v1alpha1.DeploymentStatus) *v1alpha1.DeploymentStatus {
 	return newStatus(c, accepted, generation, previous)
 }
 
-func Conditions(c Counts, accepted bool) []metav1.Condition { return conditions(c, accepted) }
+func Conditions(c assignment.Counts, accepted bool) []metav1.Condition {
+	return conditions(c, accepted)
+}
 
 func Same(now, then *v1alpha1.DeploymentStatus) bool { return same(now, then) }
 

@@ -1,4 +1,4 @@
-package fleet
+package assigner
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -30,7 +31,7 @@ const (
 type statusWriter struct {
 	client *client.Client
 	store  cache.Store
-	table  *Table
+	table  *assignment.Table
 	log    *slog.Logger
 	wake   chan struct{}
 
@@ -47,7 +48,7 @@ type written struct {
 	status *v1alpha1.DeploymentStatus
 }
 
-func newStatusWriter(c *client.Client, store cache.Store, table *Table, log *slog.Logger) *statusWriter {
+func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, log *slog.Logger) *statusWriter {
 	return &statusWriter{
 		client: c, store: store, table: table, log: log, wake: make(chan struct{}, 1),
 		dirty: map[wire.DeploymentRef]struct{}{}, written: map[wire.DeploymentRef]written{},
@@ -132,7 +133,7 @@ func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error 
 }
 
 // newStatus builds the part of the status that this controller owns.
-func newStatus(c Counts, accepted bool, generation int64, previous *v1alpha1.DeploymentStatus) *v1alpha1.DeploymentStatus {
+func newStatus(c assignment.Counts, accepted bool, generation int64, previous *v1alpha1.DeploymentStatus) *v1alpha1.DeploymentStatus {
 	s := &v1alpha1.DeploymentStatus{
 		ObservedGeneration: generation,
 		Aggregate: &v1alpha1.Aggregate{
@@ -154,7 +155,7 @@ func newStatus(c Counts, accepted bool, generation int64, previous *v1alpha1.Dep
 	return s
 }
 
-func conditions(c Counts, accepted bool) []metav1.Condition {
+func conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 	progressing := metav1.Condition{Type: v1alpha1.DeploymentProgressing, Status: metav1.ConditionFalse}
 	available := metav1.Condition{Type: v1alpha1.DeploymentAvailable, Status: metav1.ConditionFalse}
 	set := func(reason, message string) {

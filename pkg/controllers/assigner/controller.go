@@ -1,4 +1,4 @@
-package fleet
+package assigner
 
 import (
 	"context"
@@ -12,16 +12,17 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
-	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -51,7 +52,7 @@ type Config struct {
 type Controller struct {
 	Config
 
-	table     *Table
+	table     *assignment.Table
 	queue     workqueue.TypedInterface[item]
 	projector *projector
 	status    *statusWriter
@@ -99,7 +100,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.table = NewTable(prior)
+	c.table = assignment.NewTable(prior)
 	c.projector = newProjector(c.Buckets.DesiredState, c.table, c.Logger)
 	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Logger)
 	if err := c.watchObjects(ctx); err != nil {
@@ -119,11 +120,11 @@ func (c *Controller) Epoch() string { return c.Term.Epoch }
 // Manifest implements deviceapi.Manifests.
 func (c *Controller) Manifest(device string) (*wire.Manifest, error) {
 	if !c.isReady() {
-		return nil, deviceapi.ErrNotReady
+		return nil, assignment.ErrNotReady
 	}
 	entries, seq, ok := c.table.Manifest(device)
 	if !ok {
-		return nil, deviceapi.ErrNotReady // enrolled a moment ago
+		return nil, assignment.ErrNotReady // enrolled a moment ago
 	}
 	if len(entries) > wire.MaxEntries {
 		return nil, &wire.Refusal{Code: wire.RefusedUnavailable, Message: fmt.Sprintf("%d Deployments match this device, at most %d are possible", len(entries), wire.MaxEntries)}
@@ -155,7 +156,7 @@ func (c *Controller) Secret(device, namespace, name string) (map[string][]byte, 
 // gone from the bucket, or when ctx ends. The devices learn of it either way.
 func (c *Controller) Withdraw(ctx context.Context, ref wire.DeploymentRef) error {
 	if !c.isReady() {
-		return deviceapi.ErrNotReady
+		return assignment.ErrNotReady
 	}
 	c.apply(c.table.RemoveDeployment(ref))
 	return c.projector.wait(ctx, ref)
@@ -163,8 +164,8 @@ func (c *Controller) Withdraw(ctx context.Context, ref wire.DeploymentRef) error
 
 // bucket reads bucket desired-state. Keys and values that cannot be read are
 // returned with a zero entry, so that the comparison removes or rewrites them.
-func (c *Controller) bucket(ctx context.Context) (map[Key]wire.Entry, error) {
-	held := map[Key]wire.Entry{}
+func (c *Controller) bucket(ctx context.Context) (map[assignment.Key]wire.Entry, error) {
+	held := map[assignment.Key]wire.Entry{}
 	err := bus.Load(ctx, c.Buckets.DesiredState, func(key string, value []byte) {
 		device, ref, err := wire.ParseDesiredStateKey(key)
 		if err != nil {
@@ -175,7 +176,7 @@ func (c *Controller) bucket(ctx context.Context) (map[Key]wire.Entry, error) {
 		if json.Unmarshal(value, &e) != nil || e.Validate() != nil {
 			e = wire.Entry{}
 		}
-		held[Key{device, ref}] = e
+		held[assignment.Key{Device: device, DeploymentRef: ref}] = e
 	})
 	return held, err
 }
@@ -290,7 +291,7 @@ func (c *Controller) processDeployment(key string) {
 	c.apply(c.table.SetDeployment(c.deploymentFacts(o.(*v1alpha1.Deployment))))
 }
 
-func (c *Controller) apply(changes Changes) {
+func (c *Controller) apply(changes assignment.Changes) {
 	c.projector.add(changes.Keys)
 	for _, device := range changes.Devices {
 		c.Nudge(device)
@@ -298,21 +299,21 @@ func (c *Controller) apply(changes Changes) {
 	c.status.add(changes.Deployments)
 }
 
-func (c *Controller) deploymentFacts(d *v1alpha1.Deployment) Deployment {
+func (c *Controller) deploymentFacts(d *v1alpha1.Deployment) assignment.Deployment {
 	var namespaceLabels map[string]string
 	if o, ok, _ := c.Namespaces.GetStore().GetByKey(d.Namespace); ok {
 		namespaceLabels = o.(*corev1.Namespace).Labels
 	}
 	v := acceptance.Evaluate(d, namespaceLabels, c.Resolver)
-	return Deployment{
+	return assignment.Deployment{
 		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
-		Selector:      v.Selector, Accepted: v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets,
+		Selector:      func(l map[string]string) bool { return v.Selector.Matches(labels.Set(l)) }, Accepted: v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets,
 		Deleting: !d.DeletionTimestamp.IsZero(),
 	}
 }
 
-func deviceFacts(d *v1alpha1.Device) Device {
-	facts := Device{
+func deviceFacts(d *v1alpha1.Device) assignment.Device {
+	facts := assignment.Device{
 		Name: d.Name, Labels: d.Labels,
 		Unschedulable: d.Spec.Unschedulable,
 		Revoked:       d.IsOut(),
@@ -339,7 +340,7 @@ func (c *Controller) takeState(e jetstream.KeyValueEntry) {
 		return
 	}
 	if e.Operation() != jetstream.KeyValuePut {
-		c.status.add(c.table.RemoveState(Key{device, ref}).Deployments)
+		c.status.add(c.table.RemoveState(assignment.Key{Device: device, DeploymentRef: ref}).Deployments)
 		return
 	}
 	s, err := wire.DecodeState(e.Value())

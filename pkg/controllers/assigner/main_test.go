@@ -1,4 +1,4 @@
-package fleet_test
+package assigner_test
 
 import (
 	"log/slog"
@@ -7,6 +7,16 @@ import (
 	"go.uber.org/goleak"
 
 	"fleet.nationtech.io/fleet/pkg/logging/capture"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// The world of the tests is small, so that things meet.
+var (
+	deviceNames = []string{"edge-1", "edge-2", "edge-3"}
+	refs        = []wire.DeploymentRef{
+		{Namespace: "shop", Name: "web"}, {Namespace: "shop", Name: "api"}, {Namespace: "yard", Name: "web"},
+	}
+	groups = []string{"", "a", "b"}
 )
 
 func TestMain(m *testing.M) {
