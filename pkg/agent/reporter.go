@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -29,10 +30,12 @@ type reporter struct {
 	// stale is called when another session of the device took over.
 	stale func()
 	log   *slog.Logger
-	wake  chan struct{}
+	// waiting are the Deployments whose report the server has not acknowledged.
+	// The zero reference stands for the info.
+	waiting *dirty.Set[wire.DeploymentRef]
 
 	mu     sync.Mutex // guards what follows
-	info   report
+	info   []byte
 	byRef  map[wire.DeploymentRef]*report
 	paused bool // after a failure, until the pause ends or the server answers
 }
@@ -44,21 +47,19 @@ const maxReports = 4 * wire.MaxEntries
 type report struct {
 	raw   []byte
 	state wire.DeploymentState
-	// sent: the server acknowledged raw.
-	sent bool
 }
 
 func newReporter(link Link, forget func(wire.DeploymentRef), log *slog.Logger) *reporter {
-	return &reporter{link: link, forget: forget, log: log, wake: make(chan struct{}, 1), byRef: map[wire.DeploymentRef]*report{}}
+	return &reporter{link: link, forget: forget, log: log, waiting: dirty.NewSet[wire.DeploymentRef](), byRef: map[wire.DeploymentRef]*report{}}
 }
 
 // setInfo replaces what the device says of itself.
 func (r *reporter) setInfo(raw []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !bytes.Equal(raw, r.info.raw) {
-		r.info = report{raw: raw}
-		signal(r.wake)
+	if !bytes.Equal(raw, r.info) {
+		r.info = raw
+		r.waiting.Add(wire.DeploymentRef{})
 	}
 }
 
@@ -84,7 +85,7 @@ func (r *reporter) set(s wire.DeploymentState) {
 		return
 	}
 	r.byRef[s.DeploymentRef] = &report{raw: raw, state: s}
-	signal(r.wake)
+	r.waiting.Add(s.DeploymentRef)
 }
 
 // last returns the report about a Deployment.
@@ -108,23 +109,21 @@ func (r *reporter) hashes() (info, states string) {
 			digests[ref] = wire.Sum(rep.raw)
 		}
 	}
-	return wire.Sum(r.info.raw).String(), wire.StateHash(digests)
+	return wire.Sum(r.info).String(), wire.StateHash(digests)
 }
 
 // resend sends again what the server wants, and at once what it lacks.
 func (r *reporter) resend(wants []wire.Want) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.paused = false
 	if slices.Contains(wants, wire.WantInfo) {
-		r.info.sent = false
+		r.waiting.Add(wire.DeploymentRef{})
 	}
 	if slices.Contains(wants, wire.WantState) {
-		for _, rep := range r.byRef {
-			rep.sent = false
-		}
+		r.waiting.Add(slices.Collect(maps.Keys(r.byRef))...)
 	}
-	r.paused = false
-	signal(r.wake)
+	r.waiting.Signal()
 }
 
 // states lists the reports by reference.
@@ -149,7 +148,7 @@ func (r *reporter) run(ctx context.Context) {
 			return
 		case <-timer.C:
 			r.setPaused(false)
-		case <-r.wake:
+		case <-r.waiting.Wake():
 		}
 		if r.isPaused() {
 			continue
@@ -183,23 +182,38 @@ func (r *reporter) isPaused() bool {
 	return r.paused
 }
 
-// flush sends everything that waits. The first error of the transport ends it.
+// flush sends everything that waits, the info first. The first error of the
+// transport ends it.
 func (r *reporter) flush(ctx context.Context) error {
-	if raw := r.pendingInfo(); raw != nil {
-		if err := r.settle(r.link.SendInfo(ctx, raw)); err != nil {
+	refs := r.waiting.Take()
+	slices.SortFunc(refs, wire.DeploymentRef.Compare)
+	for i, ref := range refs {
+		if err := r.send(ctx, ref); err != nil {
+			r.waiting.Return(refs[i:]...)
 			return err
 		}
-		r.ackInfo(raw)
 	}
-	for _, ref := range r.pending() {
-		r.mu.Lock()
-		rep := r.byRef[ref]
-		raw := rep.raw
-		r.mu.Unlock()
-		if err := r.settle(r.link.SendState(ctx, raw)); err != nil {
-			return err
+	return nil
+}
+
+func (r *reporter) send(ctx context.Context, ref wire.DeploymentRef) error {
+	r.mu.Lock()
+	info, rep := r.info, r.byRef[ref]
+	r.mu.Unlock()
+	switch {
+	case ref == wire.DeploymentRef{}:
+		if info == nil {
+			return nil // not gathered yet
 		}
-		r.ack(ref, rep)
+		return r.settle(r.link.SendInfo(ctx, info))
+	case rep == nil:
+		return nil // gone, and the server knows it
+	}
+	if err := r.settle(r.link.SendState(ctx, rep.raw)); err != nil {
+		return err
+	}
+	if rep.state.Phase == wire.PhaseRemoved {
+		r.drop(ref, rep)
 	}
 	return nil
 }
@@ -215,43 +229,14 @@ func (r *reporter) settle(err error) error {
 	return err
 }
 
-func (r *reporter) pendingInfo() []byte {
+// drop forgets a Deployment that is gone, unless there is a later report. The
+// report is kept until the Deployment is forgotten, so that a pass which is still
+// about it makes no other.
+func (r *reporter) drop(ref wire.DeploymentRef, rep *report) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.info.sent {
-		return nil
-	}
-	return r.info.raw
-}
-
-func (r *reporter) ackInfo(raw []byte) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.info.sent = bytes.Equal(raw, r.info.raw)
-}
-
-func (r *reporter) pending() []wire.DeploymentRef {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var refs []wire.DeploymentRef
-	for ref, rep := range r.byRef {
-		if !rep.sent {
-			refs = append(refs, ref)
-		}
-	}
-	slices.SortFunc(refs, wire.DeploymentRef.Compare)
-	return refs
-}
-
-// ack notes that the server has a report, unless there is a later one. The one
-// about a Deployment that is gone stays until it is forgotten, so that a pass
-// which is still about it makes no other.
-func (r *reporter) ack(ref wire.DeploymentRef, rep *report) {
-	r.mu.Lock()
-	rep.sent = true
-	gone := r.byRef[ref] == rep && rep.state.Phase == wire.PhaseRemoved
+	last := r.byRef[ref] == rep
 	r.mu.Unlock()
-	if !gone {
+	if !last {
 		return
 	}
 	r.forget(ref)

@@ -3,11 +3,11 @@ package deviceapi
 import (
 	"context"
 	"log/slog"
-	"sync"
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
+	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -26,60 +26,32 @@ type nudger struct {
 	current func(device string) string
 	log     *slog.Logger
 	limiter *rate.Limiter
-	wake    chan struct{}
-
-	mu      sync.Mutex // guards pending and queued
-	pending []string
-	queued  map[string]bool
+	pending *dirty.Set[string]
 }
 
 func newNudger(conn *nats.Conn, current func(device string) string, log *slog.Logger) *nudger {
 	return &nudger{
 		conn: conn, current: current, log: log, limiter: rate.NewLimiter(nudgeRate, nudgeBurst),
-		wake: make(chan struct{}, 1), queued: map[string]bool{},
+		pending: dirty.NewSet[string](),
 	}
 }
 
-func (n *nudger) add(device string) {
-	n.mu.Lock()
-	if !n.queued[device] {
-		n.queued[device] = true
-		n.pending = append(n.pending, device)
-	}
-	n.mu.Unlock()
-	select {
-	case n.wake <- struct{}{}:
-	default:
-	}
-}
+func (n *nudger) add(device string) { n.pending.Add(device) }
 
 func (n *nudger) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-n.wake:
+		case <-n.pending.Wake():
 		}
-		for device, ok := n.next(); ok; device, ok = n.next() {
+		for device, ok := n.pending.Pop(); ok; device, ok = n.pending.Pop() {
 			if n.limiter.Wait(ctx) != nil {
 				return
 			}
 			n.send(device)
 		}
 	}
-}
-
-func (n *nudger) next() (string, bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.pending) == 0 {
-		n.pending = nil
-		return "", false
-	}
-	device := n.pending[0]
-	n.pending = n.pending[1:]
-	delete(n.queued, device)
-	return device, true
 }
 
 // send is best effort: a device asks again by itself after a while.

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
+	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -33,11 +32,10 @@ type projector struct {
 	kv    jetstream.KeyValue
 	table *assignment.Table
 	log   *slog.Logger
-	wake  chan struct{}
-
-	mu sync.Mutex // guards dirty, open and done
 	// dirty keys wait to be written.
-	dirty map[assignment.Key]struct{}
+	dirty *dirty.Set[assignment.Key]
+
+	mu sync.Mutex // guards open and done, and is held while keys are added or taken
 	// open counts, for each Deployment, the keys that wait or are being written.
 	open map[wire.DeploymentRef]int
 	// done is closed, and replaced, whenever keys were written.
@@ -46,26 +44,16 @@ type projector struct {
 
 func newProjector(kv jetstream.KeyValue, table *assignment.Table, log *slog.Logger) *projector {
 	return &projector{
-		kv: kv, table: table, log: log, wake: make(chan struct{}, 1),
-		dirty: map[assignment.Key]struct{}{}, open: map[wire.DeploymentRef]int{}, done: make(chan struct{}),
+		kv: kv, table: table, log: log, dirty: dirty.NewSet[assignment.Key](),
+		open: map[wire.DeploymentRef]int{}, done: make(chan struct{}),
 	}
 }
 
 func (p *projector) add(keys []assignment.Key) {
-	if len(keys) == 0 {
-		return
-	}
 	p.mu.Lock()
-	for _, k := range keys {
-		if _, waits := p.dirty[k]; !waits {
-			p.dirty[k] = struct{}{}
-			p.open[k.DeploymentRef]++
-		}
-	}
-	p.mu.Unlock()
-	select {
-	case p.wake <- struct{}{}:
-	default:
+	defer p.mu.Unlock()
+	for _, k := range p.dirty.Add(keys...) {
+		p.open[k.DeploymentRef]++
 	}
 }
 
@@ -94,7 +82,7 @@ func (p *projector) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-p.wake:
+		case <-p.dirty.Wake():
 		case <-timer.C:
 		}
 		if err := p.writeAll(ctx); err != nil && ctx.Err() == nil {
@@ -110,10 +98,8 @@ func (p *projector) run(ctx context.Context) {
 // writeAll writes every dirty key. Keys that failed are dirty again.
 func (p *projector) writeAll(ctx context.Context) error {
 	p.mu.Lock()
-	keys := slices.Collect(maps.Keys(p.dirty))
-	clear(p.dirty)
+	keys := p.dirty.Take()
 	p.mu.Unlock()
-
 	var failed sync.Map
 	var g errgroup.Group
 	g.SetLimit(projectorWriters)
@@ -135,10 +121,7 @@ func (p *projector) settle(keys []assignment.Key, failed *sync.Map) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, k := range keys {
-		_, again := failed.Load(k)
-		_, waits := p.dirty[k]
-		if again && !waits {
-			p.dirty[k] = struct{}{}
+		if _, again := failed.Load(k); again && len(p.dirty.Return(k)) > 0 {
 			continue
 		}
 		if p.open[k.DeploymentRef]--; p.open[k.DeploymentRef] == 0 {

@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
@@ -258,4 +261,38 @@ func (b *slowBucket) Put(ctx context.Context, key string, value []byte) (uint64,
 		return 0, err
 	}
 	return b.KeyValue.Put(ctx, key, value)
+}
+
+// fullBucket refuses every write.
+type fullBucket struct {
+	jetstream.KeyValue // nil: the rest is not called
+
+	tries atomic.Int64
+}
+
+func (b *fullBucket) Put(ctx context.Context, _ string, _ []byte) (uint64, error) {
+	if b.tries.Add(1) > 100 {
+		<-ctx.Done() // the time of the test goes on
+	}
+	return 0, errors.New("the disk is full")
+}
+
+// A bucket that refuses is tried again after pauses that grow.
+func TestProjectorPausesAfterFailures(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bucket, table := &fullBucket{}, assignment.NewTable(nil)
+		p := assigner.NewProjector(bucket, table, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); p.Run(ctx) }()
+		table.SetDevice(assignment.Device{Name: "edge-1"})
+		p.Add(table.SetDeployment(deploymentOf(refs[0], "", 1)).Keys)
+		time.Sleep(time.Minute)
+		if n := bucket.tries.Load(); n < 3 || n > 30 {
+			t.Errorf("%d tries in a minute", n)
+		}
+		cancel()
+		<-done
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -17,6 +16,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -33,10 +33,7 @@ type statusWriter struct {
 	store  cache.Store
 	table  *assignment.Table
 	log    *slog.Logger
-	wake   chan struct{}
-
-	mu    sync.Mutex // guards dirty
-	dirty map[wire.DeploymentRef]struct{}
+	dirty  *dirty.Set[wire.DeploymentRef]
 
 	// written is what the API is known to hold; only run uses it.
 	written map[wire.DeploymentRef]written
@@ -50,25 +47,12 @@ type written struct {
 
 func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, log *slog.Logger) *statusWriter {
 	return &statusWriter{
-		client: c, store: store, table: table, log: log, wake: make(chan struct{}, 1),
-		dirty: map[wire.DeploymentRef]struct{}{}, written: map[wire.DeploymentRef]written{},
+		client: c, store: store, table: table, log: log,
+		dirty: dirty.NewSet[wire.DeploymentRef](), written: map[wire.DeploymentRef]written{},
 	}
 }
 
-func (w *statusWriter) add(refs []wire.DeploymentRef) {
-	if len(refs) == 0 {
-		return
-	}
-	w.mu.Lock()
-	for _, ref := range refs {
-		w.dirty[ref] = struct{}{}
-	}
-	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
+func (w *statusWriter) add(refs []wire.DeploymentRef) { w.dirty.Add(refs...) }
 
 func (w *statusWriter) run(ctx context.Context) {
 	timer := time.NewTimer(0)
@@ -77,7 +61,7 @@ func (w *statusWriter) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.wake:
+		case <-w.dirty.Wake():
 		}
 		w.flush(ctx)
 		timer.Reset(statusInterval)
@@ -90,14 +74,10 @@ func (w *statusWriter) run(ctx context.Context) {
 }
 
 func (w *statusWriter) flush(ctx context.Context) {
-	w.mu.Lock()
-	refs := w.dirty
-	w.dirty = make(map[wire.DeploymentRef]struct{}, len(refs))
-	w.mu.Unlock()
-	for ref := range refs {
+	for _, ref := range w.dirty.Take() {
 		if err := w.write(ctx, ref); err != nil && ctx.Err() == nil {
 			w.log.Warn("writing the status of a Deployment", "deployment", ref.String(), "error", err)
-			w.add([]wire.DeploymentRef{ref})
+			w.dirty.Add(ref)
 		}
 	}
 }
