@@ -139,7 +139,7 @@ func New(cfg Config) *Agent {
 		mounts: a.reconciler.mounts, health: cfg.Health, dir: cfg.Store.Dir(), again: make(chan struct{}, 1), log: component("watcher"),
 	}
 	a.syncer = &syncer{
-		link: cfg.Link, device: cfg.Device, hardwareID: cfg.HardwareID, enrollment: cfg.Enrollment, store: cfg.Store,
+		link: cfg.Link, device: cfg.Device, hardwareID: cfg.HardwareID, capabilities: cfg.Interpreters.Capabilities(), enrollment: cfg.Enrollment, store: cfg.Store,
 		desired: a.desired, reporter: a.reporter, conditions: a.conditions, queue: a.queue,
 		servers: cfg.Servers, interval: cfg.SnapshotInterval, again: make(chan struct{}, 1), stale: stale, log: component("syncer"),
 	}

@@ -41,12 +41,14 @@ type syncer struct {
 	link       Link
 	device     string
 	hardwareID string
-	enrollment string
-	store      *store.Store
-	desired    *desired
-	reporter   *reporter
-	conditions *conditions
-	queue      *queue.Queue[wire.DeploymentRef]
+	// capabilities is what this agent can do.
+	capabilities []string
+	enrollment   string
+	store        *store.Store
+	desired      *desired
+	reporter     *reporter
+	conditions   *conditions
+	queue        *queue.Queue[wire.DeploymentRef]
 	// servers are those of the configuration.
 	servers  []string
 	interval time.Duration
@@ -158,6 +160,7 @@ func (s *syncer) sync(ctx context.Context) (time.Duration, error) {
 	infoHash, stateHash := s.reporter.hashes()
 	reply, err := s.link.Snapshot(ctx, wire.SnapshotRequest{
 		Have: s.desired.version(), InfoHash: infoHash, StateHash: stateHash, Nonce: s.store.Nonce(s.enrollment), HardwareID: s.hardwareID,
+		Capabilities: s.capabilities,
 	})
 	if reply != nil && reply.Nonce != "" {
 		if err := s.store.SaveNonce(s.enrollment, reply.Nonce); err != nil {

@@ -24,6 +24,8 @@ type Device struct {
 	Revoked           bool
 	// Offline is counted in aggregates.
 	Offline bool
+	// Capabilities is what the agent said it can do; nil when it did not say.
+	Capabilities []wire.Capability
 }
 
 // Deployment is what matching needs to know of a Deployment.
@@ -40,6 +42,9 @@ type Deployment struct {
 	Body     []byte
 	// Secrets are the names of the Secrets that the score needs.
 	Secrets []string
+	// Needs is what an agent must be able to do. Others are asked to keep what they
+	// run.
+	Needs []wire.Capability
 }
 
 // Key names a key of bucket desired-state.
@@ -56,12 +61,15 @@ type Changes struct {
 	Devices []string
 	// Deployments whose status may have changed.
 	Deployments []wire.DeploymentRef
+	// Outdated are the devices of which Outdated may have changed.
+	Outdated []string
 }
 
 func (c *Changes) add(o Changes) {
 	c.Keys = append(c.Keys, o.Keys...)
 	c.Devices = append(c.Devices, o.Devices...)
 	c.Deployments = append(c.Deployments, o.Deployments...)
+	c.Outdated = append(c.Outdated, o.Outdated...)
 }
 
 // target is one Deployment on one device.
@@ -75,6 +83,8 @@ type target struct {
 	// as matched. The hold is there in case the device runs it although the
 	// bucket, which would tell, was lost.
 	reserved bool
+	// outdated: the agent lacks what the Deployment needs.
+	outdated bool
 }
 
 func (t target) entry(ref wire.DeploymentRef) wire.Entry {
@@ -203,6 +213,10 @@ func (t *Table) match(dev *deviceRecord, dep *deploymentRecord) Changes {
 		old.issued = t.prior[Key{dev.Name, dep.DeploymentRef}]
 	}
 	now, wanted := decide(dev.Device, dep.Deployment, old)
+	var outdated []string
+	if old.outdated || now.outdated { // what is missing may be something else by now
+		outdated = []string{dev.Name}
+	}
 	if !wanted {
 		if !had {
 			return Changes{}
@@ -211,7 +225,7 @@ func (t *Table) match(dev *deviceRecord, dep *deploymentRecord) Changes {
 		delete(dep.devices, dev.Name)
 	} else {
 		if had && now == old {
-			return Changes{}
+			return Changes{Outdated: outdated}
 		}
 		dev.targets[dep.DeploymentRef] = now
 		dep.devices[dev.Name] = struct{}{}
@@ -219,6 +233,7 @@ func (t *Table) match(dev *deviceRecord, dep *deploymentRecord) Changes {
 	c := Changes{
 		Keys:        []Key{{dev.Name, dep.DeploymentRef}},
 		Deployments: []wire.DeploymentRef{dep.DeploymentRef},
+		Outdated:    outdated,
 	}
 	if had != wanted || now.entry(dep.DeploymentRef) != old.entry(dep.DeploymentRef) {
 		t.seq++
@@ -234,8 +249,9 @@ func decide(dev Device, dep Deployment, old target) (now target, wanted bool) {
 		return target{}, false
 	}
 	reserved := dev.Unschedulable && old.issued == wire.Entry{}
-	if reserved || !dep.Accepted {
-		return target{issued: old.issued, hold: true, reserved: reserved}, true
+	outdated := dep.Accepted && !reserved && len(wire.Missing(dev.Capabilities, dep.Needs)) > 0
+	if reserved || outdated || !dep.Accepted {
+		return target{issued: old.issued, hold: true, reserved: reserved, outdated: outdated}, true
 	}
 	return target{issued: dep.Entry}, true
 }
@@ -294,6 +310,30 @@ func (t *Table) NeedsSecret(device, namespace, name string) bool {
 		}
 	}
 	return false
+}
+
+// Lack is what the agent of a device lacks for a Deployment.
+type Lack struct {
+	wire.DeploymentRef
+	Missing []wire.Capability
+}
+
+// Outdated returns what the agent of a device lacks, ordered. The device keeps what
+// it runs of these Deployments.
+func (t *Table) Outdated(device string) (lacks []Lack) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	rec := t.devices[device]
+	if rec == nil {
+		return nil
+	}
+	for ref, target := range rec.targets {
+		if target.outdated {
+			lacks = append(lacks, Lack{ref, wire.Missing(rec.Capabilities, t.deployments[ref].Needs)})
+		}
+	}
+	slices.SortFunc(lacks, func(a, b Lack) int { return a.Compare(b.DeploymentRef) })
+	return lacks
 }
 
 // Issued returns the value that the bucket should hold under a key.
@@ -383,7 +423,10 @@ type Failure struct {
 // Counts are the numbers of a Deployment's aggregate.
 type Counts struct {
 	Matched, Succeeded, Failed, Pending, Offline int
-	Newest                                       *Failure
+	// Outdated is how many of those that are pending have an agent that lacks what
+	// the Deployment needs.
+	Outdated int
+	Newest   *Failure
 }
 
 // Aggregate counts the devices of a Deployment. It returns false for a
@@ -410,6 +453,9 @@ func (c *Counts) count(dev *deviceRecord, ref wire.DeploymentRef) {
 	c.Matched++
 	if dev.Offline {
 		c.Offline++
+	}
+	if target.outdated {
+		c.Outdated++
 	}
 	state, reported := dev.states[ref]
 	current := reported && !target.hold && state.Hash == target.issued.Hash && state.SecretsDigest == target.issued.SecretsDigest

@@ -66,6 +66,8 @@ type pair struct {
 	issued   wire.Entry
 	hold     bool
 	reserved bool
+	// missing is what the agent lacks for it.
+	missing []wire.Capability
 }
 
 // machine drives a table and recomputes everything from its inputs.
@@ -130,12 +132,52 @@ func (m *machine) recompute() {
 				now[k] = pair{hold: true, reserved: true}
 			case !dep.Accepted:
 				now[k] = pair{issued: before.issued, hold: true}
+			case len(lacks(dev, dep)) > 0:
+				now[k] = pair{issued: before.issued, hold: true, missing: lacks(dev, dep)}
 			default:
 				now[k] = pair{issued: dep.Entry}
 			}
 		}
 	}
 	m.pairs = now
+}
+
+// lacks returns what an agent lacks for a Deployment. One that does not say what it
+// can do is sent every score type.
+func lacks(dev assignment.Device, dep modelDeployment) (missing []wire.Capability) {
+	for _, c := range dep.Needs {
+		has := slices.Contains(dev.Capabilities, c) || dev.Capabilities == nil && c == scoreX
+		if !has {
+			missing = append(missing, c)
+		}
+	}
+	return missing
+}
+
+const scoreX, other wire.Capability = "score/X", "other/1"
+
+// drawCapabilities draws some of two.
+func drawCapabilities(t *rapid.T) (some []wire.Capability) {
+	for _, c := range []wire.Capability{scoreX, other} {
+		if rapid.IntRange(0, 3).Draw(t, string(c)) != 0 {
+			some = append(some, c)
+		}
+	}
+	return some
+}
+
+// outdated is what the model says of every device.
+func (m *machine) outdated() map[string][]assignment.Lack {
+	lacking := map[string][]assignment.Lack{}
+	for k, p := range m.pairs {
+		if len(p.missing) > 0 {
+			lacking[k.Device] = append(lacking[k.Device], assignment.Lack{DeploymentRef: k.DeploymentRef, Missing: p.missing})
+		}
+	}
+	for _, l := range lacking {
+		slices.SortFunc(l, func(a, b assignment.Lack) int { return a.Compare(b.DeploymentRef) })
+	}
+	return lacking
 }
 
 func (m *machine) manifest(device string) []wire.Entry {
@@ -175,6 +217,9 @@ func (m *machine) counts(ref wire.DeploymentRef) assignment.Counts {
 		if m.devices[name].Offline {
 			c.Offline++
 		}
+		if len(p.missing) > 0 {
+			c.Outdated++
+		}
 		s, reported := m.states[k]
 		switch {
 		case reported && !p.hold && s.Hash == p.issued.Hash && s.Phase == wire.PhaseRunning:
@@ -201,7 +246,7 @@ func (m *machine) step(t *rapid.T, change func() assignment.Changes, inputs func
 	for ref := range m.deployments {
 		aggregates[ref] = m.counts(ref)
 	}
-	held := maps.Clone(m.pairs)
+	held, lacked := maps.Clone(m.pairs), m.outdated()
 	c := change()
 	inputs()
 	m.recompute()
@@ -212,6 +257,12 @@ func (m *machine) step(t *rapid.T, change func() assignment.Changes, inputs func
 		}
 		if changed := !cmp.Equal(before, m.manifest(name)); changed != slices.Contains(c.Devices, name) {
 			t.Fatalf("manifest of %s changed: %v, but the devices to nudge are %v", name, changed, c.Devices)
+		}
+	}
+	lacking := m.outdated()
+	for name := range m.devices {
+		if !cmp.Equal(lacked[name], lacking[name]) && !slices.Contains(c.Outdated, name) {
+			t.Fatalf("what %s lacks changed from %v to %v, but the devices to tell are %v", name, lacked[name], lacking[name], c.Outdated)
 		}
 	}
 	for ref, before := range aggregates {
@@ -270,6 +321,9 @@ func (m *machine) setDevice(t *rapid.T, name string) {
 		Revoked:       rapid.IntRange(0, 5).Draw(t, "revoked") == 0,
 		Offline:       rapid.Bool().Draw(t, "offline"),
 	}
+	if rapid.IntRange(0, 2).Draw(t, "says") != 0 {
+		d.Capabilities = append([]wire.Capability{}, drawCapabilities(t)...)
+	}
 	switch rapid.IntRange(0, 7).Draw(t, "tenancy") {
 	case 0:
 		d.AllowedNamespaces = []string{}
@@ -310,6 +364,7 @@ func (m *machine) setDeployment(t *rapid.T, ref wire.DeploymentRef) {
 		DeploymentRef: ref, Selector: selectorOf(group),
 		Accepted: rapid.IntRange(0, 3).Draw(t, "refused") != 0,
 		Deleting: rapid.IntRange(0, 7).Draw(t, "deleting") == 0,
+		Needs:    drawCapabilities(t),
 	}}
 	d.Entry, d.Body = entryOf(ref, rapid.IntRange(0, 2).Draw(t, "version"))
 	m.step(t, func() assignment.Changes { return m.table.SetDeployment(d.Deployment) }, func() { m.deployments[ref] = d })
@@ -359,8 +414,12 @@ func (m *machine) Settle(t *rapid.T) {
 
 // Check compares the table with the model.
 func (m *machine) Check(t *rapid.T) {
+	outdated := m.outdated()
 	for _, name := range deviceNames {
 		m.checkManifest(t, name)
+		if diff := cmp.Diff(outdated[name], m.table.Outdated(name)); diff != "" {
+			t.Fatalf("what %s lacks (-want +got):\n%s", name, diff)
+		}
 	}
 	for _, ref := range refs {
 		m.checkAggregate(t, ref)

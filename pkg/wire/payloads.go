@@ -44,6 +44,9 @@ type SnapshotRequest struct {
 	// who have to tell a device from its copy. It is a claim; empty when the machine
 	// does not tell.
 	HardwareID string `json:"hardwareID,omitempty"`
+	// Capabilities is what the agent can do, see ParseCapabilities. Nil: it does not
+	// say, as in version 0.1.0.
+	Capabilities []string `json:"capabilities,omitzero"`
 }
 
 // SnapshotStatus says what a SnapshotReply brings.

@@ -29,7 +29,7 @@ func encode(t interface{ Fatal(...any) }, v any) []byte {
 func TestVerbs(t *testing.T) {
 	t.Parallel()
 	want := []wire.Verb{
-		{Kind: "snapshot", Direction: "up", MaxRequest: 1024, MaxReply: 262144, Rate: 2, Burst: 20, Since: "0.1.0"},
+		{Kind: "snapshot", Direction: "up", MaxRequest: 8192, MaxReply: 262144, Rate: 2, Burst: 20, Since: "0.1.0"},
 		{Kind: "body", Direction: "up", MaxRequest: 1024, MaxReply: 262144, Rate: 100, Burst: 2048, Since: "0.1.0"},
 		{Kind: "info", Direction: "up", MaxRequest: 16384, MaxReply: 8192, Rate: 1, Burst: 10, Since: "0.1.0"},
 		{Kind: "state", Direction: "up", MaxRequest: 16384, MaxReply: 8192, Rate: 20, Burst: 1024, Since: "0.1.0"},
@@ -97,8 +97,9 @@ func TestRequestsFitTheirLimits(t *testing.T) {
 	t.Parallel()
 	hash := wire.Sum(nil).String()
 	have := wire.Version{Epoch: strings.Repeat("e", 64), Term: math.MaxUint64, Seq: math.MaxUint64}
+	can := slices.Repeat([]string{strings.Repeat("c", 16) + "/" + strings.Repeat("c", 63)}, wire.MaxCapabilities)
 	for kind, request := range map[wire.Kind]any{
-		wire.KindSnapshot: wire.SnapshotRequest{Have: have, InfoHash: hash, StateHash: hash},
+		wire.KindSnapshot: wire.SnapshotRequest{Have: have, InfoHash: hash, StateHash: hash, Nonce: hash, HardwareID: hash, Capabilities: can},
 		wire.KindBody:     wire.BodyRequest{Hash: hash, Offset: wire.MaxScoreSize},
 	} {
 		if n, most := len(encode(t, request)), kind.Verb().MaxRequest; n > most {

@@ -70,7 +70,7 @@ const (
 // bounds, budgets, handlers, metrics and the reference come from it. The rows have
 // no field names, so that none can be left out.
 var Verbs = []Verb{
-	{KindSnapshot, Up, 1 * kibi, MaxReply, 2, 20, "0.1.0"},
+	{KindSnapshot, Up, 8 * kibi, MaxReply, 2, 20, "0.1.0"},
 	{KindBody, Up, 1 * kibi, MaxReply, 100, 4 * MaxEntries, "0.1.0"},
 	{KindInfo, Up, 16 * kibi, maxAck, 1, 10, "0.1.0"},
 	{KindState, Up, 16 * kibi, maxAck, 20, 2 * MaxEntries, "0.1.0"},

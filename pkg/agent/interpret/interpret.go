@@ -27,6 +27,14 @@ func Default() Registry {
 	return Registry{score.TypePodmanV0: PodmanV0}
 }
 
+// Capabilities are those of the score types, in order.
+func (r Registry) Capabilities() (can []string) {
+	for _, scoreType := range slices.Sorted(maps.Keys(r)) {
+		can = append(can, string(wire.CanRun(scoreType)))
+	}
+	return can
+}
+
 // Interpret decodes a body and interprets it. Errors wrap
 // score.ErrUnknownType for a type without interpreter, wire.ErrPayload for a
 // body that is no score, and usually score.ErrInvalid for bad data.

@@ -33,6 +33,8 @@ type Config struct {
 	Device, Server, Token string
 	// Labels are asked for.
 	Labels map[string]string
+	// Capabilities is what the device says that it can do; nil for not saying it.
+	Capabilities []string
 	// Fail makes the device report every Deployment as failed.
 	Fail bool
 	// Delay is the time between learning of a score and running it.
@@ -165,7 +167,7 @@ func (d *Device) snapshot(ctx context.Context) (*wire.SnapshotReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	d.mu.Lock()
-	req := wire.SnapshotRequest{Have: d.manifest.Version, StateHash: d.stateHash(), Nonce: d.nonce}
+	req := wire.SnapshotRequest{Have: d.manifest.Version, StateHash: d.stateHash(), Nonce: d.nonce, Capabilities: d.Capabilities}
 	if d.info != nil {
 		req.InfoHash = wire.Sum(d.info).String()
 	}

@@ -27,6 +27,8 @@ type Verdict struct {
 	Body     []byte
 	// Secrets are the names of the Secrets that the score needs.
 	Secrets []string
+	// Needs is what an agent must be able to do.
+	Needs []wire.Capability
 }
 
 // Digests is where digests of Secrets come from; secrets.Resolver is one.
@@ -42,7 +44,7 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests
 	if err != nil {
 		return Verdict{Reason: v1alpha1.ReasonSelector, Message: "spec.targetSelector: " + err.Error(), Selector: labels.Nothing()}
 	}
-	v := Verdict{Selector: selector}
+	v := Verdict{Selector: selector, Needs: []wire.Capability{wire.CanRun(d.Spec.Score.Type)}}
 	if err := ref.Validate(); err != nil {
 		v.Reason, v.Message = v1alpha1.ReasonInvalid, err.Error()
 		return v
