@@ -352,7 +352,9 @@ func (s *Server) snapshot(m message) (any, error) {
 	if errors.Is(err, assignment.ErrNotReady) {
 		return later, nil
 	}
-	nonce, sessionErr := s.Sessions.Snapshot(m.device, m.session, session.Shown{Nonce: req.Nonce, Hardware: req.HardwareID, Epoch: s.Manifests.Epoch()})
+	nonce, sessionErr := s.Sessions.Snapshot(m.device, m.session, session.Shown{
+		Nonce: req.Nonce, Hardware: req.HardwareID, Epoch: s.Manifests.Epoch(), Capabilities: wire.ParseCapabilities(req.Capabilities),
+	})
 	if errors.Is(sessionErr, session.ErrWait) {
 		return later, nil
 	}

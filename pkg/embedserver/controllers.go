@@ -51,7 +51,7 @@ func (s *server) startControllers(ctx context.Context) error {
 	i, recorder := s.newInformers(), s.recorder()
 	observer := &observers{}
 	sessions := session.NewTable(observer, s.broker, time.Now)
-	assignments, deploymentController, err := s.newDeploymentControllers(ctx, i, recorder)
+	assignments, deploymentController, err := s.newDeploymentControllers(ctx, i, recorder, observer)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (s *server) startControllers(ctx context.Context) error {
 	s.metrics.MustRegister(append(s.deviceAPI.Collectors(), s.connectedDevices())...)
 	observer.devices = device.New(device.Config{
 		Client: s.client, Devices: i.devices, Infos: s.buckets.Info, Registry: s.registry, Tombstones: s.tombstones,
-		Presence: s.presence, Sessions: sessions, Door: s.deviceAPI, Connections: s.broker, Recorder: recorder, Logger: s.component("device-controller"), Clock: s.clock,
+		Presence: s.presence, Sessions: sessions, Door: s.deviceAPI, Connections: s.broker, Outdated: assignments.Outdated, Recorder: recorder, Logger: s.component("device-controller"), Clock: s.clock,
 	})
 	if s.enrollment, err = s.newEnrollment(i, sessions); err != nil {
 		return err
@@ -94,7 +94,7 @@ func (s *server) startControllers(ctx context.Context) error {
 }
 
 // newDeploymentControllers returns the two controllers that work on Deployments.
-func (s *server) newDeploymentControllers(ctx context.Context, i *informers, recorder record.EventRecorder) (*assigner.Controller, *deployment.Controller, error) {
+func (s *server) newDeploymentControllers(ctx context.Context, i *informers, recorder record.EventRecorder, observer *observers) (*assigner.Controller, *deployment.Controller, error) {
 	t, err := s.takeTerm(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -107,8 +107,9 @@ func (s *server) newDeploymentControllers(ctx context.Context, i *informers, rec
 	f := assigner.New(assigner.Config{
 		Client: s.client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
 		Resolver: resolver, Buckets: s.buckets, Term: t, Servers: s.Advertise,
-		Nudge:  func(name string) { s.deviceAPI.Nudge(name) },
-		Logger: s.component("assigner"),
+		Nudge:           func(name string) { s.deviceAPI.Nudge(name) },
+		OutdatedChanged: func(name string) { observer.devices.OutdatedChanged(name) },
+		Logger:          s.component("assigner"),
 	})
 	return f, &deployment.Controller{
 		Client: s.client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,

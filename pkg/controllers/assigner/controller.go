@@ -44,8 +44,11 @@ type Config struct {
 	// Servers is the list of NATS URLs that manifests carry; may be empty.
 	Servers []string
 	// Nudge asks a device to fetch a snapshot. It must not block.
-	Nudge  func(device string)
-	Logger *slog.Logger
+	Nudge func(device string)
+	// OutdatedChanged is told of devices whose Outdated may have changed. It must not
+	// block.
+	OutdatedChanged func(device string)
+	Logger          *slog.Logger
 }
 
 // Controller keeps the table in step with the API and carries its changes out.
@@ -150,6 +153,15 @@ func (c *Controller) Secret(device, namespace, name string) (map[string][]byte, 
 	}
 	data, err := c.Resolver.Data(namespace, name)
 	return data, err == nil
+}
+
+// Outdated returns what the agent of a device lacks. It returns false while that
+// is not known.
+func (c *Controller) Outdated(device string) (lacks []assignment.Lack, known bool) {
+	if !c.isReady() {
+		return nil, false
+	}
+	return c.table.Outdated(device), true
 }
 
 // Withdraw takes a Deployment off every device and returns when its keys are
@@ -296,6 +308,9 @@ func (c *Controller) apply(changes assignment.Changes) {
 	for _, device := range changes.Devices {
 		c.Nudge(device)
 	}
+	for _, device := range changes.Outdated {
+		c.OutdatedChanged(device)
+	}
 	c.status.add(changes.Deployments)
 }
 
@@ -307,7 +322,7 @@ func (c *Controller) deploymentFacts(d *v1alpha1.Deployment) assignment.Deployme
 	v := acceptance.Evaluate(d, namespaceLabels, c.Resolver)
 	return assignment.Deployment{
 		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
-		Selector:      func(l map[string]string) bool { return v.Selector.Matches(labels.Set(l)) }, Accepted: v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets,
+		Selector:      func(l map[string]string) bool { return v.Selector.Matches(labels.Set(l)) }, Accepted: v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
 		Deleting: !d.DeletionTimestamp.IsZero(),
 	}
 }
@@ -319,6 +334,7 @@ func deviceFacts(d *v1alpha1.Device) assignment.Device {
 		Revoked:       d.IsOut(),
 		Offline:       !meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceConnected),
 	}
+	facts.Capabilities = wire.ParseCapabilities(d.Status.Capabilities)
 	if d.Spec.AllowedNamespaces != nil {
 		facts.AllowedNamespaces = append([]string{}, *d.Spec.AllowedNamespaces...)
 	}

@@ -117,7 +117,7 @@ func newStatus(c assignment.Counts, accepted bool, generation int64, previous *v
 	s := &v1alpha1.DeploymentStatus{
 		ObservedGeneration: generation,
 		Aggregate: &v1alpha1.Aggregate{
-			MatchedDeviceCount: c.Matched, Succeeded: c.Succeeded, Failed: c.Failed, Pending: c.Pending, Offline: c.Offline,
+			MatchedDeviceCount: c.Matched, Succeeded: c.Succeeded, Failed: c.Failed, Pending: c.Pending, Offline: c.Offline, Outdated: c.Outdated,
 		},
 	}
 	if f := c.Newest; f != nil {
@@ -142,7 +142,7 @@ func conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 		progressing.Reason, available.Reason = reason, reason
 		progressing.Message, available.Message = message, message
 	}
-	running := fmt.Sprintf("%d of %d devices run the current score", c.Succeeded, c.Matched)
+	running := fmt.Sprintf("%d of %d devices run the current score", c.Succeeded, c.Matched) + outdated(c.Outdated)
 	switch {
 	case !accepted:
 		set(v1alpha1.ReasonHeld, "the score is not accepted: devices keep what they run")
@@ -160,6 +160,16 @@ func conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 		progressing.Status, progressing.Reason, progressing.Message = metav1.ConditionTrue, v1alpha1.ReasonRolling, running
 	}
 	return []metav1.Condition{progressing, available}
+}
+
+func outdated(n int) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return ", 1 device needs a newer agent"
+	}
+	return fmt.Sprintf(", %d devices need a newer agent", n)
 }
 
 // same compares the parts that this controller owns.

@@ -49,6 +49,8 @@ func TestConditionsSayWhatTheCountsMean(t *testing.T) {
 		"one failed":         {assignment.Counts{Matched: 2, Succeeded: 1, Failed: 1}, true, want{no, v1alpha1.ReasonFailing, no, v1alpha1.ReasonFailing, "1 failed"}},
 		"failed and pending": {assignment.Counts{Matched: 3, Succeeded: 1, Failed: 1, Pending: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonFailing, "1 failed"}},
 		"offline but done":   {assignment.Counts{Matched: 1, Succeeded: 1, Offline: 1}, true, want{no, v1alpha1.ReasonComplete, yes, v1alpha1.ReasonComplete, "1 of 1"}},
+		"one agent too old":  {assignment.Counts{Matched: 2, Succeeded: 1, Pending: 1, Outdated: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonRolling, "1 of 2 devices run the current score, 1 device needs a newer agent"}},
+		"agents too old":     {assignment.Counts{Matched: 5, Failed: 2, Pending: 3, Outdated: 3}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonFailing, "3 devices need a newer agent"}},
 		"refused":            {assignment.Counts{Matched: 2, Pending: 2}, false, want{no, v1alpha1.ReasonHeld, no, v1alpha1.ReasonHeld, "keep what they run"}},
 		"refused, no device": {assignment.Counts{}, false, want{no, v1alpha1.ReasonHeld, no, v1alpha1.ReasonHeld, "keep what they run"}},
 	} {
@@ -75,6 +77,7 @@ func drawCounts(t *rapid.T) assignment.Counts {
 	c := assignment.Counts{Succeeded: few.Draw(t, "succeeded"), Failed: few.Draw(t, "failed"), Pending: few.Draw(t, "pending")}
 	c.Matched = c.Succeeded + c.Failed + c.Pending
 	c.Offline = rapid.IntRange(0, c.Matched).Draw(t, "offline")
+	c.Outdated = rapid.IntRange(0, c.Pending).Draw(t, "outdated")
 	if c.Failed > 0 {
 		at := time.Unix(rapid.Int64Range(0, 5).Draw(t, "at"), rapid.Int64Range(0, 999_999_999).Draw(t, "nanoseconds"))
 		c.Newest = &assignment.Failure{Device: "edge-1", DeploymentState: wire.DeploymentState{Error: "no image", LastEventAt: at}}
@@ -105,7 +108,7 @@ func TestStatusIsTheSameAfterATripThroughTheAPI(t *testing.T) {
 			}
 			a := now.Aggregate
 			if a.MatchedDeviceCount != counts.Matched || a.Succeeded != counts.Succeeded || a.Failed != counts.Failed ||
-				a.Pending != counts.Pending || a.Offline != counts.Offline || (a.LastError != nil) != (counts.Newest != nil) {
+				a.Pending != counts.Pending || a.Outdated != counts.Outdated || a.Offline != counts.Offline || (a.LastError != nil) != (counts.Newest != nil) {
 				t.Fatalf("aggregate %+v does not show %+v", a, counts)
 			}
 			previous = stored

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
@@ -65,8 +66,11 @@ type Config struct {
 	Door       Door
 	// Connections are those of devices on the bus.
 	Connections bus.Connections
-	Recorder    record.EventRecorder
-	Logger      *slog.Logger
+	// Outdated returns what a device's agent lacks for its Deployments, and false
+	// while that is not known.
+	Outdated func(device string) (lacks []assignment.Lack, known bool)
+	Recorder record.EventRecorder
+	Logger   *slog.Logger
 	// Clock is the server's; nil for that of the machine.
 	Clock Clock
 }
@@ -182,6 +186,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	return g.Wait()
 }
+
+// OutdatedChanged tells that Outdated returns something else for a device.
+func (c *Controller) OutdatedChanged(device string) { c.queue.Add(device) }
 
 // SessionChanged implements session.Observer.
 func (c *Controller) SessionChanged(device string) { c.queue.Add(device) }

@@ -37,6 +37,12 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 		setRefused(status, d.Generation)
 	}
 	setSuspicion(status, d.Generation, record, c.Sessions.Claimants(d.Name))
+	if can, known := c.Sessions.Capabilities(d.Name); known {
+		status.Capabilities = capabilityNames(can)
+	}
+	if lacks, known := c.Outdated(d.Name); known {
+		setOutdated(status, d.Generation, lacks)
+	}
 	status.Nonce = statusNonce(record.Nonce)
 	if !expires.IsZero() {
 		status.CertificateExpires = new(metav1.NewTime(expires.UTC()))

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
@@ -91,6 +92,7 @@ func TestWritesAreOfTheVersionThatWasRead(t *testing.T) {
 		controller := device.New(device.Config{
 			Client: c, Tombstones: tombstones, Registry: identity.NewRegistry("fleet", tombstones), Presence: device.NewPresence(),
 			Sessions: session.NewTable(nil, nil, time.Now), Recorder: record.NewFakeRecorder(10), Logger: slog.New(slog.DiscardHandler),
+			Outdated: func(string) ([]assignment.Lack, bool) { return nil, false },
 		})
 		t.Cleanup(controller.ShutDown)
 		d := api.object()

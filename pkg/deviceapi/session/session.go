@@ -81,7 +81,9 @@ type Claimant struct {
 	Label string
 	// Hardware is what the machine says that it is, or empty.
 	Hardware string
-	Proof    bus.Proof
+	// Capabilities is what the agent says that it can do; nil when it does not say.
+	Capabilities []wire.Capability
+	Proof        bus.Proof
 	// Current: it is taken for the device; else it is quarantined.
 	Current bool
 }
@@ -203,6 +205,17 @@ func (t *Table) Current(name string) string {
 		return d.current.Session
 	}
 	return ""
+}
+
+// Capabilities returns what the device's agent says that it can do: nil when it
+// does not say. It returns false before a session has proven itself.
+func (t *Table) Capabilities(name string) (can []wire.Capability, known bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d := t.devices[name]; d != nil && d.current.Session != "" {
+		return d.current.Capabilities, true
+	}
+	return nil, false
 }
 
 // Accept takes the session with a label for the device, and no other: the operator
@@ -329,6 +342,8 @@ type Shown struct {
 	Nonce string
 	// Hardware is the id that it claims, or empty.
 	Hardware string
+	// Capabilities is what the agent says that it can do.
+	Capabilities []wire.Capability
 	// Epoch is that of the server's manifests.
 	Epoch string
 }
@@ -349,6 +364,7 @@ func (t *Table) snapshot(name, session string, shown Shown) (step, error) {
 	if !connected {
 		return step{}, ErrWait // it will ask again over the next one
 	}
+	claimant.Capabilities = shown.Capabilities
 	if d.isQuarantined(session) {
 		return step{}, Quarantine()
 	}
@@ -391,6 +407,7 @@ func (d *device) admit(c Claimant, shown Shown, now time.Time) (s step, err erro
 	if d.current.Session != c.Session || d.current.Proof.Key != c.Proof.Key || !d.current.Proof.Expires.Equal(c.Proof.Expires) {
 		s.proven = &c.Proof
 	}
+	changed = changed || d.current.Session != c.Session || !slices.Equal(d.current.Capabilities, c.Capabilities)
 	c.Current = true
 	d.current, d.heard = c, now
 	if d.stored {

@@ -39,7 +39,7 @@ const (
 )
 
 // Condition types of a Device. True is the good state, except for
-// DiskPressure, ManifestHeld and CloneSuspected, which are problems.
+// DiskPressure, ManifestHeld, CloneSuspected and AgentOutdated, which are problems.
 const (
 	// DeviceReady: the device is connected and podman answers.
 	DeviceReady = "Ready"
@@ -52,6 +52,9 @@ const (
 	// DeviceCloneSuspected: a session showed a nonce that this device had long
 	// ago, as a copy of it would. It gets nothing new until an operator decides.
 	DeviceCloneSuspected = "CloneSuspected"
+	// DeviceAgentOutdated: a Deployment needs what the device's agent cannot do. The
+	// device keeps what it runs of it.
+	DeviceAgentOutdated = "AgentOutdated"
 )
 
 // Reasons of Device conditions.
@@ -72,6 +75,10 @@ const (
 	ReasonOneDevice = "OneDevice"
 	// ReasonOperational: nothing is wrong.
 	ReasonOperational = "Operational"
+	// ReasonCapabilityMissing: the message names the Deployment and what it needs.
+	ReasonCapabilityMissing = "CapabilityMissing"
+	// ReasonCapable: the agent can do what every Deployment needs.
+	ReasonCapable = "Capable"
 	// ReasonPodmanNotReady: the device reports that podman does not answer.
 	ReasonPodmanNotReady = "PodmanNotReady"
 )

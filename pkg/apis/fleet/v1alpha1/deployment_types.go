@@ -127,6 +127,11 @@ type Aggregate struct {
 	// Each of them is counted in succeeded, failed or pending as well.
 	// +optional
 	Offline int `json:"offline,omitempty"`
+	// outdated is how many of the matched devices have an agent that is too old for
+	// the score: see condition AgentOutdated of the Devices. They keep what they run,
+	// and are counted in pending.
+	// +optional
+	Outdated int `json:"outdated,omitempty"`
 	// lastError is the newest failure among the matched devices.
 	// +optional
 	LastError *DeviceError `json:"lastError,omitempty"`

@@ -131,9 +131,11 @@ type Inventory struct {
 
 // DeviceStatus is what the server knows about a device.
 type DeviceStatus struct {
-	// conditions are Ready, Connected, CloneSuspected and what the device reports
-	// (PodmanReady, DiskPressure, ManifestHeld). What a device reported becomes Unknown when
-	// the server no longer hears from it.
+	// conditions are those of the server (Ready, Connected, CloneSuspected,
+	// AgentOutdated) and what the device reports (PodmanReady, DiskPressure,
+	// ManifestHeld, SetupComplete, SubordinateIDsReady, LingerEnabled,
+	// CgroupDelegated, LayersShared, ClockCorrect, CertificateCurrent). What a device
+	// reported becomes Unknown when the server no longer hears from it.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -146,6 +148,12 @@ type DeviceStatus struct {
 	// with expires. A device renews its certificate from half of its life on.
 	// +optional
 	CertificateExpires *metav1.Time `json:"certificateExpires,omitempty"`
+	// capabilities is what the agent can do, as it said when it last connected.
+	// Absent for agents of version 0.1.0, which do not say.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	Capabilities []string `json:"capabilities,omitempty"`
 	// nonce is what tells a device from a copy of it.
 	// +optional
 	Nonce *DeviceNonce `json:"nonce,omitempty"`

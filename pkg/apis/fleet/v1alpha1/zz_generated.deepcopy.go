@@ -321,6 +321,11 @@ func (in *DeviceStatus) DeepCopyInto(out *DeviceStatus) {
 		in, out := &in.CertificateExpires, &out.CertificateExpires
 		*out = (*in).DeepCopy()
 	}
+	if in.Capabilities != nil {
+		in, out := &in.Capabilities, &out.Capabilities
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Nonce != nil {
 		in, out := &in.Nonce, &out.Nonce
 		*out = new(DeviceNonce)
