@@ -40,7 +40,7 @@ SOURCES := $(wildcard cmd packaging pkg test tools)
 # apiserver on real SQLite, in process. End to end: booted machines, and power
 # cuts of the server as shipped.
 PACKAGES = $(shell go list -find ./...)
-E2E = $(filter $(addprefix $(MODULE)/,test/e2e% test/lab% test/packages% test/install% test/demo% test/durability%),$(PACKAGES))
+E2E = $(filter $(addprefix $(MODULE)/,test/e2e% test/lab% test/packages% test/install% test/demo% test/durability% test/compat%),$(PACKAGES))
 INTEGRATION = $(filter $(addprefix $(MODULE)/,test/integration% test/api% test/attack% pkg/apiserver% pkg/broker% \
 	pkg/controllers% pkg/deviceapi% pkg/embedserver% cmd/fleet-server%),$(PACKAGES))
 UNIT = $(filter-out $(E2E) $(INTEGRATION) $(MODULE)/test/arch,$(PACKAGES))
