@@ -111,6 +111,9 @@ func Start(c Config) (*Broker, error) {
 	auth := &authenticator{
 		devices: c.Devices, operators: c.OperatorCAs, sessions: b.sessions, bars: b.bars, now: c.Now, log: c.Logger, secret: newSecret(),
 	}
+	if err := checkTexts(); err != nil {
+		return nil, err
+	}
 	listener, err := listen(c.Listen)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -70,3 +71,29 @@ func ClientFormat(name, format string) string {
 
 // Quoted is fmt.Sprintf for formats with the input of a client.
 func Quoted(format, v string) string { return fmt.Sprintf(format, v) }
+
+// Canaries provoke the texts of NATS that bar devices.
+func Canaries() map[string]string { return canaries }
+
+func CheckCanaries(c map[string]string) error { return checkCanaries(c, canaryTimeout) }
+
+func CheckCanariesWithin(c map[string]string, timeout time.Duration) error {
+	return checkCanaries(c, timeout)
+}
+
+// Texts lists what NATS logs when it refuses something.
+func Texts() (all []string) {
+	for _, r := range reasons {
+		all = append(all, r.text)
+	}
+	return all
+}
+
+// ByStrangers reports whether a text is about clients that are nobody's yet.
+func ByStrangers(text string) bool {
+	switch text {
+	case "authentication error", "Authentication Timeout", "TLS handshake error", "TLS handshake timeout", "maximum connections exceeded":
+		return true
+	}
+	return text == "Slow Consumer State" // of a connection for which "Detected" was logged
+}
