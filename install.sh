@@ -229,7 +229,9 @@ find_release() {
 
 # package_manager COMMAND ARGUMENT... hands over to the package manager.
 package_manager() {
-	if [ "$manager" = dnf ]; then set -- dnf --assumeyes --quiet "$@"; else
+	if [ "$manager" = dnf ]; then # what these two allow is refused by the packages themselves
+		export FLEET_ALLOW_DOWNGRADE="${allow_downgrade:-0}" FLEET_ALLOW_SERVER=1 && set -- dnf --assumeyes --quiet "$@"
+	else
 		# Without ReInstall apt is content with a package that a killed dpkg left half installed.
 		set -- env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o APT::Get::allow-downgrades="${allow_downgrade:-0}" -o APT::Get::ReInstall=true -o Dpkg::Use-Pty=0 \
 			-o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"

@@ -152,7 +152,11 @@ func (m *machine) upgrades() {
 		want string
 	}{
 		{"upgrade", func() { m.offer(newVersion); m.apt("upgrade") }, newVersion},
-		{"downgrade", func() { m.offerOld(oldVersion); m.apt("install", "--allow-downgrades", "fleet-agent="+oldVersion) }, oldVersion},
+		{"downgrade", func() {
+			m.liar()
+			m.offerOld(oldVersion)
+			m.apt("install", "--allow-downgrades", "fleet-agent="+oldVersion)
+		}, oldVersion},
 		{"reinstall", func() { m.apt("install", "--reinstall", "fleet-agent") }, oldVersion},
 		{"restart", func() { m.run("systemctl", "restart", "fleet-agent") }, oldVersion},
 	} {

@@ -121,9 +121,13 @@ func (m *machine) upgradeRPMs() {
 		case "upgrade":
 			m.serve(change.version)
 		case "downgrade":
+			m.liarRPM()
 			m.serveOld(change.version)
+			if out := m.fails(append(dnfCommand, "--refresh", "downgrade", "fleet-agent")...); !strings.Contains(out, "FLEET_ALLOW_DOWNGRADE=1") {
+				m.t.Errorf("dnf says\n%s", out)
+			}
 		}
-		m.dnf("--refresh", change.name, "fleet-agent")
+		m.run(append([]string{"env", "FLEET_ALLOW_DOWNGRADE=1"}, append(dnfCommand, "--refresh", change.name, "fleet-agent")...)...)
 		m.installedRPM(change.version)
 		m.active("fleet-agent")
 		if now := m.pid("fleet-agent"); now == agent {
