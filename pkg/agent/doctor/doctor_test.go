@@ -22,7 +22,7 @@ const (
 	setupUser = "/usr/libexec/fleet-agent/setup-user"
 	// asWorkload and piped enclose commands that run as the account.
 	asWorkload = "systemd-run --quiet --collect --wait --pipe --property=KillMode=process --uid=fleet-workload --setenv=XDG_RUNTIME_DIR=/run/user/997 "
-	piped      = " </dev/null 2>&1 | cat"
+	piped      = " </dev/null 2>&1 | cat -v"
 )
 
 var (
