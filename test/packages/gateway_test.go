@@ -122,10 +122,9 @@ func (m *machine) liar() {
 	m.run(updateFrom(aptSource)...)
 }
 
-// liarRPM is liar for dnf.
+// liarRPM is liar for dnf, with the agent.
 func (m *machine) liarRPM() {
-	for _, lie := range []struct{ program, want string }{{"fleet-agent", "is older than " + newVersion}, {"fleet-server", "this host is a device"}} {
-		m.sh(fmt.Sprintf(`
+	m.sh(fmt.Sprintf(`
 			mkdir -p /root/lie/repodata && cd /root/lie && cp %s lie.rpm
 			sha() { sha256sum <$1 | cut -d' ' -f1; }
 			cat >primary.xml <<END
@@ -138,14 +137,13 @@ END
 			cat >repodata/repomd.xml <<END
 <repomd xmlns="http://linux.duke.edu/metadata/repo"><revision>1</revision><data type="primary"><checksum type="sha256">$(sha primary.xml)</checksum>
 <location href="primary.xml"/><timestamp>1</timestamp><size>$(stat -c %%s primary.xml)</size></data></repomd>
-END`, rpm(lie.program, oldVersion)))
-		upgrade := append(slices.Clone(dnfCommand), "--repofrompath=lie,file:///root/lie", "--repo=lie", "--setopt=lie.gpgcheck=1",
-			"--setopt=lie.gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway", "--refresh", "upgrade", "fleet-agent")
-		if out := m.fails(upgrade...); !strings.Contains(out, lie.want) {
-			m.t.Errorf("dnf says\n%s", out)
-		}
-		m.run("rpm", "--query", "fleet-agent-"+newVersion)
-		m.active("fleet-agent")
+END`, rpm("fleet-agent", oldVersion)))
+	upgrade := append(slices.Clone(dnfCommand), "--repofrompath=lie,file:///root/lie", "--repo=lie", "--setopt=lie.gpgcheck=1",
+		"--setopt=lie.gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway", "--refresh", "upgrade", "fleet-agent")
+	if out := m.fails(upgrade...); !strings.Contains(out, "is older than "+newVersion) {
+		m.t.Errorf("dnf says\n%s", out)
 	}
+	m.run("rpm", "--query", "fleet-agent-"+newVersion)
+	m.active("fleet-agent")
 	m.sh("rm -r /root/lie")
 }

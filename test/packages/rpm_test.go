@@ -177,6 +177,12 @@ func (m *machine) removeServerRPM() {
 	if r, err := m.Run(m.t.Context(), "systemctl", "is-active", "fleet-server"); err != nil || r.ExitCode == 0 {
 		m.t.Errorf("the server is %s: %v", r.Stdout, err)
 	}
+	// A gateway whose index calls it the agent would have it back.
+	m.sh("touch /etc/yum.repos.d/fleet-gateway.repo")
+	if out := m.fails(append(dnfCommand, "install", rpm("fleet-server", oldVersion))...); !strings.Contains(out, "this host is a device") {
+		m.t.Errorf("dnf says\n%s", out)
+	}
+	m.fails("rpm", "--query", "fleet-server")
 }
 
 // TestInstallScriptByDNF is install.sh with real dnf: the server from the files
