@@ -433,6 +433,11 @@ func TestRepository(t *testing.T) {
 	if got := find(t, doctor.Examine(f), "repository"); got.State != doctor.Unknown {
 		t.Errorf("without an identity it is %+v", got)
 	}
+	f.OldRepository = []string{file}
+	if got := find(t, doctor.Examine(f), "repository"); got.State != doctor.Warning || !strings.Contains(got.Message, file+" is of an earlier version") ||
+		!strings.Contains(got.Command, "add-repository") || got.Fixable {
+		t.Errorf("of an earlier version it is %+v", got)
+	}
 }
 
 func TestConditions(t *testing.T) {
