@@ -178,7 +178,7 @@ func (m *machine) removeServerRPM() {
 		m.t.Errorf("the server is %s: %v", r.Stdout, err)
 	}
 	// A gateway whose index calls it the agent would have it back.
-	m.sh("touch /etc/yum.repos.d/fleet-gateway.repo")
+	m.sh("mkdir -p /etc/yum.repos.d; touch /etc/yum.repos.d/fleet-gateway.repo")
 	if out := m.fails(append(dnfCommand, "install", rpm("fleet-server", oldVersion))...); !strings.Contains(out, "this host is a device") {
 		m.t.Errorf("dnf says\n%s", out)
 	}
