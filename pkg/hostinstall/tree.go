@@ -42,6 +42,10 @@ func (h OS) copyTree(from, to string, skip func(name string) bool) error {
 // keep its reader busy for years. The server makes a dozen.
 const maxDepth = 64
 
+// maxLines bounds a file whose lines are merged, in bytes: the account that owns
+// it could fill root's memory. A key that was revoked takes a few hundred.
+const maxLines = 64 << 20
+
 var (
 	errDeep       = fmt.Errorf("more than %d directories lie in one another: remove them with rm -r", maxDepth)
 	errNotRegular = errors.New("not a regular file any more")
@@ -378,7 +382,10 @@ func readLines(root *os.Root, path string) ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	content, err := io.ReadAll(f)
+	content, err := io.ReadAll(io.LimitReader(f, maxLines+1))
+	if err == nil && len(content) > maxLines {
+		err = fmt.Errorf("%s is longer than %d MiB", path, maxLines>>20)
+	}
 	lines := strings.SplitAfter(string(content), "\n")
 	return lines[:len(lines)-1], err
 }

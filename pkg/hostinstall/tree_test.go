@@ -102,6 +102,19 @@ func TestMergeTree(t *testing.T) {
 	}
 }
 
+func TestMergeTreeReadsNoEndlessFile(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write("/saved/keys.jsonl", "1\n")
+	m.write("/data/keys.jsonl", "")
+	if err := os.Truncate(filepath.Join(m.Root, "/data/keys.jsonl"), 1<<34); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.MergeTree("/saved", "/data", []string{"keys.jsonl"}); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Whoever owns the directory may have put links where something is written.
 func TestTreesFollowNoLinks(t *testing.T) {
 	t.Parallel()
