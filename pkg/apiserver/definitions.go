@@ -23,7 +23,9 @@ const (
 	// times as much.
 	maxDefinitionBytes = 8 << 20
 	maxVersions        = 10
-	maxSchemas         = 8192
+	// maxSchemas is more than the largest well-known definitions have: Argo CD's
+	// ApplicationSet nests its generators, and has 9,900.
+	maxSchemas = 12288
 	maxRules           = 500
 	maxDepth           = 64
 )
