@@ -163,6 +163,7 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 		Pending: func() {
 			fmt.Fprintf(out, "device %s waits for approval by an operator, who compares this fingerprint with what `fleet-server device approve %s` shows\n", identity.Device, identity.Device)
 		},
+		Busy: func(why error) { fmt.Fprintf(out, "the server is asked again for some minutes: %v\n", why) },
 	})
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok && refusal.Code == wire.RefusedRevoked {
 		return fmt.Errorf("%w; --force makes a new key", err)

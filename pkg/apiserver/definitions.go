@@ -26,8 +26,8 @@ const (
 	// maxSchemas is more than the largest well-known definitions have: Argo CD's
 	// ApplicationSet nests its generators, and has 9,900.
 	maxSchemas = 12288
-	maxRules           = 500
-	maxDepth           = 64
+	maxRules   = 500
+	maxDepth   = 64
 )
 
 // definitions refuses CustomResourceDefinitions that cost the server too much,
