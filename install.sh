@@ -33,8 +33,8 @@ have() { command -v "$1" >/dev/null 2>&1; }
 die() { say "$2" >&2 && exit "$1"; }
 # run COMMAND, which changes the host. Standard input may be this script.
 run() { if [ -n "$dry_run" ]; then say "would run: $*"; else "$@" </dev/null; fi; }
-# within COMMAND, which may write $limit MiB: nobody vouches for a size before the signature is checked.
-within() { (ulimit -f $((limit * 2048)) && "$@"); }
+# within COMMAND, which may write $limit MiB and take 1 GiB of memory: nobody vouches for a size before the signature is checked.
+within() { (ulimit -f $((limit * 2048)) && ulimit -v 1048576 && "$@"); }
 finish_dpkg() { run env dpkg --force-confdef --force-confold --configure -a || true; } # until then apt does nothing
 # unsupported CAUSE WAY_OUT
 unsupported() {
@@ -159,7 +159,7 @@ get() {
 		if [ -d "$bundle" ]; then
 			[ -f "$bundle/$file" ] && [ ! -L "$bundle/$file" ] && within cat "$bundle/$file" >"$tmp/$file" && touch -r "$bundle/$file" "$tmp/$file"
 		else
-			within tar -xOf - "$file" <"$bundle" >"$tmp/$file" && made=$(tar -tvf - "$file" <"$bundle" |
+			within tar -xOf - "$file" <"$bundle" >"$tmp/$file" && made=$(within tar -tvf - "$file" <"$bundle" |
 				awk -v file="$file" '/^-/ && $NF == file && $(NF - 1) ~ /^[0-9:]*$/ { print $(NF - 2), $(NF - 1) }') && [ -n "$made" ] && touch -d "$made" "$tmp/$file"
 		fi || die 8 "$bundle has no regular file $file: is it a release?"
 	done
@@ -229,7 +229,9 @@ find_release() {
 
 # package_manager COMMAND ARGUMENT... hands over to the package manager.
 package_manager() {
-	if [ "$manager" = dnf ]; then set -- dnf --assumeyes --quiet "$@"; else
+	if [ "$manager" = dnf ]; then # what these two allow is refused by the packages themselves
+		export FLEET_ALLOW_DOWNGRADE="${allow_downgrade:-0}" FLEET_ALLOW_SERVER=1 && set -- dnf --assumeyes --quiet "$@"
+	else
 		# Without ReInstall apt is content with a package that a killed dpkg left half installed.
 		set -- env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o APT::Get::allow-downgrades="${allow_downgrade:-0}" -o APT::Get::ReInstall=true -o Dpkg::Use-Pty=0 \
 			-o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"

@@ -99,7 +99,7 @@ func newProbe(f *flags) (probe doctor.Probe, done func()) {
 	}
 	runtime := podman.New(findSocket(cfg), authFile(cfg, path))
 	here := local(cfg)
-	here.RepositoryRoots = hostinstall.RepositoryRoots()
+	here.RepositoryRoots, here.RepositoryForm = hostinstall.RepositoryRoots(), hostinstall.RepositoryForm()
 	return doctor.Probe{
 		Local: here, Config: cfg, ConfigErr: err, Podman: runtime, Keys: keyStorage(cfg),
 	}, runtime.Close

@@ -163,9 +163,11 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 		Pending: func() {
 			fmt.Fprintf(out, "device %s waits for approval by an operator, who compares this fingerprint with what `fleet-server device approve %s` shows\n", identity.Device, identity.Device)
 		},
+		Busy: func(why error) { fmt.Fprintf(out, "the server is asked again for some minutes: %v\n", why) },
 	})
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok && refusal.Code == wire.RefusedRevoked {
-		return fmt.Errorf("%w; --force makes a new key", err)
+		err = fmt.Errorf("%w; --force makes a new key", err)
+		return errors.Join(err, inState(cfg.StateDir, state.DropPendingIdentity)) // it would be asked with again
 	}
 	if err != nil {
 		return err
@@ -275,7 +277,9 @@ func (e *enrollment) identity(state *store.Store, keys keystore.Storage, cfg con
 		}
 		return nil, nil, fmt.Errorf("this device is enrolled already as %s at %s: --force replaces that identity", old.Device, old.Server)
 	}
-	if underWay && sameServer(pending.Server, e.server) && pending.Device == device {
+	// A key that asked before is good for a new identity, unless it is the old one's,
+	// which asked without --force.
+	if underWay && sameServer(pending.Server, e.server) && pending.Device == device && (old == nil || pending.Key != old.Key) {
 		key, err := keys.Load(pending.Key)
 		return pending, key, err
 	}

@@ -70,6 +70,9 @@ type gateway struct {
 	url   string
 	token string
 	keys  map[string]int // enrollments by public key
+	// last is the public key that asked last; revoked are those that are refused.
+	last    string
+	revoked map[string]bool
 	// noKeys: it has no packages.
 	noKeys atomic.Bool
 }
@@ -78,7 +81,7 @@ func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	key, root := authority(t)
 	token := wire.Token{CAHash: wire.Digest(sha256.Sum256(root.RawSubjectPublicKeyInfo)), ID: "t1"}
-	g := &gateway{token: token.Encode(), keys: map[string]int{}}
+	g := &gateway{token: token.Encode(), keys: map[string]int{}, revoked: map[string]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+wire.PathCA, func(w http.ResponseWriter, _ *http.Request) {
 		_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
@@ -92,14 +95,25 @@ func newGateway(t *testing.T) *gateway {
 	})
 	mux.HandleFunc("POST "+wire.PathEnroll, func(w http.ResponseWriter, r *http.Request) {
 		var req wire.EnrollRequest
-		if err := json.NewDecoder(r.Body).Decode(&req); err != nil || strings.TrimSpace(req.Token) != g.token {
-			_ = json.NewEncoder(w).Encode(wire.EnrollReply{Error: &wire.Refusal{Code: wire.RefusedToken, Message: "the token is unknown"}})
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+			t.Error(err)
 			return
 		}
 		block, _ := pem.Decode([]byte(req.CSR))
 		csr, err := x509.ParseCertificateRequest(block.Bytes)
 		if err != nil {
 			t.Error(err)
+			return
+		}
+		refusal := &wire.Refusal{Code: wire.RefusedToken, Message: "the token is unknown"}
+		known := strings.TrimSpace(req.Token) == g.token
+		if known && g.revoked[string(csr.RawSubjectPublicKeyInfo)] {
+			refusal = &wire.Refusal{Code: wire.RefusedRevoked, Message: "this device's key was revoked"}
+			known = false
+		}
+		g.last = string(csr.RawSubjectPublicKeyInfo)
+		if !known {
+			_ = json.NewEncoder(w).Encode(wire.EnrollReply{Error: refusal})
 			return
 		}
 		g.keys[string(csr.RawSubjectPublicKeyInfo)]++
@@ -263,6 +277,32 @@ func TestRefusedEnrollmentLosesNothing(t *testing.T) {
 	key := regexp.MustCompile(`"key":"[^"]*"`).FindString(string(pending))
 	if key == "" || !strings.Contains(identity(), key) {
 		t.Error("the key that asked first is not the one that was admitted")
+	}
+}
+
+// TestForceMakesANewKeyAfterARefusal: whoever does as the message says gets in, and
+// not the same message again.
+func TestForceMakesANewKeyAfterARefusal(t *testing.T) {
+	t.Parallel()
+	for name, enrolled := range map[string]bool{"enrolled once": true, "never enrolled": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, g := newHost(t), newGateway(t)
+			if enrolled {
+				if _, err := h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1"); err != nil {
+					t.Fatal(err)
+				}
+			} else if _, err := h.run(strings.Replace(g.token, "t1", "t2", 1), "enroll", "--server", g.url, "--name", "pi-1"); err == nil {
+				t.Fatal("an unknown token was taken")
+			}
+			g.revoked[g.last] = true
+			if _, err := h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1"); err == nil || !strings.Contains(err.Error(), "revoked; --force") {
+				t.Fatalf("error is %v", err)
+			}
+			if out, err := h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1", "--force"); err != nil {
+				t.Errorf("%s: %v", out, err)
+			}
+		})
 	}
 }
 

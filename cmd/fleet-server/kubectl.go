@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +16,8 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/component-base/logs"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/util"
 
@@ -64,18 +67,29 @@ func (o *options) kubectl(cmd *cobra.Command, args ...string) error {
 	if err := o.checkServers(path); err != nil {
 		return err
 	}
-	if _, err := os.Stat(path); err != nil {
-		// Only what kubectl fails at: much of it needs no server.
-		util.BehaviorOnFatal(func(msg string, code int) {
-			if msg = strings.TrimSpace(msg); strings.Contains(msg, path) {
-				msg += ": " + askForServer
-			}
-			fmt.Fprintln(cmd.ErrOrStderr(), msg)
-			os.Exit(code)
-		})
-	}
+	_, missing := os.Stat(path)
+	speakThrough(cmd.ErrOrStderr(), func(msg string) string {
+		if missing != nil && strings.Contains(msg, path) { // much of kubectl needs no server
+			return msg + ": " + askForServer
+		}
+		return msg
+	})
 	c := o.newKubectl(genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()}, args)
 	return c.ExecuteContext(cmd.Context())
+}
+
+// speakThrough leads to a writer what kubectl and its libraries say by themselves:
+// why kubectl gives up, and the log of klog. Both go to standard error otherwise,
+// and have words of whatever server it asks.
+func speakThrough(w io.Writer, explain func(string) string) {
+	// klog decides what is to be said, and the logger says all of it.
+	klog.SetLogger(textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w), textlogger.Verbosity(math.MaxInt32))))
+	util.BehaviorOnFatal(func(msg string, code int) {
+		if msg = strings.TrimSpace(msg); msg != "" {
+			fmt.Fprintln(w, explain(msg))
+		}
+		os.Exit(code)
+	})
 }
 
 // checkServers refuses a kubeconfig of the server that was changed. What is

@@ -42,6 +42,9 @@ func (o *options) kubectlFor(cmd *cobra.Command, account rights.Account, args []
 	if reads(args) { // else a loop of a shell would lose its input
 		streams.In = cmd.InOrStdin()
 	}
+	if !needsTerminal(args) { // on a terminal of its own the account could write whatever it likes to root's
+		streams.Out = struct{ io.Writer }{streams.Out}
+	}
 	return status(rights.Run(cmd.Context(), process, streams))
 }
 
@@ -68,6 +71,14 @@ func reads(args []string) bool {
 		}
 	}
 	return false
+}
+
+// needsTerminal reports whether kubectl starts a program for a person at a terminal.
+func needsTerminal(args []string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool {
+		name, value, _ := strings.Cut(arg, "=")
+		return arg == "edit" || slices.Contains([]string{"-t", "-it", "-ti", "--tty", "--edit"}, name) && value != "false"
+	})
 }
 
 // kubeconfigFlag is the file that --kubeconfig names, or "".

@@ -22,6 +22,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends what does not end by itself
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	if code, ok := errors.AsType[exitStatus](err); ok {

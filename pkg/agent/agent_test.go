@@ -820,6 +820,28 @@ func TestServerThatForgotGetsEverythingAgain(t *testing.T) {
 	})
 }
 
+// Each server is one that the device connects to, wherever it is.
+func TestServersAreBounded(t *testing.T) {
+	onDevice(t, func(d *device) {
+		const most = 16
+		d.gateway.issue("e1", nil)
+		d.gateway.edit(func(m *wire.Manifest) {
+			for i := range 4 * most {
+				m.Servers = append(m.Servers, fmt.Sprintf("tls://10.0.0.%d:4222", i))
+			}
+		})
+		d.settle()
+		check := func() {
+			if n := len(d.gateway.servers); n != most+1 { // and the configured one
+				t.Errorf("%d servers are followed", n)
+			}
+		}
+		d.gateway.look(check)
+		d.restart()
+		d.gateway.look(check)
+	})
+}
+
 func TestServersOfTheManifestAreFollowed(t *testing.T) {
 	onDevice(t, func(d *device) {
 		d.gateway.issue("e1", nil)

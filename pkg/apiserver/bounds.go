@@ -35,8 +35,10 @@ const (
 	listing = 5 * time.Second
 
 	// boundPatience is how long a request waits for its turn, maxWaiting how many
-	// wait.
-	boundPatience = 5 * time.Second
+	// wait. They take turns in the order in which they came, whereas one that is
+	// told to come back begins anew: some clients would get nothing for a minute
+	// while a dozen ask for all Devices on a small gateway.
+	boundPatience = 15 * time.Second
 	maxWaiting    = 64
 	retryAfter    = 2 // seconds
 )

@@ -23,9 +23,11 @@ const (
 	// times as much.
 	maxDefinitionBytes = 8 << 20
 	maxVersions        = 10
-	maxSchemas         = 8192
-	maxRules           = 500
-	maxDepth           = 64
+	// maxSchemas is more than the largest well-known definitions have: Argo CD's
+	// ApplicationSet nests its generators, and has 9,900.
+	maxSchemas = 12288
+	maxRules   = 500
+	maxDepth   = 64
 )
 
 // definitions refuses CustomResourceDefinitions that cost the server too much,

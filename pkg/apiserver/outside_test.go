@@ -154,24 +154,28 @@ func TestHostileDefinitionsAreRefused(t *testing.T) {
 	for i := range 11 {
 		versions += fmt.Sprintf(`,{"name":"v%d","served":true,"storage":false,"schema":{"openAPIV3Schema":%s}}`, i+2, schemaEnd)
 	}
-	var wide []string
-	for i := range 9000 {
-		wide = append(wide, fmt.Sprintf(`"f%d":{"type":"string"}`, i))
+	wide := func(n int) string {
+		var fields []string
+		for i := range n {
+			fields = append(fields, fmt.Sprintf(`"f%d":{"type":"string"}`, i))
+		}
+		return `{"type":"object","properties":{` + strings.Join(fields, ",") + `}}`
 	}
 	hook := func(client string) string {
 		return `,"conversion":{"strategy":"Webhook","webhook":{"conversionReviewVersions":["v1"],"clientConfig":` + client + `}}`
 	}
 	for name, tc := range map[string]struct{ doc, says string }{
-		"webhook at this machine": {definition("a", schemaEnd, "", hook(`{"url":"https://127.0.0.1:1/x"}`)), "calls no webhooks"},
-		"webhook at the cloud":    {definition("b", schemaEnd, "", hook(`{"url":"https://169.254.169.254/latest"}`)), "calls no webhooks"},
-		"webhook at the API":      {definition("c", schemaEnd, "", hook(`{"url":"https://kubernetes.default.svc:443/api"}`)), "calls no webhooks"},
-		"webhook of a service":    {definition("d", schemaEnd, "", hook(`{"service":{"namespace":"default","name":"x"}}`)), "calls no webhooks"},
-		"deep":                    {definition("e", deep, "", ""), "levels in its schema"},
-		"rules":                   {definition("f", `{"type":"object","properties":{"a":{"type":"string","maxLength":10,"x-kubernetes-validations":[`+strings.ReplaceAll(strings.Join(rules, ","), "self.a", "self")+`]}}}`, "", ""), "validation rules"},
-		"versions":                {definition("g", schemaEnd, versions, ""), "spec.versions"},
-		"wide":                    {definition("h", `{"type":"object","properties":{`+strings.Join(wide, ",")+`}}`, "", ""), "fields in its schemas"},
-		"costly rule":             {definition("i", `{"type":"object","properties":{"a":{"type":"array","items":{"type":"string"},"x-kubernetes-validations":[{"rule":"self.all(x, self.all(y, self.all(z, x == y || y == z)))"}]}}}`, "", ""), "estimated rule cost"},
-		"harmless":                {definition("j", `{"type":"object","properties":{"a":{"type":"string","x-kubernetes-validations":[{"rule":"self != 'b'"}]}}}`, "", ""), ""},
+		"webhook at this machine":   {definition("a", schemaEnd, "", hook(`{"url":"https://127.0.0.1:1/x"}`)), "calls no webhooks"},
+		"webhook at the cloud":      {definition("b", schemaEnd, "", hook(`{"url":"https://169.254.169.254/latest"}`)), "calls no webhooks"},
+		"webhook at the API":        {definition("c", schemaEnd, "", hook(`{"url":"https://kubernetes.default.svc:443/api"}`)), "calls no webhooks"},
+		"webhook of a service":      {definition("d", schemaEnd, "", hook(`{"service":{"namespace":"default","name":"x"}}`)), "calls no webhooks"},
+		"deep":                      {definition("e", deep, "", ""), "levels in its schema"},
+		"rules":                     {definition("f", `{"type":"object","properties":{"a":{"type":"string","maxLength":10,"x-kubernetes-validations":[`+strings.ReplaceAll(strings.Join(rules, ","), "self.a", "self")+`]}}}`, "", ""), "validation rules"},
+		"versions":                  {definition("g", schemaEnd, versions, ""), "spec.versions"},
+		"wide":                      {definition("h", wide(13_000), "", ""), "fields in its schemas"},
+		"costly rule":               {definition("i", `{"type":"object","properties":{"a":{"type":"array","items":{"type":"string"},"x-kubernetes-validations":[{"rule":"self.all(x, self.all(y, self.all(z, x == y || y == z)))"}]}}}`, "", ""), "estimated rule cost"},
+		"as wide as ApplicationSet": {definition("k", wide(10_000), "", ""), ""},
+		"harmless":                  {definition("j", `{"type":"object","properties":{"a":{"type":"string","x-kubernetes-validations":[{"rule":"self != 'b'"}]}}}`, "", ""), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := c.send(t, http.MethodPost, definitions, jsonContent, tc.doc)

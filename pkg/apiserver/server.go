@@ -187,6 +187,7 @@ type builder struct {
 	client        kubernetes.Interface
 	dynamic       dynamic.Interface
 	informers     informers.SharedInformerFactory
+	openAPIV2     *common.Config
 }
 
 func (b *builder) build() (*Server, error) {
@@ -220,6 +221,7 @@ func (b *builder) build() (*Server, error) {
 		return nil, err
 	}
 	paths := extensions.GenericAPIServer.Handler.NonGoRestfulMux
+	routes.OpenAPI{Config: b.openAPIV2}.InstallV2(extensions.GenericAPIServer.Handler.GoRestfulContainer, paths)
 	b.metrics(paths)
 	for path, h := range b.Handlers {
 		paths.HandlePrefix(path, h)
@@ -312,8 +314,10 @@ func (b *builder) admission() error {
 	return o.ApplyTo(&b.generic.Config, b.informers, b.client, b.dynamic, utilfeature.DefaultFeatureGate, b.generic.EffectiveVersion)
 }
 
-// openAPI turns on version 3 only: version 2 would cost memory for one large
-// document that current clients do not ask for.
+// openAPI turns on version 3 for everything. In version 2 there are the built-in
+// kinds alone: one document with all definitions would cost memory with each of
+// them, but without any kubectl cannot read a List, does not say which kind of a
+// file is not served, and before 1.27 applies nothing.
 func (b *builder) openAPI(namer *openapinamer.DefinitionNamer) {
 	definitions := func(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
 		all := openapi.GetOpenAPIDefinitions(ref)
@@ -322,6 +326,8 @@ func (b *builder) openAPI(namer *openapinamer.DefinitionNamer) {
 	}
 	b.generic.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, namer)
 	b.generic.OpenAPIV3Config.Info.Title = "fleet"
+	b.openAPIV2 = genericapiserver.DefaultOpenAPIConfig(definitions, namer)
+	b.openAPIV2.Info.Title, b.openAPIV2.Info.Version = "fleet", compatibility.DefaultBuildEffectiveVersion().BinaryVersion().String()
 }
 
 func (b *builder) extensionsServer() (*apiextensions.CustomResourceDefinitions, error) {

@@ -40,6 +40,21 @@ const (
 // Those of AddRepository are there.
 func RepositoryRoots() []string { return []string{aptCA, dnfCA} }
 
+// RepositoryForm are texts that files of AddRepository have since packages are told
+// from indices, by the file that is there if its package manager was told of a
+// gateway. An earlier version wrote files without them.
+func RepositoryForm() map[string]map[string]string {
+	return map[string]map[string]string{
+		aptSource: {aptConf: verifyCommand, aptPreferences: "Pin-Priority: -1"},
+		dnfRepo:   {dnfRepo: includePackages},
+	}
+}
+
+const (
+	verifyCommand   = "/usr/bin/fleet-agent verify-packages"
+	includePackages = "includepkgs=" + packageName
+)
+
 // AddRepository tells the package manager where the gateway's packages are,
 // with the root and the keys that it shall trust for them and nothing else.
 func (in *Installer) AddRepository(ctx context.Context, r Repository) error {
@@ -80,7 +95,7 @@ func (r *Repository) files() ([]file, error) {
 			{path: aptCA, mode: 0o644, content: r.CA},
 			{path: aptKeys, mode: 0o644, content: r.Keys},
 			{path: aptConf, mode: 0o644, content: fmt.Appendf(nil, written+"Acquire::https::%s::CaInfo \"%s\";\n"+
-				"DPkg::Pre-Install-Pkgs { \"if test -e %s; then exec /usr/bin/fleet-agent verify-packages; fi\"; };\n", host, aptCA, ReleaseKey)},
+				"DPkg::Pre-Install-Pkgs { \"if test -e %s; then exec %s; fi\"; };\n", host, aptCA, ReleaseKey, verifyCommand)},
 			// A gateway must not replace what the system is made of by something newer.
 			{path: aptPreferences, mode: 0o644, content: fmt.Appendf(nil, written+
 				"Package: *\nPin: origin \"%s\"\nPin-Priority: -1\n\nPackage: %s\nPin: origin \"%s\"\nPin-Priority: 500\n", host, packageName, host)},
@@ -98,8 +113,8 @@ func (r *Repository) files() ([]file, error) {
 			// is made of.
 			{path: dnfRepo, mode: 0o644, content: fmt.Appendf(nil, written+
 				"[fleet-gateway]\nname=Packages of the fleet gateway\nbaseurl=%s\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=0\n"+
-				"gpgkey=file://%s\nsslverify=1\nsslcacert=%s\nskip_if_unavailable=1\nincludepkgs=%s\n",
-				base.JoinPath("rpm", r.Arch), dnfKeys, dnfCA, packageName)},
+				"gpgkey=file://%s\nsslverify=1\nsslcacert=%s\nskip_if_unavailable=1\n%s\n",
+				base.JoinPath("rpm", r.Arch), dnfKeys, dnfCA, includePackages)},
 		}, nil
 	}
 	return nil, fmt.Errorf("package manager %q: it must be apt or dnf", r.Manager)

@@ -58,6 +58,13 @@ func TestAddRepository(t *testing.T) {
 					t.Errorf("%s is\n%s\nwithout\n%s", path, got, want)
 				}
 			}
+			for source, form := range hostinstall.RepositoryForm() {
+				for path, text := range form {
+					if m.read(source) != "" && !strings.Contains(m.read(path), text) {
+						t.Errorf("%s lacks %q, by which an earlier form is told", path, text)
+					}
+				}
+			}
 			in, _ := agent(m)
 			if err := in.Uninstall(t.Context(), hostinstall.Removal{Purge: true}); err != nil {
 				t.Fatal(err)

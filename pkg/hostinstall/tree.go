@@ -38,19 +38,30 @@ func (h OS) copyTree(from, to string, skip func(name string) bool) error {
 	return copyInto(from, parent, filepath.Base(to), skip)
 }
 
+// maxDepth bounds directories in directories: the account that owns a tree could
+// keep its reader busy for years. The server makes a dozen.
+const maxDepth = 64
+
+// maxLines bounds a file whose lines are merged, in bytes: the account that owns
+// it could fill root's memory. A key that was revoked takes a few hundred.
+const maxLines = 64 << 20
+
+var (
+	errDeep       = fmt.Errorf("more than %d directories lie in one another: remove them with rm -r", maxDepth)
+	errNotRegular = errors.New("not a regular file any more")
+	errNotOurs    = errors.New("somebody put another directory in its place")
+)
+
 // copyInto copies a directory to name, which does not exist, below parent. It
-// is on the disk when copyInto returns.
+// is on the disk when copyInto returns. Nobody else can enter it meanwhile: the
+// account that owns what is copied could have something else given to it.
 func copyInto(from string, parent *os.Root, name string, skip func(name string) bool) error {
 	src, err := os.OpenRoot(from)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	info, err := src.Stat(".")
-	if err != nil {
-		return err
-	}
-	if err := makeLike(parent, name, info); err != nil {
+	if err := parent.Mkdir(name, 0o700); err != nil {
 		return err
 	}
 	dst, err := parent.OpenRoot(name)
@@ -58,6 +69,9 @@ func copyInto(from string, parent *os.Root, name string, skip func(name string) 
 		return err
 	}
 	defer dst.Close()
+	if err := checkOurs(dst); err != nil {
+		return err
+	}
 	if err := walk(src, skip, func(path string) error { return copyEntry(src, dst, path) }); err != nil {
 		return err
 	}
@@ -70,6 +84,9 @@ func walk(src *os.Root, skip func(name string) bool, do func(path string) error)
 	return fs.WalkDir(src.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == "." {
 			return err
+		}
+		if strings.Count(path, "/") >= maxDepth {
+			return fmt.Errorf("%.200s: %w", path, errDeep)
 		}
 		if skip != nil && filepath.Dir(path) == "." && skip(path) {
 			if d.IsDir() {
@@ -99,13 +116,16 @@ func syncDir(root *os.Root, path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// makeLike makes a directory with the mode and the owner of another.
-func makeLike(parent *os.Root, name string, like fs.FileInfo) error {
-	if err := parent.Mkdir(name, 0o700); err != nil {
+// checkOurs returns an error for a directory that others own or can enter.
+func checkOurs(dir *os.Root) error {
+	info, err := dir.Stat(".")
+	if err != nil {
 		return err
 	}
-	uid, gid := owner(like)
-	return errors.Join(parent.Lchown(name, uid, gid), parent.Chmod(name, like.Mode().Perm()))
+	if uid, _ := owner(info); uid != os.Geteuid() || info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("%s: %w", dir.Name(), errNotOurs)
+	}
+	return nil
 }
 
 func owner(info fs.FileInfo) (uid, gid int) {
@@ -117,7 +137,8 @@ func owner(info fs.FileInfo) (uid, gid int) {
 }
 
 // copyEntry copies files, directories and links. Sockets and the like belong to
-// a program that runs.
+// a program that runs. What is given away is what was made, whatever has its name
+// by then: so links, which cannot be opened, stay root's.
 func copyEntry(src, dst *os.Root, path string) error {
 	info, err := src.Lstat(path)
 	if err != nil {
@@ -125,25 +146,28 @@ func copyEntry(src, dst *os.Root, path string) error {
 	}
 	switch info.Mode().Type() {
 	case fs.ModeDir:
-		err = dst.Mkdir(path, 0o700)
+		return copyDir(dst, path, info)
 	case fs.ModeSymlink:
-		var target string
-		if target, err = src.Readlink(path); err == nil {
-			err = dst.Symlink(target, path)
+		target, err := src.Readlink(path)
+		if err != nil {
+			return err
 		}
+		return dst.Symlink(target, path)
 	case 0:
-		err = copyFile(src, dst, path)
-	default:
-		return nil
+		return copyFile(src, dst, path)
 	}
+	return nil
+}
+
+func copyDir(dst *os.Root, path string, like fs.FileInfo) error {
+	if err := dst.Mkdir(path, 0o700); err != nil {
+		return err
+	}
+	dir, err := dst.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
-	uid, gid := owner(info)
-	if err := dst.Lchown(path, uid, gid); err != nil || info.Mode().Type() == fs.ModeSymlink {
-		return err
-	}
-	return dst.Chmod(path, info.Mode().Perm())
+	return errors.Join(giveLike(dir, like), dir.Close())
 }
 
 func copyFile(src, dst *os.Root, path string) error {
@@ -152,12 +176,22 @@ func copyFile(src, dst *os.Root, path string) error {
 		return err
 	}
 	defer in.Close()
+	like, err := in.Stat()
+	if err != nil {
+		return err
+	}
 	out, err := dst.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Sync(), out.Close())
+	return errors.Join(err, giveLike(out, like), out.Sync(), out.Close())
+}
+
+// giveLike gives what is open the owner and the mode of another.
+func giveLike(f *os.File, like fs.FileInfo) error {
+	uid, gid := owner(like)
+	return errors.Join(f.Chown(uid, gid), f.Chmod(like.Mode().Perm()))
 }
 
 // Digest implements Host.
@@ -207,7 +241,18 @@ func digestEntry(sum io.Writer, root *os.Root, path string) error {
 
 // openFile opens a file, and waits for nobody if it is another thing by now.
 func openFile(root *os.Root, path string) (*os.File, error) {
-	return root.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := root.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: %w", path, errNotRegular)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // ReplaceTree implements Host. A power cut leaves some of both; doing it again
@@ -337,7 +382,10 @@ func readLines(root *os.Root, path string) ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	content, err := io.ReadAll(f)
+	content, err := io.ReadAll(io.LimitReader(f, maxLines+1))
+	if err == nil && len(content) > maxLines {
+		err = fmt.Errorf("%s is longer than %d MiB", path, maxLines>>20)
+	}
 	lines := strings.SplitAfter(string(content), "\n")
 	return lines[:len(lines)-1], err
 }
@@ -356,9 +404,8 @@ func rewrite(src, dst *os.Root, path, content string) error {
 	if err != nil {
 		return err
 	}
-	uid, gid := owner(like)
 	_, err = f.WriteString(content)
-	err = errors.Join(err, f.Chown(uid, gid), f.Chmod(like.Mode().Perm()), f.Sync(), f.Close())
+	err = errors.Join(err, giveLike(f, like), f.Sync(), f.Close())
 	if err != nil {
 		return err
 	}
@@ -403,6 +450,9 @@ type remover struct {
 }
 
 func (r *remover) empty(dir string) error {
+	if strings.Count(dir, "/") >= maxDepth {
+		return fmt.Errorf("%.200s: %w", dir, errDeep)
+	}
 	entries, err := readDir(r.root, dir)
 	if err != nil {
 		return err

@@ -4,6 +4,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -100,6 +102,19 @@ func TestMergeTree(t *testing.T) {
 	}
 }
 
+func TestMergeTreeReadsNoEndlessFile(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write("/saved/keys.jsonl", "1\n")
+	m.write("/data/keys.jsonl", "")
+	if err := os.Truncate(filepath.Join(m.Root, "/data/keys.jsonl"), 1<<34); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.MergeTree("/saved", "/data", []string{"keys.jsonl"}); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Whoever owns the directory may have put links where something is written.
 func TestTreesFollowNoLinks(t *testing.T) {
 	t.Parallel()
@@ -126,6 +141,60 @@ func TestTreesFollowNoLinks(t *testing.T) {
 	}
 	if m.read("/data/keys.jsonl") != "1\n" || m.read("/data/pki/root.key") != "key" {
 		t.Errorf("restored is %v", m.tree())
+	}
+}
+
+// The account that owns the data must not enter what root is writing: by a second
+// name of a file it would have that given to itself.
+func TestNobodyEntersWhatIsRestored(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write("/saved/state.db", "1")
+	m.mkdir("/data")
+	for _, dir := range []string{"/saved", "/data"} {
+		if err := os.Chmod(filepath.Join(m.Root, dir), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if os.Geteuid() == 0 {
+			if err := os.Chown(filepath.Join(m.Root, dir), 4242, 4242); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var looked bool
+	look := func(name string) bool {
+		info, err := m.Lstat("/data/.restore")
+		if err != nil {
+			return false // not yet, or not any more
+		}
+		looked = true
+		if s, ok := info.Sys().(*syscall.Stat_t); !ok || int(s.Uid) != os.Geteuid() || info.Mode().Perm() != 0o700 {
+			t.Errorf("while %s is restored its directory has mode %s, and belongs to %d", name, info.Mode(), s.Uid)
+		}
+		return false
+	}
+	if err := m.ReplaceTree("/saved", "/data", look); err != nil || !looked || m.read("/data/state.db") != "1" {
+		t.Errorf("%v, looked %t: %v", err, looked, m.tree())
+	}
+}
+
+// TestDeepTrees: an account can make directories in directories for ever.
+func TestDeepTrees(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	const fits, deep = 60, 70
+	m.write("/data"+strings.Repeat("/d", fits)+"/file", "1")
+	none := func(string) bool { return false }
+	if _, err := m.Digest("/data", nil); err != nil {
+		t.Error(err)
+	}
+	m.write("/data"+strings.Repeat("/d", deep)+"/file", "1")
+	_, digestErr := m.Digest("/data", nil)
+	_, emptyErr := m.EmptyTree("/data", none)
+	for what, err := range map[string]error{"digest": digestErr, "copy": m.CopyTree("/data", "/saved", nil), "empty": emptyErr} {
+		if err == nil || !strings.Contains(err.Error(), "rm -r") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 

@@ -356,6 +356,13 @@ func (in *Installer) checkSpace(dataDir string) error {
 }
 
 func (in *Installer) size(dir string, skip func(string) bool) (uint64, error) {
+	return in.sizeBelow(dir, skip, maxDepth)
+}
+
+func (in *Installer) sizeBelow(dir string, skip func(string) bool, depth int) (uint64, error) {
+	if depth == 0 {
+		return 0, errDeep
+	}
 	entries, err := in.Host.ReadDir(dir)
 	if err != nil {
 		return 0, err
@@ -367,7 +374,7 @@ func (in *Installer) size(dir string, skip func(string) bool) (uint64, error) {
 		}
 		path := filepath.Join(dir, e.Name())
 		if e.IsDir() {
-			below, err := in.size(path, nil)
+			below, err := in.sizeBelow(path, nil, depth-1)
 			if err != nil {
 				return 0, err
 			}

@@ -372,6 +372,11 @@ func TestNothingIsWrittenBeforeTheSignature(t *testing.T) {
 		"holes, as POSIX 0.0":          {holes("--format=posix", "--sparse-version=0.0"), release.ErrContent},
 		"holes, as POSIX 0.1":          {holes("--format=posix", "--sparse-version=0.1"), release.ErrContent},
 		"holes, as POSIX 1.0":          {holes("--format=posix", "--sparse-version=1.0"), release.ErrContent},
+		"a file without end in a directory": {func() string {
+			dir := g.release("2.0.0", nil)
+			must(t, os.Truncate(filepath.Join(dir, "install.sh"), 1<<40))
+			return dir
+		}(), release.ErrContent},
 		"a link in a directory": {func() string {
 			dir := g.release("2.0.0", func(f map[string][]byte) { f["a"], f["b"] = []byte("x"), []byte("x") })
 			must(t, os.Remove(filepath.Join(dir, "b")))

@@ -173,6 +173,7 @@ func (s *Source) check(l *list) error {
 // there once.
 func (s *Source) each(do func(name string, size int64, r io.Reader) error) error {
 	seen := map[string]bool{}
+	var total int64
 	one := func(name string, size int64, r io.Reader) error {
 		switch {
 		case !validName(name):
@@ -181,8 +182,10 @@ func (s *Source) each(do func(name string, size int64, r io.Reader) error) error
 			return fmt.Errorf("%w: %s is there twice", ErrContent, name)
 		case len(seen) == maxFiles:
 			return fmt.Errorf("%w: more than %d files", ErrContent, maxFiles)
+		case size < 0 || size > maxBytes-total:
+			return fmt.Errorf("%w: more than %d GiB", ErrContent, maxBytes>>30)
 		}
-		seen[name] = true
+		seen[name], total = true, total+size
 		return do(name, size, r)
 	}
 	if s.dir != nil {

@@ -85,7 +85,11 @@ func runOnTerminal(ctx context.Context, cmd *exec.Cmd, person *os.File) error {
 	if err != nil {
 		return errors.Join(err, process.Close())
 	}
-	defer func() { _ = term.Restore(int(person.Fd()), before) }()
+	defer func() {
+		// A terminal answers to some of what is written to it: not to root's shell.
+		_ = unix.IoctlSetInt(int(person.Fd()), unix.TCFLSH, unix.TCIFLUSH)
+		_ = term.Restore(int(person.Fd()), before)
+	}()
 	err = cmd.Start()
 	if e := process.Close(); e != nil || err != nil {
 		return errors.Join(err, e)

@@ -209,6 +209,25 @@ func TestBuiltInKinds(t *testing.T) {
 		u.apply("{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: l, namespace: default}, spec: {holderIdentity: me}}")
 		u.shows(u.kubectl("get", "lease"), "HOLDER", "me")
 	})
+	t.Run("what kubectl get wrote", func(t *testing.T) {
+		u := user{t, u.s}
+		u.kubectl("create", "configmap", "x", "--from-literal=k=v")
+		u.kubectl("create", "configmap", "y", "--from-literal=k=v")
+		list := u.kubectl("get", "cm", "x", "y", "-o", "yaml")
+		u.kubectl("delete", "cm", "x", "y")
+		u.shows(list, "kind: List")
+		u.shows(u.apply(list), "configmap/x created", "configmap/y created")
+	})
+	t.Run("kinds of a cluster", func(t *testing.T) {
+		for manifest, says := range map[string]string{
+			"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}": `no matches for kind "Deployment" in version "apps/v1"`,
+			"{apiVersion: v1, kind: Pod, metadata: {name: web}}":             `no matches for kind "Pod" in version "v1"`,
+		} {
+			if _, err := u.s.Apply(t.Context(), manifest); err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("error is %v, want one that says %s", err, says)
+			}
+		}
+	})
 	t.Run("dry run", func(t *testing.T) {
 		u := user{t, u.s}
 		u.kubectl("create", "namespace", "dry", "--dry-run=server")

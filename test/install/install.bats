@@ -437,6 +437,19 @@ END
 	[ "$(sort -n log.sizes | tail -n 1)" -lt 4000000 ]
 }
 
+@test "bundle: a name of 6 GiB" {
+	unset FLEET_MIRROR
+	{
+		printf '././@LongLink' && head -c 87 /dev/zero && printf '0000644\0000000000\0000000000\000\200\0\0\0\0\0\0\1\200\0\0\00000000000000\000007342\0 L'
+		head -c 100 /dev/zero && printf 'ustar  ' && head -c 248 /dev/zero
+	} >odd.tar
+	[ "$(stat -c %s odd.tar)" = 512 ] && truncate -s 6442452992 odd.tar
+	stub tar 'ulimit -v >>"$log.limits"; exec /usr/bin/tar "$@"'
+	install --role server --bundle odd.tar
+	expect 8 "no regular file"
+	[ "$(sort -u log.limits)" = 1048576 ]
+}
+
 @test "TMPDIR of another account" {
 	[ "$(id -u)" = 0 ] || skip "needs root to give a directory away"
 	mkdir -p other/mine writable sticky theirs

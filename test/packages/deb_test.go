@@ -152,7 +152,11 @@ func (m *machine) upgrades() {
 		want string
 	}{
 		{"upgrade", func() { m.offer(newVersion); m.apt("upgrade") }, newVersion},
-		{"downgrade", func() { m.offerOld(oldVersion); m.apt("install", "--allow-downgrades", "fleet-agent="+oldVersion) }, oldVersion},
+		{"downgrade", func() {
+			m.liar()
+			m.offerOld(oldVersion)
+			m.apt("install", "--allow-downgrades", "fleet-agent="+oldVersion)
+		}, oldVersion},
 		{"reinstall", func() { m.apt("install", "--reinstall", "fleet-agent") }, oldVersion},
 		{"restart", func() { m.run("systemctl", "restart", "fleet-agent") }, oldVersion},
 	} {
@@ -169,6 +173,10 @@ func (m *machine) upgrades() {
 		}
 	}
 	m.run("grep", "-q", "# mine", "/etc/default/fleet-agent")
+	// What that does is tried in virtual machines: here the controller is another's.
+	if got := m.run("systemctl", "show", "--property=MemoryMax", "--value", "fleet-agent"); got != "268435456\n" {
+		m.t.Errorf("the agent may take %s bytes", got)
+	}
 	m.apt("install", deb("fleet-server", newVersion))
 	m.active("fleet-server")
 	m.ready()

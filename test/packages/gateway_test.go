@@ -4,6 +4,7 @@ package packages_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -98,4 +99,51 @@ func (m *machine) turncoat() {
 	m.installed("fleet-agent", oldVersion)
 	m.offerOld(oldVersion)
 	m.apt("install", "--reinstall", "fleet-agent") // which its maker signed
+}
+
+// liar: the index says that an old agent is a new one, and that the server is an
+// agent. The release's key did sign both, and dpkg would install them.
+func (m *machine) liar() {
+	m.sh(`mkdir /var/lib/fleet-server/release/current/www/apt/lie`)
+	for _, program := range []string{"fleet-agent", "fleet-server"} {
+		m.sh(fmt.Sprintf(`
+			cd /var/lib/fleet-server/release/current/www/apt/lie && cp %s lie.deb
+			printf 'Package: fleet-agent\nVersion: 9.0\nArchitecture: all\nMaintainer: nobody\nDescription: a lie\nFilename: ./lie.deb\nSize: %%s\nSHA256: %%s\n' \
+				$(stat -c %%s lie.deb) $(sha256sum <lie.deb | cut -d' ' -f1) >Packages
+			echo 'deb [trusted=yes] https://%s:8443/packages/apt/lie ./' >/root/lie.list`, deb(program, oldVersion), m.Address()))
+		m.run(updateFrom("/root/lie.list")...)
+		upgrade := append([]string{"apt-get", "-y", "-q", "upgrade"}, "-o", "Dir::Etc::sourcelist=/root/lie.list", "-o", "Dir::Etc::sourceparts=-")
+		if out := m.fails(upgrade...); !strings.Contains(out, "is not what its name says") {
+			m.t.Errorf("apt says\n%s", out)
+		}
+		m.installed("fleet-agent", newVersion)
+	}
+	m.sh(`rm -r /var/lib/fleet-server/release/current/www/apt/lie /root/lie.list; apt-get clean`)
+	m.run(updateFrom(aptSource)...)
+}
+
+// liarRPM is liar for dnf, with the agent.
+func (m *machine) liarRPM() {
+	m.sh(fmt.Sprintf(`
+			mkdir -p /root/lie/repodata && cd /root/lie && cp %s lie.rpm
+			sha() { sha256sum <$1 | cut -d' ' -f1; }
+			cat >primary.xml <<END
+<metadata xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm" packages="1"><package type="rpm"><name>fleet-agent</name>
+<arch>noarch</arch><version epoch="0" ver="9.0" rel="1"/><checksum type="sha256" pkgid="YES">$(sha lie.rpm)</checksum><summary/><description/><packager/><url/>
+<time file="1" build="1"/><size package="$(stat -c %%s lie.rpm)" installed="1" archive="1"/><location href="lie.rpm"/><format><rpm:license/><rpm:vendor/><rpm:group/>
+<rpm:buildhost/><rpm:sourcerpm/><rpm:header-range start="0" end="0"/><rpm:provides><rpm:entry name="fleet-agent" flags="EQ" epoch="0" ver="9.0" rel="1"/></rpm:provides>
+</format></package></metadata>
+END
+			cat >repodata/repomd.xml <<END
+<repomd xmlns="http://linux.duke.edu/metadata/repo"><revision>1</revision><data type="primary"><checksum type="sha256">$(sha primary.xml)</checksum>
+<location href="primary.xml"/><timestamp>1</timestamp><size>$(stat -c %%s primary.xml)</size></data></repomd>
+END`, rpm("fleet-agent", oldVersion)))
+	upgrade := append(slices.Clone(dnfCommand), "--repofrompath=lie,file:///root/lie", "--repo=lie", "--setopt=lie.gpgcheck=1",
+		"--setopt=lie.gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway", "--refresh", "upgrade", "fleet-agent")
+	if out := m.fails(upgrade...); !strings.Contains(out, "is older than "+newVersion) {
+		m.t.Errorf("dnf says\n%s", out)
+	}
+	m.run("rpm", "--query", "fleet-agent-"+newVersion)
+	m.active("fleet-agent")
+	m.sh("rm -r /root/lie")
 }

@@ -121,9 +121,13 @@ func (m *machine) upgradeRPMs() {
 		case "upgrade":
 			m.serve(change.version)
 		case "downgrade":
+			m.liarRPM()
 			m.serveOld(change.version)
+			if out := m.fails(append(dnfCommand, "--refresh", "downgrade", "fleet-agent")...); !strings.Contains(out, "FLEET_ALLOW_DOWNGRADE=1") {
+				m.t.Errorf("dnf says\n%s", out)
+			}
 		}
-		m.dnf("--refresh", change.name, "fleet-agent")
+		m.run(append([]string{"env", "FLEET_ALLOW_DOWNGRADE=1"}, append(dnfCommand, "--refresh", change.name, "fleet-agent")...)...)
 		m.installedRPM(change.version)
 		m.active("fleet-agent")
 		if now := m.pid("fleet-agent"); now == agent {
@@ -173,6 +177,12 @@ func (m *machine) removeServerRPM() {
 	if r, err := m.Run(m.t.Context(), "systemctl", "is-active", "fleet-server"); err != nil || r.ExitCode == 0 {
 		m.t.Errorf("the server is %s: %v", r.Stdout, err)
 	}
+	// A gateway whose index calls it the agent would have it back.
+	m.sh("mkdir -p /etc/yum.repos.d; touch /etc/yum.repos.d/fleet-gateway.repo")
+	if out := m.fails(append(dnfCommand, "install", rpm("fleet-server", oldVersion))...); !strings.Contains(out, "this host is a device") {
+		m.t.Errorf("dnf says\n%s", out)
+	}
+	m.fails("rpm", "--query", "fleet-server")
 }
 
 // TestInstallScriptByDNF is install.sh with real dnf: the server from the files

@@ -56,6 +56,7 @@ func TestDevicesInVirtualMachines(t *testing.T) {
 		{"a container runs", (*site).apply},
 		{"all is well", (*site).healthy},
 		{"a container over its memory limit is killed", (*site).memoryLimit},
+		{"an agent over its memory limit comes back", (*site).agentMemory},
 		{"a wrong clock", (*site).wrongClock},
 		{"a reboot, with a controller less", (*site).reboot},
 		{"a power cut, which brings it back", (*site).powerCut},
@@ -308,6 +309,31 @@ func (s *site) memoryLimit() {
 	_, err = s.server.Kubectl(s.t.Context(), "delete", "fleetdep", "hog")
 	s.must(err)
 	s.served()
+}
+
+// agentMemory has a process in the agent's unit take more memory than the unit
+// may have. The agent goes with it, comes back, and its containers notice nothing.
+// Without the limit, the control, there is memory enough.
+func (s *site) agentMemory() {
+	const hog = `
+		unit=/sys/fs/cgroup/system.slice/fleet-agent.service
+		hog() { sh -c "echo \$\$ >$unit/cgroup.procs && exec busybox dd if=/dev/zero of=/dev/null bs=300M count=1" 2>/dev/null; }
+		pid=$(systemctl show --property=MainPID --value fleet-agent)
+		`
+	s.run(hog + `test "$(cat $unit/memory.max)" = 268435456
+		systemctl set-property --runtime fleet-agent MemoryMax=infinity
+		hog && test "$(systemctl show --property=MainPID --value fleet-agent)" = "$pid"
+		rm -r /run/systemd/system.control/fleet-agent.service.d && systemctl daemon-reload
+		test "$(cat $unit/memory.max)" = 268435456
+		! hog
+		for i in $(seq 120); do
+			now=$(systemctl show --property=MainPID --value fleet-agent)
+			if systemctl --quiet is-active fleet-agent && test "$now" != "$pid"; then exit 0; fi
+			sleep 0.5
+		done
+		systemctl status fleet-agent; exit 1`)
+	s.served()
+	s.ready()
 }
 
 // wrongClock sets the clock of a device two hours ahead.

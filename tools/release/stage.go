@@ -132,7 +132,8 @@ func (s staging) contents() error {
 	return s.writeGzip("doc/third-party-licenses.gz", licences)
 }
 
-// scripts copies the maintainer scripts and puts cleanup-user where they want it.
+// scripts copies the maintainer scripts and puts cleanup-user and the version
+// where they want them.
 func (s staging) scripts() error {
 	cleanup, err := os.ReadFile("packaging/libexec/cleanup-user")
 	if err != nil {
@@ -149,6 +150,7 @@ func (s staging) scripts() error {
 				return err
 			}
 			content = bytes.Replace(content, []byte("@cleanup-user@\n"), cleanup, 1)
+			content = bytes.ReplaceAll(content, []byte("@version@"), []byte(s.version))
 			if err := s.write(filepath.Join(format, filepath.Base(script)), content); err != nil {
 				return err
 			}

@@ -25,9 +25,10 @@ func setupCommand(f Facts) string {
 
 // asWorkload is a shell command that runs another as the workload account. It
 // gives the account pipes and a session of its own: with the operator's terminal,
-// as runuser keeps it, whoever broke out of a container could type as root.
+// as runuser keeps it, whoever broke out of a container could type as root. What
+// the account says steers no terminal.
 func asWorkload(f Facts, command string) string {
-	return fmt.Sprintf(`systemd-run --quiet --collect --wait --pipe --property=KillMode=process --uid=%s --setenv=XDG_RUNTIME_DIR=/run/user/%d %s </dev/null 2>&1 | cat`,
+	return fmt.Sprintf(`systemd-run --quiet --collect --wait --pipe --property=KillMode=process --uid=%s --setenv=XDG_RUNTIME_DIR=/run/user/%d %s </dev/null 2>&1 | cat -v`,
 		f.Workload, f.Accounts[f.Workload].UID, command)
 }
 

@@ -137,20 +137,23 @@ func reached(finding Finding, attempts []Attempt) Finding {
 
 // repository is silent where packages do not come from the gateway.
 func repository(f Facts) []Finding {
-	if len(f.RepositoryRoots) == 0 {
+	if len(f.RepositoryRoots)+len(f.OldRepository) == 0 {
 		return nil
 	}
 	finding := Finding{Check: "repository", Why: "the package manager gets upgrades of the agent from the gateway"}
+	// The hash has to come from the gateway: what the agent's account can write must
+	// not decide whose packages root installs.
+	const command, hash = "fleet-agent add-repository https://GATEWAY:8443 --ca-hash HASH", "HASH is the second part of a new token"
+	if len(f.OldRepository) > 0 {
+		return []Finding{finding.warning(f.OldRepository[0] + " is of an earlier version, with which the gateway can make root install what it likes: say again where packages come from; " + hash).mend(command)}
+	}
 	id := f.Identity.Value
 	if f.Identity.Err != nil || id.RootHash == "" {
 		return []Finding{finding.unknown("the fleet's root is not known")}
 	}
 	for _, file := range slices.Sorted(maps.Keys(f.RepositoryRoots)) {
 		if !slices.Contains(f.RepositoryRoots[file], id.RootHash) {
-			// The hash has to come from the gateway: what the agent's account can write
-			// must not decide whose packages root installs.
-			return []Finding{finding.warning(file + " is not the fleet's present root: the gateway will soon not be believed; HASH is the second part of a new token").
-				mend("fleet-agent add-repository https://GATEWAY:8443 --ca-hash HASH")}
+			return []Finding{finding.warning(file + " is not the fleet's present root: the gateway will soon not be believed; " + hash).mend(command)}
 		}
 	}
 	return []Finding{finding.ok("the package manager trusts the fleet's present root")}

@@ -22,7 +22,7 @@ const (
 	setupUser = "/usr/libexec/fleet-agent/setup-user"
 	// asWorkload and piped enclose commands that run as the account.
 	asWorkload = "systemd-run --quiet --collect --wait --pipe --property=KillMode=process --uid=fleet-workload --setenv=XDG_RUNTIME_DIR=/run/user/997 "
-	piped      = " </dev/null 2>&1 | cat"
+	piped      = " </dev/null 2>&1 | cat -v"
 )
 
 var (
@@ -432,6 +432,11 @@ func TestRepository(t *testing.T) {
 	f.Identity.Err = errLost
 	if got := find(t, doctor.Examine(f), "repository"); got.State != doctor.Unknown {
 		t.Errorf("without an identity it is %+v", got)
+	}
+	f.OldRepository = []string{file}
+	if got := find(t, doctor.Examine(f), "repository"); got.State != doctor.Warning || !strings.Contains(got.Message, file+" is of an earlier version") ||
+		!strings.Contains(got.Command, "add-repository") || got.Fixable {
+		t.Errorf("of an earlier version it is %+v", got)
 	}
 }
 

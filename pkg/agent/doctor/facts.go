@@ -75,6 +75,8 @@ type Facts struct {
 	// RepositoryRoots are the hashes of the keys of the roots that package managers
 	// trust for the gateway, by file.
 	RepositoryRoots map[string][]string
+	// OldRepository are files for package managers that an earlier version wrote.
+	OldRepository []string
 	// Enrollment and Connection are attempts to reach the server.
 	Enrollment, Connection []Attempt
 }

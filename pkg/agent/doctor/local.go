@@ -25,7 +25,7 @@ const setupStatus = "run/fleet-agent-setup.status"
 const maxFile = 1 << 20
 
 // Local reads what files tell, with no rights beyond reading them. All fields
-// are mandatory but for Workload and RepositoryRoots.
+// are mandatory but for Workload and what is said about repositories.
 type Local struct {
 	// Root is "/" outside of tests.
 	Root string
@@ -38,6 +38,9 @@ type Local struct {
 	// RepositoryRoots are the files with the gateway's root for package managers;
 	// may be empty.
 	RepositoryRoots []string
+	// RepositoryForm are texts that files for package managers should have, by a
+	// file that is there if they are used; may be empty.
+	RepositoryForm map[string]map[string]string
 }
 
 // Read reads the facts. What Local does not find out has an error.
@@ -70,8 +73,26 @@ func (l Local) Read() Facts {
 			f.RepositoryRoots[name] = rootHashes(text)
 		}
 	}
+	f.OldRepository = l.oldRepository()
 	l.leaveToProbe(&f)
 	return f
+}
+
+// oldRepository names the files that lack what they should have.
+func (l Local) oldRepository() []string {
+	var old []string
+	for used, form := range l.RepositoryForm {
+		if !l.exists(used) {
+			continue
+		}
+		for file, text := range form {
+			if !strings.Contains(l.read(file), text) {
+				old = append(old, file)
+			}
+		}
+	}
+	slices.Sort(old)
+	return old
 }
 
 // rootHashes are the SHA-256 of the public keys of certificates in PEM, in hex.

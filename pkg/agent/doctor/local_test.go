@@ -74,6 +74,29 @@ func TestRootsOfPackageManagers(t *testing.T) {
 	}
 }
 
+func TestOldRepository(t *testing.T) {
+	t.Parallel()
+	d := newDevice(t)
+	l := d.local()
+	l.RepositoryForm = map[string]map[string]string{"/etc/source": {"/etc/hook": "verify", "/etc/pin": "-1"}, "/etc/repo": {"/etc/repo": "include"}}
+	check := func(want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, l.Read().OldRepository); diff != "" {
+			t.Error(diff)
+		}
+	}
+	check() // no gateway has been told of
+	d.write("etc/source", "", 0o644)
+	d.write("etc/repo", "", 0o644)
+	check("/etc/hook", "/etc/pin", "/etc/repo")
+	d.write("etc/hook", "or verify it", 0o644)
+	d.write("etc/pin", "0", 0o644)
+	d.write("etc/repo", "include", 0o644)
+	check("/etc/pin")
+	d.write("etc/pin", "-1", 0o644)
+	check()
+}
+
 // An installation without a package has it elsewhere.
 func TestSetupToolWithoutAPackage(t *testing.T) {
 	t.Parallel()

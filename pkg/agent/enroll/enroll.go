@@ -55,6 +55,9 @@ type Request struct {
 	// Pending is called once when an operator has to approve the device; it may
 	// be nil.
 	Pending func()
+	// Busy is called once with why the server is asked again, which goes on for some
+	// minutes; it may be nil.
+	Busy func(why error)
 }
 
 // Result is what the device got.
@@ -96,7 +99,8 @@ func Enroll(ctx context.Context, req Request) (*Result, error) {
 	if base.Port() == "" { // a slip: nobody enrolls at 443
 		return nil, fmt.Errorf("%w, not %.200q", ErrServerURL, req.Server)
 	}
-	root, err := fetchRoot(ctx, base, token.CAHash)
+	patience := &patience{told: req.Busy}
+	root, err := fetchRoot(ctx, base, token.CAHash, patience)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +111,7 @@ func Enroll(ctx context.Context, req Request) (*Result, error) {
 	p := newPort(base, []*x509.Certificate{root}, req.Clock, nil)
 	defer p.close()
 	p.clock.NotBefore(root.NotBefore)
-	reply, err := p.await(ctx, body, req.Pending)
+	reply, err := p.await(ctx, body, patience, req.Pending)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +130,7 @@ func FetchRoot(ctx context.Context, server, hash string) (*x509.Certificate, err
 	if n, err := hex.Decode(want[:], []byte(hash)); err != nil || n != len(want) {
 		return nil, ErrOtherServer
 	}
-	return fetchRoot(ctx, base, want)
+	return fetchRoot(ctx, base, want, &patience{})
 }
 
 // CanonicalServer returns the one form of a server's address: however it is
@@ -179,10 +183,10 @@ func signingRequest(key crypto.Signer) (string, error) {
 
 // fetchRoot gets the root certificate without verification: the hash in the
 // token vouches for it. While a root is replaced the server has two.
-func fetchRoot(ctx context.Context, base *url.URL, want wire.Digest) (*x509.Certificate, error) {
+func fetchRoot(ctx context.Context, base *url.URL, want wire.Digest, patience *patience) (*x509.Certificate, error) {
 	client := newClient(&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}) //nolint:gosec // the hash is checked below
 	defer client.CloseIdleConnections()
-	got, err := fetchPatiently(ctx, client, base.JoinPath(wire.PathCA).String())
+	got, err := fetchPatiently(ctx, client, base.JoinPath(wire.PathCA).String(), patience)
 	if err != nil {
 		return nil, fmt.Errorf("fetching the server's root certificate: %w: is it the enrollment port of a fleet-server that runs?", err)
 	}

@@ -22,6 +22,7 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -205,6 +206,45 @@ func TestEnrollAsksABusyServerAgain(t *testing.T) {
 	}
 	if _, err := enroll.Enroll(t.Context(), s.request()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A server to which a whole site comes at once drops connections, and lets devices
+// wait for longer than a request may take.
+func TestEnrollAsksAgainWhoDroppedIt(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.answer = func(w http.ResponseWriter, post int32, _ wire.EnrollRequest, _ *wire.EnrollReply) bool {
+		if post > 1 {
+			return false
+		}
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		_ = conn.Close()
+		return true
+	}
+	req := s.request()
+	var told []error
+	req.Busy = func(why error) { told = append(told, why) }
+	if _, err := enroll.Enroll(t.Context(), req); err != nil || len(told) != 1 {
+		t.Errorf("got %v, and was told %v", err, told)
+	}
+}
+
+// Where nobody listens, nobody is asked again.
+func TestEnrollDoesNotWaitForNobody(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	req := s.request()
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	req.Server = "https://" + l.Addr().String()
+	_ = l.Close()
+	req.Busy = func(why error) { t.Errorf("asks again after %v", why) }
+	if _, err := enroll.Enroll(t.Context(), req); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
+	"syscall"
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/clock"
@@ -26,9 +28,12 @@ const (
 	requestTimeout = 20 * time.Second
 	// Bounds of the pause between two requests while approval is awaited.
 	minPause, maxPause = time.Second, time.Minute
-	// maxBusy is how often a server that is busy is asked again: half a minute
-	// when many devices enroll at once.
-	maxBusy = 5
+	// maxBusy is how often a server that is busy is asked again, and maxBusyPause how
+	// long after each time: some minutes in all. A site whose devices all enroll at
+	// once waits for so long at a small gateway.
+	maxBusy, maxBusyPause = 12, 20 * time.Second
+	// dialTimeout tells an address where nobody is from a server that is busy.
+	dialTimeout = 10 * time.Second
 )
 
 // port is the enrollment listener, reached over TLS that ends in known roots.
@@ -61,7 +66,10 @@ func newClient(cfg *tls.Config) *http.Client {
 	return &http.Client{
 		Timeout:       requestTimeout,
 		CheckRedirect: refuseRedirect,
-		Transport:     &http.Transport{TLSClientConfig: cfg, MaxResponseHeaderBytes: maxHeader},
+		Transport: &http.Transport{
+			TLSClientConfig: cfg, MaxResponseHeaderBytes: maxHeader,
+			DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		},
 	}
 }
 
@@ -70,40 +78,70 @@ func refuseRedirect(*http.Request, []*http.Request) error {
 }
 
 // await posts an enrollment request until it is granted or refused for good.
-func (p *port) await(ctx context.Context, body []byte, pending func()) (*wire.EnrollReply, error) {
+func (p *port) await(ctx context.Context, body []byte, patience *patience, pending func()) (*wire.EnrollReply, error) {
 	told := false
-	for busy := 0; ; {
+	for {
 		reply, err := p.enroll(ctx, body)
-		var wait time.Duration
 		switch {
-		case isBusy(err) && busy < maxBusy:
-			wait = busyPause(busy)
-			busy++
 		case err != nil:
-			return nil, err
+			if err := patience.wait(ctx, err); err != nil {
+				return nil, err
+			}
+			continue
 		case !reply.Pending:
 			return reply, nil
-		default:
-			wait = time.Duration(reply.RetryAfterSeconds) * time.Second
-			if !told && pending != nil {
-				pending()
-			}
-			told = true
+		case !told && pending != nil:
+			pending()
 		}
-		if err := pause(ctx, wait); err != nil {
+		told = true
+		if err := pause(ctx, time.Duration(reply.RetryAfterSeconds)*time.Second); err != nil {
 			return nil, fmt.Errorf("waiting for the server: %w", err)
 		}
 	}
 }
 
-// busyPause is how long to wait after so many answers that the server is busy:
-// longer and longer, and not for all devices as long.
-func busyPause(busy int) time.Duration { return minPause + rand.N(minPause<<busy) }
+// patience is what a device has with a server that is busy.
+type patience struct {
+	asked int
+	told  func(why error) // once; may be nil
+}
+
+// wait returns nil when it is time to ask again after an error, which is returned
+// where that is no use. It waits longer and longer, and not for all devices as
+// long.
+func (p *patience) wait(ctx context.Context, err error) error {
+	if p.asked >= maxBusy || ctx.Err() != nil || !isBusy(err) && !wasDropped(err) {
+		return err
+	}
+	if p.asked == 0 && p.told != nil {
+		p.told(err)
+	}
+	d := minPause + rand.N(min(minPause<<p.asked, maxBusyPause))
+	p.asked++
+	if err := pause(ctx, d); err != nil {
+		return fmt.Errorf("waiting for the server: %w", err)
+	}
+	return nil
+}
+
+// errBusy is the answer that too many ask for the root.
+var errBusy = errors.New("too many devices ask at this moment")
 
 // isBusy reports whether the server asks to come back later.
 func isBusy(err error) bool {
 	refusal, ok := errors.AsType[*wire.Refusal](err)
-	return ok && (refusal.Code == wire.RefusedUnavailable || refusal.Code == wire.RefusedRateLimited)
+	return ok && (refusal.Code == wire.RefusedUnavailable || refusal.Code == wire.RefusedRateLimited) || errors.Is(err, errBusy)
+}
+
+// wasDropped reports whether somebody was there, and gave no answer: a server to
+// which very many come at once ends connections.
+func wasDropped(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return false
+	}
+	network, ok := errors.AsType[net.Error](err)
+	return ok && network.Timeout() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // enroll posts an enrollment request. When the server's certificate is not valid
@@ -176,18 +214,16 @@ func exchange(ctx context.Context, client *http.Client, method, url string, body
 }
 
 // fetchPatiently asks again while the server says that too many ask.
-func fetchPatiently(ctx context.Context, client *http.Client, url string) (*answer, error) {
-	for busy := 0; ; busy++ {
+func fetchPatiently(ctx context.Context, client *http.Client, url string, patience *patience) (*answer, error) {
+	for {
 		got, err := exchange(ctx, client, http.MethodGet, url, nil)
-		switch {
-		case err != nil:
-			return nil, err
-		case got.status != http.StatusTooManyRequests && got.status != http.StatusServiceUnavailable:
+		if err == nil && got.status != http.StatusTooManyRequests && got.status != http.StatusServiceUnavailable {
 			return got, nil
-		case busy == maxBusy:
-			return nil, errors.New("too many devices ask at this moment")
 		}
-		if err := pause(ctx, busyPause(busy)); err != nil {
+		if err == nil {
+			err = errBusy
+		}
+		if err := patience.wait(ctx, err); err != nil {
 			return nil, err
 		}
 	}

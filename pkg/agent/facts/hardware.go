@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +22,15 @@ var hardwareSources = []string{
 	"proc/device-tree/serial-number",
 	"sys/firmware/devicetree/base/serial-number",
 	"etc/machine-id",
+}
+
+// shared are numbers that makers of boards ship with every one of them.
+var shared = []string{
+	"03000200-0400-0500-0006-000700080009", "00020003-0004-0005-0006-000700080009", "00010203-0405-0607-0809-0a0b0c0d0e0f",
+	"00000000-0000-0000-0807-060504030201", "01234567-8910-1112-1314-151617181920", "12345678-1234-5678-90ab-cddeefaabbcc",
+	"deadbeef-dead-beef-dead-beefdeadbeef", "0123456789", "0123456789abcdef", "1234567890", "123456789", "12345678",
+	"1234567890abcdef", "default string", "to be filled by o.e.m.", "not specified", "not applicable", "none", "unknown", "n/a",
+	"system serial number", "uninitialized",
 }
 
 // HardwareFile has what HardwareID returned to root. The agent's account may not
@@ -62,9 +72,9 @@ func clean(number string) string {
 	return strings.ToLower(strings.Trim(number, " \t\r\n\x00"))
 }
 
-// blank reports whether a number is what firmware has before it was given one:
-// nothing, or one digit over and over.
+// blank reports whether a number is what firmware has that was not given one:
+// nothing, one digit over and over, or what is on every board of its kind.
 func blank(number string) bool {
 	digits := strings.ReplaceAll(number, "-", "")
-	return digits == "" || strings.Trim(digits, digits[:1]) == ""
+	return digits == "" || strings.Trim(digits, digits[:1]) == "" || slices.Contains(shared, number)
 }

@@ -32,6 +32,9 @@ func TestHardwareID(t *testing.T) {
 		"a container":           {map[string]string{machine: "m1\n"}, "m1"},
 		"firmware never set up": {map[string]string{dmi: "00000000-0000-0000-0000-000000000000\n", tree: "\x00", machine: "m1\n"}, "m1"},
 		"all ones":              {map[string]string{dmi: "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF\n", machine: "m1\n"}, "m1"},
+		"that of every board":   {map[string]string{dmi: "03000200-0400-0500-0006-000700080009\n", machine: "m1\n"}, "m1"},
+		"words":                 {map[string]string{dmi: "To be filled by O.E.M.\n", tree: "0123456789ABCDEF\x00", machine: "m1\n"}, "m1"},
+		"a maker's own form":    {map[string]string{dmi: "31393138-3538-5A43-3135-353130323751\n", machine: "m1\n"}, "31393138-3538-5a43-3135-353130323751"},
 		"nothing":               {nil, ""},
 	}
 	for name, tt := range tests {

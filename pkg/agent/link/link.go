@@ -15,11 +15,11 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -161,8 +161,11 @@ func (l *Link) options(cfg Config, inbox string) nats.Options {
 			return cfg.Credentials.Certificate()
 		},
 	}
-	o.RootCAsCB = func() (*x509.CertPool, error) { return cfg.Credentials.Roots(), nil }
-	o.CustomDialer = cfg.Dial
+	d := dialer{raw: cfg.Dial, config: o.TLSConfig, creds: cfg.Credentials}
+	if d.raw == nil {
+		d.raw = &net.Dialer{Timeout: connectTimeout}
+	}
+	o.CustomDialer, o.SkipHostLookup = d, true
 	o.IgnoreDiscoveredServers = true // the manifest names the servers, not whoever answers
 	o.IgnoreAuthErrorAbort = true    // a device that is approved again must come back by itself
 	o.RetryOnFailedConnect = true

@@ -166,3 +166,6 @@ func (s *Store) PendingIdentity() (*Identity, bool) {
 // SavePendingIdentity keeps a key that the server may have seen. The present
 // identity stays in force until the new one has a certificate.
 func (s *Store) SavePendingIdentity(id *Identity) error { return s.write(pendingFile, id, 0o600) }
+
+// DropPendingIdentity forgets a key that will not be granted any more.
+func (s *Store) DropPendingIdentity() error { return s.remove(pendingFile) }

@@ -1,7 +1,9 @@
 package enroll
 
 import (
+	"context"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -29,6 +31,28 @@ const (
 	// site that was thrown out and asks what to do now.
 	outsiderRate, outsiderBurst = 50, 500
 )
+
+const (
+	// maxDeciding is how many enrollments are decided at one time. They wait for each
+	// other, and a device gives up after 20 s.
+	maxDeciding = 16
+	// decidingPatience is how long another waits for its turn, and is told to come
+	// back then: what is decided for a device that has given up is in vain.
+	decidingPatience = 5 * time.Second
+)
+
+// turn waits for a turn, and reports whether there was one.
+func (h *Handler) turn(ctx context.Context) (done func(), ok bool) {
+	timer := time.NewTimer(decidingPatience)
+	defer timer.Stop()
+	select {
+	case h.deciding <- struct{}{}:
+		return func() { <-h.deciding }, true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return nil, false
+}
 
 // maxBudgets bounds the memory that budgets of single holders take.
 const maxBudgets = 10000

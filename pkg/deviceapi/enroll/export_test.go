@@ -11,6 +11,7 @@ import (
 const (
 	PublicBurst = publicBurst
 	RenewBurst  = renewBurst
+	MaxDeciding = maxDeciding
 )
 
 // SpendStrangers uses up for good how often strangers may be wrong about a token.

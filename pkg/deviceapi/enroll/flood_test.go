@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -169,5 +170,50 @@ func TestRenewalsGoOnDuringFloods(t *testing.T) {
 	h.SpendRenewals()
 	if _, reply := ask(h, http.MethodPost, wire.PathRenew, renewal(t), chains["edge-1"]); reply.Error == nil || reply.Error.Code != wire.RefusedRateLimited {
 		t.Errorf("with nothing left, the renewal is answered %+v", reply)
+	}
+}
+
+// stuckAPI answers nothing until it is released.
+type stuckAPI chan struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (a stuckAPI) RoundTrip(*http.Request) (*http.Response, error) {
+	<-a
+	return nil, errNoAPI
+}
+
+// A site whose devices all enroll at once is told to come back before the devices
+// give up: what is decided for a device that has gone is in vain.
+func TestACrowdIsToldToComeBack(t *testing.T) {
+	t.Parallel()
+	const more, deviceGivesUp = 5, 20 * time.Second
+	api := make(stuckAPI)
+	h, authorities := newHandlerWith(t, api)
+	token := enroll.NewToken(authorities.RootHash())
+	addToken(t, h, token)
+	var crowd sync.WaitGroup
+	defer crowd.Wait()
+	defer close(api)
+	answers := make(chan int, enroll.MaxDeciding+more)
+	for n := range enroll.MaxDeciding + more {
+		body, err := json.Marshal(wire.EnrollRequest{Token: token.Encode(), Device: fmt.Sprintf("edge-%d", n), CSR: csr(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		crowd.Go(func() {
+			status, _ := ask(h, http.MethodPost, wire.PathEnroll, string(body), nil)
+			answers <- status
+		})
+	}
+	over := time.After(deviceGivesUp)
+	for range more {
+		select {
+		case status := <-answers:
+			if status != http.StatusTooManyRequests {
+				t.Errorf("an answer is %d", status)
+			}
+		case <-over:
+			t.Fatal("devices wait until they give up")
+		}
 	}
 }

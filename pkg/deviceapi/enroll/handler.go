@@ -54,6 +54,7 @@ type Handler struct {
 	lines       *rate.Limiter // about strangers
 	knownLines  *rate.Limiter
 	enrollments *budgets
+	deciding    chan struct{}
 	// renewals and times are for devices that may come in, outsiders is for the
 	// holders of certificates that are good no more.
 	renewals  *budgets
@@ -72,6 +73,7 @@ func NewHandler(c HandlerConfig) *Handler {
 		lines:         rate.NewLimiter(lineRate, lineBurst),
 		knownLines:    rate.NewLimiter(lineRate, lineBurst),
 		enrollments:   newBudgets(enrollRate, enrollBurst, tokenRate, tokenBurst),
+		deciding:      make(chan struct{}, maxDeciding),
 		renewals:      newBudgets(renewRate, renewBurst, deviceRate, deviceBurst),
 		times:         newBudgets(publicRate, publicBurst, deviceTimeRate, deviceTimeBurst),
 		outsiders:     newBudgets(outsiderRate, outsiderBurst, deviceRate, deviceBurst),
@@ -217,13 +219,18 @@ func (h *Handler) enroll(r *http.Request, body []byte, who *asker) (*wire.Enroll
 	}
 	who.token = token.Name
 	if !h.enrollments.take(token.Name) {
-		return nil, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many devices enroll at this moment: try again later"}
+		return nil, tooManyEnroll()
 	}
 	a, err := parse(req, shown)
 	if err != nil {
 		return nil, err
 	}
 	who.device, a.address = a.device, addressOf(r)
+	done, ok := h.turn(r.Context())
+	if !ok {
+		return nil, tooManyEnroll()
+	}
+	defer done()
 	return h.Service.Enroll(r.Context(), a)
 }
 
@@ -272,6 +279,10 @@ func (h *Handler) HostFor(r *http.Request) string {
 
 func tooMany() *wire.Refusal {
 	return &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many requests at this moment: try again later"}
+}
+
+func tooManyEnroll() *wire.Refusal {
+	return &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many devices enroll at this moment: try again later"}
 }
 
 func unavailable() *wire.Refusal {
