@@ -13,13 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/retry"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/ops"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -81,14 +77,11 @@ func newReopen(o *options) *cobra.Command {
 // decide shows the device that waits under a name, and decides about its key
 // once confirm, which is asked when no fingerprint was given, agrees.
 func (d *decision) decide(cmd *cobra.Command, name string, confirm func(*cobra.Command) error) error {
-	c, _, err := d.o.client()
+	operator, err := d.o.operator()
 	if err != nil {
 		return err
 	}
-	shown, err := c.EnrollmentRequests().Get(cmd.Context(), name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nobodyWaits(name)
-	}
+	shown, err := operator.Request(cmd.Context(), name)
 	if err != nil {
 		return err
 	}
@@ -96,65 +89,19 @@ func (d *decision) decide(cmd *cobra.Command, name string, confirm func(*cobra.C
 		return err
 	}
 	if d.fingerprint != "" {
-		confirm = func(*cobra.Command) error { return matches(shown, d.fingerprint) }
+		confirm = func(*cobra.Command) error { return flagError(ops.CheckFingerprint(shown, d.fingerprint)) }
 	}
 	if err := confirm(cmd); err != nil {
 		return err
 	}
-	if err := d.write(cmd, c, shown); err != nil {
+	write := operator.Approve
+	if d.condition == v1alpha1.RequestDenied {
+		write = operator.Deny
+	}
+	if err := write(cmd.Context(), shown); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, d.condition)
-	return err
-}
-
-// write writes the decision about the request that was shown.
-func (d *decision) write(cmd *cobra.Command, c *client.Client, shown *v1alpha1.EnrollmentRequest) error {
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		r, err := c.EnrollmentRequests().Get(cmd.Context(), shown.Name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if r.UID != shown.UID || r.Spec.KeyFingerprint != shown.Spec.KeyFingerprint {
-			return fmt.Errorf("another device waits under the name %q by now: repeat the command to see it", r.Name)
-		}
-		r.Status.ApprovedKeyFingerprint = ""
-		if d.condition == v1alpha1.RequestApproved {
-			r.Status.ApprovedKeyFingerprint = shown.Spec.KeyFingerprint
-		}
-		for _, typ := range []string{v1alpha1.RequestApproved, v1alpha1.RequestDenied} {
-			status := metav1.ConditionFalse
-			if typ == d.condition {
-				status = metav1.ConditionTrue
-			}
-			meta.SetStatusCondition(&r.Status.Conditions, metav1.Condition{
-				Type: typ, Status: status, Reason: "Operator", Message: "decided with fleet-server device",
-			})
-		}
-		_, err = c.EnrollmentRequests().UpdateStatus(cmd.Context(), r, metav1.UpdateOptions{FieldManager: fieldManager})
-		return err
-	})
-	if apierrors.IsNotFound(err) {
-		return nobodyWaits(shown.Name)
-	}
-	return err
-}
-
-func nobodyWaits(name string) error {
-	return fmt.Errorf("no device named %q waits for approval: see `fleet-server kubectl get enrollmentrequests`", name)
-}
-
-// matches returns an error unless the request has the key that the operator
-// named.
-func matches(r *v1alpha1.EnrollmentRequest, fingerprint string) error {
-	digits, err := wire.ParseFingerprint(fingerprint)
-	if err != nil {
-		return fmt.Errorf("--fingerprint: %w", err)
-	}
-	if !wire.MatchFingerprint(r.Spec.KeyFingerprint, digits) {
-		return fmt.Errorf("the device that waits under the name %q has another key than --fingerprint says: it is another machine, deny it with `fleet-server device deny %s`", r.Name, r.Name)
-	}
-	return nil
+	return say(cmd, name, d.condition)
 }
 
 // approves asks the person at a terminal.
@@ -220,26 +167,12 @@ func claimed(s string) string {
 }
 
 func (o *options) reopen(cmd *cobra.Command, name string) error {
-	c, _, err := o.client()
+	operator, err := o.operator()
 	if err != nil {
 		return err
 	}
-	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		r, err := c.EnrollmentRequests().Get(cmd.Context(), name, metav1.GetOptions{})
-		switch {
-		case apierrors.IsNotFound(err):
-			return fmt.Errorf("the name %q is not closed: see `fleet-server device list`", name)
-		case err != nil:
-			return err
-		case !r.IsDenied():
-			return fmt.Errorf("the name %q is not closed: a device waits under it, approve or deny that one", name)
-		}
-		options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &r.UID, ResourceVersion: &r.ResourceVersion}}
-		return c.EnrollmentRequests().Delete(cmd.Context(), name, options)
-	})
-	if err != nil {
+	if err := operator.Reopen(cmd.Context(), name); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: open\n", name)
-	return err
+	return say(cmd, name, "open")
 }

@@ -1,18 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/retry"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/ops"
 )
 
 func newDevice(o *options) *cobra.Command {
@@ -51,45 +48,24 @@ func newRevoke(o *options) *cobra.Command {
 			if !ok && policy != "" {
 				return fmt.Errorf("--workloads %q: it must be keep, stop or wipe", policy)
 			}
-			return o.edit(cmd, args[0], "revoked", func(d *v1alpha1.Device) {
-				d.Spec.Revoked = true
-				if ok {
-					d.Spec.OnRevoke = onRevoke
-				}
-			})
+			operator, err := o.operator()
+			if err != nil {
+				return err
+			}
+			if err := operator.Revoke(cmd.Context(), args[0], onRevoke); err != nil {
+				return err
+			}
+			return say(cmd, args[0], "revoked")
 		},
 	}
 	cmd.Flags().StringVar(&policy, "workloads", "", "keep, stop or wipe (default: what the Device says, which is keep unless it was changed)")
 	return cmd
 }
 
-// edit changes a Device and says what became of it.
-func (o *options) edit(cmd *cobra.Command, name, done string, change func(*v1alpha1.Device)) error {
-	c, _, err := o.client()
-	if err != nil {
-		return err
-	}
-	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		d, err := c.Devices().Get(cmd.Context(), name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		change(d)
-		_, err = c.Devices().Update(cmd.Context(), d, metav1.UpdateOptions{FieldManager: fieldManager})
-		return err
-	})
-	if apierrors.IsNotFound(err) {
-		return noDevice(name)
-	}
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, done)
+// say prints what became of a device.
+func say(cmd *cobra.Command, name, done string) error {
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, done)
 	return err
-}
-
-func noDevice(name string) error {
-	return fmt.Errorf("there is no device %q: see `fleet-server device list`", name)
 }
 
 func newReplace(o *options) *cobra.Command {
@@ -105,15 +81,11 @@ func newReplace(o *options) *cobra.Command {
 			"  fleet-agent enroll --server https://HOST:8443 --name gateway-1f2e3d",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, _, err := o.client()
+			operator, err := o.operator()
 			if err != nil {
 				return err
 			}
-			_, err = c.Devices().Get(cmd.Context(), args[0], metav1.GetOptions{})
-			if apierrors.IsNotFound(err) {
-				return noDevice(args[0])
-			}
-			if err != nil {
+			if _, err := operator.Device(cmd.Context(), args[0]); err != nil {
 				return err
 			}
 			t.replaces = args[0]
@@ -138,41 +110,32 @@ func newAccept(o *options) *cobra.Command {
 			"  fleet-server device accept gateway-1f2e3d --session 4f2ac19d03be",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, _, err := o.client()
+			operator, err := o.operator()
 			if err != nil {
 				return err
 			}
-			d, err := c.Devices().Get(cmd.Context(), args[0], metav1.GetOptions{})
-			if apierrors.IsNotFound(err) {
-				return noDevice(args[0])
-			}
+			d, err := operator.Device(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			if err := claims(cmd.OutOrStdout(), d, session); err != nil {
+			if err := ops.CheckSession(d, session); err != nil {
+				return claims(cmd.OutOrStdout(), d, err)
+			}
+			if err := operator.Accept(cmd.Context(), d, session); err != nil {
 				return err
 			}
-			// With the version that was looked at: who claims may have changed since.
-			d.Status.Accepted = session
-			if _, err = c.Devices().UpdateStatus(cmd.Context(), d, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
-				return fmt.Errorf("accepting session %s of %s: %w", session, d.Name, err)
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: session %s accepted\n", d.Name, session)
-			return err
+			return say(cmd, d.Name, "session "+session+" accepted")
 		},
 	}
 	cmd.Flags().StringVar(&session, "session", "", "the `SESSION` that is the device, as the list has it")
 	return cmd
 }
 
-// claims returns nil when session is one of those that claim to be the device, and
-// else lists them.
-func claims(w io.Writer, d *v1alpha1.Device, session string) error {
-	if !meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceCloneSuspected) {
-		return fmt.Errorf("no copy of %s is suspected: there is nothing to decide", d.Name)
-	}
-	if slices.ContainsFunc(d.Status.Claimants, func(k v1alpha1.DeviceClaimant) bool { return k.Session == session }) {
-		return nil
+// claims lists the sessions that claim to be the device, of which none was named,
+// or another.
+func claims(w io.Writer, d *v1alpha1.Device, why error) error {
+	if len(d.Status.Claimants) == 0 {
+		return why
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(t, "SESSION\tSTANDING\tADDRESS\tKEY\tHARDWARE")
@@ -186,8 +149,8 @@ func claims(w io.Writer, d *v1alpha1.Device, session string) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if session != "" {
-		return fmt.Errorf("session %q does not claim to be %s: take one of the list; a machine whose agent restarted has another", session, d.Name)
+	if errors.Is(why, ops.ErrNoSession) {
+		return fmt.Errorf("which of them is %s? Repeat the command with --session SESSION", d.Name)
 	}
-	return fmt.Errorf("which of them is %s? Repeat the command with --session SESSION", d.Name)
+	return why
 }

@@ -7,12 +7,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/ops"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/release"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -84,28 +82,20 @@ func newTokenCreate(o *options) *cobra.Command {
 }
 
 func (t *tokenOptions) create(cmd *cobra.Command, o *options) error {
-	labels, err := t.check()
+	spec, err := t.spec()
 	if err != nil {
 		return err
 	}
 	if err := o.clockIsRight(cmd.Context()); err != nil {
 		return fmt.Errorf("creating the token: %w", err)
 	}
-	c, root, err := o.client()
+	operator, err := o.operator()
 	if err != nil {
 		return err
 	}
-	token := enroll.NewToken(root)
-	_, err = c.EnrollmentTokens().Create(cmd.Context(), &v1alpha1.EnrollmentToken{
-		ObjectMeta: metav1.ObjectMeta{Name: token.ID},
-		Spec: v1alpha1.EnrollmentTokenSpec{
-			SecretHash: token.SecretHash(), ExpiresAt: new(metav1.NewTime(time.Now().Add(t.ttl))), MaxUses: t.uses,
-			PreApproved: t.preApprove, Labels: labels, AllowedLabelKeys: t.allowLabels,
-			HardwareIDs: t.hardwareIDs, Replaces: t.replaces,
-		},
-	}, metav1.CreateOptions{FieldManager: fieldManager})
+	token, err := operator.CreateToken(cmd.Context(), spec)
 	if err != nil {
-		return fmt.Errorf("creating the token: %w", err)
+		return err
 	}
 	if _, err = fmt.Fprintln(cmd.OutOrStdout(), token.Encode()); err != nil {
 		return err
@@ -133,44 +123,37 @@ func (o *options) explain(cmd *cobra.Command, token wire.Token) error {
 	return err
 }
 
-func (t *tokenOptions) check() (labels map[string]string, err error) {
-	if t.ttl <= 0 {
-		return nil, fmt.Errorf("--ttl %s: it must be more than 0", t.ttl)
+// spec is what the flags ask for.
+func (t *tokenOptions) spec() (ops.TokenSpec, error) {
+	spec := ops.TokenSpec{
+		TTL: t.ttl, Uses: t.uses, PreApproved: t.preApprove, Labels: map[string]string{}, AllowedLabelKeys: t.allowLabels,
+		HardwareIDs: t.hardwareIDs, Replaces: t.replaces,
 	}
-	if t.uses < 1 {
-		return nil, fmt.Errorf("--uses %d: it must be at least 1", t.uses)
-	}
-	labels = map[string]string{}
 	for _, l := range t.labels {
 		key, value, found := strings.Cut(l, "=")
 		if !found {
-			return nil, fmt.Errorf("--label %q: it must have the form KEY=VALUE", l)
+			return spec, fmt.Errorf("--label %q: it must have the form KEY=VALUE", l)
 		}
-		if errs := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(errs) > 0 {
-			return nil, fmt.Errorf("--label %q: %s", l, errs[0])
+		if _, again := spec.Labels[key]; again {
+			return spec, fmt.Errorf("--label %q: the key is there twice", l)
 		}
-		if v1alpha1.IsServerLabel(key) {
-			return nil, fmt.Errorf("--label %q: the server sets this label itself", l)
-		}
-		if _, again := labels[key]; again {
-			return nil, fmt.Errorf("--label %q: the key is there twice", l)
-		}
-		labels[key] = value
+		spec.Labels[key] = value
 	}
-	for _, id := range t.hardwareIDs {
-		if !wire.ValidHash(id) {
-			return nil, fmt.Errorf("--hardware-id %.80q: it must be what `fleet-agent hardware-id` prints", id)
-		}
+	return spec, flagError(spec.Check())
+}
+
+// flagError makes an error about a value one about the flag that it came with.
+func flagError(err error) error {
+	if err != nil {
+		return fmt.Errorf("--%w", err)
 	}
-	for _, key := range t.allowLabels {
-		if errs := validation.IsQualifiedName(key); len(errs) > 0 {
-			return nil, fmt.Errorf("--allow-label %q: %s", key, errs[0])
-		}
-		if v1alpha1.IsServerLabel(key) {
-			return nil, fmt.Errorf("--allow-label %q: the server sets this label itself", key)
-		}
-	}
-	return labels, nil
+	return nil
+}
+
+// operator acts with the kubeconfig in $KUBECONFIG or the data directory.
+func (o *options) operator() (*ops.Operator, error) {
+	c, root, err := o.client()
+	return &ops.Operator{Client: c, Manager: fieldManager, Root: root}, err
 }
 
 // client returns a client of the server, by the kubeconfig in $KUBECONFIG or

@@ -1,0 +1,60 @@
+// Package ops is what operators do: let devices in, throw them out, replace them,
+// tell a device from its copy, make tokens. It asks the API for all of it, so it
+// works from any machine with a kubeconfig. The command line imports it.
+package ops
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
+)
+
+// Operator acts through the API of a server.
+type Operator struct {
+	Client *client.Client
+	// Manager names the program in managedFields.
+	Manager string
+	// Root is the SHA-256 of the server's newest root key, which tokens name.
+	Root [sha256.Size]byte
+}
+
+// Device returns a Device, or an error that says how to find its name.
+func (o *Operator) Device(ctx context.Context, name string) (*v1alpha1.Device, error) {
+	d, err := o.Client.Devices().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, explain(err, name)
+	}
+	return d, nil
+}
+
+// explain makes of NotFound what an operator can act on.
+func explain(err error, device string) error {
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("there is no device %q: see `fleet-server device list`", device)
+	}
+	return err
+}
+
+// Revoke throws a device out. An empty policy leaves what the Device says.
+func (o *Operator) Revoke(ctx context.Context, name string, policy v1alpha1.RevocationPolicy) error {
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		d, err := o.Client.Devices().Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		d.Spec.Revoked = true
+		if policy != "" {
+			d.Spec.OnRevoke = policy
+		}
+		_, err = o.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: o.Manager})
+		return err
+	})
+	return explain(err, name)
+}
