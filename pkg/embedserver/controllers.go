@@ -126,7 +126,7 @@ func (s *server) newEnrollment(i *informers, sessions *session.Table) (*enroll.S
 	}
 	return &enroll.Service{
 		Fleet: trustDomain, Client: s.client, Tokens: i.tokens.GetStore(), PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
-		Suspected: sessions.Suspected, KeyRefused: s.broker.DisconnectKey,
+		Suspected: sessions.Suspected, CurrentSession: sessions.Current, KeyRefused: s.broker.DisconnectKey,
 		Holders: []cache.Indexer{i.devices.GetIndexer(), i.requests.GetIndexer()},
 		Replaced: func(name string) {
 			s.broker.Disconnect(name)
