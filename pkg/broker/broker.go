@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/handshake"
@@ -77,7 +78,10 @@ type Config struct {
 	MaxFileStore int64
 	Devices      DeviceAuthenticator
 	Observer     SessionObserver
-	Logger       *slog.Logger
+	// Outdated is told of a device whose agent is too old for this server, and which
+	// is refused; nil for nobody.
+	Outdated func(device string)
+	Logger   *slog.Logger
 }
 
 // Authority is what issues the certificates of one kind of client.
@@ -111,9 +115,13 @@ func Start(c Config) (*Broker, error) {
 	if c.Places == (connlimit.Limits{}) {
 		c.Places = DefaultPlaces
 	}
+	if c.Outdated == nil {
+		c.Outdated = func(string) {}
+	}
 	b := &Broker{sessions: newSessions(c.Observer), bars: newBars()}
 	auth := &authenticator{
 		devices: c.Devices, operators: c.OperatorCAs, sessions: b.sessions, bars: b.bars, now: c.Now, log: c.Logger, secret: newSecret(),
+		lines: rate.NewLimiter(logRate, logBurst), outdated: c.Outdated,
 	}
 	listener, err := listen(c.Listen)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 )
 
@@ -49,7 +50,7 @@ func (i *informers) all() []cache.SharedIndexInformer {
 // each other, and lets devices in once manifests are complete.
 func (s *server) startControllers(ctx context.Context) error {
 	i, recorder := s.newInformers(), s.recorder()
-	observer := &observers{}
+	observer := s.observers
 	sessions := session.NewTable(observer, deviceapi.SessionConnections{Broker: s.broker}, time.Now)
 	fleetController, deploymentController, err := s.newDeploymentControllers(ctx, i, recorder)
 	if err != nil {
@@ -57,7 +58,7 @@ func (s *server) startControllers(ctx context.Context) error {
 	}
 	s.deviceAPI = deviceapi.New(deviceapi.Config{
 		Conn: s.broker.Devices, Buckets: s.buckets, Manifests: fleetController, Presence: s.presence,
-		Registry: images{s}, Sessions: sessions, Kick: s.broker.Bar, KickStrays: s.broker.BarStrays, EndSession: s.broker.BarSession, DropUnread: s.broker.DisconnectUnread, Logger: s.component("device-api"),
+		Registry: images{s}, Sessions: sessions, Kick: s.broker.Bar, KickStrays: s.broker.BarStrays, EndSession: s.broker.BarSession, DropUnread: s.broker.DisconnectUnread, Outdated: observer.Outdated, Logger: s.component("device-api"),
 	})
 	s.metrics.MustRegister(append(s.deviceAPI.Collectors(), s.connectedDevices())...)
 	observer.devices = device.New(device.Config{
@@ -71,6 +72,7 @@ func (s *server) startControllers(ctx context.Context) error {
 		Client: s.client, Tokens: i.tokens, Requests: i.requests, Binder: s.enrollment, Recorder: recorder,
 		Logger: s.component("enrollment-controller"), Now: s.clock.Now,
 	})
+	observer.sessions = sessions
 	s.registry.Observe(observer)
 
 	for _, informer := range i.all() {
@@ -124,7 +126,7 @@ func (s *server) newEnrollment(i *informers, sessions *session.Table) (*enroll.S
 	}
 	return &enroll.Service{
 		Fleet: trustDomain, Client: s.client, Tokens: i.tokens.GetStore(), PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
-		Suspected: sessions.Suspected, KeyRefused: s.broker.DisconnectKey,
+		Suspected: sessions.Suspected, CurrentSession: sessions.Current, KeyRefused: s.broker.DisconnectKey,
 		Holders: []cache.Indexer{i.devices.GetIndexer(), i.requests.GetIndexer()},
 		Replaced: func(name string) {
 			s.broker.Disconnect(name)
@@ -162,7 +164,17 @@ func (s *server) recorder() record.EventRecorder {
 type observers struct {
 	devices    *device.Controller
 	enrollment *enrollment.Controller
+	sessions   *session.Table
 }
+
+// Retired implements identity.Observer.
+func (o *observers) Retired(name string, s identity.Shown) {
+	o.sessions.Retired(name, s.Session, session.Proof{Key: s.Fingerprint, Address: s.Address})
+}
+
+// Outdated tells of a device whose agent is too old. Devices wait to be let in until
+// there is somebody to tell.
+func (o *observers) Outdated(name string) { o.devices.Outdated(name) }
 
 // Stranger implements identity.Observer.
 func (o *observers) Stranger(name, fingerprint string, expires time.Time) {
