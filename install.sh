@@ -34,6 +34,7 @@ die() { say "$2" >&2 && exit "$1"; }
 # run COMMAND, which changes the host. Standard input may be this script.
 run() { if [ -n "$dry_run" ]; then say "would run: $*"; else "$@" </dev/null; fi; }
 # within COMMAND, which may write $limit MiB and take 1 GiB of memory: nobody vouches for a size before the signature is checked.
+# shellcheck disable=SC3045 # dash and busybox have ulimit -v
 within() { (ulimit -f $((limit * 2048)) && ulimit -v 1048576 && "$@"); }
 finish_dpkg() { run env dpkg --force-confdef --force-confold --configure -a || true; } # until then apt does nothing
 # unsupported CAUSE WAY_OUT

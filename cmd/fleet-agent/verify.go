@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -73,12 +75,53 @@ func verifyName(ctx context.Context, path string) error {
 	if err != nil {
 		return errOtherPackage
 	}
-	out, err := exec.CommandContext(ctx, "/usr/bin/dpkg-deb", "--field", path, "Package", "Version").Output()
+	out, err := exec.CommandContext(ctx, "/usr/bin/dpkg-deb", "--field", path).Output()
 	if err != nil {
 		return fmt.Errorf("reading what is in it: %w", err)
 	}
-	if string(out) != "Package: "+agentPackage+"\nVersion: "+version+"\n" {
-		return fmt.Errorf("%w: in it is %q", errOtherPackage, strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", ", "))
+	control := fields(string(out))
+	if control["package"] != agentPackage || control["version"] != version {
+		return fmt.Errorf("%w: in it is %q of version %q", errOtherPackage, control["package"], control["version"])
+	}
+	// What no index has is a file of root's.
+	index, _ := exec.CommandContext(ctx, "/usr/bin/apt-cache", "show", agentPackage+"="+version).Output()
+	return verifyIndex(control, string(index))
+}
+
+// ofIndices are fields that an index adds, or may change, and by which apt decides
+// nothing about other packages.
+var ofIndices = []string{"filename", "size", "md5sum", "sha1", "sha256", "sha512", "description", "description-md5", "section", "priority", "tag"}
+
+// verifyIndex compares a package with what indices say of it: by one that lies apt
+// would install what the distribution has, or remove it.
+func verifyIndex(control map[string]string, index string) error {
+	for entry := range strings.SplitSeq(index, "\n\n") {
+		said := fields(entry)
+		if said["filename"] == "" {
+			continue // dpkg says so, of what is installed
+		}
+		for _, all := range []map[string]string{control, said} {
+			for _, name := range slices.Sorted(maps.Keys(all)) {
+				if !slices.Contains(ofIndices, name) && said[name] != control[name] {
+					return fmt.Errorf("%w: its index says %s: %q, and it says %q", errOtherPackage, name, said[name], control[name])
+				}
+			}
+		}
 	}
 	return nil
+}
+
+// fields are those of an entry of dpkg's, each in one line, by names in lower case,
+// in which apt sees no difference. Of a field that is there twice it has both.
+func fields(entry string) map[string]string {
+	all, last := map[string]string{}, ""
+	for line := range strings.Lines(entry) {
+		value := line
+		if line[0] != ' ' && line[0] != '\t' {
+			last, value, _ = strings.Cut(line, ":")
+			last = strings.ToLower(strings.TrimSpace(last))
+		}
+		all[last] = strings.TrimSpace(all[last] + " " + strings.Join(strings.Fields(value), " "))
+	}
+	return all
 }

@@ -73,6 +73,33 @@ func TestVerifyPackages(t *testing.T) {
 	}
 }
 
+func TestVerifyIndex(t *testing.T) {
+	t.Parallel()
+	control := fields("Package: fleet-agent\nDepends: podman (>= 4.3),\n uidmap\nDescription: x\n y: z\n")
+	const said = "Package: fleet-agent\nDepends: podman (>= 4.3), uidmap\nFilename: pool/x.deb\n"
+	for name, tt := range map[string]struct {
+		index string
+		want  error
+	}{
+		"no index":     {"", nil},
+		"the same":     {said + "Size: 1\n", nil},
+		"installed":    {"Package: fleet-agent\nStatus: install ok installed\nDepends: podman\n\n" + said, nil},
+		"removes":      {said + "Conflicts: openssh-server\n", errOtherPackage},
+		"installs":     {strings.Replace(said, "uidmap", "uidmap, telnetd", 1), errOtherPackage},
+		"leaves out":   {strings.Replace(said, ", uidmap", "", 1), errOtherPackage},
+		"one of two":   {said + "\n" + said + "Breaks: sudo\n", errOtherPackage},
+		"other case":   {said + "cONFLICTS: sudo\n", errOtherPackage},
+		"unknown":      {said + "Important: yes\n", errOtherPackage},
+		"twice":        {said + "Depends: telnetd\n", errOtherPackage},
+		"a mirror's":   {said + "Section: net\nSHA512: 00\nDescription: other\n words\n", nil},
+		"in two lines": {said + "Replaces:\n sudo\n", errOtherPackage},
+	} {
+		if err := verifyIndex(control, tt.index); !errors.Is(err, tt.want) {
+			t.Errorf("%s: the error is %v", name, err)
+		}
+	}
+}
+
 // deb returns an empty package.
 func deb(t *testing.T, name, version string) string {
 	t.Helper()

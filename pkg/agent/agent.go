@@ -36,6 +36,7 @@ type Link interface {
 	// thrown out.
 	Rarely()
 	Reconnect() error
+	Session() string
 	Server() (url string, err error)
 	SetServers(servers []string) error
 }

@@ -275,6 +275,7 @@ func (g *gateway) Revocations() <-chan wire.Revocation { return g.revocations }
 func (g *gateway) Rarely() { g.look(func() { g.rare = true }) }
 
 func (g *gateway) Reconnect() error { return nil }
+func (g *gateway) Session() string  { return "00000000000000a1" }
 
 // Run and Status implement agent.Credentials.
 func (g *gateway) Run(ctx context.Context, _ credential.Link, revoked func(wire.Revocation)) {

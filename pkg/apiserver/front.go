@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -121,12 +122,16 @@ func (e tlsErrors) Write(line []byte) (int, error) {
 // may ask whether the server lives; what else they ask is refused.
 type strangers struct {
 	places   chan struct{}
+	waiting  atomic.Int64
 	refusals *prometheus.CounterVec
 }
 
 const (
 	// maxAnonymous is how many requests of strangers are worked on at once.
 	maxAnonymous = 4
+	// maxAnonymousWaiting is how many wait: each takes memory, and one connection can
+	// ask for a hundred.
+	maxAnonymousWaiting = 64
 	// anonymousPatience is how long one of them waits for its turn.
 	anonymousPatience = 2 * time.Second
 )
@@ -140,18 +145,34 @@ func (a *strangers) handler(api http.Handler) http.Handler {
 		if !slices.Contains(healthPaths, r.URL.Path) {
 			a.refusals.WithLabelValues("authentication").Inc()
 		}
-		timer := time.NewTimer(anonymousPatience)
-		defer timer.Stop()
-		select {
-		case a.places <- struct{}{}:
-			defer func() { <-a.places }()
-			api.ServeHTTP(w, r)
-		case <-timer.C:
-			a.refusals.WithLabelValues("rateLimited").Inc()
-			tooMany(w, "too many requests without a certificate at this moment")
-		case <-r.Context().Done():
+		if !a.enter(r.Context()) {
+			if r.Context().Err() == nil {
+				a.refusals.WithLabelValues("rateLimited").Inc()
+				tooMany(w, "too many requests without a certificate at this moment")
+			}
+			return
 		}
+		defer func() { <-a.places }()
+		api.ServeHTTP(w, r)
 	})
+}
+
+// enter waits for a place, among few.
+func (a *strangers) enter(ctx context.Context) (ok bool) {
+	if a.waiting.Add(1) > maxAnonymousWaiting {
+		a.waiting.Add(-1)
+		return false
+	}
+	defer a.waiting.Add(-1)
+	timer := time.NewTimer(anonymousPatience)
+	defer timer.Stop()
+	select {
+	case a.places <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // pool are the authorities of now.

@@ -61,15 +61,15 @@ type Changes struct {
 	Devices []string
 	// Deployments whose status may have changed.
 	Deployments []wire.DeploymentRef
-	// Outdated are the devices of which Outdated may have changed.
-	Outdated []string
+	// Lacks are the devices whose Lacks may have changed.
+	Lacks []string
 }
 
 func (c *Changes) add(o Changes) {
 	c.Keys = append(c.Keys, o.Keys...)
 	c.Devices = append(c.Devices, o.Devices...)
 	c.Deployments = append(c.Deployments, o.Deployments...)
-	c.Outdated = append(c.Outdated, o.Outdated...)
+	c.Lacks = append(c.Lacks, o.Lacks...)
 }
 
 // target is one Deployment on one device.
@@ -225,7 +225,7 @@ func (t *Table) match(dev *deviceRecord, dep *deploymentRecord) Changes {
 		delete(dep.devices, dev.Name)
 	} else {
 		if had && now == old {
-			return Changes{Outdated: outdated}
+			return Changes{Lacks: outdated}
 		}
 		dev.targets[dep.DeploymentRef] = now
 		dep.devices[dev.Name] = struct{}{}
@@ -233,7 +233,7 @@ func (t *Table) match(dev *deviceRecord, dep *deploymentRecord) Changes {
 	c := Changes{
 		Keys:        []Key{{dev.Name, dep.DeploymentRef}},
 		Deployments: []wire.DeploymentRef{dep.DeploymentRef},
-		Outdated:    outdated,
+		Lacks:       outdated,
 	}
 	if had != wanted || now.entry(dep.DeploymentRef) != old.entry(dep.DeploymentRef) {
 		t.seq++
@@ -318,9 +318,9 @@ type Lack struct {
 	Missing []wire.Capability
 }
 
-// Outdated returns what the agent of a device lacks, ordered. The device keeps what
+// Lacks returns what the agent of a device lacks, ordered. The device keeps what
 // it runs of these Deployments.
-func (t *Table) Outdated(device string) (lacks []Lack) {
+func (t *Table) Lacks(device string) (lacks []Lack) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	rec := t.devices[device]

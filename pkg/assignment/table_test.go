@@ -261,8 +261,8 @@ func (m *machine) step(t *rapid.T, change func() assignment.Changes, inputs func
 	}
 	lacking := m.outdated()
 	for name := range m.devices {
-		if !cmp.Equal(lacked[name], lacking[name]) && !slices.Contains(c.Outdated, name) {
-			t.Fatalf("what %s lacks changed from %v to %v, but the devices to tell are %v", name, lacked[name], lacking[name], c.Outdated)
+		if !cmp.Equal(lacked[name], lacking[name]) && !slices.Contains(c.Lacks, name) {
+			t.Fatalf("what %s lacks changed from %v to %v, but the devices to tell are %v", name, lacked[name], lacking[name], c.Lacks)
 		}
 	}
 	for ref, before := range aggregates {
@@ -417,7 +417,7 @@ func (m *machine) Check(t *rapid.T) {
 	outdated := m.outdated()
 	for _, name := range deviceNames {
 		m.checkManifest(t, name)
-		if diff := cmp.Diff(outdated[name], m.table.Outdated(name)); diff != "" {
+		if diff := cmp.Diff(outdated[name], m.table.Lacks(name)); diff != "" {
 			t.Fatalf("what %s lacks (-want +got):\n%s", name, diff)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/time/rate"
 
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
@@ -28,8 +29,9 @@ const (
 // DeviceAuthenticator decides which devices may connect.
 type DeviceAuthenticator interface {
 	// AuthenticateDevice returns the id of the device that holds cert, whose
-	// chain and validity are already verified, or the reason to refuse it.
-	AuthenticateDevice(cert *x509.Certificate) (device string, err error)
+	// chain and validity are already verified, or the reason to refuse it. session is
+	// what the client calls its session, if it has one, address where it comes from.
+	AuthenticateDevice(cert *x509.Certificate, session, address string) (device string, err error)
 }
 
 // authenticator implements server.Authentication.
@@ -40,6 +42,10 @@ type authenticator struct {
 	bars      *bars
 	now       func() time.Time
 	log       *slog.Logger
+	// lines bounds what the log says about devices that are refused.
+	lines *rate.Limiter
+	// outdated is told of devices whose agent names no session.
+	outdated func(device string)
 	// secret is the password of the connections inside the process. A client
 	// over TLS cannot use it: what it sends as a password is not looked at.
 	secret string
@@ -100,21 +106,26 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 	}
 	session := sessionOf(c)
 	if session == "" {
-		a.log.Warn("device refused: its agent is too old for this server, upgrade fleet-agent on the device", "device", device, "remote", c.RemoteAddress())
+		if a.outdated(device); a.lines.Allow() {
+			a.log.Warn("device refused: its agent is too old for this server, upgrade fleet-agent on the device", "device", device, "remote", remoteOf(c))
+		}
 		return false
 	}
 	if a.bars.has(device, session) {
 		return false // that it was barred is logged
 	}
+	if _, known := a.sessions.deviceOf(c.GetID()); known {
+		return false // a connection is of one session: no client says twice who it is
+	}
 	permissions, err := devicePermissions(device, session)
 	if err != nil {
-		a.log.Warn("device refused", "remote", c.RemoteAddress(), "error", err)
+		a.log.Warn("device refused", "remote", remoteOf(c), "error", err)
 		return false
 	}
 	c.RegisterUser(&server.User{Username: device, Account: a.accounts[accountDevices], Permissions: permissions})
 	a.sessions.add(device, connection{
 		id: c.GetID(), session: session, since: a.now(),
-		proof: bus.Proof{Key: pki.Fingerprint(cert.RawSubjectPublicKeyInfo), Expires: cert.NotAfter, Address: c.RemoteAddress().String()},
+		proof: bus.Proof{Key: pki.Fingerprint(cert.RawSubjectPublicKeyInfo), Expires: cert.NotAfter, Address: remoteOf(c)},
 	})
 	// Once more: if it was thrown out meanwhile, its connection was not there yet
 	// to be dropped.
@@ -134,7 +145,7 @@ func (a *authenticator) place(c server.ClientAuthentication, holder string, most
 		return nil // it ended meanwhile
 	}
 	if err := conn.Know(holder, most); err != nil {
-		a.log.Warn("connection refused", "holder", holder, "remote", c.RemoteAddress(), "error", err)
+		a.log.Warn("connection refused", "holder", holder, "remote", remoteOf(c), "error", err)
 		return nil
 	}
 	conn.Busy()
@@ -143,11 +154,20 @@ func (a *authenticator) place(c server.ClientAuthentication, holder string, most
 
 // authenticate returns the device that a certificate is of, if it may come in.
 func (a *authenticator) authenticate(c server.ClientAuthentication, cert *x509.Certificate) (device string, ok bool) {
-	device, err := a.devices.AuthenticateDevice(cert)
-	if err != nil {
-		a.log.Warn("device refused", "device", cert.Subject.CommonName, "remote", c.RemoteAddress(), "error", err)
+	device, err := a.devices.AuthenticateDevice(cert, sessionOf(c), remoteOf(c))
+	if err != nil && a.lines.Allow() { // it is counted
+		a.log.Warn("device refused", "device", cert.Subject.CommonName, "remote", remoteOf(c), "error", err)
 	}
 	return device, err == nil
+}
+
+// remoteOf is the address that a connection comes from, or empty: it may end at any
+// moment, and has none then.
+func remoteOf(c server.ClientAuthentication) string {
+	if a := c.RemoteAddress(); a != nil {
+		return a.String()
+	}
+	return ""
 }
 
 // sessionOf is the id of the agent's run, which its client sends as its name.

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
@@ -73,7 +74,10 @@ type Config struct {
 	MaxFileStore int64
 	Devices      DeviceAuthenticator
 	Observer     bus.Observer
-	Logger       *slog.Logger
+	// Outdated is told of a device whose agent is too old for this server, and which
+	// is refused; nil for nobody.
+	Outdated func(device string)
+	Logger   *slog.Logger
 }
 
 // Authority is what issues the certificates of one kind of client.
@@ -107,9 +111,13 @@ func Start(c Config) (*Broker, error) {
 	if c.Places == (connlimit.Limits{}) {
 		c.Places = DefaultPlaces
 	}
+	if c.Outdated == nil {
+		c.Outdated = func(string) {}
+	}
 	b := &Broker{sessions: newSessions(c.Observer), bars: newBars()}
 	auth := &authenticator{
 		devices: c.Devices, operators: c.OperatorCAs, sessions: b.sessions, bars: b.bars, now: c.Now, log: c.Logger, secret: newSecret(),
+		lines: rate.NewLimiter(logRate, logBurst), outdated: c.Outdated,
 	}
 	if err := checkTexts(); err != nil {
 		return nil, err

@@ -9,6 +9,9 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+
+	"fleet.nationtech.io/fleet/pkg/bus"
 )
 
 // InProcessConn implements nats.InProcessConnProvider.
@@ -28,6 +31,15 @@ func (b *Broker) End(c *nats.Conn) error {
 
 // Miss makes the end of a connection of a device one that nobody told of.
 func (b *Broker) Miss(device string) { b.sessions.add(device, connection{id: 1 << 62}) }
+
+// NewCheck returns the decision about new connections of devices.
+func NewCheck(devices DeviceAuthenticator, operators Authority, observer bus.Observer) func(server.ClientAuthentication) bool {
+	a := &authenticator{
+		devices: devices, operators: operators, sessions: newSessions(observer), bars: newBars(), now: time.Now,
+		log: slog.New(slog.DiscardHandler), lines: rate.NewLimiter(0, 0), outdated: func(string) {},
+	}
+	return a.Check
+}
 
 // What the tests see of the unexported parts.
 const (

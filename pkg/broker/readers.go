@@ -93,7 +93,7 @@ func readerPermissions() *server.Permissions {
 // checkReader admits operators whose certificate says that they may read.
 func (a *authenticator) checkReader(c server.ClientAuthentication, cert *x509.Certificate) bool {
 	if !slices.Contains(cert.Subject.Organization, ReadersGroup) {
-		a.log.Warn("operator refused: the certificate is for the API only, see fleet-server admin-cert", "user", cert.Subject.CommonName, "remote", c.RemoteAddress())
+		a.log.Warn("operator refused: the certificate is for the API only, see fleet-server admin-cert", "user", cert.Subject.CommonName, "remote", remoteOf(c))
 		return false
 	}
 	conn := a.place(c, "operator "+cert.Subject.CommonName, maxReaderConnections)
@@ -101,7 +101,7 @@ func (a *authenticator) checkReader(c server.ClientAuthentication, cert *x509.Ce
 		return false
 	}
 	conn.Slow(readerRate, readerBurst)
-	a.log.Info("operator reads the bus", "user", cert.Subject.CommonName, "remote", c.RemoteAddress())
+	a.log.Info("operator reads the bus", "user", cert.Subject.CommonName, "remote", remoteOf(c))
 	c.RegisterUser(&server.User{
 		Username: cert.Subject.CommonName, Account: a.accounts[accountReaders], Permissions: readerPermissions(),
 		ConnectionDeadline: time.Now().Add(cert.NotAfter.Sub(a.now())),

@@ -193,8 +193,8 @@ type thrower struct {
 }
 
 // AuthenticateDevice implements broker.DeviceAuthenticator.
-func (t *thrower) AuthenticateDevice(cert *x509.Certificate) (string, error) {
-	device, err := t.Registry.AuthenticateDevice(cert)
+func (t *thrower) AuthenticateDevice(cert *x509.Certificate, session, address string) (string, error) {
+	device, err := t.Registry.AuthenticateDevice(cert, session, address)
 	t.Revoke(device)
 	t.drop(device)
 	return device, err

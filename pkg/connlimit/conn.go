@@ -34,6 +34,8 @@ type Conn struct {
 	// pool and holder are nil once it has no place.
 	pool   *pool
 	holder *holder
+	// spoke: the server had something to do for it.
+	spoke bool
 	// busy counts what the server does for it. While it is zero the server waits,
 	// since then.
 	busy  int
@@ -64,6 +66,7 @@ func (c *Conn) Busy() {
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
 	c.busy++
+	c.spoke = true
 }
 
 // Idle ends what Busy began: the server waits for the client.

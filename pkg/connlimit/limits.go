@@ -9,7 +9,8 @@
 //
 // Where a place is missing, the connection goes that has let the server wait
 // for the longest time, of the network that has the most of them. So a
-// crowd of silent connections, from however many networks, keeps nobody out.
+// crowd of silent connections, from however many networks, keeps nobody out. If
+// all have come just now, the lot decides on one that has said nothing yet.
 //
 // The listeners of the server import it.
 package connlimit

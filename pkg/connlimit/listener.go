@@ -45,9 +45,9 @@ func New(l net.Listener, limits Limits, refused func(reason string), log *slog.L
 	const perMinute = 60
 	return &Listener{
 		Listener: l, limits: limits, refused: refused, log: log, lines: rate.NewLimiter(rate.Every(time.Minute/perMinute), 1), closed: make(chan struct{}),
-		strangers: newPool(limits.Strangers, limits.OfHost, limits.OfSite),
-		local:     newPool(limits.Local, limits.Local, limits.Local),
-		known:     newPool(limits.Known, limits.Known, limits.Known),
+		strangers: newPool(limits.Strangers, limits.OfHost, limits.OfSite, true),
+		local:     newPool(limits.Local, limits.Local, limits.Local, true),
+		known:     newPool(limits.Known, limits.Known, limits.Known, false),
 	}
 }
 

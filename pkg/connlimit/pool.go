@@ -1,6 +1,7 @@
 package connlimit
 
 import (
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -9,6 +10,9 @@ import (
 // use.
 type pool struct {
 	max, ofHolder, ofSite int
+	// transient: whoever comes gets a place, at the cost of another that has said
+	// nothing yet.
+	transient bool
 
 	total   int
 	holders map[string]*holder
@@ -25,8 +29,8 @@ type holder struct {
 	index int
 }
 
-func newPool(max, ofHolder, ofSite int) *pool {
-	return &pool{max: max, ofHolder: ofHolder, ofSite: ofSite, holders: map[string]*holder{}, sites: map[string]int{}}
+func newPool(max, ofHolder, ofSite int, transient bool) *pool {
+	return &pool{max: max, ofHolder: ofHolder, ofSite: ofSite, transient: transient, holders: map[string]*holder{}, sites: map[string]int{}}
 }
 
 // admit gives c a place as one of name's. evicted is the connection that has to
@@ -64,21 +68,59 @@ func (p *pool) count(name string) int {
 // room finds a place for one more of name's.
 func (p *pool) room(name, site string, now time.Time) (evict *Conn, ok bool) {
 	own := p.count(name)
-	if own >= p.ofHolder && own > 0 {
-		evict = stalest(p.holders[name].conns, now.Add(-patience))
-		return evict, evict != nil
-	}
-	if site != "" && p.sites[site] >= p.ofSite {
-		evict = p.stalestOfSite(site, now.Add(-patience))
-		return evict, evict != nil
-	}
-	if p.total < p.max {
+	switch {
+	case own >= p.ofHolder && own > 0:
+		evict = p.expendable(p.holders[name].conns, now)
+	case site != "" && p.sites[site] >= p.ofSite:
+		evict = p.expendable(p.ofNetwork(site), now)
+	case p.total < p.max:
 		return nil, true
-	}
-	if evict = p.largest(own+1, now); evict == nil {
-		evict = p.stalestOfAll(now.Add(-patience))
+	default:
+		if evict = p.largest(own+1, now); evict == nil {
+			evict = p.expendable(p.all(), now)
+		}
 	}
 	return evict, evict != nil
+}
+
+// expendable is the connection that has to go for another one of its own network:
+// the one that has let the server wait for the longest time. While all have come just
+// now it is any that has said nothing yet: a silent crowd that comes again and again
+// keeps nobody out, as it cannot tell on whom the lot falls. Those that began a
+// handshake have cost the server something, and keep their places for a moment.
+func (p *pool) expendable(conns []*Conn, now time.Time) *Conn {
+	if c := stalest(conns, now.Add(-patience)); c != nil || !p.transient {
+		return c
+	}
+	var found *Conn
+	n := 0
+	for _, c := range conns {
+		if c.spoke {
+			continue
+		}
+		if n++; rand.IntN(n) == 0 {
+			found = c
+		}
+	}
+	return found
+}
+
+// ofNetwork are the connections of a site.
+func (p *pool) ofNetwork(site string) (conns []*Conn) {
+	for _, h := range p.list {
+		if h.conns[0].site == site {
+			conns = append(conns, h.conns...)
+		}
+	}
+	return conns
+}
+
+// all are all connections.
+func (p *pool) all() (conns []*Conn) {
+	for _, h := range p.list {
+		conns = append(conns, h.conns...)
+	}
+	return conns
 }
 
 // largest finds a connection of the holder that has the most, if these are more
@@ -98,16 +140,6 @@ func (p *pool) largest(than int, now time.Time) *Conn {
 		return c
 	}
 	return most.conns[len(most.conns)-1]
-}
-
-func (p *pool) stalestOfSite(site string, before time.Time) *Conn {
-	var found []*Conn
-	for _, h := range p.list {
-		if h.conns[0].site == site {
-			found = append(found, stalest(h.conns, before))
-		}
-	}
-	return stalest(found, before)
 }
 
 func (p *pool) stalestOfAll(before time.Time) *Conn {

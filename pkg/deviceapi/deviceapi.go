@@ -63,7 +63,9 @@ type Config struct {
 	Sessions *session.Table
 	// Connections are those of Conn's account.
 	Connections bus.Connections
-	Logger      *slog.Logger
+	// Outdated is told of a device whose agent is too old; nil for nobody.
+	Outdated func(device string)
+	Logger   *slog.Logger
 }
 
 // Server is the door.
@@ -80,6 +82,9 @@ type Server struct {
 
 // New returns a server that does not serve yet.
 func New(c Config) *Server {
+	if c.Outdated == nil {
+		c.Outdated = func(string) {}
+	}
 	return &Server{
 		Config: c, limits: newLimits(), reports: newReports(c.Buckets),
 		nudger: newNudger(c.Conn, c.Sessions.Current, c.Logger), metrics: newMetrics(), ready: make(chan struct{}),
@@ -239,6 +244,7 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 func (s *Server) outdated(m message) {
 	s.metrics.refusals.WithLabelValues("outdated").Inc()
 	s.logRefusal(m, "outdated", "the agent is too old for this server: upgrade fleet-agent on the device")
+	s.Outdated(m.device)
 	s.Connections.BarSession(m.device, m.session)
 }
 
@@ -338,7 +344,11 @@ func (s *Server) reply(m message, reply any, err error) {
 // not fill it.
 func (s *Server) logRefusal(m message, code, reason string) {
 	if s.limits.line(m.device) {
-		s.Logger.Info("refused", "device", m.device, "kind", m.kind, "session", m.session, "code", code, "reason", reason)
+		label := "" // the id is a secret
+		if m.session != "" {
+			label = wire.SessionLabel(m.session)
+		}
+		s.Logger.Info("refused", "device", m.device, "kind", m.kind, "session", label, "code", code, "reason", reason)
 	}
 }
 

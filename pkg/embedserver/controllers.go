@@ -21,6 +21,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
 )
 
@@ -49,7 +50,7 @@ func (i *informers) all() []cache.SharedIndexInformer {
 // each other, and lets devices in once manifests are complete.
 func (s *server) startControllers(ctx context.Context) error {
 	i, recorder := s.newInformers(), s.recorder()
-	observer := &observers{}
+	observer := s.observers
 	sessions := session.NewTable(observer, s.broker, time.Now)
 	assignments, deploymentController, err := s.newDeploymentControllers(ctx, i, recorder, observer)
 	if err != nil {
@@ -57,12 +58,12 @@ func (s *server) startControllers(ctx context.Context) error {
 	}
 	s.deviceAPI = deviceapi.New(deviceapi.Config{
 		Conn: s.broker.Devices, Buckets: s.buckets, Manifests: assignments, Presence: s.presence,
-		Registry: images{s}, Sessions: sessions, Connections: s.broker, Logger: s.component("device-api"),
+		Registry: images{s}, Sessions: sessions, Connections: s.broker, Outdated: observer.Outdated, Logger: s.component("device-api"),
 	})
 	s.metrics.MustRegister(append(s.deviceAPI.Collectors(), s.connectedDevices())...)
 	observer.devices = device.New(device.Config{
 		Client: s.client, Devices: i.devices, Infos: s.buckets.Info, Registry: s.registry, Tombstones: s.tombstones,
-		Presence: s.presence, Sessions: sessions, Door: s.deviceAPI, Connections: s.broker, Outdated: assignments.Outdated, Recorder: recorder, Logger: s.component("device-controller"), Clock: s.clock,
+		Presence: s.presence, Sessions: sessions, Door: s.deviceAPI, Connections: s.broker, Lacks: assignments.Lacks, Recorder: recorder, Logger: s.component("device-controller"), Clock: s.clock,
 	})
 	if s.enrollment, err = s.newEnrollment(i, sessions); err != nil {
 		return err
@@ -71,6 +72,7 @@ func (s *server) startControllers(ctx context.Context) error {
 		Client: s.client, Tokens: i.tokens, Requests: i.requests, Binder: s.enrollment, Recorder: recorder,
 		Logger: s.component("enrollment-controller"), Now: s.clock.Now,
 	})
+	observer.sessions = sessions
 	s.registry.Observe(observer)
 
 	for _, informer := range i.all() {
@@ -107,9 +109,9 @@ func (s *server) newDeploymentControllers(ctx context.Context, i *informers, rec
 	f := assigner.New(assigner.Config{
 		Client: s.client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
 		Resolver: resolver, Buckets: s.buckets, Term: t, Servers: s.Advertise,
-		Nudge:           func(name string) { s.deviceAPI.Nudge(name) },
-		OutdatedChanged: func(name string) { observer.devices.OutdatedChanged(name) },
-		Logger:          s.component("assigner"),
+		Nudge:        func(name string) { s.deviceAPI.Nudge(name) },
+		LacksChanged: func(name string) { observer.devices.LacksChanged(name) },
+		Logger:       s.component("assigner"),
 	})
 	return f, &deployment.Controller{
 		Client: s.client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
@@ -125,7 +127,7 @@ func (s *server) newEnrollment(i *informers, sessions *session.Table) (*enroll.S
 	}
 	return &enroll.Service{
 		Fleet: trustDomain, Client: s.client, Tokens: i.tokens.GetStore(), PKI: s.pki, Registry: s.registry, Tombstones: s.tombstones,
-		Suspected: sessions.Suspected, KeyRefused: s.broker.DropKey,
+		Suspected: sessions.Suspected, CurrentSession: sessions.Current, KeyRefused: s.broker.DropKey,
 		Holders: []cache.Indexer{i.devices.GetIndexer(), i.requests.GetIndexer()},
 		Replaced: func(name string) {
 			s.broker.Drop(name)
@@ -163,7 +165,17 @@ func (s *server) recorder() record.EventRecorder {
 type observers struct {
 	devices    *device.Controller
 	enrollment *enrollment.Controller
+	sessions   *session.Table
 }
+
+// Retired implements identity.Observer.
+func (o *observers) Retired(name string, s identity.Shown) {
+	o.sessions.Retired(name, s.Session, bus.Proof{Key: s.Fingerprint, Address: s.Address})
+}
+
+// Outdated tells of a device whose agent is too old. Devices wait to be let in until
+// there is somebody to tell.
+func (o *observers) Outdated(name string) { o.devices.Outdated(name) }
 
 // Stranger implements identity.Observer.
 func (o *observers) Stranger(name, fingerprint string, expires time.Time) {

@@ -28,7 +28,7 @@ func placesWithin(descriptors int) places {
 	rest := descriptors - min(ownDescriptors, descriptors/4)
 	share := func(part, most int) int { return max(8, min(most, rest/part)) }
 	p := places{
-		api:        strangers(share(32, 256), 4),
+		api:        strangers(share(32, 1024), 4),
 		enrollment: strangers(share(8, 2048), 8),
 		bus:        strangers(share(8, 4096), 4),
 	}

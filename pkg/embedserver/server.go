@@ -88,7 +88,7 @@ type Ready struct {
 
 // Run runs a server until ctx ends. It calls ready once, when everything works.
 func Run(ctx context.Context, c Config, ready func(Ready)) error {
-	s := &server{Config: c, parts: newParts(c.Logger), presence: device.NewPresence(), metrics: prometheus.NewRegistry(), handshakes: handshake.NewGate()}
+	s := &server{Config: c, parts: newParts(c.Logger), presence: device.NewPresence(), metrics: prometheus.NewRegistry(), handshakes: handshake.NewGate(), observers: &observers{}}
 	err := s.start(ctx)
 	if err == nil {
 		s.noteReady()
@@ -112,6 +112,7 @@ type server struct {
 	apiServing *pki.Serving
 	tombstones *identity.Tombstones
 	registry   *identity.Registry
+	observers  *observers
 	presence   *device.Presence
 	metrics    *prometheus.Registry
 
@@ -306,7 +307,7 @@ func (s *server) startBroker(ctx context.Context) error {
 	s.broker, err = broker.Start(broker.Config{
 		Handshakes: s.handshakes, Places: s.places.bus,
 		Listen: s.NATSListen, Certificate: s.serving.GetCertificate, DeviceCAs: s.pki.Device, OperatorCAs: s.pki.Operator, Now: s.clock.Now, StoreDir: s.path("nats"),
-		Devices: s.registry, Observer: s.presence, Logger: s.Logger.With("component", "nats"),
+		Devices: s.registry, Observer: s.presence, Outdated: s.observers.Outdated, Logger: s.Logger.With("component", "nats"),
 	})
 	if err != nil {
 		return err

@@ -11,7 +11,8 @@ import (
 // HeaderSession carries, in every message of a device, the id of its session:
 // that of the connection, which the client sends as its name. It is the only
 // header allowed. The id is a secret of the session and the server: the session's
-// inbox is named by it.
+// inbox is named by it. A RenewRequest has it as a header of HTTP: by it the server
+// knows the device from a copy, which has the same key.
 const HeaderSession = "Fleet-Session"
 
 // ValidSession reports whether s has the form of a session id: 16 to 64

@@ -52,7 +52,11 @@ func multitude(t *testing.T, n, sources int, to string, first []byte) []net.Conn
 	for worker := range atOnce {
 		wg.Go(func() {
 			for i := worker; i < n; i += atOnce {
-				conn, err := dialFrom(fmt.Sprintf("127.0.1.%d", 1+i%sources), to)
+				source := "127.0.0.1" // that of those who are known
+				if sources > 1 {
+					source = fmt.Sprintf("127.0.1.%d", 1+i%sources)
+				}
+				conn, err := dialFrom(source, to)
 				if err != nil {
 					t.Errorf("the machine allows no crowd: %v", err)
 					return
@@ -135,7 +139,7 @@ func TestStrangersTakeNoPlaces(t *testing.T) {
 				if grown := inUse() - heap; grown > mostOfHost*perConnection {
 					t.Errorf("the server has %d MB more", grown>>20)
 				}
-				s.counted(t, counters, []string{refusal(addr.where, "connections")})
+				s.counted(t, counters, []string{refusal(addr.where, "displaced")})
 				if !before.conn.IsConnected() {
 					t.Error("a device lost its connection")
 				}
@@ -179,7 +183,9 @@ func (s *site) everybodyKnownComesIn(t *testing.T, token string) {
 		t.Errorf("a device's connection: %v", err)
 	}
 	a.renew(t, d)
-	c, err := client.New(rest.CopyConfig(s.rest))
+	config := rest.CopyConfig(s.rest)
+	config.Dial = (&net.Dialer{}).DialContext // else clients share connections
+	c, err := client.New(config)
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 	defer cancel()

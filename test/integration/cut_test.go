@@ -93,7 +93,7 @@ func (s *server) listener(c *cutter) http.Handler {
 	return enroll.NewHandler(enroll.HandlerConfig{
 		Service: &enroll.Service{
 			Fleet: "fleet", Client: api, Tokens: cache.NewStore(cache.MetaNamespaceKeyFunc), PKI: authorities,
-			Registry: identity.NewRegistry("fleet", tombstones), Tombstones: tombstones, Replaced: func(string) {}, KeyRefused: func(string, string) {}, Suspected: func(string) bool { return false },
+			Registry: identity.NewRegistry("fleet", tombstones), Tombstones: tombstones, Replaced: func(string) {}, KeyRefused: func(string, string) {}, Suspected: func(string) bool { return false }, CurrentSession: func(string) string { return "" },
 			Logger: slog.New(slog.DiscardHandler), Clock: sane{},
 		},
 		NATSPort: "4222", Hosts: func() []string { return []string{"localhost"} },

@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/tls"
@@ -33,6 +34,10 @@ type holder struct {
 	cert tls.Certificate
 	// nonce is the one on its disk.
 	nonce string
+	// session is that of its agent, which requests to the enrollment listener name.
+	session string
+	// fixed is what its connections call themselves; a new session each when empty.
+	fixed string
 }
 
 // holder makes a device that has a key and nothing else.
@@ -82,7 +87,14 @@ func (h *holder) post(path string, request any) wire.EnrollReply {
 	if err != nil {
 		h.s.t.Fatal(err)
 	}
-	r, err := (&http.Client{Transport: transport, Timeout: waitTimeout}).Post(h.s.enrollURL()+path, "application/json", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(h.s.t.Context(), http.MethodPost, h.s.enrollURL()+path, bytes.NewReader(body))
+	if err != nil {
+		h.s.t.Fatal(err)
+	}
+	if h.session != "" {
+		req.Header.Set(wire.HeaderSession, h.session)
+	}
+	r, err := (&http.Client{Transport: transport, Timeout: waitTimeout}).Do(req)
 	if err != nil {
 		h.s.t.Fatal(err)
 	}
@@ -158,7 +170,7 @@ type connection struct {
 func (h *holder) dial() (*connection, error) {
 	config := h.s.tls()
 	config.ServerName, config.Certificates = "localhost", []tls.Certificate{h.cert}
-	c := &connection{h: h, session: newSession(), notices: make(chan wire.Revocation, 1), closed: make(chan struct{})}
+	c := &connection{h: h, session: cmp.Or(h.fixed, newSession()), notices: make(chan wire.Revocation, 1), closed: make(chan struct{})}
 	var err error
 	// A client that does not reconnect forgets what came just before the end.
 	c.Conn, err = nats.Connect("tls://"+h.s.ready.NATS.String(), nats.TLSHandshakeFirst(), nats.ReconnectWait(time.Hour), nats.Timeout(waitTimeout),

@@ -523,6 +523,170 @@ func TestQuarantinedSessionIsAccepted(t *testing.T) {
 	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
 }
 
+// A copy that was made before a renewal has a key that is refused. That it shows it
+// is what tells of it, at either door, while the device is there and while not.
+func TestRetiredKeyThatIsShownAgain(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.token(nil)
+	for name, show := range map[string]func(copied *holder){
+		"edge-bus": func(copied *holder) { copied.refused() },
+		"edge-renew": func(copied *holder) {
+			wantError(t, copied.renew(newKey(t)), wire.RefusedRevoked, "replaced by a renewal")
+		},
+	} {
+		h := s.holder(name).enroll(token)
+		first := h.connect()
+		first.settle()
+		copied := *h
+		next := newKey(t)
+		h.take(h.renew(next), next)
+		first.leaves()
+		device := h.connect()
+		device.settle()
+		eventually(t, "the tombstone", func() error {
+			d, err := s.client().Devices().Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil || d.Spec.Enrollment.NextKeyFingerprint != "" {
+				return fmt.Errorf("%+v, %w", d.Spec.Enrollment, err)
+			}
+			if meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeviceCloneSuspected) != nil { // the control
+				t.Error("the renewal alone raises a suspicion")
+			}
+			return nil
+		})
+		for range 3 {
+			show(&copied)
+		}
+		s.deviceCondition(name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
+		s.event(name, v1alpha1.DeviceCloneSuspected, "replaced by a renewal")
+		if r := device.snapshot(); r.Error != nil {
+			t.Errorf("the device is answered %v", r.Error)
+		}
+		h.take(h.renew(h.key), h.key) // a thief of an old key keeps nobody from renewing
+		// Whoever has a key that is refused cannot be accepted.
+		d, err := s.client().Devices().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || len(d.Status.Claimants) != 2 || d.Status.Claimants[1].KeyFingerprint == d.Spec.Enrollment.KeyFingerprint {
+			t.Fatalf("claimants are %+v, %v", d.Status.Claimants, err)
+		}
+		s.accept(name, d.Status.Claimants[1].Session)
+		s.event(name, "NotAccepted", "device replace "+name)
+		s.accept(name, wire.SessionLabel(device.session))
+		s.deviceCondition(name, v1alpha1.DeviceCloneSuspected, metav1.ConditionFalse)
+		show(&copied)
+		if r := device.snapshot(); r.Error != nil {
+			t.Errorf("the device is answered %v", r.Error)
+		}
+		h.take(h.renew(h.key), h.key)
+	}
+}
+
+// A device that has not heard yet that its next key counts, and is refused for a
+// moment, shows its previous one. That is no copy.
+func TestDeviceThatTriesItsRetiredKey(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1").enroll(s.token(nil))
+	first := h.connect()
+	first.settle()
+	before := *h
+	next := newKey(t)
+	h.take(h.renew(next), next)
+	first.leaves()
+	device := h.connect()
+	device.settle()
+	before.fixed, h.fixed = device.session, device.session
+	device.leaves()
+	before.refused()
+	again := h.connect()
+	again.settle()
+	again.leaves()
+	before.fixed, h.fixed = newSession(), "" // restarted
+	h.fixed = before.fixed
+	before.refused()
+	h.connect().settle()
+	s.deviceCondition(h.name, v1alpha1.DeviceConnected, metav1.ConditionTrue)
+	eventually(t, "that no copy is suspected", func() error {
+		d, err := s.client().Devices().Get(t.Context(), h.name, metav1.GetOptions{})
+		if err != nil || meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceCloneSuspected) {
+			return fmt.Errorf("%+v, %w", d.Status.Conditions, err)
+		}
+		return nil
+	})
+	h.take(h.renew(h.key), h.key)
+}
+
+// A copy asks for renewals all the time, and has each next key thrown out. The device
+// renews: its session is what the copy has not.
+func TestDeviceRenewsBesideACopy(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1").enroll(s.token(nil))
+	device := h.connect()
+	device.settle()
+	copied := *h
+	exhaust := func() (limited int) {
+		for range 20 {
+			if r := copied.renew(newKey(t)); r.Error != nil && r.Error.Code == wire.RefusedRateLimited {
+				limited++
+			}
+		}
+		return limited
+	}
+	if exhaust() == 0 {
+		t.Fatal("a copy has no bound: this test proves nothing")
+	}
+	h.session = device.session
+	next := newKey(t)
+	renewed := *h
+	renewed.take(h.renew(next), next)
+	guess := copied
+	guess.session = newSession()
+	wantError(t, guess.renew(newKey(t)), wire.RefusedRateLimited, "")
+	exhaust()
+	if c, err := renewed.dial(); err != nil {
+		t.Errorf("the device's next key is thrown out by a copy: %v", err)
+	} else {
+		c.Close()
+	}
+	// A copy whose budget is not used up yet.
+	other := s.holder("edge-2").enroll(s.token(nil))
+	device = other.connect()
+	device.settle()
+	copied = *other
+	other.session = device.session
+	next = newKey(t)
+	renewed = *other
+	renewed.take(other.renew(next), next)
+	wantError(t, copied.renew(newKey(t)), wire.RefusedRateLimited, "another session")
+	device.leaves()
+	renewed.connect().settle()
+}
+
+// A device whose agent is too old is refused, and the Device says so, once.
+func TestAgentThatIsTooOld(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1").enroll(s.token(nil))
+	h.fixed = "fleet-agent" // what agents of before called themselves
+	for range 50 {
+		h.refused()
+	}
+	s.event(h.name, "AgentTooOld", "upgrade fleet-agent")
+	events, err := kubernetes.NewForConfigOrDie(s.rest()).CoreV1().Events(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := int32(0)
+	for _, e := range events.Items {
+		if e.Reason == "AgentTooOld" {
+			n += max(1, e.Count)
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d events", n)
+	}
+}
+
 // accept is what `fleet-server device accept --session` does.
 func (s *server) accept(name, session string) {
 	s.t.Helper()

@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -241,6 +242,49 @@ func TestHangingUpGivesNoSecondName(t *testing.T) {
 		t.Errorf("%d writes were broken off by who hung up (%v)", brokenOff, ctx.Err())
 	}
 	wantError(t, s.withKey("edge-2", key).ask(token), wire.RefusedNameTaken, "a key has one name")
+}
+
+// A renewal gives no key a second name, one after the other or at once.
+func TestRenewalGivesNoSecondName(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.limited(1000, true)
+	one, two := s.holder("edge-1").enroll(token), s.holder("edge-2").enroll(token)
+	waiting := s.withKey("edge-3", newKey(t))
+	if reply := waiting.ask(s.limited(1, false)); !reply.Pending {
+		t.Fatalf("answer is %+v", reply)
+	}
+	wantError(t, one.renew(two.key), wire.RefusedKey, "edge-2")
+	wantError(t, one.renew(waiting.key), wire.RefusedKey, "edge-3")
+	next := newKey(t)
+	two.renew(next)
+	wantError(t, one.renew(next), wire.RefusedKey, "edge-2")
+	wantError(t, s.withKey("edge-4", next).ask(token), wire.RefusedNameTaken, "edge-2")
+	one.take(one.renew(one.key), one.key) // the control
+
+	const many = 10
+	devices := several(many, func(i int) *holder { return s.holder(fmt.Sprintf("crowd-%d", i)).enroll(token) })
+	shared := newKey(t)
+	var asking sync.WaitGroup
+	var granted atomic.Int32
+	for i, h := range devices {
+		asking.Go(func() {
+			if h.renew(shared).Certificate != "" {
+				granted.Add(1)
+			}
+		})
+		if i%3 == 0 {
+			asking.Go(func() {
+				if s.withKey(fmt.Sprintf("new-%d", i), shared).ask(token).Certificate != "" {
+					granted.Add(1)
+				}
+			})
+		}
+	}
+	asking.Wait()
+	if n := granted.Load(); n != 1 {
+		t.Errorf("one key has %d names", n)
+	}
 }
 
 // ASN.1 lets a key be written in more ways than one. All but one are refused, or

@@ -118,7 +118,21 @@ func (m *machine) liar() {
 		}
 		m.installed("fleet-agent", newVersion)
 	}
-	m.sh(`rm -r /var/lib/fleet-server/release/current/www/apt/lie /root/lie.list; apt-get clean`)
+	// One that says the truth of the version, and has apt remove what it likes.
+	m.sh(fmt.Sprintf(`
+		cd /var/lib/fleet-server/release/current/www/apt/lie && cp %s lie.deb
+		{ dpkg-deb --field lie.deb | sed '/^Conflicts:/d; /^Description:/i Conflicts: busybox-static'; echo 'Filename: ./lie.deb'; echo "Size: $(stat -c %%s lie.deb)"; echo "SHA256: $(sha256sum <lie.deb | cut -d' ' -f1)"; } >Packages
+		cp /root/lie.list /etc/apt/sources.list.d/lie.list`, deb("fleet-agent", newVersion)))
+	m.run(updateFrom("/etc/apt/sources.list.d/lie.list")...)
+	reinstall := []string{"-y", "-q", "install", "--reinstall", "fleet-agent"}
+	if out := m.run(append([]string{"apt-get", "--dry-run"}, reinstall...)...); !strings.Contains(out, "Remv busybox-static") { // the control
+		m.t.Errorf("apt would not remove it:\n%s", out)
+	}
+	if out := m.fails(append([]string{"apt-get"}, reinstall...)...); !strings.Contains(out, "its index says conflicts") {
+		m.t.Errorf("apt says\n%s", out)
+	}
+	m.run("dpkg-query", "--show", "busybox-static")
+	m.sh(`rm -r /var/lib/fleet-server/release/current/www/apt/lie /root/lie.list /etc/apt/sources.list.d/lie.list; apt-get clean`)
 	m.run(updateFrom(aptSource)...)
 }
 

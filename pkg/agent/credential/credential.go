@@ -223,6 +223,8 @@ func isUnknownRoot(err error) bool {
 // Link is the connection that the credentials are for.
 type Link interface {
 	Reconnect() error
+	// Session is the id of its session.
+	Session() string
 }
 
 // Run works until ctx ends. It calls revoked with what to do whenever the server

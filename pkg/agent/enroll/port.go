@@ -147,20 +147,20 @@ func wasDropped(err error) bool {
 // enroll posts an enrollment request. When the server's certificate is not valid
 // by the device's clock, it learns the time and posts again.
 func (p *port) enroll(ctx context.Context, body []byte) (*wire.EnrollReply, error) {
-	reply, _, err := p.post(ctx, wire.PathEnroll, body)
+	reply, _, err := p.post(ctx, wire.PathEnroll, "", body)
 	if !clock.Untimely(err) {
 		return reply, err
 	}
 	if learnErr := p.clock.Learn(ctx, clock.Source{Server: p.base, Roots: p.roots}); learnErr != nil {
 		return nil, fmt.Errorf("%w; %w", err, learnErr)
 	}
-	reply, _, err = p.post(ctx, wire.PathEnroll, body)
+	reply, _, err = p.post(ctx, wire.PathEnroll, "", body)
 	return reply, err
 }
 
 // post posts a request for a certificate. chain is the server's.
-func (p *port) post(ctx context.Context, path string, body []byte) (reply *wire.EnrollReply, chain []*x509.Certificate, err error) {
-	got, err := exchange(ctx, p.client, http.MethodPost, p.base.JoinPath(path).String(), body)
+func (p *port) post(ctx context.Context, path, session string, body []byte) (reply *wire.EnrollReply, chain []*x509.Certificate, err error) {
+	got, err := exchange(ctx, p.client, http.MethodPost, p.base.JoinPath(path).String(), session, body)
 	if err != nil {
 		return nil, nil, fmt.Errorf("asking for a certificate: %w", err)
 	}
@@ -193,13 +193,16 @@ type answer struct {
 	chain  []*x509.Certificate
 }
 
-func exchange(ctx context.Context, client *http.Client, method, url string, body []byte) (*answer, error) {
+func exchange(ctx context.Context, client *http.Client, method, url, session string, body []byte) (*answer, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if session != "" {
+		req.Header.Set(wire.HeaderSession, session)
 	}
 	res, err := client.Do(req)
 	if err != nil {
@@ -216,7 +219,7 @@ func exchange(ctx context.Context, client *http.Client, method, url string, body
 // fetchPatiently asks again while the server says that too many ask.
 func fetchPatiently(ctx context.Context, client *http.Client, url string, patience *patience) (*answer, error) {
 	for {
-		got, err := exchange(ctx, client, http.MethodGet, url, nil)
+		got, err := exchange(ctx, client, http.MethodGet, url, "", nil)
 		if err == nil && got.status != http.StatusTooManyRequests && got.status != http.StatusServiceUnavailable {
 			return got, nil
 		}

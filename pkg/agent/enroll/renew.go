@@ -25,6 +25,9 @@ type Renewal struct {
 	Present *tls.Certificate
 	// Next is the key of the next one.
 	Next crypto.Signer
+	// Session is the id of the agent's session on the bus: by it the server knows the
+	// device from a copy, which has its key as well.
+	Session string
 	// Root is the pinned roots in PEM.
 	Root  string
 	Clock *clock.Clock
@@ -54,7 +57,7 @@ func Renew(ctx context.Context, r Renewal) (*Result, error) {
 	}
 	p := newPort(base, pinned, r.Clock, r.Present)
 	defer p.close()
-	reply, chain, err := p.post(ctx, wire.PathRenew, body)
+	reply, chain, err := p.post(ctx, wire.PathRenew, r.Session, body)
 	if err != nil {
 		return nil, err
 	}

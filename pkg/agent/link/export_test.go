@@ -1,8 +1,5 @@
 package link
 
-// Session is the id that tests address what the server sends by.
-func (l *Link) Session() string { return l.session }
-
 // Follow reads what a server says, in parts.
 func Follow(parts ...string) error {
 	var f frames

@@ -279,6 +279,9 @@ func (l *Link) Reconnect() error {
 	return nil
 }
 
+// Session is the id of the session: a secret that this process shares with the server.
+func (l *Link) Session() string { return l.session }
+
 // Rarely makes the pauses between attempts longer for good, because the device
 // was thrown out: a new enrollment needs a new Link.
 func (l *Link) Rarely() { l.rare.Store(true) }

@@ -45,10 +45,9 @@ type Config struct {
 	Servers []string
 	// Nudge asks a device to fetch a snapshot. It must not block.
 	Nudge func(device string)
-	// OutdatedChanged is told of devices whose Outdated may have changed. It must not
-	// block.
-	OutdatedChanged func(device string)
-	Logger          *slog.Logger
+	// LacksChanged is told of devices whose Lacks may have changed. It must not block.
+	LacksChanged func(device string)
+	Logger       *slog.Logger
 }
 
 // Controller keeps the table in step with the API and carries its changes out.
@@ -155,13 +154,13 @@ func (c *Controller) Secret(device, namespace, name string) (map[string][]byte, 
 	return data, err == nil
 }
 
-// Outdated returns what the agent of a device lacks. It returns false while that
-// is not known.
-func (c *Controller) Outdated(device string) (lacks []assignment.Lack, known bool) {
+// Lacks returns what the agent of a device lacks. It returns false while that is
+// not known.
+func (c *Controller) Lacks(device string) (lacks []assignment.Lack, known bool) {
 	if !c.isReady() {
 		return nil, false
 	}
-	return c.table.Outdated(device), true
+	return c.table.Lacks(device), true
 }
 
 // Withdraw takes a Deployment off every device and returns when its keys are
@@ -308,8 +307,8 @@ func (c *Controller) apply(changes assignment.Changes) {
 	for _, device := range changes.Devices {
 		c.Nudge(device)
 	}
-	for _, device := range changes.Outdated {
-		c.OutdatedChanged(device)
+	for _, device := range changes.Lacks {
+		c.LacksChanged(device)
 	}
 	c.status.add(changes.Deployments)
 }

@@ -38,6 +38,11 @@ func (c *Controller) acceptIfAsked(ctx context.Context, d *v1alpha1.Device) (cha
 		c.Recorder.Eventf(d, corev1.EventTypeWarning, "NotAccepted", "no session %s claims to be the device: see status.claimants", label)
 		return false, nil
 	}
+	if key := d.Status.Claimants[i].KeyFingerprint; key != "" && (!d.HasKey(key) || c.Tombstones.Has(key)) {
+		c.Recorder.Eventf(d, corev1.EventTypeWarning, "NotAccepted", "the key of session %s was replaced and is refused for good: if that machine is the device, give it a new key with the token of "+
+			"`fleet-server device replace %s`", label, d.Name)
+		return false, nil
+	}
 	if changed, err = c.keepKey(ctx, d, d.Status.Claimants[i].KeyFingerprint); err != nil || changed {
 		return changed, err
 	}
@@ -79,9 +84,7 @@ func setSuspicion(status *v1alpha1.DeviceStatus, generation int64, r session.Rec
 	status.Accepted = r.Accepted
 	switch {
 	case r.Suspicion != "":
-		if len(claimants) > 1 || len(status.Claimants) == 0 { // after a restart of the server the object knows more
-			status.Claimants = shownClaimants(claimants)
-		}
+		status.Claimants = shownClaimants(claimants, status.Claimants)
 		condition.Status, condition.Reason, condition.Message = metav1.ConditionTrue, string(r.Suspicion), suspicionMessage(r.Suspicion, status.Claimants)
 	case meta.FindStatusCondition(status.Conditions, condition.Type) != nil:
 		status.Claimants = nil
@@ -96,18 +99,32 @@ func setSuspicion(status *v1alpha1.DeviceStatus, generation int64, r session.Rec
 	meta.SetStatusCondition(&status.Conditions, condition)
 }
 
-func shownClaimants(claimants []session.Claimant) []v1alpha1.DeviceClaimant {
+// shownClaimants are those that are known. After a restart of the server the object
+// knows more, but for the current session.
+func shownClaimants(claimants []session.Claimant, before []v1alpha1.DeviceClaimant) []v1alpha1.DeviceClaimant {
+	if len(claimants) == 0 && len(before) > 0 {
+		return before
+	}
 	var shown []v1alpha1.DeviceClaimant
 	for _, k := range claimants[:min(len(claimants), maxClaimants)] {
 		shown = append(shown, v1alpha1.DeviceClaimant{
 			Session: k.Label, Current: k.Current, KeyFingerprint: k.Proof.Key, HardwareID: k.Hardware, Address: k.Proof.Address,
 		})
 	}
+	if len(claimants) > 1 {
+		return shown
+	}
+	for _, k := range before {
+		if !k.Current && len(shown) < maxClaimants && !slices.ContainsFunc(shown, func(s v1alpha1.DeviceClaimant) bool { return s.Session == k.Session }) {
+			shown = append(shown, k)
+		}
+	}
 	return shown
 }
 
 var suspicions = map[session.Suspicion]string{
 	session.StaleNonce:  "a session shows a nonce that the device had long ago",
+	session.RetiredKey:  "a key was shown that the device had until it was replaced by a renewal, and that is refused",
 	session.TwoSessions: "two sessions of the device talk at the same time",
 	session.NotAccepted: "an operator accepted another session of the device, which has not come back yet",
 }
@@ -141,8 +158,12 @@ func (c *Controller) reportSuspicion(d *v1alpha1.Device, status *v1alpha1.Device
 		return
 	}
 	c.Logger.Warn("a device may have been copied", "device", d.Name, "reason", suspected.Message)
-	c.Recorder.Eventf(d, corev1.EventTypeWarning, v1alpha1.DeviceCloneSuspected, "%s. Certificates of the device are not renewed until you decide with "+
-		"`fleet-server device accept %s --session SESSION` or `fleet-server device revoke %s`", suspected.Message, d.Name, d.Name)
+	renewals := "Certificates of the device are not renewed until you decide"
+	if suspected.Reason == string(session.RetiredKey) {
+		renewals = "Decide"
+	}
+	c.Recorder.Eventf(d, corev1.EventTypeWarning, v1alpha1.DeviceCloneSuspected, "%s. %s with `fleet-server device accept %s --session SESSION` or `fleet-server device revoke %s`",
+		suspected.Message, renewals, d.Name, d.Name)
 }
 
 func isSuspected(d *v1alpha1.Device) bool {

@@ -66,9 +66,9 @@ type Config struct {
 	Door       Door
 	// Connections are those of devices on the bus.
 	Connections bus.Connections
-	// Outdated returns what a device's agent lacks for its Deployments, and false
-	// while that is not known.
-	Outdated func(device string) (lacks []assignment.Lack, known bool)
+	// Lacks returns what a device's agent lacks for its Deployments, and false while
+	// that is not known.
+	Lacks    func(device string) (lacks []assignment.Lack, known bool)
 	Recorder record.EventRecorder
 	Logger   *slog.Logger
 	// Clock is the server's; nil for that of the machine.
@@ -108,6 +108,8 @@ type Controller struct {
 	used map[string]string
 	// expires is when the certificate that a device last connected with ends.
 	expires map[string]time.Time
+	// outdated is when an event last said of a device that its agent is too old.
+	outdated map[string]time.Time
 	// expelled are devices that were thrown out.
 	expelled map[string]*expulsion
 	// released are objects that were let go. Others that are gone lost their
@@ -137,7 +139,7 @@ func New(c Config) *Controller {
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
 		queue: reconcile.NewQueue[string](), leaving: reconcile.NewQueue[string](),
-		infos: map[string]report{}, applied: map[string]wire.Digest{}, used: map[string]string{}, expires: map[string]time.Time{},
+		infos: map[string]report{}, applied: map[string]wire.Digest{}, used: map[string]string{}, expires: map[string]time.Time{}, outdated: map[string]time.Time{},
 		expelled: map[string]*expulsion{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
 	}
 }
@@ -187,8 +189,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// OutdatedChanged tells that Outdated returns something else for a device.
-func (c *Controller) OutdatedChanged(device string) { c.queue.Add(device) }
+// LacksChanged tells that Lacks may return something else for a device.
+func (c *Controller) LacksChanged(device string) { c.queue.Add(device) }
 
 // SessionChanged implements session.Observer.
 func (c *Controller) SessionChanged(device string) { c.queue.Add(device) }
@@ -205,6 +207,29 @@ func (c *Controller) SessionProven(device string, p bus.Proof) {
 		c.Connections.DropOtherKeys(device, p.Key)
 	}
 	c.queue.Add(device)
+}
+
+// outdatedInterval is how often an event says of a device that its agent is too old.
+const outdatedInterval = time.Hour
+
+// Outdated tells that the agent of a device is too old for this server, and that it is
+// refused for that. However often it comes, it is one event an hour.
+func (c *Controller) Outdated(name string) {
+	o, exists, err := c.Devices.GetStore().GetByKey(name)
+	if err != nil || !exists {
+		return
+	}
+	now := c.Clock.Now()
+	c.mu.Lock()
+	said, before := c.outdated[name]
+	due := !before || now.Sub(said) >= outdatedInterval || now.Before(said)
+	if due {
+		c.outdated[name] = now
+	}
+	c.mu.Unlock()
+	if due {
+		c.Recorder.Event(o.(*v1alpha1.Device), corev1.EventTypeWarning, "AgentTooOld", "the device's agent is too old for this server, which refuses it: upgrade fleet-agent on the device. It keeps running what it runs")
+	}
 }
 
 // bind tells the registry which keys may connect as the device.
@@ -339,6 +364,7 @@ func (c *Controller) forget(name string) {
 	delete(c.applied, name)
 	delete(c.used, name)
 	delete(c.expires, name)
+	delete(c.outdated, name)
 	delete(c.expelled, name)
 }
 

@@ -40,7 +40,7 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 	if can, known := c.Sessions.Capabilities(d.Name); known {
 		status.Capabilities = capabilityNames(can)
 	}
-	if lacks, known := c.Outdated(d.Name); known {
+	if lacks, known := c.Lacks(d.Name); known {
 		setOutdated(status, d.Generation, lacks)
 	}
 	status.Nonce = statusNonce(record.Nonce)

@@ -92,7 +92,7 @@ func TestWritesAreOfTheVersionThatWasRead(t *testing.T) {
 		controller := device.New(device.Config{
 			Client: c, Tombstones: tombstones, Registry: identity.NewRegistry("fleet", tombstones), Presence: device.NewPresence(),
 			Sessions: session.NewTable(nil, nil, time.Now), Recorder: record.NewFakeRecorder(10), Logger: slog.New(slog.DiscardHandler),
-			Outdated: func(string) ([]assignment.Lack, bool) { return nil, false },
+			Lacks: func(string) ([]assignment.Lack, bool) { return nil, false },
 		})
 		t.Cleanup(controller.ShutDown)
 		d := api.object()

@@ -122,7 +122,7 @@ func (h *Handler) time(w http.ResponseWriter, r *http.Request) {
 // mayAskTime: a device that cannot trust its clock has to get through while
 // strangers ask as well.
 func (h *Handler) mayAskTime(r *http.Request) bool {
-	if holder, err := h.Service.identify(chainOf(r)); err == nil && h.Service.mayComeIn(holder) && h.times.take(holder.device) {
+	if holder, err := h.Service.identify(r); err == nil && h.Service.mayComeIn(holder) && h.times.take(holder.device) {
 		return true
 	}
 	return h.public.Allow()
@@ -131,7 +131,7 @@ func (h *Handler) mayAskTime(r *http.Request) bool {
 // Holder returns the device whose certificate a request came with, if it may
 // come in.
 func (h *Handler) Holder(r *http.Request) (device string, ok bool) {
-	holder, err := h.Service.identify(chainOf(r))
+	holder, err := h.Service.identify(r)
 	if err != nil || !h.Service.mayComeIn(holder) {
 		return "", false
 	}
@@ -243,8 +243,12 @@ func addressOf(r *http.Request) string {
 	return from.Addr().Unmap().String()
 }
 
+// strays makes the name for the budget of all that have a device's certificate and
+// are not known to be the device: a copy of it uses up nothing of the device's.
+const strays = " strays"
+
 func (h *Handler) renew(r *http.Request, body []byte, who *asker) (*wire.EnrollReply, error) {
-	holder, err := h.Service.identify(chainOf(r))
+	holder, err := h.Service.identify(r)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +257,11 @@ func (h *Handler) renew(r *http.Request, body []byte, who *asker) (*wire.EnrollR
 	if h.Service.mayComeIn(holder) {
 		budget = h.renewals
 	}
-	if !budget.take(holder.device) {
+	owner := holder.device
+	if !h.Service.isDevice(holder) {
+		owner += strays
+	}
+	if !budget.take(owner) {
 		return nil, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "the device asks too often: try again in some minutes"}
 	}
 	req, err := wire.Decode[wire.RenewRequest](body, wire.MaxRenewRequest)

@@ -80,7 +80,7 @@ func newHandlerWith(t testing.TB, api http.RoundTripper) (*enroll.Handler, *pki.
 		Service: &enroll.Service{
 			Fleet: "fleet", Client: c, Tokens: cache.NewStore(cache.MetaNamespaceKeyFunc), PKI: authorities,
 			Registry: identity.NewRegistry("fleet", tombstones), Tombstones: tombstones,
-			KeyRefused: func(string, string) {}, Suspected: func(string) bool { return false },
+			KeyRefused: func(string, string) {}, Suspected: func(string) bool { return false }, CurrentSession: func(string) string { return "" },
 			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Clock: sane{},
 		},
 		NATSPort: "4222", Hosts: func() []string { return hosts }, Signer: func() (crypto.Signer, error) { return key, nil },

@@ -2,9 +2,11 @@ package enroll
 
 import (
 	"context"
+	"crypto/subtle"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
@@ -20,11 +22,14 @@ import (
 // of this fleet.
 type holder struct {
 	device, fingerprint string
+	// session is what it calls its session, or empty, address where it comes from.
+	session, address string
 }
 
 // identify returns who presented a certificate. The certificate may have
 // expired: what counts is the key.
-func (s *Service) identify(chain []*x509.Certificate) (*holder, error) {
+func (s *Service) identify(r *http.Request) (*holder, error) {
+	chain := chainOf(r)
 	if len(chain) == 0 {
 		return nil, refuse(wire.RefusedBadRequest, "a renewal needs the device's certificate")
 	}
@@ -33,14 +38,30 @@ func (s *Service) identify(chain []*x509.Certificate) (*holder, error) {
 		Roots: s.PKI.Device.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		CurrentTime: leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2),
 	})
-	var device string
+	h := &holder{fingerprint: pki.Fingerprint(leaf.RawSubjectPublicKeyInfo), session: sessionOf(r), address: addressOf(r)}
 	if err == nil {
-		device, err = s.Registry.Name(leaf)
+		h.device, err = s.Registry.Identify(leaf, h.session, h.address)
 	}
 	if err != nil {
 		return nil, refuse(wire.RefusedBadRequest, "the certificate is not one of a device of this server")
 	}
-	return &holder{device, pki.Fingerprint(leaf.RawSubjectPublicKeyInfo)}, nil
+	return h, nil
+}
+
+// sessionOf is what a request calls its session, or empty.
+func sessionOf(r *http.Request) string {
+	if id := r.Header.Get(wire.HeaderSession); wire.ValidSession(id) {
+		return id
+	}
+	return ""
+}
+
+// isDevice reports whether the holder knows the id of the session that is taken for
+// the device. Only that session and the server do: whoever has the device's key
+// alone may be a copy of it.
+func (s *Service) isDevice(h *holder) bool {
+	current := s.CurrentSession(h.device)
+	return current != "" && subtle.ConstantTimeCompare([]byte(current), []byte(h.session)) == 1
 }
 
 // mayComeIn reports whether the holder's key is one of its device's at present.
@@ -49,7 +70,7 @@ func (s *Service) mayComeIn(h *holder) bool { return s.Registry.Check(h.device, 
 // Renew answers the holder of a certificate with the next one. Errors are as
 // for Enroll.
 func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (*wire.EnrollReply, error) {
-	switch err := s.Registry.Check(h.device, h.fingerprint); {
+	switch err := s.Registry.Admit(h.device, identity.Shown{Fingerprint: h.fingerprint, Session: h.session, Address: h.address}); {
 	case errors.Is(err, identity.ErrRevoked):
 		return s.farewell(ctx, h)
 	case errors.Is(err, identity.ErrRetired):
@@ -66,8 +87,9 @@ func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (
 		return nil, err
 	}
 	next := pki.Fingerprint(csr.RawSubjectPublicKeyInfo)
-	if s.Tombstones.Has(next) {
-		return nil, refuse(wire.RefusedKey, "the new key was revoked or replaced: make another")
+	defer s.claims.hold(next)()
+	if err := s.mayHave(ctx, h.device, next); err != nil {
+		return nil, err
 	}
 	device, err := s.addKey(ctx, h, next)
 	if err != nil {
@@ -80,6 +102,22 @@ func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (
 	}
 	s.Logger.Info("certificate renewed", "device", h.device, "new_key", next != h.fingerprint)
 	return reply, nil
+}
+
+// mayHave returns why a key cannot become a device's next one. The caller holds it.
+func (s *Service) mayHave(ctx context.Context, device, next string) error {
+	if s.Tombstones.Has(next) {
+		return refuse(wire.RefusedKey, "the new key was revoked or replaced: make another")
+	}
+	other, err := s.otherHolder(ctx, next, device, nil, s.deviceHolds, s.requestHolds)
+	if err != nil {
+		return err
+	}
+	if other != "" {
+		return refuse(wire.RefusedKey, "the new key is that of %q, and a key has one name: make another", other)
+	}
+	s.claims.remember(next, device)
+	return nil
 }
 
 // farewell tells a device that was thrown out what to do with what it runs.
@@ -111,7 +149,7 @@ func retired(h *holder) *wire.EnrollReply {
 // device that lost power asks again, with the same new key or with another. The
 // present key makes room for none: only a session that has proven itself retires
 // it. A new key that makes room is refused for good, so that no older backup brings
-// it back.
+// it back. One that the device itself asked for makes no room for that of a copy.
 func (s *Service) addKey(ctx context.Context, h *holder, next string) (*v1alpha1.Device, error) {
 	var device *v1alpha1.Device
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
@@ -124,10 +162,17 @@ func (s *Service) addKey(ctx context.Context, h *holder, next string) (*v1alpha1
 			return outOfService(h.device)
 		case !device.HasKey(h.fingerprint):
 			return refuse(wire.RefusedNameTaken, "the device %s has another key by now", h.device)
+		}
+		dropped, own := e.NextKeyFingerprint, s.isDevice(h)
+		if own {
+			s.reserved.set(h.device, next)
+		}
+		switch {
 		case device.HasKey(next):
 			return nil
+		case !own && dropped != "" && s.reserved.has(h.device, dropped):
+			return refuse(wire.RefusedRateLimited, "another session of the device %s renews at this moment: try again in some minutes", h.device)
 		}
-		dropped := e.NextKeyFingerprint
 		e.NextKeyFingerprint = next
 		if dropped != "" {
 			if err := s.Tombstones.Add(identity.Tombstone{Fingerprint: dropped, Device: h.device, Reason: identity.ReasonRenewed, Time: s.Clock.Now().UTC()}); err != nil {

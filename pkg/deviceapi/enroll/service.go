@@ -67,13 +67,16 @@ type Service struct {
 	KeyRefused func(device, key string)
 	// Suspected reports whether a session of the device is taken for a copy.
 	Suspected func(device string) bool
-	Logger    *slog.Logger
-	Clock     Clock
+	// CurrentSession returns the id of the session that is taken for the device, or "".
+	CurrentSession func(device string) string
+	Logger         *slog.Logger
+	Clock          Clock
 
 	// counting lets one request at a time count a use: a site that enrolls with
 	// one token would otherwise spend its time on conflicts.
 	counting sync.Mutex
 	claims   claims
+	reserved reserved
 }
 
 // applicant is a request that has the right form.

@@ -78,6 +78,19 @@ type Observer interface {
 	// never thrown out, is not known by that key. The API store may be older than
 	// the certificate, which expires at expires.
 	Stranger(device, fingerprint string, expires time.Time)
+	// Retired tells that somebody shows a key that the device had earlier, and which
+	// a renewal replaced.
+	Retired(device string, s Shown)
+}
+
+// Shown is a key that somebody shows.
+type Shown struct {
+	// Fingerprint is that of the key.
+	Fingerprint string
+	// Session is the id that whoever shows it gives its session, or empty.
+	Session string
+	// Address is where it comes from.
+	Address string
 }
 
 // Registry maps device names to the fingerprints of their keys. It is filled
@@ -159,37 +172,82 @@ func (r *Registry) UnbindAt(device string, at Version) {
 func (r *Registry) SetReady() { r.readyOnce.Do(func() { close(r.ready) }) }
 
 // AuthenticateDevice implements broker.DeviceAuthenticator.
-func (r *Registry) AuthenticateDevice(cert *x509.Certificate) (string, error) {
-	device, err := r.Name(cert)
-	if err != nil {
+func (r *Registry) AuthenticateDevice(cert *x509.Certificate, session, address string) (string, error) {
+	if _, err := r.named(cert); err != nil {
 		return "", err
 	}
 	if err := r.waitReady(); err != nil {
 		return "", err
 	}
-	fingerprint := pki.Fingerprint(cert.RawSubjectPublicKeyInfo)
-	switch err := r.Check(device, fingerprint); {
-	case errors.Is(err, ErrUnknown), errors.Is(err, ErrOtherKey):
-		r.tell(func(o Observer) { o.Stranger(device, fingerprint, cert.NotAfter) })
+	device, err := r.Identify(cert, session, address)
+	if err != nil {
 		return "", err
-	case err != nil:
+	}
+	fingerprint := pki.Fingerprint(cert.RawSubjectPublicKeyInfo)
+	err = r.Admit(device, Shown{fingerprint, session, address})
+	if errors.Is(err, ErrUnknown) || errors.Is(err, ErrOtherKey) {
+		r.tell(func(o Observer) { o.Stranger(device, fingerprint, cert.NotAfter) })
+	}
+	if err != nil {
 		return "", err
 	}
 	return device, nil
 }
 
+// Identify is Name, and tells the observer when the certificate is of a key that
+// the device had long ago.
+func (r *Registry) Identify(cert *x509.Certificate, session, address string) (string, error) {
+	device, err := r.Name(cert)
+	if errors.Is(err, ErrSuperseded) {
+		if earlier, err := r.named(cert); err == nil {
+			r.retired(earlier, Shown{pki.Fingerprint(cert.RawSubjectPublicKeyInfo), session, address})
+		}
+	}
+	return device, err
+}
+
+// Admit is Check, and tells the observer when the key is one that the device had
+// earlier.
+func (r *Registry) Admit(device string, s Shown) error {
+	err := r.Check(device, s.Fingerprint)
+	if errors.Is(err, ErrRetired) {
+		r.retired(device, s)
+	}
+	return err
+}
+
+// retired tells the observer of a key that a device had earlier, as long as there
+// is that device.
+func (r *Registry) retired(device string, s Shown) {
+	r.mu.RLock()
+	e, known := r.devices[device]
+	r.mu.RUnlock()
+	if known && !e.revoked {
+		r.tell(func(o Observer) { o.Retired(device, s) })
+	}
+}
+
 // Name returns the device that a certificate names, or ErrNotDevice or
 // ErrSuperseded. The caller has verified who signed it.
 func (r *Registry) Name(cert *x509.Certificate) (string, error) {
+	device, err := r.named(cert)
+	if err != nil {
+		return "", err
+	}
+	if r.tombstones.Superseded(device, cert.NotAfter) {
+		return "", fmt.Errorf("%w: %s", ErrSuperseded, device)
+	}
+	return device, nil
+}
+
+// named is Name for a certificate of any age.
+func (r *Registry) named(cert *x509.Certificate) (string, error) {
 	if len(cert.URIs) != 1 {
 		return "", ErrNotDevice
 	}
 	fleet, device, err := wire.ParseDeviceURI(cert.URIs[0])
 	if err != nil || fleet != r.fleet {
 		return "", ErrNotDevice
-	}
-	if r.tombstones.Superseded(device, cert.NotAfter) {
-		return "", fmt.Errorf("%w: %s", ErrSuperseded, device)
 	}
 	return device, nil
 }
@@ -201,10 +259,12 @@ func (r *Registry) Check(device, fingerprint string) error {
 	e, known := r.devices[device]
 	r.mu.RUnlock()
 	switch {
-	case r.tombstones.Has(fingerprint), e.revoked:
+	case e.revoked:
 		return fmt.Errorf("%w: %s", ErrRevoked, device)
-	case known && fingerprint == e.retired:
+	case known && fingerprint == e.retired, r.tombstones.Renewed(fingerprint):
 		return fmt.Errorf("%w: %s", ErrRetired, device)
+	case r.tombstones.Has(fingerprint):
+		return fmt.Errorf("%w: %s", ErrRevoked, device)
 	case !known:
 		return fmt.Errorf("%w %s", ErrUnknown, device)
 	case fingerprint != e.keys.Current && fingerprint != e.keys.Next:

@@ -84,7 +84,7 @@ func TestRegistryAdmitsBoundKeysOnly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			raw, _ := key(tc.key)
-			got, err := r.AuthenticateDevice(&x509.Certificate{RawSubjectPublicKeyInfo: raw, URIs: uris(t, tc.uris...)})
+			got, err := r.AuthenticateDevice(&x509.Certificate{RawSubjectPublicKeyInfo: raw, URIs: uris(t, tc.uris...)}, "a1", "192.0.2.1:1")
 			if got != tc.want || !errors.Is(err, tc.err) {
 				t.Errorf("device %q, error %v, want %q, %v", got, err, tc.want, tc.err)
 			}
@@ -112,7 +112,7 @@ func TestConnectionsWaitForTheRegistry(t *testing.T) {
 					r.SetReady()
 				})
 				defer ready.Stop()
-				_, err := r.AuthenticateDevice(&x509.Certificate{RawSubjectPublicKeyInfo: []byte("key"), URIs: uris(t, "spiffe://fleet/device/edge-1")})
+				_, err := r.AuthenticateDevice(&x509.Certificate{RawSubjectPublicKeyInfo: []byte("key"), URIs: uris(t, "spiffe://fleet/device/edge-1")}, "a1", "192.0.2.1:1")
 				if !errors.Is(err, tc.err) {
 					t.Errorf("error is %v, want %v", err, tc.err)
 				}
@@ -122,10 +122,14 @@ func TestConnectionsWaitForTheRegistry(t *testing.T) {
 }
 
 // told records what an observer is told.
-type told struct{ strangers []string }
+type told struct{ strangers, retired []string }
 
 func (o *told) Stranger(device, fingerprint string, expires time.Time) {
 	o.strangers = append(o.strangers, fmt.Sprint(device, " ", fingerprint, " ", expires.Unix()))
+}
+
+func (o *told) Retired(device string, s identity.Shown) {
+	o.retired = append(o.retired, fmt.Sprint(device, " ", s.Fingerprint, " ", s.Session, " ", s.Address))
 }
 
 // Both keys of a renewal are good, however often they connect, until somebody says
@@ -141,7 +145,7 @@ func TestBothKeysOfARenewalAreGoodUntilTheNewOneIsProven(t *testing.T) {
 	connect := func(key string) error {
 		_, err := r.AuthenticateDevice(&x509.Certificate{
 			RawSubjectPublicKeyInfo: []byte(key), URIs: uris(t, "spiffe://fleet/device/edge-1"), NotAfter: time.Unix(77, 0),
-		})
+		}, "a1", "192.0.2.1:1")
 		return err
 	}
 	r.Bind("edge-1", identity.Keys{Current: before, Next: after})
@@ -159,6 +163,9 @@ func TestBothKeysOfARenewalAreGoodUntilTheNewOneIsProven(t *testing.T) {
 	if err := connect("before"); !errors.Is(err, identity.ErrRetired) {
 		t.Errorf("the previous key: %v", err)
 	}
+	if want := []string{"edge-1 " + before + " a1 192.0.2.1:1"}; !slices.Equal(o.retired, want) {
+		t.Errorf("told of retired keys %q, want %q", o.retired, want)
+	}
 	if err := connect("after"); err != nil {
 		t.Errorf("the new key is refused: %v", err)
 	}
@@ -170,6 +177,47 @@ func TestBothKeysOfARenewalAreGoodUntilTheNewOneIsProven(t *testing.T) {
 	}
 	if want := []string{"edge-1 " + pki.Fingerprint([]byte("another")) + " 77"}; !slices.Equal(o.strangers, want) {
 		t.Errorf("strangers %q, want %q", o.strangers, want)
+	}
+}
+
+// A retired key is told of for as long as its tombstone lasts, also after a restart
+// and after the restore of a store that knows it as the device's own. Keys of devices
+// that were thrown out say nothing of a copy.
+func TestRetiredKeysAreToldOf(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "list")
+	renewed, revoked := pki.Fingerprint([]byte("renewed")), pki.Fingerprint([]byte("revoked"))
+	list, err := identity.OpenTombstones(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []identity.Tombstone{{Fingerprint: renewed, Device: "edge-1", Reason: identity.ReasonRenewed}, {Fingerprint: revoked, Device: "edge-1", Reason: "not accepted"}} {
+		if err := list.Add(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list = reopen(t, list, path)
+	r := identity.NewRegistry("fleet", list)
+	r.SetReady()
+	o := &told{}
+	r.Observe(o)
+	connect := func(key string) error {
+		_, err := r.AuthenticateDevice(&x509.Certificate{RawSubjectPublicKeyInfo: []byte(key), URIs: uris(t, "spiffe://fleet/device/edge-1")}, "a1", "192.0.2.1:1")
+		return err
+	}
+	if err := connect("renewed"); !errors.Is(err, identity.ErrRetired) || len(o.retired) != 0 {
+		t.Errorf("of a device that is gone: %v, told %q", err, o.retired)
+	}
+	r.Bind("edge-1", identity.Keys{Current: renewed})
+	if err := connect("renewed"); !errors.Is(err, identity.ErrRetired) || len(o.retired) != 1 {
+		t.Errorf("from a backup: %v, told %q", err, o.retired)
+	}
+	if err := connect("revoked"); !errors.Is(err, identity.ErrRevoked) || len(o.retired) != 1 {
+		t.Errorf("a key that an operator threw out: %v, told %q", err, o.retired)
+	}
+	r.Revoke("edge-1")
+	if err := connect("renewed"); !errors.Is(err, identity.ErrRevoked) || len(o.retired) != 1 {
+		t.Errorf("of a device that was revoked: %v, told %q", err, o.retired)
 	}
 }
 

@@ -47,11 +47,18 @@ type Tombstones struct {
 	mu sync.RWMutex // guards what follows
 	// file is nil when the file has to be opened again.
 	file *os.File
-	keys map[string]wire.Revocation
+	keys map[string]buried
 	// merged are the tombstones that stand for earlier keys, by device.
 	merged map[string]Tombstone
 	// size is the length of what is known to be whole.
 	size int64
+}
+
+// buried is what is kept in memory of a key that was thrown out.
+type buried struct {
+	revocation wire.Revocation
+	// renewed: it made room for the next key of its device, which goes on.
+	renewed bool
 }
 
 // OpenTombstones reads the file at path and creates it when it is missing. A
@@ -61,7 +68,7 @@ func OpenTombstones(path string) (*Tombstones, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the list of revoked keys: %w", err)
 	}
-	t := &Tombstones{path: path, file: f, keys: map[string]wire.Revocation{}, merged: map[string]Tombstone{}}
+	t := &Tombstones{path: path, file: f, keys: map[string]buried{}, merged: map[string]Tombstone{}}
 	if err := errors.Join(t.load(), atomicfile.SyncDir(filepath.Dir(path))); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the list of revoked keys %s: %w", path, err), f.Close())
 	}
@@ -90,8 +97,16 @@ func (t *Tombstones) Has(fingerprint string) bool {
 func (t *Tombstones) Revocation(fingerprint string) (r wire.Revocation, has bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	r, has = t.keys[fingerprint]
-	return r, has
+	b, has := t.keys[fingerprint]
+	return b.revocation, has
+}
+
+// Renewed reports whether the key was thrown out because a renewal put another in
+// its place.
+func (t *Tombstones) Renewed(fingerprint string) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.keys[fingerprint].renewed
 }
 
 // Add throws a key out. It is on disk when Add returns. Adding it again does
@@ -99,7 +114,7 @@ func (t *Tombstones) Revocation(fingerprint string) (r wire.Revocation, has bool
 func (t *Tombstones) Add(s Tombstone) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if r, has := t.keys[s.Fingerprint]; has && r == s.Revocation {
+	if b, has := t.keys[s.Fingerprint]; has && b.revocation == s.Revocation {
 		return nil
 	}
 	return t.write(s)
@@ -120,7 +135,7 @@ func (t *Tombstones) write(s Tombstone) error {
 
 // take makes a tombstone count. Of two for one key the last counts.
 func (t *Tombstones) take(s Tombstone) {
-	t.keys[s.Fingerprint] = s.Revocation
+	t.keys[s.Fingerprint] = buried{s.Revocation, s.Reason == ReasonRenewed}
 	switch {
 	case !s.CertificatesUntil.IsZero():
 		t.merged[s.Device] = s

@@ -17,6 +17,7 @@
 package session
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"slices"
@@ -35,8 +36,10 @@ const (
 	rotation = 24 * time.Hour
 	// maxIssued is how many nonces may be on their way to a device.
 	maxIssued = 4 // as the CRD says
-	// maxQuarantined bounds the sessions that are remembered as copies.
+	// maxQuarantined bounds the sessions that are remembered as copies, maxRetired the
+	// keys that are remembered to have been shown after they were replaced.
 	maxQuarantined = 64
+	maxRetired     = 16
 )
 
 // Nonce is what the API store keeps of a device's nonces: hashes, in hex.
@@ -59,6 +62,9 @@ const (
 	StaleNonce Suspicion = "StaleNonce"
 	// TwoSessions: it talks while another session of the device does.
 	TwoSessions Suspicion = "TwoSessions"
+	// RetiredKey: it connects with a key that the device replaced by a renewal, and
+	// that only a copy, or the device if a copy renewed, would show.
+	RetiredKey Suspicion = "RetiredKey"
 	// NotAccepted: an operator accepted another session, which has not come yet.
 	NotAccepted Suspicion = "NotAccepted"
 )
@@ -129,11 +135,15 @@ type device struct {
 	quarantined []Claimant
 	suspicion   Suspicion
 	accepted    string
+	// retired are the retired keys that were shown, and presenter is who showed the one
+	// that raised the suspicion.
+	retired   []string
+	presenter Claimant
 }
 
 type contender struct {
-	session string
-	since   time.Time
+	Claimant
+	since time.Time
 }
 
 // NewTable returns an empty table. now is a clock with a monotonic reading.
@@ -170,16 +180,18 @@ func (t *Table) Stored(name string, n *Nonce) (offer bool) {
 	return false
 }
 
-// Suspected reports whether a session of the device is taken for a copy.
+// Suspected reports whether a session of the device that may come in is taken for a
+// copy. One with a retired key may not: it neither gets anything nor renews.
 func (t *Table) Suspected(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	d := t.devices[name]
-	return d != nil && d.suspicion != ""
+	return d != nil && d.suspicion != "" && d.suspicion != RetiredKey
 }
 
 // Claimants returns the sessions that claim to be the device: the current one,
-// if there is one, then those in quarantine, the newest first.
+// if there is one, then those in quarantine, the newest first, then the one whose
+// key was retired, while that is why a copy is suspected.
 func (t *Table) Claimants(name string) []Claimant {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -194,7 +206,61 @@ func (t *Table) Claimants(name string) []Claimant {
 	for _, c := range slices.Backward(d.quarantined) {
 		all = append(all, c)
 	}
+	if d.suspicion == RetiredKey && d.presenter.Proof.Key != "" && !d.isQuarantined(d.presenter.Session) {
+		all = append(all, d.presenter)
+	}
 	return all
+}
+
+// Retired tells that a session shows a key that a renewal replaced, and that is
+// refused for it. A copy would, or the device, if a copy has renewed. So would a
+// device that was refused for another reason before it heard that its next key
+// counts, since it tries both in turn: that one is known by its session, before or
+// after. A key raises the suspicion once, however often it is shown, and not again
+// when an operator has decided.
+func (t *Table) Retired(name, session string, p bus.Proof) {
+	// One that names no session is named by its key.
+	c := Claimant{Session: session, Label: wire.SessionLabel(cmp.Or(session, p.Key)), Proof: p}
+	t.mu.Lock()
+	changed := t.of(name).noteRetired(c)
+	t.mu.Unlock()
+	if changed {
+		t.observer.SessionChanged(name)
+	}
+}
+
+func (d *device) noteRetired(c Claimant) (changed bool) {
+	if c.Session != "" && c.Session == d.current.Session {
+		return false
+	}
+	if slices.Contains(d.retired, c.Proof.Key) {
+		return false
+	}
+	d.retired = append(d.retired, c.Proof.Key)
+	if n := len(d.retired) - maxRetired; n > 0 {
+		d.retired = d.retired[n:]
+	}
+	if d.suspicion != "" && (d.suspicion != RetiredKey || d.presenter.Proof.Key != "") {
+		return false // there is something to decide already
+	}
+	d.suspicion, d.presenter = RetiredKey, c
+	return true
+}
+
+// vindicate takes the suspicion back when the session that showed a retired key has
+// proven itself with the next one: it was the device.
+func (d *device) vindicate(session string) (changed bool) {
+	if d.presenter.Session != session {
+		return false
+	}
+	key := d.presenter.Proof.Key
+	d.presenter = Claimant{}
+	d.retired = slices.DeleteFunc(d.retired, func(k string) bool { return k == key })
+	if d.suspicion != RetiredKey {
+		return false
+	}
+	d.suspicion = ""
+	return true
 }
 
 // Current returns the id of the session that is taken for the device, or "".
@@ -225,7 +291,7 @@ func (t *Table) Accept(name, label string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	d := t.of(name)
-	d.suspicion, d.accepted = "", ""
+	d.suspicion, d.accepted, d.presenter = "", "", Claimant{}
 	if d.current.Label == label {
 		return
 	}
@@ -293,12 +359,15 @@ func (t *Table) report(name, session string) (changed bool, err error) {
 		d.heard = now
 		return false, nil
 	case t.isThere(name, d, now):
-		claimant, _ := t.claimant(name, session, "")
-		if changed, err = d.contest(claimant, now); changed {
+		claimant, connected := t.claimant(name, session, "")
+		if !connected { // a name that somebody made up, and who is behind it cannot be told
+			claimant = Claimant{}
+		}
+		if changed, err = d.contest(claimant, now); connected && !errors.Is(err, ErrWait) {
 			return changed, err
 		}
 	}
-	return false, &wire.Refusal{Code: wire.RefusedSession, Message: "another session of this device took over: fetch a snapshot"}
+	return changed, &wire.Refusal{Code: wire.RefusedSession, Message: "another session of this device took over: fetch a snapshot"}
 }
 
 // isThere reports whether the current session has a connection and was heard a
@@ -409,29 +478,39 @@ func (d *device) admit(c Claimant, shown Shown, now time.Time) (s step, err erro
 	}
 	changed = changed || d.current.Session != c.Session || !slices.Equal(d.current.Capabilities, c.Capabilities)
 	c.Current = true
+	if d.current.Session != c.Session {
+		d.contender = contender{}
+	}
 	d.current, d.heard = c, now
 	if d.stored {
 		s.offer = d.offer
 	}
-	s.changed = changed
+	s.changed = d.vindicate(c.Session) || changed
 	return s, nil
 }
 
 // contest is about a session that comes while the current one is there. It
-// waits; if the current one is heard meanwhile, it is a copy.
+// waits; if the current one is heard meanwhile, it is a copy. So is one that was
+// followed by the next: a copy may take a new name each time it asks.
 func (d *device) contest(c Claimant, now time.Time) (changed bool, err error) {
-	if d.contender.session != c.Session {
-		d.contender = contender{c.Session, now}
-		return false, ErrWait
-	}
-	if d.heard.After(d.contender.since) {
+	both := !d.contender.since.IsZero() && d.heard.After(d.contender.since)
+	switch {
+	case d.contender.Session == c.Session && both:
+		d.contender = contender{}
 		return true, d.quarantine(c, TwoSessions)
+	case d.contender.Session == c.Session && !d.contender.since.IsZero():
+		return false, ErrWait
+	case both:
+		_ = d.quarantine(d.contender.Claimant, TwoSessions) // it is not the one that asks
 	}
-	return false, ErrWait
+	d.contender = contender{c, now}
+	return both, ErrWait
 }
 
 func (d *device) quarantine(c Claimant, why Suspicion) error {
-	d.setAside(c)
+	if c.Session != "" {
+		d.setAside(c)
+	}
 	d.suspicion = why
 	return Quarantine()
 }

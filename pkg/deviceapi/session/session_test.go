@@ -3,6 +3,7 @@ package session_test
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -270,6 +271,7 @@ func TestReportsOfTwoAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.settled()
+	r.connected[second] = true
 	changes := r.changes
 	r.report(second, wire.RefusedSession)
 	r.clock = r.clock.Add(time.Second)
@@ -281,6 +283,135 @@ func TestReportsOfTwoAtTheSameTime(t *testing.T) {
 		t.Errorf("suspicion %q, told %d times", r.suspicion(), r.changes-changes)
 	}
 	r.report(first, "")
+}
+
+// A copy that takes a new name each time it asks is found, too.
+func TestCopyThatChangesItsName(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	for i, id := range []string{second, third, second, third} {
+		r.clock = r.clock.Add(time.Second)
+		if _, err := r.shows(id, nonce, epoch); i < 1 && !errors.Is(err, session.ErrWait) {
+			t.Fatal(err)
+		}
+		r.clock = r.clock.Add(time.Second)
+		r.report(first, "")
+	}
+	if r.suspicion() != session.TwoSessions || r.Current(device) != first {
+		t.Errorf("suspicion %q, current session %s", r.suspicion(), r.Current(device))
+	}
+	labels := map[string]bool{}
+	for _, c := range r.Claimants(device) {
+		if labels[c.Label] {
+			t.Errorf("session %s is there twice", c.Label)
+		}
+		labels[c.Label] = true
+	}
+	// The control: a device that restarts again and again while its old connection
+	// looks alive.
+	again := newRig(t)
+	nonce = again.settled()
+	for _, id := range []string{second, third, "00000000000000d4"} {
+		again.clock = again.clock.Add(10 * time.Second)
+		if _, err := again.shows(id, nonce, epoch); !errors.Is(err, session.ErrWait) {
+			t.Fatal(err)
+		}
+	}
+	again.clock = again.clock.Add(session.Grace)
+	again.ask(third, nonce)
+	again.report(third, "")
+	again.connected[third] = false
+	again.ask("00000000000000d4", nonce)
+	if again.suspicion() != "" {
+		t.Errorf("a device that restarts is taken for its copy: %s", again.suspicion())
+	}
+}
+
+// A name without a connection is nobody's: a copy could fill the list with them. That
+// somebody makes names up is noticed.
+func TestMadeUpSessionsClaimNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.settled()
+	for i := range 100 {
+		id := fmt.Sprintf("%016x", i)
+		for range 2 {
+			r.report(id, wire.RefusedSession)
+			r.clock = r.clock.Add(time.Millisecond)
+			r.report(first, "")
+		}
+	}
+	if n := len(r.Claimants(device)); n != 1 {
+		t.Errorf("%d sessions claim to be the device", n)
+	}
+	if r.suspicion() != session.TwoSessions {
+		t.Errorf("suspicion %q", r.suspicion())
+	}
+}
+
+// A key that a renewal replaced raises the suspicion once, until and after an
+// operator decides.
+func TestRetiredKeyRaisesTheSuspicion(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	changes := r.changes
+	for range 10 {
+		r.Retired(device, second, bus.Proof{Key: "k0", Address: "10.0.0.2:1"})
+		r.Retired(device, "", bus.Proof{Key: "k0", Address: "10.0.0.2"})
+		r.Retired(device, third, bus.Proof{Key: "k00"})
+	}
+	if r.suspicion() != session.RetiredKey || r.Suspected(device) || r.changes != changes+1 {
+		t.Errorf("suspicion %q, told %d times", r.suspicion(), r.changes-changes)
+	}
+	claimants := r.Claimants(device)
+	if len(claimants) != 2 || !claimants[0].Current || claimants[1].Proof.Key != "k0" || claimants[1].Label != wire.SessionLabel(second) {
+		t.Errorf("claimants %+v", claimants)
+	}
+	r.report(first, "")
+	r.ask(first, nonce)
+	if r.suspicion() != session.RetiredKey {
+		t.Error("the suspicion ends because the device goes on")
+	}
+	r.Accept(device, wire.SessionLabel(first))
+	r.Retired(device, second, bus.Proof{Key: "k0"})
+	if r.suspicion() != "" || len(r.Claimants(device)) != 1 {
+		t.Errorf("what an operator has decided is asked again: %s", r.suspicion())
+	}
+	r.Retired(device, second, bus.Proof{Key: "k1"})
+	if r.suspicion() != session.RetiredKey {
+		t.Error("another key says nothing")
+	}
+	// After a restart of the server the suspicion is there, and who shows it is named.
+	again := newRig(t)
+	again.Load(device, r.Record(device))
+	again.Retired(device, second, bus.Proof{Key: "k1"})
+	if c := again.Claimants(device); len(c) != 1 || c[0].Proof.Key != "k1" || again.changes != 1 {
+		t.Errorf("claimants %+v", c)
+	}
+}
+
+// A device tries its previous key as well until it knows that the next one counts.
+func TestDeviceThatTriesItsRetiredKey(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	r.Retired(device, first, bus.Proof{Key: "k0"}) // the session that has proven itself
+	if r.suspicion() != "" {
+		t.Error("the device is its own copy")
+	}
+	r.connected[first] = false
+	r.Retired(device, second, bus.Proof{Key: "k0"}) // restarted, and refused for a moment
+	r.Retired(device, second, bus.Proof{Key: "k0"})
+	r.ask(second, nonce)
+	if r.suspicion() != "" {
+		t.Errorf("suspicion %q of a device that was refused for a moment", r.suspicion())
+	}
+	r.Retired(device, third, bus.Proof{Key: "k0"}) // a copy with that key
+	if r.suspicion() != session.RetiredKey {
+		t.Error("the key says nothing any more")
+	}
 }
 
 func TestStray(t *testing.T) {

@@ -49,8 +49,9 @@ const (
 	DevicePodmanReady  = "PodmanReady"
 	DeviceDiskPressure = "DiskPressure"
 	DeviceManifestHeld = "ManifestHeld"
-	// DeviceCloneSuspected: a session showed a nonce that this device had long
-	// ago, as a copy of it would. It gets nothing new until an operator decides.
+	// DeviceCloneSuspected: a session showed a nonce or a key that this device had
+	// before, or talked beside it, as a copy would. It gets nothing new until an
+	// operator decides.
 	DeviceCloneSuspected = "CloneSuspected"
 	// DeviceAgentOutdated: a Deployment needs what the device's agent cannot do. The
 	// device keeps what it runs of it.
