@@ -56,11 +56,13 @@ type bounds struct {
 	memory, part         int64
 	large, small, writes *semaphore.Weighted
 	waiting, watches     atomic.Int64
+	// stall is how long a client may take for one piece of an answer.
+	stall time.Duration
 }
 
 func newBounds(sizes func(context.Context, string) (datastore.Size, error), memory int64, largeLists int, bodies *bodies, refusals *prometheus.CounterVec) *bounds {
 	return &bounds{
-		sizes: sizes, memory: memory, part: memory / int64(largeLists), bodies: bodies, refusals: refusals,
+		sizes: sizes, memory: memory, part: memory / int64(largeLists), bodies: bodies, refusals: refusals, stall: stallTime,
 		info:  &request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")},
 		large: semaphore.NewWeighted(memory), small: semaphore.NewWeighted(memory), writes: semaphore.NewWeighted(memory),
 	}
@@ -74,6 +76,7 @@ func (b *bounds) handler(api http.Handler) http.Handler {
 			api.ServeHTTP(w, r)
 			return
 		}
+		w = steady(w, b.stall)
 		switch info.Verb {
 		case "list", "deletecollection":
 			b.list(w, r, info, api)

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 
@@ -19,6 +20,23 @@ func Within(memory int64, sizes func(context.Context, string) (datastore.Size, e
 	counter := refusals.New(refusals.API)
 	return newBounds(sizes, memory, LargeLists, newBodies(codecs), counter).handler(api)
 }
+
+// Steady is the handler that lets watches of api end whose clients read nothing for a
+// time.
+func Steady(stall time.Duration, api http.Handler) http.Handler {
+	_, codecs := newScheme()
+	b := newBounds(func(context.Context, string) (datastore.Size, error) { return datastore.Size{}, nil }, 1<<30, LargeLists, newBodies(codecs), refusals.New(refusals.API))
+	b.stall = stall
+	return b.handler(api)
+}
+
+// Strangers is the handler that lets requests of strangers through to api.
+func Strangers(api http.Handler) http.Handler {
+	return newStrangers(refusals.New(refusals.API)).handler(api)
+}
+
+// MaxAnonymousWaiting is how many requests of strangers wait.
+const MaxAnonymousWaiting, MaxAnonymous = maxAnonymousWaiting, maxAnonymous
 
 func newBodies(codecs serializer.CodecFactory) *bodies {
 	return &bodies{codecs.UniversalDeserializer(), refusals.New(refusals.API)}

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"regexp"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"golang.org/x/time/rate"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // Lines a second that NATS may log about connections, and how many at once. A
@@ -80,5 +83,13 @@ func (l natsLog) write(level slog.Level, format string, v []any) {
 	if id != 0 && !l.limiter.Allow() {
 		return // it is counted
 	}
-	l.log.Log(context.Background(), level, natsMessage, "text", client+text)
+	text = client + text
+	if id != 0 {
+		text = sessionIDs.ReplaceAllStringFunc(text, wire.SessionLabel)
+	}
+	l.log.Log(context.Background(), level, natsMessage, "text", text)
 }
+
+// sessionIDs are the ids of sessions: the names of connections, and parts of the
+// subjects that they listen on. They are secrets.
+var sessionIDs = regexp.MustCompile(`[0-9a-f]{16,64}`)

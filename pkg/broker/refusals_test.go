@@ -11,6 +11,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 func TestRefusalsAreCounted(t *testing.T) {
@@ -67,6 +68,17 @@ func TestNamesOfClientsAreNoFormats(t *testing.T) {
 	l.Errorf(`127.0.0.1:4242 - cid:7 - "v1:go:`+name+`" - "DEV/edge-1" - Publish Violation - Subject %q`, "$SYS.>")
 	if out.Len() > 1000 || !strings.Contains(out.String(), "$SYS.>") {
 		t.Errorf("the line has %d bytes: %.300s", out.Len(), out.String())
+	}
+}
+
+// The id of a session is a secret, and the log may be read by others.
+func TestLogNamesSessionsByTheirLabels(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := broker.NewNATSLog(slog.New(slog.NewTextHandler(&out, nil)), broker.NewRefused(nil))
+	l.Errorf(broker.ClientFormat(brokertest.Session, "Subscription Violation - Subject %q"), "_INBOX_edge-1_"+brokertest.Session+".>")
+	if strings.Contains(out.String(), brokertest.Session) || strings.Count(out.String(), wire.SessionLabel(brokertest.Session)) != 2 {
+		t.Errorf("the log says %s", out.String())
 	}
 }
 
