@@ -109,12 +109,15 @@ func newReplace(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = c.Devices().Get(cmd.Context(), args[0], metav1.GetOptions{})
+			d, err := c.Devices().Get(cmd.Context(), args[0], metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
 				return noDevice(args[0])
 			}
 			if err != nil {
 				return err
+			}
+			if d.IsOut() {
+				return fmt.Errorf("%[1]s was revoked or is being deleted, so no machine takes its place: delete it with `fleet-server kubectl delete fleetdev %[1]s`, and enroll the new machine with any token", d.Name)
 			}
 			t.replaces = args[0]
 			return t.create(cmd, o)
