@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -243,7 +244,7 @@ func (e *enrollment) finish(state *store.Store, identity *store.Identity, config
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(configPath), 0o755); err != nil {
+	if err := makeReadable(filepath.Dir(configPath)); err != nil {
 		return fmt.Errorf("making the configuration directory: %w", err)
 	}
 	if err := atomicfile.Write(configPath, content, 0o644); err != nil {
@@ -253,6 +254,18 @@ func (e *enrollment) finish(state *store.Store, identity *store.Identity, config
 		return err
 	}
 	return handOver(state.Dir())
+}
+
+// makeReadable makes a directory that is not there, for the agent's account to read
+// in whatever the umask of root is.
+func makeReadable(dir string) error {
+	if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
 }
 
 // identity returns the identity to enroll with: the one that is there, or whose

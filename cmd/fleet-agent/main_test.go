@@ -21,6 +21,7 @@ import (
 	"regexp"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -186,6 +187,25 @@ func TestEnrollWritesIdentityAndConfiguration(t *testing.T) {
 	info, err := os.Stat(h.config)
 	if err != nil || info.Mode().Perm() != 0o644 {
 		t.Errorf("agent.yaml has mode %v: %v", info.Mode(), err)
+	}
+}
+
+// The agent's account reads agent.yaml on hardened systems, too, where root's umask
+// is strict. It is the process's: no other test runs beside this one.
+func TestEnrollUnderAStrictUmask(t *testing.T) {
+	h, g := newHost(t), newGateway(t)
+	t.Setenv("FLEET_AGENT_STATE_DIR", h.state)
+	dir := filepath.Join(h.dir, "new")
+	h.config = filepath.Join(dir, "agent.yaml")
+	before := syscall.Umask(0o077)
+	defer syscall.Umask(before)
+	if _, err := h.run(g.token, "enroll", "--server", g.url, "--name", "pi-1"); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{dir: 0o755, h.config: 0o644, h.state: 0o700} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s has mode %v (%v), want %v", path, info.Mode(), err, want)
+		}
 	}
 }
 

@@ -85,7 +85,7 @@ func newReplace(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := operator.Device(cmd.Context(), args[0]); err != nil {
+			if err := operator.CheckReplace(cmd.Context(), args[0]); err != nil {
 				return err
 			}
 			t.replaces = args[0]

@@ -38,7 +38,7 @@ const (
 	// wait. They take turns in the order in which they came, whereas one that is
 	// told to come back begins anew: some clients would get nothing for a minute
 	// while a dozen ask for all Devices on a small gateway.
-	boundPatience = 15 * time.Second
+	boundPatience = 10 * time.Second
 	maxWaiting    = 64
 	retryAfter    = 2 // seconds
 )

@@ -72,7 +72,7 @@ func TestListsWaitForMemory(t *testing.T) {
 	}{
 		"lists":               {five, http.MethodGet, devices, 50, 2},
 		"a list of too much":  {huge, http.MethodGet, devices, 3, 1},
-		"pages of a dozen":    {five, http.MethodGet, devices + "?limit=100", 12, 2},
+		"pages of some":       {five, http.MethodGet, devices + "?limit=100", 20, 2},
 		"pages":               {five, http.MethodGet, devices + "?limit=100", 30, 2},
 		"short pages":         {five, http.MethodGet, devices + "?limit=10", 100, 100},
 		"pages of much":       {huge, http.MethodGet, devices + "?limit=100", 3, 1},
@@ -92,7 +92,7 @@ func TestListsWaitForMemory(t *testing.T) {
 				if most := l.most.Load(); most != tc.most {
 					t.Errorf("%d at once, want %d", most, tc.most)
 				}
-				if l.served.Load() == 0 || (tc.n > int(17*tc.most)) != (l.refused.Load() > 0) {
+				if l.served.Load() == 0 || (tc.n > int(12*tc.most)) != (l.refused.Load() > 0) {
 					t.Errorf("%d served, %d refused", l.served.Load(), l.refused.Load())
 				}
 			})

@@ -58,3 +58,15 @@ func (o *Operator) Revoke(ctx context.Context, name string, policy v1alpha1.Revo
 	})
 	return explain(err, name)
 }
+
+// CheckReplace returns why no machine can take the place of a device, or nil.
+func (o *Operator) CheckReplace(ctx context.Context, name string) error {
+	d, err := o.Device(ctx, name)
+	if err != nil {
+		return err
+	}
+	if d.IsOut() {
+		return fmt.Errorf("%[1]s was revoked or is being deleted, so no machine takes its place: delete it with `fleet-server kubectl delete fleetdev %[1]s`, and enroll the new machine with any token", d.Name)
+	}
+	return nil
+}

@@ -76,6 +76,23 @@ func TestKubectlOnDeployments(t *testing.T) {
 	})
 }
 
+// No machine takes the place of a device that was thrown out: the command says so,
+// not the machine.
+func TestRevokedDevicesAreNotReplaced(t *testing.T) {
+	t.Parallel()
+	u := user{t, start(t)}
+	u.apply("{apiVersion: fleet.nationtech.io/v1alpha1, kind: Device, metadata: {name: press-1}, spec: {}}")
+	if out, err := u.s.Run(t.Context(), "", "device", "replace", "press-1"); err != nil || !strings.HasPrefix(out, "FLT1.") {
+		t.Fatalf("the token is %q: %v", out, err)
+	}
+	if _, err := u.s.Run(t.Context(), "", "device", "revoke", "press-1"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := u.s.Run(t.Context(), "", "device", "replace", "press-1"); err == nil || !strings.Contains(err.Error(), "kubectl delete fleetdev press-1") {
+		t.Errorf("it prints %q: %v", out, err)
+	}
+}
+
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	u := user{t, start(t)}

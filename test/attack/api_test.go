@@ -26,6 +26,8 @@ const (
 	// smallWait is how long a small request waits at most beside lists, where it
 	// waited for seconds. The machine that works on them is shared.
 	smallWait = 2 * time.Second
+	// listFlood is longer than a list waits for its turn.
+	listFlood = 15 * time.Second
 	// listMemory is what the machine that runs this gives to lists at most, with
 	// what the garbage collector leaves.
 	listMemory = 1 << 30
@@ -68,7 +70,7 @@ func TestListsTakeNoMemory(t *testing.T) {
 	}
 	var waits []time.Duration
 	most := int64(0)
-	for end := time.Now().Add(max(scaled().flood, 3*settling)); time.Now().Before(end); {
+	for end := time.Now().Add(max(scaled().flood, listFlood)); time.Now().Before(end); {
 		begin := time.Now()
 		_, err := c.CoreV1().ConfigMaps("default").Get(t.Context(), "c0", metav1.GetOptions{})
 		must(t, err)

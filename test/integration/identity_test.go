@@ -126,6 +126,12 @@ func TestReplacementOfAMachine(t *testing.T) {
 		t.Errorf("labels are %v, %v", d.Labels, err)
 	}
 	wantError(t, old.renew(newKey(t)), wire.RefusedRevoked, "")
+	wantError(t, old.ask(token), wire.RefusedRevoked, "another name while there is a Device edge-1")
+
+	// One that was revoked keeps its name, and says how it becomes free.
+	s.editDevice("edge-1", func(d *v1alpha1.Device) { d.Spec.Revoked = true })
+	wantError(t, s.holder("edge-1").ask(s.token(nil)), wire.RefusedNameTaken, "kubectl delete fleetdev edge-1")
+	wantError(t, s.holder("edge-1").ask(token), wire.RefusedNameTaken, "kubectl delete fleetdev edge-1")
 }
 
 func TestHardwareIDs(t *testing.T) {

@@ -108,11 +108,14 @@ func (d *Datastore) Close() {
 	if d.server != nil {
 		d.server.Stop()
 	}
-	d.cancel()
-	d.done.Wait()
+	// Whoever closes the database last writes its log into it. The one for sizes must
+	// not be the last: it may only read, and state.db would lack what was written
+	// since the last start.
 	if d.sizes != nil {
 		_ = d.sizes.db.Close() // it has written nothing
 	}
+	d.cancel()
+	d.done.Wait()
 }
 
 func (d *Datastore) openBackend(ctx context.Context, path string) (server.Backend, error) {

@@ -80,6 +80,38 @@ func TestAcknowledgedDataOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+// After a stop everything is in one file, as whoever copies or restores state.db
+// alone expects.
+func TestAStopLeavesOneFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	d, err := datastore.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := connect(t, d)
+	create(t, c, "/registry/a", "kept")
+	if _, err := d.Sizes(t.Context(), "/registry/"); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	if info, err := os.Stat(filepath.Join(dir, datastore.FileName+"-wal")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is a log of %v (%v)", info, err)
+	}
+	alone := t.TempDir()
+	data, err := os.ReadFile(filepath.Join(dir, datastore.FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(alone, datastore.FileName), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := connect(t, open(t, alone)).Get(t.Context(), "/registry/a")
+	if err != nil || len(got.Kvs) != 1 {
+		t.Errorf("the copy has %v: %v", got, err)
+	}
+}
+
 func TestSocketIsForTheServerOnly(t *testing.T) {
 	t.Parallel()
 	d := open(t, t.TempDir())

@@ -103,7 +103,7 @@ func (s *Service) Enroll(ctx context.Context, a *applicant) (*wire.EnrollReply, 
 		return nil, err
 	}
 	if s.Tombstones.Has(a.fingerprint) {
-		return nil, refuse(wire.RefusedRevoked, "this device's key was revoked: ask for its Device to be deleted and for a new token")
+		return nil, refuse(wire.RefusedRevoked, "this device's key was revoked or replaced: it needs a new key, a new token, and another name while there is a Device %s", a.device)
 	}
 	device, err := s.device(ctx, a.device)
 	if err != nil {
@@ -119,6 +119,8 @@ func (s *Service) Enroll(ctx context.Context, a *applicant) (*wire.EnrollReply, 
 		return nil, refuse(wire.RefusedRevoked, "device %s has had other keys since the backup that this server was restored from: make a new key, and have the device replaced", a.device)
 	case taken && device.HasKey(a.fingerprint):
 		return s.admit(ctx, a, device, asked)
+	case taken && device.IsOut():
+		return nil, nameOut(a.device)
 	case taken && token.Spec.Replaces != a.device:
 		return nil, nameTaken(a.device)
 	}
@@ -433,7 +435,7 @@ func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v
 			return nil
 		}
 		if device.IsOut() {
-			return outOfService(r.Name)
+			return nameOut(r.Name)
 		}
 		switch {
 		case device.Spec.Enrollment == nil && !approved:
@@ -532,6 +534,11 @@ func unknownToken() error {
 
 func nameTaken(device string) error {
 	return refuse(wire.RefusedNameTaken, "the name %q belongs to another device: choose another with --name, or take its place with the token of `fleet-server device replace %s`", device, device)
+}
+
+// nameOut is for another key: its machine was not thrown out.
+func nameOut(device string) error {
+	return refuse(wire.RefusedNameTaken, "the name %q belongs to a device that was revoked or is being deleted: choose another with --name, or have the Device deleted with `kubectl delete fleetdev %s`", device, device)
 }
 
 func keyTaken(device string) error {
