@@ -43,6 +43,8 @@ PACKAGES = $(shell go list -find ./...)
 E2E = $(filter $(addprefix $(MODULE)/,test/e2e% test/lab% test/packages% test/install% test/demo% test/durability% test/compat%),$(PACKAGES))
 INTEGRATION = $(filter $(addprefix $(MODULE)/,test/integration% test/api% test/attack% pkg/apiserver% pkg/broker% \
 	pkg/controllers% pkg/deviceapi% pkg/embedserver% cmd/fleet-server%),$(PACKAGES))
+# CORES decide without doing anything.
+CORES = pkg/wire pkg/score pkg/assignment pkg/agent/plan pkg/controllers/acceptance
 UNIT = $(filter-out $(E2E) $(INTEGRATION) $(MODULE)/test/arch,$(PACKAGES))
 # The race detector needs cgo, which would swap the SQLite driver: packages
 # that link the apiserver are left out.
@@ -248,6 +250,13 @@ attack: build | tools ## attack a server in full: response times of others compa
 fuzz: ## every fuzz target for SOAK_FUZZTIME each (10m); what it finds stays in testdata/fuzz
 	echo "==> fuzz targets, $(SOAK_FUZZTIME) each"
 	tools/fuzz.sh $(SOAK_FUZZTIME) keep
+
+.PHONY: mutate
+mutate: ## change the pure cores, and fail when their own tests do not see nine changes of ten
+	for package in $(CORES); do \
+		echo "==> mutants of $$package"; \
+		go tool -modfile=tools/mutate/go.mod gremlins unleash --workers 1 --timeout-coefficient 10 --output-statuses lctv --threshold-efficacy 90 ./$$package || exit 1; \
+	done
 
 .PHONY: bench
 bench: build | tools ## measure, print a table and write docs/benchmarks.md

@@ -609,3 +609,52 @@ func TestNewestFailureIsNamed(t *testing.T) {
 		t.Errorf("the newest failure is %+v, want that of edge-1", c.Newest)
 	}
 }
+
+// A report about other Secrets than those of now is not current.
+func TestReportIsOfTheSecretsOfNow(t *testing.T) {
+	t.Parallel()
+	table := assignment.NewTable(nil)
+	entry, _ := entryOf(refs[0], 0)
+	entry.SecretsDigest = wire.Sum([]byte("new")).String()
+	table.SetDevice(assignment.Device{Name: "edge-1"})
+	table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: everything, Accepted: true, Entry: entry})
+	for digest, want := range map[string]assignment.Counts{
+		wire.Sum([]byte("old")).String(): {Matched: 1, Pending: 1},
+		entry.SecretsDigest:              {Matched: 1, Succeeded: 1},
+	} {
+		table.SetState("edge-1", wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseRunning, Hash: entry.Hash, SecretsDigest: digest})
+		got, _, _ := table.Aggregate(refs[0])
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("digest %.8s (-want +got):\n%s", digest, diff)
+		}
+	}
+}
+
+// A device is given the Secrets that its manifest needs, and no others.
+func TestSecretsAreForWhoNeedsThem(t *testing.T) {
+	t.Parallel()
+	table := assignment.NewTable(nil)
+	entry, body := entryOf(refs[0], 0)
+	deployment := assignment.Deployment{DeploymentRef: refs[0], Selector: selectorOf("a"), Accepted: true, Entry: entry, Body: body, Secrets: []string{"login"}}
+	table.SetDeployment(deployment)
+	table.SetDevice(assignment.Device{Name: "edge-1", Labels: map[string]string{"group": "a"}})
+	table.SetDevice(assignment.Device{Name: "edge-2", Labels: map[string]string{"group": "b"}})
+	needs := func(device, namespace, name string, want bool) {
+		t.Helper()
+		if got := table.NeedsSecret(device, namespace, name); got != want {
+			t.Errorf("%s needs %s/%s: %v", device, namespace, name, got)
+		}
+	}
+	needs("edge-1", "shop", "login", true)
+	needs("edge-1", "shop", "other", false)
+	needs("edge-1", "yard", "login", false)
+	needs("edge-2", "shop", "login", false)
+	needs("edge-3", "shop", "login", false)
+	deployment.Accepted = false
+	table.SetDeployment(deployment)
+	needs("edge-1", "shop", "login", false) // it is held: the device keeps what it has
+	deployment.Accepted = true
+	table.SetDeployment(deployment)
+	table.SetDevice(assignment.Device{Name: "edge-1", Labels: map[string]string{"group": "a"}, Revoked: true})
+	needs("edge-1", "shop", "login", false)
+}

@@ -487,3 +487,24 @@ func TestCut(t *testing.T) {
 		}
 	})
 }
+
+// Other parts of the agent address a service's container by its name: one that
+// somebody renamed is replaced, though its content is the same.
+func TestContainerOfAnotherNameIsReplaced(t *testing.T) {
+	t.Parallel()
+	spec := container.Spec{Ref: ref, Service: "a", Image: "localhost/a", Hash: "1", Restart: container.RestartAlways}
+	c := container.Container{ID: "1", Name: spec.Name(), Ref: ref, Service: "a", Hash: "1", State: container.StateRunning, Started: now}
+	w := &plan.Workload{Ref: ref, Services: []container.Spec{spec}}
+	if actions, _ := plan.Changes(w, []container.Container{c}, now); len(actions) > 0 {
+		t.Errorf("a container that is right: %v", actions)
+	}
+	c.Name += "-renamed"
+	actions, _ := plan.Changes(w, []container.Container{c}, now)
+	var kinds []string
+	for _, a := range actions {
+		kinds = append(kinds, a.Kind.String())
+	}
+	if diff := gocmp.Diff([]string{"pull", "remove", "create"}, kinds); diff != "" {
+		t.Errorf("a container of another name (-want +got):\n%s", diff)
+	}
+}
