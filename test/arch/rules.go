@@ -90,15 +90,19 @@ var rules = []rule{
 		forbids: func(p Package) bool { return within(p.ImportPath, natsServer, module+"pkg/broker") },
 	},
 	{
-		why:     "the cores import the standard library and the contract only",
-		from:    cores,
-		forbids: func(p Package) bool { return !p.Standard && !within(p.ImportPath, inModule(slices.Concat(contract, cores))...) },
+		why:  "the cores import the standard library and the contract only",
+		from: cores,
+		forbids: func(p Package) bool {
+			return !p.Standard && !within(p.ImportPath, inModule(slices.Concat(contract, cores))...)
+		},
 	},
 	{
-		why:     "controllers import neither the broker nor the device API",
-		from:    []string{"pkg/controllers"},
-		direct:  true,
-		forbids: func(p Package) bool { return p.ImportPath == module+"pkg/broker" || p.ImportPath == module+"pkg/deviceapi" },
+		why:    "controllers import neither the broker nor the device API",
+		from:   []string{"pkg/controllers"},
+		direct: true,
+		forbids: func(p Package) bool {
+			return p.ImportPath == module+"pkg/broker" || p.ImportPath == module+"pkg/deviceapi"
+		},
 	},
 	{
 		why:    "pkg/bus imports nats.go and the contract only",
