@@ -78,6 +78,7 @@ func (i *importOptions) run(cmd *cobra.Command, o *options, path string) error {
 			}
 			return err
 		},
+		Notice: func(line string) { fmt.Fprintln(w, line) },
 	})
 	if err != nil {
 		return fmt.Errorf("importing %s: %w", path, err)

@@ -15,8 +15,8 @@ type Repository struct {
 	CA []byte
 	// Keys are the OpenPGP keys that the manager shall trust: for apt the
 	// gateway's, which signs the index with the hashes of packages, for dnf the
-	// release's, which signs packages. dnf has one list for both, and adds what it
-	// has to those that may sign any package.
+	// release's, which signs packages and their index. dnf has one list for both, and
+	// adds what it has to those that may sign any package.
 	Keys []byte
 	// Manager is apt or dnf.
 	Manager string
@@ -46,13 +46,16 @@ func RepositoryRoots() []string { return []string{aptCA, dnfCA} }
 func RepositoryForm() map[string]map[string]string {
 	return map[string]map[string]string{
 		aptSource: {aptConf: verifyCommand, aptPreferences: "Pin-Priority: -1"},
-		dnfRepo:   {dnfRepo: includePackages},
+		dnfRepo:   {dnfRepo: verifiedIndex},
 	}
 }
 
 const (
-	verifyCommand   = "/usr/bin/fleet-agent verify-packages"
-	includePackages = "includepkgs=" + packageName
+	verifyCommand = "/usr/bin/fleet-agent verify-packages"
+	// verifiedIndex: dnf does what an index says, as removing packages that another
+	// makes obsolete. So it must be signed by the maker, whose key alone is there, and
+	// be about the one package: a gateway must not replace what the system is made of.
+	verifiedIndex = "repo_gpgcheck=1\ngpgkey=file://" + dnfKeys + "\nincludepkgs=" + packageName + "\n"
 )
 
 // AddRepository tells the package manager where the gateway's packages are,
@@ -107,14 +110,12 @@ func (r *Repository) files() ([]file, error) {
 		return []file{
 			{path: dnfCA, mode: 0o644, content: r.CA},
 			{path: dnfKeys, mode: 0o644, content: r.Keys},
-			// A gateway that is off must not keep the system from its updates. TLS with
-			// the gateway's root vouches for the index: a key that repo_gpgcheck knows could
-			// sign packages as well. includepkgs: a gateway must not replace what the system
-			// is made of.
+			// A gateway that is off must not keep the system from its updates. The slash at
+			// the end of the address, which an earlier form had not, gives dnf another cache:
+			// it would go on believing an index, and keys for it, that it took before.
 			{path: dnfRepo, mode: 0o644, content: fmt.Appendf(nil, written+
-				"[fleet-gateway]\nname=Packages of the fleet gateway\nbaseurl=%s\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=0\n"+
-				"gpgkey=file://%s\nsslverify=1\nsslcacert=%s\nskip_if_unavailable=1\n%s\n",
-				base.JoinPath("rpm", r.Arch), dnfKeys, dnfCA, includePackages)},
+				"[fleet-gateway]\nname=Packages of the fleet gateway\nbaseurl=%s\nenabled=1\ngpgcheck=1\n"+verifiedIndex+
+				"sslverify=1\nsslcacert=%s\nskip_if_unavailable=1\n", base.JoinPath("rpm", r.Arch+"/"), dnfCA)},
 		}, nil
 	}
 	return nil, fmt.Errorf("package manager %q: it must be apt or dnf", r.Manager)

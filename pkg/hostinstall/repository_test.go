@@ -37,7 +37,7 @@ func TestAddRepository(t *testing.T) {
 			"/etc/apt/keyrings/fleet-gateway.asc":           "keys\n",
 		},
 		"dnf": {
-			"/etc/yum.repos.d/fleet-gateway.repo":        "gpgcheck=1\nrepo_gpgcheck=0\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway\nsslverify=1\nsslcacert=/etc/pki/tls/certs/fleet-gateway-ca.crt\nskip_if_unavailable=1\nincludepkgs=fleet-agent\n",
+			"/etc/yum.repos.d/fleet-gateway.repo":        "baseurl=https://gw:8443/packages/rpm/aarch64/\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway\nincludepkgs=fleet-agent\nsslverify=1\nsslcacert=/etc/pki/tls/certs/fleet-gateway-ca.crt\nskip_if_unavailable=1\n",
 			"/etc/pki/tls/certs/fleet-gateway-ca.crt":    "root\n",
 			"/etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway": "keys\n",
 		},

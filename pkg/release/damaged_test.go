@@ -29,7 +29,12 @@ func TestDamagedPackages(t *testing.T) {
 	must(t, err)
 	for pattern, write := range map[string]func(dir string) error{
 		"fleet-agent_1.0.0_" + runtime.GOARCH + ".deb": func(dir string) error { return aptrepo.Write(dir, unsigned{}, time.Now()) },
-		"*.rpm": func(dir string) error { return rpmrepo.Write(filepath.Join(dir, "pool"), unsigned{}, time.Now()) },
+		"*.rpm": func(dir string) error {
+			packages, err := filepath.Glob(filepath.Join(dir, "pool", "*"))
+			must(t, err)
+			_, err = rpmrepo.Make(packages, time.Now())
+			return err
+		},
 	} {
 		for name, data := range files {
 			if ok, err := filepath.Match(pattern, name); err != nil || !ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -189,7 +190,11 @@ func TestKeysAreApart(t *testing.T) {
 		t.Errorf("keys.asc has %d keys", len(both))
 	}
 	// A release without a key for packages leaves none of the release before.
-	_, err = g.importAs(g.release("1.0.1", func(files map[string][]byte) { delete(files, "packages.asc") }), nil)
+	_, err = g.importAs(g.release("1.0.1", func(files map[string][]byte) {
+		maps.DeleteFunc(files, func(name string, _ []byte) bool {
+			return name == "packages.asc" || strings.HasPrefix(name, "repodata-")
+		})
+	}), nil)
 	must(t, err)
 	g.status(404, "/packages/packages.asc")
 }
@@ -304,8 +309,8 @@ func TestRenewalsReplaceOnlySignatures(t *testing.T) {
 		t.Errorf("what was opened before is now %v, %v", again, err)
 	}
 	newIndex, newSignature := g.repomd()
-	if newIndex != index || newSignature == signature {
-		t.Error("the index of dnf changed, or its signature did not")
+	if newIndex != index || newSignature != signature {
+		t.Error("the index of dnf changed, or its signature did")
 	}
 	g.serves("1.0")
 	g.body("/packages/gateway.asc")
@@ -314,18 +319,6 @@ func TestRenewalsReplaceOnlySignatures(t *testing.T) {
 	must(t, err)
 	if len(entries) != 4 {
 		t.Errorf("there are %v", entries)
-	}
-}
-
-// TestRepomdExpires: the signature of dnf's index has an end.
-func TestRepomdExpires(t *testing.T) {
-	t.Parallel()
-	begin := time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC)
-	g := signed(t, &clock{now: begin})
-	for after, valid := range map[time.Duration]bool{0: true, 29 * day: true, 31 * day: false} {
-		if err := g.checkRepomd(begin.Add(after)); (err == nil) != valid {
-			t.Errorf("after %s: %v", after, err)
-		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package release_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -47,9 +48,24 @@ func FuzzRPM(f *testing.F) {
 	must(f, err)
 	f.Add(rpm)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		dir := t.TempDir()
-		must(t, os.WriteFile(filepath.Join(dir, "x.rpm"), data, 0o600))
-		_ = rpmrepo.Write(dir, unsigned{}, time.Now()) // what becomes of it is all the same
+		path := filepath.Join(t.TempDir(), "x.rpm")
+		must(t, os.WriteFile(path, data, 0o600))
+		_, _ = rpmrepo.Make([]string{path}, time.Now()) // what becomes of it is all the same
+	})
+}
+
+// FuzzIndex verifies what is no index of the package.
+func FuzzIndex(f *testing.F) {
+	m, err := maker()
+	must(f, err)
+	files, err := m.Files("1.0.0")
+	must(f, err)
+	f.Add(files[releasetest.IndexFile(rpmrepo.RepomdName)], files[releasetest.IndexFile(rpmrepo.PrimaryName)], files[releasetest.IndexFile(rpmrepo.FilelistsName)])
+	f.Fuzz(func(t *testing.T, repomd, primary, filelists []byte) {
+		index := rpmrepo.Index{Repomd: repomd, Primary: primary, Filelists: filelists}
+		if err := index.Verify(map[string]string{"x.rpm": strings.Repeat("0", 64)}); !errors.Is(err, rpmrepo.ErrOther) {
+			t.Errorf("error is %v", err)
+		}
 	})
 }
 

@@ -41,6 +41,8 @@ type Import struct {
 	Installed string
 	// Images takes over a container image, an archive, once it is verified.
 	Images func(path string) error
+	// Notice gets a line about what devices will not get from the release; may be nil.
+	Notice func(line string)
 	// Now is the time from which the gateway's signatures count. Sane says whether
 	// that can be believed; nil, it can.
 	Now  func() time.Time
@@ -197,7 +199,7 @@ func (b *build) run(ctx context.Context) error {
 	if err := verify(b.files, b.Key); err != nil {
 		return err
 	}
-	for _, step := range []func() error{b.read, b.refuseOlder, b.images, b.layOut, b.repositories} {
+	for _, step := range []func() error{b.read, b.refuseOlder, b.images, b.layOut, b.dnf, b.repositories} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -263,21 +265,8 @@ func (b *build) places(name string) []string {
 		places = append(places, filepath.Join(b.dir, installerName))
 	case strings.HasSuffix(name, ".deb"):
 		places = append(places, b.www("apt", "pool", name))
-	case strings.HasSuffix(name, ".rpm"):
-		if arch := rpmArch(name); arch != "" {
-			places = append(places, b.www("rpm", arch, name))
-		}
 	}
 	return places
-}
-
-// rpmArch is ARCH of NAME-VERSION-RELEASE.ARCH.rpm.
-func rpmArch(name string) string {
-	_, arch, _ := cutLast(strings.TrimSuffix(name, ".rpm"), ".")
-	if strings.ContainsAny(arch, "-+~") {
-		return ""
-	}
-	return arch
 }
 
 func (b *build) www(elem ...string) string {

@@ -1,7 +1,7 @@
 // Package release is what the gateway hands out: the packages, the installer
 // and the static binaries of one release, verified when they are imported, with
-// an apt and a dnf repository of them, signed by the gateway. It is part of the
-// server.
+// an apt repository of them, signed by the gateway, and a dnf repository, signed by
+// its maker. It is part of the server.
 //
 // A store is a directory of the data directory:
 //

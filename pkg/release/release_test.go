@@ -26,10 +26,10 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"go.uber.org/goleak"
 
 	"fleet.nationtech.io/fleet/pkg/release"
+	"fleet.nationtech.io/fleet/pkg/release/rpmrepo"
 	"fleet.nationtech.io/fleet/pkg/release/signing"
 	"fleet.nationtech.io/fleet/test/releasetest"
 )
@@ -537,14 +537,6 @@ func (g *gateway) repomd() (index, signature string) {
 	return g.body(base), g.body(base + ".asc")
 }
 
-// checkRepomd verifies the index of the dnf repository at a time.
-func (g *gateway) checkRepomd(at time.Time) error {
-	index, signature := g.repomd()
-	_, err := openpgp.CheckArmoredDetachedSignature(g.keys()[:1], strings.NewReader(index), strings.NewReader(signature),
-		&packet.Config{Time: func() time.Time { return at }})
-	return err
-}
-
 func TestAptRepository(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t)
@@ -605,8 +597,8 @@ func TestDnfRepository(t *testing.T) {
 		t.Fatalf("there are %v", found)
 	}
 	base := "/packages/rpm/" + filepath.Base(found[0]) + "/"
-	index := g.body(base + "repodata/repomd.xml")
-	_, err = openpgp.CheckArmoredDetachedSignature(g.keys()[:1], strings.NewReader(index), strings.NewReader(g.body(base+"repodata/repomd.xml.asc")), nil)
+	index, signature := g.repomd()
+	_, err = openpgp.CheckArmoredDetachedSignature(readKeys(t, g.body("/packages/packages.asc")), strings.NewReader(index), strings.NewReader(signature), nil)
 	must(t, err)
 	var repo struct {
 		Data []struct {
@@ -650,4 +642,85 @@ func TestDnfRepository(t *testing.T) {
 	if strings.Contains(content["primary"], "rpmlib(") {
 		t.Error("the index names what rpm itself requires")
 	}
+}
+
+// TestIndexForDNFIsTheMakers: dnf does what an index says. What a gateway serves is
+// what the maker signed, or nothing.
+func TestIndexForDNFIsTheMakers(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	other, err := releasetest.NewMaker()
+	must(t, err)
+	repomd, primary, filelists, signature := releasetest.IndexFile(rpmrepo.RepomdName), releasetest.IndexFile(rpmrepo.PrimaryName),
+		releasetest.IndexFile(rpmrepo.FilelistsName), releasetest.IndexFile(rpmrepo.SignatureName)
+	foreign := func(f map[string][]byte) { must(t, other.Index(f)) }
+	agent := func(f map[string][]byte) string {
+		for name := range f {
+			if strings.HasSuffix(name, ".rpm") {
+				return name
+			}
+		}
+		return ""
+	}
+	for name, change := range map[string]func(map[string][]byte){
+		"another key":               foreign,
+		"no signature":              func(f map[string][]byte) { delete(f, signature) },
+		"no signature in it":        func(f map[string][]byte) { f[signature] = nil },
+		"no key of packages":        func(f map[string][]byte) { delete(f, "packages.asc") },
+		"a changed index":           func(f map[string][]byte) { f[repomd] = append(f[repomd], ' ') },
+		"a changed list":            func(f map[string][]byte) { f[primary] = append(f[primary], 0) },
+		"no list":                   func(f map[string][]byte) { delete(f, filelists) },
+		"a list in another's place": func(f map[string][]byte) { f[primary], f[filelists] = f[filelists], f[primary] },
+		"a part too many": func(f map[string][]byte) {
+			f[releasetest.IndexFile("updateinfo.xml.gz")] = []byte("x")
+			delete(f, agent(f))
+		},
+		"another package": func(f map[string][]byte) {
+			rpm, err := g.maker.RPM("fleet-agent", "2.0.1")
+			must(t, err)
+			f[agent(f)] = rpm
+		},
+		"a package less": func(f map[string][]byte) { delete(f, agent(f)) },
+		"a package more": func(f map[string][]byte) { f["more-1-1."+strings.Split(agent(f), ".")[3]+".rpm"] = f[agent(f)] },
+		"one of a package more": func(f map[string][]byte) {
+			f["more-1-1.x.rpm"] = f[agent(f)]
+			must(t, g.maker.Index(f))
+		},
+	} {
+		if _, err := g.importAs(g.release("2.0.0", change), nil); !errors.Is(err, release.ErrContent) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: error is %v, want ErrContent", name, err)
+		}
+	}
+	var notices []string
+	importing := func(change func(map[string][]byte)) {
+		t.Helper()
+		notices = nil
+		_, err := g.importAs(g.release("2.0.0", change), func(i *release.Import) { i.Notice = func(line string) { notices = append(notices, line) } })
+		must(t, err)
+	}
+	importing(nil) // the control
+	index, _ := g.repomd()
+	if len(notices) > 0 || !strings.Contains(index, "primary") {
+		t.Errorf("it says %q", notices)
+	}
+	// The server comes by another way, and devices take nothing but the agent.
+	importing(func(f map[string][]byte) {
+		f["fleet-server-2.0.0-1."+strings.Split(agent(f), ".")[3]+".rpm"] = f[agent(f)]
+	})
+	if found, err := filepath.Glob(filepath.Join(g.dir, "release", "current", "www", "rpm", "*", "fleet-server*")); err != nil || len(found) > 0 {
+		t.Errorf("there is %v, %v", found, err)
+	}
+	// A release from before there was an index.
+	importing(func(f map[string][]byte) {
+		for _, name := range []string{repomd, signature, primary, filelists} {
+			delete(f, name)
+		}
+	})
+	if len(notices) != 1 || !strings.Contains(notices[0], "they need a newer release") {
+		t.Errorf("it says %q", notices)
+	}
+	if _, err := os.Stat(filepath.Join(g.dir, "release", "current", "www", "rpm")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("packages for dnf without a signed index are served: %v", err)
+	}
+	g.body("/packages/apt/dists/stable/InRelease")
 }

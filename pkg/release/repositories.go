@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 
 	"fleet.nationtech.io/fleet/pkg/release/aptrepo"
-	"fleet.nationtech.io/fleet/pkg/release/rpmrepo"
 	"fleet.nationtech.io/fleet/pkg/release/signing"
 )
 
-// repositories are those below a directory that is served.
+// repositories are those below a directory that is served. The gateway signs
+// that of apt; that of dnf its maker has signed.
 type repositories struct {
 	www string
 	key *signing.Key
@@ -22,43 +22,25 @@ func (r *repositories) path(elem ...string) string {
 	return filepath.Join(append([]string{r.www}, elem...)...)
 }
 
-// write makes the repositories of the packages that are there.
+// write makes the apt repository of the packages that are there.
 func (r *repositories) write(t term) error {
 	if err := aptrepo.Write(r.path("apt"), r.key, t.date); err != nil {
 		return fmt.Errorf("writing the apt repository: %w", err)
 	}
-	dirs, err := filepath.Glob(r.path("rpm", "*"))
-	if err != nil {
-		return err
-	}
-	for _, dir := range dirs {
-		if err := rpmrepo.Write(dir, r.key, t.date); err != nil {
-			return fmt.Errorf("writing the dnf repository: %w", err)
-		}
-	}
 	return r.sign(t)
 }
 
-// sign signs the repositories that are there.
+// sign signs the apt repository that is there.
 func (r *repositories) sign(t term) error {
 	if err := aptrepo.Renew(r.path("apt"), r.key, t.date, t.until); err != nil {
 		return fmt.Errorf("signing the apt repository: %w", err)
-	}
-	dirs, err := filepath.Glob(r.path("rpm", "*"))
-	if err != nil {
-		return err
-	}
-	for _, dir := range dirs {
-		if err := rpmrepo.Renew(dir, r.key.Until(t.until)); err != nil {
-			return fmt.Errorf("signing the dnf repository: %w", err)
-		}
 	}
 	return nil
 }
 
 // publishKeys writes the keys that devices ask for. That of the gateway signs
-// repositories, that of the maker, a file that may be missing, signs packages:
-// who verifies one of the two must not take the other. keys.asc has both, for
+// the apt repository, that of the maker, a file that may be missing, rpm packages
+// and their index: who verifies one of the two must not take the other. keys.asc has both, for
 // agents that know no better.
 func (r *repositories) publishKeys(packagesKey string) error {
 	keys := map[string][][]byte{"gateway.asc": nil, "keys.asc": nil}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/release"
+	"fleet.nationtech.io/fleet/pkg/release/signing"
 	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/lab"
 	"fleet.nationtech.io/fleet/test/process"
@@ -126,6 +127,7 @@ func (s *shop) serve(version string, change func(files map[string][]byte), flags
 	s.must(err)
 	if change != nil {
 		change(files)
+		s.must(s.maker.Index(files))
 	}
 	dir := s.t.TempDir()
 	s.must(s.maker.Write(dir, files))
@@ -373,13 +375,10 @@ func (s *shop) dnf() {
 	s.run(dnf("remove", packageName)...)
 }
 
-// dnfSignedIndex: who verifies the index by the gateway's key, in a way of their
-// own, sees what was tampered with, and what has expired.
+// dnfSignedIndex: an index that the maker did not sign is not believed, not even
+// when the gateway signed it.
 func (s *shop) dnfSignedIndex(dnf func(...string) []string, clean func()) {
-	key, err := os.ReadFile(filepath.Join(s.dir, "release", "current", "www", "gateway.asc"))
-	s.must(err)
-	s.write("/etc/gateway.asc", string(key))
-	check := dnf("--setopt=fleet-gateway.repo_gpgcheck=1", "--setopt=fleet-gateway.gpgkey=file:///etc/gateway.asc", "--setopt=fleet-gateway.skip_if_unavailable=0", "--refresh", "makecache")
+	check := dnf("--setopt=fleet-gateway.skip_if_unavailable=0", "--refresh", "makecache")
 	clean()
 	s.run(check...)
 	clean()
@@ -387,7 +386,21 @@ func (s *shop) dnfSignedIndex(dnf func(...string) []string, clean func()) {
 	s.refuses("repomd.xml", "Bad GPG signature", check...)
 	restore()
 	clean()
-	s.whenExpired("an index of long ago", "GPG", check...)
+	found, err := filepath.Glob(filepath.Join(s.dir, "release", "current", "www", "rpm", "*", "repodata", "repomd.xml"))
+	s.must(err)
+	index, err := os.ReadFile(found[0])
+	s.must(err)
+	key, err := signing.Load(filepath.Join(s.dir, "release", "signing-key.asc"), time.Now())
+	s.must(err)
+	signature, err := key.Detached(index)
+	s.must(err)
+	makers, err := os.ReadFile(found[0] + ".asc")
+	s.must(err)
+	s.replace(found[0]+".asc", signature)
+	s.refuses("an index that the gateway signed", "GPG", check...)
+	s.replace(found[0]+".asc", makers)
+	clean()
+	s.run(check...)
 	clean()
 }
 
@@ -424,6 +437,9 @@ func (s *shop) dnfOfATurncoat(dnf func(...string) []string, clean func()) {
 		}
 	}
 	// The control: dnf believes a key that is in its list, whosesoever it is.
+	key, err = os.ReadFile(filepath.Join(s.dir, "release", "current", "www", "gateway.asc"))
+	s.must(err)
+	s.write("/etc/gateway.asc", string(key))
 	s.serve("2.2.0", func(files map[string][]byte) {
 		rpm, err := itself.RPM(packageName, "2.2.0")
 		s.must(err)
@@ -434,7 +450,7 @@ func (s *shop) dnfOfATurncoat(dnf func(...string) []string, clean func()) {
 		}
 	})
 	clean()
-	s.run(dnf("--setopt=fleet-gateway.gpgkey=file:///etc/gateway.asc", "upgrade", packageName)...)
+	s.run(dnf("--setopt=fleet-gateway.gpgkey=file:///etc/gateway.asc,file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway", "upgrade", packageName)...)
 	s.installed("2.2.0")
 }
 

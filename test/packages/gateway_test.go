@@ -4,8 +4,13 @@ package packages_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/release/signing"
 )
 
 // serve imports a release on the machine, whose server is the gateway. It offers
@@ -134,6 +139,51 @@ func (m *machine) liar() {
 	m.run("dpkg-query", "--show", "busybox-static")
 	m.sh(`rm -r /var/lib/fleet-server/release/current/www/apt/lie /root/lie.list /etc/apt/sources.list.d/lie.list; apt-get clean`)
 	m.run(updateFrom(aptSource)...)
+}
+
+// liarIndex: the gateway says of the right package, in its place, that it makes
+// another obsolete. dnf would remove that with the next upgrade.
+func (m *machine) liarIndex() {
+	const repodata = "/var/lib/fleet-server/release/current/www/rpm/*/repodata"
+	m.sh(`cp -r ` + repodata + ` /root/truth
+		cd ` + repodata + ` && primary=$(ls *-primary.xml.gz)
+		sum() { sha256sum | cut -d' ' -f1; }
+		lie=$(zcat $primary | sed 's|</rpm:requires>|&<rpm:obsoletes><rpm:entry name="debian-victim"/></rpm:obsoletes>|' | gzip -n | tee lie.gz | sum)
+		mv lie.gz $lie-primary.xml.gz && zcat $lie-primary.xml.gz | grep -q debian-victim
+		sed -i "s|$(echo $primary | cut -d- -f1)|$lie|; s|$(zcat $primary | sum)|$(zcat $lie-primary.xml.gz | sum)|; s|<size>$(stat -c %s $primary)<|<size>$(stat -c %s $lie-primary.xml.gz)<|; s|<open-size>$(zcat $primary | wc -c)<|<open-size>$(zcat $lie-primary.xml.gz | wc -c)<|" repomd.xml`)
+	for name, signature := range map[string]string{
+		"the maker's of the truth": m.sh("cat /root/truth/repomd.xml.asc"), "the gateway's": m.gatewaySignature(m.sh("cat " + repodata + "/repomd.xml")), "none": "",
+	} {
+		m.sh("cd " + repodata + " && if [ -z '" + signature + "' ]; then rm repomd.xml.asc; else echo '" + signature + "' >repomd.xml.asc; fi")
+		if out := m.run(append(dnfCommand, "--refresh", "upgrade")...); !strings.Contains(out, "Ignoring repositories: fleet-gateway") {
+			m.t.Errorf("with the signature %q dnf says\n%s", name, out)
+		}
+		m.run("rpm", "--query", "debian-victim", "fleet-agent-"+oldVersion)
+	}
+	// The control: without the maker's signature dnf would do it.
+	control := append(slices.Clone(dnfCommand), "--setopt=fleet-gateway.repo_gpgcheck=0", "--refresh", "--assumeno", "upgrade")
+	if out := m.fails(control...); !strings.Contains(out, "replacing  debian-victim") {
+		m.t.Errorf("dnf would not remove it:\n%s", out)
+	}
+	m.sh("cd " + repodata + " && rm * && cp /root/truth/* . && rm -r /root/truth")
+}
+
+// gatewaySignature is what whoever has the gateway can sign.
+func (m *machine) gatewaySignature(text string) string {
+	m.t.Helper()
+	path := filepath.Join(m.t.TempDir(), "key.asc")
+	if err := os.WriteFile(path, []byte(m.sh("cat /var/lib/fleet-server/release/signing-key.asc")), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	key, err := signing.Load(path, time.Now())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	signature, err := key.Detached([]byte(text))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return string(signature)
 }
 
 // liarRPM is liar for dnf, with the agent.

@@ -27,9 +27,14 @@ Provides: podman = 5, passt, crun, bash, coreutils, ca-certificates, fuse-overla
 %description
 What Debian has installed.
 %files
+%package victim
+Summary: What somebody would have removed
+%description victim
+What somebody would have removed.
+%files victim
 END
 	rpmbuild --quiet -bb --define '_rpmdir /root/stub' /root/stub/debian.spec
-	rpm --install /root/stub/noarch/debian-1-1.noarch.rpm`
+	rpm --install /root/stub/noarch/debian-1-1.noarch.rpm /root/stub/noarch/debian-victim-1-1.noarch.rpm`
 
 // TestRPMs follows both packages as dnf installs and removes them, the agent
 // from the gateway's repository.
@@ -91,7 +96,7 @@ func (m *machine) installServerRPM() {
 func (m *machine) installAgentRPM() {
 	m.run("rpm", "--erase", "--allmatches", "gpg-pubkey")
 	m.addRepository("dnf")
-	m.sh("test $(grep -cx -e gpgcheck=1 -e repo_gpgcheck=0 -e includepkgs=fleet-agent /etc/yum.repos.d/fleet-gateway.repo) = 3")
+	m.sh("test $(grep -cx -e gpgcheck=1 -e repo_gpgcheck=1 -e includepkgs=fleet-agent /etc/yum.repos.d/fleet-gateway.repo) = 3")
 	m.run("cmp", "/etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway", filepath.Join(releaseDir, oldVersion, "packages.asc"))
 	if out := m.dnf("install", "fleet-agent"); strings.Contains(out, "the set-up is not complete") {
 		m.t.Errorf("dnf says\n%s", out)
@@ -120,6 +125,7 @@ func (m *machine) upgradeRPMs() {
 		switch change.name {
 		case "upgrade":
 			m.serve(change.version)
+			m.liarIndex()
 		case "downgrade":
 			m.liarRPM()
 			m.serveOld(change.version)

@@ -29,6 +29,8 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/blakesmith/ar"
 	"github.com/google/rpmpack"
+
+	"fleet.nationtech.io/fleet/pkg/release/rpmrepo"
 )
 
 // built is the time in all packages.
@@ -78,7 +80,7 @@ const Installer = "#!/bin/sh\nGATEWAY_URL=''\nGATEWAY_CA_HASH=''\nGATEWAY_PUBKEY
 
 // Files are the files of a release without its checksums: packages of fleet-agent
 // for this architecture that hold a file with the version, and what else a
-// release has.
+// release has, an index for dnf among it.
 func (m *Maker) Files(version string) (map[string][]byte, error) {
 	public, err := x509.MarshalPKIXPublicKey(&m.key.PublicKey)
 	if err != nil {
@@ -96,7 +98,7 @@ func (m *Maker) Files(version string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string][]byte{
+	files := map[string][]byte{
 		"version":    []byte(version + "\n"),
 		About:        []byte("Version: " + version + "\nDate: " + built.UTC().Format(time.RFC3339) + "\nChannels: stable\n"),
 		"install.sh": []byte(Installer),
@@ -105,7 +107,59 @@ func (m *Maker) Files(version string) (map[string][]byte, error) {
 		"fleet-agent_" + version + "_linux_" + runtime.GOARCH:    []byte("a static binary"),
 		"release.pub":  pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}),
 		"packages.asc": packages,
-	}, nil
+	}
+	return files, m.Index(files)
+}
+
+// Index adds the signed index for dnf of the rpm packages of a release, or replaces
+// it.
+func (m *Maker) Index(files map[string][]byte) error {
+	dir, err := os.MkdirTemp("", "fleet-index-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	var packages []string
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if !strings.HasSuffix(name, ".rpm") {
+			continue
+		}
+		packages = append(packages, filepath.Join(dir, name))
+		if err := os.WriteFile(filepath.Join(dir, name), files[name], 0o600); err != nil {
+			return err
+		}
+	}
+	index, err := rpmrepo.Make(packages, built)
+	if err != nil {
+		return err
+	}
+	return m.addIndex(files, index)
+}
+
+func (m *Maker) addIndex(files map[string][]byte, index *rpmrepo.Index) error {
+	var signature bytes.Buffer
+	if err := openpgp.ArmoredDetachSign(&signature, m.packages, bytes.NewReader(index.Repomd), m.signing()); err != nil {
+		return err
+	}
+	for part, data := range map[string][]byte{
+		rpmrepo.RepomdName: index.Repomd, rpmrepo.SignatureName: signature.Bytes(),
+		rpmrepo.PrimaryName: index.Primary, rpmrepo.FilelistsName: index.Filelists,
+	} {
+		files[IndexFile(part)] = data
+	}
+	return nil
+}
+
+// IndexFile is the name in a release of a part of the index for dnf.
+func IndexFile(part string) string { return "repodata-" + rpmArch() + "-" + part }
+
+// signing is as pgpConfig, but never older than the key.
+func (m *Maker) signing() *packet.Config {
+	c := pgpConfig()
+	if made := m.packages.PrimaryKey.CreationTime; made.After(built) {
+		c.Time = func() time.Time { return made }
+	}
+	return c
 }
 
 // Write writes files with their signed checksums into a directory.
@@ -249,11 +303,7 @@ func (m *Maker) RPM(name, version string) ([]byte, error) {
 	p.AddFile(rpmpack.RPMFile{Name: VersionFile(name), Body: content(version), Mode: 0o644, Owner: "root", Group: "root", MTime: uint32(built.Unix())})
 	p.SetPGPSigner(func(data []byte) ([]byte, error) {
 		var b bytes.Buffer
-		c := pgpConfig()
-		if made := m.packages.PrimaryKey.CreationTime; made.After(built) {
-			c.Time = func() time.Time { return made }
-		}
-		err := openpgp.DetachSign(&b, m.packages, bytes.NewReader(data), c)
+		err := openpgp.DetachSign(&b, m.packages, bytes.NewReader(data), m.signing())
 		return b.Bytes(), err
 	})
 	var b bytes.Buffer

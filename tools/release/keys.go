@@ -28,7 +28,8 @@ import (
 // cache, once: trusted by nobody, good for trying things out.
 type keyFiles struct{ release, packages, cache string }
 
-// keys sign a release: ECDSA P-256 its checksums, OpenPGP its rpm packages.
+// keys sign a release: ECDSA P-256 its checksums, OpenPGP its rpm packages and
+// their index.
 type keys struct {
 	release  *ecdsa.PrivateKey
 	packages *openpgp.Entity
@@ -198,19 +199,30 @@ func (k *keys) signDeb(path string) error {
 	return os.WriteFile(path, content, 0o644)
 }
 
-// rpmSigner signs with the date of the sources and without a salt.
+// rpmSigner signs packages.
 func (k *keys) rpmSigner(at time.Time) func(io.Reader) ([]byte, error) {
+	return func(data io.Reader) ([]byte, error) {
+		var b bytes.Buffer
+		err := openpgp.DetachSign(&b, k.packages, data, k.signing(at))
+		return b.Bytes(), err
+	}
+}
+
+// signIndex signs an index for dnf.
+func (k *keys) signIndex(index []byte, at time.Time) ([]byte, error) {
+	var b bytes.Buffer
+	err := openpgp.ArmoredDetachSign(&b, k.packages, bytes.NewReader(index), k.signing(at))
+	return append(b.Bytes(), '\n'), err
+}
+
+// signing has the date of the sources and no salt.
+func (k *keys) signing(at time.Time) *packet.Config {
 	if at.Before(k.packages.PrimaryKey.CreationTime) {
 		at = k.packages.PrimaryKey.CreationTime
 	}
 	unsalted := false
-	config := &packet.Config{
+	return &packet.Config{
 		DefaultHash: crypto.SHA256, Time: func() time.Time { return at },
 		NonDeterministicSignaturesViaNotation: &unsalted,
-	}
-	return func(data io.Reader) ([]byte, error) {
-		var b bytes.Buffer
-		err := openpgp.DetachSign(&b, k.packages, data, config)
-		return b.Bytes(), err
 	}
 }

@@ -41,14 +41,14 @@ type release struct {
 // programs are those that have packages.
 var programs = []string{"fleet-agent", "fleet-server"}
 
-// arch is an architecture in the names of Debian, of nfpm, which knows those of
-// rpm, and of the binaries.
-type arch struct{ deb, nfpm, binary string }
+// arch is an architecture in the names of Debian, of nfpm, of rpm, and of the
+// binaries.
+type arch struct{ deb, nfpm, rpm, binary string }
 
 var arches = map[string]arch{
-	"amd64": {"amd64", "amd64", "amd64"},
-	"arm64": {"arm64", "arm64", "arm64"},
-	"armhf": {"armhf", "arm7", "arm"},
+	"amd64": {"amd64", "amd64", "x86_64", "amd64"},
+	"arm64": {"arm64", "arm64", "aarch64", "arm64"},
+	"armhf": {"armhf", "arm7", "armv7hl", "arm"},
 }
 
 func run(ctx context.Context, args []string) error {
@@ -107,6 +107,11 @@ func (r release) make(ctx context.Context) error {
 			if err := r.packProgram(ctx, program, a, keys); err != nil {
 				return fmt.Errorf("packing %s for %s: %w", program, a.deb, err)
 			}
+		}
+	}
+	for _, a := range r.arches {
+		if err := r.repodata(ctx, a, keys); err != nil {
+			return fmt.Errorf("making the index for dnf on %s: %w", a.rpm, err)
 		}
 	}
 	return r.publish(keys)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -10,7 +11,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -22,6 +26,7 @@ const program = `#!/bin/sh
 case $1 in
 gen-man) mkdir -p "$2" && echo ".TH ${0##*/}" >"$2/${0##*/}.8" ;;
 completion) echo "# completion of ${0##*/} for $2" ;;
+gen-repodata) for part in repomd.xml primary.xml.gz filelists.xml.gz; do echo "$part at $3 of ${5##*/} of $# words" >"$4/$part"; done ;;
 esac
 `
 
@@ -75,7 +80,8 @@ func TestRelease(t *testing.T) {
 		"checksums.txt", "checksums.txt.sig",
 		"fleet-agent-1.2.3~rc.1-1.armv7hl.rpm", "fleet-agent_1.2.3~rc.1_armhf.deb", "fleet-agent_1.2.3~rc.1_linux_arm",
 		"fleet-server-1.2.3~rc.1-1.armv7hl.rpm", "fleet-server_1.2.3~rc.1_armhf.deb", "fleet-server_1.2.3~rc.1_linux_arm",
-		"install.sh", "packages.asc", "release.pub", "release.txt", "version",
+		"install.sh", "packages.asc", "release.pub", "release.txt",
+		"repodata-armv7hl-filelists.xml.gz", "repodata-armv7hl-primary.xml.gz", "repodata-armv7hl-repomd.xml", "repodata-armv7hl-repomd.xml.asc", "version",
 	}
 	if diff := cmp.Diff(want, names(t, first)); diff != "" {
 		t.Error(diff)
@@ -84,6 +90,23 @@ func TestRelease(t *testing.T) {
 	command(t, first, "sha256sum", "--strict", "--quiet", "-c", "checksums.txt")
 	checkKeys(t, keys)
 	checkPackages(t, first)
+	checkRepodata(t, first)
+}
+
+// checkRepodata: the index is of the agent's package alone, and the key of
+// packages signed it.
+func checkRepodata(t *testing.T, dist string) {
+	t.Helper()
+	index := must(os.ReadFile(filepath.Join(dist, "repodata-armv7hl-repomd.xml")))
+	if want := "repomd.xml at 1798766645 of fleet-agent-1.2.3~rc.1-1.armv7hl.rpm of 5 words\n"; string(index) != want {
+		t.Errorf("the index is %q, want %q", index, want)
+	}
+	ring := must(openpgp.ReadArmoredKeyRing(bytes.NewReader(must(os.ReadFile(filepath.Join(dist, "packages.asc"))))))
+	signature := must(os.ReadFile(filepath.Join(dist, "repodata-armv7hl-repomd.xml.asc")))
+	at := &packet.Config{Time: func() time.Time { return time.Unix(1798766645, 0) }}
+	if _, err := openpgp.CheckArmoredDetachedSignature(ring, bytes.NewReader(index), bytes.NewReader(signature), at); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestKeysAreMadeOnce: runs at the same time sign with the same keys.

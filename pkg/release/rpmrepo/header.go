@@ -1,7 +1,6 @@
 package rpmrepo
 
 import (
-	"io/fs"
 	"strconv"
 	"strings"
 
@@ -52,7 +51,7 @@ const (
 	tagEnhanceName    = 5055
 )
 
-func packageOf(h *header, info fs.FileInfo, sum string) (primaryPackage, filelistsPackage, error) {
+func packageOf(h *header, o origin, sum string) (primaryPackage, filelistsPackage, error) {
 	nevra, err := h.GetNEVRA()
 	if err != nil {
 		return primaryPackage{}, filelistsPackage{}, err
@@ -76,9 +75,9 @@ func packageOf(h *header, info fs.FileInfo, sum string) (primaryPackage, filelis
 		Checksum: packageChecksum{"sha256", "YES", sum},
 		Summary:  h.text(rpmutils.SUMMARY), Description: h.text(rpmutils.DESCRIPTION),
 		Packager: h.text(rpmutils.PACKAGER), URL: h.text(rpmutils.URL),
-		Time:     times{File: info.ModTime().Unix(), Build: h.number(rpmutils.BUILDTIME)},
-		Size:     sizes{Package: info.Size(), Installed: installed, Archive: h.number(rpmutils.SIG_PAYLOADSIZE)},
-		Location: location{info.Name()},
+		Time:     times{File: o.date.Unix(), Build: h.number(rpmutils.BUILDTIME)},
+		Size:     sizes{Package: o.size, Installed: installed, Archive: h.number(rpmutils.SIG_PAYLOADSIZE)},
+		Location: location{o.name},
 		Format: format{
 			License: h.text(rpmutils.LICENSE), Vendor: h.text(rpmutils.VENDOR), Group: h.text(rpmutils.GROUP),
 			BuildHost: h.text(rpmutils.BUILDHOST), SourceRPM: h.text(rpmutils.SOURCERPM),

@@ -1,5 +1,5 @@
-// Package rpmrepo writes the metadata of a dnf repository. It is part of the
-// server and imports no other package of fleet.
+// Package rpmrepo makes and verifies the metadata of a dnf repository. It imports
+// no other package of fleet.
 package rpmrepo
 
 import (
@@ -12,20 +12,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sassoftware/go-rpmutils"
 )
-
-// Signer signs the index.
-type Signer interface {
-	// Detached returns the armored signature of some data.
-	Detached(data []byte) ([]byte, error)
-}
 
 const (
 	namespaceCommon    = "http://linux.duke.edu/metadata/common"
@@ -34,94 +29,126 @@ const (
 	namespaceRepo      = "http://linux.duke.edu/metadata/repo"
 )
 
-// Write writes repodata/ for the packages in dir.
-func Write(dir string, signer Signer, now time.Time) error {
-	files, err := filepath.Glob(filepath.Join(dir, "*.rpm"))
-	if err != nil {
-		return err
-	}
-	primary := primaryIndex{Namespace: namespaceCommon, RPM: namespaceRPM, Count: len(files)}
-	lists := filelistsIndex{Namespace: namespaceFilelists, Count: len(files)}
-	for _, f := range files {
-		p, list, err := describe(f)
+// Names of the parts of an index. RepomdName and its signature have the same
+// name in a repository.
+const (
+	RepomdName    = "repomd.xml"
+	SignatureName = "repomd.xml.asc"
+	PrimaryName   = "primary.xml.gz"
+	FilelistsName = "filelists.xml.gz"
+)
+
+// Index is the metadata of a repository. Repomd has the checksums of the rest.
+type Index struct{ Repomd, Primary, Filelists []byte }
+
+// Make describes packages. Equal packages and date give equal bytes.
+func Make(packages []string, date time.Time) (*Index, error) {
+	primary := primaryIndex{Namespace: namespaceCommon, RPM: namespaceRPM, Count: len(packages)}
+	lists := filelistsIndex{Namespace: namespaceFilelists, Count: len(packages)}
+	for _, path := range packages {
+		p, list, err := describe(path, date)
 		if err != nil {
-			return fmt.Errorf("reading %s: %w", filepath.Base(f), err)
+			return nil, fmt.Errorf("reading %s: %w", filepath.Base(path), err)
 		}
 		primary.Packages = append(primary.Packages, p)
 		lists.Packages = append(lists.Packages, list)
 	}
-	repodata := filepath.Join(dir, "repodata")
-	if err := os.MkdirAll(repodata, 0o755); err != nil {
-		return err
-	}
-	repo := repomd{Namespace: namespaceRepo, Revision: strconv.FormatInt(now.Unix(), 10)}
-	for _, index := range []struct {
-		kind    string
+	x := &Index{}
+	repo := repomd{Namespace: namespaceRepo, Revision: strconv.FormatInt(date.Unix(), 10)}
+	for _, part := range []struct {
+		name    string
 		content any
-	}{{"primary", primary}, {"filelists", lists}} {
-		entry, err := writeIndex(repodata, index.kind, index.content, now)
+		packed  *[]byte
+	}{{PrimaryName, primary, &x.Primary}, {FilelistsName, lists, &x.Filelists}} {
+		entry, packed, err := pack(part.name, part.content, date)
 		if err != nil {
-			return fmt.Errorf("writing the index %s: %w", index.kind, err)
+			return nil, fmt.Errorf("writing %s: %w", part.name, err)
 		}
 		repo.Data = append(repo.Data, entry)
+		*part.packed = packed
 	}
-	return writeRepo(repodata, repo, signer)
+	var err error
+	x.Repomd, err = encode(repo)
+	return x, err
 }
 
-func writeRepo(repodata string, repo repomd, signer Signer) error {
-	data, err := encode(repo)
+// Files are those of repodata/ in a repository, by their names there.
+func (x *Index) Files() map[string][]byte {
+	return map[string][]byte{
+		RepomdName: x.Repomd, served(PrimaryName, x.Primary): x.Primary, served(FilelistsName, x.Filelists): x.Filelists,
+	}
+}
+
+// served is a name with a hash in it, so that a client never takes a part of one
+// index for that of another.
+func served(name string, packed []byte) string { return sumOf(packed) + "-" + name }
+
+// ErrOther: an index is not that of the packages.
+var ErrOther = errors.New("the index is not that of the packages")
+
+// Verify returns an error that wraps ErrOther unless the index is complete, and
+// of these packages and no other: SHA-256 in hex by name.
+func (x *Index) Verify(packages map[string]string) error {
+	var repo repomd
+	if err := xml.Unmarshal(x.Repomd, &repo); err != nil {
+		return fmt.Errorf("%w: %w", ErrOther, err)
+	}
+	want := map[string]string{
+		"primary":   "repodata/" + served(PrimaryName, x.Primary),
+		"filelists": "repodata/" + served(FilelistsName, x.Filelists),
+	}
+	have := map[string]string{}
+	for _, d := range repo.Data {
+		have[d.Type] = d.Location.Href
+		if d.Checksum.Type != "sha256" || d.Location.Href != "repodata/"+d.Checksum.Value+"-"+d.Type+".xml.gz" {
+			return fmt.Errorf("%w: %s is not called by its SHA-256", ErrOther, d.Type)
+		}
+	}
+	if len(repo.Data) != len(want) || !maps.Equal(have, want) {
+		return fmt.Errorf("%w: %s names other parts", ErrOther, RepomdName)
+	}
+	return verifyPrimary(x.Primary, packages)
+}
+
+func verifyPrimary(packed []byte, packages map[string]string) error {
+	z, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrOther, err)
 	}
-	if err := os.WriteFile(filepath.Join(repodata, "repomd.xml"), data, 0o644); err != nil {
-		return err
+	var primary primaryIndex
+	if err := xml.NewDecoder(io.LimitReader(z, maxData)).Decode(&primary); err != nil {
+		return fmt.Errorf("%w: %w", ErrOther, err)
 	}
-	return sign(repodata, signer, data)
+	have := map[string]string{}
+	for _, p := range primary.Packages {
+		if p.Checksum.Type != "sha256" {
+			return fmt.Errorf("%w: %s has no SHA-256", ErrOther, p.Location.Href)
+		}
+		have[p.Location.Href] = p.Checksum.Value
+	}
+	if len(primary.Packages) != len(packages) || !maps.Equal(have, packages) {
+		return fmt.Errorf("%w: it has other packages, or other checksums", ErrOther)
+	}
+	return nil
 }
 
-func sign(repodata string, signer Signer, index []byte) error {
-	signature, err := signer.Detached(index)
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(repodata, "repomd.xml.asc")
-	// The one that is there may be a hard link to one that is served.
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return os.WriteFile(path, signature, 0o644)
-}
-
-// Renew signs the index in dir again. The format has no end of its own: that of
-// the signature counts.
-func Renew(dir string, signer Signer) error {
-	repodata := filepath.Join(dir, "repodata")
-	index, err := os.ReadFile(filepath.Join(repodata, "repomd.xml"))
-	if err != nil {
-		return err
-	}
-	return sign(repodata, signer, index)
-}
-
-// writeIndex writes an index under a name that has its hash, so that a client
-// never takes one of another release for it.
-func writeIndex(repodata, kind string, content any, now time.Time) (repomdData, error) {
+// pack returns a part of an index, and what repomd.xml says of it.
+func pack(name string, content any, date time.Time) (repomdData, []byte, error) {
 	data, err := encode(content)
 	if err != nil {
-		return repomdData{}, err
+		return repomdData{}, nil, err
 	}
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
 	_, err = z.Write(data)
 	if err := errors.Join(err, z.Close()); err != nil {
-		return repomdData{}, err
+		return repomdData{}, nil, err
 	}
-	sum := sumOf(packed.Bytes())
-	name := sum + "-" + kind + ".xml.gz"
+	kind, _, _ := strings.Cut(name, ".")
 	return repomdData{
-		Type: kind, Checksum: checksum{"sha256", sum}, OpenChecksum: checksum{"sha256", sumOf(data)},
-		Location: location{"repodata/" + name}, Timestamp: now.Unix(), Size: packed.Len(), OpenSize: len(data),
-	}, os.WriteFile(filepath.Join(repodata, name), packed.Bytes(), 0o644)
+		Type: kind, Checksum: checksum{"sha256", sumOf(packed.Bytes())}, OpenChecksum: checksum{"sha256", sumOf(data)},
+		Location: location{"repodata/" + served(name, packed.Bytes())}, Timestamp: date.Unix(), Size: packed.Len(), OpenSize: len(data),
+	}, packed.Bytes(), nil
 }
 
 func encode(content any) ([]byte, error) {
@@ -135,7 +162,7 @@ func sumOf(data []byte) string {
 }
 
 // describe returns what the indexes say of a package.
-func describe(file string) (primaryPackage, filelistsPackage, error) {
+func describe(file string, date time.Time) (primaryPackage, filelistsPackage, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return primaryPackage{}, filelistsPackage{}, err
@@ -152,12 +179,19 @@ func describe(file string) (primaryPackage, filelistsPackage, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return primaryPackage{}, filelistsPackage{}, err
 	}
-	return read(f, info, hex.EncodeToString(sum.Sum(nil)))
+	return read(f, origin{info.Name(), info.Size(), date}, hex.EncodeToString(sum.Sum(nil)))
+}
+
+// origin is what an index says of a package's file beside its checksum.
+type origin struct {
+	name string
+	size int64
+	date time.Time
 }
 
 // read reads a package's header. The library takes what it reads for granted:
 // it panics where numbers are wrong, and takes as much memory as they say.
-func read(f *os.File, info fs.FileInfo, sum string) (p primaryPackage, list filelistsPackage, err error) {
+func read(f *os.File, o origin, sum string) (p primaryPackage, list filelistsPackage, err error) {
 	if err := checkSizes(f); err != nil {
 		return p, list, err
 	}
@@ -170,7 +204,7 @@ func read(f *os.File, info fs.FileInfo, sum string) (p primaryPackage, list file
 	if err != nil {
 		return p, list, err
 	}
-	return packageOf(&header{h}, info, sum)
+	return packageOf(&header{h}, o, sum)
 }
 
 var errDamaged = errors.New("it is no rpm package, or a damaged one")

@@ -1,5 +1,5 @@
-// Package signing is the gateway's own OpenPGP key: it vouches for the apt and
-// dnf metadata that the gateway serves. It imports no other package of fleet
+// Package signing is the gateway's own OpenPGP key: it vouches for the apt
+// metadata that the gateway serves. It imports no other package of fleet
 // but atomicfile.
 package signing
 
