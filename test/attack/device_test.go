@@ -184,7 +184,14 @@ func (d *device) keep(a answer) {
 // nothing else, and its connection does not last.
 func (d *device) prove() {
 	d.t.Helper()
-	d.keep(d.request(wire.KindSnapshot, d.snapshotRequest()))
+	eventually(d.t, "proof of "+d.name, func() error {
+		a := d.request(wire.KindSnapshot, d.snapshotRequest())
+		if d.keep(a); a.Status == wire.SnapshotRetryLater { // on a busy machine its manifest is not ready yet
+			time.Sleep(budgetPause)
+			return fmt.Errorf("the answer is %+v", a)
+		}
+		return nil
+	})
 }
 
 // manifest asks until the server has a manifest of at least so many entries.
