@@ -141,8 +141,8 @@ func (i *installOptions) installer(cmd *cobra.Command) (in *hostinstall.Installe
 	}, unlock, nil
 }
 
-// Where a gateway has OpenPGP keys: pathIndexKey its own, which signs
-// repositories, pathPackagesKey that of the release, which signs packages.
+// Where a gateway has OpenPGP keys: pathIndexKey its own, which signs the index of
+// apt, pathPackagesKey that of the release, which signs rpm packages and their index.
 // Gateways of before have pathKeys, with both, and the latter in their mirror.
 const (
 	pathIndexKey    = "/packages/gateway.asc"

@@ -104,3 +104,30 @@ func TestAddRepositoryRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestEarlierRepositories: by the form, files that an earlier version wrote, or that
+// somebody had believe the gateway's key, are told from those of today.
+func TestEarlierRepositories(t *testing.T) {
+	t.Parallel()
+	const path, keys = "/etc/yum.repos.d/fleet-gateway.repo", "gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fleet-gateway\n"
+	m := newMachine(t)
+	in, _ := agent(m)
+	if err := in.AddRepository(t.Context(), repository(t, "dnf", "https://gw:8443")); err != nil {
+		t.Fatal(err)
+	}
+	form := hostinstall.RepositoryForm()[path][path]
+	present := m.read(path)
+	for name, earlier := range map[string]string{
+		"no index verified":     strings.Replace(present, "repo_gpgcheck=1", "repo_gpgcheck=0", 1),
+		"the gateway's key":     strings.Replace(present, keys, strings.TrimSpace(keys)+",file:///etc/gateway.asc\n", 1),
+		"any package":           strings.Replace(present, "includepkgs=fleet-agent\n", "", 1),
+		"of the version before": "gpgcheck=1\nrepo_gpgcheck=0\n" + keys + "sslverify=1\nskip_if_unavailable=1\nincludepkgs=fleet-agent\n",
+	} {
+		if earlier == present || strings.Contains(earlier, form) {
+			t.Errorf("%s: %q passes for the form of today", name, earlier)
+		}
+	}
+	if !strings.Contains(present, form) { // the control
+		t.Errorf("%q lacks %q", present, form)
+	}
+}

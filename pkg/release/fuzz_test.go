@@ -56,11 +56,9 @@ func FuzzRPM(f *testing.F) {
 
 // FuzzIndex verifies what is no index of the package.
 func FuzzIndex(f *testing.F) {
-	m, err := maker()
+	none, err := rpmrepo.Make(nil, time.Unix(1, 0))
 	must(f, err)
-	files, err := m.Files("1.0.0")
-	must(f, err)
-	f.Add(files[releasetest.IndexFile(rpmrepo.RepomdName)], files[releasetest.IndexFile(rpmrepo.PrimaryName)], files[releasetest.IndexFile(rpmrepo.FilelistsName)])
+	f.Add(none.Repomd, none.Primary, none.Filelists)
 	f.Fuzz(func(t *testing.T, repomd, primary, filelists []byte) {
 		index := rpmrepo.Index{Repomd: repomd, Primary: primary, Filelists: filelists}
 		if err := index.Verify(map[string]string{"x.rpm": strings.Repeat("0", 64)}); !errors.Is(err, rpmrepo.ErrOther) {
