@@ -193,8 +193,8 @@ test-fuzz: ## every fuzz target for FUZZTIME each (20s)
 .PHONY: test-installer
 test-installer: | tools ## install.sh on its own, under dash and busybox
 	echo "==> install.sh"
-	FLEET_SH=dash bats test/install/install.bats & dash=$$!; \
-	FLEET_SH="busybox sh" bats test/install/install.bats; wait $$dash
+	FLEET_SH=dash bats test/install/install.bats & dash=$$!; busybox=0; \
+	FLEET_SH="busybox sh" bats test/install/install.bats || busybox=$$?; wait $$dash && exit $$busybox
 
 .PHONY: test-e2e
 test-e2e: build | tools ## booted machines with real podman (needs root)

@@ -14,7 +14,7 @@ packages=(
   # install.sh on its own
   bats dash
   # machines under test: root file systems, systemd-nspawn, an image to run
-  mmdebstrap systemd-container busybox-static iproute2 curl
+  mmdebstrap systemd-container busybox-static iproute2 curl procps
   # disks whose power is cut
   e2fsprogs mount
 )

@@ -156,6 +156,15 @@ func TestAnyCustomResource(t *testing.T) {
   spec: {group: example.com, scope: Namespaced, names: {plural: widgets, singular: widget, kind: Widget, listKind: WidgetList},
     versions: [{name: v1, served: true, storage: true, subresources: {status: {}}, schema: {openAPIV3Schema: {type: object,
       description: A widget., properties: {spec: {type: object, properties: {size: {type: integer, maximum: 5}}}}}}}]}}`)
+	// kubectl wait fails on a list of conditions that is null, as it is at first in
+	// every cluster.
+	eventually(t, "the definition has conditions", func() error {
+		conditions, err := u.s.Kubectl(t.Context(), "get", "crd/widgets.example.com", "-o", "jsonpath={.status.conditions}")
+		if err == nil && conditions == "" {
+			err = errors.New("there are none")
+		}
+		return err
+	})
 	u.kubectl("wait", "--for=condition=Established", "--timeout=10s", "crd/widgets.example.com")
 	eventually(t, "the kind is served", func() error {
 		_, err := u.s.Apply(t.Context(), "{apiVersion: example.com/v1, kind: Widget, metadata: {name: w, namespace: default}, spec: {size: 3}}")

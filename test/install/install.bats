@@ -447,6 +447,7 @@ END
 	stub tar 'ulimit -v >>"$log.limits"; exec /usr/bin/tar "$@"'
 	install --role server --bundle odd.tar
 	expect 8 "no regular file"
+	case $shell in busybox*) return ;; esac # has its own tar, which no stub replaces
 	[ "$(sort -u log.limits)" = 1048576 ]
 }
 

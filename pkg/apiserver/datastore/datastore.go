@@ -161,6 +161,8 @@ func (d *Datastore) serve(backend server.Backend, socket string) error {
 		return errors.Join(err, l.Close())
 	}
 	d.server = grpc.NewServer(
+		// A watch that begins while the backend ends would never end.
+		grpc.WaitForHandlers(true),
 		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxSendMsgSize(1<<31-1),
 		// The apiserver's client pings idle connections more often than gRPC allows
 		// by default, and would be cut off for it.
