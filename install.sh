@@ -299,7 +299,10 @@ read_token() {
 }
 
 install_agent() {
-	if [ "$form" = static ]; then set_up; fi
+	# What an interrupted enrollment left cannot start.
+	wait=''
+	[ -z "$token" ] || [ -n "$no_start$dry_run" ] || wait=--no-start
+	if [ "$form" = static ]; then set_up ${wait:+"$wait"}; fi
 	[ -z "$token" ] || [ -n "$dry_run" ] || FLEET_TOKEN=$token "$program" enroll --server "$server" </dev/null ||
 		die 14 "the device is not enrolled, see above: mend that, then run this again"
 	setup=$program && set_up
