@@ -99,7 +99,13 @@ func (h *Handler) file(w http.ResponseWriter, r *http.Request, name string) erro
 	} else {
 		header.Set("Content-Type", "application/octet-stream")
 	}
-	http.ServeContent(w, r, "", info.ModTime(), f)
+	modified := info.ModTime()
+	if !lasting(name) {
+		// HTTP has whole seconds: apt would take an index for the one that it has, which
+		// is of the same second.
+		modified = time.Time{}
+	}
+	http.ServeContent(w, r, "", modified, f)
 	return nil
 }
 
@@ -123,10 +129,14 @@ var contentTypes = map[string]string{
 	".asc": "application/pgp-keys", ".txt": "text/plain; charset=utf-8", ".sh": "text/plain; charset=utf-8",
 }
 
-// cacheControl: packages and what has a hash in its name never change; indexes
-// have to be asked for again.
+// lasting reports whether a file never changes, as packages do. Indexes have to be
+// asked for again.
+func lasting(name string) bool {
+	return strings.HasSuffix(name, ".deb") || strings.HasSuffix(name, ".rpm")
+}
+
 func cacheControl(name string) string {
-	if strings.HasSuffix(name, ".deb") || strings.HasSuffix(name, ".rpm") {
+	if lasting(name) {
 		return "public, max-age=86400"
 	}
 	return "no-cache"

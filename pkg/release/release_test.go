@@ -458,6 +458,10 @@ func TestRangesAndCaches(t *testing.T) {
 	if r := g.get(path, "If-None-Match", tag); r.StatusCode != http.StatusNotModified {
 		t.Errorf("what is known already is %s", r.Status)
 	}
+	// apt asks by time, in whole seconds.
+	if r := g.get("/packages/apt/dists/stable/InRelease", "If-Modified-Since", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)); r.StatusCode != http.StatusOK {
+		t.Errorf("an index that may be of this second is %s", r.Status)
+	}
 	head := g.do(httptest.NewRequest(http.MethodHead, path, nil))
 	if head.StatusCode != http.StatusOK || head.ContentLength != int64(len(releasetest.Installer)) {
 		t.Errorf("HEAD is %s, %d bytes", head.Status, head.ContentLength)
