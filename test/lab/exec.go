@@ -197,7 +197,9 @@ func execute(ctx context.Context, stdin io.Reader, cmd *exec.Cmd) (Result, error
 // has a child.
 func runGroup(ctx context.Context, cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = 200 * time.Millisecond // the unit goes on and holds the pipes open
+	// A unit that goes on holds the pipes open, and systemd does for a moment after
+	// its end.
+	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
 		return err
 	}
