@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"fleet.nationtech.io/fleet/pkg/client"
 )
 
 // askTimeout bounds the look at the server's certificate.
@@ -40,7 +40,7 @@ func newKubeconfig(o *options) *cobra.Command {
 			if err := names(cmd.Context(), config, address.Hostname()); err != nil {
 				return err
 			}
-			data, err := writeKubeconfig(config, "https://"+address.Host)
+			data, err := client.WriteKubeconfig("https://"+address.Host, config.CAData, "fleet", config.CertData, config.KeyData)
 			if err != nil {
 				return err
 			}
@@ -85,14 +85,4 @@ func names(ctx context.Context, config *rest.Config, host string) error {
 		return fmt.Errorf("asking the server for its certificate: %w", err)
 	}
 	return conn.Close()
-}
-
-func writeKubeconfig(config *rest.Config, server string) ([]byte, error) {
-	const name = "fleet"
-	c := clientcmdapi.NewConfig()
-	c.Clusters[name] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: config.CAData}
-	c.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: config.CertData, ClientKeyData: config.KeyData}
-	c.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
-	c.CurrentContext = name
-	return clientcmd.Write(*c)
 }

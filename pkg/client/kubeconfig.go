@@ -29,6 +29,19 @@ var (
 	plainUser    = []string{"client-certificate-data", "client-key-data", "extensions"}
 )
 
+// WriteKubeconfig makes a kubeconfig for a server's API, whose root certificates,
+// and whose client's certificate and key, are in PEM. It is one that ParseKubeconfig
+// takes.
+func WriteKubeconfig(server string, roots []byte, user string, cert, key []byte) ([]byte, error) {
+	const name = "fleet"
+	c := api.NewConfig()
+	c.Clusters[name] = &api.Cluster{Server: server, CertificateAuthorityData: roots}
+	c.AuthInfos[user] = &api.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}
+	c.Contexts[name] = &api.Context{Cluster: name, AuthInfo: user}
+	c.CurrentContext = name
+	return clientcmd.Write(*c)
+}
+
 // ParseKubeconfig parses a kubeconfig that another account could have written:
 // one that holds all that it needs. An error wraps ErrKubeconfig when it has
 // more than that, such as a program to run or a file to read.

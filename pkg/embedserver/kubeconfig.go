@@ -5,9 +5,6 @@ import (
 	"net"
 	"time"
 
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/pki"
@@ -40,13 +37,7 @@ func (s *server) writeKubeconfig(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	const name = "fleet"
-	config := clientcmdapi.NewConfig()
-	config.Clusters[name] = &clientcmdapi.Cluster{Server: url, CertificateAuthorityData: s.pki.RootsPEM()}
-	config.AuthInfos[adminUser] = &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}
-	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: adminUser}
-	config.CurrentContext = name
-	data, err := clientcmd.Write(*config)
+	data, err := client.WriteKubeconfig(url, s.pki.RootsPEM(), adminUser, cert, key)
 	if err != nil {
 		return err
 	}
