@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -60,10 +61,11 @@ func checkCanaries(canaries map[string]string, timeout time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("configuring NATS to check its log: %w", err)
 	}
-	log := &texts{heard: map[string]chan struct{}{}}
+	heard := map[string]chan struct{}{}
 	for text := range canaries {
-		log.heard[text] = make(chan struct{})
+		heard[text] = make(chan struct{})
 	}
+	log := &texts{awaited: maps.Clone(heard)}
 	s.SetLoggerV2(log, true, false, false)
 	s.Start()
 	defer s.WaitForShutdown()
@@ -71,7 +73,7 @@ func checkCanaries(canaries map[string]string, timeout time.Duration) error {
 	var g errgroup.Group
 	for text, provocation := range canaries {
 		g.Go(func() error {
-			if err := provoke(ctx, s, secret, provocation, log.heard[text]); err != nil {
+			if err := provoke(ctx, s, secret, provocation, heard[text]); err != nil {
 				return fmt.Errorf("this version of NATS does not log %q, by which devices that misbehave are found: use a fleet-server that was released: %w", text, err)
 			}
 			return nil
@@ -121,9 +123,8 @@ func introduce(conn net.Conn, secret string) error {
 
 // texts is a server.Logger that waits for texts.
 type texts struct {
-	mu    sync.Mutex // guards what follows
-	heard map[string]chan struct{}
-	done  map[string]bool
+	mu      sync.Mutex // guards awaited
+	awaited map[string]chan struct{}
 }
 
 func (t *texts) Noticef(format string, v ...any) { t.hear(format, v) }
@@ -135,22 +136,16 @@ func (t *texts) Tracef(string, ...any)           {}
 
 // hear reads a message as natsLog does.
 func (t *texts) hear(format string, v []any) {
-	_, id, text := cutClient(format)
+	_, id, text := read(format, v)
 	if id == 0 {
 		return
 	}
-	if len(v) > 0 {
-		text = fmt.Sprintf(text, v...)
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for known, heard := range t.heard {
-		if strings.HasPrefix(text, known) && !t.done[known] {
-			if t.done == nil {
-				t.done = map[string]bool{}
-			}
-			t.done[known] = true
+	for known, heard := range t.awaited {
+		if strings.HasPrefix(text, known) {
 			close(heard)
+			delete(t.awaited, known)
 		}
 	}
 }

@@ -72,13 +72,19 @@ func (l natsLog) Debugf(format string, v ...any) {
 // Tracef implements server.Logger; it is off in Start, since traces contain payloads.
 func (l natsLog) Tracef(format string, v ...any) { l.write(slog.LevelDebug, format, v) }
 
-// write logs a message. NATS puts the name that a client gives itself into the
-// format: a name like "%999999s" would make every line a megabyte long.
-func (l natsLog) write(level slog.Level, format string, v []any) {
-	client, id, text := cutClient(format)
+// read splits a message of NATS into what it says of the connection, and the rest.
+func read(format string, v []any) (client string, id uint64, text string) {
+	client, id, text = cutClient(format)
 	if len(v) > 0 {
 		text = fmt.Sprintf(text, v...)
 	}
+	return client, id, text
+}
+
+// write logs a message. NATS puts the name that a client gives itself into the
+// format: a name like "%999999s" would make every line a megabyte long.
+func (l natsLog) write(level slog.Level, format string, v []any) {
+	client, id, text := read(format, v)
 	l.refused.note(id, text)
 	if id != 0 && !l.limiter.Allow() {
 		return // it is counted
