@@ -476,7 +476,6 @@ func (d *device) admit(c Claimant, shown Shown, now time.Time) (s step, err erro
 	if d.current.Session != c.Session || d.current.Proof.Key != c.Proof.Key || !d.current.Proof.Expires.Equal(c.Proof.Expires) {
 		s.proven = &c.Proof
 	}
-	changed = changed || d.current.Session != c.Session || !slices.Equal(d.current.Capabilities, c.Capabilities)
 	c.Current = true
 	if d.current.Session != c.Session {
 		d.contender = contender{}
