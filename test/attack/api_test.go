@@ -3,7 +3,6 @@ package attack_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"runtime"
 	"slices"
@@ -102,17 +101,5 @@ func TestListsTakeNoMemory(t *testing.T) {
 // listAll asks for all ConfigMaps in one answer, as a client that does not try
 // again.
 func listAll(ctx context.Context, web *http.Client, host string) (status int) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, host+"/api/v1/configmaps", nil)
-	if err != nil {
-		return 0
-	}
-	res, err := web.Do(req)
-	if err != nil {
-		return 0
-	}
-	defer func() { _ = res.Body.Close() }()
-	if _, err := io.Copy(io.Discard, res.Body); err != nil {
-		return 0
-	}
-	return res.StatusCode
+	return statusOf(ctx, web, http.MethodGet, host+"/api/v1/configmaps", nil)
 }

@@ -198,7 +198,12 @@ func (c *crowd) ask(ctx context.Context, kept, fresh *http.Client) {
 
 // status is that of the answer to a question, 0 for none.
 func (s *site) status(ctx context.Context, web *http.Client, q question) int {
-	req, err := http.NewRequestWithContext(ctx, q.method, s.enrollURL(q.path), bytes.NewReader(q.body))
+	return statusOf(ctx, web, q.method, s.enrollURL(q.path), q.body)
+}
+
+// statusOf is that of a whole answer, 0 for none.
+func statusOf(ctx context.Context, web *http.Client, method, url string, body []byte) int {
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return 0
 	}

@@ -606,8 +606,8 @@ func TestDeviceThatTriesItsRetiredKey(t *testing.T) {
 	again := h.connect()
 	again.settle()
 	again.leaves()
-	before.fixed, h.fixed = newSession(), "" // restarted
-	h.fixed = before.fixed
+	h.fixed = newSession() // restarted
+	before.fixed = h.fixed
 	before.refused()
 	h.connect().settle()
 	s.deviceCondition(h.name, v1alpha1.DeviceConnected, metav1.ConditionTrue)
