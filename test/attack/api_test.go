@@ -43,7 +43,7 @@ func TestListsTakeNoMemory(t *testing.T) {
 		}, metav1.CreateOptions{})
 		must(t, err)
 	}
-	clients := 50
+	clients := 100 // more than may wait, however fast the machine is
 	if scaled().strict {
 		clients = 200
 	}
