@@ -15,6 +15,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -26,26 +27,16 @@ const (
 	accountSystem  = "SYS"
 )
 
-// DeviceAuthenticator decides which devices may connect.
-type DeviceAuthenticator interface {
-	// AuthenticateDevice returns the id of the device that holds cert, whose
-	// chain and validity are already verified, or the reason to refuse it. session is
-	// what the client calls its session, if it has one, address where it comes from.
-	AuthenticateDevice(cert *x509.Certificate, session, address string) (device string, err error)
-}
-
 // authenticator implements server.Authentication.
 type authenticator struct {
-	devices   DeviceAuthenticator
+	gate      bus.Gate
 	operators Authority
-	sessions  *sessions
-	bars      *bars
 	now       func() time.Time
-	log       *slog.Logger
+	// crowded is called for each connection that takes the place of another.
+	crowded func()
+	log     *slog.Logger
 	// lines bounds what the log says about devices that are refused.
 	lines *rate.Limiter
-	// outdated is told of devices whose agent names no session.
-	outdated func(device string)
 	// secret is the password of the connections inside the process. A client
 	// over TLS cannot use it: what it sends as a password is not looked at.
 	secret string
@@ -106,31 +97,31 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 	}
 	session := sessionOf(c)
 	if session == "" {
-		if a.outdated(device); a.lines.Allow() {
+		if a.gate.Outdated(device); a.lines.Allow() {
 			a.log.Warn("device refused: its agent is too old for this server, upgrade fleet-agent on the device", "device", device, "remote", remoteOf(c))
 		}
 		return false
-	}
-	if a.bars.has(device, session) {
-		return false // that it was barred is logged
-	}
-	if _, known := a.sessions.deviceOf(c.GetID()); known {
-		return false // a connection is of one session: no client says twice who it is
 	}
 	permissions, err := devicePermissions(device, session)
 	if err != nil {
 		a.log.Warn("device refused", "remote", remoteOf(c), "error", err)
 		return false
 	}
-	c.RegisterUser(&server.User{Username: device, Account: a.accounts[accountDevices], Permissions: permissions})
-	a.sessions.add(device, connection{
-		id: c.GetID(), session: session, since: a.now(),
-		proof: bus.Proof{Key: pki.Fingerprint(cert.RawSubjectPublicKeyInfo), Expires: cert.NotAfter, Address: remoteOf(c)},
+	crowded, err := a.gate.Connected(device, roster.Connection{
+		ID: c.GetID(), Session: session,
+		Proof: roster.Proof{Key: pki.Fingerprint(cert.RawSubjectPublicKeyInfo), Expires: cert.NotAfter, Address: remoteOf(c)},
 	})
-	// Once more: if it was thrown out meanwhile, its connection was not there yet
-	// to be dropped.
+	if err != nil {
+		return false // barred, which is logged, or another session over the same connection
+	}
+	if crowded {
+		a.crowded()
+	}
+	c.RegisterUser(&server.User{Username: device, Account: a.accounts[accountDevices], Permissions: permissions})
+	// Once more: if it was revoked meanwhile, its connection was not there yet to be
+	// dropped.
 	if _, ok := a.authenticate(c, cert); !ok || a.place(c, device, 0) == nil {
-		a.sessions.remove(c.GetID())
+		a.gate.Disconnected(c.GetID())
 		return false
 	}
 	return true
@@ -154,7 +145,7 @@ func (a *authenticator) place(c server.ClientAuthentication, holder string, most
 
 // authenticate returns the device that a certificate is of, if it may come in.
 func (a *authenticator) authenticate(c server.ClientAuthentication, cert *x509.Certificate) (device string, ok bool) {
-	device, err := a.devices.AuthenticateDevice(cert, sessionOf(c), remoteOf(c))
+	device, err := a.gate.AuthenticateDevice(cert, sessionOf(c), remoteOf(c))
 	if err != nil && a.lines.Allow() { // it is counted
 		a.log.Warn("device refused", "device", cert.Subject.CommonName, "remote", remoteOf(c), "error", err)
 	}

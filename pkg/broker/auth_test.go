@@ -37,25 +37,20 @@ func (e ended) GetTLSConnectionState() *tls.ConnectionState {
 func TestConnectionThatEndsWhileItComesIn(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
-	check := broker.NewCheck(b.Registry, b.PKI.Operator, nobody{})
+	check := broker.NewCheck(b.Roster, b.PKI.Operator)
 	for name, client := range map[string]ended{
-		"a device":           {b.Enroll("edge-1").Leaf, brokertest.Session},
-		"of an old agent":    {b.Enroll("edge-2").Leaf, "fleet-agent"},
-		"one that is thrown": {b.Enroll("edge-3").Leaf, brokertest.Session},
+		"a device":            {b.Enroll("edge-1").Leaf, brokertest.Session},
+		"of an old agent":     {b.Enroll("edge-2").Leaf, "fleet-agent"},
+		"one that is revoked": {b.Enroll("edge-3").Leaf, brokertest.Session},
 	} {
-		if name == "one that is thrown" {
-			b.Registry.Revoke("edge-3")
+		if name == "one that is revoked" {
+			b.Roster.Revoke("edge-3", "")
 		}
 		if check(client) {
 			t.Errorf("%s comes in without a connection", name)
 		}
 	}
 }
-
-type nobody struct{}
-
-func (nobody) DeviceConnected(string)    {}
-func (nobody) DeviceDisconnected(string) {}
 
 // A connection says once who it is. Else one that is there could become another
 // session, as often as it likes.

@@ -72,12 +72,9 @@ type Config struct {
 	StoreDir string
 	// MaxFileStore bounds the files in bytes; DefaultMaxFileStore when zero.
 	MaxFileStore int64
-	Devices      DeviceAuthenticator
-	Observer     bus.Observer
-	// Outdated is told of a device whose agent is too old for this server, and which
-	// is refused; nil for nobody.
-	Outdated func(device string)
-	Logger   *slog.Logger
+	// Gate decides which devices may connect.
+	Gate   bus.Gate
+	Logger *slog.Logger
 }
 
 // Authority is what issues the certificates of one kind of client.
@@ -94,13 +91,12 @@ type Broker struct {
 	// Core is a connection in the account of the buckets.
 	Core *nats.Conn
 
-	system   *nats.Conn
-	readers  *nats.Conn
-	server   *server.Server
-	places   *connlimit.Listener
-	sessions *sessions
-	refused  *refused
-	bars     *bars
+	system  *nats.Conn
+	readers *nats.Conn
+	server  *server.Server
+	places  *connlimit.Listener
+	gate    bus.Gate
+	refused *refused
 }
 
 // Start runs a NATS server and connects to it.
@@ -111,13 +107,9 @@ func Start(c Config) (*Broker, error) {
 	if c.Places == (connlimit.Limits{}) {
 		c.Places = DefaultPlaces
 	}
-	if c.Outdated == nil {
-		c.Outdated = func(string) {}
-	}
-	b := &Broker{sessions: newSessions(c.Observer), bars: newBars()}
+	b := &Broker{gate: c.Gate}
 	auth := &authenticator{
-		devices: c.Devices, operators: c.OperatorCAs, sessions: b.sessions, bars: b.bars, now: c.Now, log: c.Logger, secret: newSecret(),
-		lines: rate.NewLimiter(logRate, logBurst), outdated: c.Outdated,
+		gate: c.Gate, operators: c.OperatorCAs, now: c.Now, log: c.Logger, secret: newSecret(), lines: rate.NewLimiter(logRate, logBurst),
 	}
 	if err := checkTexts(); err != nil {
 		return nil, err
@@ -142,13 +134,12 @@ func (b *Broker) start(c Config, auth *authenticator, listener net.Listener) err
 	if b.server, err = server.NewServer(options(c, listener.Addr(), auth)); err != nil {
 		return fmt.Errorf("configuring NATS: %w", err)
 	}
-	b.sessions.disconnect = func(id uint64) { _ = b.server.DisconnectClientByID(id) } // gone already: fine
-	b.refused = newRefused(b.barID, c.Logger)
+	b.refused = newRefused(b.misused, c.Logger)
 	b.places = connlimit.New(listener, c.Places, b.refused.count, c.Logger)
 	if err := acceptFrom(b.server, b.places); err != nil {
 		return err
 	}
-	b.sessions.crowded = b.refused.counter.WithLabelValues("sessions").Inc
+	auth.crowded = b.refused.counter.WithLabelValues("sessions").Inc
 	b.server.SetLoggerV2(newNATSLog(c.Logger, b.refused), true, false, false)
 	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
 		return err
@@ -169,51 +160,36 @@ func (b *Broker) start(c Config, auth *authenticator, listener net.Listener) err
 // Addr is the address that the broker listens on for devices.
 func (b *Broker) Addr() net.Addr { return b.server.Addr() }
 
-// Drop implements bus.Connections.
-func (b *Broker) Drop(device string) { b.sessions.dropDevice(device) }
-
-// Proof implements bus.Connections.
-func (b *Broker) Proof(device, session string) (bus.Proof, bool) {
-	return b.sessions.proof(device, session)
+// Drop implements bus.Connections. It may be called within the authentication of
+// another connection, which must not wait for it.
+func (b *Broker) Drop(connections []uint64) {
+	go func() {
+		for _, id := range connections {
+			b.disconnect(id)
+		}
+	}()
 }
 
-// DropOtherKeys implements bus.Connections.
-func (b *Broker) DropOtherKeys(device, key string) {
-	b.sessions.drop(b.sessions.ids(device, func(c connection) bool { return c.proof.Key != key }))
-}
-
-// DropKey implements bus.Connections.
-func (b *Broker) DropKey(device, key string) {
-	b.sessions.drop(b.sessions.ids(device, func(c connection) bool { return c.proof.Key == key }))
-}
-
-// DropUnproven implements bus.Connections.
-func (b *Broker) DropUnproven(before time.Time) (devices []string) {
-	return b.sessions.dropUnproven(before)
-}
-
-// SetCurrent implements bus.Connections.
-func (b *Broker) SetCurrent(device, session string) { b.sessions.setCurrent(device, session) }
+func (b *Broker) disconnect(id uint64) { _ = b.server.DisconnectClientByID(id) } // gone already: fine
 
 // DropUnread implements bus.Connections.
-func (b *Broker) DropUnread(device string) {
-	for _, id := range b.sessions.ids(device, whatever) {
+func (b *Broker) DropUnread(connections []uint64) {
+	for _, id := range connections {
 		state, err := b.server.Connz(&server.ConnzOptions{CID: id})
 		if err != nil || len(state.Conns) == 0 || state.Conns[0].Pending <= maxUnread {
 			continue // gone already, or it reads
 		}
 		b.refused.counter.WithLabelValues("slowConsumer").Inc()
-		b.sessions.disconnect(id)
+		b.disconnect(id)
 	}
 }
 
-// DropExpired implements bus.Connections.
-func (b *Broker) DropExpired(now time.Time) (devices []string) {
-	return b.sessions.dropExpired(now)
+// misused takes a connection that keeps breaking the rules of the bus.
+func (b *Broker) misused(id uint64) {
+	if !b.gate.Misused(id) {
+		b.disconnect(id)
+	}
 }
-
-// Count implements bus.Connections.
-func (b *Broker) Count() int { return b.sessions.count() }
 
 // Collectors are the metrics of what NATS refuses.
 func (b *Broker) Collectors() []prometheus.Collector {
@@ -322,19 +298,23 @@ func (b *Broker) connect(auth *authenticator) error {
 	if err := (&readers{core: b.Core}).serve(b.readers); err != nil {
 		return err
 	}
-	return b.watchSessions()
+	return b.watchConnections()
 }
 
-// watchSessions learns of ended connections from NATS's system events, and asks
+// watchConnections learns of ended connections from NATS's system events, and asks
 // for them after it could not hear any.
-func (b *Broker) watchSessions() error {
+func (b *Broker) watchConnections() error {
 	b.system.SetReconnectHandler(func(*nats.Conn) {
-		b.sessions.removeEnded(func(id uint64) bool { return b.server.GetClient(id) == nil })
+		for _, id := range b.gate.Connections() {
+			if b.server.GetClient(id) == nil {
+				b.gate.Disconnected(id)
+			}
+		}
 	})
 	_, err := b.system.Subscribe("$SYS.ACCOUNT."+accountDevices+".DISCONNECT", func(m *nats.Msg) {
 		var event server.DisconnectEventMsg
 		if json.Unmarshal(m.Data, &event) == nil {
-			b.sessions.remove(event.Client.ID)
+			b.gate.Disconnected(event.Client.ID)
 		}
 	})
 	if err != nil {

@@ -29,14 +29,11 @@ func (b *Broker) End(c *nats.Conn) error {
 	return b.server.DisconnectClientByID(id)
 }
 
-// Miss makes the end of a connection of a device one that nobody told of.
-func (b *Broker) Miss(device string) { b.sessions.add(device, connection{id: 1 << 62}) }
-
 // NewCheck returns the decision about new connections of devices.
-func NewCheck(devices DeviceAuthenticator, operators Authority, observer bus.Observer) func(server.ClientAuthentication) bool {
+func NewCheck(gate bus.Gate, operators Authority) func(server.ClientAuthentication) bool {
 	a := &authenticator{
-		devices: devices, operators: operators, sessions: newSessions(observer), bars: newBars(), now: time.Now,
-		log: slog.New(slog.DiscardHandler), lines: rate.NewLimiter(0, 0), outdated: func(string) {},
+		gate: gate, operators: operators, now: time.Now, crowded: func() {},
+		log: slog.New(slog.DiscardHandler), lines: rate.NewLimiter(0, 0),
 	}
 	return a.Check
 }
@@ -65,16 +62,6 @@ func Reasons() []string {
 }
 
 func NewNATSLog(log *slog.Logger, r *Refused) server.Logger { return newNATSLog(log, r) }
-
-const BarTime = barTime
-
-type Bars = bars
-
-func NewBars() *Bars { return newBars() }
-
-func (b *bars) Add(device, but string) { b.add(device, but) }
-
-func (b *bars) Has(device, session string) bool { return b.has(device, session) }
 
 // ClientFormat is the format of a message about a client, as NATS builds it.
 func ClientFormat(name, format string) string {

@@ -71,7 +71,7 @@ func TestDevicesBehindOneAddress(t *testing.T) {
 	}
 	coming.Wait()
 	fill()
-	if n := b.Count(); n != devices {
+	if n := b.Roster.Count(); n != devices {
 		t.Errorf("%d devices are connected, want %d", n, devices)
 	}
 }
@@ -96,7 +96,7 @@ func TestPlacesForDevicesAreBounded(t *testing.T) {
 		}
 		return err
 	})
-	if n := b.Count(); n != 2 {
+	if n := b.Roster.Count(); n != 2 {
 		t.Errorf("%d devices are connected", n)
 	}
 }

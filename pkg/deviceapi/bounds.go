@@ -10,7 +10,7 @@ const maxForeignReports = wire.MaxEntries
 
 // checkReport refuses a report that would go beyond maxForeignReports.
 func (s *Server) checkReport(device string, state wire.DeploymentState) error {
-	if state.Phase == wire.PhaseRemoved || s.reports.count(device) < maxForeignReports {
+	if state.Phase == wire.PhaseRemoved || s.Roster.CountReported(device) < maxForeignReports {
 		return nil
 	}
 	manifest, err := s.Manifests.Manifest(device)
@@ -21,15 +21,4 @@ func (s *Server) checkReport(device string, state wire.DeploymentState) error {
 		return nil
 	}
 	return &wire.Refusal{Code: wire.RefusedNotFound, Message: "the manifest of this device does not name this Deployment, and it has reported about too many such: fetch a snapshot"}
-}
-
-// count is how many reports of a device are kept.
-func (r *reports) count(device string) int {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	d := r.devices[device]
-	if d == nil {
-		return 0
-	}
-	return len(d.states)
 }

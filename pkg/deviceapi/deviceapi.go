@@ -14,7 +14,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
+	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -37,11 +37,6 @@ type Manifests interface {
 	Secret(device, namespace, name string) (map[string][]byte, bool)
 }
 
-// Presence learns that a device is alive. Its method must not block.
-type Presence interface {
-	Heard(device string)
-}
-
 // Registry gives devices access to the images that the gateway holds.
 type Registry interface {
 	// Issue returns a password for a device, whose name is the user name, and
@@ -57,22 +52,17 @@ type Config struct {
 	Conn      *nats.Conn
 	Buckets   *bus.Buckets
 	Manifests Manifests
-	Presence  Presence
 	Registry  Registry
-	// Sessions decides which of a device's sessions is the device.
-	Sessions *session.Table
+	Roster    *roster.Roster
 	// Connections are those of Conn's account.
 	Connections bus.Connections
-	// Outdated is told of a device whose agent is too old; nil for nobody.
-	Outdated func(device string)
-	Logger   *slog.Logger
+	Logger      *slog.Logger
 }
 
 // Server is the door.
 type Server struct {
 	Config
 
-	limits  *limits
 	reports *reports
 	nudger  *nudger
 	metrics *metrics
@@ -82,12 +72,9 @@ type Server struct {
 
 // New returns a server that does not serve yet.
 func New(c Config) *Server {
-	if c.Outdated == nil {
-		c.Outdated = func(string) {}
-	}
 	return &Server{
-		Config: c, limits: newLimits(), reports: newReports(c.Buckets),
-		nudger: newNudger(c.Conn, c.Sessions.Current, c.Logger), metrics: newMetrics(), ready: make(chan struct{}),
+		Config: c, reports: &reports{buckets: c.Buckets, roster: c.Roster},
+		nudger: newNudger(c.Conn, c.Roster.Current, c.Logger), metrics: newMetrics(), ready: make(chan struct{}),
 	}
 }
 
@@ -99,22 +86,14 @@ func (s *Server) Nudge(device string) { s.nudger.add(device) }
 
 // Forget removes everything that a device ever reported.
 func (s *Server) Forget(ctx context.Context, device string) error {
-	s.limits.forget(device)
-	s.limits.forget(device + strays)
-	s.Sessions.Forget(device)
 	return s.reports.forget(ctx, device)
 }
 
-// ForgetReports removes what the machine reported that a device was so far.
-func (s *Server) ForgetReports(ctx context.Context, device string) error {
-	return s.reports.forget(ctx, device)
-}
-
-// Notice tells a device, if it is connected, what to do now that it is thrown
-// out. It returns when the broker has the message. Sessions that have not proven
+// Notice tells a device, if it is connected, what to do now that it is
+// revoked. It returns when the broker has the message. Sessions that have not proven
 // that they are the device learn it when they ask why they are refused.
 func (s *Server) Notice(device string, r wire.Revocation) error {
-	current := s.Sessions.Current(device)
+	current := s.Roster.Current(device)
 	if current == "" {
 		return nil
 	}
@@ -207,18 +186,8 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 		}
 		id, badHeader := sessionOf(raw.Header)
 		m := message{device: device, kind: kind, session: id, inbox: raw.Reply, payload: raw.Data}
-		owner := device
-		if s.Sessions.Stray(device, id) {
-			owner += strays
-		}
-		switch s.limits.take(owner, kind, len(raw.Data)) {
-		case kick:
-			s.kick(device, owner, kind)
+		if !s.mayPass(m, queue) {
 			return
-		case refuse:
-			s.refuse(m, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"}, queue)
-			return
-		case pass:
 		}
 		switch {
 		case wire.IsSharedReply(device, m.inbox):
@@ -239,13 +208,33 @@ func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
 	}
 }
 
+// mayPass takes a message from its device's budget. It refuses what is over it, and
+// reports whether to go on.
+func (s *Server) mayPass(m message, queue *turns) bool {
+	switch s.Roster.Take(m.device, m.session, m.kind, len(m.payload)) {
+	case roster.Pass:
+		return true
+	case roster.Refuse:
+		s.refuse(m, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"}, queue)
+	case roster.Ignore:
+		s.metrics.flooded.Inc()
+	case roster.DroppedStrays:
+		s.Logger.Warn("sessions dropped that are not the device: they keep sending over their budget", "device", m.device, "kind", m.kind)
+		s.metrics.kicks.Inc()
+	case roster.DroppedDevice:
+		s.Logger.Warn("device dropped: it keeps sending over its budget", "device", m.device, "kind", m.kind)
+		s.metrics.kicks.Inc()
+	}
+	return false
+}
+
 // outdated refuses an agent whose answers all holders of the device's key would
 // hear. It cannot be told: it hears nothing but on the subjects that it shares.
 func (s *Server) outdated(m message) {
 	s.metrics.refusals.WithLabelValues("outdated").Inc()
 	s.logRefusal(m, "outdated", "the agent is too old for this server: upgrade fleet-agent on the device")
-	s.Outdated(m.device)
-	s.Connections.BarSession(m.device, m.session)
+	s.Roster.Outdated(m.device)
+	s.Roster.BarSession(m.device, m.session)
 }
 
 // refuse answers in the device's turn; what it sent is not kept until then.
@@ -254,34 +243,11 @@ func (s *Server) refuse(m message, refusal error, queue *turns) {
 	queue.add(m.device, func() { s.answer(m, nil, refusal) })
 }
 
-// strays makes the name for the budget of all sessions of a device that are not
-// the device: what they send uses up nothing of the device's.
-const strays = " strays"
-
-// kick drops whoever sends too much: a device, or its strays. With them gone,
-// what goes on under their names comes from the device.
-func (s *Server) kick(device, owner string, kind wire.Kind) {
-	due, lasting := s.limits.dueKick(owner)
-	switch {
-	case !due:
-		s.metrics.flooded.Inc()
-		return
-	case owner != device && !lasting:
-		s.Logger.Warn("sessions dropped that are not the device: they keep sending over their budget", "device", device, "kind", kind)
-		s.Connections.BarStrays(device)
-	default:
-		s.Logger.Warn("device dropped: it keeps sending over its budget", "device", device, "kind", kind)
-		s.Connections.Bar(device)
-	}
-	s.metrics.kicks.Inc()
-}
-
 func (s *Server) handle(handle handler, m message) (any, error) {
 	if m.kind != wire.KindSnapshot { // which brings its own proof
-		if err := s.Sessions.Report(m.device, m.session); err != nil {
+		if err := s.Roster.Report(m.device, m.session); err != nil {
 			return nil, err
 		}
-		s.Presence.Heard(m.device)
 	}
 	return handle(m)
 }
@@ -305,7 +271,7 @@ func (s *Server) answer(m message, reply any, err error) {
 	s.reply(m, reply, err)
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok && refusal.Code == wire.RefusedQuarantined {
 		_ = s.Conn.FlushTimeout(noticeTimeout) // it ends with or without the answer
-		s.Connections.BarSession(m.device, m.session)
+		s.Roster.BarSession(m.device, m.session)
 	}
 }
 
@@ -332,8 +298,8 @@ func (s *Server) reply(m message, reply any, err error) {
 	if err == nil {
 		err = s.Conn.Publish(m.inbox, data)
 	}
-	if s.limits.answer(m.device, len(data)) {
-		s.Connections.DropUnread(m.device)
+	if look := s.Roster.Answered(m.device, len(data)); len(look) > 0 {
+		s.Connections.DropUnread(look)
 	}
 	if err != nil {
 		s.Logger.Warn("replying to a device", "device", m.device, "kind", m.kind, "error", err)
@@ -343,7 +309,7 @@ func (s *Server) reply(m message, reply any, err error) {
 // logRefusal tells the log who was refused what, and why, as far as that does
 // not fill it.
 func (s *Server) logRefusal(m message, code, reason string) {
-	if s.limits.line(m.device) {
+	if s.Roster.Line(m.device) {
 		label := "" // the id is a secret
 		if m.session != "" {
 			label = wire.SessionLabel(m.session)
@@ -362,16 +328,15 @@ func (s *Server) snapshot(m message) (any, error) {
 	if errors.Is(err, assignment.ErrNotReady) {
 		return later, nil
 	}
-	nonce, sessionErr := s.Sessions.Snapshot(m.device, m.session, session.Shown{
+	nonce, sessionErr := s.Roster.Snapshot(m.device, m.session, roster.Claim{
 		Nonce: req.Nonce, Hardware: req.HardwareID, Epoch: s.Manifests.Epoch(), Capabilities: wire.ParseCapabilities(req.Capabilities),
 	})
-	if errors.Is(sessionErr, session.ErrWait) {
+	if errors.Is(sessionErr, roster.ErrWait) {
 		return later, nil
 	}
 	if sessionErr != nil {
 		return nil, sessionErr
 	}
-	s.Presence.Heard(m.device)
 	if err != nil { // it has proven itself all the same, and may report
 		return nil, err
 	}
@@ -390,7 +355,7 @@ func (s *Server) snapshot(m message) (any, error) {
 // wants names the reports that the server lacks or has in another version.
 func (s *Server) wants(device string, req wire.SnapshotRequest, m *wire.Manifest) ([]wire.Want, error) {
 	var want []wire.Want
-	infoHash, stateHash := s.reports.hashes(device)
+	infoHash, stateHash := s.Roster.ReportHashes(device)
 	if infoHash == "" || infoHash != req.InfoHash {
 		want = append(want, wire.WantInfo)
 	}

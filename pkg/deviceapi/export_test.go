@@ -7,65 +7,25 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"fleet.nationtech.io/fleet/pkg/bus"
+	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // What the tests see of the unexported parts.
 type (
-	Limits  = limits
 	Reports = reports
 	Nudger  = nudger
-	Verdict = verdict
 )
 
 const (
-	Pass   = pass
-	Refuse = refuse
-	Kick   = kick
-
 	NudgeRate    = nudgeRate
 	NudgeBurst   = nudgeBurst
 	RetrySeconds = retrySeconds
 )
 
-// Budget returns messages a second, and how many at once.
-func Budget(kind wire.Kind) (rate float64, burst int) {
-	v := kind.Verb()
-	return v.Rate, v.Burst
-}
-
-// Strikes is the budget of messages over budget.
-func Strikes() (rate float64, burst int) { return float64(strikes.rate), strikes.burst }
-
-func NewLimits() *Limits { return newLimits() }
-
-func (l *limits) Take(device string, kind wire.Kind) Verdict { return l.take(device, kind, 0) }
-
-func (l *limits) TakeBytes(device string, kind wire.Kind, bytes int) Verdict {
-	return l.take(device, kind, bytes)
-}
-
-// Spend takes a message from the budget of a device or of its strays, and drops
-// whom it has to.
-func (s *Server) Spend(device string, stray bool, kind wire.Kind) Verdict {
-	owner := device
-	if stray {
-		owner += strays
-	}
-	v := s.limits.take(owner, kind, 0)
-	if v == kick {
-		s.kick(device, owner, kind)
-	}
-	return v
-}
-
-func (l *limits) Forget(device string) { l.forget(device) }
-
-func NewReports(b *bus.Buckets) *Reports { return newReports(b) }
+func NewReports(b *bus.Buckets, r *roster.Roster) *Reports { return &reports{buckets: b, roster: r} }
 
 func (r *reports) Load(ctx context.Context) error { return r.load(ctx) }
-
-func (r *reports) Hashes(device string) (info, state string) { return r.hashes(device) }
 
 func (r *reports) PutInfo(ctx context.Context, device string, payload []byte) error {
 	return r.putInfo(ctx, device, payload)

@@ -3,42 +3,29 @@ package deviceapi
 import (
 	"context"
 	"fmt"
-	"maps"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"fleet.nationtech.io/fleet/pkg/bus"
+	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 const writeTimeout = 5 * time.Second
 
-// reports writes what devices report to the buckets, and remembers the digest
-// of each report, so that one comparison tells whether a device and the server
-// agree.
+// reports writes what devices report to the buckets, and the digest of each report
+// to the roster.
 type reports struct {
 	buckets *bus.Buckets
-
-	mu      sync.RWMutex // guards devices
-	devices map[string]*deviceReports
-}
-
-type deviceReports struct {
-	info   wire.Digest
-	states map[wire.DeploymentRef]wire.Digest
-}
-
-func newReports(buckets *bus.Buckets) *reports {
-	return &reports{buckets: buckets, devices: map[string]*deviceReports{}}
+	roster  *roster.Roster
 }
 
 // load reads what the buckets hold.
 func (r *reports) load(ctx context.Context) error {
 	err := bus.Load(ctx, r.buckets.Info, func(key string, value []byte) {
 		if device, err := wire.ParseInfoKey(key); err == nil {
-			r.of(device).info = wire.Sum(value)
+			r.roster.InfoReported(device, wire.Sum(value))
 		}
 	})
 	if err != nil {
@@ -46,33 +33,9 @@ func (r *reports) load(ctx context.Context) error {
 	}
 	return bus.Load(ctx, r.buckets.State, func(key string, value []byte) {
 		if device, ref, err := wire.ParseStateKey(key); err == nil {
-			r.of(device).states[ref] = wire.Sum(value)
+			r.roster.StateReported(device, ref, wire.Sum(value))
 		}
 	})
-}
-
-// of returns the record of a device; the caller holds mu or is load.
-func (r *reports) of(device string) *deviceReports {
-	d := r.devices[device]
-	if d == nil {
-		d = &deviceReports{states: map[wire.DeploymentRef]wire.Digest{}}
-		r.devices[device] = d
-	}
-	return d
-}
-
-// hashes returns what a device's InfoHash and StateHash should be.
-func (r *reports) hashes(device string) (infoHash, stateHash string) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	d := r.devices[device]
-	if d == nil {
-		return "", wire.StateHash(nil)
-	}
-	if d.info != (wire.Digest{}) {
-		infoHash = d.info.String()
-	}
-	return infoHash, wire.StateHash(d.states)
 }
 
 func (r *reports) putInfo(ctx context.Context, device string, payload []byte) error {
@@ -83,9 +46,7 @@ func (r *reports) putInfo(ctx context.Context, device string, payload []byte) er
 	if err := put(ctx, r.buckets.Info, key, payload); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.of(device).info = wire.Sum(payload)
+	r.roster.InfoReported(device, wire.Sum(payload))
 	return nil
 }
 
@@ -100,9 +61,7 @@ func (r *reports) putState(ctx context.Context, device string, s wire.Deployment
 	if err := put(ctx, r.buckets.State, key, payload); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.of(device).states[s.DeploymentRef] = wire.Sum(payload)
+	r.roster.StateReported(device, s.DeploymentRef, wire.Sum(payload))
 	return nil
 }
 
@@ -112,9 +71,7 @@ func (r *reports) removeState(ctx context.Context, device string, ref wire.Deplo
 	if err := bus.Remove(ctx, r.buckets.State, key); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.of(device).states, ref)
+	r.roster.StateRemoved(device, ref)
 	return nil
 }
 
@@ -129,13 +86,7 @@ func (r *reports) putHeartbeat(ctx context.Context, device string, payload []byt
 // dropStale removes the reports of Deployments that are not in the device's
 // manifest. A device that lost its memory would never name them again.
 func (r *reports) dropStale(ctx context.Context, device string, m *wire.Manifest) error {
-	r.mu.RLock()
-	var held map[wire.DeploymentRef]wire.Digest
-	if d := r.devices[device]; d != nil {
-		held = maps.Clone(d.states)
-	}
-	r.mu.RUnlock()
-	for ref := range held {
+	for _, ref := range r.roster.Reported(device) {
 		if _, ok := m.Find(ref); ok {
 			continue
 		}
@@ -169,9 +120,7 @@ func (r *reports) forget(ctx context.Context, device string) error {
 	if err := bus.Remove(ctx, r.buckets.Heartbeat, heartbeat); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.devices, device)
+	r.roster.ReportsRemoved(device)
 	return nil
 }
 

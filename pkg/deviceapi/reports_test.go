@@ -16,6 +16,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
+	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -28,6 +29,7 @@ type reporter struct {
 	name    string
 	buckets *bus.Buckets
 	reports *deviceapi.Reports
+	roster  *roster.Roster
 
 	info   []byte
 	states map[wire.DeploymentRef][]byte
@@ -94,7 +96,8 @@ func (r *reporter) Forget(t *rapid.T) {
 
 // Restart reads everything again, as a server does that starts.
 func (r *reporter) Restart(t *rapid.T) {
-	r.reports = deviceapi.NewReports(r.buckets)
+	r.roster = roster.New(roster.Config{})
+	r.reports = deviceapi.NewReports(r.buckets, r.roster)
 	if err := r.reports.Load(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +105,7 @@ func (r *reporter) Restart(t *rapid.T) {
 
 func (r *reporter) Check(t *rapid.T) {
 	wantInfo, wantState := r.hashes()
-	info, state := r.reports.Hashes(r.name)
+	info, state := r.roster.ReportHashes(r.name)
 	if info != wantInfo || state != wantState {
 		t.Fatalf("the server has %q, %q, the device %q, %q", info, state, wantInfo, wantState)
 	}
@@ -114,8 +117,9 @@ func TestServerAndDeviceAgreeAboutReports(t *testing.T) {
 	var n atomic.Int32
 	rapid.Check(t, func(rt *rapid.T) {
 		r := &reporter{
-			name: fmt.Sprintf("edge-%d", n.Add(1)), buckets: b.Buckets, reports: deviceapi.NewReports(b.Buckets), states: map[wire.DeploymentRef][]byte{},
+			name: fmt.Sprintf("edge-%d", n.Add(1)), buckets: b.Buckets, roster: roster.New(roster.Config{}), states: map[wire.DeploymentRef][]byte{},
 		}
+		r.reports = deviceapi.NewReports(b.Buckets, r.roster)
 		rt.Repeat(rapid.StateMachineActions(r))
 		want := map[string]string{}
 		for ref, payload := range r.states {

@@ -1,8 +1,6 @@
 package embedserver
 
 import (
-	"context"
-	"log/slog"
 	"net"
 	"os"
 	"time"
@@ -11,18 +9,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/pki"
 )
 
-// What the tests see of the unexported parts.
-type Parts = parts
-
-func NewParts(log *slog.Logger) *Parts { return newParts(log) }
-
-func (p *parts) OnStop(name string, stop func() error) { p.onStop(name, stop) }
-
-func (p *parts) Run(name string, run func(context.Context) error) { p.run(name, run) }
-
-func (p *parts) Stop() error { return p.stop() }
-
-func (p *parts) Failed() <-chan error { return p.failed }
+// What the tests see of what is unexported.
 
 func Lock(dir string) (*os.File, error) { return lock(dir) }
 
@@ -37,9 +24,6 @@ func WriteKubeconfig(dir string, p *pki.PKI, api net.Listener) error {
 	s := &server{Config: Config{DataDir: dir}, pki: p, apiListener: connlimit.New(api, connlimit.Limits{}, nil, nil)}
 	return s.writeKubeconfig(time.Now())
 }
-
-// DropExpired is dropExpired.
-var DropExpired = dropExpired
 
 // PlacesWithin returns the places of API, bus and enrollment.
 func PlacesWithin(descriptors int) (api, bus, enrollment connlimit.Limits) {

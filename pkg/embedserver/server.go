@@ -30,15 +30,15 @@ import (
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/clock"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
-	"fleet.nationtech.io/fleet/pkg/controllers/device"
-	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/handshake"
+	"fleet.nationtech.io/fleet/pkg/parts"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/plane"
 	"fleet.nationtech.io/fleet/pkg/refusals"
 	"fleet.nationtech.io/fleet/pkg/registry"
 	"fleet.nationtech.io/fleet/pkg/release"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
 
@@ -52,9 +52,6 @@ const (
 	requestTimeout    = 30 * time.Second
 	// maxOfDevice is how many connections to 8443 one device has as itself.
 	maxOfDevice = 8
-	// expiryInterval is how often connections with an expired certificate are
-	// looked for.
-	expiryInterval = time.Minute
 )
 
 // Config is what the server needs.
@@ -88,32 +85,30 @@ type Ready struct {
 
 // Run runs a server until ctx ends. It calls ready once, when everything works.
 func Run(ctx context.Context, c Config, ready func(Ready)) error {
-	s := &server{Config: c, parts: newParts(c.Logger), presence: device.NewPresence(), metrics: prometheus.NewRegistry(), handshakes: handshake.NewGate(), observers: &observers{}}
+	s := &server{Config: c, parts: parts.New(c.Logger), metrics: prometheus.NewRegistry(), handshakes: handshake.NewGate()}
 	err := s.start(ctx)
 	if err == nil {
 		s.noteReady()
 		ready(s.ready())
 		select {
 		case <-ctx.Done():
-		case err = <-s.parts.failed:
+		case err = <-s.parts.Failed():
 		}
 	}
-	return errors.Join(err, s.parts.stop())
+	return errors.Join(err, s.parts.Stop())
 }
 
 // server holds what the steps of a start hand to each other.
 type server struct {
 	Config
 
-	parts      *parts
+	parts      *parts.Parts
 	clock      *clock.Clock
 	pki        *pki.PKI
 	serving    *pki.Serving // of 4222 and 8443
 	apiServing *pki.Serving
-	tombstones *identity.Tombstones
-	registry   *identity.Registry
-	observers  *observers
-	presence   *device.Presence
+	tombstones *tombstone.List
+	gate       *plane.Gate
 	metrics    *prometheus.Registry
 
 	places                      places
@@ -123,17 +118,16 @@ type server struct {
 	// handshakes is one for the listeners that strangers reach.
 	handshakes *handshake.Gate
 
-	api       *apiserver.Server
-	loopback  *rest.Config
-	kube      kubernetes.Interface
-	client    *client.Client
-	broker    *broker.Broker
-	buckets   *bus.Buckets
-	deviceAPI *deviceapi.Server
+	api      *apiserver.Server
+	loopback *rest.Config
+	kube     kubernetes.Interface
+	client   *client.Client
+	broker   *broker.Broker
+	buckets  *bus.Buckets
+	plane    *plane.Plane
 
-	enrollment *enroll.Service
-	release    *release.Store
-	images     *registry.Issuer
+	release *release.Store
+	images  *registry.Issuer
 
 	// up is set at the end of the start.
 	up atomic.Bool
@@ -141,7 +135,7 @@ type server struct {
 
 func (s *server) start(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		s.openDataDir, s.listen, s.loadPKI, s.startAPI, s.startBroker, s.awaitAPI, s.startControllers, s.startEnrollment,
+		s.openDataDir, s.listen, s.loadPKI, s.startAPI, s.startBroker, s.awaitAPI, s.startPlane, s.startEnrollment,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -185,18 +179,18 @@ func (s *server) openDataDir(context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.parts.onStop("lock", f.Close)
+	s.parts.OnStop("lock", f.Close)
 	if err := atomicfile.Sweep(s.DataDir, s.path("pki")); err != nil {
 		s.Logger.Warn("sweeping the data directory", "error", err)
 	}
-	if s.tombstones, err = identity.OpenTombstones(s.path("revoked-keys.jsonl")); err != nil {
+	if s.tombstones, err = tombstone.Open(s.path("revoked-keys.jsonl")); err != nil {
 		return err
 	}
-	s.parts.onStop("revoked keys", s.tombstones.Close)
-	s.registry = identity.NewRegistry(trustDomain, s.tombstones)
+	s.parts.OnStop("revoked keys", s.tombstones.Close)
+	s.gate = plane.NewGate(trustDomain, s.tombstones)
 	s.startClock()
 	s.release = release.Open(s.DataDir)
-	s.images = registry.NewIssuer(s.registry, s.clock.Now)
+	s.images = registry.NewIssuer(s.gate, s.clock.Now)
 	return nil
 }
 
@@ -220,7 +214,7 @@ func (s *server) startClock() {
 		}
 		return 1
 	}))
-	s.parts.run("clock", func(ctx context.Context) error { return s.clock.Run(ctx, s.component("clock")) })
+	s.parts.Run("clock", func(ctx context.Context) error { return s.clock.Run(ctx, s.component("clock")) })
 }
 
 // listen takes the ports before anything is written, so that one that is in
@@ -236,13 +230,13 @@ func (s *server) listen(context.Context) error {
 	s.apiRefusals = refusals.New(refusals.API)
 	s.metrics.MustRegister(s.apiRefusals)
 	s.apiListener = connlimit.New(api, s.places.api, func(reason string) { s.apiRefusals.WithLabelValues(reason).Inc() }, s.component("api"))
-	s.parts.onStop("API port", closeQuietly(s.apiListener))
+	s.parts.OnStop("API port", closeQuietly(s.apiListener))
 	enrollment, err := net.Listen("tcp", s.EnrollListen)
 	if err != nil {
 		return fmt.Errorf("listening for enrollment: %w: choose another with --enroll-listen, or stop what uses this one", err)
 	}
 	s.enrollListener = connlimit.New(enrollment, s.places.enrollment, s.enrollRefusals.Count, s.component("enrollment"))
-	s.parts.onStop("enrollment port", closeQuietly(s.enrollListener))
+	s.parts.OnStop("enrollment port", closeQuietly(s.enrollListener))
 	return nil
 }
 
@@ -261,7 +255,7 @@ func (s *server) loadPKI(context.Context) (err error) {
 	if s.apiServing, err = s.pki.Serving("api", s.hosts, s.clock.Now); err != nil {
 		return err
 	}
-	s.parts.run("serving certificates", func(ctx context.Context) error {
+	s.parts.Run("serving certificates", func(ctx context.Context) error {
 		return pki.KeepCurrent(ctx, s.component("pki"), s.serving, s.apiServing)
 	})
 	return s.writeKubeconfig(s.clock.Now())
@@ -280,7 +274,7 @@ func (s *server) startAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.parts.onStop("data store", func() error { store.Close(); return nil })
+	s.parts.OnStop("data store", func() error { store.Close(); return nil })
 	if lost {
 		return fmt.Errorf("the key of Secrets is lost: %s does not exist: restore it from a backup", encryption)
 	}
@@ -295,25 +289,25 @@ func (s *server) startAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.parts.run("API server", s.api.Run)
+	s.parts.Run("API server", s.api.Run)
 	s.loopback = s.api.Loopback()
 	return nil
 }
 
 // startBroker starts NATS while the API server gets ready. Devices that
-// connect meanwhile wait for the registry.
+// connect meanwhile wait at the gate.
 func (s *server) startBroker(ctx context.Context) error {
 	var err error
 	s.broker, err = broker.Start(broker.Config{
 		Handshakes: s.handshakes, Places: s.places.bus,
 		Listen: s.NATSListen, Certificate: s.serving.GetCertificate, DeviceCAs: s.pki.Device, OperatorCAs: s.pki.Operator, Now: s.clock.Now, StoreDir: s.path("nats"),
-		Devices: s.registry, Observer: s.presence, Outdated: s.observers.Outdated, Logger: s.Logger.With("component", "nats"),
+		Gate: s.gate, Logger: s.component("nats"),
 	})
 	if err != nil {
 		return err
 	}
 	s.metrics.MustRegister(s.broker.Collectors()...)
-	s.parts.onStop("broker", func() error { s.broker.Shutdown(); return nil })
+	s.parts.OnStop("broker", func() error { s.broker.Shutdown(); return nil })
 	s.buckets, err = bus.Open(ctx, s.broker.Core)
 	return err
 }
@@ -337,17 +331,37 @@ func (s *server) await(ctx context.Context, what string, ready <-chan struct{}) 
 	select {
 	case <-ready:
 		return nil
-	case err := <-s.parts.failed:
+	case err := <-s.parts.Failed():
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for %s: %w", what, ctx.Err())
 	}
 }
 
+// startPlane starts the controllers and the device API, and waits until devices are
+// let in.
+func (s *server) startPlane(ctx context.Context) error {
+	t, err := s.takeTerm(ctx)
+	if err != nil {
+		return err
+	}
+	s.plane, err = plane.New(ctx, plane.Config{
+		Client: s.client, Kube: s.kube, Conn: s.broker.Devices, Connections: s.broker, Buckets: s.buckets,
+		Gate: s.gate, Tombstones: s.tombstones, Fleet: trustDomain, PKI: s.pki, Images: images{s},
+		Term: t, Servers: s.Advertise, Clock: s.clock, Logger: s.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	s.metrics.MustRegister(s.plane.Collectors()...)
+	s.parts.Run("control plane", s.plane.Run)
+	return s.await(ctx, "the controllers", s.plane.Ready())
+}
+
 func (s *server) startEnrollment(context.Context) error {
 	natsPort := netip.MustParseAddrPort(s.broker.Addr().String()).Port()
 	handler := enroll.NewHandler(enroll.HandlerConfig{
-		Service: s.enrollment, NATSPort: fmt.Sprint(natsPort), Hosts: s.hosts,
+		Service: s.plane.Enrollment(), NATSPort: fmt.Sprint(natsPort), Hosts: s.hosts,
 		Signer: func() (crypto.Signer, error) { return s.serving.Certificate().PrivateKey.(crypto.Signer), nil },
 	})
 	s.metrics.MustRegister(handler.Collectors()...)
@@ -364,8 +378,8 @@ func (s *server) startEnrollment(context.Context) error {
 	}
 	web.Protocols.SetHTTP1(true)
 	keeper := &release.Keeper{Store: s.release, Clock: s.clock, Logger: s.component("release")}
-	s.parts.run("signatures of the release", keeper.Run)
-	s.parts.run("enrollment listener", func(ctx context.Context) error {
+	s.parts.Run("signatures of the release", keeper.Run)
+	s.parts.Run("enrollment listener", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { _ = web.Close() })
 		defer stop()
 		if err := web.ServeTLS(s.enrollListener, "", ""); !errors.Is(err, http.ErrServerClosed) {
@@ -374,33 +388,6 @@ func (s *server) startEnrollment(context.Context) error {
 		return nil
 	})
 	return nil
-}
-
-// provingTime is how long a connection may last before its session has proven that
-// it is the device. One that takes over from another waits for session.Grace.
-const provingTime = 2 * time.Minute
-
-// dropExpired ends, every minute, connections whose certificate ran out by the
-// server's own clock, since that of the machine may be wrong, and those that did not
-// prove themselves.
-func dropExpired(c bus.Connections, now func() time.Time, log *slog.Logger) func(context.Context) error {
-	return func(ctx context.Context) error {
-		tick := time.NewTicker(expiryInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-tick.C:
-				for _, name := range c.DropExpired(now()) {
-					log.Warn("device dropped: its certificate has expired", "device", name)
-				}
-				for _, name := range c.DropUnproven(now().Add(-provingTime)) {
-					log.Warn("connection dropped: it has the device's key, and has not proven that it is the device", "device", name)
-				}
-			}
-		}
-	}
 }
 
 func (s *server) component(name string) *slog.Logger { return s.Logger.With("component", name) }

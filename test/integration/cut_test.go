@@ -19,8 +19,9 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/plane"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -76,7 +77,7 @@ func (s *server) listener(c *cutter) http.Handler {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	tombstones, err := identity.OpenTombstones(filepath.Join(s.t.TempDir(), "revoked-keys.jsonl"))
+	tombstones, err := tombstone.Open(filepath.Join(s.t.TempDir(), "revoked-keys.jsonl"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func (s *server) listener(c *cutter) http.Handler {
 	return enroll.NewHandler(enroll.HandlerConfig{
 		Service: &enroll.Service{
 			Fleet: "fleet", Client: api, Tokens: cache.NewStore(cache.MetaNamespaceKeyFunc), PKI: authorities,
-			Registry: identity.NewRegistry("fleet", tombstones), Tombstones: tombstones, Replaced: func(string) {}, KeyRefused: func(string, string) {}, Suspected: func(string) bool { return false }, CurrentSession: func(string) string { return "" },
+			Roster: plane.NewGate("fleet", tombstones).Roster, Tombstones: tombstones, ForgetReports: func(string) {},
 			Logger: slog.New(slog.DiscardHandler), Clock: sane{},
 		},
 		NATSPort: "4222", Hosts: func() []string { return []string{"localhost"} },

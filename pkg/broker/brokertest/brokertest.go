@@ -10,6 +10,8 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,8 +20,9 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/bus"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/roster"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/wait"
 )
@@ -38,42 +41,111 @@ type Bus struct {
 	Buckets    *bus.Buckets
 	PKI        *pki.PKI
 	Serving    *pki.Serving
-	Registry   *identity.Registry
-	Tombstones *identity.Tombstones
+	Roster     *roster.Roster
+	Tombstones *tombstone.List
 	// Config is what the broker was started with.
 	Config broker.Config
 
-	t testing.TB
+	t       testing.TB
+	outside *outside
+	// ahead is how far the roster's clock is ahead, in nanoseconds.
+	ahead atomic.Int64
 }
+
+// Observer learns which devices come, and when the last connection of one ends.
+type Observer interface {
+	DeviceConnected(device string)
+	DeviceDisconnected(device string)
+}
+
+// gate tells an observer who comes.
+type gate struct {
+	*roster.Roster
+
+	observer Observer
+}
+
+func (g gate) Connected(device string, c roster.Connection) (bool, error) {
+	crowded, err := g.Roster.Connected(device, c)
+	if err == nil {
+		g.observer.DeviceConnected(device)
+	}
+	return crowded, err
+}
+
+// outside drops connections of the bus, and tells an observer whose status changes.
+type outside struct {
+	observer Observer
+
+	mu  sync.Mutex // guards bus
+	bus bus.Connections
+}
+
+func (o *outside) Drop(connections []uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.bus.Drop(connections)
+}
+
+func (o *outside) use(b bus.Connections) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.bus = b
+}
+
+func (o *outside) StatusChanged(device string)      { o.observer.DeviceDisconnected(device) }
+func (*outside) Leaves(string)                      {}
+func (*outside) Outdated(string)                    {}
+func (*outside) Stranger(string, string, time.Time) {}
 
 // Start runs a broker on a free port until the end of the test. The observer
 // may be nil.
-func Start(t testing.TB, observer bus.Observer) *Bus {
+func Start(t testing.TB, observer Observer) *Bus {
 	t.Helper()
 	dir := t.TempDir()
 	authorities, err := pki.Load(filepath.Join(dir, "pki"), time.Now())
 	must(t, err)
 	serving, err := authorities.Serving("gateway", func() []string { return []string{"localhost", "127.0.0.1"} }, time.Now)
 	must(t, err)
-	tombstones, err := identity.OpenTombstones(filepath.Join(dir, "revoked-keys.jsonl"))
+	tombstones, err := tombstone.Open(filepath.Join(dir, "revoked-keys.jsonl"))
 	must(t, err)
 	t.Cleanup(func() { must(t, tombstones.Close()) })
-	registry := identity.NewRegistry(Fleet, tombstones)
-	registry.SetReady()
 	if observer == nil {
 		observer = nobody{}
 	}
-	b := &Bus{t: t, PKI: authorities, Serving: serving, Registry: registry, Tombstones: tombstones, Config: broker.Config{
+	b := &Bus{t: t, PKI: authorities, Serving: serving, Tombstones: tombstones, outside: &outside{observer: observer}}
+	b.Roster = roster.New(roster.Config{Fleet: Fleet, Revoked: tombstones, Outside: b.outside, Now: func() time.Time {
+		return time.Now().Add(time.Duration(b.ahead.Load()))
+	}})
+	b.Config = broker.Config{
 		Listen: "127.0.0.1:0", Certificate: serving.GetCertificate, DeviceCAs: authorities.Device, OperatorCAs: authorities.Operator, Now: time.Now,
-		StoreDir: filepath.Join(dir, "nats"), Devices: registry, Observer: observer,
+		StoreDir: filepath.Join(dir, "nats"), Gate: gate{b.Roster, observer},
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	}}
+	}
 	b.Broker, err = broker.Start(b.Config)
 	must(t, err)
+	b.outside.use(b.Broker)
 	t.Cleanup(b.Shutdown)
 	b.Buckets, err = bus.Open(t.Context(), b.Core)
 	must(t, err)
 	return b
+}
+
+// Use makes another broker the one that devices connect to and that the roster drops
+// connections of.
+func (b *Bus) Use(other *broker.Broker) {
+	b.Broker = other
+	b.outside.use(other)
+}
+
+// Pass lets time pass for the roster.
+func (b *Bus) Pass(d time.Duration) { b.ahead.Add(int64(d)) }
+
+// Prove makes a session of a device that is connected the current one.
+func (b *Bus) Prove(device, session string) {
+	b.t.Helper()
+	_, err := b.Roster.Snapshot(device, session, roster.Claim{Epoch: "e1"})
+	must(b.t, err)
 }
 
 // URL is where devices connect.
@@ -88,7 +160,7 @@ func (b *Bus) Enroll(device string) tls.Certificate {
 	must(b.t, err)
 	chain, err := b.PKI.IssueDevice(device, uri, &key.PublicKey, time.Now())
 	must(b.t, err)
-	b.Registry.Bind(device, identity.Keys{Current: pki.Fingerprint(chain[0].RawSubjectPublicKeyInfo)})
+	b.Roster.Bind(device, roster.Keys{Current: pki.Fingerprint(chain[0].RawSubjectPublicKeyInfo)})
 	return Certificate(chain, key)
 }
 

@@ -14,8 +14,8 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
+	"fleet.nationtech.io/fleet/pkg/roster"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 )
 
 const (
@@ -47,7 +47,7 @@ func (c *Controller) acceptIfAsked(ctx context.Context, d *v1alpha1.Device) (cha
 		return changed, err
 	}
 	c.Logger.Info("an operator accepts a session of a device with a suspected copy", "device", d.Name, "label", label)
-	c.Sessions.Accept(d.Name, label)
+	c.Roster.Accept(d.Name, label)
 	c.Door.Nudge(d.Name)
 	return false, nil
 }
@@ -63,7 +63,7 @@ func (c *Controller) keepKey(ctx context.Context, d *v1alpha1.Device, key string
 	if key == other {
 		other = e.KeyFingerprint
 	}
-	err = c.Tombstones.Add(identity.Tombstone{Fingerprint: other, Device: d.Name, Reason: "not accepted", Time: c.Clock.Now().UTC()})
+	err = c.Tombstones.Add(tombstone.Entry{Fingerprint: other, Device: d.Name, Reason: "not accepted", Time: c.Clock.Now().UTC()})
 	if err != nil {
 		return false, err
 	}
@@ -73,13 +73,13 @@ func (c *Controller) keepKey(ctx context.Context, d *v1alpha1.Device, key string
 		return false, client.IgnoreNotFound(err)
 	}
 	c.bind(updated)
-	c.Connections.DropOtherKeys(d.Name, key)
+	c.Roster.DropOtherKeys(d.Name, key)
 	return true, nil
 }
 
 // setSuspicion shows whether a session of the device is taken for a copy, and
 // which machines claim to be the device.
-func setSuspicion(status *v1alpha1.DeviceStatus, generation int64, r session.Record, claimants []session.Claimant) {
+func setSuspicion(status *v1alpha1.DeviceStatus, generation int64, r roster.Record, claimants []roster.Claimant) {
 	condition := metav1.Condition{Type: v1alpha1.DeviceCloneSuspected, ObservedGeneration: generation}
 	status.Accepted = r.Accepted
 	switch {
@@ -100,8 +100,8 @@ func setSuspicion(status *v1alpha1.DeviceStatus, generation int64, r session.Rec
 }
 
 // shownClaimants are those that are known. After a restart of the server the object
-// knows more, but for the current session.
-func shownClaimants(claimants []session.Claimant, before []v1alpha1.DeviceClaimant) []v1alpha1.DeviceClaimant {
+// knows more, but for the current roster.
+func shownClaimants(claimants []roster.Claimant, before []v1alpha1.DeviceClaimant) []v1alpha1.DeviceClaimant {
 	if len(claimants) == 0 && len(before) > 0 {
 		return before
 	}
@@ -122,15 +122,15 @@ func shownClaimants(claimants []session.Claimant, before []v1alpha1.DeviceClaima
 	return shown
 }
 
-var suspicions = map[session.Suspicion]string{
-	session.StaleNonce:  "a session shows a nonce that the device had long ago",
-	session.RetiredKey:  "a key was shown that the device had until it was replaced by a renewal, and that is refused",
-	session.TwoSessions: "two sessions of the device talk at the same time",
-	session.NotAccepted: "an operator accepted another session of the device, which has not come back yet",
+var suspicions = map[roster.Suspicion]string{
+	roster.StaleNonce:  "a session shows a nonce that the device had long ago",
+	roster.RetiredKey:  "a key was shown that the device had until it was replaced by a renewal, and that is refused",
+	roster.TwoSessions: "two sessions of the device talk at the same time",
+	roster.NotAccepted: "an operator accepted another session of the device, which has not come back yet",
 }
 
 // suspicionMessage says why, and which machine has which key.
-func suspicionMessage(why session.Suspicion, claimants []v1alpha1.DeviceClaimant) string {
+func suspicionMessage(why roster.Suspicion, claimants []v1alpha1.DeviceClaimant) string {
 	const most = 4
 	var b strings.Builder
 	b.WriteString(suspicions[why])
@@ -159,7 +159,7 @@ func (c *Controller) reportSuspicion(d *v1alpha1.Device, status *v1alpha1.Device
 	}
 	c.Logger.Warn("a device may have been copied", "device", d.Name, "reason", suspected.Message)
 	renewals := "Certificates of the device are not renewed until you decide"
-	if suspected.Reason == string(session.RetiredKey) {
+	if suspected.Reason == string(roster.RetiredKey) {
 		renewals = "Decide"
 	}
 	c.Recorder.Eventf(d, corev1.EventTypeWarning, v1alpha1.DeviceCloneSuspected, "%s. %s with `fleet-server device accept %s --session SESSION` or `fleet-server device revoke %s`",
@@ -171,18 +171,18 @@ func isSuspected(d *v1alpha1.Device) bool {
 }
 
 // storedRecord is what the object has of the device's sessions.
-func storedRecord(d *v1alpha1.Device) session.Record {
-	r := session.Record{Accepted: d.Status.Accepted}
+func storedRecord(d *v1alpha1.Device) roster.Record {
+	r := roster.Record{Accepted: d.Status.Accepted}
 	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeviceCloneSuspected); c != nil && c.Status == metav1.ConditionTrue {
-		r.Suspicion, r.Accepted = session.Suspicion(c.Reason), "" // what is accepted has yet to be acted upon
+		r.Suspicion, r.Accepted = roster.Suspicion(c.Reason), "" // what is accepted has yet to be acted upon
 	}
 	if n := d.Status.Nonce; n != nil {
-		r.Nonce = &session.Nonce{Shown: n.Shown, Issued: slices.Clone(n.Issued), Epoch: n.Epoch, IssuedAt: n.IssuedAt.Time}
+		r.Nonce = &roster.Nonce{Shown: n.Shown, Issued: slices.Clone(n.Issued), Epoch: n.Epoch, IssuedAt: n.IssuedAt.Time}
 	}
 	return r
 }
 
-func statusNonce(n *session.Nonce) *v1alpha1.DeviceNonce {
+func statusNonce(n *roster.Nonce) *v1alpha1.DeviceNonce {
 	if n == nil {
 		return nil
 	}

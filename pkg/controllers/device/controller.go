@@ -24,15 +24,15 @@ import (
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
+	"fleet.nationtech.io/fleet/pkg/roster"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 const (
 	fieldManager = "fleet-device"
 	workers      = 4
-	// Devices that are thrown out together are told and dropped within a second,
+	// Devices that are revoked together are told and dropped within a second,
 	// even if each of them takes all the time that a Notice may take.
 	leavingWorkers = 32
 	// compactInterval is how often tombstones are merged.
@@ -48,7 +48,7 @@ type Door interface {
 	// Forget removes everything that a device ever reported.
 	Forget(ctx context.Context, device string) error
 	// Notice tells the device, if it is connected, what to do now that it is
-	// thrown out.
+	// revoked.
 	Notice(device string, r wire.Revocation) error
 	// Nudge asks the device, soon, to fetch a snapshot.
 	Nudge(device string)
@@ -59,13 +59,9 @@ type Config struct {
 	Client     *client.Client
 	Devices    cache.SharedIndexInformer
 	Infos      jetstream.KeyValue
-	Registry   *identity.Registry
-	Tombstones *identity.Tombstones
-	Presence   *Presence
-	Sessions   *session.Table
+	Roster     *roster.Roster
+	Tombstones *tombstone.List
 	Door       Door
-	// Connections are those of devices on the bus.
-	Connections bus.Connections
 	// Lacks returns what a device's agent lacks for its Deployments, and false while
 	// that is not known.
 	Lacks    func(device string) (lacks []assignment.Lack, known bool)
@@ -93,42 +89,26 @@ type Controller struct {
 	Config
 
 	queue reconcile.Queue[string]
-	// leaving are devices to be told that they are thrown out, and to be dropped.
+	// leaving are devices to be told that they are revoked, and to be dropped.
 	leaving reconcile.Queue[string]
 	budget  *rate.Limiter
 	ready   chan struct{}
 
 	mu sync.Mutex // guards what follows
-	// infos is what bucket device-info holds.
-	infos map[string]report
-	// applied is the digest of the report that the object reflects.
-	applied map[string]wire.Digest
-	// used is the key with which a device last proved itself. The object may still
-	// have it as the next one.
-	used map[string]string
-	// expires is when the certificate that a device last connected with ends.
-	expires map[string]time.Time
-	// outdated is when an event last said of a device that its agent is too old.
-	outdated map[string]time.Time
-	// expelled are devices that were thrown out.
-	expelled map[string]*expulsion
-	// released are objects that were let go. Others that are gone lost their
-	// finalizer to somebody: their keys have to be refused yet.
+	// reports has what each device said of itself.
+	reports map[string]report
+	// released has the UIDs whose finalizer we removed. Any other deletion bypassed us,
+	// so the keys of those in gone must still be refused for good.
 	released map[types.UID]bool
 	gone     map[string]*v1alpha1.Device
 }
 
-// expulsion is how far a device that was thrown out is gone.
-type expulsion struct {
-	revocation wire.Revocation
-	// done: the device was told and dropped.
-	done bool
-}
-
-// report is what a device said of itself.
+// report is what a device said of itself, as bucket device-info holds it.
 type report struct {
 	info   wire.DeviceInfo
 	digest wire.Digest
+	// applied: the object reflects it.
+	applied bool
 }
 
 // New returns a controller that does not run yet.
@@ -139,12 +119,11 @@ func New(c Config) *Controller {
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
 		queue: reconcile.NewQueue[string](), leaving: reconcile.NewQueue[string](),
-		infos: map[string]report{}, applied: map[string]wire.Digest{}, used: map[string]string{}, expires: map[string]time.Time{}, outdated: map[string]time.Time{},
-		expelled: map[string]*expulsion{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
+		reports: map[string]report{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
 	}
 }
 
-// Ready is closed when the registry knows every device.
+// Ready is closed when the roster knows every device.
 func (c *Controller) Ready() <-chan struct{} { return c.ready }
 
 // Run works until ctx ends. It returns an error only when it cannot start.
@@ -153,7 +132,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer c.leaving.ShutDown()
 	changed := func(o any) {
 		d := o.(*v1alpha1.Device)
-		c.expel(d)
+		c.refuse(d)
 		c.queue.Add(d.Name)
 	}
 	h, err := c.Devices.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -168,10 +147,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	for _, o := range c.Devices.GetStore().List() {
 		d := o.(*v1alpha1.Device)
 		c.bind(d)
-		c.Sessions.Load(d.Name, storedRecord(d))
+		c.Roster.Load(d.Name, storedRecord(d))
 	}
 	close(c.ready)
-	c.Presence.onChange(c.queue.Add)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.watchInfos(ctx) })
@@ -189,93 +167,50 @@ func (c *Controller) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// LacksChanged tells that Lacks may return something else for a device.
-func (c *Controller) LacksChanged(device string) { c.queue.Add(device) }
+// StatusChanged tells that the status of a device has to be written anew.
+func (c *Controller) StatusChanged(device string) { c.queue.Add(device) }
 
-// SessionChanged implements session.Observer.
-func (c *Controller) SessionChanged(device string) { c.queue.Add(device) }
-
-// SessionProven implements session.Observer. A next key counts from here on, and
-// not from its first connection: a copy of the device can renew the certificate,
-// too, but shows no good nonce with it while the device is there.
-func (c *Controller) SessionProven(device string, p bus.Proof) {
-	c.mu.Lock()
-	c.used[device] = p.Key // before the registry is told: see bind
-	c.expires[device] = p.Expires
-	c.mu.Unlock()
-	if c.Registry.Use(device, p.Key) {
-		c.Connections.DropOtherKeys(device, p.Key)
-	}
-	c.queue.Add(device)
-}
-
-// outdatedInterval is how often an event says of a device that its agent is too old.
-const outdatedInterval = time.Hour
+// Leaves tells that a revoked device has to be told and dropped.
+func (c *Controller) Leaves(device string) { c.leaving.Add(device) }
 
 // Outdated tells that the agent of a device is too old for this server, and that it is
-// refused for that. However often it comes, it is one event an hour.
+// refused for that.
 func (c *Controller) Outdated(name string) {
 	o, exists, err := c.Devices.GetStore().GetByKey(name)
 	if err != nil || !exists {
 		return
 	}
-	now := c.Clock.Now()
-	c.mu.Lock()
-	said, before := c.outdated[name]
-	due := !before || now.Sub(said) >= outdatedInterval || now.Before(said)
-	if due {
-		c.outdated[name] = now
-	}
-	c.mu.Unlock()
-	if due {
-		c.Recorder.Event(o.(*v1alpha1.Device), corev1.EventTypeWarning, "AgentTooOld", "the device's agent is too old for this server, which refuses it: upgrade fleet-agent on the device. It keeps running what it runs")
-	}
+	c.Recorder.Event(o.(*v1alpha1.Device), corev1.EventTypeWarning, "AgentTooOld", "the device's agent is too old for this server, which refuses it: upgrade fleet-agent on the device. It keeps running what it runs")
 }
 
-// bind tells the registry which keys may connect as the device.
+// bind tells the roster which keys may connect as the device.
 func (c *Controller) bind(d *v1alpha1.Device) {
 	switch {
 	case d.Spec.Enrollment == nil:
-		c.Registry.UnbindAt(d.Name, identity.VersionOf(d))
+		c.Roster.UnbindAt(d.Name, client.VersionOf(d))
 	case d.IsOut():
-		c.Registry.Revoke(d.Name)
-	case c.wasUsed(d):
-		keys := identity.KeysOf(d)
-		keys.Current, keys.Next = keys.Next, ""
-		c.Registry.Bind(d.Name, keys)
+		c.Roster.Revoke(d.Name, wire.Revocation(d.Spec.OnRevoke))
 	default:
-		c.Registry.Bind(d.Name, identity.KeysOf(d))
+		c.Roster.Bind(d.Name, client.KeysOf(d))
 	}
 }
 
 // wasUsed reports whether the device has proved itself with its next key already.
 func (c *Controller) wasUsed(d *v1alpha1.Device) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	e := d.Spec.Enrollment
-	return e != nil && e.NextKeyFingerprint != "" && c.used[d.Name] == e.NextKeyFingerprint
+	used, _ := c.Roster.Used(d.Name)
+	return e != nil && e.NextKeyFingerprint != "" && used == e.NextKeyFingerprint
 }
 
-// expel refuses a device that was thrown out, at once, and has it told and
-// dropped. What makes it last, the tombstone, takes a write to the disk and comes
-// after: see throwOut.
-func (c *Controller) expel(d *v1alpha1.Device) {
-	out := d.IsOut()
-	c.mu.Lock()
-	_, was := c.expelled[d.Name]
-	if out && !was {
-		c.expelled[d.Name] = &expulsion{revocation: wire.Revocation(d.Spec.OnRevoke)}
-	} else if !out {
-		delete(c.expelled, d.Name)
-	}
-	c.mu.Unlock()
+// refuse refuses a device that is revoked, at once, and has it told and dropped.
+// What makes it last, the tombstone, takes a write to the disk and comes after: see
+// revoke.
+func (c *Controller) refuse(d *v1alpha1.Device) {
 	switch {
-	case out == was:
-	case !out: // its key stays refused; the name can be bound to another one
-		c.Registry.Unbind(d.Name)
-	default:
-		c.Registry.Revoke(d.Name)
-		c.leaving.Add(d.Name)
+	case d.IsOut():
+		c.Roster.Revoke(d.Name, wire.Revocation(d.Spec.OnRevoke))
+	case c.Roster.IsOut(d.Name): // its key is still refused; the name can be bound to another one
+		c.Roster.Unbind(d.Name)
 	}
 }
 
@@ -294,28 +229,15 @@ func (c *Controller) runLeaving(ctx context.Context) {
 }
 
 func (c *Controller) leave(name string) {
-	c.mu.Lock()
-	e := c.expelled[name]
-	c.mu.Unlock()
-	if e == nil {
+	revocation, is := c.Roster.Leaving(name)
+	if !is {
 		return // an operator let it back in
 	}
-	if err := c.Door.Notice(name, e.revocation); err != nil {
-		c.Logger.Warn("dropping a device that was thrown out", "error", err)
+	if err := c.Door.Notice(name, revocation); err != nil {
+		c.Logger.Warn("dropping a revoked device", "error", err)
 	}
-	c.Connections.Drop(name)
-	c.mu.Lock()
-	e.done = true
-	c.mu.Unlock()
-	c.queue.Add(name)
-}
-
-// isLeaving reports whether a device that was thrown out has yet to be told.
-func (c *Controller) isLeaving(name string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e := c.expelled[name]
-	return e != nil && !e.done
+	c.Roster.Drop(name)
+	c.Roster.Left(name)
 }
 
 // removed takes a Device whose object is gone.
@@ -337,7 +259,7 @@ func (c *Controller) removed(o any) {
 	c.queue.Add(d.Name)
 }
 
-// finish throws a device out whose object went without a release.
+// finish revokes a device whose object went without a release.
 func (c *Controller) finish(ctx context.Context, name string) error {
 	c.mu.Lock()
 	d := c.gone[name]
@@ -345,27 +267,17 @@ func (c *Controller) finish(ctx context.Context, name string) error {
 	if d == nil {
 		return nil
 	}
-	if err := c.throwOut(ctx, d, "deleted"); err != nil {
+	if err := c.revoke(ctx, d, "deleted"); err != nil {
 		return err
 	}
-	c.Registry.Unbind(name)
+	c.Roster.Forget(name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.forget(name)
+	delete(c.reports, name)
 	if c.gone[name] == d {
 		delete(c.gone, name)
 	}
 	return nil
-}
-
-// forget drops what is known of a device; the caller holds mu.
-func (c *Controller) forget(name string) {
-	delete(c.infos, name)
-	delete(c.applied, name)
-	delete(c.used, name)
-	delete(c.expires, name)
-	delete(c.outdated, name)
-	delete(c.expelled, name)
 }
 
 // Reconcile brings one Device up to date.
@@ -374,7 +286,7 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if c.isLeaving(name) {
+	if _, is := c.Roster.Leaving(name); is {
 		return nil // it is looked at again afterwards
 	}
 	if err := c.finish(ctx, name); err != nil || !exists {
@@ -387,14 +299,14 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 	case !slices.Contains(d.Finalizers, v1alpha1.DeviceFinalizer):
 		return c.addFinalizer(ctx, d)
 	case d.Spec.Revoked:
-		if err := c.throwOut(ctx, d, "revoked"); err != nil {
+		if err := c.revoke(ctx, d, "revoked"); err != nil {
 			return err
 		}
 		return c.writeStatus(ctx, d)
 	}
 	c.bind(d)
-	if d.Spec.Enrollment == nil && len(c.Registry.Keys(d.Name)) == 0 {
-		c.Connections.Drop(d.Name) // somebody took its keys away
+	if d.Spec.Enrollment == nil && len(c.Roster.Keys(d.Name)) == 0 {
+		c.Roster.Drop(d.Name) // somebody took its keys away
 	}
 	if c.wasUsed(d) {
 		return c.adoptKey(ctx, d)
@@ -409,7 +321,7 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 // The previous key is refused for good, so that no older backup brings it back.
 func (c *Controller) adoptKey(ctx context.Context, d *v1alpha1.Device) error {
 	e := d.Spec.Enrollment
-	err := c.Tombstones.Add(identity.Tombstone{Fingerprint: e.KeyFingerprint, Device: d.Name, Reason: identity.ReasonRenewed, Time: c.Clock.Now().UTC()})
+	err := c.Tombstones.Add(tombstone.Entry{Fingerprint: e.KeyFingerprint, Device: d.Name, Reason: tombstone.ReasonRenewed, Time: c.Clock.Now().UTC()})
 	if err != nil {
 		return err
 	}
@@ -432,12 +344,12 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	if !slices.Contains(d.Finalizers, v1alpha1.DeviceFinalizer) {
 		return nil
 	}
-	if err := c.throwOut(ctx, d, "deleted"); err != nil {
+	if err := c.revoke(ctx, d, "deleted"); err != nil {
 		return err
 	}
-	c.Registry.Unbind(d.Name)
+	c.Roster.Forget(d.Name)
 	c.mu.Lock()
-	c.forget(d.Name)
+	delete(c.reports, d.Name)
 	c.released[d.UID] = true
 	c.mu.Unlock()
 	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeviceFinalizer })
@@ -450,31 +362,32 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	return client.IgnoreNotFound(err)
 }
 
-// throwOut refuses the device's keys for good, then drops its connection, if
-// it came back meanwhile, and what it reported.
-func (c *Controller) throwOut(ctx context.Context, d *v1alpha1.Device, reason string) error {
+// revoke refuses the device's keys for good, then drops its connection, if it came
+// back meanwhile, and what is known of the machine.
+func (c *Controller) revoke(ctx context.Context, d *v1alpha1.Device, reason string) error {
 	if d.Spec.Enrollment != nil {
-		if err := c.bury(d, reason); err != nil {
+		if err := c.writeTombstones(d, reason); err != nil {
 			return err
 		}
 	}
-	c.Connections.Drop(d.Name)
+	c.Roster.Drop(d.Name)
+	c.Roster.Reset(d.Name)
 	return c.Door.Forget(ctx, d.Name)
 }
 
-// bury writes the tombstones of a device's keys. The first time it says so:
-// after a theft somebody wants to know when the device was out.
-func (c *Controller) bury(d *v1alpha1.Device, reason string) error {
+// writeTombstones writes those of a device's keys. The first time it says so: after a
+// theft somebody wants to know when the device was refused.
+func (c *Controller) writeTombstones(d *v1alpha1.Device, reason string) error {
 	e := d.Spec.Enrollment
 	known := c.Tombstones.Has(e.KeyFingerprint)
-	err := c.Tombstones.AddAll(identity.KeysOf(d), identity.Tombstone{
+	err := c.Tombstones.AddAll(tombstone.Entry{
 		Device: d.Name, Reason: reason, Time: c.Clock.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
-	})
+	}, e.KeyFingerprint, e.NextKeyFingerprint)
 	if err != nil || known {
 		return err
 	}
-	c.Logger.Warn("device thrown out", "device", d.Name, "reason", reason, "workloads", d.Spec.OnRevoke, "fingerprint", e.KeyFingerprint)
-	c.Recorder.Eventf(d, corev1.EventTypeWarning, "ThrownOut", "the device was %s: its key is refused for good", reason)
+	c.Logger.Warn("device revoked", "device", d.Name, "reason", reason, "workloads", d.Spec.OnRevoke, "fingerprint", e.KeyFingerprint)
+	c.Recorder.Eventf(d, corev1.EventTypeWarning, "Revoked", "the device was %s: its key is refused for good", reason)
 	return nil
 }
 
@@ -518,11 +431,10 @@ func (c *Controller) certificateEnds() map[string]time.Time {
 // read: the write fails for every other one.
 func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) (changed bool, err error) {
 	c.mu.Lock()
-	r, reported := c.infos[d.Name]
-	applied := reported && c.applied[d.Name] == r.digest
+	r, reported := c.reports[d.Name]
 	c.mu.Unlock()
 	// Whoever removes the label of the architecture wants the present one there.
-	if !reported || applied && (d.Labels[v1alpha1.LabelArch] != "" || reportedArch(r.info) == "") {
+	if !reported || r.applied && (d.Labels[v1alpha1.LabelArch] != "" || reportedArch(r.info) == "") {
 		return false, nil
 	}
 	if err := c.budget.Wait(ctx); err != nil {
@@ -549,11 +461,19 @@ func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) (chang
 	if err != nil {
 		return false, client.IgnoreNotFound(err)
 	}
-	c.mu.Lock()
-	c.applied[d.Name] = r.digest
-	c.mu.Unlock()
+	c.noteApplied(d.Name, r)
 	c.tell(d, g)
 	return written.ResourceVersion != d.ResourceVersion, nil
+}
+
+// noteApplied notes that the object reflects a report, unless there is a newer one.
+func (c *Controller) noteApplied(name string, r report) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if present, has := c.reports[name]; has && present.digest == r.digest {
+		present.applied = true
+		c.reports[name] = present
+	}
 }
 
 // decideLabels decides about the labels of a Device by the fields that its
@@ -622,7 +542,7 @@ func (c *Controller) takeInfo(e jetstream.KeyValueEntry) {
 	}
 	if e.Operation() != jetstream.KeyValuePut {
 		c.mu.Lock()
-		delete(c.infos, device)
+		delete(c.reports, device)
 		c.mu.Unlock()
 		return
 	}
@@ -632,7 +552,9 @@ func (c *Controller) takeInfo(e jetstream.KeyValueEntry) {
 		return
 	}
 	c.mu.Lock()
-	c.infos[device] = report{info.Printable(), wire.Sum(e.Value())}
+	digest := wire.Sum(e.Value())
+	applied := c.reports[device].applied && c.reports[device].digest == digest
+	c.reports[device] = report{info.Printable(), digest, applied}
 	c.mu.Unlock()
 	c.queue.Add(device)
 }
@@ -640,16 +562,16 @@ func (c *Controller) takeInfo(e jetstream.KeyValueEntry) {
 // watchPresence finds devices that fell silent. Once, when those that were
 // connected before the start have had the time to come back, it looks at all.
 func (c *Controller) watchPresence(ctx context.Context) error {
-	settle := time.NewTimer(silence)
+	settle := time.NewTimer(roster.Silence)
 	defer settle.Stop()
-	sweep := time.NewTimer(silence)
+	sweep := time.NewTimer(roster.Silence)
 	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-sweep.C:
-			sweep.Reset(c.Presence.sweep() + time.Second)
+			sweep.Reset(c.Roster.Sweep() + time.Second)
 		case <-settle.C:
 			for _, name := range c.Devices.GetStore().ListKeys() {
 				c.queue.Add(name)

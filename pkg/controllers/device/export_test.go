@@ -12,7 +12,6 @@ import (
 
 // What the tests see of the unexported parts.
 const (
-	Silence           = silence
 	MaxReportedLabels = maxReportedLabels
 )
 
@@ -30,21 +29,13 @@ func Arch(arch string, foreign func(string) bool, info wire.DeviceInfo) (label s
 
 func LabelsOf(o metav1.Object, manager string) (map[string]bool, error) { return labelsOf(o, manager) }
 
-func (p *Presence) State(device string) (last time.Time, present, settled bool) {
-	return p.state(device)
-}
-
-// Expel throws a device out; RunLeaving tells it and drops it.
-func (c *Controller) Expel(d *v1alpha1.Device) { c.expel(d) }
+// Refuse refuses a device that is revoked; RunLeaving tells it and drops it.
+func (c *Controller) Refuse(d *v1alpha1.Device) { c.refuse(d) }
 
 func (c *Controller) RunLeaving(ctx context.Context) {
 	defer c.queue.ShutDown()
 	c.runLeaving(ctx)
 }
-
-func (p *Presence) Sweep() time.Duration { return p.sweep() }
-
-func (p *Presence) OnChange(f func(string)) { p.onChange(f) }
 
 // NewStatus builds the status of a device.
 func NewStatus(d *v1alpha1.Device, last time.Time, present, settled bool, reported []wire.Condition) *v1alpha1.DeviceStatus {
@@ -53,7 +44,7 @@ func NewStatus(d *v1alpha1.Device, last time.Time, present, settled bool, report
 
 // Report makes the controller know what a device reports, as the bucket does.
 func (c *Controller) Report(device string, info wire.DeviceInfo) {
-	c.infos[device] = report{info: info, digest: wire.Sum([]byte(info.Inventory.Arch))}
+	c.reports[device] = report{info: info, digest: wire.Sum([]byte(info.Inventory.Arch))}
 }
 
 func (c *Controller) WriteReport(ctx context.Context, d *v1alpha1.Device) (changed bool, err error) {

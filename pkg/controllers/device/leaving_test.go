@@ -14,18 +14,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/roster"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// stuckDoor takes as long to tell a device as it may.
+// stuckDoor takes as long to tell a device as it may. It is what the roster asks
+// things of, too.
 type stuckDoor struct {
-	bus.Connections // nil: the rest is not called
+	leaves func(device string)
 
-	mu            sync.Mutex // guards what follows
-	told, dropped map[string]bool
+	mu      sync.Mutex // guards what follows
+	told    map[string]bool
+	dropped map[uint64]bool
 }
 
 func (d *stuckDoor) Notice(device string, _ wire.Revocation) error {
@@ -36,38 +38,52 @@ func (d *stuckDoor) Notice(device string, _ wire.Revocation) error {
 	return errors.New("the bus is stuck")
 }
 
-func (d *stuckDoor) Drop(device string) {
+func (d *stuckDoor) Drop(connections []uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.dropped[device] = true
+	for _, id := range connections {
+		d.dropped[id] = true
+	}
 }
+
+func (d *stuckDoor) Leaves(device string) { d.leaves(device) }
+
+func (d *stuckDoor) StatusChanged(string) {}
+
+func (d *stuckDoor) Outdated(string) {}
+
+func (d *stuckDoor) Stranger(string, string, time.Time) {}
 
 func (d *stuckDoor) Forget(context.Context, string) error { return nil }
 
 func (d *stuckDoor) Nudge(string) {}
 
-// A hundred devices that are thrown out together are dropped within a second,
+// A hundred devices that are revoked together are dropped within a second,
 // even if none of them can be told, and are refused at once.
 func TestManyLeaveTogether(t *testing.T) {
 	t.Parallel()
-	tombstones, err := identity.OpenTombstones(filepath.Join(t.TempDir(), "revoked-keys.jsonl"))
+	tombstones, err := tombstone.Open(filepath.Join(t.TempDir(), "revoked-keys.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = tombstones.Close() })
 	synctest.Test(t, func(t *testing.T) {
-		registry := identity.NewRegistry("fleet", tombstones)
-		door, begin := &stuckDoor{told: map[string]bool{}, dropped: map[string]bool{}}, time.Now()
-		c := device.New(device.Config{Registry: registry, Tombstones: tombstones, Door: door, Connections: door, Logger: slog.New(slog.DiscardHandler)})
+		door, begin := &stuckDoor{told: map[string]bool{}, dropped: map[uint64]bool{}}, time.Now()
+		devices := roster.New(roster.Config{Fleet: "fleet", Revoked: tombstones, Outside: door})
+		c := device.New(device.Config{Roster: devices, Tombstones: tombstones, Door: door, Logger: slog.New(slog.DiscardHandler)})
+		door.leaves = c.Leaves
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); c.RunLeaving(ctx) }()
 		const many = 100
 		for i := range many {
 			name := fmt.Sprintf("edge-%d", i)
-			registry.Bind(name, identity.Keys{Current: name})
-			c.Expel(&v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.DeviceSpec{Revoked: true, OnRevoke: v1alpha1.RevokeWipe}})
-			if err := registry.Check(name, name); !errors.Is(err, identity.ErrRevoked) || time.Since(begin) != 0 {
+			devices.Bind(name, roster.Keys{Current: name})
+			if _, err := devices.Connected(name, roster.Connection{ID: uint64(i), Session: name}); err != nil {
+				t.Fatal(err)
+			}
+			c.Refuse(&v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.DeviceSpec{Revoked: true, OnRevoke: v1alpha1.RevokeWipe}})
+			if err := devices.Check(name, name); !errors.Is(err, roster.ErrRevoked) || time.Since(begin) != 0 {
 				t.Fatalf("after %s the device may come in: %v", time.Since(begin), err)
 			}
 		}

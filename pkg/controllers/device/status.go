@@ -27,17 +27,18 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 	if changed, err := c.acceptIfAsked(ctx, d); err != nil || changed {
 		return err
 	}
-	last, present, settled := c.Presence.state(d.Name)
+	last, present, settled := c.Roster.Presence(d.Name)
 	c.mu.Lock()
-	reported, expires := c.infos[d.Name].info.Conditions, c.expires[d.Name]
+	reported := c.reports[d.Name].info.Conditions
 	c.mu.Unlock()
-	record := c.Sessions.Record(d.Name)
+	_, expires := c.Roster.Used(d.Name)
+	record := c.Roster.Record(d.Name)
 	status := newStatus(d, sighting{last, present, settled}, reported)
 	if c.refused(d) {
 		setRefused(status, d.Generation)
 	}
-	setSuspicion(status, d.Generation, record, c.Sessions.Claimants(d.Name))
-	if can, known := c.Sessions.Capabilities(d.Name); known {
+	setSuspicion(status, d.Generation, record, c.Roster.Claimants(d.Name))
+	if can, known := c.Roster.Capabilities(d.Name); known {
 		status.Capabilities = capabilityNames(can)
 	}
 	if lacks, known := c.Lacks(d.Name); known {
@@ -59,7 +60,7 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 		}
 		c.reportSuspicion(d, status)
 	}
-	if record.Nonce != nil && c.Sessions.Stored(d.Name, record.Nonce) {
+	if record.Nonce != nil && c.Roster.Stored(d.Name, record.Nonce) {
 		c.Door.Nudge(d.Name) // to fetch it
 	}
 	return nil

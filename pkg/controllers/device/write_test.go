@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"testing"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,8 +18,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
+	"fleet.nationtech.io/fleet/pkg/roster"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -84,14 +83,14 @@ func TestWritesAreOfTheVersionThatWasRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tombstones, err := identity.OpenTombstones(filepath.Join(t.TempDir(), "revoked-keys.jsonl"))
+		tombstones, err := tombstone.Open(filepath.Join(t.TempDir(), "revoked-keys.jsonl"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = tombstones.Close() })
 		controller := device.New(device.Config{
-			Client: c, Tombstones: tombstones, Registry: identity.NewRegistry("fleet", tombstones), Presence: device.NewPresence(),
-			Sessions: session.NewTable(nil, nil, time.Now), Recorder: record.NewFakeRecorder(10), Logger: slog.New(slog.DiscardHandler),
+			Client: c, Tombstones: tombstones, Roster: roster.New(roster.Config{Fleet: "fleet", Revoked: tombstones}),
+			Recorder: record.NewFakeRecorder(10), Logger: slog.New(slog.DiscardHandler),
 			Lacks: func(string) ([]assignment.Lack, bool) { return nil, false },
 		})
 		t.Cleanup(controller.ShutDown)

@@ -16,8 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -62,7 +62,7 @@ func (a *devicesAPI) add(h *enroll.Handler, name string, chain []*x509.Certifica
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.devices[name] = device
-	h.Service.Registry.Bind(name, identity.KeysOf(device))
+	h.Service.Roster.Bind(name, client.KeysOf(device))
 }
 
 // ask sends a request and returns the status, and the reply if it is one.

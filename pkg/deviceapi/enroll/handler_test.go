@@ -28,8 +28,9 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/roster"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -63,7 +64,7 @@ func newHandlerWith(t testing.TB, api http.RoundTripper) (*enroll.Handler, *pki.
 	if err != nil {
 		t.Fatal(err)
 	}
-	tombstones, err := identity.OpenTombstones(filepath.Join(dir, "revoked-keys.jsonl"))
+	tombstones, err := tombstone.Open(filepath.Join(dir, "revoked-keys.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,8 +80,7 @@ func newHandlerWith(t testing.TB, api http.RoundTripper) (*enroll.Handler, *pki.
 	return enroll.NewHandler(enroll.HandlerConfig{
 		Service: &enroll.Service{
 			Fleet: "fleet", Client: c, Tokens: cache.NewStore(cache.MetaNamespaceKeyFunc), PKI: authorities,
-			Registry: identity.NewRegistry("fleet", tombstones), Tombstones: tombstones,
-			KeyRefused: func(string, string) {}, Suspected: func(string) bool { return false }, CurrentSession: func(string) string { return "" },
+			Roster: roster.New(roster.Config{Fleet: "fleet", Revoked: tombstones}), Tombstones: tombstones,
 			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Clock: sane{},
 		},
 		NATSPort: "4222", Hosts: func() []string { return hosts }, Signer: func() (crypto.Signer, error) { return key, nil },
@@ -298,7 +298,7 @@ func TestFloodOfPublicRequestsIsRefused(t *testing.T) {
 	if status := get(question, device); status != http.StatusTooManyRequests {
 		t.Errorf("certificates that are good no more have no bound: %d", status)
 	}
-	h.Service.Registry.Bind("edge-1", identity.Keys{Current: pki.Fingerprint(device[0].RawSubjectPublicKeyInfo)})
+	h.Service.Roster.Bind("edge-1", roster.Keys{Current: pki.Fingerprint(device[0].RawSubjectPublicKeyInfo)})
 	if status := get(question, device); status != http.StatusOK {
 		t.Errorf("a device does not get the time during the flood: %d", status)
 	}

@@ -12,9 +12,10 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
+	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/roster"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -40,7 +41,7 @@ func (s *Service) identify(r *http.Request) (*holder, error) {
 	})
 	h := &holder{fingerprint: pki.Fingerprint(leaf.RawSubjectPublicKeyInfo), session: sessionOf(r), address: addressOf(r)}
 	if err == nil {
-		h.device, err = s.Registry.Identify(leaf, h.session, h.address)
+		h.device, err = s.Roster.Identify(leaf, h.session, h.address)
 	}
 	if err != nil {
 		return nil, refuse(wire.RefusedBadRequest, "the certificate is not one of a device of this server")
@@ -60,27 +61,27 @@ func sessionOf(r *http.Request) string {
 // the device. Only that session and the server do: whoever has the device's key
 // alone may be a copy of it.
 func (s *Service) isDevice(h *holder) bool {
-	current := s.CurrentSession(h.device)
+	current := s.Roster.Current(h.device)
 	return current != "" && subtle.ConstantTimeCompare([]byte(current), []byte(h.session)) == 1
 }
 
 // mayComeIn reports whether the holder's key is one of its device's at present.
-func (s *Service) mayComeIn(h *holder) bool { return s.Registry.Check(h.device, h.fingerprint) == nil }
+func (s *Service) mayComeIn(h *holder) bool { return s.Roster.Check(h.device, h.fingerprint) == nil }
 
 // Renew answers the holder of a certificate with the next one. Errors are as
 // for Enroll.
 func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (*wire.EnrollReply, error) {
-	switch err := s.Registry.Admit(h.device, identity.Shown{Fingerprint: h.fingerprint, Session: h.session, Address: h.address}); {
-	case errors.Is(err, identity.ErrRevoked):
+	switch err := s.Roster.Admit(h.device, h.session, roster.Proof{Key: h.fingerprint, Address: h.address}); {
+	case errors.Is(err, roster.ErrRevoked):
 		return s.farewell(ctx, h)
-	case errors.Is(err, identity.ErrRetired):
+	case errors.Is(err, roster.ErrRetired):
 		return retired(h), nil
-	case errors.Is(err, identity.ErrUnknown):
+	case errors.Is(err, roster.ErrUnknown):
 		return nil, refuse(wire.RefusedUnavailable, "this server does not know the device any more: an operator has to approve it again")
 	case err != nil:
 		return nil, refuse(wire.RefusedNameTaken, "the device %s has another key by now", h.device)
-	case s.Suspected(h.device): // a key is all that a copy needs here
-		return nil, session.Quarantine()
+	case s.Roster.Suspected(h.device): // a key is all that a copy needs here
+		return nil, roster.Quarantine()
 	}
 	csr, err := parseCSR(req.CSR)
 	if err != nil {
@@ -95,7 +96,7 @@ func (s *Service) Renew(ctx context.Context, h *holder, req wire.RenewRequest) (
 	if err != nil {
 		return nil, err
 	}
-	s.Registry.Bind(h.device, identity.KeysOf(device))
+	s.Roster.Bind(h.device, client.KeysOf(device))
 	reply, err := s.issue(h.device, csr.PublicKey)
 	if err != nil {
 		return nil, err
@@ -120,7 +121,7 @@ func (s *Service) mayHave(ctx context.Context, device, next string) error {
 	return nil
 }
 
-// farewell tells a device that was thrown out what to do with what it runs.
+// farewell tells a revoked device what to do with what it runs.
 func (s *Service) farewell(ctx context.Context, h *holder) (*wire.EnrollReply, error) {
 	revocation, has := s.Tombstones.Revocation(h.fingerprint)
 	if !has { // a moment before the tombstone
@@ -175,10 +176,10 @@ func (s *Service) addKey(ctx context.Context, h *holder, next string) (*v1alpha1
 		}
 		e.NextKeyFingerprint = next
 		if dropped != "" {
-			if err := s.Tombstones.Add(identity.Tombstone{Fingerprint: dropped, Device: h.device, Reason: identity.ReasonRenewed, Time: s.Clock.Now().UTC()}); err != nil {
+			if err := s.Tombstones.Add(tombstone.Entry{Fingerprint: dropped, Device: h.device, Reason: tombstone.ReasonRenewed, Time: s.Clock.Now().UTC()}); err != nil {
 				return err
 			}
-			s.KeyRefused(h.device, dropped)
+			s.Roster.DropKey(h.device, dropped)
 		}
 		device, err = s.Client.Devices().Update(ctx, device, metav1.UpdateOptions{FieldManager: fieldManager})
 		return err

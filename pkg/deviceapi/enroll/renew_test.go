@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -29,7 +29,7 @@ func TestOldCertificatesTakeNothingFromRenewals(t *testing.T) {
 	h, authorities := newHandler(t)
 	bind := func(device string) []*x509.Certificate {
 		chain := chainOf(t, authorities, device)
-		h.Service.Registry.Bind(device, identity.Keys{Current: pki.Fingerprint(chain[0].RawSubjectPublicKeyInfo)})
+		h.Service.Roster.Bind(device, roster.Keys{Current: pki.Fingerprint(chain[0].RawSubjectPublicKeyInfo)})
 		return chain
 	}
 	const many = 2 * enroll.RenewBurst

@@ -22,8 +22,9 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/roster"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -57,20 +58,12 @@ type Service struct {
 	// Holders are caches of Devices and EnrollmentRequests, with KeyIndexers.
 	Holders    []cache.Indexer
 	PKI        *pki.PKI
-	Registry   *identity.Registry
-	Tombstones *identity.Tombstones
-	// Replaced is told that a device gets another machine: it drops the
-	// connections of the old one, and what is known of its sessions.
-	Replaced func(device string)
-	// KeyRefused is told of a key of the device that is refused from now on: it drops
-	// the connections that were made with it.
-	KeyRefused func(device, key string)
-	// Suspected reports whether a session of the device is taken for a copy.
-	Suspected func(device string) bool
-	// CurrentSession returns the id of the session that is taken for the device, or "".
-	CurrentSession func(device string) string
-	Logger         *slog.Logger
-	Clock          Clock
+	Roster     *roster.Roster
+	Tombstones *tombstone.List
+	// ForgetReports removes what the machine reported that another one replaces.
+	ForgetReports func(device string)
+	Logger        *slog.Logger
+	Clock         Clock
 
 	// counting lets one request at a time count a use: a site that enrolls with
 	// one token would otherwise spend its time on conflicts.
@@ -464,13 +457,16 @@ func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v
 // before the new one is bound: after a power cut in between neither gets in,
 // and the new one asks again.
 func (s *Service) retire(d *v1alpha1.Device) error {
-	err := s.Tombstones.AddAll(identity.KeysOf(d), identity.Tombstone{
+	e := d.Spec.Enrollment
+	err := s.Tombstones.AddAll(tombstone.Entry{
 		Device: d.Name, Reason: "replaced", Time: s.Clock.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
-	})
+	}, e.KeyFingerprint, e.NextKeyFingerprint)
 	if err != nil {
 		return err
 	}
-	s.Replaced(d.Name)
+	s.Roster.Drop(d.Name)
+	s.ForgetReports(d.Name)
+	s.Roster.Reset(d.Name)
 	s.Logger.Info("device gets a new machine", "device", d.Name)
 	return nil
 }
@@ -480,7 +476,7 @@ func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Devi
 	if device.IsOut() {
 		return nil, outOfService(a.device)
 	}
-	s.Registry.Bind(a.device, identity.KeysOf(device))
+	s.Roster.Bind(a.device, client.KeysOf(device))
 	reply, err := s.issue(a.device, a.publicKey)
 	if err != nil {
 		return nil, err

@@ -16,8 +16,8 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/broker"
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/roster"
 )
 
 // recorder is an observer that remembers what it is told.
@@ -69,7 +69,7 @@ func open(t testing.TB, dial func(...nats.Option) (*nats.Conn, error)) session {
 func devices(t testing.TB, b *brokertest.Bus, want int) {
 	t.Helper()
 	brokertest.Eventually(t, "the number of devices", func() error {
-		if n := b.Count(); n != want {
+		if n := b.Roster.Count(); n != want {
 			return fmt.Errorf("it is %d, want %d", n, want)
 		}
 		return nil
@@ -111,7 +111,7 @@ func TestDisconnectDropsOneDevice(t *testing.T) {
 	first, second := open(t, dial), open(t, dial)
 	other := b.Connect("edge-2")
 	devices(t, b, 2)
-	b.Drop("edge-1")
+	b.Roster.Drop("edge-1")
 	<-first.closed
 	<-second.closed
 	devices(t, b, 1)
@@ -119,11 +119,11 @@ func TestDisconnectDropsOneDevice(t *testing.T) {
 	if err := other.Flush(); err != nil {
 		t.Errorf("another device was dropped: %v", err)
 	}
-	b.Drop("edge-1") // nothing to do
-	b.Drop("nobody")
+	b.Roster.Drop("edge-1") // nothing to do
+	b.Roster.Drop("nobody")
 
 	// Nothing keeps it from coming back but its revocation.
-	b.Registry.Unbind("edge-1")
+	b.Roster.Unbind("edge-1")
 	if conn, err := dial(); err == nil {
 		conn.Close()
 		t.Error("an unbound device gets in")
@@ -185,37 +185,32 @@ func TestManyConnectionsAtOnceLeaveTwo(t *testing.T) {
 	})
 }
 
-// thrower throws a device out at the moment at which it was found to be good.
-type thrower struct {
-	*identity.Registry
+// revoker revokes a device at the moment at which it was found to be good.
+type revoker struct{ *roster.Roster }
 
-	drop func(device string)
-}
-
-// AuthenticateDevice implements broker.DeviceAuthenticator.
-func (t *thrower) AuthenticateDevice(cert *x509.Certificate, session, address string) (string, error) {
-	device, err := t.Registry.AuthenticateDevice(cert, session, address)
-	t.Revoke(device)
-	t.drop(device)
+// AuthenticateDevice implements bus.Gate.
+func (r revoker) AuthenticateDevice(cert *x509.Certificate, session, address string) (string, error) {
+	device, err := r.Roster.AuthenticateDevice(cert, session, address)
+	r.Revoke(device, "")
+	r.Drop(device)
 	return device, err
 }
 
-func TestThrownOutWhileItComesIn(t *testing.T) {
+func TestRevokedWhileItComesIn(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
 	certificate := b.Enroll("edge-1")
-	doubting := &thrower{Registry: b.Registry}
 	config := b.Config
-	config.Devices, config.StoreDir = doubting, t.TempDir()
-	var err error
-	if b.Broker, err = broker.Start(config); err != nil {
+	config.Gate, config.StoreDir = revoker{b.Roster}, t.TempDir()
+	doubting, err := broker.Start(config)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(b.Shutdown)
-	doubting.drop = b.Drop
+	t.Cleanup(doubting.Shutdown)
+	b.Use(doubting)
 	if c, err := b.Dial(certificate); err == nil {
 		c.Close()
-		t.Error("a device that was thrown out is connected")
+		t.Error("a revoked device is connected")
 	}
 	devices(t, b, 0)
 }
@@ -259,13 +254,13 @@ func TestConnectionsEndWithTheirCertificate(t *testing.T) {
 		}
 	}
 	for name, now := range map[string]time.Time{"now": time.Now(), "at the last moment": soon} {
-		if dropped := b.DropExpired(now); len(dropped) > 0 {
+		if dropped := b.Roster.DropExpired(now); len(dropped) > 0 {
 			t.Fatalf("%s: %v are dropped", name, dropped)
 		}
 	}
 	flush("before", append(ends, stay...)...)
 
-	dropped := b.DropExpired(soon.Add(time.Second))
+	dropped := b.Roster.DropExpired(soon.Add(time.Second))
 	slices.Sort(dropped)
 	if diff := cmp.Diff([]string{"alone", "renewed"}, dropped); diff != "" {
 		t.Fatalf("dropped (-want +got):\n%s", diff)
@@ -277,7 +272,7 @@ func TestConnectionsEndWithTheirCertificate(t *testing.T) {
 	flush("afterwards", stay...)
 	devices(t, b, 2)
 	brokertest.Eventually(t, "nobody is left to be dropped", func() error {
-		if dropped := b.DropExpired(soon.Add(time.Second)); len(dropped) > 0 {
+		if dropped := b.Roster.DropExpired(soon.Add(time.Second)); len(dropped) > 0 {
 			return fmt.Errorf("%v are dropped again", dropped)
 		}
 		return nil
@@ -355,11 +350,12 @@ func TestUnprovenConnectionsEnd(t *testing.T) {
 	silent := open(t, func(opts ...nats.Option) (*nats.Conn, error) {
 		return dial(append(opts, nats.Name("00000000000000b2"))...)
 	})
-	b.SetCurrent("edge-1", brokertest.Session)
-	if dropped := b.DropUnproven(time.Now().Add(-time.Minute)); len(dropped) > 0 {
+	b.Prove("edge-1", brokertest.Session)
+	if dropped := b.Roster.DropUnproven(time.Minute); len(dropped) > 0 {
 		t.Errorf("%v were dropped at once", dropped)
 	}
-	if diff := cmp.Diff([]string{"edge-1"}, b.DropUnproven(time.Now().Add(time.Minute))); diff != "" {
+	b.Pass(time.Hour)
+	if diff := cmp.Diff([]string{"edge-1"}, b.Roster.DropUnproven(time.Minute)); diff != "" {
 		t.Errorf("dropped (-want +got):\n%s", diff)
 	}
 	<-silent.closed
@@ -376,11 +372,11 @@ func TestConnectionsOfOneKeyAreLeft(t *testing.T) {
 	old := open(t, func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(before, opts...) })
 	after := b.Enroll("edge-1")
 	renewed := open(t, func(opts ...nats.Option) (*nats.Conn, error) { return b.Dial(after, opts...) })
-	proof, connected := b.Proof("edge-1", brokertest.Session)
+	proof, connected := b.Roster.Proof("edge-1", brokertest.Session)
 	if want := pki.Fingerprint(after.Leaf.RawSubjectPublicKeyInfo); !connected || proof.Key != want || !proof.Expires.Equal(after.Leaf.NotAfter) || proof.Address == "" {
 		t.Fatalf("proof %+v, want key %s", proof, want)
 	}
-	b.DropOtherKeys("edge-1", proof.Key)
+	b.Roster.DropOtherKeys("edge-1", proof.Key)
 	<-old.closed
 	if err := renewed.Flush(); err != nil {
 		t.Errorf("the device was dropped: %v", err)

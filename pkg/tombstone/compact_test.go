@@ -1,4 +1,4 @@
-package identity_test
+package tombstone_test
 
 import (
 	"crypto/x509"
@@ -20,8 +20,9 @@ import (
 	"pgregory.net/rapid"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/roster"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -50,11 +51,11 @@ func (r *renewer) issue(now time.Time) {
 }
 
 // renew makes the present key the previous one.
-func (r *renewer) renew(t testing.TB, list *identity.Tombstones, now time.Time) {
+func (r *renewer) renew(t testing.TB, list *tombstone.List, now time.Time) {
 	t.Helper()
 	old := r.key
 	r.issue(now)
-	if err := list.Add(identity.Tombstone{Fingerprint: old, Device: r.name, Reason: identity.ReasonRenewed, Time: now}); err != nil {
+	if err := list.Add(tombstone.Entry{Fingerprint: old, Device: r.name, Reason: tombstone.ReasonRenewed, Time: now}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -76,7 +77,7 @@ func (f fleet) latest() map[string]time.Time {
 func (f fleet) check(t interface {
 	Helper()
 	Errorf(string, ...any)
-}, list *identity.Tombstones) {
+}, list *tombstone.List) {
 	t.Helper()
 	for _, r := range f {
 		for key, ends := range r.ends {
@@ -148,7 +149,7 @@ func TestRenewalsDoNotGrowTheList(t *testing.T) {
 
 // longAgo is a list with three keys of edge-1 that were renewed so long ago that
 // their tombstones can be merged, and one that was not.
-func longAgo(t testing.TB, path string) (*identity.Tombstones, fleet, time.Time) {
+func longAgo(t testing.TB, path string) (*tombstone.List, fleet, time.Time) {
 	t.Helper()
 	list := reopen(t, nil, path)
 	now := time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
@@ -166,19 +167,19 @@ func TestWhatIsNotMerged(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		// before changes the list or the devices, or the time of the compaction.
-		before func(*identity.Tombstones, fleet, *time.Time) error
+		before func(*tombstone.List, fleet, *time.Time) error
 		gone   int
 	}{
-		"nothing is wrong":      {func(*identity.Tombstones, fleet, *time.Time) error { return nil }, 2},
-		"the device is unknown": {func(_ *identity.Tombstones, f fleet, _ *time.Time) error { delete(f, "edge-1"); return nil }, 0},
-		"the clock is behind":   {func(_ *identity.Tombstones, _ fleet, now *time.Time) error { *now = time.Unix(0, 0); return nil }, 0},
-		"a present that is past": {func(_ *identity.Tombstones, f fleet, now *time.Time) error {
+		"nothing is wrong":      {func(*tombstone.List, fleet, *time.Time) error { return nil }, 2},
+		"the device is unknown": {func(_ *tombstone.List, f fleet, _ *time.Time) error { delete(f, "edge-1"); return nil }, 0},
+		"the clock is behind":   {func(_ *tombstone.List, _ fleet, now *time.Time) error { *now = time.Unix(0, 0); return nil }, 0},
+		"a present that is past": {func(_ *tombstone.List, f fleet, now *time.Time) error {
 			f["edge-1"].ends[f["edge-1"].key] = now.Add(-3 * pki.DeviceValidity)
 			return nil
 		}, 0},
-		"a key was revoked, too": {func(l *identity.Tombstones, _ fleet, _ *time.Time) error {
+		"a key was revoked, too": {func(l *tombstone.List, _ fleet, _ *time.Time) error {
 			key := wire.Sum([]byte("edge-1 2")).String()
-			return l.Add(identity.Tombstone{Fingerprint: key, Device: "edge-1", Reason: "revoked", Revocation: wire.RevocationWipe})
+			return l.Add(tombstone.Entry{Fingerprint: key, Device: "edge-1", Reason: "revoked", Revocation: wire.RevocationWipe})
 		}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -203,7 +204,7 @@ func TestTombstonesOfAWrongClockAreKept(t *testing.T) {
 	list := reopen(t, nil, filepath.Join(t.TempDir(), "list"))
 	now := time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
 	r := newRenewer("edge-1", now)
-	if err := list.Add(identity.Tombstone{Fingerprint: stone(0).Fingerprint, Device: "edge-0", Reason: "revoked", Time: now}); err != nil {
+	if err := list.Add(tombstone.Entry{Fingerprint: stone(0).Fingerprint, Device: "edge-0", Reason: "revoked", Time: now}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -233,7 +234,7 @@ func TestCompactionsAtRandom(t *testing.T) {
 				devices[name].renew(t, list, now)
 			case "replace":
 				key := devices[name].key
-				if err := list.Add(identity.Tombstone{Fingerprint: key, Device: name, Reason: "replaced", Time: now}); err != nil {
+				if err := list.Add(tombstone.Entry{Fingerprint: key, Device: name, Reason: "replaced", Time: now}); err != nil {
 					rt.Fatal(err)
 				}
 				thrownOut = append(thrownOut, key)
@@ -350,7 +351,7 @@ func TestMergedTombstoneRefusesCertificates(t *testing.T) {
 	if _, err := list.Compact(now.Add(day), devices.latest()); err != nil {
 		t.Fatal(err)
 	}
-	registry := identity.NewRegistry("fleet", list)
+	registry := roster.New(roster.Config{Fleet: "fleet", Revoked: list})
 	r := devices["edge-1"]
 	uri, err := wire.DeviceURI("fleet", "edge-1")
 	if err != nil {
@@ -358,7 +359,7 @@ func TestMergedTombstoneRefusesCertificates(t *testing.T) {
 	}
 	for key, ends := range r.ends {
 		name, err := registry.Name(&x509.Certificate{URIs: []*url.URL{uri}, NotAfter: ends})
-		superseded := errors.Is(err, identity.ErrSuperseded)
+		superseded := errors.Is(err, roster.ErrSuperseded)
 		if merged := !list.Has(key) && key != r.key; merged && !superseded || key == r.key && superseded || (err == nil) != (name == "edge-1") {
 			t.Errorf("the certificate until %s names %q, %v", ends, name, err)
 		}
@@ -395,21 +396,5 @@ func TestMergedTombstoneRefusesCertificates(t *testing.T) {
 			t.Error("it is still refused")
 		}
 		list = reopen(t, list, path)
-	}
-}
-
-// What is known of a Device later than its keys were bound forgets nothing.
-func TestUnbindAtAnOlderVersion(t *testing.T) {
-	t.Parallel()
-	registry := identity.NewRegistry("fleet", reopen(t, nil, filepath.Join(t.TempDir(), "list")))
-	key := stone(1).Fingerprint
-	registry.Bind("edge-1", identity.Keys{Current: key, Version: identity.Version{UID: "u", Generation: 2}})
-	registry.UnbindAt("edge-1", identity.Version{UID: "u", Generation: 1})
-	if err := registry.Check("edge-1", key); err != nil {
-		t.Errorf("a device that has just enrolled: %v", err)
-	}
-	registry.UnbindAt("edge-1", identity.Version{UID: "u", Generation: 3})
-	if err := registry.Check("edge-1", key); !errors.Is(err, identity.ErrUnknown) {
-		t.Errorf("a device whose keys were taken away: %v", err)
 	}
 }

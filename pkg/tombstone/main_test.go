@@ -1,4 +1,4 @@
-package identity_test
+package tombstone_test
 
 import (
 	"testing"

@@ -1,4 +1,6 @@
-package embedserver
+// Package parts runs the parts of a process: they start one after the other and
+// stop in the reverse order, and the first that ends by itself is a failure of all.
+package parts
 
 import (
 	"cmp"
@@ -10,9 +12,8 @@ import (
 	"time"
 )
 
-// parts are the running parts of the server, in the order of their start.
-type parts struct {
-	// failed gets the name and error of the first part that ended by itself.
+// Parts are running parts, in the order of their start.
+type Parts struct {
 	failed chan error
 	log    *slog.Logger
 	stops  []namedStop
@@ -25,16 +26,21 @@ type namedStop struct {
 	stop func() error
 }
 
-func newParts(log *slog.Logger) *parts { return &parts{failed: make(chan error, 1), log: log} }
+// New returns parts of which none runs yet.
+func New(log *slog.Logger) *Parts {
+	return &Parts{failed: make(chan error, 1), log: log}
+}
 
-// onStop adds something to undo at the end.
-func (p *parts) onStop(name string, stop func() error) {
+// Failed gets the name and error of the first part that ended by itself.
+func (p *Parts) Failed() <-chan error { return p.failed }
+
+// OnStop adds something to undo at the end.
+func (p *Parts) OnStop(name string, stop func() error) {
 	p.stops = append(p.stops, namedStop{name, stop})
 }
 
-// run runs a part until stop. A part that ends before is a failure of the
-// whole server.
-func (p *parts) run(name string, run func(context.Context) error) {
+// Run runs a part until Stop. A part that ends before is a failure of all.
+func (p *Parts) Run(name string, run func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
@@ -48,21 +54,21 @@ func (p *parts) run(name string, run func(context.Context) error) {
 		}
 		done <- err
 	}()
-	p.onStop(name, func() error {
+	p.OnStop(name, func() error {
 		cancel()
 		return <-done
 	})
 }
 
-func (p *parts) fail(err error) {
+func (p *Parts) fail(err error) {
 	select {
 	case p.failed <- err:
 	default: // a consequence of the first failure
 	}
 }
 
-// stop stops the parts in the reverse order of their start.
-func (p *parts) stop() error {
+// Stop stops the parts in the reverse order of their start.
+func (p *Parts) Stop() error {
 	var errs []error
 	for _, s := range slices.Backward(p.stops) {
 		begin := time.Now()

@@ -1,4 +1,4 @@
-package identity
+package tombstone
 
 import (
 	"bytes"
@@ -22,18 +22,18 @@ const keyLifetime = 2*pki.DeviceValidity + 30*24*time.Hour
 // the keys stay out, also after the restore of an older store that knows them.
 //
 // latest has, by the name of a device, when the certificate ends that it last
-// came with. Only keys whose certificates all end before that are merged, so that the device's own
-// is never refused. Tombstones of keys that were thrown out are kept for ever.
-func (t *Tombstones) Compact(now time.Time, latest map[string]time.Time) (gone int, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// came with. Only keys whose certificates all end before that are merged, so that the
+// device's own is never refused. Tombstones of revoked keys are kept for ever.
+func (t *List) Compact(now time.Time, latest map[string]time.Time) (gone int, err error) {
+	t.writing.Lock()
+	defer t.writing.Unlock()
 	if t.file == nil {
 		if err := t.reopen(); err != nil {
 			return 0, fmt.Errorf("compacting the list of revoked keys: %w", err)
 		}
 	}
-	var all []Tombstone
-	if err := t.each(t.size, func(s Tombstone, _ int) { all = append(all, s) }); err != nil {
+	var all []Entry
+	if err := t.each(t.size, func(s Entry, _ int) { all = append(all, s) }); err != nil {
 		return 0, fmt.Errorf("compacting the list of revoked keys: %w", err)
 	}
 	kept := merge(all, now, latest)
@@ -47,7 +47,7 @@ func (t *Tombstones) Compact(now time.Time, latest map[string]time.Time) (gone i
 }
 
 // replace makes the list another one. A power cut leaves either.
-func (t *Tombstones) replace(list []Tombstone) error {
+func (t *List) replace(list []Entry) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	for _, s := range list {
@@ -62,17 +62,19 @@ func (t *Tombstones) replace(list []Tombstone) error {
 	_ = t.file.Close()
 	t.file = nil
 	t.size = int64(b.Len())
-	clear(t.keys)
-	clear(t.merged)
+	fresh := &List{keys: map[string]refusal{}, merged: map[string]Entry{}}
 	for _, s := range list {
-		t.take(s)
+		fresh.take(s)
 	}
+	t.mu.Lock()
+	t.keys, t.merged = fresh.keys, fresh.merged
+	t.mu.Unlock()
 	return t.reopen()
 }
 
 // merge is pure: it returns the list with the tombstones of each device merged
-// that can be. Their order stays.
-func merge(list []Tombstone, now time.Time, latest map[string]time.Time) []Tombstone {
+// that can be, in the same order.
+func merge(list []Entry, now time.Time, latest map[string]time.Time) []Entry {
 	mergeable, until := bounds(list, now, latest)
 	last, many := map[string]int{}, map[string]int{}
 	for i, s := range list {
@@ -81,7 +83,7 @@ func merge(list []Tombstone, now time.Time, latest map[string]time.Time) []Tombs
 			many[s.Device]++
 		}
 	}
-	var kept []Tombstone
+	var kept []Entry
 	for i, s := range list {
 		switch {
 		case !mergeable[i] || many[s.Device] < 2:
@@ -97,11 +99,11 @@ func merge(list []Tombstone, now time.Time, latest map[string]time.Time) []Tombs
 
 // bounds returns which tombstones can be merged, and for each device until when
 // the certificates of their keys last.
-func bounds(list []Tombstone, now time.Time, latest map[string]time.Time) (mergeable []bool, until map[string]time.Time) {
-	thrownOut := map[string]bool{}
+func bounds(list []Entry, now time.Time, latest map[string]time.Time) (mergeable []bool, until map[string]time.Time) {
+	revoked := map[string]bool{}
 	for _, s := range list {
 		if s.Reason != ReasonRenewed {
-			thrownOut[s.Fingerprint] = true
+			revoked[s.Fingerprint] = true
 		}
 	}
 	mergeable, until = make([]bool, len(list)), map[string]time.Time{}
@@ -116,7 +118,7 @@ func bounds(list []Tombstone, now time.Time, latest map[string]time.Time) (merge
 			end = s.CertificatesUntil
 		}
 		own, known := latest[s.Device]
-		if thrownOut[s.Fingerprint] || !known || !end.Before(own) || !end.Before(now) {
+		if revoked[s.Fingerprint] || !known || !end.Before(own) || !end.Before(now) {
 			continue
 		}
 		mergeable[i] = true
@@ -129,7 +131,7 @@ func bounds(list []Tombstone, now time.Time, latest map[string]time.Time) (merge
 
 // Superseded reports whether a certificate of a device, by its end, is one of
 // keys that the device had earlier.
-func (t *Tombstones) Superseded(device string, ends time.Time) bool {
+func (t *List) Superseded(device string, ends time.Time) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	until := t.merged[device].CertificatesUntil
@@ -139,7 +141,7 @@ func (t *Tombstones) Superseded(device string, ends time.Time) bool {
 // Outdated reports whether what the API store says about a device is older than
 // what the list has merged: its keys have made room since, and the store was
 // restored from a backup.
-func (t *Tombstones) Outdated(d *v1alpha1.Device) bool {
+func (t *List) Outdated(d *v1alpha1.Device) bool {
 	newest := d.CreationTimestamp.Add(pki.DeviceValidity)
 	if ends := d.Spec.Enrollment.EnrolledAt.Add(pki.DeviceValidity); ends.After(newest) {
 		newest = ends
@@ -153,10 +155,12 @@ func (t *Tombstones) Outdated(d *v1alpha1.Device) bool {
 // Lift takes back that a device's tombstones were merged, when it gets a
 // certificate that they would refuse. That happens after a clock, which an operator
 // had accepted, was set back by years.
-func (t *Tombstones) Lift(device string) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (t *List) Lift(device string) error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	t.mu.RLock()
 	s, has := t.merged[device]
+	t.mu.RUnlock()
 	if !has {
 		return nil
 	}

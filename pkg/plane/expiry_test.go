@@ -1,28 +1,24 @@
-package embedserver_test
+package plane_test
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"fleet.nationtech.io/fleet/pkg/bus"
-	"fleet.nationtech.io/fleet/pkg/embedserver"
+	"fleet.nationtech.io/fleet/pkg/plane"
 )
 
 // checks gets the times at which connections were looked at.
-type checks struct {
-	bus.Connections // nil: the rest is not called
-
-	at chan time.Time
-}
+type checks struct{ at chan time.Time }
 
 func (c checks) DropExpired(now time.Time) []string {
 	c.at <- now
 	return []string{"edge-1"}
 }
 
-func (c checks) DropUnproven(time.Time) []string { return []string{"edge-2"} }
+func (c checks) DropUnproven(time.Duration) []string { return []string{"edge-2"} }
 
 // TestExpiryIsByTheServersClock: a machine's clock that jumps years ahead must
 // not drop every device.
@@ -33,7 +29,7 @@ func TestExpiryIsByTheServersClock(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		looked, ended := checks{at: make(chan time.Time)}, make(chan error)
 		go func() {
-			ended <- embedserver.DropExpired(looked, func() time.Time { return believed }, logger(t))(ctx)
+			ended <- plane.DropExpired(looked, func() time.Time { return believed }, slog.New(slog.NewTextHandler(t.Output(), nil)))(ctx)
 		}()
 		for range 2 {
 			if at := <-looked.at; !at.Equal(believed) {

@@ -1,15 +1,16 @@
-package embedserver_test
+package parts_test
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 
-	"fleet.nationtech.io/fleet/pkg/embedserver"
+	"fleet.nationtech.io/fleet/pkg/parts"
 )
 
 var errBroken = errors.New("broken")
@@ -24,7 +25,7 @@ func untilStopped(err error) func(context.Context) error {
 
 func TestPartsStopInTheReverseOrder(t *testing.T) {
 	t.Parallel()
-	p := embedserver.NewParts(logger(t))
+	p := parts.New(slog.New(slog.NewTextHandler(t.Output(), nil)))
 	var order []string
 	note := func(name string) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -60,7 +61,7 @@ func TestPartThatEndsByItselfIsNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := embedserver.NewParts(logger(t))
+			p := parts.New(slog.New(slog.NewTextHandler(t.Output(), nil)))
 			p.Run("store", untilStopped(nil))
 			p.Run("api", func(context.Context) error { return tc.ends })
 			err := <-p.Failed()
@@ -77,7 +78,7 @@ func TestPartThatEndsByItselfIsNamed(t *testing.T) {
 func TestFirstFailureCounts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := embedserver.NewParts(logger(t))
+		p := parts.New(slog.New(slog.NewTextHandler(t.Output(), nil)))
 		p.Run("first", func(context.Context) error { return errBroken })
 		synctest.Wait()
 		for range 3 { // must not block either
@@ -95,7 +96,7 @@ func TestFirstFailureCounts(t *testing.T) {
 
 func TestErrorsOfStoppingAreAllReported(t *testing.T) {
 	t.Parallel()
-	p := embedserver.NewParts(logger(t))
+	p := parts.New(slog.New(slog.NewTextHandler(t.Output(), nil)))
 	other := errors.New("other")
 	p.Run("a", untilStopped(errBroken))
 	p.Run("b", untilStopped(context.Canceled)) // it was starting

@@ -1,4 +1,4 @@
-package session_test
+package roster_test
 
 import (
 	"cmp"
@@ -9,8 +9,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
-	"fleet.nationtech.io/fleet/pkg/bus"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/session"
+	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -22,46 +21,69 @@ const (
 	third  = "00000000000000c3"
 )
 
-// rig is a table, a clock, and the connections that there are.
+// rig is a roster with one device, and what it asks of the outside.
 type rig struct {
-	*session.Table
-	t     *testing.T
-	clock time.Time
-	// connected has the sessions that have a connection, keys what they show there.
-	connected map[string]bool
-	keys      map[string]string
-	current   string
-	changes   int
-	// proven are the keys that the observer was told of.
+	*rostertest
+	t *testing.T
+	// open are the connections of the device's sessions, keys what they show.
+	open map[string]uint64
+	keys map[string]string
+	next uint64
+	// proven are the keys with which the device has proven itself.
 	proven []string
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, clock: time.Unix(1_000_000, 0), connected: map[string]bool{}, keys: map[string]string{}}
-	r.Table = session.NewTable(r, r, func() time.Time { return r.clock })
+	r := &rig{rostertest: newRoster(), t: t, open: map[string]uint64{}, keys: map[string]string{}}
+	r.Bind(device, roster.Keys{Current: "k1"})
 	return r
 }
 
-func (r *rig) SessionChanged(string)               { r.changes++ }
-func (r *rig) SessionProven(_ string, p bus.Proof) { r.proven = append(r.proven, p.Key) }
-func (r *rig) SetCurrent(_, session string)        { r.current = session }
-func (r *rig) Proof(_, id string) (bus.Proof, bool) {
-	return bus.Proof{Key: cmp.Or(r.keys[id], "k1"), Address: "10.0.0.1:1"}, r.connected[id]
+// connect opens a connection of a session, and closes the one that it has.
+func (r *rig) connect(session string) {
+	r.t.Helper()
+	r.disconnect(session)
+	r.next++
+	_, err := r.Connected(device, roster.Connection{ID: r.next, Session: session, Proof: roster.Proof{Key: cmp.Or(r.keys[session], "k1"), Address: "10.0.0.1:1"}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.open[session] = r.next
+}
+
+func (r *rig) disconnect(session string) {
+	r.Disconnected(r.open[session])
+	delete(r.open, session)
+}
+
+// retired lets a session show a key that a renewal replaced.
+func (r *rig) retired(session string, p roster.Proof) {
+	r.t.Helper()
+	r.renewed[p.Key] = true
+	if err := r.Admit(device, session, p); !errors.Is(err, roster.ErrRetired) {
+		r.t.Fatalf("a key that was replaced: error is %v", err)
+	}
 }
 
 // shows sends a snapshot request over a connection, and closes that afterwards if
 // it was made for it alone.
 func (r *rig) shows(id, nonce, epoch string) (offer string, err error) {
-	was := r.connected[id]
-	r.connected[id] = true
-	defer func() { r.connected[id] = was }()
-	return r.Snapshot(device, id, session.Shown{Nonce: nonce, Hardware: "board of " + id, Epoch: epoch})
+	if _, connected := r.open[id]; !connected {
+		r.connect(id)
+		defer r.disconnect(id)
+	}
+	before, _ := r.Used(device)
+	offer, err = r.Snapshot(device, id, roster.Claim{Nonce: nonce, Hardware: "board of " + id, Epoch: epoch})
+	if used, _ := r.Used(device); used != before {
+		r.proven = append(r.proven, used)
+	}
+	return offer, err
 }
 
-func (r *rig) nonce() *session.Nonce { return r.Record(device).Nonce }
+func (r *rig) nonce() *roster.Nonce { return r.Record(device).Nonce }
 
-func (r *rig) suspicion() session.Suspicion { return r.Record(device).Suspicion }
+func (r *rig) suspicion() roster.Suspicion { return r.Record(device).Suspicion }
 
 // store is what the device controller does when the table changed.
 func (r *rig) store() { r.Stored(device, r.nonce()) }
@@ -98,7 +120,7 @@ func (r *rig) report(session string, code wire.RefusalCode) {
 // settled makes first the current session, with a nonce on its disk.
 func (r *rig) settled() (nonce string) {
 	r.t.Helper()
-	r.connected[first] = true
+	r.connect(first)
 	r.ask(first, "")
 	r.store()
 	nonce = r.ask(first, "")
@@ -139,14 +161,14 @@ func TestNonceChangesDaily(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	nonce := r.settled()
-	changes := r.changes
+	changes := r.changed[device]
 	for range 23 {
-		r.clock = r.clock.Add(time.Hour)
-		if r.ask(first, nonce) != "" || r.changes != changes {
+		r.now = r.now.Add(time.Hour)
+		if r.ask(first, nonce) != "" || r.changed[device] != changes {
 			t.Fatal("the nonce changes more often than once a day")
 		}
 	}
-	r.clock = r.clock.Add(time.Hour)
+	r.now = r.now.Add(time.Hour)
 	r.ask(first, nonce)
 	r.store()
 	next := r.ask(first, nonce)
@@ -158,7 +180,7 @@ func TestNonceChangesDaily(t *testing.T) {
 		t.Errorf("a device that lost power is given %q, want %q", again, next)
 	}
 	r.ask(first, next)
-	r.connected[first] = false
+	r.disconnect(first)
 	r.refused(second, nonce, wire.RefusedQuarantined)
 }
 
@@ -166,7 +188,7 @@ func TestNonceSurvivesARestartOfTheServer(t *testing.T) {
 	t.Parallel()
 	before := newRig(t)
 	nonce := before.settled()
-	before.clock = before.clock.Add(25 * time.Hour)
+	before.now = before.now.Add(25 * time.Hour)
 	before.ask(first, nonce)
 	before.store()
 	given := before.ask(first, nonce)
@@ -176,7 +198,7 @@ func TestNonceSurvivesARestartOfTheServer(t *testing.T) {
 		good  bool
 	}{"the one before": {nonce, true}, "the one given": {given, true}, "another": {"x", false}, "none": {"", false}} {
 		r := newRig(t)
-		r.Load(device, session.Record{Nonce: before.nonce()})
+		r.Load(device, roster.Record{Nonce: before.nonce()})
 		if _, err := r.shows(second, tc.shows, epoch); (err == nil) != tc.good {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -196,16 +218,16 @@ func TestCopyIsQuarantinedAndTheDeviceGoesOn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	nonce := r.settled()
-	r.clock = r.clock.Add(time.Hour) // the device is off
-	r.connected[first] = false
-	r.connected[second] = true
+	r.now = r.now.Add(time.Hour) // the device is off
+	r.disconnect(first)
+	r.connect(second)
 	r.refused(second, "an old one", wire.RefusedQuarantined)
-	if r.suspicion() == "" || r.current != first {
-		t.Errorf("suspicion %q, current session %s", r.suspicion(), r.current)
+	if r.suspicion() == "" || r.Current(device) != first {
+		t.Errorf("suspicion %q, current session %s", r.suspicion(), r.Current(device))
 	}
 	r.report(second, wire.RefusedQuarantined)
 	r.refused(second, nonce, wire.RefusedQuarantined) // whatever it shows now
-	r.connected[first] = true
+	r.connect(first)
 	r.ask(first, nonce)
 	r.report(first, "")
 
@@ -222,16 +244,16 @@ func TestTakeover(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	nonce := r.settled()
-	r.clock = r.clock.Add(10 * time.Second)
-	for r.clock.Sub(time.Unix(1_000_000, 0)) < session.Grace {
-		if _, err := r.shows(second, nonce, epoch); !errors.Is(err, session.ErrWait) {
+	r.now = r.now.Add(10 * time.Second)
+	for r.now.Sub(time.Unix(1_000_000, 0)) < roster.Grace {
+		if _, err := r.shows(second, nonce, epoch); !errors.Is(err, roster.ErrWait) {
 			t.Fatalf("during the grace: %v", err)
 		}
-		r.clock = r.clock.Add(2 * time.Second)
+		r.now = r.now.Add(2 * time.Second)
 	}
 	r.report(second, wire.RefusedSession)
 	r.ask(second, nonce)
-	if r.current != second {
+	if r.Current(device) != second {
 		t.Error("the broker is not told")
 	}
 	r.report(second, "")
@@ -242,7 +264,7 @@ func TestTakeoverOfAClosedConnectionIsImmediate(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	nonce := r.settled()
-	r.connected[first] = false
+	r.disconnect(first)
 	r.ask(second, nonce)
 	r.report(first, wire.RefusedSession) // still on its way when the connection ended
 }
@@ -251,18 +273,18 @@ func TestTwoThatTalkAtTheSameTimeAreADeviceAndItsCopy(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	nonce := r.settled()
-	if _, err := r.shows(second, nonce, epoch); !errors.Is(err, session.ErrWait) {
+	if _, err := r.shows(second, nonce, epoch); !errors.Is(err, roster.ErrWait) {
 		t.Fatal(err)
 	}
-	r.clock = r.clock.Add(30 * time.Second)
+	r.now = r.now.Add(30 * time.Second)
 	r.report(first, "") // the device's heartbeat
-	r.clock = r.clock.Add(time.Second)
+	r.now = r.now.Add(time.Second)
 	r.refused(second, nonce, wire.RefusedQuarantined)
 	if r.suspicion() == "" {
 		t.Error("nobody is told")
 	}
 	r.report(first, "")
-	r.connected[first] = false
+	r.disconnect(first)
 	r.ask(third, nonce) // the device, restarted
 }
 
@@ -271,16 +293,16 @@ func TestReportsOfTwoAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.settled()
-	r.connected[second] = true
-	changes := r.changes
+	r.connect(second)
+	changes := r.changed[device]
 	r.report(second, wire.RefusedSession)
-	r.clock = r.clock.Add(time.Second)
+	r.now = r.now.Add(time.Second)
 	r.report(second, wire.RefusedSession) // perhaps the device, restarted
 	r.report(first, "")
-	r.clock = r.clock.Add(time.Second)
+	r.now = r.now.Add(time.Second)
 	r.report(second, wire.RefusedQuarantined)
-	if r.suspicion() == "" || r.changes != changes+1 {
-		t.Errorf("suspicion %q, told %d times", r.suspicion(), r.changes-changes)
+	if r.suspicion() == "" || r.changed[device] != changes+1 {
+		t.Errorf("suspicion %q, told %d times", r.suspicion(), r.changed[device]-changes)
 	}
 	r.report(first, "")
 }
@@ -291,14 +313,14 @@ func TestCopyThatChangesItsName(t *testing.T) {
 	r := newRig(t)
 	nonce := r.settled()
 	for i, id := range []string{second, third, second, third} {
-		r.clock = r.clock.Add(time.Second)
-		if _, err := r.shows(id, nonce, epoch); i < 1 && !errors.Is(err, session.ErrWait) {
+		r.now = r.now.Add(time.Second)
+		if _, err := r.shows(id, nonce, epoch); i < 1 && !errors.Is(err, roster.ErrWait) {
 			t.Fatal(err)
 		}
-		r.clock = r.clock.Add(time.Second)
+		r.now = r.now.Add(time.Second)
 		r.report(first, "")
 	}
-	if r.suspicion() != session.TwoSessions || r.Current(device) != first {
+	if r.suspicion() != roster.TwoSessions || r.Current(device) != first {
 		t.Errorf("suspicion %q, current session %s", r.suspicion(), r.Current(device))
 	}
 	labels := map[string]bool{}
@@ -313,15 +335,15 @@ func TestCopyThatChangesItsName(t *testing.T) {
 	again := newRig(t)
 	nonce = again.settled()
 	for _, id := range []string{second, third, "00000000000000d4"} {
-		again.clock = again.clock.Add(10 * time.Second)
-		if _, err := again.shows(id, nonce, epoch); !errors.Is(err, session.ErrWait) {
+		again.now = again.now.Add(10 * time.Second)
+		if _, err := again.shows(id, nonce, epoch); !errors.Is(err, roster.ErrWait) {
 			t.Fatal(err)
 		}
 	}
-	again.clock = again.clock.Add(session.Grace)
+	again.now = again.now.Add(roster.Grace)
 	again.ask(third, nonce)
 	again.report(third, "")
-	again.connected[third] = false
+	again.disconnect(third)
 	again.ask("00000000000000d4", nonce)
 	if again.suspicion() != "" {
 		t.Errorf("a device that restarts is taken for its copy: %s", again.suspicion())
@@ -338,14 +360,14 @@ func TestMadeUpSessionsClaimNothing(t *testing.T) {
 		id := fmt.Sprintf("%016x", i)
 		for range 2 {
 			r.report(id, wire.RefusedSession)
-			r.clock = r.clock.Add(time.Millisecond)
+			r.now = r.now.Add(time.Millisecond)
 			r.report(first, "")
 		}
 	}
 	if n := len(r.Claimants(device)); n != 1 {
 		t.Errorf("%d sessions claim to be the device", n)
 	}
-	if r.suspicion() != session.TwoSessions {
+	if r.suspicion() != roster.TwoSessions {
 		t.Errorf("suspicion %q", r.suspicion())
 	}
 }
@@ -356,14 +378,14 @@ func TestRetiredKeyRaisesTheSuspicion(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	nonce := r.settled()
-	changes := r.changes
+	changes := r.changed[device]
 	for range 10 {
-		r.Retired(device, second, bus.Proof{Key: "k0", Address: "10.0.0.2:1"})
-		r.Retired(device, "", bus.Proof{Key: "k0", Address: "10.0.0.2"})
-		r.Retired(device, third, bus.Proof{Key: "k00"})
+		r.retired(second, roster.Proof{Key: "k0", Address: "10.0.0.2:1"})
+		r.retired("", roster.Proof{Key: "k0", Address: "10.0.0.2"})
+		r.retired(third, roster.Proof{Key: "k00"})
 	}
-	if r.suspicion() != session.RetiredKey || r.Suspected(device) || r.changes != changes+1 {
-		t.Errorf("suspicion %q, told %d times", r.suspicion(), r.changes-changes)
+	if r.suspicion() != roster.RetiredKey || r.Suspected(device) || r.changed[device] != changes+1 {
+		t.Errorf("suspicion %q, told %d times", r.suspicion(), r.changed[device]-changes)
 	}
 	claimants := r.Claimants(device)
 	if len(claimants) != 2 || !claimants[0].Current || claimants[1].Proof.Key != "k0" || claimants[1].Label != wire.SessionLabel(second) {
@@ -371,23 +393,23 @@ func TestRetiredKeyRaisesTheSuspicion(t *testing.T) {
 	}
 	r.report(first, "")
 	r.ask(first, nonce)
-	if r.suspicion() != session.RetiredKey {
+	if r.suspicion() != roster.RetiredKey {
 		t.Error("the suspicion ends because the device goes on")
 	}
 	r.Accept(device, wire.SessionLabel(first))
-	r.Retired(device, second, bus.Proof{Key: "k0"})
+	r.retired(second, roster.Proof{Key: "k0"})
 	if r.suspicion() != "" || len(r.Claimants(device)) != 1 {
 		t.Errorf("what an operator has decided is asked again: %s", r.suspicion())
 	}
-	r.Retired(device, second, bus.Proof{Key: "k1"})
-	if r.suspicion() != session.RetiredKey {
+	r.retired(second, roster.Proof{Key: "k1"})
+	if r.suspicion() != roster.RetiredKey {
 		t.Error("another key says nothing")
 	}
 	// After a restart of the server the suspicion is there, and who shows it is named.
 	again := newRig(t)
 	again.Load(device, r.Record(device))
-	again.Retired(device, second, bus.Proof{Key: "k1"})
-	if c := again.Claimants(device); len(c) != 1 || c[0].Proof.Key != "k1" || again.changes != 1 {
+	again.retired(second, roster.Proof{Key: "k1"})
+	if c := again.Claimants(device); len(c) != 1 || c[0].Proof.Key != "k1" || again.changed[device] != 1 {
 		t.Errorf("claimants %+v", c)
 	}
 }
@@ -397,19 +419,19 @@ func TestDeviceThatTriesItsRetiredKey(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	nonce := r.settled()
-	r.Retired(device, first, bus.Proof{Key: "k0"}) // the session that has proven itself
+	r.retired(first, roster.Proof{Key: "k0"}) // the session that has proven itself
 	if r.suspicion() != "" {
 		t.Error("the device is its own copy")
 	}
-	r.connected[first] = false
-	r.Retired(device, second, bus.Proof{Key: "k0"}) // restarted, and refused for a moment
-	r.Retired(device, second, bus.Proof{Key: "k0"})
+	r.disconnect(first)
+	r.retired(second, roster.Proof{Key: "k0"}) // restarted, and refused for a moment
+	r.retired(second, roster.Proof{Key: "k0"})
 	r.ask(second, nonce)
 	if r.suspicion() != "" {
 		t.Errorf("suspicion %q of a device that was refused for a moment", r.suspicion())
 	}
-	r.Retired(device, third, bus.Proof{Key: "k0"}) // a copy with that key
-	if r.suspicion() != session.RetiredKey {
+	r.retired(third, roster.Proof{Key: "k0"}) // a copy with that key
+	if r.suspicion() != roster.RetiredKey {
 		t.Error("the key says nothing any more")
 	}
 }
@@ -424,7 +446,7 @@ func TestStray(t *testing.T) {
 	if r.Stray(device, first) || !r.Stray(device, second) || !r.Stray(device, "") {
 		t.Error("the current session is a stray, or another is not")
 	}
-	r.connected[first] = false // the device was switched off
+	r.disconnect(first) // the device was switched off
 	if r.Stray(device, second) {
 		t.Error("the session that comes next is a stray")
 	}
@@ -442,7 +464,8 @@ func TestReportsNeedAProof(t *testing.T) {
 	nonce := r.settled()
 	again := newRig(t)
 	again.Load(device, r.Record(device))
-	again.connected[first], again.connected[second] = true, true
+	again.connect(first)
+	again.connect(second)
 	again.report(second, wire.RefusedSession)
 	again.report(first, wire.RefusedSession)
 	again.refused(second, "an old one", wire.RefusedQuarantined)
@@ -456,15 +479,17 @@ func TestKeyIsProvenByASnapshot(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	nonce := r.settled()
-	r.connected[second], r.keys[second] = true, "k2"
+	r.keys[second] = "k2"
+	r.connect(second)
 	r.report(second, wire.RefusedSession)
-	r.clock = r.clock.Add(time.Second)
+	r.now = r.now.Add(time.Second)
 	r.report(first, "")
 	r.refused(second, nonce, wire.RefusedQuarantined) // both talk
 	if diff := gocmp.Diff([]string{"k1"}, r.proven); diff != "" {
 		t.Errorf("proven (-want +got):\n%s", diff)
 	}
 	r.keys[first] = "k3" // the device renewed its certificate and connected anew
+	r.connect(first)
 	r.ask(first, nonce)
 	r.ask(first, nonce)
 	if diff := gocmp.Diff([]string{"k1", "k3"}, r.proven); diff != "" {
@@ -476,7 +501,7 @@ func TestKeyIsProvenByASnapshot(t *testing.T) {
 func TestRequestWithoutAConnection(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	if _, err := r.Snapshot(device, first, session.Shown{Epoch: epoch}); !errors.Is(err, session.ErrWait) || r.Current(device) != "" {
+	if _, err := r.Snapshot(device, first, roster.Claim{Epoch: epoch}); !errors.Is(err, roster.ErrWait) || r.Current(device) != "" {
 		t.Errorf("error %v, current session %q", err, r.Current(device))
 	}
 }
@@ -486,22 +511,22 @@ func TestAcceptedSessionAloneIsTheDevice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	nonce := r.settled() // of the copy, which talked first
-	r.connected[first] = false
+	r.disconnect(first)
 	r.refused(second, "an old one", wire.RefusedQuarantined)
 	claimants := r.Claimants(device)
 	if len(claimants) != 2 || !claimants[0].Current || claimants[1].Current || claimants[1].Hardware != "board of "+second || claimants[1].Label != wire.SessionLabel(second) {
 		t.Fatalf("claimants %+v", claimants)
 	}
-	r.connected[first] = true
+	r.connect(first)
 	r.Accept(device, wire.SessionLabel(second))
 	r.report(first, wire.RefusedQuarantined)
 	r.refused(first, nonce, wire.RefusedQuarantined)
 	r.refused(third, nonce, wire.RefusedQuarantined) // the copy, restarted
-	if r.suspicion() != session.NotAccepted {
+	if r.suspicion() != roster.NotAccepted {
 		t.Errorf("suspicion %q", r.suspicion())
 	}
 	again := newRig(t) // the decision lasts
-	again.Load(device, session.Record{Nonce: r.nonce(), Accepted: r.Record(device).Accepted})
+	again.Load(device, roster.Record{Nonce: r.nonce(), Accepted: r.Record(device).Accepted})
 	again.refused(third, nonce, wire.RefusedQuarantined)
 	again.ask(second, "an old one")
 	again.report(second, "")
@@ -515,9 +540,9 @@ func TestAcceptingTheCurrentSession(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	nonce := r.settled()
-	r.connected[first] = false
+	r.disconnect(first)
 	r.refused(second, "an old one", wire.RefusedQuarantined)
-	r.connected[first] = true
+	r.connect(first)
 	r.Accept(device, wire.SessionLabel(first))
 	r.report(first, "")
 	r.ask(first, nonce)

@@ -1,4 +1,4 @@
-package identity_test
+package tombstone_test
 
 import (
 	"fmt"
@@ -11,25 +11,25 @@ import (
 	"testing"
 	"time"
 
-	"fleet.nationtech.io/fleet/pkg/deviceapi/identity"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-func stone(n int) identity.Tombstone {
-	return identity.Tombstone{
+func stone(n int) tombstone.Entry {
+	return tombstone.Entry{
 		Fingerprint: wire.Sum([]byte{byte(n)}).String(), Device: fmt.Sprintf("edge-%d", n), Reason: "revoked", Time: time.Unix(int64(n), 0).UTC(),
 	}
 }
 
 // reopen closes a list and opens its file again.
-func reopen(t testing.TB, list *identity.Tombstones, path string) *identity.Tombstones {
+func reopen(t testing.TB, list *tombstone.List, path string) *tombstone.List {
 	t.Helper()
 	if list != nil {
 		if err := list.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	list, err := identity.OpenTombstones(path)
+	list, err := tombstone.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func reopen(t testing.TB, list *identity.Tombstones, path string) *identity.Tomb
 }
 
 // wants checks that the list has the stones from 0 to n, and no more.
-func wants(t testing.TB, list *identity.Tombstones, n int) {
+func wants(t testing.TB, list *tombstone.List, n int) {
 	t.Helper()
 	for i := range n {
 		if !list.Has(stone(i).Fingerprint) {
@@ -144,7 +144,7 @@ func TestDamagedTombstones(t *testing.T) {
 				t.Fatal(err)
 			}
 			if tc.left < 0 {
-				list, err := identity.OpenTombstones(path)
+				list, err := tombstone.Open(path)
 				if err == nil {
 					_ = list.Close()
 				}

@@ -1,4 +1,16 @@
-// Package session decides which of a device's sessions is the device.
+package roster
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Which of a device's sessions is the device:
 //
 // A session is one run of an agent, with a random id that only it and the server
 // know. One at a time is the current one of its device. Another takes over when
@@ -14,19 +26,6 @@
 // Before that it is given nothing. A session that is found to be a copy is
 // quarantined: it keeps what it runs and gets nothing new, until an operator
 // accepts it or the other.
-package session
-
-import (
-	"cmp"
-	"crypto/rand"
-	"errors"
-	"slices"
-	"sync"
-	"time"
-
-	"fleet.nationtech.io/fleet/pkg/bus"
-	"fleet.nationtech.io/fleet/pkg/wire"
-)
 
 const (
 	// Grace is how long a current session that is connected may be silent before
@@ -89,44 +88,18 @@ type Claimant struct {
 	Hardware string
 	// Capabilities is what the agent says that it can do; nil when it does not say.
 	Capabilities []wire.Capability
-	Proof        bus.Proof
+	Proof        Proof
 	// Current: it is taken for the device; else it is quarantined.
 	Current bool
 }
 
-// Observer is told of what becomes of devices. Its methods must not block.
-type Observer interface {
-	// SessionChanged tells that there is something to store about the device: see
-	// Table.Record and Table.Claimants.
-	SessionChanged(device string)
-	// SessionProven tells with which key the current session of the device connects,
-	// when that is another than before.
-	SessionProven(device string, p bus.Proof)
-}
-
-// Connections are what the table asks of bus.Connections.
-type Connections interface {
-	Proof(device, session string) (bus.Proof, bool)
-	SetCurrent(device, session string)
-}
-
-// Table knows the sessions of every device.
-type Table struct {
-	observer    Observer
-	connections Connections
-	now         func() time.Time
-
-	mu      sync.Mutex // guards devices and what they point to
-	devices map[string]*device
-}
-
-type device struct {
+// sessions is what is known of a device's sessions.
+type sessions struct {
 	nonce *Nonce
 	// offer is a nonce that the device should have; its hash is the last of
 	// nonce.Issued. It is given out once that is stored.
 	offer  string
 	stored bool
-
 	// current is the zero value before the first session has proven itself.
 	current Claimant
 	heard   time.Time
@@ -135,10 +108,10 @@ type device struct {
 	quarantined []Claimant
 	suspicion   Suspicion
 	accepted    string
-	// retired are the retired keys that were shown, and presenter is who showed the one
-	// that raised the suspicion.
-	retired   []string
-	presenter Claimant
+	// shownRetired are the retired keys that were shown, and presenter is who showed
+	// the one that raised the suspicion.
+	shownRetired []string
+	presenter    Claimant
 }
 
 type contender struct {
@@ -146,99 +119,82 @@ type contender struct {
 	since time.Time
 }
 
-// NewTable returns an empty table. now is a clock with a monotonic reading.
-func NewTable(observer Observer, connections Connections, now func() time.Time) *Table {
-	return &Table{observer: observer, connections: connections, now: now, devices: map[string]*device{}}
-}
-
 // Load sets what the API store has about a device, at a start.
-func (t *Table) Load(name string, r Record) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	d := t.of(name)
-	d.nonce, d.suspicion, d.accepted = r.Nonce, r.Suspicion, r.Accepted
+func (r *Roster) Load(name string, rec Record) {
+	r.change(name, func(d *device, _ *effects) { d.nonce, d.suspicion, d.accepted = rec.Nonce, rec.Suspicion, rec.Accepted })
 }
 
 // Record returns what should be stored about a device.
-func (t *Table) Record(name string) Record {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	d := t.of(name)
-	return Record{Nonce: d.nonce, Suspicion: d.suspicion, Accepted: d.accepted}
+func (r *Roster) Record(name string) (rec Record) {
+	r.look(name, func(d *device) { rec = Record{Nonce: d.nonce, Suspicion: d.suspicion, Accepted: d.accepted} })
+	return rec
 }
 
 // Stored tells that n is stored. It reports whether the device can be given a
 // nonce that it does not have yet.
-func (t *Table) Stored(name string, n *Nonce) (offer bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	d := t.of(name)
-	if d.nonce == n && d.offer != "" && !d.stored {
-		d.stored = true
-		return true
-	}
-	return false
+func (r *Roster) Stored(name string, n *Nonce) (offer bool) {
+	r.look(name, func(d *device) {
+		if d.nonce == n && d.offer != "" && !d.stored {
+			d.stored, offer = true, true
+		}
+	})
+	return offer
 }
 
 // Suspected reports whether a session of the device that may come in is taken for a
 // copy. One with a retired key may not: it neither gets anything nor renews.
-func (t *Table) Suspected(name string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	d := t.devices[name]
-	return d != nil && d.suspicion != "" && d.suspicion != RetiredKey
+func (r *Roster) Suspected(name string) (is bool) {
+	r.look(name, func(d *device) { is = d.suspicion != "" && d.suspicion != RetiredKey })
+	return is
 }
 
 // Claimants returns the sessions that claim to be the device: the current one,
 // if there is one, then those in quarantine, the newest first, then the one whose
 // key was retired, while that is why a copy is suspected.
-func (t *Table) Claimants(name string) []Claimant {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	d := t.devices[name]
-	if d == nil {
-		return nil
-	}
-	var all []Claimant
-	if d.current.Session != "" {
-		all = append(all, d.current)
-	}
-	for _, c := range slices.Backward(d.quarantined) {
-		all = append(all, c)
-	}
-	if d.suspicion == RetiredKey && d.presenter.Proof.Key != "" && !d.isQuarantined(d.presenter.Session) {
-		all = append(all, d.presenter)
-	}
-	return all
+func (r *Roster) Claimants(name string) (claimants []Claimant) {
+	r.look(name, func(d *device) { claimants = d.claimants() })
+	return claimants
 }
 
-// Retired tells that a session shows a key that a renewal replaced, and that is
+func (s *sessions) claimants() (claimants []Claimant) {
+	if s.current.Session != "" {
+		claimants = append(claimants, s.current)
+	}
+	for _, c := range slices.Backward(s.quarantined) {
+		claimants = append(claimants, c)
+	}
+	if s.suspicion == RetiredKey && s.presenter.Proof.Key != "" && !s.isQuarantined(s.presenter.Session) {
+		claimants = append(claimants, s.presenter)
+	}
+	return claimants
+}
+
+// showsRetired notes that a session shows a key that a renewal replaced, and that is
 // refused for it. A copy would, or the device, if a copy has renewed. So would a
 // device that was refused for another reason before it heard that its next key
 // counts, since it tries both in turn: that one is known by its session, before or
 // after. A key raises the suspicion once, however often it is shown, and not again
 // when an operator has decided.
-func (t *Table) Retired(name, session string, p bus.Proof) {
+func (r *Roster) showsRetired(name, session string, p Proof) {
 	// One that names no session is named by its key.
 	c := Claimant{Session: session, Label: wire.SessionLabel(cmp.Or(session, p.Key)), Proof: p}
-	t.mu.Lock()
-	changed := t.of(name).noteRetired(c)
-	t.mu.Unlock()
-	if changed {
-		t.observer.SessionChanged(name)
-	}
+	r.update(name, func(d *device, e *effects) {
+		if d.bound && d.exit == in && d.noteRetired(c) {
+			e.changed(name)
+		}
+	})
 }
 
-func (d *device) noteRetired(c Claimant) (changed bool) {
+func (d *sessions) noteRetired(c Claimant) (changed bool) {
 	if c.Session != "" && c.Session == d.current.Session {
 		return false
 	}
-	if slices.Contains(d.retired, c.Proof.Key) {
+	if slices.Contains(d.shownRetired, c.Proof.Key) {
 		return false
 	}
-	d.retired = append(d.retired, c.Proof.Key)
-	if n := len(d.retired) - maxRetired; n > 0 {
-		d.retired = d.retired[n:]
+	d.shownRetired = append(d.shownRetired, c.Proof.Key)
+	if n := len(d.shownRetired) - maxRetired; n > 0 {
+		d.shownRetired = d.shownRetired[n:]
 	}
 	if d.suspicion != "" && (d.suspicion != RetiredKey || d.presenter.Proof.Key != "") {
 		return false // there is something to decide already
@@ -249,13 +205,13 @@ func (d *device) noteRetired(c Claimant) (changed bool) {
 
 // vindicate takes the suspicion back when the session that showed a retired key has
 // proven itself with the next one: it was the device.
-func (d *device) vindicate(session string) (changed bool) {
+func (d *sessions) vindicate(session string) (changed bool) {
 	if d.presenter.Session != session {
 		return false
 	}
 	key := d.presenter.Proof.Key
 	d.presenter = Claimant{}
-	d.retired = slices.DeleteFunc(d.retired, func(k string) bool { return k == key })
+	d.shownRetired = slices.DeleteFunc(d.shownRetired, func(k string) bool { return k == key })
 	if d.suspicion != RetiredKey {
 		return false
 	}
@@ -264,102 +220,82 @@ func (d *device) vindicate(session string) (changed bool) {
 }
 
 // Current returns the id of the session that is taken for the device, or "".
-func (t *Table) Current(name string) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if d := t.devices[name]; d != nil {
-		return d.current.Session
-	}
-	return ""
+func (r *Roster) Current(name string) (session string) {
+	r.look(name, func(d *device) { session = d.current.Session })
+	return session
 }
 
 // Capabilities returns what the device's agent says that it can do: nil when it
 // does not say. It returns false before a session has proven itself.
-func (t *Table) Capabilities(name string) (can []wire.Capability, known bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if d := t.devices[name]; d != nil && d.current.Session != "" {
-		return d.current.Capabilities, true
-	}
-	return nil, false
+func (r *Roster) Capabilities(name string) (can []wire.Capability, known bool) {
+	r.look(name, func(d *device) { can, known = d.current.Capabilities, d.current.Session != "" })
+	return can, known
 }
 
 // Accept takes the session with a label for the device, and no other: the operator
 // has decided. When it is not the current one, it becomes that when it next asks,
 // whatever nonce it shows, and the current one is quarantined now.
-func (t *Table) Accept(name, label string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	d := t.of(name)
-	d.suspicion, d.accepted, d.presenter = "", "", Claimant{}
-	if d.current.Label == label {
+func (r *Roster) Accept(name, label string) {
+	r.change(name, func(d *device, _ *effects) { d.accept(label) })
+}
+
+func (s *sessions) accept(label string) {
+	s.suspicion, s.accepted, s.presenter = "", "", Claimant{}
+	if s.current.Label == label {
 		return
 	}
-	d.accepted = label
-	d.quarantined = slices.DeleteFunc(d.quarantined, func(c Claimant) bool { return c.Label == label })
-	if d.current.Session != "" {
-		d.setAside(d.current)
-		d.current = Claimant{}
+	s.accepted = label
+	s.quarantined = slices.DeleteFunc(s.quarantined, func(c Claimant) bool { return c.Label == label })
+	if s.current.Session != "" {
+		s.setAside(s.current)
+		s.current = Claimant{}
 	}
-}
-
-// Forget removes a device, or what is known of one that enrolled again.
-func (t *Table) Forget(name string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.devices, name)
-}
-
-// of returns the record of a device; the caller holds mu.
-func (t *Table) of(name string) *device {
-	d := t.devices[name]
-	if d == nil {
-		d = &device{}
-		t.devices[name] = d
-	}
-	return d
 }
 
 // ErrWait is the answer to a session that may take over soon.
 var ErrWait = errors.New("another session of the device was heard a moment ago")
 
-// Stray reports whether a session is not the device, as far as can be told: it
+// isStray reports whether a session is not the device, as far as can be told: it
 // was found to be a copy, or another one is the current session and there.
-func (t *Table) Stray(name, session string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	d := t.devices[name]
-	if d == nil {
-		return false
-	}
-	return d.isQuarantined(session) || d.current.Session != "" && d.current.Session != session && t.isConnected(name, d)
+func (d *device) isStray(session string) bool {
+	return d.isQuarantined(session) || d.current.Session != "" && d.current.Session != session && d.isConnected()
 }
 
 // Report decides about any message but a snapshot request: nil, or a
 // *wire.Refusal. Only a session that has proven itself may report and fetch:
 // whoever has a copy of the device's key can connect.
-func (t *Table) Report(name, session string) error {
-	changed, err := t.report(name, session)
-	if changed {
-		t.observer.SessionChanged(name)
+func (r *Roster) Report(name, session string) (err error) {
+	known := r.update(name, func(d *device, e *effects) {
+		now := r.now()
+		var changed bool
+		if changed, err = d.report(session, now); changed {
+			e.changed(name)
+		}
+		if err == nil {
+			d.hear(name, now, e)
+		}
+	})
+	if !known {
+		return unproven()
 	}
 	return err
 }
 
-func (t *Table) report(name, session string) (changed bool, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	d, now := t.of(name), t.now()
+func unproven() *wire.Refusal {
+	return &wire.Refusal{Code: wire.RefusedSession, Message: "this session has not proven itself: fetch a snapshot"}
+}
+
+func (d *device) report(session string, now time.Time) (changed bool, err error) {
 	switch {
 	case d.isQuarantined(session):
 		return false, Quarantine()
 	case d.current.Session == "":
-		return false, &wire.Refusal{Code: wire.RefusedSession, Message: "this session has not proven itself: fetch a snapshot"}
+		return false, unproven()
 	case d.current.Session == session:
 		d.heard = now
 		return false, nil
-	case t.isThere(name, d, now):
-		claimant, connected := t.claimant(name, session, "")
+	case d.isThere(now):
+		claimant, connected := d.claimant(session, "")
 		if !connected { // a name that somebody made up, and who is behind it cannot be told
 			claimant = Claimant{}
 		}
@@ -372,41 +308,48 @@ func (t *Table) report(name, session string) (changed bool, err error) {
 
 // isThere reports whether the current session has a connection and was heard a
 // moment ago.
-func (t *Table) isThere(name string, d *device, now time.Time) bool {
-	return now.Sub(d.heard) < Grace && t.isConnected(name, d)
-}
+func (d *device) isThere(now time.Time) bool { return now.Sub(d.heard) < Grace && d.isConnected() }
 
-func (t *Table) isConnected(name string, d *device) bool {
-	_, connected := t.connections.Proof(name, d.current.Session)
+func (d *device) isConnected() bool {
+	_, connected := d.proof(d.current.Session)
 	return connected
 }
 
 // claimant is what is known of a session, and whether that has a connection.
-func (t *Table) claimant(name, session, hardware string) (c Claimant, connected bool) {
-	proof, connected := t.connections.Proof(name, session)
+func (d *device) claimant(session, hardware string) (c Claimant, connected bool) {
+	proof, connected := d.proof(session)
 	return Claimant{Session: session, Label: wire.SessionLabel(session), Hardware: hardware, Proof: proof}, connected
 }
 
-// Snapshot decides about a snapshot request that shows a nonce, of a machine that
-// says which it is. It returns a nonce for the device to keep, or "", and nil,
-// ErrWait or a *wire.Refusal. With nil the session has proven itself.
-func (t *Table) Snapshot(name, session string, shown Shown) (offer string, err error) {
-	s, err := t.snapshot(name, session, shown)
-	if s.changed {
-		t.observer.SessionChanged(name)
+// Snapshot decides about a snapshot request. It returns a nonce for the device to
+// keep, or "", and nil, ErrWait or a *wire.Refusal. With nil the session has proven
+// itself, and its connections are the device's.
+func (r *Roster) Snapshot(name, session string, claim Claim) (offer string, err error) {
+	known := r.update(name, func(d *device, e *effects) {
+		now := r.now()
+		var s step
+		if s, err = d.snapshot(session, claim, now); s.changed {
+			e.changed(name)
+		}
+		if err != nil {
+			return
+		}
+		offer = s.offer
+		d.setLead(session, e)
+		if s.proven {
+			d.use(d.current.Proof, e)
+			e.changed(name)
+		}
+		d.hear(name, now, e)
+	})
+	if !known {
+		return "", ErrWait
 	}
-	if err != nil {
-		return "", err
-	}
-	t.connections.SetCurrent(name, session)
-	if s.proven != nil {
-		t.observer.SessionProven(name, *s.proven)
-	}
-	return s.offer, nil
+	return offer, err
 }
 
-// Shown is what a snapshot request shows of the machine that sends it.
-type Shown struct {
+// Claim is what a snapshot request says of the machine that sends it.
+type Claim struct {
 	// Nonce is the newest one that it has on its disk.
 	Nonce string
 	// Hardware is the id that it claims, or empty.
@@ -421,45 +364,41 @@ type Shown struct {
 type step struct {
 	offer   string
 	changed bool
-	// proven is set when the current session connects with another key than before.
-	proven *bus.Proof
+	// proven: the current session connects with another key than before.
+	proven bool
 }
 
-func (t *Table) snapshot(name, session string, shown Shown) (step, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	d, now := t.of(name), t.now()
-	claimant, connected := t.claimant(name, session, shown.Hardware)
+func (d *device) snapshot(session string, claim Claim, now time.Time) (step, error) {
+	claimant, connected := d.claimant(session, claim.Hardware)
 	if !connected {
 		return step{}, ErrWait // it will ask again over the next one
 	}
-	claimant.Capabilities = shown.Capabilities
-	if d.isQuarantined(session) {
+	claimant.Capabilities = claim.Capabilities
+	switch {
+	case d.isQuarantined(session):
 		return step{}, Quarantine()
-	}
-	if d.accepted != "" {
-		return d.readmit(claimant, shown, now)
-	}
-	if d.current.Session != "" && d.current.Session != session && t.isThere(name, d, now) {
+	case d.accepted != "":
+		return d.readmit(claimant, claim, now)
+	case d.current.Session != "" && d.current.Session != session && d.isThere(now):
 		changed, err := d.contest(claimant, now)
 		return step{changed: changed}, err
 	}
-	return d.admit(claimant, shown, now)
+	return d.admit(claimant, claim, now)
 }
 
 // readmit decides about a session while the one that an operator accepted has
 // not come back. That one begins with new nonces, as its own may be old.
-func (d *device) readmit(c Claimant, shown Shown, now time.Time) (step, error) {
+func (d *sessions) readmit(c Claimant, claim Claim, now time.Time) (step, error) {
 	if c.Label != d.accepted {
 		return step{changed: true}, d.quarantine(c, NotAccepted)
 	}
 	d.accepted, d.nonce = "", nil
-	return d.admit(c, shown, now)
+	return d.admit(c, claim, now)
 }
 
 // admit makes a session the current one, unless its nonce is that of a copy.
-func (d *device) admit(c Claimant, shown Shown, now time.Time) (s step, err error) {
-	next, changed, stale := d.nonce.show(hash(shown.Nonce), shown.Epoch)
+func (d *sessions) admit(c Claimant, claim Claim, now time.Time) (s step, err error) {
+	next, changed, stale := d.nonce.show(hash(claim.Nonce), claim.Epoch)
 	if stale {
 		return step{changed: true}, d.quarantine(c, StaleNonce)
 	}
@@ -474,7 +413,7 @@ func (d *device) admit(c Claimant, shown Shown, now time.Time) (s step, err erro
 		d.nonce = &next
 	}
 	if d.current.Session != c.Session || d.current.Proof.Key != c.Proof.Key || !d.current.Proof.Expires.Equal(c.Proof.Expires) {
-		s.proven = &c.Proof
+		s.proven = true
 	}
 	c.Current = true
 	if d.current.Session != c.Session {
@@ -491,7 +430,7 @@ func (d *device) admit(c Claimant, shown Shown, now time.Time) (s step, err erro
 // contest is about a session that comes while the current one is there. It
 // waits; if the current one is heard meanwhile, it is a copy. So is one that was
 // followed by the next: a copy may take a new name each time it asks.
-func (d *device) contest(c Claimant, now time.Time) (changed bool, err error) {
+func (d *sessions) contest(c Claimant, now time.Time) (changed bool, err error) {
 	both := !d.contender.since.IsZero() && d.heard.After(d.contender.since)
 	switch {
 	case d.contender.Session == c.Session && both:
@@ -506,7 +445,7 @@ func (d *device) contest(c Claimant, now time.Time) (changed bool, err error) {
 	return both, ErrWait
 }
 
-func (d *device) quarantine(c Claimant, why Suspicion) error {
+func (d *sessions) quarantine(c Claimant, why Suspicion) error {
 	if c.Session != "" {
 		d.setAside(c)
 	}
@@ -515,7 +454,7 @@ func (d *device) quarantine(c Claimant, why Suspicion) error {
 }
 
 // setAside puts a session among those that are no device.
-func (d *device) setAside(c Claimant) {
+func (d *sessions) setAside(c Claimant) {
 	c.Current = false
 	d.quarantined = append(d.quarantined, c)
 	if n := len(d.quarantined) - maxQuarantined; n > 0 {
@@ -523,7 +462,7 @@ func (d *device) setAside(c Claimant) {
 	}
 }
 
-func (d *device) isQuarantined(session string) bool {
+func (d *sessions) isQuarantined(session string) bool {
 	return slices.ContainsFunc(d.quarantined, func(c Claimant) bool { return c.Session == session })
 }
 

@@ -1,4 +1,6 @@
-package identity
+// Package tombstone keeps the list of keys that are refused for good: those of
+// devices that were revoked, deleted or replaced, and those that a renewal replaced.
+package tombstone
 
 import (
 	"bufio"
@@ -17,8 +19,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Tombstone records that a key was thrown out.
-type Tombstone struct {
+// Entry is a tombstone: it says that a key is refused for good.
+type Entry struct {
 	// Fingerprint is the SHA-256 of the public key, in hex.
 	Fingerprint string `json:"fingerprint"`
 	// Device is the name that the key had.
@@ -38,37 +40,41 @@ type Tombstone struct {
 // same device. Those of a device are merged in time, see Compact.
 const ReasonRenewed = "renewed"
 
-// Tombstones is the list of keys that were thrown out: a file of JSON lines. It
+// List is the list of tombstones: a file of JSON lines. It
 // is kept apart from the API store, so that restoring an older backup lets nobody
 // back in. An earlier version can read what this one writes.
-type Tombstones struct {
+type List struct {
 	path string
 
-	mu sync.RWMutex // guards what follows
+	writing sync.Mutex // guards file and size; it is taken before mu
 	// file is nil when the file has to be opened again.
 	file *os.File
-	keys map[string]buried
-	// merged are the tombstones that stand for earlier keys, by device.
-	merged map[string]Tombstone
 	// size is the length of what is known to be whole.
 	size int64
+
+	// mu guards what follows. It is not held during a write to the disk: whoever
+	// connects meanwhile would have to wait.
+	mu   sync.RWMutex
+	keys map[string]refusal
+	// merged are the tombstones that stand for earlier keys, by device.
+	merged map[string]Entry
 }
 
-// buried is what is kept in memory of a key that was thrown out.
-type buried struct {
+// refusal is what is kept in memory of a tombstone.
+type refusal struct {
 	revocation wire.Revocation
 	// renewed: it made room for the next key of its device, which goes on.
 	renewed bool
 }
 
-// OpenTombstones reads the file at path and creates it when it is missing. A
+// Open reads the file at path and creates it when it is missing. A
 // last line that a power cut damaged is dropped: its writer never returned.
-func OpenTombstones(path string) (*Tombstones, error) {
+func Open(path string) (*List, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the list of revoked keys: %w", err)
 	}
-	t := &Tombstones{path: path, file: f, keys: map[string]buried{}, merged: map[string]Tombstone{}}
+	t := &List{path: path, file: f, keys: map[string]refusal{}, merged: map[string]Entry{}}
 	if err := errors.Join(t.load(), atomicfile.SyncDir(filepath.Dir(path))); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the list of revoked keys %s: %w", path, err), f.Close())
 	}
@@ -76,52 +82,52 @@ func OpenTombstones(path string) (*Tombstones, error) {
 }
 
 // Close closes the file.
-func (t *Tombstones) Close() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (t *List) Close() error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
 	if t.file == nil {
 		return nil
 	}
 	return t.file.Close()
 }
 
-// Has reports whether the key was thrown out.
-func (t *Tombstones) Has(fingerprint string) bool {
+// Has reports whether a key is refused for good.
+func (t *List) Has(fingerprint string) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	_, has := t.keys[fingerprint]
 	return has
 }
 
-// Revocation returns what the holder of a key that was thrown out should do.
-func (t *Tombstones) Revocation(fingerprint string) (r wire.Revocation, has bool) {
+// Revocation returns what the holder of a refused key should do.
+func (t *List) Revocation(fingerprint string) (r wire.Revocation, has bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	b, has := t.keys[fingerprint]
 	return b.revocation, has
 }
 
-// Renewed reports whether the key was thrown out because a renewal put another in
-// its place.
-func (t *Tombstones) Renewed(fingerprint string) bool {
+// Renewed reports whether a key is refused because a renewal put another in its
+// place.
+func (t *List) Renewed(fingerprint string) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.keys[fingerprint].renewed
 }
 
-// Add throws a key out. It is on disk when Add returns. Adding it again does
+// Add refuses a key for good. The tombstone is on disk when Add returns. Adding it again does
 // nothing, but for another Revocation.
-func (t *Tombstones) Add(s Tombstone) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if b, has := t.keys[s.Fingerprint]; has && b.revocation == s.Revocation {
+func (t *List) Add(s Entry) error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	if revocation, has := t.Revocation(s.Fingerprint); has && revocation == s.Revocation {
 		return nil
 	}
 	return t.write(s)
 }
 
-// write is called with mu held.
-func (t *Tombstones) write(s Tombstone) error {
+// write is called with writing held.
+func (t *List) write(s Entry) error {
 	line, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("encoding a tombstone: %w", err)
@@ -134,8 +140,10 @@ func (t *Tombstones) write(s Tombstone) error {
 }
 
 // take makes a tombstone count. Of two for one key the last counts.
-func (t *Tombstones) take(s Tombstone) {
-	t.keys[s.Fingerprint] = buried{s.Revocation, s.Reason == ReasonRenewed}
+func (t *List) take(s Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.keys[s.Fingerprint] = refusal{s.Revocation, s.Reason == ReasonRenewed}
 	switch {
 	case !s.CertificatesUntil.IsZero():
 		t.merged[s.Device] = s
@@ -144,9 +152,9 @@ func (t *Tombstones) take(s Tombstone) {
 	}
 }
 
-// AddAll throws every key of a device out, each as s says.
-func (t *Tombstones) AddAll(keys Keys, s Tombstone) error {
-	for _, key := range []string{keys.Current, keys.Next} {
+// AddAll refuses keys for good, each as s says. Empty ones are left out.
+func (t *List) AddAll(s Entry, keys ...string) error {
+	for _, key := range keys {
 		if key == "" {
 			continue
 		}
@@ -160,7 +168,7 @@ func (t *Tombstones) AddAll(keys Keys, s Tombstone) error {
 
 // append adds a line. What a power cut or an attempt on a full disk left
 // behind is cut off first: in the middle of the file it would be damage.
-func (t *Tombstones) append(line []byte) error {
+func (t *List) append(line []byte) error {
 	if t.file == nil {
 		if err := t.reopen(); err != nil {
 			return err
@@ -181,20 +189,20 @@ func (t *Tombstones) append(line []byte) error {
 
 // reopen opens the file that took the place of the one before. It is never made
 // here: an empty one would let everybody in at the next start.
-func (t *Tombstones) reopen() (err error) {
+func (t *List) reopen() (err error) {
 	t.file, err = os.OpenFile(t.path, os.O_RDWR, 0o600)
 	return err
 }
 
-func (t *Tombstones) load() error {
-	return t.each(math.MaxInt64, func(s Tombstone, length int) {
+func (t *List) load() error {
+	return t.each(math.MaxInt64, func(s Entry, length int) {
 		t.take(s)
 		t.size += int64(length)
 	})
 }
 
 // each reads so many bytes of the file, line by line.
-func (t *Tombstones) each(size int64, f func(s Tombstone, length int)) error {
+func (t *List) each(size int64, f func(s Entry, length int)) error {
 	var at int64
 	r := bufio.NewReader(io.NewSectionReader(t.file, 0, size))
 	for {
@@ -205,7 +213,7 @@ func (t *Tombstones) each(size int64, f func(s Tombstone, length int)) error {
 		if err != nil {
 			return err
 		}
-		var s Tombstone
+		var s Entry
 		if err := json.Unmarshal(bytes.TrimSpace(line), &s); err != nil || !wire.ValidHash(s.Fingerprint) {
 			return fmt.Errorf("damaged at byte %d: restore the file from a backup", at)
 		}

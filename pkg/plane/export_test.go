@@ -1,0 +1,3 @@
+package plane
+
+var DropExpired = dropExpired

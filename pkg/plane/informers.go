@@ -1,0 +1,39 @@
+package plane
+
+import (
+	"context"
+
+	kubeinformers "k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/parts"
+)
+
+// informers are caches of the API's objects.
+type informers struct {
+	devices, deployments, namespaces, secrets, tokens, requests cache.SharedIndexInformer
+}
+
+func newInformers(fleet *client.Client, kube kubernetes.Interface) (*informers, error) {
+	core := kubeinformers.NewSharedInformerFactory(kube, 0).Core().V1()
+	i := &informers{
+		devices: fleet.DeviceInformer(), deployments: fleet.DeploymentInformer(),
+		namespaces: core.Namespaces().Informer(), secrets: core.Secrets().Informer(),
+		tokens: fleet.EnrollmentTokenInformer(), requests: fleet.EnrollmentRequestInformer(),
+	}
+	for _, holders := range []cache.SharedIndexInformer{i.devices, i.requests} {
+		if err := holders.AddIndexers(enroll.KeyIndexers()); err != nil {
+			return nil, err
+		}
+	}
+	return i, nil
+}
+
+func (i *informers) run(p *parts.Parts) {
+	for _, informer := range []cache.SharedIndexInformer{i.devices, i.deployments, i.namespaces, i.secrets, i.tokens, i.requests} {
+		p.Run("informer", func(ctx context.Context) error { informer.RunWithContext(ctx); return nil })
+	}
+}

@@ -1,0 +1,211 @@
+package plane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"fleet.nationtech.io/fleet/pkg/bus"
+	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/clock"
+	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
+	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
+	"fleet.nationtech.io/fleet/pkg/controllers/device"
+	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
+	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
+	"fleet.nationtech.io/fleet/pkg/controllers/term"
+	"fleet.nationtech.io/fleet/pkg/deviceapi"
+	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/parts"
+	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/tombstone"
+)
+
+const (
+	// forgetTimeout bounds the removal of what a device reported.
+	forgetTimeout = 10 * time.Second
+	// startTimeout bounds the time until every part is ready.
+	startTimeout = 60 * time.Second
+)
+
+// Config is what a plane needs.
+type Config struct {
+	// Client and Kube are the API.
+	Client *client.Client
+	Kube   kubernetes.Interface
+	// Conn is a connection to the bus in the account of the devices, Connections are
+	// those of that account.
+	Conn        *nats.Conn
+	Connections bus.Connections
+	Buckets     *bus.Buckets
+	// Gate is the gate of the bus. The plane opens it.
+	Gate       *Gate
+	Tombstones *tombstone.List
+	// Fleet is the trust domain of the certificates that PKI issues.
+	Fleet  string
+	PKI    *pki.PKI
+	Images deviceapi.Registry
+	// Term orders manifests.
+	Term term.Term
+	// Servers is the list of NATS URLs that manifests carry; devices keep the URL that
+	// they enrolled with when it is empty.
+	Servers []string
+	Clock   *clock.Clock
+	Logger  *slog.Logger
+}
+
+// Plane is a control plane.
+type Plane struct {
+	Config
+
+	informers   *informers
+	assignments *assigner.Controller
+	deployments *deployment.Controller
+	devices     *device.Controller
+	requests    *enrollment.Controller
+	door        *deviceapi.Server
+	enrollment  *enroll.Service
+	events      record.EventBroadcaster
+	ready       chan struct{}
+}
+
+// New returns a plane that does not run yet.
+func New(ctx context.Context, c Config) (*Plane, error) {
+	p := &Plane{Config: c, events: record.NewBroadcaster(), ready: make(chan struct{})}
+	key, err := secrets.Key(ctx, c.Kube)
+	if err != nil {
+		return nil, err
+	}
+	if p.informers, err = newInformers(c.Client, c.Kube); err != nil {
+		return nil, err
+	}
+	recorder := p.events.NewRecorder(client.Scheme(), corev1.EventSource{Component: "fleet-server"})
+	resolver := &secrets.Resolver{Store: p.informers.secrets.GetStore(), Key: key}
+	p.addLeader(recorder, resolver)
+	p.addOwner()
+	p.addDevices(recorder)
+	p.Gate.outside.Connections, p.Gate.outside.devices, p.Gate.outside.strangers = c.Connections, p.devices, p.requests
+	return p, nil
+}
+
+// addLeader makes what works on Deployments.
+func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resolver) {
+	i := p.informers
+	p.assignments = assigner.New(assigner.Config{
+		Client: p.Client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
+		Resolver: resolver, Buckets: p.Buckets, Term: p.Term, Servers: p.Servers,
+		Nudge:        func(name string) { p.door.Nudge(name) },
+		LacksChanged: func(name string) { p.devices.StatusChanged(name) },
+		Logger:       p.component("assigner"),
+	})
+	p.deployments = &deployment.Controller{
+		Client: p.Client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
+		Digests: resolver, Withdrawer: p.assignments, Recorder: recorder, Logger: p.component("deployment-controller"),
+	}
+}
+
+// addOwner makes what answers devices.
+func (p *Plane) addOwner() {
+	p.door = deviceapi.New(deviceapi.Config{
+		Conn: p.Conn, Buckets: p.Buckets, Manifests: p.assignments, Registry: p.Images,
+		Roster: p.Gate.Roster, Connections: p.Connections, Logger: p.component("device-api"),
+	})
+	i := p.informers
+	p.enrollment = &enroll.Service{
+		Fleet: p.Fleet, Client: p.Client, Tokens: i.tokens.GetStore(), PKI: p.PKI, Roster: p.Gate.Roster, Tombstones: p.Tombstones,
+		Holders:       []cache.Indexer{i.devices.GetIndexer(), i.requests.GetIndexer()},
+		ForgetReports: p.forgetReports, Logger: p.component("enrollment"), Clock: p.Clock,
+	}
+}
+
+// addDevices makes what works on Devices and on requests to become one.
+func (p *Plane) addDevices(recorder record.EventRecorder) {
+	p.devices = device.New(device.Config{
+		Client: p.Client, Devices: p.informers.devices, Infos: p.Buckets.Info, Roster: p.Gate.Roster, Tombstones: p.Tombstones,
+		Door: p.door, Lacks: p.assignments.Lacks, Recorder: recorder, Logger: p.component("device-controller"), Clock: p.Clock,
+	})
+	p.requests = enrollment.New(enrollment.Config{
+		Client: p.Client, Tokens: p.informers.tokens, Requests: p.informers.requests, Binder: p.enrollment, Recorder: recorder,
+		Logger: p.component("enrollment-controller"), Now: p.Clock.Now,
+	})
+}
+
+// Collectors are the plane's metrics.
+func (p *Plane) Collectors() []prometheus.Collector {
+	return append(p.door.Collectors(), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fleet_devices_connected", Help: "Devices that have a connection.",
+	}, func() float64 { return float64(p.Gate.Count()) }))
+}
+
+// Enrollment decides who enrolls.
+func (p *Plane) Enrollment() *enroll.Service { return p.enrollment }
+
+// Ready is closed when devices are let in.
+func (p *Plane) Ready() <-chan struct{} { return p.ready }
+
+// Run works until ctx ends, or a part fails. It is called once.
+func (p *Plane) Run(ctx context.Context) error {
+	running := parts.New(p.Logger)
+	p.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: p.Kube.CoreV1().Events(metav1.NamespaceAll)})
+	running.OnStop("event recorder", func() error { p.events.Shutdown(); return nil })
+	p.informers.run(running)
+	running.Run("assigner", p.assignments.Run)
+	running.Run("deployment controller", p.deployments.Run)
+	running.Run("device controller", p.devices.Run)
+	running.Run("enrollment controller", p.requests.Run)
+	running.Run("certificate check", dropExpired(p.Gate.Roster, p.Clock.Now, p.Logger))
+	running.Run("device API", p.door.Run)
+	err := p.open(ctx, running)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+		case err = <-running.Failed():
+		}
+	}
+	return errors.Join(err, running.Stop())
+}
+
+// open opens the gate once manifests are complete and every key is known.
+func (p *Plane) open(ctx context.Context, running *parts.Parts) error {
+	starting, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	// Before the requests are listed, a key could ask for a second name.
+	for _, ready := range []<-chan struct{}{p.assignments.Ready(), p.devices.Ready(), p.door.Ready(), p.informers.requests.HasSyncedChecker().Done()} {
+		select {
+		case <-ready:
+		case err := <-running.Failed():
+			return err
+		case <-starting.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("waiting for the controllers: %w", starting.Err())
+		}
+	}
+	p.Gate.Open()
+	close(p.ready)
+	return nil
+}
+
+// forgetReports removes what a machine reported that another one replaces: its
+// architecture, for example.
+func (p *Plane) forgetReports(device string) {
+	ctx, cancel := context.WithTimeout(context.Background(), forgetTimeout)
+	defer cancel()
+	if err := p.door.Forget(ctx, device); err != nil {
+		p.Logger.Warn("removing the reports of a machine that is replaced", "device", device, "error", err)
+	}
+}
+
+func (p *Plane) component(name string) *slog.Logger { return p.Logger.With("component", name) }

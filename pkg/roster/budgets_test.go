@@ -1,0 +1,231 @@
+package roster_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"fleet.nationtech.io/fleet/pkg/roster"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// budgetOf returns messages a second, and how many at once.
+func budgetOf(kind wire.Kind) (rate float64, burst int) {
+	v := kind.Verb()
+	return v.Rate, v.Burst
+}
+
+// take takes an empty message of a device's own session.
+func (r *rostertest) take(device string, kind wire.Kind) roster.Verdict {
+	return r.Take(device, device, kind, 0)
+}
+
+// isKick reports whether a message over all budgets was met, as a flood is: its
+// sender is dropped, or was a moment ago.
+func isKick(v roster.Verdict) bool { return v == roster.Ignore || v == roster.DroppedDevice }
+
+// allowed is the most that a token bucket lets through in a time.
+func allowed(rate float64, burst int, in time.Duration) float64 {
+	const rounding = 1e-6
+	return float64(burst) + rate*in.Seconds() + rounding
+}
+
+// Whatever a device does, no window of time brings more than the burst and
+// what the rate adds, of what passes and of what is only refused.
+func TestNoWindowExceedsTheBudget(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		kind := rapid.SampledFrom([]wire.Kind{wire.KindSnapshot, wire.KindInfo, wire.KindHeartbeat}).Draw(rt, "kind")
+		rate, burst := budgetOf(kind)
+		strikeRate, strikeBurst := roster.Strikes()
+		pauses := rapid.SliceOfN(rapid.Int64Range(0, int64(5*time.Second)), 1, 20).Draw(rt, "pauses")
+		volley := rapid.IntRange(1, 2*burst).Draw(rt, "volley")
+		var passed, refused []time.Time
+		r := newRoster()
+		r.there(t, "edge-1")
+		for _, pause := range pauses {
+			r.pass(time.Duration(pause))
+			for range volley {
+				switch r.take("edge-1", kind) {
+				case roster.Pass:
+					passed = append(passed, r.now)
+				case roster.Refuse:
+					refused = append(refused, r.now)
+				}
+			}
+		}
+		checkWindows(rt, "passed", passed, rate, burst)
+		checkWindows(rt, "refused", refused, strikeRate, strikeBurst)
+	})
+}
+
+// A message that is too long costs as much as so many that are not.
+func TestLongMessagesCostMore(t *testing.T) {
+	t.Parallel()
+	longest := wire.KindState.Verb().MaxRequest
+	_, burst := budgetOf(wire.KindState)
+	_, strikes := roster.Strikes()
+	for _, tt := range []struct{ bytes, cost int }{{0, 1}, {1, 1}, {longest, 1}, {longest + 1, 2}, {2 * longest, 2}, {2*longest + 1, 3}, {wire.MaxReply, (wire.MaxReply + longest - 1) / longest}} {
+		r := newRoster()
+		r.there(t, "edge-1")
+		for i := range burst/tt.cost + strikes/tt.cost + 3 {
+			want := roster.Ignore
+			switch {
+			case i < burst/tt.cost:
+				want = roster.Pass
+			case i < burst/tt.cost+strikes/tt.cost:
+				want = roster.Refuse
+			case i == burst/tt.cost+strikes/tt.cost:
+				want = roster.DroppedDevice
+			}
+			if got := r.Take("edge-1", "edge-1", wire.KindState, tt.bytes); got != want {
+				t.Fatalf("message %d of %d bytes: %v, want %v", i, tt.bytes, got, want)
+			}
+		}
+	}
+}
+
+func checkWindows(t *rapid.T, what string, at []time.Time, rate float64, burst int) {
+	for i := range at {
+		for j := i; j < len(at); j++ {
+			if n, most := j-i+1, allowed(rate, burst, at[j].Sub(at[i])); float64(n) > most {
+				t.Fatalf("%d %s within %s, at most %.1f are allowed", n, what, at[j].Sub(at[i]), most)
+			}
+		}
+	}
+}
+
+// What a device may do, it can do: a budget is no lottery.
+func TestBudgetIsThere(t *testing.T) {
+	t.Parallel()
+	for _, kind := range wire.Kinds {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			r := newRoster()
+			r.there(t, "edge-1", "edge-2")
+			rate, burst := budgetOf(kind)
+			_, strikes := roster.Strikes()
+			take := func(n int, want roster.Verdict) {
+				t.Helper()
+				for i := range n {
+					if got := r.take("edge-1", kind); got != want {
+						t.Fatalf("message %d of %d: %d, want %d", i+1, n, got, want)
+					}
+				}
+			}
+			take(burst, roster.Pass)
+			take(strikes, roster.Refuse)
+			for range 3 {
+				if got := r.take("edge-1", kind); !isKick(got) {
+					t.Fatalf("a flood: %d", got)
+				}
+			}
+			// Others are not touched by it, nor are other kinds.
+			if got := r.take("edge-2", kind); got != roster.Pass {
+				t.Errorf("another device: %d", got)
+			}
+			for _, other := range wire.Kinds {
+				if other != kind && r.take("edge-1", other) != roster.Pass {
+					t.Errorf("%s is refused for a flood of %s", other, kind)
+				}
+			}
+			for range 5 {
+				r.pass(time.Duration(float64(time.Second) / rate))
+				take(1, roster.Pass)
+			}
+			r.Disconnected(100) // reconnecting buys nothing
+			if got := r.take("edge-1", kind); got == roster.Pass {
+				t.Error("a device that reconnects has another budget")
+			}
+			r.Reset("edge-1") // another machine
+			take(burst, roster.Pass)
+		})
+	}
+}
+
+// Messages of nobody are not answered, and leave nothing behind.
+func TestMessagesOfNobody(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	if got := r.take("nobody", wire.KindState); got != roster.Ignore || r.Len() != 0 || r.Line("nobody") || r.Answered("nobody", 1<<30) != nil {
+		t.Errorf("verdict %d, %d devices are known", got, r.Len())
+	}
+}
+
+// Dropping the strays of a device helps unless it is the device that floods.
+func TestKickOfStraysEndsInAKickOfTheDevice(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.there(t, "edge-1", "edge-2")
+	kicked := map[string]int{}
+	spend := func(device string) {
+		switch r.Take(device, "stray", wire.KindState, 0) {
+		case roster.DroppedStrays:
+			kicked[device+" strays"]++
+		case roster.DroppedDevice:
+			kicked[device]++
+		}
+	}
+	_, burst := budgetOf(wire.KindState)
+	_, strikes := roster.Strikes()
+	flood := func(device string, lasts time.Duration) {
+		for range burst + strikes {
+			spend(device)
+		}
+		for end := r.now.Add(lasts); !r.now.After(end); r.pass(10 * time.Millisecond) {
+			for range 10 {
+				spend(device)
+			}
+		}
+	}
+	flood("edge-1", 4*time.Second) // what was on its way
+	if diff := cmp.Diff(map[string]int{"edge-1 strays": 5}, kicked); diff != "" {
+		t.Error(diff)
+	}
+	clear(kicked)
+	r.pass(time.Minute)
+	flood("edge-1", 0) // one that came back
+	if diff := cmp.Diff(map[string]int{"edge-1 strays": 1}, kicked); diff != "" {
+		t.Error(diff)
+	}
+	if r.barred(t, "edge-1", "edge-1") || !r.barred(t, "edge-1", "stray") {
+		t.Error("the device is kept out for its strays, or they are not")
+	}
+	clear(kicked)
+	flood("edge-2", 7*time.Second)
+	if kicked["edge-2"] == 0 || kicked["edge-2 strays"] != 5 || len(kicked) != 2 {
+		t.Errorf("of a device that goes on, dropped were %v", kicked)
+	}
+	if !r.barred(t, "edge-2", "edge-2") {
+		t.Error("a device that goes on is not kept out")
+	}
+	if r.take("edge-2", wire.KindState) != roster.Pass {
+		t.Error("its strays have used up the device's budget")
+	}
+}
+
+// Every MiB that a device is sent, somebody looks whether it reads.
+func TestAnswersAreLookedAtNowAndThen(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.there(t, "edge-1")
+	for i := range 4096 {
+		look := r.Answered("edge-1", 1<<10)
+		if due := (i+1)%1024 == 0; due != (len(look) == 1) {
+			t.Fatalf("after %d KiB the connections to look at are %v", i+1, look)
+		}
+	}
+}
+
+// The largest manifest can be fetched and reported at once.
+func TestBudgetsCoverTheLargestManifest(t *testing.T) {
+	t.Parallel()
+	if _, burst := budgetOf(wire.KindBody); burst < wire.MaxEntries {
+		t.Errorf("%d bodies at once", burst)
+	}
+	if _, burst := budgetOf(wire.KindState); burst < wire.MaxEntries {
+		t.Errorf("%d reports at once", burst)
+	}
+}
