@@ -48,7 +48,10 @@ func (t *turns) add(device string, work func()) {
 // run works until ctx ends. It is called once.
 func (t *turns) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, t.next.ShutDown)
-	defer stop()
+	defer func() {
+		stop()
+		t.next.ShutDown() // the end of ctx may be seen here before it is there
+	}()
 	for {
 		device, shutdown := t.next.Get()
 		if shutdown || ctx.Err() != nil {

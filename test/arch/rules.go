@@ -41,12 +41,12 @@ var (
 	apis       = []string{"pkg/apis"}
 	agentSide  = []string{"pkg/agent", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
 	serverSide = []string{
-		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/logging/capture", "pkg/ops", "pkg/pki", "pkg/registry", "pkg/release", "cmd/fleet-server",
+		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/logging/capture", "pkg/ops", "pkg/parts", "pkg/pki", "pkg/plane", "pkg/registry", "pkg/release", "pkg/roster", "pkg/tombstone", "cmd/fleet-server",
 	}
 	// heavy is what would make the agent as large as the server.
 	heavy = []string{"k8s.io", "github.com/k3s-io/kine", natsServer}
 	// cores are pure: they decide, and others act.
-	cores = []string{"pkg/assignment"}
+	cores = []string{"pkg/assignment", "pkg/roster"}
 	// natsRunners start a NATS server.
 	natsRunners = []string{"pkg/broker", "pkg/embedserver", "cmd/fleet-server"}
 	// device is what belongs on a device.
@@ -105,11 +105,11 @@ var rules = []rule{
 		},
 	},
 	{
-		why:    "pkg/bus imports nats.go and the contract only",
+		why:    "pkg/bus imports nats.go, the contract and the cores only",
 		from:   []string{"pkg/bus"},
 		direct: true,
 		forbids: func(p Package) bool {
-			return !p.Standard && !within(p.ImportPath, append(inModule(contract), "github.com/nats-io/nats.go")...)
+			return !p.Standard && !within(p.ImportPath, append(inModule(slices.Concat(contract, cores)), "github.com/nats-io/nats.go")...)
 		},
 	},
 	{

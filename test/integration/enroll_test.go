@@ -175,7 +175,7 @@ func TestDeletedDeviceIsThrownOut(t *testing.T) {
 		}
 		return nil
 	})
-	s.event("edge-1", "ThrownOut", "deleted")
+	s.event("edge-1", "Revoked", "deleted")
 	// Its last good manifest stays: nobody told it that nothing should run.
 	runs(t, d, "default/hello")
 	stop()

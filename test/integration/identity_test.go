@@ -213,7 +213,7 @@ func TestRevocationIsImmediateAndLasts(t *testing.T) {
 	}
 	s.tombstones(many)
 	out("revoked")
-	s.event(holders[2].name, "ThrownOut", "revoked")
+	s.event(holders[2].name, "Revoked", "revoked")
 	if r := other.snapshot(); r.Error != nil {
 		t.Errorf("a bystander is hit: %v", r.Error)
 	}
