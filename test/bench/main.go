@@ -61,6 +61,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}{
 		{"starting the server", b.starts},
 		{"a real device", b.device},
+		{"the door", b.door},
 		{"many simulated ones", b.simulated},
 	} {
 		if !strings.Contains(step.what, *only) {

@@ -327,6 +327,10 @@ func (b *bench) simulated(ctx context.Context) error {
 	}
 	last := b.report.loads[len(b.report.loads)-1]
 	b.report.add(fmt.Sprintf("%d simulated devices: apply until all aggregates are exact", last.devices), seconds(last.Exact), "≤ 5 s", last.Exact <= 5*time.Second)
+	if first := b.report.loads[0]; last.devices > first.devices {
+		each := float64(last.RSS-first.RSS) / float64(last.devices-first.devices)
+		b.report.add(fmt.Sprintf("fleet-server, memory for each device from the %dth on", first.devices), fmt.Sprintf("%.0f KB", each/1e3), "", true)
+	}
 	return nil
 }
 

@@ -93,6 +93,10 @@ Everything is measured on the binaries as shipped, on one machine: %s.
   the ratios of neighbours.
 - *Idle* is with one device connected that runs one Deployment, while nothing
   changes: resident memory (VmRSS) at the end, processor time over the interval.
+- *Devices that report at once* are connections to the device API in one process with
+  it: each sends its next report when the last one is answered. A device rests for
+  three times as long as its work took, so that others come first. Medians of repeated
+  runs (` + "`go test -bench Door ./pkg/deviceapi`" + `).
 - *Simulated devices* speak the real protocol, each with a key, an enrollment and
   a connection over mutual TLS of its own, and share the machine with the server.
   Three Deployments select half, a quarter and a quarter of them. Each number is
