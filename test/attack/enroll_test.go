@@ -173,6 +173,7 @@ func (a *arena) usedUpToken(t *testing.T, _ *device) {
 // manyNames asks for names with one key: at once, and with a token for one as
 // with one for many.
 func (a *arena) manyNames(t *testing.T, _ *device) {
+	next := a.pace(100)
 	for what, uses := range map[string]int{"a token for one": 1, "a token for many": 100} {
 		token := a.tokenWith(func(s *v1alpha1.EnrollmentTokenSpec) { s.MaxUses = uses })
 		req, _ := a.enrollRequest(t, token)
@@ -182,6 +183,7 @@ func (a *arena) manyNames(t *testing.T, _ *device) {
 		for i := range racing {
 			named := req
 			named.Device = fmt.Sprintf("%s-%d", req.Device, i)
+			next()
 			wg.Go(func() {
 				if _, reply, err := a.post(context.Background(), a.web(), mustEncode(named)); err == nil && reply.Certificate != "" {
 					certificates <- named.Device
