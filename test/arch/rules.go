@@ -30,6 +30,8 @@ type rule struct {
 	// from are the packages that it binds, relative to the module: "pkg/agent"
 	// stands for everything below it too. Empty: those that no list names.
 	from []string
+	// but are packages that it does not bind although from names what they are below.
+	but []string
 	// forbids reports whether a package must not be reached, or not be imported
 	// when direct is set.
 	forbids func(Package) bool
@@ -47,6 +49,8 @@ var (
 	heavy = []string{"k8s.io", "github.com/k3s-io/kine", natsServer}
 	// cores are pure: they decide, and others act.
 	cores = []string{"pkg/assignment"}
+	// containers is what knows of containers.
+	containers = []string{module + "pkg/agent/container", module + "pkg/podman"}
 	// natsRunners start a NATS server.
 	natsRunners = []string{"pkg/broker", "pkg/embedserver", "cmd/fleet-server"}
 	// device is what belongs on a device.
@@ -113,6 +117,20 @@ var rules = []rule{
 		},
 	},
 	{
+		why:     "the agent knows workloads by their drivers, and which there are is up to cmd/fleet-agent",
+		from:    []string{"pkg/agent"},
+		but:     []string{"pkg/agent/container", "pkg/agent/doctor"},
+		forbids: func(p Package) bool { return within(p.ImportPath, containers...) },
+	},
+	{
+		why:  "the seam of drivers imports the contract only, so that a driver links nothing of the agent",
+		from: []string{"pkg/agent/workload"},
+		but:  []string{"pkg/agent/workload/workloadtest"},
+		forbids: func(p Package) bool {
+			return !p.Standard && !within(p.ImportPath, inModule(contract)...)
+		},
+	},
+	{
 		why:     "only pkg/podman imports the podman bindings",
 		from:    slices.DeleteFunc(slices.Concat(agentSide, serverSide), func(p string) bool { return p == "pkg/podman" }),
 		direct:  true,
@@ -124,6 +142,9 @@ var rules = []rule{
 // bound: tests may wire anything together.
 func (r rule) binds(p Package) bool {
 	if !within(p.ImportPath, module+"pkg", module+"cmd") {
+		return false
+	}
+	if within(p.ImportPath, inModule(r.but)...) {
 		return false
 	}
 	if len(r.from) > 0 {
