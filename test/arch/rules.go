@@ -41,7 +41,7 @@ type rule struct {
 var (
 	contract   = []string{"pkg/wire", "pkg/score", "pkg/version", "pkg/printable"}
 	apis       = []string{"pkg/apis"}
-	agentSide  = []string{"pkg/agent", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
+	agentSide  = []string{"pkg/agent", "pkg/deviceclient", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
 	serverSide = []string{
 		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/logging/capture", "pkg/ops", "pkg/pki", "pkg/registry", "pkg/release", "cmd/fleet-server",
 	}
@@ -54,7 +54,7 @@ var (
 	// natsRunners start a NATS server.
 	natsRunners = []string{"pkg/broker", "pkg/embedserver", "cmd/fleet-server"}
 	// device is what belongs on a device.
-	device = []string{"github.com/containers", "github.com/cilium/ebpf", module + "pkg/agent", module + "pkg/podman", module + "pkg/telemetry"}
+	device = []string{"github.com/containers", "github.com/cilium/ebpf", module + "pkg/agent", module + "pkg/deviceclient", module + "pkg/podman", module + "pkg/telemetry"}
 )
 
 var rules = []rule{
@@ -109,8 +109,8 @@ var rules = []rule{
 		},
 	},
 	{
-		why:    "pkg/bus imports nats.go and the contract only",
-		from:   []string{"pkg/bus"},
+		why:    "what speaks to NATS for others imports nats.go and the contract only",
+		from:   []string{"pkg/bus", "pkg/deviceclient"},
 		direct: true,
 		forbids: func(p Package) bool {
 			return !p.Standard && !within(p.ImportPath, append(inModule(contract), "github.com/nats-io/nats.go")...)
