@@ -44,7 +44,7 @@ E2E = $(filter $(addprefix $(MODULE)/,test/e2e% test/lab% test/packages% test/in
 INTEGRATION = $(filter $(addprefix $(MODULE)/,test/integration% test/api% test/attack% pkg/apiserver% pkg/broker% \
 	pkg/controllers% pkg/deviceapi% pkg/embedserver% cmd/fleet-server%),$(PACKAGES))
 # CORES decide without doing anything.
-CORES = pkg/wire pkg/score pkg/roster pkg/assignment pkg/agent/plan pkg/controllers/acceptance
+CORES = pkg/wire pkg/score pkg/roster pkg/assignment pkg/agent/plan pkg/agent/container/plan pkg/controllers/acceptance
 UNIT = $(filter-out $(E2E) $(INTEGRATION) $(MODULE)/test/arch,$(PACKAGES))
 # The race detector needs cgo, which would swap the SQLite driver: packages
 # that link the apiserver are left out.

@@ -30,6 +30,7 @@ func TestReferenceIsComplete(t *testing.T) {
 		"fields of PodmanV0": {"../pkg/score/podman_v0.go", `json:"(\w+)`, func(n string) string { return n + "`" }, "podman-v0.md"},
 		"reasons":            {"../pkg/apis/fleet/v1alpha1/condition_types.go", `Reason\w+\s+= "(\w+)"`, quoted, "conditions.md"},
 		"reasons of devices": {"../pkg/agent/conditions.go", `reason\w+\s+= "(\w+)"`, quoted, "conditions.md"},
+		"reasons of drivers": {"../pkg/agent/*/driver/driver.go", `reason\w+\s+= "(\w+)"`, quoted, "conditions.md"},
 		"reasons of doctor":  {"../pkg/agent/doctor/conditions.go", `reason\w+\s+= "(\w+)"`, quoted, "conditions.md"},
 		"checks of doctor":   {"../pkg/agent/doctor/*.go", `Check: "([a-z-]*[a-z])"`, quoted, "commands.md"},
 		"metrics":            {"../pkg/*/*.go", `Name\W+"(fleet_\w+)"`, quoted, "ports-files-metrics.md"},

@@ -108,12 +108,12 @@ func newProbe(f *flags) (probe doctor.Probe, done func()) {
 // local reads about the account whose podman the agent uses.
 func local(cfg config.Config) doctor.Local {
 	socket := findSocket(cfg)()
-	return doctor.Local{Root: "/", Workload: workload(socket), Socket: socket, Lookup: user.Lookup}
+	return doctor.Local{Root: "/", Workload: workloadAccount(socket), Socket: socket, Lookup: user.Lookup}
 }
 
-// workload is the account that podman's socket belongs to, or "" when that
+// workloadAccount is the account that podman's socket belongs to, or "" when that
 // cannot be seen.
-func workload(socket string) string {
+func workloadAccount(socket string) string {
 	if socket == podman.WorkloadSocket {
 		return workloadUser
 	}

@@ -15,15 +15,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"fleet.nationtech.io/fleet/pkg/agent"
-	"fleet.nationtech.io/fleet/pkg/agent/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/clock"
 	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
-	"fleet.nationtech.io/fleet/pkg/agent/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/link"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/podman"
@@ -89,7 +88,11 @@ type parts struct {
 // wipeDevice finishes what a wipe is, and idles.
 func wipeDevice(ctx context.Context, p parts) error {
 	p.log.Warn("fleet-agent starts on a device that was thrown out", "version", version.Version)
-	w := &agent.Wiper{Runtime: p.runtime, Store: p.state, Version: version.Version, Log: p.log.With("component", "wiper")}
+	drivers, err := newDrivers(p, nil, nil)
+	if err != nil {
+		return err
+	}
+	w := &agent.Wiper{Drivers: drivers.Drivers, Store: p.state, Version: version.Version, Log: p.log.With("component", "wiper")}
 	return serve(ctx, w, p.state.Dir(), p.log)
 }
 
@@ -112,22 +115,28 @@ func runDevice(ctx context.Context, p parts) error {
 		return err
 	}
 	defer connection.Close()
+	drivers, err := newDrivers(p, connection, func() string { return credentials.Identity().Root })
+	if err != nil {
+		return err
+	}
 	a := agent.New(agent.Config{
-		Device:        identity.Device,
-		HardwareID:    recordedHardwareID(log),
-		Enrollment:    identity.Enrollment,
-		Version:       version.Version,
-		Servers:       servers(cfg, identity),
-		Labels:        cfg.Labels,
-		Link:          connection,
-		Credentials:   credentials,
-		Runtime:       p.runtime,
-		Store:         p.state,
-		Interpreters:  interpret.Default(),
-		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), func() string { return credentials.Identity().Root }),
-		Binds:         binds(cfg, p.configPath),
-		Facts:         func() wire.Inventory { return facts.Collect("/") },
-		Health: func(info container.Info, err error) []wire.Condition {
+		Device:      identity.Device,
+		HardwareID:  recordedHardwareID(log),
+		Enrollment:  identity.Enrollment,
+		Version:     version.Version,
+		Servers:     servers(cfg, identity),
+		Labels:      cfg.Labels,
+		Link:        connection,
+		Credentials: credentials,
+		Store:       p.state,
+		Drivers:     drivers.Drivers,
+		Facts: func() wire.Inventory {
+			inventory := facts.Collect("/")
+			inventory.PodmanVersion = drivers.containers.Version()
+			return inventory
+		},
+		Health: func() []wire.Condition {
+			info, err := drivers.containers.Info()
 			return health(cfg, credentials, connection, info, err)
 		},
 		HeartbeatInterval: cfg.HeartbeatInterval,

@@ -8,13 +8,11 @@ import (
 	"sync"
 	"time"
 
-	"fleet.nationtech.io/fleet/pkg/agent/bind"
-	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
-	"fleet.nationtech.io/fleet/pkg/agent/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/queue"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -63,22 +61,17 @@ type Config struct {
 	// Servers are the NATS URLs of the configuration.
 	Servers []string
 	// Labels are asked for; may be empty.
-	Labels       map[string]string
-	Link         Link
-	Credentials  Credentials
-	Runtime      container.Runtime
-	Store        *store.Store
-	Interpreters interpret.Registry
-	// TrustRegistry makes the runtime trust the certificate of the fleet's image
-	// registry of a name, HOST:PORT. Without it the runtime is left as it is.
-	TrustRegistry func(registry string) error
-	// Binds says which directories containers may mount.
-	Binds bind.Policy
-	// Facts returns the inventory without versions.
+	Labels      map[string]string
+	Link        Link
+	Credentials Credentials
+	Store       *store.Store
+	// Drivers run the workloads.
+	Drivers workload.Drivers
+	// Facts returns the inventory without the agent's version.
 	Facts func() wire.Inventory
-	// Health returns further conditions of the device, given what the runtime says
-	// of itself or why it does not; nil for none. It is called at every look.
-	Health func(info container.Info, err error) []wire.Condition
+	// Health returns further conditions of the device; nil for none. It is called at
+	// every look, after the drivers were asked whether they are ready.
+	Health func() []wire.Condition
 	// HeartbeatInterval is the time between two heartbeats, SnapshotInterval the
 	// one between two snapshot requests that nothing else asked for.
 	HeartbeatInterval, SnapshotInterval time.Duration
@@ -110,20 +103,16 @@ func New(cfg Config) *Agent {
 	a.reporter = newReporter(cfg.Link, a.desired.forget, component("reporter"))
 	a.reporter.stale = func() { signal(stale) }
 	a.reconciler = &reconciler{
-		runtime:      cfg.Runtime,
-		store:        cfg.Store,
-		link:         cfg.Link,
-		trust:        cfg.TrustRegistry,
-		desired:      a.desired,
-		reporter:     a.reporter,
-		interpreters: cfg.Interpreters,
-		mounts:       newMounts(cfg.Binds),
-		log:          component("reconciler"),
-		slots:        make(chan struct{}, maxActions),
-		pulls:        make(chan struct{}, maxPulls),
-		ports:        newPorts(),
-		troubles:     newTroubles(),
-		stale:        func() { signal(stale) },
+		drivers:  cfg.Drivers,
+		store:    cfg.Store,
+		link:     cfg.Link,
+		desired:  a.desired,
+		reporter: a.reporter,
+		log:      component("reconciler"),
+		slots:    make(chan struct{}, maxSteps),
+		fetches:  make(chan struct{}, maxFetches),
+		troubles: newTroubles(),
+		stale:    func() { signal(stale) },
 	}
 	a.reconciler.restore()
 	a.queue = queue.New(component("reconciler"), a.reconciler.reconcile)
@@ -136,18 +125,21 @@ func New(cfg Config) *Agent {
 	a.reconciler.halted = a.revocation.halted
 	a.informer = &informer{cfg: cfg, conditions: a.conditions, reporter: a.reporter, log: component("informer")}
 	a.watcher = &watcher{
-		runtime: cfg.Runtime, desired: a.desired, conditions: a.conditions, informer: a.informer, queue: a.queue,
-		mounts: a.reconciler.mounts, health: cfg.Health, dir: cfg.Store.Dir(), again: make(chan struct{}, 1), log: component("watcher"),
+		desired: a.desired, conditions: a.conditions, informer: a.informer, queue: a.queue,
+		health: cfg.Health, dir: cfg.Store.Dir(), again: make(chan struct{}, 1), log: component("watcher"),
+	}
+	for _, d := range cfg.Drivers {
+		a.watcher.drivers = append(a.watcher.drivers, &watched{Driver: d, about: d.About()})
 	}
 	a.syncer = &syncer{
-		link: cfg.Link, device: cfg.Device, hardwareID: cfg.HardwareID, capabilities: cfg.Interpreters.Capabilities(), enrollment: cfg.Enrollment, store: cfg.Store,
+		link: cfg.Link, device: cfg.Device, hardwareID: cfg.HardwareID, capabilities: cfg.Drivers.Capabilities(), enrollment: cfg.Enrollment, store: cfg.Store,
 		desired: a.desired, reporter: a.reporter, conditions: a.conditions, queue: a.queue,
 		servers: cfg.Servers, interval: cfg.SnapshotInterval, again: make(chan struct{}, 1), stale: stale, log: component("syncer"),
 	}
 	return a
 }
 
-// Run runs the device until ctx ends; containers go on. It calls ready once
+// Run runs the device until ctx ends; workloads go on. It calls ready once
 // the last good manifest is being applied, which needs no network. It returns
 // before ctx ends when the device has to be wiped, see Wiper.
 func (a *Agent) Run(ctx context.Context, ready func()) {
@@ -189,7 +181,7 @@ func (a *Agent) heartbeats(ctx context.Context) {
 	}
 }
 
-// Refresh asks the server for a snapshot and looks at every container and at the
+// Refresh asks the server for a snapshot and looks at every workload and at the
 // device again.
 func (a *Agent) Refresh() {
 	signal(a.syncer.again)

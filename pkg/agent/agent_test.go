@@ -19,12 +19,13 @@ import (
 	"go.uber.org/goleak"
 
 	"fleet.nationtech.io/fleet/pkg/agent"
-	"fleet.nationtech.io/fleet/pkg/agent/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
+	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
-	"fleet.nationtech.io/fleet/pkg/agent/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -67,6 +68,8 @@ type gateway struct {
 	// nonce is given with every reply; nonces are those of the requests.
 	nonce  string
 	nonces []string
+	// capabilities are those of the last request.
+	capabilities []string
 
 	revocations chan wire.Revocation
 	// rare: the link was told to ask rarely.
@@ -95,16 +98,21 @@ func (g *gateway) issue(epoch string, deployments map[wire.DeploymentRef]service
 		next.Seq = g.manifest.Seq + 1
 	}
 	for _, ref := range slices.SortedFunc(maps.Keys(deployments), wire.DeploymentRef.Compare) {
-		body := g.body(deployments[ref])
-		hash := wire.Sum(body).String()
-		g.bodies[hash] = body
-		next.Entries = append(next.Entries, wire.Entry{DeploymentRef: ref, Type: score.TypePodmanV0, Hash: hash, Size: len(body)})
+		next.Entries = append(next.Entries, g.entry(ref, score.TypePodmanV0, g.body(deployments[ref])))
 	}
 	g.manifest = next
 	select {
 	case g.nudges <- struct{}{}:
 	default:
 	}
+}
+
+// entry is that of a Deployment, whose body can be fetched from now on. The caller
+// holds mu.
+func (g *gateway) entry(ref wire.DeploymentRef, scoreType string, body []byte) wire.Entry {
+	hash := wire.Sum(body).String()
+	g.bodies[hash] = body
+	return wire.Entry{DeploymentRef: ref, Type: scoreType, Hash: hash, Size: len(body)}
 }
 
 func (g *gateway) body(s services) []byte {
@@ -171,7 +179,7 @@ func (g *gateway) Snapshot(_ context.Context, req wire.SnapshotRequest) (*wire.S
 	if err := g.reachable(); err != nil {
 		return nil, err
 	}
-	g.nonces = append(g.nonces, req.Nonce)
+	g.nonces, g.capabilities = append(g.nonces, req.Nonce), req.Capabilities
 	reply := &wire.SnapshotReply{Status: wire.SnapshotManifest, Manifest: g.manifest, Nonce: g.nonce}
 	switch {
 	case g.manifest == nil:
@@ -366,6 +374,8 @@ type device struct {
 	// trusted are the registries that the runtime was made to trust.
 	trusted []string
 	health  func(container.Info, error) []wire.Condition
+	// further drivers stand beside that of containers.
+	further []workload.Driver
 }
 
 // onDevice runs a test in a bubble, with an agent that is connected.
@@ -382,6 +392,16 @@ func onDevice(t *testing.T, test func(*device)) {
 	})
 }
 
+// containers returns the driver of containers.
+func (d *device) containers() *driver.Driver {
+	return driver.New(driver.Config{
+		Runtime: d.podman, Registry: d.gateway,
+		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
+		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
+		Log:           slog.New(slog.DiscardHandler),
+	})
+}
+
 // start starts an agent on what the device has.
 func (d *device) start() {
 	d.t.Helper()
@@ -389,12 +409,20 @@ func (d *device) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	containers := d.containers()
+	drivers, err := workload.NewDrivers(append(d.further, containers)...)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	var health func() []wire.Condition
+	if d.health != nil {
+		health = func() []wire.Condition { return d.health(containers.Info()) }
+	}
 	d.agent = agent.New(agent.Config{
-		Device: "pi-1", Enrollment: d.enrollment, Version: "v1", Servers: []string{"tls://gateway:4222"}, Link: d.gateway, Credentials: d.gateway, Runtime: d.podman, Store: state,
-		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
-		Interpreters:  interpret.Default(), Binds: bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
+		Device: "pi-1", Enrollment: d.enrollment, Version: "v1", Servers: []string{"tls://gateway:4222"}, Link: d.gateway, Credentials: d.gateway, Store: state,
+		Drivers:           drivers,
 		Facts:             func() wire.Inventory { return wire.Inventory{Hostname: "pi"} },
-		Health:            d.health,
+		Health:            health,
 		HeartbeatInterval: 30 * time.Second, SnapshotInterval: 15 * time.Minute,
 		Log: slog.New(slog.DiscardHandler),
 	})
@@ -797,11 +825,7 @@ func TestUnknownScoreTypeIsReported(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.gateway.issue("e1", nil)
-		d.gateway.edit(func(m *wire.Manifest) {
-			hash := wire.Sum(body).String()
-			d.gateway.bodies[hash] = body
-			m.Entries = []wire.Entry{{DeploymentRef: web, Type: "HelmV9", Hash: hash, Size: len(body)}}
-		})
+		d.gateway.edit(func(m *wire.Manifest) { m.Entries = []wire.Entry{d.gateway.entry(web, "HelmV9", body)} })
 		d.settle()
 		d.expectPhase(web, wire.PhaseFailed, "unknown score type")
 	})

@@ -6,17 +6,13 @@ import (
 	"sync"
 
 	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Reasons of the conditions that the agent reports. PodmanReady is good when
-// True; DiskPressure and ManifestHeld are good when False.
+// Reasons of the conditions that the agent reports. DiskPressure and ManifestHeld
+// are good when False. Whether drivers can work they say in terms of their own.
 const (
-	// reasonPodmanAnswers: PodmanReady is True.
-	reasonPodmanAnswers = "PodmanAnswers"
-	// reasonPodmanUnavailable: PodmanReady is False; the agent keeps trying.
-	reasonPodmanUnavailable = "PodmanUnavailable"
-
 	// reasonSpaceLeft: DiskPressure is False.
 	reasonSpaceLeft = "SpaceLeft"
 	// reasonNearlyFull: DiskPressure is True.
@@ -61,11 +57,15 @@ func (c *conditions) set(typ string, status wire.ConditionStatus, reason, messag
 	}
 }
 
-// is reports whether a condition is True.
-func (c *conditions) is(typ string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.byType[typ].Status == wire.ConditionTrue
+// ready shows whether a driver can work; err is why not.
+func (c *conditions) ready(about workload.Condition, err error) {
+	switch {
+	case about.Type == "":
+	case err != nil:
+		c.set(about.Type, wire.ConditionFalse, about.Unavailable, err.Error())
+	default:
+		c.set(about.Type, wire.ConditionTrue, about.Ready, "")
+	}
 }
 
 // list returns the conditions ordered by type.

@@ -21,7 +21,7 @@ type desired struct {
 	manifest  *wire.Manifest
 	confirmed string
 	memory    map[wire.DeploymentRef]store.Remembered
-	// seen has the Deployments whose containers are on the device.
+	// seen has the Deployments that drivers have something of.
 	seen    map[wire.DeploymentRef]bool
 	targets map[wire.DeploymentRef]plan.Verdict
 }
@@ -36,7 +36,7 @@ type target struct {
 	// appliedSecrets is the digest of the Secrets that it was applied with.
 	appliedSecrets string
 	retention      wire.VolumeRetention
-	// known: the manifest, the memory or a container names the Deployment.
+	// known: the manifest, the memory or a driver names the Deployment.
 	known bool
 }
 
@@ -91,7 +91,7 @@ func (d *desired) name(m *wire.Manifest) {
 	}
 }
 
-// decide derives the verdicts from manifest, memory and containers.
+// decide derives the verdicts from manifest, memory and what drivers have.
 func (d *desired) decide() {
 	known := make(map[wire.DeploymentRef]plan.Known, len(d.memory))
 	for ref := range d.seen {
@@ -191,12 +191,12 @@ func (d *desired) forget(ref wire.DeploymentRef) {
 	}
 }
 
-// maxStrangers bounds the Deployments that nothing but labels of containers
-// names: whoever took podman's place can invent any number.
+// maxStrangers bounds the Deployments that nothing but a driver names: whoever took
+// podman's place can invent any number.
 const maxStrangers = wire.MaxEntries
 
-// see notes which Deployments have containers on the device. It returns those of
-// which nothing is left.
+// see notes which Deployments drivers have something of. It returns those of which
+// nothing is left.
 func (d *desired) see(refs map[wire.DeploymentRef]bool) (gone []wire.DeploymentRef) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

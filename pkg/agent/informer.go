@@ -15,16 +15,7 @@ type informer struct {
 	reporter   *reporter
 	log        *slog.Logger
 
-	mu            sync.Mutex // guards podmanVersion and the order of refreshes
-	podmanVersion string
-}
-
-// podman notes the version of the container runtime.
-func (i *informer) podman(version string) {
-	i.mu.Lock()
-	i.podmanVersion = version
-	i.mu.Unlock()
-	i.refresh()
+	mu sync.Mutex // guards the order of refreshes
 }
 
 // refresh hands what the device is now to the reporter, which sends it when it
@@ -34,7 +25,6 @@ func (i *informer) refresh() {
 	defer i.mu.Unlock()
 	inventory := i.cfg.Facts()
 	inventory.AgentVersion = i.cfg.Version
-	inventory.PodmanVersion = i.podmanVersion
 	raw, err := json.Marshal(wire.DeviceInfo{Labels: i.cfg.Labels, Inventory: inventory, Conditions: i.conditions.list()})
 	if err != nil {
 		i.log.Error("encoding the device info failed", "error", err)

@@ -6,70 +6,50 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
-	"fleet.nationtech.io/fleet/pkg/agent/container"
-	"fleet.nationtech.io/fleet/pkg/agent/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/queue"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-const (
-	// maxActions bounds the containers that start or stop at one time: each start
-	// is a second of CPU on a small board.
-	maxActions = 4
-	// maxPulls bounds the images that are pulled at one time. A pull holds no
-	// place among the actions, so that one slow registry delays no other start.
-	maxPulls = 3
-	// actionTimeout bounds one action but for pulls: podman takes ten seconds to
-	// stop a container that does not want to, and is slow on a slow card.
-	actionTimeout = 2 * time.Minute
-	// pullTimeout bounds a pull: 1 GB over 5 Mbit/s takes 27 minutes.
-	pullTimeout = time.Hour
-)
-
-// errUnhealthy: the containers are what the score asks for, but do not run as
-// they should. It slows down the passes of a Deployment that crashes all the time.
-var errUnhealthy = errors.New("a container does not run as it should")
+// errUnhealthy: the workload is what the score asks for, but does not run as it
+// should. It slows down the passes of a Deployment that crashes all the time.
+var errUnhealthy = errors.New("the workload does not run as it should")
 
 // errNoBody: the score of a Deployment is not on the device.
 var errNoBody = errors.New("the score is not on this device yet")
 
-// reconciler makes the containers of one Deployment what they should be.
+// reconciler makes what there is of one Deployment what it should be.
 type reconciler struct {
-	runtime      container.Runtime
-	store        *store.Store
-	link         Link
-	trust        func(registry string) error
-	desired      *desired
-	reporter     *reporter
-	interpreters interpret.Registry
-	mounts       *mounts
-	log          *slog.Logger
-	ports        *ports
-	troubles     *troubles
+	drivers  workload.Drivers
+	store    *store.Store
+	link     Link
+	desired  *desired
+	reporter *reporter
+	log      *slog.Logger
+	troubles *troubles
 	// retry runs a Deployment again whose hindrance is gone.
 	retry func(wire.DeploymentRef)
 	// halted reports whether nothing may run on the device.
 	halted func() bool
 	// stale is called when another session of the device took over.
 	stale func()
-	// slots and pulls are counting semaphores.
-	slots, pulls chan struct{}
+	// slots and fetches are counting semaphores.
+	slots, fetches chan struct{}
 }
 
-// restore gives what was applied before the agent started its host ports.
+// restore gives what was applied before the agent started what it had.
 func (r *reconciler) restore() {
 	for _, ref := range r.desired.refs() {
 		body := r.store.Body(r.desired.target(ref).applied)
 		if body == nil {
 			continue
 		}
-		if w, err := r.interpreters.Interpret(ref, body); err == nil {
-			r.ports.restore(w)
+		if driver, w, err := r.drivers.Parse(ref, body); err == nil {
+			workload.Grant(driver, w)
 		}
 	}
 }
@@ -78,31 +58,28 @@ func (r *reconciler) restore() {
 func (r *reconciler) reconcile(ctx context.Context, ref wire.DeploymentRef, run queue.Run) (queue.Result, error) {
 	target := r.desired.target(ref)
 	if !target.known {
-		r.ports.release(ref, true)
-		r.mounts.release(ref)
+		r.drivers.Forget(ref)
 		r.troubles.clear(ref)
 		r.reporter.gone(ref)
 		return queue.Result{Done: true}, nil
 	}
-	observed, err := r.runtime.List(ctx, ref)
-	if err != nil {
-		return queue.Result{}, fmt.Errorf("observing %s: %w", ref, err)
+	p := &pass{reconciler: r, ref: ref, target: target, run: run}
+	if err := p.observe(ctx); err != nil {
+		return queue.Result{}, err
 	}
-	r.mounts.seeOf(ref, observed)
-	p := &pass{reconciler: r, ref: ref, target: target, observed: observed, run: run}
 	if r.halted() {
 		return queue.Result{}, p.halt(ctx)
 	}
-	defer r.retryFreed()
+	defer r.retryUnblocked()
 	if target.verdict == plan.Leave {
 		return p.leave(ctx)
 	}
 	return p.converge(ctx)
 }
 
-// retryFreed runs Deployments whose host ports became free.
-func (r *reconciler) retryFreed() {
-	for _, ref := range r.ports.freed() {
+// retryUnblocked runs Deployments that can have now what others had.
+func (r *reconciler) retryUnblocked() {
+	for _, ref := range r.drivers.Unblocked() {
 		r.retry(ref)
 	}
 }
@@ -110,10 +87,16 @@ func (r *reconciler) retryFreed() {
 // pass is the state of one run of reconcile.
 type pass struct {
 	*reconciler
-	ref      wire.DeploymentRef
-	target   target
-	observed []container.Container
-	run      queue.Run
+
+	ref    wire.DeploymentRef
+	target target
+	run    queue.Run
+	// views are what the drivers see of the Deployment.
+	views []view
+	// driver takes the score, and workload is what that asks for; nil while the score
+	// is not known.
+	driver   workload.Driver
+	workload workload.Workload
 	// digest is that of the Secrets which the pass is about.
 	digest string
 	// waiting is what to report before something that takes long. What takes a
@@ -124,12 +107,8 @@ type pass struct {
 
 // halt stops what runs. It stays on the device.
 func (p *pass) halt(ctx context.Context) error {
-	for _, c := range p.observed {
-		if c.Ended() || c.Unstarted() {
-			continue
-		}
-		p.log.Info("stopping container", "container", c.Name)
-		if err := p.runtime.Stop(ctx, c.ID); err != nil {
+	for _, v := range p.views {
+		if err := v.Halt(ctx); err != nil {
 			return err
 		}
 	}
@@ -138,24 +117,30 @@ func (p *pass) halt(ctx context.Context) error {
 
 // leave removes the Deployment.
 func (p *pass) leave(ctx context.Context) (queue.Result, error) {
-	volumes, err := p.runtime.Volumes(ctx, p.ref)
-	if err == nil {
-		err = p.execute(ctx, plan.Departure(p.ref, p.observed, volumes, p.target.retention))
-	}
-	if err == nil {
-		err = p.removeSecrets(ctx, nil)
-	}
-	if err != nil {
+	existed := p.exists()
+	if err := p.remove(ctx); err != nil {
 		return queue.Result{}, p.fail(ctx, p.target.applied, fmt.Errorf("removing: %w", err))
 	}
-	if _, told := p.reporter.last(p.ref); !told || len(p.observed) > 0 {
+	if _, told := p.reporter.last(p.ref); !told || existed {
 		p.log.Info("deployment removed", "deployment", p.ref.String())
 	}
-	p.ports.release(p.ref, true)
-	p.mounts.release(p.ref)
+	p.drivers.Forget(p.ref)
 	p.troubles.clear(p.ref)
 	p.reportRemoved()
 	return queue.Result{Done: true}, nil
+}
+
+// remove removes what any driver has of the Deployment.
+func (p *pass) remove(ctx context.Context) error {
+	var steps []workload.Step
+	for _, v := range p.views {
+		more, err := v.Remove(ctx, p.target.retention)
+		if err != nil {
+			return err
+		}
+		steps = append(steps, more...)
+	}
+	return p.execute(ctx, steps)
 }
 
 // reportRemoved says once that the Deployment is gone.
@@ -171,9 +156,9 @@ func (p *pass) reportRemoved() {
 	p.reporter.set(wire.DeploymentState{DeploymentRef: p.ref, Phase: wire.PhaseRemoved, LastEventAt: time.Now().UTC()})
 }
 
-// converge makes the containers what the score asks for.
+// converge makes what there is what the score asks for.
 func (p *pass) converge(ctx context.Context) (queue.Result, error) {
-	refused, err := p.removeRefused(ctx)
+	refused, err := p.removeForbidden(ctx)
 	if err != nil {
 		return queue.Result{}, err
 	}
@@ -184,68 +169,89 @@ func (p *pass) converge(ctx context.Context) (queue.Result, error) {
 	if body == nil {
 		return p.withoutBody(ctx, hash, bodyErr)
 	}
-	workload, err := p.prepare(body)
-	if err != nil {
+	if err := p.parse(body); err != nil {
 		return queue.Result{}, p.fail(ctx, hash, err)
 	}
-	contents, err := p.secrets(ctx, workload)
+	contents, err := p.secrets(ctx)
 	if err != nil {
 		return p.withoutBody(ctx, hash, err)
 	}
-	if workload, err = workload.WithSecrets(p.digest, contents); err != nil {
+	if p.workload, err = p.workload.WithSecrets(p.digest, contents); err != nil {
 		return queue.Result{}, p.fail(ctx, hash, err)
 	}
-	actions, again := plan.Changes(workload, p.observed, time.Now())
-	if len(actions) > 0 {
-		p.waiting = plan.Outcome{Hash: hash, Workload: workload, Waiting: true}
-		if err := p.execute(ctx, actions); err != nil {
-			p.ports.release(p.ref, false)
-			return queue.Result{}, p.fail(ctx, hash, err)
-		}
-		if p.observed, err = p.runtime.List(ctx, p.ref); err != nil {
-			return queue.Result{}, fmt.Errorf("observing %s: %w", p.ref, err)
-		}
+	again, err := p.apply(ctx, hash)
+	if err != nil {
+		return queue.Result{}, err
 	}
-	return p.applied(ctx, hash, workload, again, bodyErr)
+	return p.applied(ctx, hash, again, bodyErr)
 }
 
-// removeRefused stops and removes the containers whose mounts are not allowed,
-// whoever made and started them, and returns why the first one had to go.
-// To stop them is not enough: podman may start what is there.
-func (p *pass) removeRefused(ctx context.Context) (refused, err error) {
-	var allowed []container.Container
-	for _, c := range p.observed {
-		reason := p.mounts.check(&c)
-		if reason == nil {
-			allowed = append(allowed, c)
-			continue
-		}
-		reason = fmt.Errorf("service %s: %w", c.Service, reason)
-		p.log.Warn("container must not have its mounts", "container", c.Name, "error", reason)
-		if err := p.do(ctx, plan.Action{Kind: plan.Remove, Container: c}); err != nil {
-			return reason, err
-		}
+// removeForbidden removes what must not run on this device, whoever made and
+// started it, and returns why the first of it had to go.
+func (p *pass) removeForbidden(ctx context.Context) (refused, err error) {
+	removed := false
+	for _, v := range p.views {
+		steps, reason := v.Forbidden()
 		refused = cmp.Or(refused, reason)
+		if err := p.execute(ctx, steps); err != nil {
+			return refused, err
+		}
+		removed = removed || len(steps) > 0
 	}
-	p.observed = allowed
-	p.mounts.seeOf(p.ref, allowed)
-	return refused, nil
+	if removed {
+		err = p.observe(ctx)
+	}
+	return refused, err
 }
 
-// applied ends a pass in which the containers are what body asks for. bodyErr
-// is why it is not the body that the manifest names.
-func (p *pass) applied(ctx context.Context, hash string, workload *plan.Workload, again time.Time, bodyErr error) (queue.Result, error) {
+// parse finds the driver that takes a body, and what the body asks for.
+func (p *pass) parse(body []byte) error {
+	driver, w, err := p.drivers.Parse(p.ref, body)
+	if err != nil {
+		return err
+	}
+	p.driver, p.workload = driver, w
+	if p.view() == nil { // the manifest gives another type than the body
+		return fmt.Errorf("driver of %s: %w", driver.About().Name, workload.ErrUnavailable)
+	}
+	return nil
+}
+
+// apply plans and acts. It returns when there may be more to do. Errors were
+// reported.
+func (p *pass) apply(ctx context.Context, hash string) (again time.Time, err error) {
+	renewed := hash != p.target.applied || p.digest != p.target.appliedSecrets
+	todo, err := p.view().Plan(ctx, p.workload, renewed)
+	if err != nil {
+		return again, p.fail(ctx, hash, err)
+	}
+	steps, err := p.replacing(ctx, todo.Steps)
+	if err == nil && len(steps) > 0 {
+		p.waiting = plan.Outcome{Hash: hash, Waiting: true}
+		err = p.execute(ctx, steps)
+	}
+	if err != nil {
+		workload.Release(p.driver, p.ref)
+		return again, p.fail(ctx, hash, err)
+	}
+	p.forgetOthers()
+	if len(steps) > 0 {
+		err = p.observe(ctx)
+	}
+	return todo.Again, err
+}
+
+// applied ends a pass in which there is what body asks for. bodyErr is why it is
+// not the body that the manifest names.
+func (p *pass) applied(ctx context.Context, hash string, again time.Time, bodyErr error) (queue.Result, error) {
 	if bodyErr != nil {
 		return p.withoutBody(ctx, p.target.entry.Hash, bodyErr)
 	}
 	p.troubles.clear(p.ref)
-	if err := p.collectSecrets(ctx, workload); err != nil {
-		return queue.Result{}, p.fail(ctx, hash, err)
-	}
 	if err := p.desired.apply(p.ref, hash, p.digest); err != nil {
 		return queue.Result{}, fmt.Errorf("remembering what was applied: %w", err)
 	}
-	changes := p.report(plan.Outcome{Hash: hash, Workload: workload})
+	changes := p.report(plan.Outcome{Hash: hash})
 	result := queue.Result{At: sooner(again, changes)}
 	if last, _ := p.reporter.last(p.ref); last.Phase == wire.PhaseFailed {
 		return result, fmt.Errorf("%w: %s", errUnhealthy, last.Error)
@@ -265,7 +271,7 @@ func sooner(a, b time.Time) time.Time {
 func (p *pass) body(ctx context.Context) (hash string, body []byte, err error) {
 	if p.target.verdict == plan.Apply {
 		p.digest = p.target.entry.SecretsDigest
-		body, err = p.fetch(ctx, p.target.entry)
+		body, err = p.fetchBody(ctx, p.target.entry)
 		if err == nil {
 			return p.target.entry.Hash, body, nil
 		}
@@ -277,8 +283,8 @@ func (p *pass) body(ctx context.Context) (hash string, body []byte, err error) {
 	return p.target.applied, p.store.Body(p.target.applied), err
 }
 
-// fetch returns the body of an entry from the disk or else from the server.
-func (p *pass) fetch(ctx context.Context, e wire.Entry) ([]byte, error) {
+// fetchBody returns the body of an entry from the disk or else from the server.
+func (p *pass) fetchBody(ctx context.Context, e wire.Entry) ([]byte, error) {
 	if body := p.store.Body(e.Hash); body != nil {
 		return body, nil
 	}
@@ -318,36 +324,17 @@ func passing(code wire.RefusalCode) bool {
 	return code == wire.RefusedSession || code == wire.RefusedQuarantined
 }
 
-// prepare interprets a body and checks what it asks of the device.
-func (p *pass) prepare(body []byte) (*plan.Workload, error) {
-	workload, err := p.interpreters.Interpret(p.ref, body)
-	if err != nil {
-		return nil, err
-	}
-	running := slices.ContainsFunc(p.observed, func(c container.Container) bool { return c.State == container.StateRunning })
-	if err := p.ports.claim(workload, running); err != nil {
-		return nil, err
-	}
-	resolved, err := p.mounts.claim(workload)
-	if err != nil {
-		p.ports.release(p.ref, false)
-	}
-	return resolved, err
-}
-
 // fail reports an error and returns it, so that the pass is tried again later.
 // What was cut off by the end of the agent or by a newer manifest is no failure.
 func (p *pass) fail(ctx context.Context, hash string, err error) error {
 	if ctx.Err() != nil || errors.Is(err, errSuperseded) {
 		return err
 	}
-	if errors.Is(err, container.ErrUnavailable) {
+	if errors.Is(err, workload.ErrUnavailable) {
 		return err // a condition of the device, not of the Deployment
 	}
 	since := p.troubles.note(p.ref, hash, err)
-	if observed, listErr := p.runtime.List(ctx, p.ref); listErr == nil {
-		p.observed = observed
-	}
+	_ = p.observe(ctx) // the report is about what was seen last, then
 	p.report(plan.Outcome{Hash: hash, Err: err, Since: since})
 	return err
 }
@@ -355,21 +342,20 @@ func (p *pass) fail(ctx context.Context, hash string, err error) error {
 // report hands the state of the Deployment to the reporter, and returns when
 // it would read differently although nothing happened.
 func (p *pass) report(o plan.Outcome) (again time.Time) {
-	o.Ref, o.Observed, o.Now = p.ref, p.observed, time.Now()
-	state, again := plan.State(o)
-	state.SecretsDigest = p.digest
-	if last, ok := p.reporter.last(p.ref); !ok || last.Phase != state.Phase || last.Hash != state.Hash {
-		p.log.Info("deployment changed", "deployment", p.ref.String(), "phase", state.Phase, "reason", state.Error)
+	o.Ref, o.SecretsDigest, o.State = p.ref, p.digest, p.state()
+	report, again := plan.Report(o)
+	if last, ok := p.reporter.last(p.ref); !ok || last.Phase != report.Phase || last.Hash != report.Hash {
+		p.log.Info("deployment changed", "deployment", p.ref.String(), "phase", report.Phase, "reason", report.Error)
 	}
-	if o.Waiting && len(state.Containers) == 0 {
-		state.LastEventAt = p.firstSeen(state)
+	if o.Waiting && len(report.Containers) == 0 {
+		report.LastEventAt = p.firstSeen(report)
 	}
-	p.reporter.set(state)
+	p.reporter.set(report)
 	return again
 }
 
-// firstSeen dates a report about a Deployment without containers, which have
-// no times of their own: when the agent first said the same.
+// firstSeen dates a report about a Deployment of which there is nothing that has
+// times: when the agent first said the same.
 func (p *pass) firstSeen(s wire.DeploymentState) time.Time {
 	if last, ok := p.reporter.last(p.ref); ok && last.Phase == s.Phase && last.Hash == s.Hash {
 		return last.LastEventAt

@@ -15,6 +15,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -128,7 +129,7 @@ func TestNewEnrollmentEndsRevocation(t *testing.T) {
 // do any more. ended says whether it gave its place back.
 func (d *device) wipe(wait time.Duration) (w *agent.Wiper, ended bool) {
 	d.t.Helper()
-	w = &agent.Wiper{Runtime: d.podman, Store: d.store(), Version: "v1", Log: slog.New(slog.DiscardHandler)}
+	w = &agent.Wiper{Drivers: append(workload.Drivers{d.containers()}, d.further...), Store: d.store(), Version: "v1", Log: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	ready := make(chan struct{})

@@ -1,60 +1,73 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
-	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/queue"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 const (
 	// tick is the time between two looks at everything, for what no event told.
 	tick = time.Minute
-	// Bounds of the pause before podman's events are asked for again.
+	// Bounds of the pause before a driver's events are asked for again.
 	minWatchPause = time.Second
 	maxWatchPause = 30 * time.Second
-	// tickTimeout bounds one look, so that a podman that hangs is noticed.
+	// tickTimeout bounds one look, so that a driver that hangs is noticed.
 	tickTimeout = 30 * time.Second
 	// A file system with less than lowSpace of its size free is nearly full, until
 	// more than enoughSpace is free.
 	lowSpace, enoughSpace = 0.10, 0.12
 )
 
-// watcher turns podman's events into passes, and looks at everything when
-// podman comes back and at every tick.
+// watcher turns the drivers' events into passes, and looks at everything when a
+// driver comes back and at every tick.
 type watcher struct {
-	runtime    container.Runtime
+	drivers    []*watched
 	desired    *desired
 	conditions *conditions
 	informer   *informer
 	queue      *queue.Queue[wire.DeploymentRef]
-	mounts     *mounts
-	health     func(container.Info, error) []wire.Condition // may be nil
-	dir        string                                       // the state directory
-	again      chan struct{}                                // to look at once; capacity 1
+	health     func() []wire.Condition // may be nil
+	dir        string                  // the state directory
+	again      chan struct{}           // to look at once; capacity 1
 	log        *slog.Logger
 
 	pressed bool // disk pressure; of the tick alone
+}
+
+// watched is a driver and what is known of it.
+type watched struct {
+	workload.Driver
+
+	about workload.About
+	// ready: it could work when it was last heard of.
+	ready atomic.Bool
+	// found are the Deployments that it had something of at the last look which it
+	// answered; of the tick alone.
+	found []wire.DeploymentRef
 }
 
 func (w *watcher) run(ctx context.Context) {
 	ticks := time.NewTicker(tick)
 	defer ticks.Stop()
 	back := make(chan struct{}, 1)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		w.follow(ctx, back)
-	}()
-	defer func() { <-ended }()
+	var follows sync.WaitGroup
+	defer follows.Wait()
+	for _, d := range w.drivers {
+		follows.Go(func() { w.follow(ctx, d, back) })
+	}
 	for {
 		w.look(ctx)
 		select {
@@ -67,20 +80,20 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
-// follow keeps the stream of events open. It signals back whenever podman
-// answers again: what happened meanwhile has to be looked for.
-func (w *watcher) follow(ctx context.Context, back chan struct{}) {
+// follow keeps the stream of a driver's events open. It signals back whenever the
+// driver answers again: what happened meanwhile has to be looked for.
+func (w *watcher) follow(ctx context.Context, d *watched, back chan struct{}) {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = minWatchPause, maxWatchPause
 	for ctx.Err() == nil {
-		err := w.runtime.Watch(ctx, func() {
+		err := d.Watch(ctx, func() {
 			pauses.Reset()
 			signal(back)
 		}, w.queue.Soon)
 		if ctx.Err() != nil {
 			return
 		}
-		w.lost(err)
+		w.lost(d, err)
 		timer := time.NewTimer(pauses.NextBackOff())
 		select {
 		case <-ctx.Done():
@@ -91,63 +104,98 @@ func (w *watcher) follow(ctx context.Context, back chan struct{}) {
 	}
 }
 
-// lost shows that podman does not answer. A stream that merely ended is opened
+// lost shows that a driver cannot work. A stream that merely ended is opened
 // again before anybody needs to know.
-func (w *watcher) lost(err error) {
-	w.log.Warn("podman's events are lost", "error", err)
-	if errors.Is(err, container.ErrUnavailable) {
-		w.conditions.set(wire.ConditionPodmanReady, wire.ConditionFalse, reasonPodmanUnavailable, err.Error())
+func (w *watcher) lost(d *watched, err error) {
+	w.log.Warn("the events of a driver are lost", "driver", d.about.Name, "error", err)
+	if errors.Is(err, workload.ErrUnavailable) {
+		w.note(d, err)
 	}
 }
 
-// look looks at every container and at the device.
+// note shows whether a driver can work, and reports whether it can again.
+func (w *watcher) note(d *watched, err error) (back bool) {
+	before := d.ready.Swap(err == nil)
+	w.conditions.ready(d.about.Condition, err)
+	return err == nil && !before
+}
+
+// look looks at what every driver has, and at the device.
 func (w *watcher) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, tickTimeout)
 	defer cancel()
-	info, err := w.runtime.Info(ctx)
-	w.checkHealth(info, err)
-	var list []container.Container
-	if err == nil {
-		list, err = w.runtime.List(ctx, wire.DeploymentRef{})
+	looks := w.ask(ctx)
+	w.checkHealth()
+	answered, run := false, w.queue.Soon
+	var stores []workload.Store
+	for i, d := range w.drivers {
+		if w.note(d, looks[i].err) {
+			run = w.queue.Now // whatever failed for want of it
+		}
+		if err := looks[i].err; err != nil {
+			w.log.Debug("a driver cannot work", "driver", d.about.Name, "error", err)
+			continue
+		}
+		answered, d.found = true, looks[i].Deployments
+		stores = append(stores, looks[i].Stores...)
 	}
-	if err != nil {
-		w.log.Debug("podman does not answer", "error", err)
-		w.conditions.set(wire.ConditionPodmanReady, wire.ConditionFalse, reasonPodmanUnavailable, err.Error())
+	w.informer.refresh()
+	if !answered && len(w.drivers) > 0 {
 		return
 	}
-	run := w.queue.Soon
-	if !w.conditions.is(wire.ConditionPodmanReady) {
-		run = w.queue.Now // whatever failed for want of podman
-	}
-	w.conditions.set(wire.ConditionPodmanReady, wire.ConditionTrue, reasonPodmanAnswers, "")
-	w.informer.podman(info.Version)
-	w.checkDisk(info)
-	w.mounts.forbid(info.StoreRoot)
-	w.mounts.see(list)
-	seen := map[wire.DeploymentRef]bool{}
-	for _, c := range list {
-		seen[c.Ref] = true
-	}
-	for _, ref := range append(w.desired.see(seen), w.desired.refs()...) {
+	w.checkDisk(stores)
+	for _, ref := range append(w.desired.see(w.found()), w.desired.refs()...) {
 		run(ref)
 	}
 }
 
+// answer is what a driver said.
+type answer struct {
+	workload.Look
+
+	err error
+}
+
+// ask asks all drivers beside each other: one may hang.
+func (w *watcher) ask(ctx context.Context) []answer {
+	answers := make([]answer, len(w.drivers))
+	var asked sync.WaitGroup
+	for i, d := range w.drivers {
+		asked.Go(func() { answers[i].Look, answers[i].err = d.Ready(ctx) })
+	}
+	asked.Wait()
+	return answers
+}
+
+// found are the Deployments that any driver has something of.
+func (w *watcher) found() map[wire.DeploymentRef]bool {
+	all := map[wire.DeploymentRef]bool{}
+	for _, d := range w.drivers {
+		for _, ref := range d.found {
+			all[ref] = true
+		}
+	}
+	return all
+}
+
 // checkHealth sets what the agent does not find out by its own work.
-func (w *watcher) checkHealth(info container.Info, err error) {
+func (w *watcher) checkHealth() {
 	if w.health == nil {
 		return
 	}
-	for _, c := range w.health(info, err) {
+	for _, c := range w.health() {
 		w.conditions.set(c.Type, c.Status, c.Reason, c.Message)
 	}
 }
 
 // checkDisk sets the condition DiskPressure.
-func (w *watcher) checkDisk(info container.Info) {
-	full := nearlyFull("the image store", info.StoreSize, info.StoreUsed, w.pressed)
-	if d, err := facts.Disk(w.dir); err == nil && full == "" {
-		full = nearlyFull(w.dir, d.Size, d.Used, w.pressed)
+func (w *watcher) checkDisk(stores []workload.Store) {
+	if d, err := facts.Disk(w.dir); err == nil {
+		stores = append(stores, workload.Store{Name: w.dir, Size: d.Size, Used: d.Used})
+	}
+	full := ""
+	for _, s := range stores {
+		full = cmp.Or(full, nearlyFull(s, w.pressed))
 	}
 	w.pressed = full != ""
 	if w.pressed {
@@ -159,13 +207,13 @@ func (w *watcher) checkDisk(info container.Info) {
 
 // nearlyFull names a file system that has too little space left, or returns "".
 // It gives no figures: they would change with every look.
-func nearlyFull(name string, size, used uint64, already bool) string {
+func nearlyFull(s workload.Store, already bool) string {
 	limit := lowSpace
 	if already {
 		limit = enoughSpace
 	}
-	if size == 0 || float64(size-min(used, size)) >= limit*float64(size) {
+	if s.Size == 0 || float64(s.Size-min(s.Used, s.Size)) >= limit*float64(s.Size) {
 		return ""
 	}
-	return fmt.Sprintf("less than %.0f %% of the file system of %s is free", 100*enoughSpace, name)
+	return fmt.Sprintf("less than %.0f %% of the file system of %s is free", 100*enoughSpace, s.Name)
 }

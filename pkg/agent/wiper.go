@@ -10,10 +10,9 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
-	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
-	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 )
 
 // errThrownOut is what a wiped device answers to whoever asks something of it.
@@ -23,7 +22,7 @@ var errThrownOut = errors.New("this device was thrown out of its fleet and is wi
 // what the agent made, and then does nothing. What a power cut leaves undone the
 // next start does.
 type Wiper struct {
-	Runtime container.Runtime
+	Drivers workload.Drivers
 	Store   *store.Store
 	// Version of the agent.
 	Version string
@@ -67,58 +66,23 @@ func (w *Wiper) note(err error) {
 	w.err = err
 }
 
-// wipe removes containers before volumes, and all of them before what is known
-// of them. It may be cut off anywhere and called again.
+// wipe removes workloads before what is known of them. It may be cut off anywhere
+// and called again.
 func (w *Wiper) wipe(ctx context.Context) error {
 	r, ok := w.Store.Revocation()
 	if !ok || r.Wiped {
 		return nil
 	}
-	if err := w.wipeRuntime(ctx); err != nil {
-		return err
+	for _, d := range w.Drivers {
+		if err := d.Wipe(ctx); err != nil {
+			return fmt.Errorf("removing %s: %w", d.About().Name, err)
+		}
 	}
 	if err := w.Store.Wipe(r.Enrollment); err != nil {
 		return err
 	}
 	r.Wiped = true
 	return w.Store.SaveRevocation(r)
-}
-
-func (w *Wiper) wipeRuntime(ctx context.Context) error {
-	containers, err := w.Runtime.List(ctx, wire.DeploymentRef{})
-	if err != nil {
-		return fmt.Errorf("listing containers: %w", err)
-	}
-	for _, c := range containers {
-		w.Log.Info("removing container", "container", c.Name)
-		if err := w.Runtime.Stop(ctx, c.ID); err != nil {
-			return err
-		}
-		if err := w.Runtime.Remove(ctx, c.ID); err != nil {
-			return err
-		}
-	}
-	secrets, err := w.Runtime.Secrets(ctx, wire.DeploymentRef{})
-	if err != nil {
-		return err
-	}
-	for _, name := range secrets {
-		w.Log.Info("removing secret", "secret", name)
-		if err := w.Runtime.RemoveSecret(ctx, name); err != nil {
-			return err
-		}
-	}
-	volumes, err := w.Runtime.Volumes(ctx, wire.DeploymentRef{})
-	if err != nil {
-		return err
-	}
-	for _, v := range volumes {
-		w.Log.Info("removing volume", "volume", v)
-		if err := w.Runtime.RemoveVolume(ctx, v); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Status implements control.Agent.

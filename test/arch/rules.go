@@ -30,6 +30,8 @@ type rule struct {
 	// from are the packages that it binds, relative to the module: "pkg/agent"
 	// stands for everything below it too. Empty: those that no list names.
 	from []string
+	// but are packages that it does not bind although from names what they are below.
+	but []string
 	// forbids reports whether a package must not be reached, or not be imported
 	// when direct is set.
 	forbids func(Package) bool
@@ -39,7 +41,7 @@ type rule struct {
 var (
 	contract   = []string{"pkg/wire", "pkg/score", "pkg/version", "pkg/printable"}
 	apis       = []string{"pkg/apis"}
-	agentSide  = []string{"pkg/agent", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
+	agentSide  = []string{"pkg/agent", "pkg/deviceclient", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
 	serverSide = []string{
 		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/logging/capture", "pkg/ops", "pkg/parts", "pkg/pki", "pkg/plane", "pkg/registry", "pkg/release", "pkg/roster", "pkg/tombstone", "cmd/fleet-server",
 	}
@@ -47,10 +49,12 @@ var (
 	heavy = []string{"k8s.io", "github.com/k3s-io/kine", natsServer}
 	// cores are pure: they decide, and others act.
 	cores = []string{"pkg/assignment", "pkg/roster"}
+	// containers is what knows of containers.
+	containers = []string{module + "pkg/agent/container", module + "pkg/podman"}
 	// natsRunners start a NATS server.
 	natsRunners = []string{"pkg/broker", "pkg/embedserver", "cmd/fleet-server"}
 	// device is what belongs on a device.
-	device = []string{"github.com/containers", "github.com/cilium/ebpf", module + "pkg/agent", module + "pkg/podman", module + "pkg/telemetry"}
+	device = []string{"github.com/containers", "github.com/cilium/ebpf", module + "pkg/agent", module + "pkg/deviceclient", module + "pkg/podman", module + "pkg/telemetry"}
 )
 
 var rules = []rule{
@@ -105,11 +109,25 @@ var rules = []rule{
 		},
 	},
 	{
-		why:    "pkg/bus imports nats.go, the contract and the cores only",
-		from:   []string{"pkg/bus"},
+		why:    "what speaks to NATS for others imports nats.go, the contract and the cores only",
+		from:   []string{"pkg/bus", "pkg/deviceclient"},
 		direct: true,
 		forbids: func(p Package) bool {
 			return !p.Standard && !within(p.ImportPath, append(inModule(slices.Concat(contract, cores)), "github.com/nats-io/nats.go")...)
+		},
+	},
+	{
+		why:     "the agent knows workloads by their drivers, and which there are is up to cmd/fleet-agent",
+		from:    []string{"pkg/agent"},
+		but:     []string{"pkg/agent/container", "pkg/agent/doctor"},
+		forbids: func(p Package) bool { return within(p.ImportPath, containers...) },
+	},
+	{
+		why:  "the seam of drivers imports the contract only, so that a driver links nothing of the agent",
+		from: []string{"pkg/agent/workload"},
+		but:  []string{"pkg/agent/workload/workloadtest"},
+		forbids: func(p Package) bool {
+			return !p.Standard && !within(p.ImportPath, inModule(contract)...)
 		},
 	},
 	{
@@ -124,6 +142,9 @@ var rules = []rule{
 // bound: tests may wire anything together.
 func (r rule) binds(p Package) bool {
 	if !within(p.ImportPath, module+"pkg", module+"cmd") {
+		return false
+	}
+	if within(p.ImportPath, inModule(r.but)...) {
 		return false
 	}
 	if len(r.from) > 0 {

@@ -249,7 +249,7 @@ func (a *arena) connectTwice(t *testing.T, d *device) {
 // writes megabytes.
 func (a *arena) connectFormat(t *testing.T, d *device) {
 	before := a.log.bytes.Load()
-	for _, name := range []string{strings.Repeat("%[1]999999s", 20), d.session} { // the first is refused
+	for _, name := range []string{strings.Repeat("%[1]999999s", 20), d.ID} { // the first is refused
 		r := d.introduce(fmt.Sprintf(`{"verbose":false,"name":%q,"lang":%q,"version":%q}`, name, "%[1]999999d", "%999999s"))
 		for range 10 {
 			r.say("PUB $JS.API.INFO 0\r\n\r\nSUB %s 1\r\n", "%[1]999999s")
@@ -405,7 +405,7 @@ func (a *arena) connectStorm(t *testing.T, d *device) {
 	for range atOnce {
 		wg.Go(func() {
 			a.flooding(perSecond, func(int) {
-				if c, err := a.dial(a.tls(d.cert), nats.Name(d.session)); err == nil {
+				if c, err := a.dial(a.tls(d.cert), nats.Name(d.ID)); err == nil {
 					c.Close()
 				}
 			})

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -34,9 +34,10 @@ type device struct {
 	name string
 	key  *ecdsa.PrivateKey
 	cert tls.Certificate
-	// session is the id of its session, the name of its connection.
-	session string
-	conn    *nats.Conn
+	// Session has the id that its connection has for a name.
+	deviceclient.Session
+
+	conn *nats.Conn
 
 	mu       sync.Mutex // guards what follows
 	refusals []string
@@ -49,7 +50,7 @@ func (s *site) enroll(t testing.TB, token, name string) *device {
 	t.Helper()
 	key, err := pki.NewKey()
 	must(t, err)
-	d := &device{site: s, t: t, name: name, key: key, session: randomHex(16)}
+	d := &device{site: s, t: t, name: name, key: key, Session: deviceclient.NewSession(name)}
 	_, reply, err := s.post(t.Context(), s.web(), encode(t, wire.EnrollRequest{Token: token, Device: name, CSR: certificateRequest(t, key)}))
 	must(t, err)
 	if reply.Error != nil {
@@ -69,12 +70,9 @@ func certificateRequest(t testing.TB, key *ecdsa.PrivateKey) string {
 
 func encode(t testing.TB, v any) []byte {
 	t.Helper()
-	if raw, ok := v.([]byte); ok {
-		return raw
-	}
-	data, err := json.Marshal(v)
+	payload, err := deviceclient.Encode(v)
 	must(t, err)
-	return data
+	return payload
 }
 
 func (s *site) tls(certs ...tls.Certificate) *tls.Config {
@@ -96,7 +94,7 @@ func (d *device) connect(opts ...nats.Option) *device {
 	d.t.Helper()
 	var err error
 	d.conn, err = d.site.dial(d.site.tls(d.cert), append([]nats.Option{
-		nats.Name(d.session), nats.CustomInboxPrefix(d.inbox("")[:len(d.inbox(""))-1]),
+		d.Identify,
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { d.refuse(err) }),
 	}, opts...)...)
 	must(d.t, err)
@@ -126,38 +124,30 @@ func (d *device) refused(operation, subject string) {
 	})
 }
 
+// client speaks the protocol over the device's present connection.
+func (d *device) client() *deviceclient.Client { return deviceclient.New(d.conn, d.Session) }
+
 // up is a subject of the device's own.
-func (d *device) up(kind wire.Kind) string { return "fleet.v1.up." + d.name + "." + string(kind) }
+func (d *device) up(kind wire.Kind) string { return d.message(kind, nil).Subject }
 
 // inbox is a reply subject of the device's own.
 func (d *device) inbox(token string) string {
-	return "_INBOX_" + d.name + "_" + d.session + "." + token
+	d.t.Helper()
+	prefix, err := wire.InboxPrefix(d.name, d.ID)
+	must(d.t, err)
+	return prefix + "." + token
 }
 
-// message is one of the device's own; it carries the session where the server
-// wants it.
-func (d *device) message(subject string, payload any) *nats.Msg {
-	m := nats.NewMsg(subject)
-	m.Data = encode(d.t, payload)
-	if d.site.session {
-		m.Header.Set(wire.HeaderSession, d.session)
-	}
+// message is one of the device's own.
+func (d *device) message(kind wire.Kind, payload any) *nats.Msg {
+	d.t.Helper()
+	m, err := d.Message(kind, encode(d.t, payload))
+	must(d.t, err)
 	return m
 }
 
-// answer is any reply of the device API.
-type answer struct {
-	Status   wire.SnapshotStatus `json:"status"`
-	Manifest *wire.Manifest      `json:"manifest"`
-	Size     int                 `json:"size"`
-	Nonce    string              `json:"nonce"`
-	// Data is of a body or a secret.
-	Data  json.RawMessage `json:"data"`
-	Error *wire.Refusal   `json:"error"`
-}
-
-// code is that of the refusal, "ok" for none.
-func (a answer) code() wire.RefusalCode {
+// code is that of the refusal in an answer, "ok" for none.
+func code(a wire.Ack) wire.RefusalCode {
 	if a.Error == nil {
 		return "ok"
 	}
@@ -172,12 +162,20 @@ func (d *device) snapshotRequest() wire.SnapshotRequest {
 }
 
 // keep remembers the nonce of an answer.
-func (d *device) keep(a answer) {
+func (d *device) keep(nonce string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if a.Nonce != "" {
-		d.nonce = a.Nonce
+	if nonce != "" {
+		d.nonce = nonce
 	}
+}
+
+// snapshot asks for the manifest and keeps the nonce that comes with the answer.
+func (d *device) snapshot(req wire.SnapshotRequest) wire.SnapshotReply {
+	d.t.Helper()
+	a := asked[wire.SnapshotReply](d, wire.KindSnapshot, req)
+	d.keep(a.Nonce)
+	return a
 }
 
 // prove makes the server take the session for the device: until then it is answered
@@ -185,8 +183,7 @@ func (d *device) keep(a answer) {
 func (d *device) prove() {
 	d.t.Helper()
 	eventually(d.t, "proof of "+d.name, func() error {
-		a := d.request(wire.KindSnapshot, d.snapshotRequest())
-		if d.keep(a); a.Status == wire.SnapshotRetryLater { // on a busy machine its manifest is not ready yet
+		if a := d.snapshot(d.snapshotRequest()); a.Status == wire.SnapshotRetryLater { // on a busy machine its manifest is not ready yet
 			time.Sleep(budgetPause)
 			return fmt.Errorf("the answer is %+v", a)
 		}
@@ -199,8 +196,7 @@ func (d *device) manifest(entries int) *wire.Manifest {
 	d.t.Helper()
 	var m *wire.Manifest
 	eventually(d.t, "manifest of "+d.name, func() error {
-		a := d.request(wire.KindSnapshot, d.snapshotRequest())
-		d.keep(a)
+		a := d.snapshot(d.snapshotRequest())
 		if a.Manifest == nil || len(a.Manifest.Entries) < entries {
 			time.Sleep(budgetPause)
 			return fmt.Errorf("it is %+v", a)
@@ -211,28 +207,33 @@ func (d *device) manifest(entries int) *wire.Manifest {
 	return m
 }
 
-// request asks and wants an answer.
-func (d *device) request(kind wire.Kind, payload any) answer {
+// asked asks and wants an answer.
+func asked[T any](d *device, kind wire.Kind, payload any) T {
 	d.t.Helper()
-	a, err := d.ask(d.t.Context(), d.message(d.up(kind), payload))
+	ctx, cancel := context.WithTimeout(d.t.Context(), waitTimeout)
+	defer cancel()
+	a, err := deviceclient.Ask[T](ctx, d.client(), kind, payload)
 	if err != nil {
 		d.t.Fatalf("asking for %s: %v", kind, err)
 	}
 	return a
 }
 
-func (d *device) ask(ctx context.Context, m *nats.Msg) (answer, error) {
+// request asks and wants to know whether that is refused.
+func (d *device) request(kind wire.Kind, payload any) wire.Ack {
+	d.t.Helper()
+	return asked[wire.Ack](d, kind, payload)
+}
+
+// ask sends a request as it is.
+func (d *device) ask(ctx context.Context, m *nats.Msg) (wire.Ack, error) {
 	ctx, cancel := context.WithTimeout(ctx, waitTimeout)
 	defer cancel()
-	reply, err := d.conn.RequestMsgWithContext(ctx, m)
+	reply, err := d.client().Do(ctx, m)
 	if err != nil {
-		return answer{}, err
+		return wire.Ack{}, err
 	}
-	var a answer
-	if err := json.Unmarshal(reply.Data, &a); err != nil {
-		return answer{}, fmt.Errorf("reply %.100q: %w", reply.Data, err)
-	}
-	return a, nil
+	return wire.Decode[wire.Ack](reply, wire.MaxReply)
 }
 
 // publish sends a message as it is.
@@ -296,7 +297,7 @@ func skipLine(r io.Reader) error {
 func (d *device) introduce(connect string) *raw {
 	d.t.Helper()
 	if !strings.Contains(connect, `"name"`) {
-		connect = strings.Replace(connect, "{", fmt.Sprintf(`{"name":%q,`, d.session), 1)
+		connect = strings.Replace(connect, "{", fmt.Sprintf(`{"name":%q,`, d.ID), 1)
 	}
 	r, err := d.site.raw(d.t, d.site.tls(d.cert))
 	must(d.t, err)

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -57,7 +58,7 @@ func (p *persistent) again() *nats.Conn {
 		return p.conn
 	}
 	p.wait()
-	if c, err := p.site.dial(p.site.tls(p.cert), nats.Name(p.session), nats.CustomInboxPrefix("_INBOX_"+p.name+"_"+p.session)); err == nil {
+	if c, err := p.site.dial(p.site.tls(p.cert), p.Identify); err == nil {
 		p.conn = c
 	}
 	return p.conn
@@ -89,7 +90,7 @@ func (a *arena) legal(t *testing.T, d *device, kind wire.Kind) any {
 
 // flood sends legal messages as fast as the connection takes them.
 func (a *arena) flood(t *testing.T, d *device, kind wire.Kind) {
-	m := d.message(d.up(kind), a.legal(t, d, kind))
+	m := d.message(kind, a.legal(t, d, kind))
 	m.Reply = d.inbox("a")
 	p := &persistent{d, a.pace(attempts)}
 	var sent atomic.Int64
@@ -103,8 +104,8 @@ func (a *arena) flood(t *testing.T, d *device, kind wire.Kind) {
 
 // floodAsAnother sends what a copy of the device would be to blame for.
 func (a *arena) floodAsAnother(t *testing.T, d *device) {
-	other := &device{site: d.site, t: t, name: d.name, key: d.key, cert: d.cert, session: randomHex(16)}
-	m := other.message(d.up(wire.KindState), a.legal(t, d, wire.KindState))
+	other := &device{site: d.site, t: t, name: d.name, key: d.key, cert: d.cert, Session: deviceclient.NewSession(d.name)}
+	m := other.message(wire.KindState, a.legal(t, d, wire.KindState))
 	m.Reply = other.inbox("a")
 	p := &persistent{d, a.pace(attempts)}
 	a.flooding(floodRate, func(int) { _ = p.again().PublishMsg(m) })
@@ -112,9 +113,9 @@ func (a *arena) floodAsAnother(t *testing.T, d *device) {
 
 // floodOfCopy is the flood of a thief, which the device itself must not notice.
 func (a *arena) floodOfCopy(t *testing.T, d *device) {
-	thief := &device{site: d.site, t: t, name: d.name, key: d.key, cert: d.cert, session: randomHex(16)}
+	thief := &device{site: d.site, t: t, name: d.name, key: d.key, cert: d.cert, Session: deviceclient.NewSession(d.name)}
 	thief.connect()
-	m := thief.message(d.up(wire.KindState), a.legal(t, d, wire.KindState))
+	m := thief.message(wire.KindState, a.legal(t, d, wire.KindState))
 	p := &persistent{thief, a.pace(attempts)}
 	a.flooding(floodRate, func(int) { _ = p.again().PublishMsg(m) })
 	p.conn.Close()
@@ -138,7 +139,7 @@ func (a *arena) floodSubscriptions(_ *testing.T, d *device) {
 
 // floodLarge makes the server carry what it refuses.
 func (a *arena) floodLarge(_ *testing.T, d *device) {
-	m := d.message(d.up(wire.KindState), []byte(strings.Repeat("x", wire.MaxReply-1000)))
+	m := d.message(wire.KindState, []byte(strings.Repeat("x", wire.MaxReply-1000)))
 	m.Reply = d.inbox("a")
 	p := &persistent{d, a.pace(attempts)}
 	a.flooding(largeRate, func(int) { _ = p.again().PublishMsg(m) })
@@ -161,11 +162,8 @@ func (a *arena) floodInterest(_ *testing.T, d *device) {
 func (a *arena) neverRead(t *testing.T, d *device) {
 	hash := d.manifest(1).Entries[0].Hash
 	body := encode(t, wire.BodyRequest{Hash: hash})
-	header := fmt.Sprintf("NATS/1.0\r\n%s: %s\r\n\r\n", wire.HeaderSession, d.session)
+	header := fmt.Sprintf("NATS/1.0\r\n%s: %s\r\n\r\n", wire.HeaderSession, d.ID)
 	ask := fmt.Sprintf("HPUB %s %s %d %d\r\n%s%s\r\n", d.up(wire.KindBody), d.inbox("a"), len(header), len(header)+len(body), header, body)
-	if !a.session {
-		ask = fmt.Sprintf("PUB %s %s %d\r\n%s\r\n", d.up(wire.KindBody), d.inbox("a"), len(body), body)
-	}
 	const volley = 400 // 64 KB each
 	a.flooding(floodRate, func(i int) {
 		if i > 4 {
@@ -175,7 +173,7 @@ func (a *arena) neverRead(t *testing.T, d *device) {
 		if err != nil {
 			return
 		}
-		r.say("CONNECT %s\r\nSUB %s 1\r\n", fmt.Sprintf(`{"verbose":false,"headers":true,"name":%q}`, d.session), d.inbox("a"))
+		r.say("CONNECT %s\r\nSUB %s 1\r\n", fmt.Sprintf(`{"verbose":false,"headers":true,"name":%q}`, d.ID), d.inbox("a"))
 		r.say("%s", strings.Repeat(ask, volley))
 		time.Sleep(a.scale.flood / 5)
 	}) // the connections stay open: the server has to end them
@@ -184,7 +182,7 @@ func (a *arena) neverRead(t *testing.T, d *device) {
 // neverReadNudges is nudged by changes of its Deployment.
 func (a *arena) neverReadNudges(t *testing.T, d *device) {
 	r := d.introduce(`{"verbose":false}`)
-	r.say("SUB fleet.v1.down.%s.%s.> 1\r\n", d.name, d.session)
+	r.say("SUB fleet.v1.down.%s.%s.> 1\r\n", d.name, d.ID)
 	group := d.name
 	patch := fmt.Appendf(nil, `{"metadata":{"labels":{"group":%q}}}`, group)
 	_, err := a.client.Devices().Patch(t.Context(), d.name, types.MergePatchType, patch, metav1.PatchOptions{})

@@ -2,7 +2,6 @@ package attack_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/nats-io/nats.go"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -51,7 +49,7 @@ func (a *arena) foreignBodies(t *testing.T, d *device) {
 		hashes = append(hashes, randomHex(32))
 	}
 	for _, hash := range append(hashes, "", "*", "../"+a.victims[0].name, strings.Repeat("0", 64)) {
-		if answer := d.request(wire.KindBody, wire.BodyRequest{Hash: hash}); answer.Error == nil || len(answer.Data) > 0 {
+		if answer := asked[wire.BodyReply](d, wire.KindBody, wire.BodyRequest{Hash: hash}); answer.Error == nil || len(answer.Data) > 0 {
 			t.Errorf("body %q: %+v", hash, answer)
 		}
 	}
@@ -82,14 +80,7 @@ func (a *arena) foreignSecrets(t *testing.T, d *device) {
 		wire.SecretRequest{Namespace: "default", Name: "victims-secret"}, wire.SecretRequest{Namespace: "kube-system", Name: "victims-secret"}, wire.SecretRequest{Name: "victims-secret"},
 		wire.SecretRequest{Namespace: "default", Name: "../default/victims-secret"}, wire.SecretRequest{Namespace: "*", Name: "*"}, wire.SecretRequest{}, []byte(`{`), []byte(`null`),
 	} {
-		msg, err := d.conn.RequestMsg(d.message(d.up(wire.KindSecret), payload), waitTimeout)
-		if errors.Is(err, nats.ErrNoResponders) {
-			continue // this server has no Secrets for devices
-		}
-		must(t, err)
-		var reply wire.SecretReply
-		must(t, json.Unmarshal(msg.Data, &reply))
-		if reply.Error == nil || len(reply.Data) > 0 {
+		if reply := asked[wire.SecretReply](d, wire.KindSecret, payload); reply.Error == nil || len(reply.Data) > 0 {
 			t.Errorf("secret %+v: %d keys", payload, len(reply.Data))
 		}
 	}
@@ -156,7 +147,7 @@ func (a *arena) manyReports(t *testing.T, d *device) {
 	const most = 2 * wire.MaxEntries
 	for i := range most {
 		state := encode(t, wire.DeploymentState{DeploymentRef: wire.DeploymentRef{Namespace: "default", Name: fmt.Sprintf("x%d", i)}, Phase: wire.PhasePending, Error: strings.Repeat("x", wire.MaxError)})
-		must(t, d.conn.PublishMsg(d.message(d.up(wire.KindState), state)))
+		must(t, d.conn.PublishMsg(d.message(wire.KindState, state)))
 	}
 	d.request(wire.KindBody, wire.BodyRequest{})
 	kept := func() int {
@@ -169,7 +160,7 @@ func (a *arena) manyReports(t *testing.T, d *device) {
 		return n
 	}
 	eventually(t, "the last report", func() error {
-		if answer := d.request(wire.KindState, wire.DeploymentState{DeploymentRef: wire.DeploymentRef{Namespace: "default", Name: "last"}, Phase: wire.PhaseRemoved}); answer.code() == wire.RefusedUnavailable {
+		if answer := d.request(wire.KindState, wire.DeploymentState{DeploymentRef: wire.DeploymentRef{Namespace: "default", Name: "last"}, Phase: wire.PhaseRemoved}); code(answer) == wire.RefusedUnavailable {
 			return answer.Error
 		}
 		return nil
@@ -311,9 +302,7 @@ func (a *arena) foreignEpochs(t *testing.T, d *device) {
 	} {
 		req := d.snapshotRequest()
 		req.Have = have
-		answer := d.request(wire.KindSnapshot, req)
-		d.keep(answer)
-		if answer.Manifest == nil || answer.Manifest.Version != own {
+		if answer := d.snapshot(req); answer.Manifest == nil || answer.Manifest.Version != own {
 			t.Errorf("with %.100v it gets %+v", have, answer)
 		}
 	}
@@ -323,12 +312,12 @@ func (a *arena) foreignEpochs(t *testing.T, d *device) {
 func (a *arena) oversize(t *testing.T, d *device) {
 	for _, kind := range wire.Kinds {
 		payload := []byte(`{"x":"` + strings.Repeat("x", kind.Verb().MaxRequest-7) + `"}`)
-		m := d.message(d.up(kind), payload)
+		m := d.message(kind, payload)
 		if kind == wire.KindHeartbeat || kind == wire.KindSecret {
 			must(t, d.conn.PublishMsg(m))
 			continue
 		}
-		if answer, err := d.ask(t.Context(), m); err != nil || answer.code() != wire.RefusedBadRequest {
+		if answer, err := d.ask(t.Context(), m); err != nil || code(answer) != wire.RefusedBadRequest {
 			t.Errorf("%d bytes of %s: %+v, %v", len(payload), kind, answer.Error, err)
 		}
 	}
@@ -367,7 +356,7 @@ func (a *arena) malformed(t *testing.T, d *device) {
 			if kind == wire.KindInfo && strings.HasPrefix(text, `{"`) || len(text) > int(d.conn.MaxPayload()) {
 				continue // fields that it does not have are ignored
 			}
-			answer, err := d.ask(t.Context(), d.message(d.up(kind), []byte(text)))
+			answer, err := d.ask(t.Context(), d.message(kind, []byte(text)))
 			if err != nil || answer.Error == nil {
 				t.Errorf("%s %.50q: %+v, %v", kind, text, answer, err)
 			}
@@ -383,7 +372,7 @@ func (a *arena) malformed(t *testing.T, d *device) {
 		if answer := d.request(wire.KindSnapshot, []byte(text)); answer.Error == nil {
 			t.Errorf("snapshot %.50q: %+v", text, answer)
 		}
-		must(t, d.conn.PublishMsg(d.message(d.up(wire.KindHeartbeat), []byte(text))))
+		must(t, d.conn.PublishMsg(d.message(wire.KindHeartbeat, []byte(text))))
 	}
 }
 
@@ -409,8 +398,8 @@ func (a *arena) oddNames(t *testing.T, d *device) {
 		"", "*", ">", "a.b", "a b", "a\x00b", "a\nb", "../" + victim.name, victim.name + ".default." + victim.name, "A", "é", "-", "a-", strings.Repeat("a", 64), strings.Repeat("a", 10_000), "a/b", "%2e", "а",
 	} {
 		for _, ref := range []wire.DeploymentRef{{Namespace: "default", Name: name}, {Namespace: name, Name: "x"}} {
-			if answer := d.request(wire.KindState, wire.DeploymentState{DeploymentRef: ref, Phase: wire.PhaseRunning}); answer.code() != wire.RefusedBadRequest {
-				t.Errorf("name %.50q: %s", name, answer.code())
+			if answer := d.request(wire.KindState, wire.DeploymentState{DeploymentRef: ref, Phase: wire.PhaseRunning}); code(answer) != wire.RefusedBadRequest {
+				t.Errorf("name %.50q: %s", name, code(answer))
 			}
 		}
 	}

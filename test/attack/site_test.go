@@ -53,8 +53,6 @@ type site struct {
 	log     *lineCount
 	// handshakeFirst: devices begin with TLS, not with the server's greeting.
 	handshakeFirst bool
-	// session: messages carry wire.HeaderSession.
-	session bool
 
 	attackers atomic.Int64
 }
@@ -96,7 +94,6 @@ func newSite(t testing.TB) *site {
 	})
 	s.connectAPI()
 	s.handshakeFirst = !greets(t, s.ready.NATS.String())
-	s.session = s.takesSessions()
 	return s
 }
 
@@ -126,16 +123,6 @@ func greets(t testing.TB, addr string) bool {
 	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
 	n, _ := conn.Read(make([]byte, 1))
 	return n > 0
-}
-
-// takesSessions asks whether messages may carry a session: a server that does
-// not know of sessions refuses the header.
-func (s *site) takesSessions() bool {
-	s.session = true
-	d := s.enroll(s.t, s.token(nil), "session-probe").connect()
-	defer d.conn.Close()
-	reply := d.request(wire.KindBody, wire.BodyRequest{Hash: strings.Repeat("0", 64)})
-	return !(reply.Error != nil && reply.Error.Code == wire.RefusedBadRequest)
 }
 
 // token creates an enrollment token that lets any number of devices in.

@@ -44,7 +44,7 @@ func (a *arena) eavesdrop(t *testing.T, d *device) {
 	for _, subject := range []string{
 		">", "*", "*.>", "fleet.>", "fleet.v1.>", "fleet.v1.up.>", "fleet.v1.up.*.state", "fleet.v1.*.*.>", "fleet.v1.down.>", "fleet.v1.down.*.nudge",
 		"fleet.v1.up." + victim + ".>", "fleet.v1.down." + victim + ".>", "fleet.v1.down." + victim + ".nudge", "fleet.v1.up." + d.name + ".>",
-		"_INBOX_" + victim + ".>", a.victims[0].inbox(">"), "fleet.v1.down." + victim + "." + a.victims[0].session + ".>", "fleet.v1.down." + d.name + ".>", "_INBOX_" + d.name + ".>", "_INBOX_" + d.name + "_*.>", "_INBOX_>", "_INBOX_" + d.name + "*.>", "_INBOX.>", "_INBOX_*.>", "_INBOX_" + d.name, "$JS.>", "$SYS.>", "$KV.>", "$SRV.>", "_R_.>", "$JS.EVENT.>",
+		"_INBOX_" + victim + ".>", a.victims[0].inbox(">"), "fleet.v1.down." + victim + "." + a.victims[0].ID + ".>", "fleet.v1.down." + d.name + ".>", "_INBOX_" + d.name + ".>", "_INBOX_" + d.name + "_*.>", "_INBOX_>", "_INBOX_" + d.name + "*.>", "_INBOX.>", "_INBOX_*.>", "_INBOX_" + d.name, "$JS.>", "$SYS.>", "$KV.>", "$SRV.>", "_R_.>", "$JS.EVENT.>",
 	} {
 		heard = append(heard, d.listen(subject))
 		d.refused("subscription", subject)
@@ -79,12 +79,12 @@ func (a *arena) impersonate(_ *testing.T, d *device) {
 	victim := a.victims[0]
 	for _, kind := range wire.Kinds {
 		subject := "fleet.v1.up." + victim.name + "." + string(kind)
-		m := d.message(subject, []byte(`{"namespace":"default","name":"`+victim.name+`","phase":"Failed","error":"forged","hash":"`+victim.entry.Hash+`"}`))
-		m.Reply = d.inbox("a")
+		m := d.message(kind, []byte(`{"namespace":"default","name":"`+victim.name+`","phase":"Failed","error":"forged","hash":"`+victim.entry.Hash+`"}`))
+		m.Subject, m.Reply = subject, d.inbox("a")
 		must(d.t, d.conn.PublishMsg(m))
 		d.refused("publish", subject)
 	}
-	for _, subject := range []string{"fleet.v1.down." + victim.name + ".nudge", "fleet.v1.down." + victim.name + ".revoked", victim.inbox("v.1"), "fleet.v1.down." + victim.name + "." + victim.session + ".revoked", "fleet.v1.down." + d.name + "." + d.session + ".nudge"} {
+	for _, subject := range []string{"fleet.v1.down." + victim.name + ".nudge", "fleet.v1.down." + victim.name + ".revoked", victim.inbox("v.1"), "fleet.v1.down." + victim.name + "." + victim.ID + ".revoked", "fleet.v1.down." + d.name + "." + d.ID + ".nudge"} {
 		d.publish(subject, "", nil, []byte(`{"revocation":"Wipe"}`))
 		d.refused("publish", subject)
 	}
@@ -158,7 +158,7 @@ func (a *arena) forgeReplies(t *testing.T, d *device) {
 		for kind, payload := range map[wire.Kind]any{
 			wire.KindSnapshot: d.snapshotRequest(), wire.KindBody: wire.BodyRequest{Hash: hash}, wire.KindState: []byte(`{`), wire.KindHeartbeat: []byte(`{`), wire.KindInfo: []byte(`{`),
 		} {
-			m := d.message(d.up(kind), payload)
+			m := d.message(kind, payload)
 			m.Reply = reply
 			_ = d.conn.PublishMsg(m) // the client refuses some itself
 		}
@@ -196,20 +196,17 @@ func (a *arena) forgeHeaders(t *testing.T, d *device) {
 		"Nats-Rollup", "Nats-Msg-Id", "Nats-Expected-Stream", "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence", "Nats-TTL", "Nats-Marker-Reason",
 		"KV-Operation", "Nats-Schedule", "Nats-Schedule-Target", "Nats-Incr", "Nats-Batch-Id", "Status", "Description", "fleet-session", "Fleet-Session-", "X", "traceparent",
 	} {
-		m := d.message(d.up(wire.KindState), state)
-		if m.Header == nil {
-			m.Header = nats.Header{}
-		}
+		m := d.message(wire.KindState, state)
 		m.Header[header] = []string{"all"}
-		if answer, err := d.ask(t.Context(), m); err != nil || answer.code() != wire.RefusedBadRequest {
+		if answer, err := d.ask(t.Context(), m); err != nil || code(answer) != wire.RefusedBadRequest {
 			t.Errorf("header %s: answer is %+v, %v", header, answer.Error, err)
 		}
 	}
 	for name, header := range map[string]nats.Header{
-		"many":     {wire.HeaderSession: {d.session, d.session}},
+		"many":     {wire.HeaderSession: {d.ID, d.ID}},
 		"long":     {wire.HeaderSession: {strings.Repeat("a", 1000)}},
 		"no hex":   {wire.HeaderSession: {"../../etc/passwd"}},
-		"injected": {wire.HeaderSession: {d.session + "\r\nNats-Rollup: all"}},
+		"injected": {wire.HeaderSession: {d.ID + "\r\nNats-Rollup: all"}},
 	} {
 		m := &nats.Msg{Subject: d.up(wire.KindState), Header: header, Data: encode(t, state)}
 		answer, err := d.ask(t.Context(), m)

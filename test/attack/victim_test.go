@@ -48,7 +48,7 @@ func (s *site) newVictim(i int) *victim {
 	d := s.enroll(s.t, s.token(map[string]string{"group": name}), name).connect()
 	s.t.Cleanup(d.conn.Close)
 	v := &victim{device: d, ref: ref, snapshots: rate.NewLimiter(1.8, 10), pending: map[string]chan []byte{}}
-	for _, subject := range []string{d.inbox("v.>"), d.inbox(watchInbox), "fleet.v1.down." + name + "." + d.session + ".>"} {
+	for _, subject := range []string{d.inbox("v.>"), d.inbox(watchInbox), "fleet.v1.down." + name + "." + d.ID + ".>"} {
 		_, err := d.conn.Subscribe(subject, v.hear)
 		must(s.t, err)
 	}
@@ -63,7 +63,7 @@ func (s *site) newVictim(i int) *victim {
 			s.t.Fatalf("%s of %s: %v", kind, name, a.Error)
 		}
 	}
-	must(s.t, d.conn.PublishMsg(d.message(d.up(wire.KindHeartbeat), wire.Heartbeat{At: 1, Uptime: 1})))
+	must(s.t, d.client().Heartbeat(wire.Heartbeat{At: 1, Uptime: 1}))
 	return v
 }
 
@@ -96,7 +96,7 @@ func (v *victim) probe(ctx context.Context) (time.Duration, error) {
 	case v.asked%5 == 1:
 		kind, payload = wire.KindState, v.state
 	}
-	m := v.message(v.up(kind), payload)
+	m := v.message(kind, payload)
 	m.Reply = v.inbox(fmt.Sprintf("v.%d", v.asked))
 	waiting := make(chan []byte, 1)
 	v.mu.Lock()
@@ -113,11 +113,11 @@ func (v *victim) probe(ctx context.Context) (time.Duration, error) {
 		return 0, fmt.Errorf("%s: no answer to %s: %w", v.name, kind, ctx.Err())
 	case data := <-waiting:
 		took := time.Since(begin)
-		var a answer
-		if err := json.Unmarshal(data, &a); err != nil || a.Error != nil {
+		a, err := wire.DecodeReply[wire.SnapshotReply](kind, data) // others have no nonce
+		if err != nil || a.Error != nil {
 			return took, fmt.Errorf("%s: answer to %s is %.200q", v.name, kind, data)
 		}
-		v.keep(a)
+		v.keep(a.Nonce)
 		return took, nil
 	}
 }

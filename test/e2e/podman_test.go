@@ -15,8 +15,9 @@ import (
 	"fleet.nationtech.io/fleet/test/lab"
 )
 
-// TestPodmanConforms runs the conformance suite of the container runtime, which
-// the agent's tests pass with a fake, on the real podman of each suite, as the
+// TestPodmanConforms runs the conformance suites of the container runtime and of the
+// driver of containers, which the agent's tests pass with a fake, on the real podman
+// of each suite, as the
 // user of the agent.
 func TestPodmanConforms(t *testing.T) {
 	t.Parallel()
@@ -34,9 +35,9 @@ func TestPodmanConforms(t *testing.T) {
 				t.Fatal(err)
 			}
 			out, err := m.OutputAs(t.Context(), lab.AgentUser, "env", "FLEET_TEST_PODMAN_SOCKET="+lab.PodmanSocket,
-				inside, "-test.run", "TestPodmanConforms", "-test.v")
+				inside, "-test.run", "Conforms", "-test.v")
 			// A suite that was skipped ends well, too.
-			if err != nil || !strings.Contains(out, "--- PASS: TestPodmanConforms") {
+			if err != nil || !strings.Contains(out, "--- PASS: TestPodmanConforms") || !strings.Contains(out, "--- PASS: TestDriverConforms") {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})

@@ -3,11 +3,11 @@ package integration_test
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -150,17 +151,12 @@ func (h *holder) renew(key *ecdsa.PrivateKey) wire.EnrollReply {
 	return h.post(wire.PathRenew, wire.RenewRequest{CSR: csrOf(h.s.t, key)})
 }
 
-func newSession() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
-
 // connection is a session of a holder.
 type connection struct {
 	*nats.Conn
-	h       *holder
-	session string
+
+	h      *holder
+	client *deviceclient.Client
 	// notices are what arrives just before the end.
 	notices chan wire.Revocation
 	closed  chan struct{}
@@ -170,12 +166,15 @@ type connection struct {
 func (h *holder) dial() (*connection, error) {
 	config := h.s.tls()
 	config.ServerName, config.Certificates = "localhost", []tls.Certificate{h.cert}
-	c := &connection{h: h, session: cmp.Or(h.fixed, newSession()), notices: make(chan wire.Revocation, 1), closed: make(chan struct{})}
+	session := deviceclient.NewSession(h.name)
+	session.ID = cmp.Or(h.fixed, session.ID)
+	c := &connection{h: h, notices: make(chan wire.Revocation, 1), closed: make(chan struct{})}
 	var err error
 	// A client that does not reconnect forgets what came just before the end.
 	c.Conn, err = nats.Connect("tls://"+h.s.ready.NATS.String(), nats.TLSHandshakeFirst(), nats.ReconnectWait(time.Hour), nats.Timeout(waitTimeout),
 		nats.Secure(config),
-		nats.Name(c.session), nats.CustomInboxPrefix("_INBOX_"+h.name+"_"+c.session), nats.DisconnectErrHandler(func(*nats.Conn, error) { close(c.closed) }))
+		session.Identify, nats.DisconnectErrHandler(func(*nats.Conn, error) { close(c.closed) }))
+	c.client = deviceclient.New(c.Conn, session)
 	return c, err
 }
 
@@ -187,9 +186,8 @@ func (h *holder) connect() *connection {
 		h.s.t.Fatalf("device %s: %v", h.name, err)
 	}
 	h.s.t.Cleanup(c.Close)
-	_, err = c.Subscribe("fleet.v1.down."+h.name+"."+c.session+".revoked", func(m *nats.Msg) {
-		var notice wire.RevokedNotice
-		if json.Unmarshal(m.Data, &notice) == nil {
+	err = c.client.OnRevoked(func(notice wire.RevokedNotice, err error) {
+		if err == nil {
 			c.notices <- notice.Revocation
 		}
 	})
@@ -217,20 +215,11 @@ func (h *holder) refused() {
 // send sends a request of some kind and decodes the reply.
 func send[T any](c *connection, kind wire.Kind, payload any) T {
 	c.h.s.t.Helper()
-	data, err := json.Marshal(payload)
-	if err != nil {
-		c.h.s.t.Fatal(err)
-	}
-	m := nats.NewMsg("fleet.v1.up." + c.h.name + "." + string(kind))
-	m.Data = data
-	m.Header.Set(wire.HeaderSession, c.session)
-	r, err := c.RequestMsg(m, waitTimeout)
+	ctx, cancel := context.WithTimeout(c.h.s.t.Context(), waitTimeout)
+	defer cancel()
+	reply, err := deviceclient.Ask[T](ctx, c.client, kind, payload)
 	if err != nil {
 		c.h.s.t.Fatalf("%s of %s: %v", kind, c.h.name, err)
-	}
-	var reply T
-	if err := json.Unmarshal(r.Data, &reply); err != nil {
-		c.h.s.t.Fatal(err)
 	}
 	return reply
 }

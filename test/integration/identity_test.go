@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/hostinstall"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -492,7 +493,7 @@ func TestCopyThatRenewsThrowsNobodyOut(t *testing.T) {
 			t.Errorf("%s renews while a copy is suspected: %+v", name, r)
 		}
 	}
-	s.accept(h.name, wire.SessionLabel(device.session))
+	s.accept(h.name, wire.SessionLabel(device.client.ID))
 	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionFalse)
 	copied.refused()
 	if r := device.snapshot(); r.Error != nil {
@@ -520,7 +521,7 @@ func TestQuarantinedSessionIsAccepted(t *testing.T) {
 	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
 	s.accept(h.name, "0123456789ab")
 	s.event(h.name, "NotAccepted", "no session 0123456789ab")
-	s.accept(h.name, wire.SessionLabel(c.session))
+	s.accept(h.name, wire.SessionLabel(c.client.ID))
 	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionFalse)
 	back := h.connect()
 	if r := back.snapshot(); r.Error == nil || r.Error.Code != wire.RefusedQuarantined {
@@ -576,7 +577,7 @@ func TestRetiredKeyThatIsShownAgain(t *testing.T) {
 		}
 		s.accept(name, d.Status.Claimants[1].Session)
 		s.event(name, "NotAccepted", "device replace "+name)
-		s.accept(name, wire.SessionLabel(device.session))
+		s.accept(name, wire.SessionLabel(device.client.ID))
 		s.deviceCondition(name, v1alpha1.DeviceCloneSuspected, metav1.ConditionFalse)
 		show(&copied)
 		if r := device.snapshot(); r.Error != nil {
@@ -600,13 +601,13 @@ func TestDeviceThatTriesItsRetiredKey(t *testing.T) {
 	first.leaves()
 	device := h.connect()
 	device.settle()
-	before.fixed, h.fixed = device.session, device.session
+	before.fixed, h.fixed = device.client.ID, device.client.ID
 	device.leaves()
 	before.refused()
 	again := h.connect()
 	again.settle()
 	again.leaves()
-	h.fixed = newSession() // restarted
+	h.fixed = deviceclient.NewSession(h.name).ID // restarted
 	before.fixed = h.fixed
 	before.refused()
 	h.connect().settle()
@@ -641,12 +642,12 @@ func TestDeviceRenewsBesideACopy(t *testing.T) {
 	if exhaust() == 0 {
 		t.Fatal("a copy has no bound: this test proves nothing")
 	}
-	h.session = device.session
+	h.session = device.client.ID
 	next := newKey(t)
 	renewed := *h
 	renewed.take(h.renew(next), next)
 	guess := copied
-	guess.session = newSession()
+	guess.session = deviceclient.NewSession(guess.name).ID
 	wantError(t, guess.renew(newKey(t)), wire.RefusedRateLimited, "")
 	exhaust()
 	if c, err := renewed.dial(); err != nil {
@@ -659,7 +660,7 @@ func TestDeviceRenewsBesideACopy(t *testing.T) {
 	device = other.connect()
 	device.settle()
 	copied = *other
-	other.session = device.session
+	other.session = device.client.ID
 	next = newKey(t)
 	renewed = *other
 	renewed.take(other.renew(next), next)

@@ -19,7 +19,8 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent"
 	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
-	"fleet.nationtech.io/fleet/pkg/agent/interpret"
+	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/trace"
@@ -30,9 +31,10 @@ func (a *agentIdentity) run(podman *containertest.Fake) {
 	a.t.Helper()
 	log := slog.New(slog.NewTextHandler(a.t.Output(), nil))
 	m, l := a.open(log)
+	drivers := workload.Drivers{driver.New(driver.Config{Runtime: podman, Registry: l, Log: log})}
 	device := agent.New(agent.Config{
 		Device: m.Identity().Device, Enrollment: m.Identity().Enrollment, Version: "v1", Servers: m.Identity().Servers,
-		Link: l, Credentials: m, Runtime: podman, Store: a.store, Interpreters: interpret.Default(),
+		Link: l, Credentials: m, Store: a.store, Drivers: drivers,
 		Facts: func() wire.Inventory { return wire.Inventory{} }, HeartbeatInterval: time.Minute, SnapshotInterval: time.Hour, Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -3,15 +3,18 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // Errors of a Runtime; match them with errors.Is. Their text is the runtime's
 // own message, since it is what the operator will search for.
 var (
-	// ErrUnavailable: the runtime does not answer at all.
-	ErrUnavailable = errors.New("container runtime unavailable")
+	// ErrUnavailable: the runtime does not answer at all. It wraps
+	// workload.ErrUnavailable.
+	ErrUnavailable = fmt.Errorf("container runtime %w", workload.ErrUnavailable)
 	// ErrImage: the image cannot be had.
 	ErrImage = errors.New("image unavailable")
 	// ErrPortInUse: something else listens on a host port.

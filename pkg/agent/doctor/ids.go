@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"fleet.nationtech.io/fleet/pkg/agent/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 )
 
 // IDs are the ids that the account's containers have, or nil when they are not

@@ -5,7 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"fleet.nationtech.io/fleet/pkg/agent/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 )
 
 // TestIDs: bind mounts are judged by them, so that what is not known for certain

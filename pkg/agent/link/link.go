@@ -1,5 +1,5 @@
 // Package link is the device's one connection to its fleet: core NATS over
-// mutual TLS, with the requests and the nudge that package wire describes.
+// mutual TLS. What is said over it is package deviceclient's.
 //
 // A Link keeps no desired state and starts no goroutine of its own beyond
 // those of the NATS client, so that a simulator can hold a thousand of them.
@@ -13,9 +13,7 @@ package link
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,25 +25,20 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
-
-// ErrDisconnected: there is no connection at present.
-var ErrDisconnected = errors.New("not connected to the fleet server")
 
 const (
 	// connectTimeout covers TCP and TLS. A gateway that restarts is met by its
 	// whole fleet at once; 1,000 handshakes take it more than a second.
 	connectTimeout = 15 * time.Second
-	requestTimeout = 10 * time.Second
 	// A dead connection is noticed within pingInterval × maxPings.
 	pingInterval = 30 * time.Second
 	maxPings     = 2
 	// noReconnectBuffer: what is said while disconnected is said again by the
 	// callers; a buffer would bring old reports out of order.
 	noReconnectBuffer = -1
-	// sessionBytes is the length of a session id before it is encoded.
-	sessionBytes = 16
 )
 
 // Config is what a Link needs. Dial may be nil.
@@ -61,8 +54,8 @@ type Config struct {
 
 // Link is a connection that is re-established for as long as it is open.
 type Link struct {
-	device      string
-	session     string
+	*deviceclient.Client
+
 	credentials Credentials
 	conn        *nats.Conn
 	// opened is closed once conn is set: the client calls back before that.
@@ -95,14 +88,8 @@ func (l *Link) Ahead() (ahead time.Duration, known bool) {
 
 // Open starts connecting and returns at once; it fails for a bad Config only.
 func Open(cfg Config) (*Link, error) {
-	session := newSession()
-	prefix, err := wire.InboxPrefix(cfg.Device, session)
-	if err != nil {
-		return nil, err
-	}
+	session := deviceclient.NewSession(cfg.Device)
 	l := &Link{
-		device:      cfg.Device,
-		session:     session,
 		credentials: cfg.Credentials,
 		opened:      make(chan struct{}),
 		log:         cfg.Log,
@@ -111,44 +98,41 @@ func Open(cfg Config) (*Link, error) {
 		revocations: make(chan wire.Revocation, 1),
 		servers:     slices.Clone(cfg.Servers),
 	}
-	if l.conn, err = nats.Options(l.options(cfg, prefix)).Connect(); err != nil {
+	options := l.options(cfg)
+	if err := session.Identify(&options); err != nil {
+		return nil, err
+	}
+	conn, err := options.Connect()
+	if err != nil {
 		return nil, fmt.Errorf("opening the connection: %w", err)
 	}
+	l.conn, l.Client = conn, deviceclient.New(conn, session)
 	close(l.opened)
-	if err := l.subscribe(); err != nil {
+	if err := errors.Join(l.OnNudge(func() { signal(l.nudges) }), l.OnRevoked(l.revoked)); err != nil {
 		l.conn.Close()
 		return nil, err
 	}
 	return l, nil
 }
 
-func newSession() string {
-	id := make([]byte, sessionBytes)
-	_, _ = rand.Read(id) // never fails
-	return hex.EncodeToString(id)
-}
-
-func (l *Link) subscribe() error {
-	for kind, handle := range map[wire.Kind]nats.MsgHandler{
-		wire.KindNudge:   func(*nats.Msg) { signal(l.nudges) },
-		wire.KindRevoked: l.onRevoked,
-	} {
-		subject, err := wire.DownSubject(l.device, l.session, kind)
-		if err != nil {
-			return err
-		}
-		if _, err := l.conn.Subscribe(subject, handle); err != nil {
-			return fmt.Errorf("subscribing to %s: %w", kind, err)
-		}
+// Snapshot asks for the manifest, see deviceclient.
+func (l *Link) Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.SnapshotReply, error) {
+	reply, err := l.Client.Snapshot(ctx, req)
+	if err != nil {
+		return reply, err
 	}
-	return nil
+	if reply.Status != wire.SnapshotRetryLater {
+		l.credentials.Answered()
+	}
+	if !reply.Time.IsZero() {
+		l.ahead.Store(new(time.Now().Round(0).Sub(reply.Time))) // Round: as the system's clock shows it
+	}
+	return reply, nil
 }
 
-func (l *Link) options(cfg Config, inbox string) nats.Options {
+func (l *Link) options(cfg Config) nats.Options {
 	o := nats.GetDefaultOptions()
 	o.Servers = cfg.Servers
-	o.Name = l.session
-	o.InboxPrefix = inbox
 	o.Secure = true
 	o.TLSHandshakeFirst = true
 	o.TLSConfig = &tls.Config{
@@ -204,10 +188,9 @@ func (l *Link) onError(msg string, err error) {
 	l.log.Warn(msg, "error", err)
 }
 
-// onRevoked passes on what to do. What cannot be read says at least that the
+// revoked passes on what to do. What cannot be read says at least that the
 // device was thrown out.
-func (l *Link) onRevoked(m *nats.Msg) {
-	notice, err := wire.DecodeRequest[wire.RevokedNotice](wire.KindRevoked, m.Data)
+func (l *Link) revoked(notice wire.RevokedNotice, err error) {
 	if err != nil {
 		l.log.Warn("the notice of revocation does not say what to do: workloads go on", "error", err)
 	}
@@ -252,7 +235,7 @@ func (l *Link) Server() (url string, err error) {
 	if l.lastErr != nil {
 		return "", l.lastErr
 	}
-	return "", ErrDisconnected
+	return "", deviceclient.ErrDisconnected
 }
 
 // SetServers replaces the list of servers. The present connection stays.
@@ -280,7 +263,7 @@ func (l *Link) Reconnect() error {
 }
 
 // Session is the id of the session: a secret that this process shares with the server.
-func (l *Link) Session() string { return l.session }
+func (l *Link) Session() string { return l.ID }
 
 // Rarely makes the pauses between attempts longer for good, because the device
 // was thrown out: a new enrollment needs a new Link.
@@ -288,50 +271,3 @@ func (l *Link) Rarely() { l.rare.Store(true) }
 
 // Close ends the connection for good.
 func (l *Link) Close() { l.conn.Close() }
-
-// publish sends without waiting for anything.
-func (l *Link) publish(kind wire.Kind, payload []byte) error {
-	subject, err := wire.UpSubject(l.device, kind)
-	if err != nil {
-		return err
-	}
-	return transport(l.conn.PublishMsg(l.message(subject, payload)))
-}
-
-// request sends a message of some kind and returns the reply.
-func (l *Link) request(ctx context.Context, kind wire.Kind, payload []byte) ([]byte, error) {
-	if most := kind.Verb().MaxRequest; len(payload) > most {
-		return nil, fmt.Errorf("%w: %d bytes of %s, at most %d are allowed", wire.ErrPayload, len(payload), kind, most)
-	}
-	subject, err := wire.UpSubject(l.device, kind)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	msg, err := l.conn.RequestMsgWithContext(ctx, l.message(subject, payload))
-	if err != nil {
-		return nil, transport(err)
-	}
-	return msg.Data, nil
-}
-
-// message is a message of this session.
-func (l *Link) message(subject string, payload []byte) *nats.Msg {
-	return &nats.Msg{Subject: subject, Data: payload, Header: nats.Header{wire.HeaderSession: {l.session}}}
-}
-
-// transport makes every way of having no connection one error.
-func transport(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionClosed),
-		errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrDisconnected),
-		errors.Is(err, nats.ErrHeadersNotSupported): // before the first connection: no server has said what it can
-		return fmt.Errorf("%w: %w", ErrDisconnected, err)
-	case errors.Is(err, nats.ErrNoResponders):
-		return fmt.Errorf("the fleet server is not ready: %w", err)
-	}
-	return err
-}

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"fleet.nationtech.io/fleet/pkg/agent/link"
+	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -249,14 +250,14 @@ func TestBodyIsAssembledAndVerified(t *testing.T) {
 		want  error
 	}{
 		"whole":      {honest, nil},
-		"other size": {func(r wire.BodyRequest) wire.BodyReply { p := honest(r); p.Size++; return p }, link.ErrBody},
-		"too much":   {func(wire.BodyRequest) wire.BodyReply { return wire.BodyReply{Size: len(body), Data: body[:100_001]} }, link.ErrBody},
-		"nothing":    {func(wire.BodyRequest) wire.BodyReply { return wire.BodyReply{Size: len(body)} }, link.ErrBody},
+		"other size": {func(r wire.BodyRequest) wire.BodyReply { p := honest(r); p.Size++; return p }, deviceclient.ErrBody},
+		"too much":   {func(wire.BodyRequest) wire.BodyReply { return wire.BodyReply{Size: len(body), Data: body[:100_001]} }, deviceclient.ErrBody},
+		"nothing":    {func(wire.BodyRequest) wire.BodyReply { return wire.BodyReply{Size: len(body)} }, deviceclient.ErrBody},
 		"other content": {func(r wire.BodyRequest) wire.BodyReply {
 			p := honest(r)
 			p.Data = bytes.ToUpper(bytes.Repeat([]byte("x"), len(p.Data)))
 			return p
-		}, link.ErrBody},
+		}, deviceclient.ErrBody},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -350,7 +351,7 @@ func TestLinkStartsWithoutServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	if err := l.Heartbeat(wire.Heartbeat{}); !errors.Is(err, link.ErrDisconnected) {
+	if err := l.Heartbeat(wire.Heartbeat{}); !errors.Is(err, deviceclient.ErrDisconnected) {
 		t.Errorf("got %v", err)
 	}
 	present := newBus(t, p, server.RANDOM_PORT)

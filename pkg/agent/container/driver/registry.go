@@ -1,4 +1,4 @@
-package agent
+package driver
 
 import (
 	"context"
@@ -12,17 +12,17 @@ import (
 // image away, or nil for an image of another. Credentials last for about one
 // pull, so each gets its own. An error does not rule out that the image can be
 // had: the server may only be away.
-func (p *pass) login(ctx context.Context, image string) (*container.Login, error) {
+func (d *Driver) login(ctx context.Context, image string) (*container.Login, error) {
 	registry := registryOf(image)
 	if registry == "" {
 		return nil, nil
 	}
-	reply, err := p.link.Registry(ctx)
+	reply, err := d.registry.Registry(ctx)
 	if err != nil || !slices.Contains(reply.Registries, registry) {
 		return nil, err
 	}
-	if p.trust != nil {
-		if err := p.trust(registry); err != nil {
+	if d.trust != nil {
+		if err := d.trust(registry); err != nil {
 			return nil, err
 		}
 	}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -58,6 +59,27 @@ type Action struct {
 	Content   []byte
 	Container container.Container
 	Spec      *container.Spec
+}
+
+// String says what the action does.
+func (a Action) String() string {
+	switch a.Kind {
+	case Pull:
+		return fmt.Sprintf("pulling image %q", a.Image)
+	case EnsureVolume:
+		return "making volume " + a.Volume
+	case EnsureSecret:
+		return "making secret " + a.Secret
+	case Remove:
+		return "removing container " + a.Container.Name
+	case Create:
+		return "creating container " + a.Spec.Name()
+	case Start:
+		return "starting container " + a.Container.Name
+	case RemoveVolume:
+		return "removing volume " + a.Volume
+	}
+	return a.Kind.String()
 }
 
 // Changes lists the steps from the observed containers of a Deployment to its

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
-	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )

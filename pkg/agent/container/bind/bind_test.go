@@ -9,9 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
-	"fleet.nationtech.io/fleet/pkg/agent/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
-	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -20,7 +20,7 @@ import (
 	"strings"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
-	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 )
 
 // ErrRefused is wrapped by every error about a mount that is not allowed.

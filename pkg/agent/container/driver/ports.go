@@ -1,10 +1,10 @@
-package agent
+package driver
 
 import (
 	"maps"
 	"sync"
 
-	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -21,9 +21,9 @@ func newPorts() *ports {
 	return &ports{claims: map[wire.DeploymentRef]plan.Claim{}, blocked: map[wire.DeploymentRef]bool{}}
 }
 
-// restore gives a workload that was applied before the agent started the ports
+// grant gives a workload that was applied before the agent started the ports
 // that it had, so that who has them does not change with a restart.
-func (p *ports) restore(w *plan.Workload) {
+func (p *ports) grant(w *plan.Workload) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.claims[w.Ref] = plan.Claim{Workload: w, Running: true}

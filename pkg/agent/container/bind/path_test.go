@@ -9,9 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fleet.nationtech.io/fleet/pkg/agent/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
-	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 )
 
 // The containers' account of these tests, and an account of somebody else.

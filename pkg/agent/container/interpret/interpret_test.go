@@ -10,8 +10,8 @@ import (
 	"go.uber.org/goleak"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
-	"fleet.nationtech.io/fleet/pkg/agent/interpret"
-	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/container/interpret"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -19,6 +19,14 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var ref = wire.DeploymentRef{Namespace: "shop", Name: "web"}
+
+func interpretBody(body string) (*plan.Workload, error) {
+	s, err := wire.Decode[wire.Score]([]byte(body), wire.MaxScoreSize)
+	if err != nil {
+		return nil, err
+	}
+	return interpret.Default()[s.Type](ref, s.Data)
+}
 
 func TestPodmanV0(t *testing.T) {
 	t.Parallel()
@@ -45,7 +53,7 @@ func TestPodmanV0(t *testing.T) {
 		},
 		Volumes: []string{"shop_web_data"},
 	}
-	got, err := interpret.Default().Interpret(ref, []byte(body))
+	got, err := interpretBody(body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,15 +72,13 @@ func TestRefusals(t *testing.T) {
 		want error
 		text string
 	}{
-		"unknown type":  {`{"type":"HelmV9","data":{}}`, score.ErrUnknownType, "PodmanV0"},
 		"unknown field": {`{"type":"PodmanV0","data":{"services":[{"name":"a","image":"localhost/a","imgae":""}]}}`, score.ErrInvalid, "imgae"},
-		"no score":      {`[]`, wire.ErrPayload, ""},
-		"nothing":       {``, wire.ErrPayload, ""},
+		"nothing":       {`{"type":"PodmanV0"}`, score.ErrInvalid, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := interpret.Default().Interpret(ref, []byte(tt.body))
+			_, err := interpretBody(tt.body)
 			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("got %v", err)
 			}

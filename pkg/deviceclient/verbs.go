@@ -1,11 +1,11 @@
-package link
+package deviceclient
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -16,12 +16,8 @@ var ErrBody = errors.New("the body is not the one that the manifest names")
 // Snapshot asks for the manifest. Errors are a *wire.Refusal, wrap
 // wire.ErrManifest or wire.ErrPayload, or come from the transport. Beside the
 // first two there is a reply all the same, whose Nonce counts.
-func (l *Link) Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.SnapshotReply, error) {
-	payload, err := json.Marshal(req)
-	if err != nil {
-		return nil, fmt.Errorf("encoding a snapshot request: %w", err)
-	}
-	data, err := l.request(ctx, wire.KindSnapshot, payload)
+func (c *Client) Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.SnapshotReply, error) {
+	data, err := c.request(ctx, wire.KindSnapshot, req)
 	if err != nil {
 		return nil, fmt.Errorf("asking for the manifest: %w", err)
 	}
@@ -32,24 +28,18 @@ func (l *Link) Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.Sn
 	if err != nil {
 		return &reply, fmt.Errorf("asking for the manifest: %w", err)
 	}
-	if reply.Status != wire.SnapshotRetryLater {
-		l.credentials.Answered()
-	}
-	if !reply.Time.IsZero() {
-		l.ahead.Store(new(time.Now().Round(0).Sub(reply.Time))) // Round: as the system's clock shows it
-	}
 	return &reply, nil
 }
 
 // Body fetches a body of a known size piece by piece and verifies its hash.
 // Errors are a *wire.Refusal, wrap ErrBody, or come from the transport.
-func (l *Link) Body(ctx context.Context, hash string, size int) ([]byte, error) {
+func (c *Client) Body(ctx context.Context, hash string, size int) ([]byte, error) {
 	if size <= 0 || size > wire.MaxScoreSize {
 		return nil, fmt.Errorf("fetching a body: %w: size %d", ErrBody, size)
 	}
 	body := make([]byte, 0, size)
 	for len(body) < size {
-		piece, err := l.piece(ctx, hash, len(body), size)
+		piece, err := c.piece(ctx, hash, len(body), size)
 		if err != nil {
 			return nil, fmt.Errorf("fetching body %.12s: %w", hash, err)
 		}
@@ -61,12 +51,8 @@ func (l *Link) Body(ctx context.Context, hash string, size int) ([]byte, error) 
 	return body, nil
 }
 
-func (l *Link) piece(ctx context.Context, hash string, offset, size int) ([]byte, error) {
-	payload, err := json.Marshal(wire.BodyRequest{Hash: hash, Offset: offset})
-	if err != nil {
-		return nil, err
-	}
-	data, err := l.request(ctx, wire.KindBody, payload)
+func (c *Client) piece(ctx context.Context, hash string, offset, size int) ([]byte, error) {
+	data, err := c.request(ctx, wire.KindBody, wire.BodyRequest{Hash: hash, Offset: offset})
 	if err != nil {
 		return nil, err
 	}
@@ -84,12 +70,8 @@ func (l *Link) piece(ctx context.Context, hash string, offset, size int) ([]byte
 
 // Secret fetches the content of a Secret that a score in the manifest names.
 // Errors are as for SendState.
-func (l *Link) Secret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
-	payload, err := json.Marshal(wire.SecretRequest{Namespace: namespace, Name: name})
-	if err != nil {
-		return nil, fmt.Errorf("encoding a request for a Secret: %w", err)
-	}
-	data, err := l.request(ctx, wire.KindSecret, payload)
+func (c *Client) Secret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
+	data, err := c.request(ctx, wire.KindSecret, wire.SecretRequest{Namespace: namespace, Name: name})
 	if err != nil {
 		return nil, fmt.Errorf("fetching Secret %s: %w", name, err)
 	}
@@ -105,8 +87,8 @@ func (l *Link) Secret(ctx context.Context, namespace, name string) (map[string][
 
 // Registry fetches credentials of the gateway's image registry. Errors are as
 // for SendState.
-func (l *Link) Registry(ctx context.Context) (*wire.RegistryReply, error) {
-	data, err := l.request(ctx, wire.KindRegistry, []byte("{}"))
+func (c *Client) Registry(ctx context.Context) (*wire.RegistryReply, error) {
+	data, err := c.request(ctx, wire.KindRegistry, wire.RegistryRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("fetching credentials for images: %w", err)
 	}
@@ -121,18 +103,19 @@ func (l *Link) Registry(ctx context.Context) (*wire.RegistryReply, error) {
 }
 
 // SendInfo sends an encoded wire.DeviceInfo. Errors are as for SendState.
-func (l *Link) SendInfo(ctx context.Context, payload []byte) error {
-	return l.report(ctx, wire.KindInfo, payload)
+func (c *Client) SendInfo(ctx context.Context, payload []byte) error {
+	return c.report(ctx, wire.KindInfo, payload)
 }
 
-// SendState sends an encoded wire.DeploymentState. Errors are a *wire.Refusal,
-// wrap wire.ErrPayload, or come from the transport.
-func (l *Link) SendState(ctx context.Context, payload []byte) error {
-	return l.report(ctx, wire.KindState, payload)
+// SendState sends an encoded wire.DeploymentState: both sides compare the bytes by
+// their hash. Errors are a *wire.Refusal, wrap wire.ErrPayload, or come from the
+// transport.
+func (c *Client) SendState(ctx context.Context, payload []byte) error {
+	return c.report(ctx, wire.KindState, payload)
 }
 
-func (l *Link) report(ctx context.Context, kind wire.Kind, payload []byte) error {
-	data, err := l.request(ctx, kind, payload)
+func (c *Client) report(ctx context.Context, kind wire.Kind, payload []byte) error {
+	data, err := c.request(ctx, kind, payload)
 	if err != nil {
 		return fmt.Errorf("sending %s: %w", kind, err)
 	}
@@ -147,13 +130,39 @@ func (l *Link) report(ctx context.Context, kind wire.Kind, payload []byte) error
 }
 
 // Heartbeat says that the device is alive. It is lost when there is no connection.
-func (l *Link) Heartbeat(h wire.Heartbeat) error {
-	payload, err := json.Marshal(h)
+func (c *Client) Heartbeat(h wire.Heartbeat) error {
+	payload, err := Encode(h)
 	if err != nil {
-		return fmt.Errorf("encoding a heartbeat: %w", err)
+		return err
 	}
-	if err := l.publish(wire.KindHeartbeat, payload); err != nil {
+	m, err := c.Message(wire.KindHeartbeat, payload)
+	if err != nil {
+		return err
+	}
+	if err := c.Publish(m); err != nil {
 		return fmt.Errorf("sending a heartbeat: %w", err)
+	}
+	return nil
+}
+
+// OnNudge calls f when the server asks for a snapshot request.
+func (c *Client) OnNudge(f func()) error {
+	return c.listen(wire.KindNudge, func([]byte) { f() })
+}
+
+// OnRevoked calls f with what to do when the server throws the device out. err is
+// why the notice does not say.
+func (c *Client) OnRevoked(f func(notice wire.RevokedNotice, err error)) error {
+	return c.listen(wire.KindRevoked, func(payload []byte) { f(wire.DecodeRequest[wire.RevokedNotice](wire.KindRevoked, payload)) })
+}
+
+func (c *Client) listen(kind wire.Kind, f func(payload []byte)) error {
+	subject, err := wire.DownSubject(c.Device, c.ID, kind)
+	if err != nil {
+		return err
+	}
+	if _, err := c.conn.Subscribe(subject, func(m *nats.Msg) { f(m.Data) }); err != nil {
+		return fmt.Errorf("subscribing to %s: %w", kind, err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package agent
+package driver
 
 import (
 	"errors"
@@ -7,9 +7,9 @@ import (
 	"slices"
 	"sync"
 
-	"fleet.nationtech.io/fleet/pkg/agent/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
-	"fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 

@@ -1,0 +1,187 @@
+package driver
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container/interpret"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Reasons of the condition PodmanReady, which is good when True.
+const (
+	// reasonPodmanAnswers: PodmanReady is True.
+	reasonPodmanAnswers = "PodmanAnswers"
+	// reasonPodmanUnavailable: PodmanReady is False; the agent keeps trying.
+	reasonPodmanUnavailable = "PodmanUnavailable"
+)
+
+// Registry gives credentials of the fleet's image registry.
+type Registry interface {
+	Registry(ctx context.Context) (*wire.RegistryReply, error)
+}
+
+// Config is what a Driver is made of. To Wipe takes Runtime and Log only.
+type Config struct {
+	Runtime  container.Runtime
+	Registry Registry
+	// TrustRegistry makes the runtime trust the certificate of the fleet's image
+	// registry of a name, HOST:PORT. Without it the runtime is left as it is.
+	TrustRegistry func(registry string) error
+	// Binds says which directories containers may mount.
+	Binds bind.Policy
+	Log   *slog.Logger
+}
+
+// Driver runs containers. Make it with New.
+type Driver struct {
+	runtime      container.Runtime
+	registry     Registry
+	trust        func(registry string) error
+	interpreters interpret.Registry
+	ports        *ports
+	mounts       *mounts
+	log          *slog.Logger
+
+	mu sync.Mutex // guards what follows
+	// info and infoErr are what the runtime said of itself at the last look, version
+	// is the last one that it said.
+	info    container.Info
+	infoErr error
+	version string
+}
+
+var _ workload.Claimant = (*Driver)(nil)
+
+// New returns a driver. It does nothing yet.
+func New(cfg Config) *Driver {
+	return &Driver{
+		runtime:      cfg.Runtime,
+		registry:     cfg.Registry,
+		trust:        cfg.TrustRegistry,
+		interpreters: interpret.Default(),
+		ports:        newPorts(),
+		mounts:       newMounts(cfg.Binds),
+		log:          cfg.Log,
+	}
+}
+
+// About implements workload.Driver.
+func (d *Driver) About() workload.About {
+	return workload.About{
+		Name:  "containers",
+		Types: d.interpreters.Types(),
+		Condition: workload.Condition{
+			Type: wire.ConditionPodmanReady, Ready: reasonPodmanAnswers, Unavailable: reasonPodmanUnavailable,
+		},
+	}
+}
+
+// asked is what a score asks for.
+type asked struct{ *plan.Workload }
+
+// WithSecrets implements workload.Workload.
+func (a asked) WithSecrets(digest string, contents map[string]map[string][]byte) (workload.Workload, error) {
+	w, err := a.Workload.WithSecrets(digest, contents)
+	if err != nil {
+		return nil, err
+	}
+	return asked{w}, nil
+}
+
+// of returns what a workload of this driver is about, or nil.
+func of(w workload.Workload) *plan.Workload {
+	a, _ := w.(asked)
+	return a.Workload
+}
+
+// Parse implements workload.Driver.
+func (d *Driver) Parse(ref wire.DeploymentRef, scoreType string, data json.RawMessage) (workload.Workload, error) {
+	w, err := d.interpreters[scoreType](ref, data)
+	if err != nil {
+		return nil, err
+	}
+	return asked{w}, nil
+}
+
+// Observe implements workload.Driver.
+func (d *Driver) Observe(ctx context.Context, ref wire.DeploymentRef) (workload.Instance, error) {
+	list, err := d.runtime.List(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	d.mounts.seeOf(ref, list)
+	return &instance{Driver: d, ref: ref, containers: list}, nil
+}
+
+// Ready implements workload.Driver.
+func (d *Driver) Ready(ctx context.Context) (workload.Look, error) {
+	info, err := d.runtime.Info(ctx)
+	d.note(info, err)
+	if err != nil {
+		return workload.Look{}, err
+	}
+	list, err := d.runtime.List(ctx, wire.DeploymentRef{})
+	if err != nil {
+		return workload.Look{}, err
+	}
+	d.mounts.forbid(info.StoreRoot)
+	d.mounts.see(list)
+	look := workload.Look{Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}
+	for _, c := range list {
+		look.Deployments = append(look.Deployments, c.Ref)
+	}
+	slices.SortFunc(look.Deployments, wire.DeploymentRef.Compare)
+	look.Deployments = slices.Compact(look.Deployments)
+	return look, nil
+}
+
+func (d *Driver) note(info container.Info, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.info, d.infoErr = info, err
+	if err == nil {
+		d.version = info.Version
+	}
+}
+
+// Info is what the runtime said of itself at the last look, or why it did not.
+func (d *Driver) Info() (container.Info, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.info, d.infoErr
+}
+
+// Version is that of the runtime, as far as it ever answered.
+func (d *Driver) Version() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.version
+}
+
+// Watch implements workload.Driver.
+func (d *Driver) Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error {
+	return d.runtime.Watch(ctx, ready, changed)
+}
+
+// Grant implements workload.Claimant.
+func (d *Driver) Grant(w workload.Workload) { d.ports.grant(of(w)) }
+
+// Release implements workload.Claimant.
+func (d *Driver) Release(ref wire.DeploymentRef) { d.ports.release(ref, false) }
+
+// Forget implements workload.Claimant.
+func (d *Driver) Forget(ref wire.DeploymentRef) {
+	d.ports.release(ref, true)
+	d.mounts.release(ref)
+}
+
+// Unblocked implements workload.Claimant.
+func (d *Driver) Unblocked() []wire.DeploymentRef { return d.ports.freed() }

@@ -1,0 +1,69 @@
+package driver_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
+	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
+	"fleet.nationtech.io/fleet/pkg/agent/workload/workloadtest"
+	"fleet.nationtech.io/fleet/pkg/score"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestContainersConform(t *testing.T) {
+	t.Parallel()
+	const image = "localhost/app:1"
+	fake := containertest.NewFake(image)
+	workloadtest.Conformance(t, workloadtest.Subject{
+		New: func() workload.Driver {
+			return driver.New(driver.Config{Runtime: fake, Log: slog.New(slog.DiscardHandler)})
+		},
+		Score: func(version int) wire.Score {
+			return wire.Score{Type: score.TypePodmanV0, Data: fmt.Appendf(nil,
+				`{"services":[{"name":"web","image":%q,"args":["version %d"],"volumes":[{"name":"data","mountPath":"/data"}]}]}`, image, version)}
+		},
+		Bad: wire.Score{Type: score.TypePodmanV0, Data: []byte(`{"services":[{"name":"web"}]}`)},
+		Break: func(t *testing.T, ref wire.DeploymentRef) {
+			list, err := fake.List(t.Context(), ref)
+			for _, c := range list {
+				err = errors.Join(err, fake.Stop(t.Context(), c.ID), fake.Remove(t.Context(), c.ID))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+	})
+}
+
+// A runtime that does not answer is a condition of the device for the agent, too.
+func TestUnavailable(t *testing.T) {
+	t.Parallel()
+	if !errors.Is(container.ErrUnavailable, workload.ErrUnavailable) || container.ErrUnavailable.Error() != "container runtime unavailable" {
+		t.Errorf("it is %v", container.ErrUnavailable)
+	}
+	fake := containertest.NewFake()
+	d := driver.New(driver.Config{Runtime: fake, Log: slog.New(slog.DiscardHandler)})
+	if _, err := d.Ready(t.Context()); err != nil || d.Version() == "" {
+		t.Errorf("version %q: %v", d.Version(), err)
+	}
+	fake.SetDown(true)
+	_, readyErr := d.Ready(t.Context())
+	_, observeErr := d.Observe(t.Context(), wire.DeploymentRef{Namespace: "shop", Name: "web"})
+	for _, err := range []error{readyErr, observeErr, d.Wipe(t.Context()), d.Watch(t.Context(), func() {}, nil)} {
+		if !errors.Is(err, workload.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if _, err := d.Info(); !errors.Is(err, container.ErrUnavailable) || d.Version() == "" {
+		t.Errorf("it was of version %q: %v", d.Version(), err)
+	}
+}

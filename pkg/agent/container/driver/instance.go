@@ -1,0 +1,127 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// instance is the containers of a Deployment as they were observed.
+type instance struct {
+	*Driver
+
+	ref        wire.DeploymentRef
+	containers []container.Container
+}
+
+// Exists implements workload.Instance.
+func (i *instance) Exists() bool { return len(i.containers) > 0 }
+
+// Forbidden removes the containers whose mounts are not allowed. To stop them is
+// not enough: podman may start what is there.
+func (i *instance) Forbidden() (steps []workload.Step, reason error) {
+	for _, c := range i.containers {
+		err := i.mounts.check(&c)
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("service %s: %w", c.Service, err)
+		i.log.Warn("container must not have its mounts", "container", c.Name, "error", err)
+		steps = append(steps, i.step(plan.Action{Kind: plan.Remove, Container: c}))
+		if reason == nil {
+			reason = err
+		}
+	}
+	return steps, reason
+}
+
+// Plan implements workload.Instance.
+func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) (workload.Plan, error) {
+	resolved, err := i.claim(of(w))
+	if err != nil {
+		return workload.Plan{}, err
+	}
+	actions, again := plan.Changes(resolved, i.containers, time.Now())
+	steps, err := i.steps(ctx, actions)
+	if err == nil && renewed {
+		var unused []workload.Step
+		unused, err = i.removeSecrets(ctx, resolved)
+		steps = append(steps, unused...)
+	}
+	if err != nil {
+		i.ports.release(i.ref, false)
+		return workload.Plan{}, err
+	}
+	return workload.Plan{Steps: steps, Again: again}, nil
+}
+
+// claim asks for what other Deployments may have, and returns the workload with
+// its host paths resolved.
+func (i *instance) claim(w *plan.Workload) (*plan.Workload, error) {
+	running := slices.ContainsFunc(i.containers, func(c container.Container) bool { return c.State == container.StateRunning })
+	if err := i.ports.claim(w, running); err != nil {
+		return nil, err
+	}
+	resolved, err := i.mounts.claim(w)
+	if err != nil {
+		i.ports.release(i.ref, false)
+	}
+	return resolved, err
+}
+
+// Remove implements workload.Instance.
+func (i *instance) Remove(ctx context.Context, retention wire.VolumeRetention) ([]workload.Step, error) {
+	volumes, err := i.runtime.Volumes(ctx, i.ref)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := i.steps(ctx, plan.Departure(i.ref, i.containers, volumes, retention))
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := i.removeSecrets(ctx, &plan.Workload{})
+	return append(steps, secrets...), err
+}
+
+// removeSecrets lists the steps that remove the runtime's secrets of the
+// Deployment that a workload does not use.
+func (i *instance) removeSecrets(ctx context.Context, w *plan.Workload) (steps []workload.Step, err error) {
+	names, err := i.runtime.Secrets(ctx, i.ref)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		used := slices.ContainsFunc(w.Services, func(s container.Spec) bool { _, uses := s.Secrets[name]; return uses })
+		if !used {
+			steps = append(steps, workload.Step{Name: "removing secret " + name, Do: func(ctx context.Context) error {
+				return i.runtime.RemoveSecret(ctx, name)
+			}})
+		}
+	}
+	return steps, nil
+}
+
+// Halt implements workload.Instance.
+func (i *instance) Halt(ctx context.Context) error {
+	for _, c := range i.containers {
+		if c.Ended() || c.Unstarted() {
+			continue
+		}
+		i.log.Info("stopping container", "container", c.Name)
+		if err := i.runtime.Stop(ctx, c.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// State implements workload.Instance.
+func (i *instance) State(w workload.Workload, now time.Time) workload.State {
+	return plan.State(of(w), i.containers, now)
+}

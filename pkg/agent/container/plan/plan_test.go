@@ -1,0 +1,384 @@
+package plan_test
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	agentplan "fleet.nationtech.io/fleet/pkg/agent/plan"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	ref  = wire.DeploymentRef{Namespace: "shop", Name: "web"}
+	hash = wire.Sum([]byte("body")).String()
+	now  = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+)
+
+// world applies actions to observed containers, as a runtime would.
+type world struct {
+	containers []container.Container
+	touched    map[string]int // removals by service
+	nextID     int
+}
+
+func (w *world) apply(actions []plan.Action) {
+	for _, a := range actions {
+		switch a.Kind {
+		case plan.Remove:
+			w.touched[a.Container.Service]++
+			w.containers = slices.DeleteFunc(w.containers, func(c container.Container) bool { return c.ID == a.Container.ID })
+		case plan.Create:
+			w.nextID++
+			w.containers = append(w.containers, container.Container{
+				ID: fmt.Sprint("new-", w.nextID), Name: a.Spec.Name(), Ref: a.Spec.Ref, Service: a.Spec.Service, Hash: a.Spec.Hash,
+				State: container.StateRunning, Started: now,
+			})
+		case plan.Start:
+			for i := range w.containers {
+				if w.containers[i].ID == a.Container.ID {
+					w.containers[i].State, w.containers[i].Started = container.StateRunning, now
+				}
+			}
+		case plan.Pull, plan.EnsureVolume, plan.RemoveVolume:
+		}
+	}
+}
+
+// drawWorkload draws few names and hashes, so that they meet those of
+// drawObserved often.
+func drawWorkload(t *rapid.T) *plan.Workload {
+	w := &plan.Workload{Ref: ref}
+	for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.ID[string]).Draw(t, "services") {
+		w.Services = append(w.Services, container.Spec{
+			Ref: ref, Service: name, Image: "localhost/" + name,
+			Hash:    rapid.SampledFrom([]string{"1", "2"}).Draw(t, "hash"),
+			Restart: rapid.SampledFrom([]container.Restart{container.RestartAlways, container.RestartOnFailure, container.RestartNever}).Draw(t, "restart"),
+		})
+	}
+	return w
+}
+
+func drawObserved(t *rapid.T) []container.Container {
+	var list []container.Container
+	for i := range rapid.IntRange(0, 6).Draw(t, "containers") {
+		owner := rapid.SampledFrom([]wire.DeploymentRef{ref, ref, {Namespace: "other", Name: "app"}}).Draw(t, "owner")
+		service := rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "service")
+		c := container.Container{
+			ID: fmt.Sprint(i), Name: container.ObjectName(owner, service), Ref: owner, Service: service,
+			Hash:     rapid.SampledFrom([]string{"1", "2"}).Draw(t, "hash"),
+			State:    rapid.SampledFrom([]container.State{container.StateRunning, container.StateExited, container.StateCreated}).Draw(t, "state"),
+			ExitCode: rapid.IntRange(0, 1).Draw(t, "exit code"),
+		}
+		if c.State != container.StateCreated {
+			c.Started, c.Finished = now.Add(-time.Hour), now.Add(-time.Minute)
+		}
+		if slices.ContainsFunc(list, func(o container.Container) bool { return o.Name == c.Name }) {
+			continue // names are unique
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+func TestOneRoundConverges(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorkload(t)
+		observed := drawObserved(t)
+		wd := &world{containers: slices.Clone(observed), touched: map[string]int{}}
+		actions, _ := plan.Changes(w, observed, now)
+		wd.apply(actions)
+		if again, _ := plan.Changes(w, wd.containers, now); len(again) > 0 {
+			t.Fatalf("a second round has to do %+v", again)
+		}
+		if state := plan.State(w, ours(wd.containers), now); state.Phase == wire.PhasePending {
+			t.Fatalf("converged, but reported as %+v", state)
+		}
+	})
+}
+
+func ours(list []container.Container) []container.Container {
+	return slices.DeleteFunc(slices.Clone(list), func(c container.Container) bool { return c.Ref != ref })
+}
+
+func TestOnlyWhatChangedIsReplacedOnce(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorkload(t)
+		observed := drawObserved(t)
+		actions, _ := plan.Changes(w, observed, now)
+		for _, a := range actions {
+			if a.Kind != plan.Remove {
+				continue
+			}
+			if a.Container.Ref != ref {
+				t.Fatalf("the container of %v is removed", a.Container.Ref)
+			}
+			for _, s := range w.Services {
+				if s.Service == a.Container.Service && s.Hash == a.Container.Hash {
+					t.Fatalf("service %s is removed although it did not change", s.Service)
+				}
+			}
+		}
+	})
+}
+
+func TestPullsComeBeforeRemovals(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		actions, _ := plan.Changes(drawWorkload(t), drawObserved(t), now)
+		if !slices.IsSortedFunc(actions, func(a, b plan.Action) int { return cmp.Compare(stage(a.Kind), stage(b.Kind)) }) {
+			t.Fatalf("out of order: %+v", actions)
+		}
+	})
+}
+
+func stage(k plan.Kind) int {
+	return map[plan.Kind]int{plan.Pull: 0, plan.EnsureVolume: 1, plan.Remove: 2, plan.Create: 3, plan.Start: 3}[k]
+}
+
+func TestDepartureTouchesOnlyItsOwn(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		observed := drawObserved(t)
+		retention := rapid.SampledFrom([]wire.VolumeRetention{"", wire.RetainVolumes, wire.DeleteVolumes}).Draw(t, "retention")
+		actions := plan.Departure(ref, observed, []string{"shop_web_data"}, retention)
+		volumes := 0
+		for _, a := range actions {
+			switch {
+			case a.Kind == plan.RemoveVolume:
+				volumes++
+			case a.Kind != plan.Remove || a.Container.Ref != ref:
+				t.Fatalf("departure does %+v", a)
+			}
+		}
+		if removed := len(actions) - volumes; removed != len(ours(observed)) {
+			t.Fatalf("%d of %d containers are removed", removed, len(ours(observed)))
+		}
+		if (volumes > 0) != (retention == wire.DeleteVolumes) {
+			t.Fatalf("%d volumes are removed with retention %q", volumes, retention)
+		}
+	})
+}
+
+func TestStarts(t *testing.T) {
+	t.Parallel()
+	ended := func(code int, ago time.Duration) container.Container {
+		return container.Container{State: container.StateExited, ExitCode: code, Started: now.Add(-time.Hour), Finished: now.Add(-ago)}
+	}
+	cut := container.Container{State: container.StateExited, Started: now.Add(-time.Hour)}
+	tests := map[string]struct {
+		restart container.Restart
+		c       container.Container
+		start   bool
+		again   bool
+	}{
+		"running":              {container.RestartAlways, container.Container{State: container.StateRunning}, false, false},
+		"new":                  {container.RestartNever, container.Container{State: container.StateCreated}, true, false},
+		"always, ended":        {container.RestartAlways, ended(0, time.Minute), true, false},
+		"always, podman's try": {container.RestartAlways, ended(1, time.Second), false, true},
+		"on failure, done":     {container.RestartOnFailure, ended(0, time.Minute), false, false},
+		"on failure, failed":   {container.RestartOnFailure, ended(1, time.Minute), true, false},
+		"never, failed":        {container.RestartNever, ended(1, time.Minute), false, false},
+		"always, power cut":    {container.RestartAlways, cut, true, false},
+		"failure, power cut":   {container.RestartOnFailure, cut, true, false},
+		"never, power cut":     {container.RestartNever, cut, false, false},
+		"paused by hand":       {container.RestartAlways, container.Container{State: "paused"}, false, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			spec := container.Spec{Ref: ref, Service: "a", Hash: "1", Restart: tt.restart}
+			tt.c.Ref, tt.c.Service, tt.c.Hash, tt.c.Name = ref, "a", "1", spec.Name()
+			actions, again := plan.Changes(&plan.Workload{Ref: ref, Services: []container.Spec{spec}}, []container.Container{tt.c}, now)
+			if started := len(actions) == 1 && actions[0].Kind == plan.Start; started != tt.start || !again.IsZero() != tt.again {
+				t.Errorf("actions %+v, again %v", actions, again)
+			}
+		})
+	}
+}
+
+func claim(name string, running bool, ports ...container.Port) (wire.DeploymentRef, plan.Claim) {
+	r := wire.DeploymentRef{Namespace: "n", Name: name}
+	return r, plan.Claim{Running: running, Workload: &plan.Workload{Ref: r, Services: []container.Spec{{Ports: ports}}}}
+}
+
+func TestConflicts(t *testing.T) {
+	t.Parallel()
+	tcp := func(ip string) container.Port { return container.Port{HostIP: ip, Host: 80, Protocol: container.TCP} }
+	udp := container.Port{Host: 80, Protocol: container.UDP}
+	tests := map[string]struct {
+		a, b       container.Port
+		aRun, bRun bool
+		want       string // who fails
+	}{
+		"first by name":      {tcp(""), tcp(""), false, false, "b"},
+		"who runs":           {tcp(""), tcp(""), false, true, "a"},
+		"both run":           {tcp(""), tcp(""), true, true, "b"},
+		"protocols":          {tcp(""), udp, false, false, ""},
+		"addresses":          {tcp("10.0.0.1"), tcp("10.0.0.2"), false, false, ""},
+		"address and all":    {tcp("10.0.0.1"), tcp(""), false, false, "b"},
+		"address and zeroes": {tcp("10.0.0.1"), tcp("0.0.0.0"), false, false, "b"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			claims := map[wire.DeploymentRef]plan.Claim{}
+			ra, ca := claim("a", tt.aRun, tt.a)
+			rb, cb := claim("b", tt.bRun, tt.b)
+			claims[ra], claims[rb] = ca, cb
+			var failed []string
+			for r, conflict := range plan.Conflicts(claims) {
+				failed = append(failed, r.Name)
+				if other := map[string]string{"a": "b", "b": "a"}[r.Name]; conflict.Owner.Name != other || !strings.Contains(conflict.Error(), "80") {
+					t.Errorf("%s: %v", r, conflict)
+				}
+			}
+			if got := strings.Join(failed, ","); got != tt.want {
+				t.Errorf("%q fails, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestConflictsLeaveNoPortTwice(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		claims := map[wire.DeploymentRef]plan.Claim{}
+		for i := range rapid.IntRange(0, 5).Draw(t, "deployments") {
+			port := container.Port{Host: rapid.Uint16Range(1, 3).Draw(t, "port"), Protocol: container.TCP}
+			r, c := claim(fmt.Sprint("d", i), rapid.Bool().Draw(t, "running"), port)
+			claims[r] = c
+		}
+		owners := map[uint16]wire.DeploymentRef{}
+		conflicts := plan.Conflicts(claims)
+		for _, r := range slices.SortedFunc(maps.Keys(claims), wire.DeploymentRef.Compare) {
+			port := claims[r].Workload.Services[0].Ports[0].Host
+			other, taken := owners[port]
+			if conflicts[r] != nil {
+				continue
+			}
+			if taken {
+				t.Fatalf("%v and %v both have port %d", r, other, port)
+			}
+			owners[port] = r
+		}
+	})
+}
+
+func TestState(t *testing.T) {
+	t.Parallel()
+	run := func(mutate func(*container.Container)) container.Container {
+		c := container.Container{
+			Ref: ref, Service: "a", Name: "shop_web_a", Hash: "1", Image: "localhost/a", State: container.StateRunning,
+			Created: now.Add(-time.Hour), Started: now.Add(-time.Hour),
+		}
+		if mutate != nil {
+			mutate(&c)
+		}
+		return c
+	}
+	ended := func(code, restarts int) container.Container {
+		return run(func(c *container.Container) {
+			c.State, c.ExitCode, c.Restarts, c.Finished = container.StateExited, code, restarts, now.Add(-time.Minute)
+		})
+	}
+	outOfMemory := func() container.Container {
+		c := ended(137, 0)
+		c.OutOfMemory = true
+		return c
+	}
+	tests := map[string]struct {
+		restart container.Restart
+		c       []container.Container
+		err     error
+		waiting bool
+		phase   wire.Phase
+		text    string
+		again   bool
+	}{
+		"running":        {container.RestartAlways, []container.Container{run(nil)}, nil, false, wire.PhaseRunning, "", false},
+		"paused":         {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.State = container.StatePaused })}, nil, false, wire.PhaseFailed, "service a: is paused on the device, which podman unpause ends", false},
+		"nothing yet":    {container.RestartAlways, nil, nil, false, wire.PhasePending, "", false},
+		"waiting":        {container.RestartAlways, []container.Container{run(nil)}, nil, true, wire.PhasePending, "", false},
+		"error":          {container.RestartAlways, []container.Container{run(nil)}, errors.New("no\nimage"), false, wire.PhaseFailed, "no image", false},
+		"done":           {container.RestartNever, []container.Container{ended(0, 0)}, nil, false, wire.PhaseRunning, "", false},
+		"killed":         {container.RestartNever, []container.Container{ended(137, 0)}, nil, false, wire.PhaseFailed, "was killed (exit code 137), as happens when", false},
+		"out of memory":  {container.RestartNever, []container.Container{outOfMemory()}, nil, false, wire.PhaseFailed, "more memory than its limit", false},
+		"exit code":      {container.RestartNever, []container.Container{ended(3, 0)}, nil, false, wire.PhaseFailed, "exit code 3", false},
+		"before restart": {container.RestartAlways, []container.Container{ended(0, 0)}, nil, false, wire.PhasePending, "", false},
+		"not yet looping": {container.RestartAlways, []container.Container{run(func(c *container.Container) {
+			c.State, c.ExitCode, c.Finished = container.StateExited, 1, now.Add(-time.Second)
+		})}, nil, false, wire.PhasePending, "", true},
+		"crash loop":      {container.RestartAlways, []container.Container{ended(1, 2)}, nil, false, wire.PhaseFailed, "exit code 1", false},
+		"just restarted":  {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.Restarts, c.Started = 1, now.Add(-time.Second) })}, nil, false, wire.PhaseFailed, "restarted", true},
+		"settled again":   {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.Restarts = 1 })}, nil, false, wire.PhaseRunning, "", false},
+		"cut, never":      {container.RestartNever, []container.Container{run(func(c *container.Container) { c.State = container.StateExited })}, nil, false, wire.PhaseFailed, "interrupted", false},
+		"of another hash": {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.Hash = "2" })}, nil, false, wire.PhasePending, "", false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := &plan.Workload{Ref: ref, Services: []container.Spec{{Ref: ref, Service: "a", Hash: "1", Restart: tt.restart}}}
+			got, again := agentplan.Report(agentplan.Outcome{Ref: ref, Hash: hash, State: plan.State(w, tt.c, now), Err: tt.err, Waiting: tt.waiting})
+			if got.Phase != tt.phase || !strings.Contains(got.Error, tt.text) || (got.Error == "") != (tt.text == "") || !again.IsZero() != tt.again {
+				t.Errorf("got %+v, again %v", got, again)
+			}
+			if err := got.Validate(); err != nil {
+				t.Error(err)
+			}
+			if len(tt.c) == 1 && tt.err == nil && got.LastEventAt != tt.c[0].LastEvent() {
+				t.Errorf("last event %v, want that of the container", got.LastEventAt)
+			}
+		})
+	}
+}
+
+func TestReportIsStableAcrossAgents(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w, observed := drawWorkload(t), ours(drawObserved(t))
+		first := plan.State(w, observed, now)
+		slices.Reverse(observed)
+		second := plan.State(w, observed, now.Add(time.Second))
+		first.Again, second.Again = time.Time{}, time.Time{} // not a part of the report
+		if diff := gocmp.Diff(first, second); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+// Other parts of the agent address a service's container by its name: one that
+// somebody renamed is replaced, though its content is the same.
+func TestContainerOfAnotherNameIsReplaced(t *testing.T) {
+	t.Parallel()
+	spec := container.Spec{Ref: ref, Service: "a", Image: "localhost/a", Hash: "1", Restart: container.RestartAlways}
+	c := container.Container{ID: "1", Name: spec.Name(), Ref: ref, Service: "a", Hash: "1", State: container.StateRunning, Started: now}
+	w := &plan.Workload{Ref: ref, Services: []container.Spec{spec}}
+	if actions, _ := plan.Changes(w, []container.Container{c}, now); len(actions) > 0 {
+		t.Errorf("a container that is right: %v", actions)
+	}
+	c.Name += "-renamed"
+	actions, _ := plan.Changes(w, []container.Container{c}, now)
+	var kinds []string
+	for _, a := range actions {
+		kinds = append(kinds, a.Kind.String())
+	}
+	if diff := gocmp.Diff([]string{"pull", "remove", "create"}, kinds); diff != "" {
+		t.Errorf("a container of another name (-want +got):\n%s", diff)
+	}
+}
