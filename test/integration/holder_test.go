@@ -24,6 +24,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 // holder is a device that speaks the protocol by hand: it holds a key, a
@@ -235,10 +236,12 @@ func (c *connection) snapshot() wire.SnapshotReply {
 }
 
 // settle asks until the server takes the session for the device, and has given it a
-// nonce.
+// nonce. It asks as often as the budget lasts: on a busy machine a nonce takes its time
+// to be stored.
 func (c *connection) settle() {
 	c.h.s.t.Helper()
-	eventually(c.h.s.t, "a nonce", func() error {
+	pace := time.Duration(float64(time.Second) / wire.KindSnapshot.Verb().Rate)
+	wait.For(c.h.s.t, "a nonce", waitTimeout, pace, func() error {
 		r := c.snapshot()
 		switch {
 		case r.Error != nil:
