@@ -168,13 +168,15 @@ func (h *holder) dial() (*connection, error) {
 	config := h.s.tls()
 	config.ServerName, config.Certificates = "localhost", []tls.Certificate{h.cert}
 	session := deviceclient.NewSession(h.name)
-	session.ID = cmp.Or(h.fixed, session.ID)
+	if wire.ValidSession(h.fixed) { // an agent that is too old gives another name
+		session.ID = h.fixed
+	}
 	c := &connection{h: h, notices: make(chan wire.Revocation, 1), closed: make(chan struct{})}
 	var err error
 	// A client that does not reconnect forgets what came just before the end.
 	c.Conn, err = nats.Connect("tls://"+h.s.ready.NATS.String(), nats.TLSHandshakeFirst(), nats.ReconnectWait(time.Hour), nats.Timeout(waitTimeout),
 		nats.Secure(config),
-		session.Identify, nats.DisconnectErrHandler(func(*nats.Conn, error) { close(c.closed) }))
+		session.Identify, nats.Name(cmp.Or(h.fixed, session.ID)), nats.DisconnectErrHandler(func(*nats.Conn, error) { close(c.closed) }))
 	c.client = deviceclient.New(c.Conn, session)
 	return c, err
 }
