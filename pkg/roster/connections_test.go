@@ -1,0 +1,194 @@
+package roster_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fleet.nationtech.io/fleet/pkg/roster"
+)
+
+// connect connects a session of a device with a key.
+func (r *rostertest) connect(t *testing.T, device string, id uint64, session, key string) (crowded bool) {
+	t.Helper()
+	crowded, err := r.Connected(device, roster.Connection{ID: id, Session: session, Proof: roster.Proof{Key: key, Expires: r.now.Add(time.Hour)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return crowded
+}
+
+func (r *rostertest) wantDrops(t *testing.T, what string, want ...uint64) {
+	t.Helper()
+	got := r.drops()
+	got = slices.Compact(slices.Sorted(slices.Values(got)))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s: dropped (-want +got):\n%s", what, diff)
+	}
+}
+
+// The oldest connections above two are dropped, but that of the current session last:
+// a copy cannot drive the device out.
+func TestSurplusConnections(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind("edge-1", roster.Keys{Current: "k1"})
+	if r.connect(t, "edge-1", 1, "a", "k1") || r.connect(t, "edge-1", 2, "b", "k1") {
+		t.Error("two connections are a crowd")
+	}
+	r.wantDrops(t, "of two")
+	if !r.connect(t, "edge-1", 3, "c", "k1") {
+		t.Error("three connections are no crowd")
+	}
+	r.wantDrops(t, "of three", 1)
+	r.Disconnected(1)
+	if _, err := r.Snapshot("edge-1", "b", roster.Claim{Epoch: "e1"}); err != nil {
+		t.Fatal(err)
+	}
+	r.connect(t, "edge-1", 4, "d", "k1")
+	r.wantDrops(t, "beside the current session", 3)
+	r.connect(t, "edge-1", 5, "e", "k1") // before the bus told of the end of 3
+	r.wantDrops(t, "of four", 3, 4)
+	if r.Count() != 1 {
+		t.Errorf("%d devices are connected", r.Count())
+	}
+}
+
+func TestConnectionIsOfOneSession(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind("edge-1", roster.Keys{Current: "k1"})
+	r.connect(t, "edge-1", 1, "a", "k1")
+	if _, err := r.Connected("edge-1", roster.Connection{ID: 1, Session: "b"}); !errors.Is(err, roster.ErrSecondSession) {
+		t.Errorf("a second session over one connection: %v", err)
+	}
+	if _, connected := r.Proof("edge-1", "b"); connected {
+		t.Error("the second session has the connection")
+	}
+}
+
+// A session that takes over ends the connections of the previous one, and no others.
+func TestTakeoverEndsThePreviousConnections(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind("edge-1", roster.Keys{Current: "k1"})
+	r.lead(t, "edge-1", "a", 1)
+	r.wantDrops(t, "of the first session")
+	r.connect(t, "edge-1", 2, "b", "k1")
+	r.pass(roster.Grace)
+	if _, err := r.Snapshot("edge-1", "b", roster.Claim{Epoch: "e2"}); err != nil {
+		t.Fatal(err)
+	}
+	r.wantDrops(t, "when another takes over", 1)
+}
+
+func TestDropsByKey(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind("edge-1", roster.Keys{Current: "k1", Next: "k2"})
+	r.connect(t, "edge-1", 1, "a", "k1")
+	r.connect(t, "edge-1", 2, "b", "k2")
+	r.DropKey("edge-1", "k1")
+	r.wantDrops(t, "of one key", 1)
+	r.DropOtherKeys("edge-1", "k1")
+	r.wantDrops(t, "of all others", 2)
+	r.Drop("edge-1")
+	r.wantDrops(t, "all", 1, 2)
+	r.Drop("nobody")
+	r.wantDrops(t, "of nobody")
+}
+
+func TestExpiredAndUnprovenConnections(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	for _, name := range []string{"edge-1", "edge-2"} {
+		r.Bind(name, roster.Keys{Current: "k1"})
+	}
+	r.connect(t, "edge-1", 1, "a", "k1")
+	r.connect(t, "edge-2", 2, "b", "k1")
+	if _, err := r.Snapshot("edge-1", "a", roster.Claim{Epoch: "e1"}); err != nil {
+		t.Fatal(err)
+	}
+	if names := r.DropExpired(r.now.Add(time.Hour)); len(names) > 0 {
+		t.Errorf("%v expire at the last moment of their certificates", names)
+	}
+	if names := r.DropExpired(r.now.Add(time.Hour + 1)); len(names) != 2 {
+		t.Errorf("%v expire", names)
+	}
+	r.wantDrops(t, "expired", 1, 2)
+	r.pass(time.Minute)
+	if names := r.DropUnproven(time.Minute); len(names) > 0 {
+		t.Errorf("%v are dropped within their time", names)
+	}
+	r.pass(1)
+	if names := r.DropUnproven(time.Minute); !slices.Equal(names, []string{"edge-2"}) {
+		t.Errorf("%v are dropped, which have not proven themselves", names)
+	}
+	r.wantDrops(t, "unproven", 2)
+}
+
+// Whose connection breaks the rules of the bus is barred: the device, or what is not
+// its current session.
+func TestMisusedConnections(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind("edge-1", roster.Keys{Current: "k1"})
+	r.lead(t, "edge-1", "a", 1)
+	r.connect(t, "edge-1", 2, "b", "k1")
+	if r.Misused(3) {
+		t.Error("a connection of nobody is a device's")
+	}
+	r.wantDrops(t, "of nobody")
+	if !r.Misused(2) || r.barred(t, "edge-1", "a") || !r.barred(t, "edge-1", "b") {
+		t.Error("a stray is not barred, or the device is")
+	}
+	r.wantDrops(t, "the stray's", 2)
+	r.Disconnected(2)
+	if !r.Misused(1) || !r.barred(t, "edge-1", "a") {
+		t.Error("the device is not barred")
+	}
+	r.wantDrops(t, "the device's", 1)
+}
+
+// Without a current session nobody can tell which is the copy: all are dropped, and
+// may come back. One session alone is barred alone.
+func TestStraysWithoutACurrentSession(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind("edge-1", roster.Keys{Current: "k1"})
+	r.connect(t, "edge-1", 1, "a", "k1")
+	r.connect(t, "edge-1", 2, "b", "k1")
+	r.BarStrays("edge-1")
+	r.wantDrops(t, "all", 1, 2)
+	if r.barred(t, "edge-1", "a") {
+		t.Error("they may not come back")
+	}
+	r.drops()
+	r.BarSession("edge-1", "b")
+	r.wantDrops(t, "of one session", 2)
+	r.Bar("edge-1")
+	r.wantDrops(t, "of the device", 1, 2)
+}
+
+// The newest connection of a session counts, and the current session with its last
+// one.
+func TestProofIsOfTheNewestConnection(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind("edge-1", roster.Keys{Current: "k1", Next: "k2"})
+	r.connect(t, "edge-1", 1, "a", "k1")
+	r.connect(t, "edge-1", 2, "a", "k2")
+	if p, connected := r.Proof("edge-1", "a"); !connected || p.Key != "k2" {
+		t.Errorf("proof %+v", p)
+	}
+	if _, err := r.Snapshot("edge-1", "a", roster.Claim{Epoch: "e1"}); err != nil {
+		t.Fatal(err)
+	}
+	if key, expires := r.Used("edge-1"); key != "k2" || !expires.Equal(r.now.Add(time.Hour)) {
+		t.Errorf("used is %s until %s", key, expires)
+	}
+	r.wantDrops(t, "of the previous key", 1)
+}
