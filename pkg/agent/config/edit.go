@@ -7,19 +7,21 @@ import (
 	"io/fs"
 
 	"go.yaml.in/yaml/v3"
+
+	"fleet.nationtech.io/fleet/pkg/settings"
 )
 
 // Enrolled returns the content of agent.yaml with what enrollment found out:
 // the device id and the NATS URLs. Everything else that the file has stays,
 // comments included. A file that does not exist counts as empty.
 func Enrolled(path, device string, urls []string) ([]byte, error) {
-	data, err := read(path)
+	data, err := settings.Read(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading the configuration: %w", err)
+		return nil, err
 	}
 	root, err := parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("%w in %s: %w", ErrInvalid, path, err)
+		return nil, fmt.Errorf("%w in %s: %w", settings.ErrInvalid, path, err)
 	}
 	top := root.Content[0]
 	set(top, "device", scalar(device))
