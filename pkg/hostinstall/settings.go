@@ -3,9 +3,6 @@ package hostinstall
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -35,35 +32,6 @@ func (s Setting) node() *yaml.Node {
 		n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: v})
 	}
 	return n
-}
-
-// configuration returns the file that says what the settings say, with all else
-// and all comments as they are, or nil when it says so already.
-func (in *Installer) configuration(settings []Setting) (*file, error) {
-	old, err := in.read(in.Product.Config)
-	if err != nil {
-		return nil, err
-	}
-	content, changes, err := merge(old, settings)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", in.Product.Config, err)
-	}
-	if len(changes) == 0 {
-		return nil, nil
-	}
-	return &file{path: in.Product.Config, mode: 0o644, content: content, detail: ": " + strings.Join(changes, ", ")}, nil
-}
-
-func (in *Installer) read(path string) ([]byte, error) {
-	f, err := in.Host.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	defer f.Close()
-	return io.ReadAll(f)
 }
 
 // merge puts settings into a YAML mapping and says which of them differ from
