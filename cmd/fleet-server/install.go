@@ -135,15 +135,15 @@ func (i *installOptions) installer(cmd writers) (in *hostinstall.Installer, unlo
 // options turns the flags that were given into settings; the environment is
 // that of this command, not of the service.
 func (i *installOptions) options(cmd *cobra.Command, o *options) hostinstall.Options {
-	var wanted []hostinstall.Setting
+	var wanted []settings.Change
 	for _, s := range settings.Of(&o.config) {
 		p := cmd.Flags().Lookup(s.Flag)
 		if p == nil || !p.Changed {
 			continue
 		}
-		w := hostinstall.Setting{Key: s.Key, Values: []string{p.Value.String()}}
+		w := settings.Change{Key: s.Key, Values: []string{p.Value.String()}}
 		if v, ok := p.Value.(pflag.SliceValue); ok {
-			w.Values, w.List = v.GetSlice(), true
+			w.Values, w.List, w.Inline = v.GetSlice(), true, true
 		}
 		wanted = append(wanted, w)
 	}

@@ -58,7 +58,7 @@ func TestWhatInstallationsSay(t *testing.T) {
 		remove := func(r hostinstall.Removal) func(*hostinstall.Installer) error {
 			return func(in *hostinstall.Installer) error { return in.Uninstall(t.Context(), r) }
 		}
-		named := settings(one("logLevel", "warn"), list("tlsSANs", "gw", "192.0.2.1"))
+		named := with(one("logLevel", "warn"), list("tlsSANs", "gw", "192.0.2.1"))
 		s.run("install --dry-run", v1, true, install(named))
 		s.run("install", v1, false, install(named))
 		s.run("install # again", v1, false, install(named))
@@ -67,9 +67,9 @@ func TestWhatInstallationsSay(t *testing.T) {
 		s.run("upgrade", v2, false, install(defaults))
 		s.run("upgrade # to one that is broken", broken, false, install(defaults))
 		s.write(config, "logLevel: debug # mine\n")
-		s.run("install --log-level info # over an edit", v2, false, install(settings(one("logLevel", "info"))))
-		s.run("install --data-dir /home/x", v2, false, install(settings(one("dataDir", "/home/x"))))
-		s.run("install --data-dir /srv/fleet", v2, false, install(settings(one("dataDir", "/srv/fleet"))))
+		s.run("install --log-level info # over an edit", v2, false, install(with(one("logLevel", "info"))))
+		s.run("install --data-dir /home/x", v2, false, install(with(one("dataDir", "/home/x"))))
+		s.run("install --data-dir /srv/fleet", v2, false, install(with(one("dataDir", "/srv/fleet"))))
 		s.run("uninstall --dry-run", v2, true, remove(hostinstall.Removal{}))
 		s.run("uninstall --purge --dry-run", v2, true, remove(hostinstall.Removal{Purge: true}))
 		s.run("uninstall", v2, false, remove(hostinstall.Removal{}))
@@ -97,7 +97,7 @@ func TestWhatInstallationsSay(t *testing.T) {
 func TestFilesThatAreWritten(t *testing.T) {
 	t.Parallel()
 	s := &transcript{machine: newMachine(t)}
-	o := settings(one("dataDir", "/srv/fleet"), one("apiListen", "127.0.0.1:6443"), list("tlsSANs", "gw"))
+	o := with(one("dataDir", "/srv/fleet"), one("apiListen", "127.0.0.1:6443"), list("tlsSANs", "gw"))
 	must(t, s.machine, release(t, "v1"), o)
 	for _, path := range []string{unit, dropIn, config} {
 		s.file(path)

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"fleet.nationtech.io/fleet/pkg/settings"
 )
 
 // readyWithin is how long a service may take until it is ready.
@@ -45,7 +47,7 @@ type Installer struct {
 // Options are what an operator decides about an installation.
 type Options struct {
 	// Settings go into the configuration file.
-	Settings []Setting
+	Settings []settings.Change
 	// DataDir is the data directory that follows from the configuration and the
 	// settings.
 	DataDir string

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"fleet.nationtech.io/fleet/pkg/settings"
 )
 
 // step is one thing that a plan does to the host.
@@ -189,7 +191,7 @@ func (f *facts) planInstall(o Options, version string, files []planned) (plan, e
 // movesData reports whether the settings name another data directory than the
 // configuration does.
 func (f *facts) movesData(o Options) (bool, error) {
-	if !slices.ContainsFunc(o.Settings, func(s Setting) bool { return s.Key == "dataDir" }) {
+	if !slices.ContainsFunc(o.Settings, func(c settings.Change) bool { return c.Key == "dataDir" }) {
 		return false, nil
 	}
 	before, err := f.configuredDataDir()
@@ -198,15 +200,19 @@ func (f *facts) movesData(o Options) (bool, error) {
 
 // configuration returns the file that says what the settings say, with all else
 // and all comments as they are, or nil when it says so already.
-func (f *facts) configuration(settings []Setting) (*file, error) {
-	content, changes, err := merge(f.config, settings)
+func (f *facts) configuration(wanted []settings.Change) (*file, error) {
+	content, changes, err := settings.Edit(f.config, wanted...)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", f.product.Config, err)
 	}
 	if len(changes) == 0 {
 		return nil, nil
 	}
-	return &file{path: f.product.Config, mode: 0o644, content: content, detail: ": " + strings.Join(changes, ", ")}, nil
+	var said []string
+	for _, c := range changes {
+		said = append(said, c.String())
+	}
+	return &file{path: f.product.Config, mode: 0o644, content: content, detail: ": " + strings.Join(said, ", ")}, nil
 }
 
 // planRemoval plans an uninstallation. The program goes last: without it nothing

@@ -17,7 +17,7 @@ const (
 
 func TestPlanOfAnInstallation(t *testing.T) {
 	t.Parallel()
-	elsewhere := settings(one("dataDir", "/srv/fleet"))
+	elsewhere := with(one("dataDir", "/srv/fleet"))
 	tests := map[string]struct {
 		host    hostinstall.Known
 		options hostinstall.Options
@@ -37,11 +37,11 @@ func TestPlanOfAnInstallation(t *testing.T) {
 			want: []string{"make    " + data, "store   /tmp/a.deb", "record  version 2.0"},
 		},
 		"settings": {
-			host: hostinstall.Known{Packaged: true, Config: "logLevel: info # ours\n"}, options: settings(one("logLevel", "warn"), list("tlsSANs", "a", "b")),
+			host: hostinstall.Known{Packaged: true, Config: "logLevel: info # ours\n"}, options: with(one("logLevel", "warn"), list("tlsSANs", "a", "b")),
 			want: []string{"create  " + config + ": logLevel: warn, tlsSANs: [a, b]", "make    " + data, "record  version 2.0"},
 		},
 		"settings that are there": {
-			host: hostinstall.Known{Packaged: true, Config: "logLevel: warn\n"}, options: settings(one("logLevel", "warn")),
+			host: hostinstall.Known{Packaged: true, Config: "logLevel: warn\n"}, options: with(one("logLevel", "warn")),
 			want: []string{"make    " + data, "record  version 2.0"},
 		},
 		"an edited configuration": {
@@ -49,7 +49,7 @@ func TestPlanOfAnInstallation(t *testing.T) {
 				Packaged: true, Config: "logLevel: debug\n",
 				Files: map[string][]string{config: {"logLevel: info\n"}}, Has: map[string]string{config: "logLevel: debug\n"},
 			},
-			options: settings(one("logLevel", "warn")),
+			options: with(one("logLevel", "warn")),
 			want:    []string{"KEEP    " + config + ", which is not as it was installed; it should become: logLevel: warn ()", "make    " + data, "record  version 2.0"},
 		},
 		"a newer program": {
@@ -91,7 +91,7 @@ func TestPlanOfAnInstallation(t *testing.T) {
 				Booted: true, Packaged: true, DataDir: "/srv/fleet", Config: "dataDir: /srv/fleet\n", Data: data,
 				Files: map[string][]string{dropIn: {mayWrite}}, Has: map[string]string{dropIn: mayWrite},
 			},
-			options: settings(one("dataDir", data)),
+			options: with(one("dataDir", data)),
 			want:    []string{"create  " + config + ": dataDir: " + data, "remove  " + dropIn, "make    " + data, "record  version 2.0"},
 		},
 		"data that would be left behind": {
@@ -105,10 +105,10 @@ func TestPlanOfAnInstallation(t *testing.T) {
 			host: hostinstall.Known{Strange: "/srv/fleet"}, options: elsewhere, refused: "/srv/fleet is not empty",
 		},
 		"a directory that the unit cannot see": {
-			options: settings(one("dataDir", "/home/fleet")), refused: "the service has no access to it",
+			options: with(one("dataDir", "/home/fleet")), refused: "the service has no access to it",
 		},
 		"a directory that a unit cannot name": {
-			options: settings(one("dataDir", "/srv/a b")), refused: "use letters",
+			options: with(one("dataDir", "/srv/a b")), refused: "use letters",
 		},
 		"directory and version at once": {
 			host: hostinstall.Known{
@@ -117,7 +117,7 @@ func TestPlanOfAnInstallation(t *testing.T) {
 			options: elsewhere, refused: "cannot change at once",
 		},
 		"a configuration that is none": {
-			host: hostinstall.Known{Packaged: true, Config: "- a\n"}, options: settings(one("logLevel", "warn")), refused: "not a YAML mapping",
+			host: hostinstall.Known{Packaged: true, Config: "- a\n"}, options: with(one("logLevel", "warn")), refused: "not a YAML mapping",
 		},
 	}
 	for name, tt := range tests {
@@ -145,7 +145,7 @@ func TestPlanOfAnInstallation(t *testing.T) {
 func TestRefusedPlansChangeNothing(t *testing.T) {
 	t.Parallel()
 	k := hostinstall.Known{Product: hostinstall.Server, Data: data}
-	if _, err := k.PlanInstall(settings(one("dataDir", "/srv/fleet")), "v2", "2.0"); !errors.Is(err, hostinstall.ErrRefused) {
+	if _, err := k.PlanInstall(with(one("dataDir", "/srv/fleet")), "v2", "2.0"); !errors.Is(err, hostinstall.ErrRefused) {
 		t.Errorf("got %v, want ErrRefused", err)
 	}
 }
