@@ -24,9 +24,11 @@ func TestReferenceIsComplete(t *testing.T) {
 		doc     string
 	}{
 		"flags":              {"../cmd/*/*.go", `\b\w+\.\w*Var\w*\(&[^,]+, "([a-z-]+)"`, func(n string) string { return "`--" + n + "`" }, "commands.md"},
-		"keys of the server": {"../cmd/fleet-server/config.go", `json:"(\w+)"`, quoted, "commands.md"},
-		"keys of the agent":  {"../pkg/agent/config/config.go", `yaml:"(\w+),`, func(n string) string { return n }, "commands.md"},
-		"environment":        {"../pkg/agent/config/env.go", `"(FLEET_AGENT_\w+)"`, func(n string) string { return n + "`" }, "commands.md"},
+		"keys of the server": {"../cmd/fleet-server/config.go", `yaml:"(\w+)"`, quoted, "commands.md"},
+		"keys of the agent":  {"../pkg/agent/config/config.go", `yaml:"(\w+)"`, func(n string) string { return n }, "commands.md"},
+		"variables, server":  {"../cmd/fleet-server/config.go", `env:"(\w+)"`, quoted, "commands.md"},
+		"variables, agent":   {"../pkg/agent/config/config.go", `env:"(\w+)"`, quoted, "commands.md"},
+		"flags of settings":  {"../cmd/fleet-server/config.go", `flag:"([a-z-]+)"`, func(n string) string { return "`--" + n + "`" }, "commands.md"},
 		"fields of PodmanV0": {"../pkg/score/podman_v0.go", `json:"(\w+)`, func(n string) string { return n + "`" }, "podman-v0.md"},
 		"reasons":            {"../pkg/apis/fleet/v1alpha1/condition_types.go", `Reason\w+\s+= "(\w+)"`, quoted, "conditions.md"},
 		"reasons of devices": {"../pkg/agent/conditions.go", `reason\w+\s+= "(\w+)"`, quoted, "conditions.md"},

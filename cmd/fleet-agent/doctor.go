@@ -34,7 +34,7 @@ const (
 	exitFailure   exitStatus = 2 // failures, or no report at all
 )
 
-func newDoctor(f *flags) *cobra.Command {
+func newDoctor(f flags) *cobra.Command {
 	var output string
 	var fix bool
 	cmd := &cobra.Command{
@@ -70,7 +70,7 @@ that could not be looked at, and 2 when there are failures.`,
 }
 
 // examine looks at the device, and once more after the repairs.
-func examine(ctx context.Context, f *flags, fix bool) doctor.Report {
+func examine(ctx context.Context, f flags, fix bool) doctor.Report {
 	probe, done := newProbe(f)
 	defer done()
 	report := doctor.Examine(probe.Read(ctx))
@@ -88,9 +88,9 @@ func examine(ctx context.Context, f *flags, fix bool) doctor.Report {
 }
 
 // newProbe looks with the defaults where the configuration cannot be read.
-func newProbe(f *flags) (probe doctor.Probe, done func()) {
+func newProbe(f flags) (probe doctor.Probe, done func()) {
 	path, asked := f.path()
-	cfg, err := config.Load(path, asked, os.Getenv)
+	cfg, err := config.Load(path, asked, os.Environ(), f.FlagSet)
 	if err == nil {
 		err = cfg.Validate()
 	}

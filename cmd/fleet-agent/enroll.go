@@ -42,7 +42,7 @@ type enrollment struct {
 	force                   bool
 }
 
-func newEnroll(f *flags) *cobra.Command {
+func newEnroll(f flags) *cobra.Command {
 	var e enrollment
 	cmd := &cobra.Command{
 		Use:   "enroll --server https://HOST:8443",

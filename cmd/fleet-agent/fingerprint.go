@@ -15,7 +15,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-func newFingerprint(f *flags) *cobra.Command {
+func newFingerprint(f flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "fingerprint",
 		Short: "Print the fingerprint of this device's key",

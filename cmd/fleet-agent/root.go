@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
@@ -29,12 +30,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 // flags are those of every command.
-type flags struct {
-	config, logLevel, logFormat string
-}
+type flags struct{ *pflag.FlagSet }
 
 func newRoot() *cobra.Command {
-	var f flags
 	root := &cobra.Command{
 		Use:           "fleet-agent",
 		Short:         "Run the containers that a fleet-server asks this device for",
@@ -42,14 +40,13 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	p := root.PersistentFlags()
-	p.StringVar(&f.config, "config", "", "configuration file (default "+config.DefaultPath+", or $"+config.EnvPath+")")
-	p.StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error (default info)")
-	p.StringVar(&f.logFormat, "log-format", "", "text or json (default text)")
+	f := flags{root.PersistentFlags()}
+	defaults := config.Default()
+	config.Program.AddFlags(f.FlagSet, &defaults)
 	for name, values := range map[string][]string{"log-format": logging.Formats, "log-level": logging.Levels} {
 		_ = root.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails for unknown flags only
 	}
-	root.AddCommand(newEnroll(&f), newRun(&f), newStatus(&f), newDoctor(&f), newConfirmEpoch(&f), newHardwareID(), newFingerprint(&f), newVersion(), manual.NewCommand())
+	root.AddCommand(newEnroll(f), newRun(f), newStatus(f), newDoctor(f), newConfirmEpoch(f), newHardwareID(), newFingerprint(f), newVersion(), manual.NewCommand())
 	root.AddCommand(newInstall(), newUninstall(), newAddRepository(), newVerifyPackages())
 	return root
 }
@@ -91,29 +88,17 @@ func newVersion() *cobra.Command {
 }
 
 // path returns the configuration file, and whether somebody asked for it.
-func (f *flags) path() (path string, asked bool) {
-	if f.config != "" {
-		return f.config, true
-	}
-	if path := os.Getenv(config.EnvPath); path != "" {
-		return path, true
-	}
-	return config.DefaultPath, false
+func (f flags) path() (path string, asked bool) {
+	return config.Program.Path(os.Environ(), f.FlagSet)
 }
 
-// load reads the configuration, validates it with the flags over it, and makes
-// the logger that it asks for.
-func (f *flags) load(cmd *cobra.Command, required bool) (config.Config, *slog.Logger, error) {
+// load reads the configuration, validates it, and makes the logger that it asks
+// for.
+func (f flags) load(cmd *cobra.Command, required bool) (config.Config, *slog.Logger, error) {
 	path, asked := f.path()
-	cfg, err := config.Load(path, required && asked, os.Getenv)
+	cfg, err := config.Load(path, required && asked, os.Environ(), f.FlagSet)
 	if err != nil {
 		return cfg, nil, err
-	}
-	if f.logLevel != "" {
-		cfg.Log.Level = f.logLevel
-	}
-	if f.logFormat != "" {
-		cfg.Log.Format = f.logFormat
 	}
 	if err := cfg.Validate(); err != nil {
 		return cfg, nil, err

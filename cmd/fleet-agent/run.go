@@ -26,15 +26,19 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/link"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/podman"
+	"fleet.nationtech.io/fleet/pkg/settings"
 	"fleet.nationtech.io/fleet/pkg/version"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-func newRun(f *flags) *cobra.Command {
+func newRun(f flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "Run the agent until it is stopped; containers go on",
-		Args:  cobra.NoArgs,
+		Long: "Run the agent until it is stopped; containers go on.\n\n" +
+			"Variables of the environment win over keys of agent.yaml, and flags over both. Lists are separated by\n" +
+			"commas, and so are labels, NAME=VALUE:\n\n" + settings.Table(&config.Config{}),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, log, err := f.load(cmd, true)
 			if err != nil {

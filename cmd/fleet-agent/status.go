@@ -13,7 +13,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
-func newStatus(f *flags) *cobra.Command {
+func newStatus(f flags) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -106,7 +106,7 @@ func age(now, t time.Time) string {
 	return max(now.Sub(t), 0).Round(time.Second).String()
 }
 
-func newConfirmEpoch(f *flags) *cobra.Command {
+func newConfirmEpoch(f flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "confirm-epoch",
 		Short: "Remove what a restored server does not name any more",

@@ -7,31 +7,29 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"sync"
 
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/yaml"
 
 	"fleet.nationtech.io/fleet/pkg/logging"
+	"fleet.nationtech.io/fleet/pkg/settings"
 )
 
-const defaultConfigFile = "/etc/fleet-server/config.yaml"
+// program says where the server's settings come from.
+var program = settings.Program{Prefix: "FLEET_SERVER_", File: "/etc/fleet-server/config.yaml"}
 
-// config is everything that the server can be told, by a flag, the
-// environment (FLEET_SERVER_ and the flag's name in capitals) or the file.
+// config is everything that the server can be told.
 type config struct {
-	DataDir      string   `json:"dataDir"`
-	APIListen    string   `json:"apiListen"`
-	NATSListen   string   `json:"natsListen"`
-	EnrollListen string   `json:"enrollListen"`
-	TLSSANs      []string `json:"tlsSANs"`
-	Advertise    []string `json:"advertise"`
-	LogFormat    string   `json:"logFormat"`
-	LogLevel     string   `json:"logLevel"`
+	DataDir      string   `yaml:"dataDir" env:"FLEET_SERVER_DATA_DIR" flag:"data-dir" usage:"directory that holds everything the server keeps"`
+	APIListen    string   `yaml:"apiListen" env:"FLEET_SERVER_API_LISTEN" flag:"api-listen" usage:"host:port of the Kubernetes API"`
+	NATSListen   string   `yaml:"natsListen" env:"FLEET_SERVER_NATS_LISTEN" flag:"nats-listen" usage:"host:port that devices connect to"`
+	EnrollListen string   `yaml:"enrollListen" env:"FLEET_SERVER_ENROLL_LISTEN" flag:"enroll-listen" usage:"host:port that devices enroll at"`
+	TLSSANs      []string `yaml:"tlsSANs" env:"FLEET_SERVER_TLS_SAN" flag:"tls-san" usage:"further host names or IP addresses for the server's certificates"`
+	Advertise    []string `yaml:"advertise" env:"FLEET_SERVER_ADVERTISE" flag:"advertise" usage:"NATS URLs (tls://HOST:PORT) that devices are told to use; unset, each keeps the host that it enrolled at"`
+	LogFormat    string   `yaml:"logFormat" env:"FLEET_SERVER_LOG_FORMAT" flag:"log-format" usage:"text or json"`
+	LogLevel     string   `yaml:"logLevel" env:"FLEET_SERVER_LOG_LEVEL" flag:"log-level" usage:"debug, info, warn or error"`
 }
 
 func defaultConfig() config {
@@ -42,97 +40,65 @@ func defaultConfig() config {
 	}
 }
 
-var (
-	// yamlNoise is what the YAML library says of its own steps.
-	yamlNoise = strings.NewReplacer("error unmarshaling JSON: ", "", "while decoding JSON: ", "", "error converting YAML to JSON: ", "", "json: ", "")
-	// sanForm is the form of a name in a certificate, which can be a wildcard.
-	sanForm = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
-)
+// sanForm is the form of a name in a certificate, which can be a wildcard.
+var sanForm = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
 
-// options is the configuration on its way from its four sources.
+// options is the configuration, and where it came from.
 type options struct {
 	config
-	file   string
-	getenv func(string) string
+	env  settings.Env
+	file string
 }
 
 func (o *options) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.file, "config", defaultConfigFile, "configuration file; a missing default file is fine")
-	f.StringVar(&o.DataDir, "data-dir", o.DataDir, "directory that holds everything the server keeps")
-	f.StringVar(&o.APIListen, "api-listen", o.APIListen, "host:port of the Kubernetes API")
-	f.StringVar(&o.NATSListen, "nats-listen", o.NATSListen, "host:port that devices connect to")
-	f.StringVar(&o.EnrollListen, "enroll-listen", o.EnrollListen, "host:port that devices enroll at")
-	f.StringSliceVar(&o.TLSSANs, "tls-san", nil, "further host names or IP addresses for the server's certificates")
-	f.StringSliceVar(&o.Advertise, "advertise", nil, "NATS URLs (tls://HOST:PORT) that devices are told to use; unset, each keeps the host that it enrolled at")
-	f.StringVar(&o.LogFormat, "log-format", o.LogFormat, "text or json")
-	f.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
+	defaults := defaultConfig()
+	program.AddFlags(f, &defaults)
 }
 
-// load fills the configuration: flag over environment over file over default.
-// The flags are parsed already, so what they set is put back at the end.
+// load fills the configuration. Flags are parsed already.
 func (o *options) load(f *pflag.FlagSet) error {
-	flags := map[string]string{}
-	f.Visit(func(p *pflag.Flag) { flags[p.Name] = text(p) })
-	if _, set := flags["config"]; !set {
-		if v := o.getenv(envName("config")); v != "" {
-			o.file = v
-		}
-	}
-	o.config = defaultConfig()
-	if err := o.readFile(); err != nil {
+	if err := refuseEmpty(f); err != nil {
 		return err
 	}
-	var err error
-	f.VisitAll(func(p *pflag.Flag) {
-		value, source := o.getenv(envName(p.Name)), "environment variable "+envName(p.Name)
-		if v, set := flags[p.Name]; set {
-			value, source = v, "flag --"+p.Name
-			// Most likely a variable of the shell that is not set.
-			if v == "" && p.Value.Type() == "string" {
-				err = errors.Join(err, fmt.Errorf("%s: it must not be empty", source))
-			}
-		}
-		if value != "" && p.Name != "config" && p.Name != "help" {
-			if e := set(p, value); e != nil {
-				err = errors.Join(err, fmt.Errorf("%s: %w", source, e))
-			}
-		}
-	})
-	return errors.Join(err, o.validate())
+	o.file, _ = program.Path(o.env, f)
+	o.config = defaultConfig()
+	if err := program.Load(&o.config, o.file, o.file == program.File, o.env, f); err != nil {
+		return err
+	}
+	return o.validate()
 }
 
-func (o *options) readFile() error {
-	data, err := os.ReadFile(o.file)
-	if errors.Is(err, fs.ErrNotExist) && o.file == defaultConfigFile {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("reading the configuration: %w", err)
-	}
-	if err := yaml.UnmarshalStrict(data, &o.config); err != nil {
-		return fmt.Errorf("reading %s: %s", o.file, yamlNoise.Replace(err.Error()))
-	}
-	return nil
+// refuseEmpty returns an error for a flag without a value: most likely a variable
+// of the shell is not set.
+func refuseEmpty(f *pflag.FlagSet) (err error) {
+	f.Visit(func(p *pflag.Flag) {
+		if err == nil && p.Value.Type() == "string" && p.Value.String() == "" {
+			err = fmt.Errorf("flag --%s: it must not be empty", p.Name)
+		}
+	})
+	return err
 }
 
 // sans returns a function that returns the further names of the server. What
 // the file says may change while the server runs; flags and the environment
 // stay. A file that cannot be read leaves what it said before.
 func (o *options) sans(f *pflag.FlagSet, log *slog.Logger) func() []string {
-	const flag = "tls-san"
 	var (
 		mu      sync.Mutex // guards what follows
 		last    = o.TLSSANs
 		problem string
 	)
-	if f.Changed(flag) || o.getenv(envName(flag)) != "" {
+	if f.Changed("tls-san") || o.env.Get(program.Prefix+"TLS_SAN") != "" {
 		return func() []string { return last }
 	}
 	return func() []string {
 		mu.Lock()
 		defer mu.Unlock()
-		now := options{file: o.file}
-		err := now.readFile()
+		var now config
+		err := settings.File(o.file, &now)
+		if errors.Is(err, fs.ErrNotExist) && o.file == program.File {
+			err = nil
+		}
 		if err == nil {
 			err = now.validateSANs()
 		}
@@ -180,23 +146,4 @@ func (c *config) validateSANs() error {
 
 func (c *config) logger(cmd writers) (*slog.Logger, error) {
 	return logging.New(cmd.ErrOrStderr(), c.LogFormat, c.LogLevel)
-}
-
-func envName(flag string) string {
-	return "FLEET_SERVER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
-}
-
-// text is the inverse of set.
-func text(p *pflag.Flag) string {
-	if s, ok := p.Value.(pflag.SliceValue); ok {
-		return strings.Join(s.GetSlice(), ",")
-	}
-	return p.Value.String()
-}
-
-func set(p *pflag.Flag, value string) error {
-	if s, ok := p.Value.(pflag.SliceValue); ok {
-		return s.Replace(strings.Split(value, ","))
-	}
-	return p.Value.Set(value)
 }

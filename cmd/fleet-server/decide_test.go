@@ -12,6 +12,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/settings"
 	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/terminal"
 	"fleet.nationtech.io/fleet/test/wait"
@@ -20,7 +21,7 @@ import (
 // api is a client of the server.
 func (s *server) api() *client.Client {
 	s.t.Helper()
-	o := &options{config: defaultConfig(), getenv: func(string) string { return s.ready.Kubeconfig }}
+	o := &options{config: defaultConfig(), env: settings.Env{"KUBECONFIG=" + s.ready.Kubeconfig}}
 	c, _, err := o.client()
 	if err != nil {
 		s.t.Fatal(err)
@@ -162,7 +163,7 @@ func TestApprovalOnATerminal(t *testing.T) {
 					t.Error(err)
 				}
 			}}
-			root := newRoot(func(string) string { return "" })
+			root := newRoot(nil)
 			root.SetArgs([]string{"--data-dir", s.dir, "device", "approve", name})
 			root.SetIn(program)
 			root.SetOut(asks)

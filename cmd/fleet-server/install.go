@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"fleet.nationtech.io/fleet/pkg/hostinstall"
+	"fleet.nationtech.io/fleet/pkg/settings"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
 
@@ -27,7 +28,7 @@ func newInstall(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "install",
 		Short: "Make this host run the server, with the settings that flags name",
-		Long: "Make this host run the server: account, data directory, unit, and in " + defaultConfigFile + "\n" +
+		Long: "Make this host run the server: account, data directory, unit, and in " + program.File + "\n" +
 			"the settings that flags name. It may be run again at any time; what is as it should be stays.\n" +
 			"A file that somebody edited is shown and left alone.\n\n" +
 			"Without a package the program that runs is copied to " + hostinstall.Server.Program() + ", and a newer one\n" +
@@ -134,23 +135,17 @@ func (i *installOptions) installer(cmd writers) (in *hostinstall.Installer, unlo
 // options turns the flags that were given into settings; the environment is
 // that of this command, not of the service.
 func (i *installOptions) options(cmd *cobra.Command, o *options) hostinstall.Options {
-	var settings []hostinstall.Setting
-	cmd.Flags().Visit(func(p *pflag.Flag) {
-		key, ok := settingKeys[p.Name]
-		if !ok {
-			return
+	var wanted []settings.Change
+	for _, s := range settings.Of(&o.config) {
+		p := cmd.Flags().Lookup(s.Flag)
+		if p == nil || !p.Changed {
+			continue
 		}
-		s := hostinstall.Setting{Key: key, Values: []string{text(p)}}
+		w := settings.Change{Key: s.Key, Values: []string{p.Value.String()}}
 		if v, ok := p.Value.(pflag.SliceValue); ok {
-			s.Values, s.List = v.GetSlice(), true
+			w.Values, w.List, w.Inline = v.GetSlice(), true, true
 		}
-		settings = append(settings, s)
-	})
-	return hostinstall.Options{Settings: settings, DataDir: o.DataDir, NoStart: i.noStart, Package: i.packageFile, AllowDowngrade: i.allowDowngrade}
-}
-
-// settingKeys are the keys of the configuration file by flag.
-var settingKeys = map[string]string{
-	"data-dir": "dataDir", "api-listen": "apiListen", "nats-listen": "natsListen", "enroll-listen": "enrollListen",
-	"tls-san": "tlsSANs", "advertise": "advertise", "log-format": "logFormat", "log-level": "logLevel",
+		wanted = append(wanted, w)
+	}
+	return hostinstall.Options{Settings: wanted, DataDir: o.DataDir, NoStart: i.noStart, Package: i.packageFile, AllowDowngrade: i.allowDowngrade}
 }

@@ -178,7 +178,7 @@ func (o *options) takeDataDir(args []string) ([]string, error) {
 
 // kubeconfig is $KUBECONFIG when it is set, else the administrator's.
 func (o *options) kubeconfig() string {
-	if path := o.getenv("KUBECONFIG"); path != "" && !strings.ContainsRune(path, os.PathListSeparator) {
+	if path := o.env.Get("KUBECONFIG"); path != "" && !strings.ContainsRune(path, os.PathListSeparator) {
 		return path
 	}
 	return filepath.Join(o.DataDir, embedserver.KubeconfigName)

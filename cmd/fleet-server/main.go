@@ -17,6 +17,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/logging"
 	"fleet.nationtech.io/fleet/pkg/manual"
 	"fleet.nationtech.io/fleet/pkg/printable"
+	"fleet.nationtech.io/fleet/pkg/settings"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
 
@@ -38,15 +39,15 @@ func main() {
 func printError(w io.Writer, err error) { printable.Fprintf(w, "fleet-server: %s\n", oneLine(err)) }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	root := newRoot(os.Getenv)
+	root := newRoot(os.Environ())
 	root.SetArgs(args)
 	root.SetOut(printable.NewWriter(stdout))
 	root.SetErr(printable.NewWriter(stderr))
 	return root.ExecuteContext(ctx)
 }
 
-func newRoot(getenv func(string) string) *cobra.Command {
-	o := &options{config: defaultConfig(), getenv: getenv}
+func newRoot(env settings.Env) *cobra.Command {
+	o := &options{config: defaultConfig(), env: env}
 	root := &cobra.Command{
 		Use:   "fleet-server",
 		Short: "Run containers on a fleet of small machines",

@@ -23,6 +23,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/embedserver"
 	"fleet.nationtech.io/fleet/pkg/logging/capture"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/settings"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -101,7 +102,7 @@ func (s *server) try(args ...string) (string, error) {
 func (s *server) both(args ...string) (stdout, stderr string, err error) {
 	s.t.Helper()
 	var out, errOut bytes.Buffer
-	root := newRoot(func(string) string { return "" })
+	root := newRoot(nil)
 	root.SetArgs(append([]string{"--data-dir", s.dir}, args...))
 	root.SetOut(&out)
 	root.SetErr(&errOut)
@@ -215,7 +216,7 @@ func TestRotationOfARunningServer(t *testing.T) {
 	if out := s.run("ca", "prune", "--force"); !strings.Contains(out, "root: forgotten") || !strings.Contains(out, "operator: forgotten") {
 		t.Errorf("prune says %q", out)
 	}
-	forgotten := &options{config: defaultConfig(), getenv: func(string) string { return copied }}
+	forgotten := &options{config: defaultConfig(), env: settings.Env{"KUBECONFIG=" + copied}}
 	c, err := forgotten.admin() // kubectl would end the process
 	if err != nil {
 		t.Fatal(err)
@@ -298,7 +299,7 @@ func TestNamesOfTheServerAreReadAgain(t *testing.T) {
 		"flag": {[]string{"--tls-san", "c"}, "c"},
 	} {
 		write("tlsSANs: [a]\n")
-		o := &options{config: defaultConfig(), getenv: func(string) string { return "" }}
+		o := &options{config: defaultConfig()}
 		cmd := newVersion()
 		o.addFlags(cmd.Flags())
 		if err := cmd.Flags().Parse(append(tc.args, "--config", file)); err != nil {
@@ -357,7 +358,7 @@ func TestCompletion(t *testing.T) {
 // complete asks for what may follow, as a shell does.
 func (s *server) complete(args ...string) (string, error) {
 	var out bytes.Buffer
-	root := newRoot(func(string) string { return "" })
+	root := newRoot(nil)
 	root.SetArgs(append([]string{"__complete", "--data-dir", s.dir}, args...))
 	root.SetOut(&out)
 	root.SetErr(io.Discard)

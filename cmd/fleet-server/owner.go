@@ -94,7 +94,7 @@ func (o *options) asOwner(ctx context.Context, account rights.Account, args ...s
 	}
 	// Not flags, which kubectl would take for its own. Nothing is cached: root's
 	// cache is not the account's to write, and the data directory holds data.
-	cmd.Env = append(cmd.Env, "HOME=/", "KUBECACHEDIR="+os.DevNull, envName("data-dir")+"="+o.DataDir, envName("config")+"="+os.DevNull)
+	cmd.Env = append(cmd.Env, "HOME=/", "KUBECACHEDIR="+os.DevNull, program.Prefix+"DATA_DIR="+o.DataDir, program.Prefix+"CONFIG="+os.DevNull)
 	return cmd
 }
 

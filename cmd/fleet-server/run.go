@@ -65,7 +65,7 @@ func newRun(o *options) *cobra.Command {
 				return err
 			}
 			capture.Install(log)
-			if o.getenv("GOGC") == "" {
+			if o.env.Get("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)
 			}
 			notify := newNotifier()

@@ -1,9 +1,7 @@
 package hostinstall
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"strings"
 )
@@ -11,10 +9,15 @@ import (
 // hidden are directories that the unit does not see, or that don't last.
 var hidden = []string{"/home", "/root", "/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/usr", "/etc", "/boot"}
 
-// checkDataDir refuses a data directory that cannot work, or with which data
-// would be lost.
-func (in *Installer) checkDataDir(dir string) error {
-	if dir == "" || dir == in.Product.DataDir && in.manifest.DataDir == "" {
+// changesDataDir reports whether a data directory is anything but the default one
+// of a product that never had another.
+func (f *facts) changesDataDir(dir string) bool {
+	return dir != "" && (dir != f.product.DataDir || f.manifest.DataDir != "")
+}
+
+// refusePath refuses a data directory that cannot work, whatever it holds.
+func (f *facts) refusePath(dir string) error {
+	if !f.changesDataDir(dir) {
 		return nil
 	}
 	for _, h := range hidden {
@@ -25,50 +28,26 @@ func (in *Installer) checkDataDir(dir string) error {
 	if strings.ContainsAny(dir, " \t\n\"'\\%$:") {
 		return fmt.Errorf("%q cannot be the data directory: use letters, digits, '/', '-', '_' and '.': %w", dir, ErrRefused)
 	}
-	here, err := in.hasData(dir)
-	if err != nil {
-		return err
-	}
-	before := in.manifest.DataDir
-	if before == "" { // a package's server may have run there
-		before = in.Product.DataDir
-	}
-	if before != dir && !here {
-		if there, err := in.hasData(before); err != nil {
-			return err
-		} else if there {
-			return fmt.Errorf("the data lies in %s: stop the service, move the data to %s, then run this again: %w", before, dir, ErrRefused)
-		}
-	}
-	if here || in.manifest.DataDir == dir {
+	return nil
+}
+
+// refuseContent refuses a data directory with which data would be lost.
+func (f *facts) refuseContent(dir string) error {
+	if !f.changesDataDir(dir) {
 		return nil
 	}
-	entries, err := in.Host.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("looking into the data directory: %w", err)
+	before := f.dataDir()
+	if before != dir && f.holds[dir] != data && f.holds[before] == data {
+		return fmt.Errorf("the data lies in %s: stop the service, move the data to %s, then run this again: %w", before, dir, ErrRefused)
 	}
-	for _, e := range entries {
-		if e.Name() != "lost+found" {
-			return fmt.Errorf("%s is not empty and has no data of %s: choose an empty directory: %w", dir, in.Product.Name, ErrRefused)
-		}
+	if f.manifest.DataDir != dir && f.holds[dir] == strange {
+		return fmt.Errorf("%s is not empty and has no data of %s: choose an empty directory: %w", dir, f.product.Name, ErrRefused)
 	}
 	return nil
 }
 
-// hasData reports whether a server has worked in a directory.
-func (in *Installer) hasData(dir string) (bool, error) {
-	_, err := in.Host.Lstat(filepath.Join(dir, "state.db"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 // makeDataDir makes the directory, for the account alone.
 func (in *Installer) makeDataDir(dir string) error {
-	if dir == "" {
-		return nil
-	}
 	if err := in.mkdirAll(filepath.Dir(dir)); err != nil {
 		return err
 	}
@@ -82,14 +61,14 @@ func (in *Installer) makeDataDir(dir string) error {
 	return in.Host.Own(dir, in.Product.Name, 0o700)
 }
 
-func (in *Installer) dropInPath() string {
-	return "/etc/systemd/system/" + in.Product.unit() + ".d/50-data-dir.conf"
+func (p *Product) dropInPath() string {
+	return "/etc/systemd/system/" + p.unit() + ".d/50-data-dir.conf"
 }
 
 // dropIn lets the unit write to a data directory that it does not name.
-func (in *Installer) dropIn(dir string) *file {
-	if dir == "" || dir == in.Product.DataDir || !in.booted {
+func (f *facts) dropIn(dir string) *file {
+	if dir == "" || dir == f.product.DataDir || !f.booted {
 		return nil
 	}
-	return &file{path: in.dropInPath(), mode: 0o644, content: []byte("# Written by " + in.Product.Name + " install.\n[Service]\nReadWritePaths=" + dir + "\n")}
+	return &file{path: f.product.dropInPath(), mode: 0o644, content: []byte("# Written by " + f.product.Name + " install.\n[Service]\nReadWritePaths=" + dir + "\n")}
 }

@@ -10,4 +10,8 @@
 // upgrade that does not become ready is undone, data included, except for what
 // keeps somebody out. What has been in use since a backup was made is never set
 // back to it.
+//
+// An Installer looks at the host (facts), plans (a list of steps, by pure functions
+// of facts), and does the steps. A ledger records what is to be undone before it is
+// done, a backup is what an upgrade goes back to, and a Host is where all effects are.
 package hostinstall

@@ -53,62 +53,46 @@ type planned struct {
 	sum string
 }
 
-// plan decides about each file, and changes nothing.
-func (in *Installer) plan(files []file) ([]planned, error) {
-	plans := make([]planned, 0, len(files))
+// measure compares each file with what the host has, and changes nothing.
+func (l *ledger) measure(files []file) ([]planned, error) {
+	all := make([]planned, 0, len(files))
 	for _, f := range files {
-		p, err := in.decide(f)
+		sum, err := sumOfFile(f)
+		if err != nil {
+			return nil, fmt.Errorf("reading what to install: %w", err)
+		}
+		present, err := l.sum(f.path)
 		if err != nil {
 			return nil, err
 		}
-		plans = append(plans, p)
+		all = append(all, planned{file: f, sum: sum, verdict: l.manifest.decide(f.path, present, sum)})
 	}
-	return plans, nil
+	return all, nil
 }
 
-func (in *Installer) decide(f file) (planned, error) {
-	p := planned{file: f}
+func sumOfFile(f file) (string, error) {
 	r, err := f.open()
 	if err != nil {
-		return p, fmt.Errorf("reading what to install: %w", err)
+		return "", err
 	}
 	defer r.Close()
-	if p.sum, err = sumOf(r); err != nil {
-		return p, fmt.Errorf("reading what to install: %w", err)
-	}
-	present, err := in.sum(f.path)
-	if err != nil {
-		return p, err
-	}
-	switch {
-	case present == "":
-		p.verdict = create
-	case present == p.sum:
-		p.verdict = same
-	case in.manifest.ours(f.path, present):
-		p.verdict = update
-	case in.manifest.last(f.path) == p.sum:
-		p.verdict = edited
-	default:
-		p.verdict = kept
-	}
-	return p, nil
+	return sumOf(r)
 }
 
-// show prints what is about to happen.
-func (in *Installer) show(plans []planned) {
-	for _, p := range plans {
-		switch p.verdict {
-		case create:
-			in.say("create  %s%s", p.path, p.detail)
-		case update:
-			in.say("change  %s%s", p.path, p.detail)
-		case edited:
-			in.say("keep    %s, which was edited", p.path)
-		case kept:
-			in.say("KEEP    %s, which is not as it was installed; it should become%s", p.path, p.wish())
-		}
+// decide says what happens to a file: present is the SHA-256 of what the host has,
+// empty for nothing.
+func (m *manifest) decide(path, present, wanted string) verdict {
+	switch {
+	case present == "":
+		return create
+	case present == wanted:
+		return same
+	case m.ours(path, present):
+		return update
+	case m.last(path) == wanted:
+		return edited
 	}
+	return kept
 }
 
 // wish is what a file would have become, for whoever has to do it by hand.
@@ -119,34 +103,17 @@ func (p *planned) wish() string {
 	return ":\n" + string(p.content)
 }
 
-// verdictError says that a plan could not be carried out in full.
-func verdictError(plans []planned) error {
-	if slices.ContainsFunc(plans, func(p planned) bool { return p.verdict == kept }) {
-		return ErrKept
+// write makes a file what was planned.
+func (l *ledger) write(p planned) error {
+	if p.verdict != create && p.verdict != update {
+		return nil
 	}
-	return nil
-}
-
-// write carries a plan out.
-func (in *Installer) write(plans []planned) error {
-	for _, p := range plans {
-		if p.verdict != create && p.verdict != update {
-			continue
-		}
-		if err := in.writeOne(p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (in *Installer) writeOne(p planned) error {
-	if err := in.mkdirAll(filepath.Dir(p.path)); err != nil {
+	if err := l.mkdirAll(filepath.Dir(p.path)); err != nil {
 		return err
 	}
-	in.manifest.Restart = true
-	in.manifest.Files[p.path] = append(in.manifest.Files[p.path], p.sum)
-	if err := in.save(); err != nil {
+	l.manifest.Restart = true
+	l.manifest.Files[p.path] = append(l.manifest.Files[p.path], p.sum)
+	if err := l.save(); err != nil {
 		return err
 	}
 	r, err := p.open()
@@ -154,11 +121,11 @@ func (in *Installer) writeOne(p planned) error {
 		return fmt.Errorf("reading what to install: %w", err)
 	}
 	defer r.Close()
-	if err := in.Host.Put(p.path, &verified{Reader: r, want: p.sum, sum: sha256.New()}, p.mode); err != nil {
+	if err := l.host.Put(p.path, &verified{Reader: r, want: p.sum, sum: sha256.New()}, p.mode); err != nil {
 		return err
 	}
-	in.manifest.Files[p.path] = []string{p.sum}
-	return in.save()
+	l.manifest.Files[p.path] = []string{p.sum}
+	return l.save()
 }
 
 // verified is content that ends with an error unless it is what was planned: a
@@ -181,49 +148,49 @@ func (v *verified) Read(p []byte) (int, error) {
 
 // mkdirAll makes the directories that are missing above and at path, and
 // remembers them.
-func (in *Installer) mkdirAll(path string) error {
-	if _, err := in.Host.Lstat(path); err == nil {
+func (l *ledger) mkdirAll(path string) error {
+	if _, err := l.host.Lstat(path); err == nil {
 		return nil
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := in.mkdirAll(filepath.Dir(path)); err != nil {
+	if err := l.mkdirAll(filepath.Dir(path)); err != nil {
 		return err
 	}
-	in.manifest.Directories = append(in.manifest.Directories, path)
-	if err := in.save(); err != nil {
+	l.manifest.Directories = append(l.manifest.Directories, path)
+	if err := l.save(); err != nil {
 		return err
 	}
-	return in.Host.Mkdir(path, 0o755)
+	return l.host.Mkdir(path, 0o755)
 }
 
 // remove removes a file that is as it was written here, and reports whether it
 // is gone.
-func (in *Installer) remove(path string) (bool, error) {
-	present, err := in.sum(path)
+func (l *ledger) remove(path string) (bool, error) {
+	present, err := l.sum(path)
 	if err != nil {
 		return false, err
 	}
-	if present != "" && !in.manifest.ours(path, present) {
-		in.say("keep    %s, which was edited", path)
+	if present != "" && !l.manifest.ours(path, present) {
+		l.say("keep    %s, which was edited", path)
 		return false, nil
 	}
 	if present != "" {
-		in.say("remove  %s", path)
+		l.say("remove  %s", path)
 	}
-	if err := in.Host.Remove(path); err != nil {
+	if err := l.host.Remove(path); err != nil {
 		return false, err
 	}
-	delete(in.manifest.Files, path)
-	return true, in.save()
+	delete(l.manifest.Files, path)
+	return true, l.save()
 }
 
 // removeDirectories removes what was made here and is empty, the deepest first.
-func (in *Installer) removeDirectories() error {
-	slices.SortFunc(in.manifest.Directories, func(a, b string) int { return len(b) - len(a) })
+func (l *ledger) removeDirectories() error {
+	slices.SortFunc(l.manifest.Directories, func(a, b string) int { return len(b) - len(a) })
 	var left []string
-	for _, dir := range slices.Compact(in.manifest.Directories) {
-		entries, err := in.Host.ReadDir(dir)
+	for _, dir := range slices.Compact(l.manifest.Directories) {
+		entries, err := l.host.ReadDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -231,10 +198,10 @@ func (in *Installer) removeDirectories() error {
 			left = append(left, dir)
 			continue
 		}
-		if err := in.Host.Remove(dir); err != nil {
+		if err := l.host.Remove(dir); err != nil {
 			return fmt.Errorf("removing %s: %w", dir, err)
 		}
 	}
-	in.manifest.Directories = left
+	l.manifest.Directories = left
 	return nil
 }

@@ -153,32 +153,12 @@ func lastLine(text string) string {
 	return ": " + text[strings.LastIndexByte(text, '\n')+1:]
 }
 
-// Put implements Host.
+// Put implements Host. Lock keeps two from writing the same path.
 func (h OS) Put(path string, content io.Reader, mode fs.FileMode) error {
-	path = h.path(path)
-	if err := removeIfThere(unfinished(path)); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+	if err := atomicfile.Discard(h.path(path)); err != nil {
+		return err
 	}
-	tmp, err := os.OpenFile(unfinished(path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // fails once the rename has happened
-	_, err = io.Copy(tmp, content)
-	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return atomicfile.SyncDir(filepath.Dir(path))
-}
-
-// unfinished is where Put writes before it renames. The name is always the same,
-// so that it is found again; Lock keeps two from writing to it.
-func unfinished(path string) string {
-	return filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path))
+	return atomicfile.Replace(h.path(path), content, atomicfile.Attributes{Mode: mode})
 }
 
 func removeIfThere(path string) error {
@@ -224,7 +204,7 @@ func (h OS) Own(path, account string, mode fs.FileMode) error {
 
 // Remove implements Host.
 func (h OS) Remove(path string) error {
-	return errors.Join(removeIfThere(unfinished(h.path(path))), removeIfThere(h.path(path)))
+	return errors.Join(atomicfile.Discard(h.path(path)), removeIfThere(h.path(path)))
 }
 
 const lockPath = "/run/fleet-install.lock"

@@ -261,7 +261,7 @@ func (f *faulty) cut() error {
 
 func (f *faulty) Put(path string, content io.Reader, mode fs.FileMode) error {
 	if err := f.cut(); err != nil {
-		f.write(hostinstall.Unfinished(path), "the first part of it")
+		f.write(filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path)+"-7XQ"), "the first part of it") // as atomicfile does
 		return err
 	}
 	return f.machine.Put(path, content, mode)

@@ -1,17 +1,15 @@
 package hostinstall
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
+	"fleet.nationtech.io/fleet/pkg/settings"
 )
 
 // readyWithin is how long a service may take until it is ready.
@@ -40,15 +38,16 @@ type Installer struct {
 	// DryRun says what would be done, and does nothing.
 	DryRun bool
 
-	manifest manifest
+	ledger
+	backup   backup
+	service  service
 	packaged bool
-	booted   bool
 }
 
 // Options are what an operator decides about an installation.
 type Options struct {
 	// Settings go into the configuration file.
-	Settings []Setting
+	Settings []settings.Change
 	// DataDir is the data directory that follows from the configuration and the
 	// settings.
 	DataDir string
@@ -61,15 +60,15 @@ type Options struct {
 	Package string
 }
 
-func (in *Installer) say(format string, args ...any) { fmt.Fprintf(in.Out, format+"\n", args...) }
-
 // begin finds out what is there.
 func (in *Installer) begin(ctx context.Context) error {
+	in.ledger = ledger{host: in.Host, name: in.Product.Name, out: in.Out}
+	in.backup = backup{&in.ledger, &in.Product}
 	if err := in.load(); err != nil {
 		return err
 	}
 	_, err := in.Host.Lstat("/run/systemd/system")
-	in.booted = err == nil
+	in.service = service{host: in.Host, name: in.Product.Name, unit: in.Product.unit(), booted: err == nil}
 	in.packaged = in.ownedByPackage(ctx)
 	if _, static := in.manifest.Files[in.Product.Program()]; static && in.packaged {
 		return fmt.Errorf("%s is installed both by a package and without one: run %s uninstall, then this again: %w",
@@ -104,129 +103,66 @@ func (in *Installer) Install(ctx context.Context, o Options) error {
 	if err := in.settle(ctx); err != nil {
 		return err
 	}
-	if err := in.checkDataDir(o.DataDir); err != nil {
-		return err
-	}
-	plans, err := in.wanted(o)
+	p, err := in.plan(o)
 	if err != nil {
 		return err
 	}
-	if i := slices.IndexFunc(plans, func(p planned) bool { return p.source != "" && p.verdict == kept }); i >= 0 {
-		return fmt.Errorf("%s was not installed by this program: move it away, then run this again: %w", plans[i].path, ErrRefused)
-	}
-	if moves, err := in.movesData(o); err != nil {
-		return err
-	} else if moves && in.replacesProgram(plans) {
-		return fmt.Errorf("the data directory and the version cannot change at once, since there would be no way back: run %s install --data-dir %s first, then the upgrade: %w",
-			in.program(), o.DataDir, ErrRefused)
-	}
-	if in.replacesProgram(plans) {
-		if err := o.refuseOlder(in.Version, in.manifest.Version); err != nil {
-			return err
-		}
-	}
-	in.show(plans)
+	in.show(p)
 	if in.DryRun {
 		return nil
 	}
-	if in.replacesProgram(plans) || in.manifest.Upgrade != nil {
-		err = in.upgrade(ctx, o, func(ctx context.Context) error { return in.apply(ctx, o, plans) }, in.restoreFiles)
-	} else if err = in.apply(ctx, o, plans); err == nil {
+	if p.replaces || in.manifest.Upgrade != nil {
+		err = in.upgrade(ctx, o, func(ctx context.Context) error { return in.doAll(ctx, p.steps) }, in.restoreFiles)
+	} else if err = in.doAll(ctx, p.steps); err == nil {
 		err = in.start(ctx, o)
 	}
 	if err != nil {
 		return err
 	}
-	return verdictError(plans)
+	return p.incomplete()
 }
 
-// wanted plans every file that the host should have.
-func (in *Installer) wanted(o Options) ([]planned, error) {
-	var files []file
-	if !in.packaged {
-		own, err := in.Product.unpackaged(in.Program, in.booted)
-		if err != nil {
-			return nil, err
-		}
-		files = own
+// plan looks at the host and plans an installation.
+func (in *Installer) plan(o Options) (plan, error) {
+	f := in.known()
+	if err := f.refusePath(o.DataDir); err != nil {
+		return plan{}, err
 	}
-	if len(o.Settings) > 0 {
-		config, err := in.configuration(o.Settings)
-		if err != nil {
-			return nil, err
-		}
-		if config != nil {
-			files = append(files, *config)
-		}
-	}
-	if d := in.dropIn(o.DataDir); d != nil {
-		files = append(files, *d)
-	}
-	return in.plan(files)
-}
-
-// movesData reports whether the settings name another data directory than the
-// configuration does.
-func (in *Installer) movesData(o Options) (bool, error) {
-	if !slices.ContainsFunc(o.Settings, func(s Setting) bool { return s.Key == "dataDir" }) {
-		return false, nil
-	}
-	old, err := in.read(in.Product.Config)
+	f, err := in.look(o.DataDir)
 	if err != nil {
-		return false, err
+		return plan{}, err
 	}
-	var before struct {
-		DataDir string `yaml:"dataDir"`
+	if err := f.refuseContent(o.DataDir); err != nil {
+		return plan{}, err
 	}
-	if err := yaml.Unmarshal(old, &before); err != nil {
-		return false, fmt.Errorf("reading %s: %w", in.Product.Config, err)
+	files, err := f.wanted(o, in.Program)
+	if err != nil {
+		return plan{}, err
 	}
-	return o.DataDir != cmp.Or(before.DataDir, in.dataDir()), nil
+	measured, err := in.measure(files)
+	if err != nil {
+		return plan{}, err
+	}
+	return f.planInstall(o, in.Version, measured)
 }
 
-func (in *Installer) replacesProgram(plans []planned) bool {
-	return slices.ContainsFunc(plans, func(p planned) bool { return p.source != "" && p.verdict == update })
+// show says what is about to happen to files.
+func (in *Installer) show(p plan) {
+	for _, line := range p.files() {
+		in.say("%s", line)
+	}
 }
 
-// apply writes what was planned, and makes the account and the data directory.
-func (in *Installer) apply(ctx context.Context, o Options, plans []planned) error {
-	if err := in.write(plans); err != nil {
-		return err
+// makeAccounts makes the accounts of a product that no package installed.
+func (in *Installer) makeAccounts(ctx context.Context) error {
+	if in.Product.scripts == "" {
+		return in.makeAccount(ctx)
 	}
-	if o.DataDir == in.Product.DataDir {
-		if _, ok := in.manifest.Files[in.dropInPath()]; ok {
-			if _, err := in.remove(in.dropInPath()); err != nil {
-				return err
-			}
-			in.manifest.Restart = true
-		}
+	if err := in.Host.Script(ctx, in.Out, in.Product.script("setup-user", false)); err != nil {
+		// The unit runs it again at every start.
+		in.say("warning: %v", err)
 	}
-	if err := in.prepare(ctx); err != nil {
-		return err
-	}
-	if err := in.makeDataDir(o.DataDir); err != nil {
-		return err
-	}
-	if err := in.keepPackage(o.Package); err != nil {
-		return err
-	}
-	in.manifest.Version = in.Version
-	return in.save()
-}
-
-// prepare makes the accounts. A package's scripts did that.
-func (in *Installer) prepare(ctx context.Context) error {
-	if in.packaged {
-		return nil
-	}
-	if in.Product.scripts != "" {
-		if err := in.Host.Script(ctx, in.Out, in.Product.script("setup-user", false)); err != nil {
-			// The unit runs it again at every start.
-			in.say("warning: %v", err)
-		}
-		return nil
-	}
-	return in.makeAccount(ctx)
+	return nil
 }
 
 func (in *Installer) makeAccount(ctx context.Context) error {
@@ -252,10 +188,7 @@ func (in *Installer) makeAccount(ctx context.Context) error {
 // keepPackage stores the file that was installed, so that a later upgrade can be
 // undone without a network.
 func (in *Installer) keepPackage(path string) error {
-	if path == "" {
-		return nil
-	}
-	if err := in.mkdirAll(in.dir()); err != nil {
+	if err := in.mkdirAll(in.Product.dir()); err != nil {
 		return err
 	}
 	f, err := os.Open(path)
@@ -275,7 +208,7 @@ func (in *Installer) keep(r io.Reader, kept string) (err error) {
 		return err
 	}
 	in.manifest.Package = kept
-	if in.manifest.PackageProgram, err = in.sum(in.program()); err != nil {
+	if in.manifest.PackageProgram, err = in.sum(in.Product.program(in.packaged)); err != nil {
 		return err
 	}
 	return in.save()
@@ -283,7 +216,7 @@ func (in *Installer) keep(r io.Reader, kept string) (err error) {
 
 func (in *Installer) keptPackage(path string) string {
 	if strings.HasSuffix(path, ".rpm") {
-		return in.dir("package.rpm")
+		return in.Product.dir("package.rpm")
 	}
-	return in.dir("package.deb")
+	return in.Product.dir("package.deb")
 }

@@ -2,6 +2,7 @@ package hostinstall
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -51,16 +52,27 @@ func (m *manifest) last(path string) string {
 	return ""
 }
 
-func (in *Installer) manifestPath() string { return filepath.Join(stateDir, in.Product.Name+".json") }
+// dataDir is where the data of a product are.
+func (m *manifest) dataDir(p *Product) string { return cmp.Or(m.DataDir, p.DataDir) }
 
-// dir is the product's own part of stateDir.
-func (in *Installer) dir(elements ...string) string {
-	return filepath.Join(append([]string{stateDir, in.Product.Name}, elements...)...)
+// ledger records what is done to a host for one product, before it is done: so
+// that it can be undone, after a power cut as well.
+type ledger struct {
+	host Host
+	// name is that of the product.
+	name string
+	out  io.Writer
+
+	manifest manifest
 }
 
-func (in *Installer) load() error {
-	in.manifest = manifest{Files: map[string][]string{}}
-	f, err := in.Host.Open(in.manifestPath())
+func (l *ledger) say(format string, args ...any) { fmt.Fprintf(l.out, format+"\n", args...) }
+
+func (l *ledger) path() string { return filepath.Join(stateDir, l.name+".json") }
+
+func (l *ledger) load() error {
+	l.manifest = manifest{Files: map[string][]string{}}
+	f, err := l.host.Open(l.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -68,29 +80,29 @@ func (in *Installer) load() error {
 		return fmt.Errorf("reading what was installed: %w", err)
 	}
 	defer f.Close()
-	if err := json.NewDecoder(f).Decode(&in.manifest); err != nil {
-		return fmt.Errorf("reading %s: %w: move it away; its files then count as edited", in.manifestPath(), err)
+	if err := json.NewDecoder(f).Decode(&l.manifest); err != nil {
+		return fmt.Errorf("reading %s: %w: move it away; its files then count as edited", l.path(), err)
 	}
-	if in.manifest.Files == nil {
-		in.manifest.Files = map[string][]string{}
+	if l.manifest.Files == nil {
+		l.manifest.Files = map[string][]string{}
 	}
 	return nil
 }
 
-func (in *Installer) save() error {
-	data, err := json.MarshalIndent(in.manifest, "", "  ")
+func (l *ledger) save() error {
+	data, err := json.MarshalIndent(l.manifest, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encoding the manifest: %w", err)
 	}
-	if err := in.Host.Mkdir(stateDir, 0o700); err != nil {
+	if err := l.host.Mkdir(stateDir, 0o700); err != nil {
 		return fmt.Errorf("making %s: %w", stateDir, err)
 	}
-	return in.Host.Put(in.manifestPath(), bytes.NewReader(append(data, '\n')), 0o600)
+	return l.host.Put(l.path(), bytes.NewReader(append(data, '\n')), 0o600)
 }
 
 // sum returns the SHA-256 of a file, empty when there is none.
-func (in *Installer) sum(path string) (string, error) {
-	f, err := in.Host.Open(path)
+func (l *ledger) sum(path string) (string, error) {
+	f, err := l.host.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

@@ -81,6 +81,18 @@ func (p *Product) Program() string { return filepath.Join("/usr/local/bin", p.Na
 // Packaged is where its package puts the program.
 func (p *Product) Packaged() string { return filepath.Join("/usr/bin", p.Name) }
 
+func (p *Product) program(packaged bool) string {
+	if packaged {
+		return p.Packaged()
+	}
+	return p.Program()
+}
+
+// dir is the product's own part of stateDir.
+func (p *Product) dir(elements ...string) string {
+	return filepath.Join(append([]string{stateDir, p.Name}, elements...)...)
+}
+
 // script is the path of one of the product's scripts.
 func (p *Product) script(name string, packaged bool) string {
 	if packaged {

@@ -68,23 +68,27 @@ func (in *Installer) AddRepository(ctx context.Context, r Repository) error {
 	if err != nil {
 		return err
 	}
-	plans, err := in.plan(files)
+	measured, err := in.measure(files)
 	if err != nil {
 		return err
 	}
-	in.show(plans)
+	var p plan
+	for _, w := range measured {
+		p.steps = append(p.steps, writeFile{w})
+	}
+	in.show(p)
 	if in.DryRun {
 		return nil
 	}
 	restart := in.manifest.Restart
-	if err := in.write(plans); err != nil {
+	if err := in.doAll(ctx, p.steps); err != nil {
 		return err
 	}
 	in.manifest.Restart = restart // no service reads these
 	if err := in.save(); err != nil {
 		return err
 	}
-	return verdictError(plans)
+	return p.incomplete()
 }
 
 func (r *Repository) files() ([]file, error) {

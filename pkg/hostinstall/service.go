@@ -12,29 +12,45 @@ import (
 // askEvery is how often systemd is asked whether a service is ready.
 const askEvery = 500 * time.Millisecond
 
-func (in *Installer) systemctl(ctx context.Context, args ...string) error {
-	return in.Host.Run(ctx, append([]string{"systemctl"}, args...)...)
+// service is a unit of systemd.
+type service struct {
+	host       Host
+	name, unit string
+	// booted: systemd runs.
+	booted bool
+}
+
+func (s *service) systemctl(ctx context.Context, args ...string) error {
+	return s.host.Run(ctx, append([]string{"systemctl"}, args...)...)
+}
+
+// reload makes systemd read units again.
+func (s *service) reload(ctx context.Context) error {
+	if !s.booted {
+		return nil
+	}
+	return s.systemctl(ctx, "daemon-reload")
 }
 
 // state is what systemd says of the unit: is-active or is-enabled. It says so
 // with an exit status too, which is no error here.
-func (in *Installer) state(ctx context.Context, question string) string {
-	out, err := in.Host.Query(ctx, "systemctl", question, in.Product.unit())
+func (s *service) state(ctx context.Context, question string) string {
+	out, err := s.host.Query(ctx, "systemctl", question, s.unit)
 	if err != nil && out == "" {
 		return "unknown"
 	}
 	return strings.TrimSpace(out)
 }
 
-func (in *Installer) active(ctx context.Context) bool {
-	return in.booted && in.state(ctx, "is-active") == "active"
+func (s *service) active(ctx context.Context) bool {
+	return s.booted && s.state(ctx, "is-active") == "active"
 }
 
 // start makes the service run with what is installed now, and waits until it is
 // ready.
 func (in *Installer) start(ctx context.Context, o Options) error {
-	if !in.booted {
-		in.say("systemd does not run here: as %s, run: %s run", in.Product.Name, in.program())
+	if !in.service.booted {
+		in.say("systemd does not run here: as %s, run: %s run", in.Product.Name, in.Product.program(in.packaged))
 		return nil
 	}
 	if err := in.takeUp(ctx); err != nil {
@@ -50,16 +66,16 @@ func (in *Installer) start(ctx context.Context, o Options) error {
 			return nil
 		}
 	}
-	if in.state(ctx, "is-enabled") != "enabled" {
-		if err := in.systemctl(ctx, "enable", "--quiet", in.Product.unit()); err != nil {
+	if in.service.state(ctx, "is-enabled") != "enabled" {
+		if err := in.service.systemctl(ctx, "enable", "--quiet", in.Product.unit()); err != nil {
 			return err
 		}
 	}
-	if in.active(ctx) && !in.manifest.Restart {
+	if in.service.active(ctx) && !in.manifest.Restart {
 		in.say("%s runs", in.Product.Name)
 		return nil
 	}
-	if err := in.restart(ctx); err != nil {
+	if err := in.service.restart(ctx); err != nil {
 		return err
 	}
 	in.say("%s runs, and is ready", in.Product.Name)
@@ -79,7 +95,7 @@ func (in *Installer) takeUp(ctx context.Context) error {
 	if err != nil && !in.manifest.Restart {
 		return nil
 	}
-	return in.systemctl(ctx, "daemon-reload")
+	return in.service.reload(ctx)
 }
 
 // hold is the drop-in with which install.sh keeps a package from starting its
@@ -91,10 +107,10 @@ func (in *Installer) hold() string {
 // restart starts the service anew. It may fail at first and be started again by
 // systemd; and systemctl succeeds, too, when a condition of the unit keeps it
 // from starting.
-func (in *Installer) restart(ctx context.Context) error {
+func (s *service) restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	if in.systemctl(ctx, "restart", in.Product.unit()) == nil && in.active(ctx) {
+	if s.systemctl(ctx, "restart", s.unit) == nil && s.active(ctx) {
 		return nil
 	}
 	tick := time.NewTicker(askEvery)
@@ -102,9 +118,9 @@ func (in *Installer) restart(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w after %s: see journalctl -u %s", ErrNotReady, readyWithin, in.Product.Name)
+			return fmt.Errorf("%w after %s: see journalctl -u %s", ErrNotReady, readyWithin, s.name)
 		case <-tick.C:
-			if in.active(ctx) {
+			if s.active(ctx) {
 				return nil
 			}
 		}
@@ -112,16 +128,21 @@ func (in *Installer) restart(ctx context.Context) error {
 }
 
 // stop stops the service if systemd knows of it.
-func (in *Installer) stop(ctx context.Context) error {
-	if !in.booted || in.state(ctx, "is-active") == "unknown" {
+func (s *service) stop(ctx context.Context) error {
+	if !s.booted || s.state(ctx, "is-active") == "unknown" {
 		return nil
 	}
-	return in.systemctl(ctx, "stop", in.Product.unit())
+	return s.systemctl(ctx, "stop", s.unit)
 }
 
-func (in *Installer) program() string {
-	if in.packaged {
-		return in.Product.Packaged()
+// end stops the service, for good if no package has it: a package's scripts do
+// the rest.
+func (s *service) end(ctx context.Context, packaged bool) error {
+	if !s.booted || s.state(ctx, "is-enabled") == "unknown" {
+		return nil
 	}
-	return in.Product.Program()
+	if packaged {
+		return s.systemctl(ctx, "stop", s.unit)
+	}
+	return s.systemctl(ctx, "disable", "--now", "--quiet", s.unit)
 }

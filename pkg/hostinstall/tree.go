@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
 )
 
 // staging is where ReplaceTree collects what it is about to put in place: in
@@ -104,16 +106,8 @@ func syncDirs(root *os.Root) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		return syncDir(root, path)
+		return atomicfile.SyncIn(root, path)
 	})
-}
-
-func syncDir(root *os.Root, path string) error {
-	d, err := root.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // checkOurs returns an error for a directory that others own or can enter.
@@ -288,7 +282,7 @@ func (h OS) replaceTree(saved, dir string, skip func(name string) bool) error {
 			return err
 		}
 	}
-	return errors.Join(root.Remove(staging), syncDir(root, "."))
+	return errors.Join(root.Remove(staging), atomicfile.SyncIn(root, "."))
 }
 
 // makeRoom removes what is to be replaced, except for files that a rename
@@ -344,7 +338,7 @@ func mergeTree(saved, dir string, names []string) error {
 func mergeEntry(src, dst *os.Root, path string) error {
 	present, err := dst.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(copyEntry(src, dst, path), syncDir(dst, filepath.Dir(path)))
+		return errors.Join(copyEntry(src, dst, path), atomicfile.SyncIn(dst, filepath.Dir(path)))
 	}
 	if err != nil || filepath.Ext(path) != ".jsonl" || !present.Mode().IsRegular() {
 		return err
@@ -396,20 +390,10 @@ func rewrite(src, dst *os.Root, path, content string) error {
 	if err != nil {
 		return err
 	}
-	next := path + ".next"
-	if err := dst.RemoveAll(next); err != nil {
-		return err
-	}
-	f, err := dst.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(content)
-	err = errors.Join(err, giveLike(f, like), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return errors.Join(dst.Rename(next, path), syncDir(dst, filepath.Dir(path)))
+	uid, gid := owner(like)
+	return atomicfile.ReplaceIn(dst, path, strings.NewReader(content), atomicfile.Attributes{
+		Mode: like.Mode().Perm(), Owner: &atomicfile.Owner{UID: uid, GID: gid},
+	})
 }
 
 // EmptyTree implements Host.

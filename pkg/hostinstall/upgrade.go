@@ -1,19 +1,14 @@
 package hostinstall
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -100,7 +95,7 @@ func (in *Installer) UpgradePackage(ctx context.Context, o Options) error {
 		return err
 	}
 	in.say("upgrade to %s", filepath.Base(o.Package))
-	present, err := in.sum(in.program())
+	present, err := in.sum(in.Product.program(in.packaged))
 	if err != nil {
 		return err
 	}
@@ -137,8 +132,8 @@ func (in *Installer) UpgradePackage(ctx context.Context, o Options) error {
 
 // stagePackage copies a package to where only root can change it.
 func (in *Installer) stagePackage(path string) (string, error) {
-	next := in.stagedPackage(path)
-	if err := in.mkdirAll(in.dir()); err != nil {
+	next := in.backup.stagedPackage(path)
+	if err := in.mkdirAll(in.Product.dir()); err != nil {
 		return "", err
 	}
 	f, err := os.Open(path)
@@ -148,8 +143,6 @@ func (in *Installer) stagePackage(path string) (string, error) {
 	defer f.Close()
 	return next, in.Host.Put(next, f, 0o600)
 }
-
-func (in *Installer) stagedPackage(path string) string { return in.dir("next" + filepath.Ext(path)) }
 
 func packageInstall(path string) []string {
 	if strings.HasSuffix(path, ".rpm") {
@@ -173,7 +166,7 @@ func (in *Installer) hasPackage(program string) bool {
 // again. When that fails back undoes the change.
 func (in *Installer) upgrade(ctx context.Context, o Options, change, back func(context.Context) error) error {
 	if u := in.manifest.Upgrade; u == nil || u.Phase == phaseBackup {
-		if err := in.backup(ctx, o); err != nil {
+		if err := in.backUp(ctx, o); err != nil {
 			return err
 		}
 	}
@@ -188,7 +181,7 @@ func (in *Installer) upgrade(ctx context.Context, o Options, change, back func(c
 	if in.packaged && !in.hasPackage(in.manifest.Upgrade.Program) {
 		if replaced, sumErr := in.replaced(); replaced || sumErr != nil {
 			in.manifest.Upgrade = nil
-			return errors.Join(err, sumErr, in.save(), fmt.Errorf("there is no way back to the previous package, which was not kept: install one by hand, with --package; the previous data are in %s", in.dir("data")))
+			return errors.Join(err, sumErr, in.save(), fmt.Errorf("there is no way back to the previous package, which was not kept: install one by hand, with --package; the previous data are in %s", in.Product.dir("data")))
 		}
 	}
 	// Whoever gave up waiting wants the old version, not half of each.
@@ -197,12 +190,12 @@ func (in *Installer) upgrade(ctx context.Context, o Options, change, back func(c
 
 // replaced reports whether the program is another than before the upgrade.
 func (in *Installer) replaced() (bool, error) {
-	sum, err := in.sum(in.program())
+	sum, err := in.sum(in.Product.program(in.packaged))
 	return sum != in.manifest.Upgrade.Program, err
 }
 
-// backup copies all that an upgrade may change.
-func (in *Installer) backup(ctx context.Context, o Options) error {
+// backUp copies all that an upgrade may change.
+func (in *Installer) backUp(ctx context.Context, o Options) error {
 	u, err := in.newUpgrade(ctx, o)
 	if err != nil {
 		return err
@@ -211,15 +204,15 @@ func (in *Installer) backup(ctx context.Context, o Options) error {
 	if err := in.save(); err != nil {
 		return err
 	}
-	if err := in.checkSpace(u.DataDir); err != nil {
+	if err := in.backup.checkSpace(u.DataDir); err != nil {
 		return err
 	}
-	if err := in.stop(ctx); err != nil {
+	if err := in.service.stop(ctx); err != nil {
 		return err
 	}
-	err = in.copyAway(u)
+	err = in.backup.make(u)
 	if err != nil && u.Active {
-		return errors.Join(err, in.restart(context.WithoutCancel(ctx)))
+		return errors.Join(err, in.service.restart(context.WithoutCancel(ctx)))
 	}
 	if err != nil {
 		return err
@@ -230,16 +223,16 @@ func (in *Installer) backup(ctx context.Context, o Options) error {
 
 // newUpgrade describes what is there before an upgrade.
 func (in *Installer) newUpgrade(ctx context.Context, o Options) (*upgrade, error) {
-	sum, err := in.sum(in.program())
+	sum, err := in.sum(in.Product.program(in.packaged))
 	if err != nil {
 		return nil, err
 	}
-	u := &upgrade{Phase: phaseBackup, Active: in.active(ctx), Program: sum, Files: maps.Clone(in.manifest.Files)}
+	u := &upgrade{Phase: phaseBackup, Active: in.service.active(ctx), Program: sum, Files: maps.Clone(in.manifest.Files)}
 	if before := in.manifest.Upgrade; before != nil { // its backup was interrupted, which had stopped the service
 		u.Active = u.Active || before.Active
 	}
 	u.recoveryPoint = recoveryPoint{ID: rand.Text(), From: in.manifest.Version, To: in.Version, Time: time.Now().UTC()}
-	if dir := cmp.Or(o.DataDir, in.dataDir()); in.Product.Backup {
+	if dir := cmp.Or(o.DataDir, in.manifest.dataDir(&in.Product)); in.Product.Backup {
 		if _, err := in.Host.Lstat(dir); err == nil {
 			u.DataDir = dir
 		}
@@ -247,199 +240,99 @@ func (in *Installer) newUpgrade(ctx context.Context, o Options) (*upgrade, error
 	return u, nil
 }
 
-// copyAway makes the backup, in the place of an earlier one.
-func (in *Installer) copyAway(u *upgrade) error {
-	if err := in.Host.Mkdir(in.dir(), 0o700); err != nil {
-		return fmt.Errorf("making the backup: %w", err)
-	}
-	stays := func(path string) bool { return path == in.manifest.Package || path == in.stagedPackage(path) }
-	if _, err := in.Host.EmptyTree(in.dir(), stays); err != nil {
-		return fmt.Errorf("removing the backup of an earlier upgrade: %w", err)
-	}
-	if err := in.Host.Mkdir(in.dir("files"), 0o700); err != nil {
-		return fmt.Errorf("making the backup: %w", err)
-	}
-	for path := range u.Files {
-		if err := in.copyFileAway(path); err != nil {
-			return fmt.Errorf("making the backup: %w", err)
-		}
-	}
-	if err := in.copyDataAway(u); err != nil {
-		return err
-	}
-	point, err := json.MarshalIndent(u.recoveryPoint, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encoding the recovery point: %w", err)
-	}
-	return in.Host.Put(in.pointPath(), bytes.NewReader(append(point, '\n')), 0o600)
+// fate is what becomes of an upgrade that is under way when the next run begins.
+type fate int
+
+const (
+	// fateNew: nothing was changed yet, it begins anew.
+	fateNew fate = iota
+	// fateOn: it goes on with what is to be installed now, and the backup that it has.
+	fateOn
+	// fateBack: it was going back, and goes on with that.
+	fateBack
+	// fateOver: what is installed has been in use since, and stays. The backup is of
+	// the past, and is never restored.
+	fateOver
+)
+
+// since is what happened to a host since the backup of an upgrade was made: after a
+// power cut a service starts with whatever is installed.
+type since struct {
+	// active: the service runs.
+	active bool
+	// changed: the data are others. The new version changes them before it fails.
+	changed bool
+	// ready: the service became ready.
+	ready bool
+	// replaced: the program is another than before the upgrade.
+	replaced bool
 }
 
-func (in *Installer) copyFileAway(path string) error {
-	f, err := in.Host.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// fate decides. It is pure.
+func (u *upgrade) fate(s since) fate {
+	switch {
+	case u == nil || u.Phase == phaseBackup:
+		return fateNew
+	case s.active, s.changed && s.ready, s.changed && u.Phase == phaseChange && !s.replaced:
+		return fateOver
+	case u.Phase == phaseBack:
+		return fateBack
 	}
-	if err != nil {
-		return err
-	}
-	err = in.Host.Put(in.saved(path), f, 0o600)
-	return errors.Join(err, f.Close())
+	return fateOn
 }
 
-// copyDataAway copies the data, which nobody may change meanwhile.
-func (in *Installer) copyDataAway(u *upgrade) (err error) {
-	if u.DataDir == "" {
-		return nil
-	}
-	in.say("back up %s to %s", u.DataDir, in.dir("data"))
-	if err := in.Host.CopyTree(u.DataDir, in.dir("data"), in.rebuilt); err != nil {
-		return err
-	}
-	if u.State, err = in.Host.Digest(in.dir("data"), nil); err != nil {
-		return err
-	}
-	now, err := in.Host.Digest(u.DataDir, in.rebuilt)
-	if err == nil && now != u.State {
-		err = fmt.Errorf("the data in %s changed while they were copied: stop what uses them, then run this again: %w", u.DataDir, ErrRefused)
-	}
-	if err != nil {
-		return err
-	}
-	u.Ready, err = in.ready(u)
-	return err
-}
-
-// ready is the digest of the service's last word that it was ready, empty
-// before the first.
-func (in *Installer) ready(u *upgrade) (string, error) {
-	if _, err := in.Host.Lstat(filepath.Join(u.DataDir, in.Product.Ready)); errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	return in.Host.Digest(u.DataDir, func(name string) bool { return name != in.Product.Ready })
-}
-
-func (in *Installer) pointPath() string { return in.dir("backup.json") }
-
-// saved is where the backup has a file.
-func (in *Installer) saved(path string) string { return in.dir("files", url.PathEscape(path)) }
-
-func (in *Installer) dataDir() string {
-	if in.manifest.DataDir != "" {
-		return in.manifest.DataDir
-	}
-	return in.Product.DataDir
-}
-
-func (in *Installer) rebuilt(name string) bool {
-	return name == staging || slices.Contains(in.Product.Rebuilt, name)
-}
-
-// checkSpace refuses to begin what would end with a full disk.
-func (in *Installer) checkSpace(dataDir string) error {
-	if dataDir == "" {
-		return nil
-	}
-	size, err := in.size(dataDir, in.rebuilt)
-	if err != nil {
-		return fmt.Errorf("measuring %s: %w", dataDir, err)
-	}
-	free, err := in.Host.Free(stateDir)
-	if err != nil {
-		return err
-	}
-	// The programs, and some air.
-	const programs = 300 << 20
-	if free < size+programs {
-		return fmt.Errorf("the backup needs %d MiB in %s, where %d MiB are free: %w", (size+programs)>>20, stateDir, free>>20, ErrRefused)
-	}
-	return nil
-}
-
-func (in *Installer) size(dir string, skip func(string) bool) (uint64, error) {
-	return in.sizeBelow(dir, skip, maxDepth)
-}
-
-func (in *Installer) sizeBelow(dir string, skip func(string) bool, depth int) (uint64, error) {
-	if depth == 0 {
-		return 0, errDeep
-	}
-	entries, err := in.Host.ReadDir(dir)
-	if err != nil {
-		return 0, err
-	}
-	var total uint64
-	for _, e := range entries {
-		if skip != nil && skip(e.Name()) {
-			continue
-		}
-		path := filepath.Join(dir, e.Name())
-		if e.IsDir() {
-			below, err := in.sizeBelow(path, nil, depth-1)
-			if err != nil {
-				return 0, err
-			}
-			total += below
-		} else if info, err := in.Host.Lstat(path); err == nil {
-			total += uint64(info.Size()) //nolint:gosec // never negative
-		}
-	}
-	return total, nil
-}
-
-// settle decides about an upgrade that was interrupted. What has been in use
-// since stays: its backup is of the past, and is never restored.
+// settle decides about an upgrade that was interrupted, and ends it unless it goes
+// on.
 func (in *Installer) settle(ctx context.Context) error {
 	u := in.manifest.Upgrade
 	if u == nil || u.Phase == phaseBackup || in.DryRun {
 		return nil
 	}
 	if u.ID == "" && in.Product.Backup { // of an earlier version
-		u.DataDir = in.dataDir()
+		u.DataDir = in.manifest.dataDir(&in.Product)
 	}
-	used, err := in.usedSince(ctx, u)
-	switch {
-	case err != nil:
+	happened, err := in.since(ctx, u)
+	if err != nil {
 		return fmt.Errorf("looking at an interrupted upgrade: %w", err)
-	case used:
-		return in.conclude(u)
-	case u.Phase == phaseBack && in.packaged:
-		return in.goBack(ctx, in.restorePackage)
-	case u.Phase == phaseBack:
-		return in.goBack(ctx, in.restoreFiles)
+	}
+	switch u.fate(happened) {
+	case fateOver:
+		return in.conclude(u, happened)
+	case fateBack:
+		return in.goBack(ctx, in.wayBack())
 	}
 	u.To = in.Version
 	return in.save()
 }
 
-// usedSince reports whether the service has been in use since the backup was
-// made: after a power cut it starts with whatever is installed.
-func (in *Installer) usedSince(ctx context.Context, u *upgrade) (bool, error) {
-	if in.active(ctx) {
-		return true, nil
+// wayBack is how files come back.
+func (in *Installer) wayBack() func(context.Context) error {
+	if in.packaged {
+		return in.restorePackage
 	}
-	if u.DataDir == "" {
-		return false, nil
+	return in.restoreFiles
+}
+
+// since looks at the host. It reads no data while a service may change them.
+func (in *Installer) since(ctx context.Context, u *upgrade) (s since, err error) {
+	if s.replaced, err = in.replaced(); err != nil {
+		return s, err
 	}
-	state, err := in.Host.Digest(u.DataDir, in.rebuilt)
-	if err != nil || state == u.State {
-		return false, err
+	if s.active = in.service.active(ctx); s.active || u.DataDir == "" {
+		return s, nil
 	}
-	ready, err := in.ready(u)
-	if err != nil || ready != u.Ready {
-		return true, err
+	state, err := in.Host.Digest(u.DataDir, in.backup.rebuilt)
+	if err != nil {
+		return s, err
 	}
-	// The new version changes the data before it fails. Who else did is the old one.
-	replaced, err := in.replaced()
-	return u.Phase == phaseChange && !replaced, err
+	ready, err := in.backup.ready(u)
+	s.changed, s.ready = state != u.State, ready != u.Ready
+	return s, err
 }
 
 // conclude takes what is installed for the end of an upgrade.
-func (in *Installer) conclude(u *upgrade) error {
-	replaced, err := in.replaced()
-	if err != nil {
-		return err
-	}
-	if in.manifest.Version = u.From; replaced {
+func (in *Installer) conclude(u *upgrade, s since) error {
+	if in.manifest.Version = u.From; s.replaced {
 		in.manifest.Version = u.To
 	}
 	in.say("the upgrade from version %s to %s was interrupted; what is installed has been in use since, and stays", u.From, u.To)
@@ -463,7 +356,7 @@ func (in *Installer) removeStaging(u *upgrade) error {
 // goBack restores the backup and starts what ran before.
 func (in *Installer) goBack(ctx context.Context, back func(context.Context) error) error {
 	u := in.manifest.Upgrade
-	if err := in.checkBackup(u); err != nil {
+	if err := in.backup.check(u); err != nil {
 		in.manifest.Upgrade = nil
 		return errors.Join(fmt.Errorf("going back to version %s: %w", u.From, err), in.save())
 	}
@@ -472,7 +365,7 @@ func (in *Installer) goBack(ctx context.Context, back func(context.Context) erro
 	if err := in.save(); err != nil {
 		return err
 	}
-	err := in.stop(ctx)
+	err := in.service.stop(ctx)
 	if err == nil {
 		err = in.noteReady(u)
 	}
@@ -480,42 +373,20 @@ func (in *Installer) goBack(ctx context.Context, back func(context.Context) erro
 		err = back(ctx)
 	}
 	if err == nil {
-		err = in.restoreData(u)
+		err = in.backup.restoreData(u)
 	}
-	if err == nil && in.booted {
-		err = in.systemctl(ctx, "daemon-reload")
+	if err == nil {
+		err = in.service.reload(ctx)
 	}
 	if err == nil && u.Active {
-		err = in.restart(ctx)
+		err = in.service.restart(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("going back to version %s: %w: the backup is in %s, run this again", u.From, err, in.dir())
+		return fmt.Errorf("going back to version %s: %w: the backup is in %s, run this again", u.From, err, in.Product.dir())
 	}
 	in.say("version %s is back", u.From)
 	in.manifest.Upgrade, in.manifest.Restart = nil, false
 	return in.save()
-}
-
-// checkBackup returns an error unless the backup is whole, and of the state that
-// this upgrade found. Earlier versions wrote nothing to compare it with.
-func (in *Installer) checkBackup(u *upgrade) error {
-	if u.ID == "" {
-		return nil
-	}
-	f, err := in.Host.Open(in.pointPath())
-	if err != nil {
-		return fmt.Errorf("%w: %w", errOtherBackup, err)
-	}
-	defer f.Close()
-	var point recoveryPoint
-	if err := json.NewDecoder(f).Decode(&point); err != nil || point.ID != u.ID || point.DataDir != u.DataDir {
-		return errOtherBackup
-	}
-	state, err := in.Host.Digest(in.dir("data"), nil)
-	if err == nil && state != u.State {
-		err = errOtherBackup
-	}
-	return err
 }
 
 // noteReady writes down what the service last said, which is stopped: what it
@@ -524,28 +395,10 @@ func (in *Installer) noteReady(u *upgrade) (err error) {
 	if u.DataDir == "" {
 		return nil
 	}
-	if u.Ready, err = in.ready(u); err != nil {
+	if u.Ready, err = in.backup.ready(u); err != nil {
 		return err
 	}
 	return in.save()
-}
-
-// restoreData makes the data what they were, but for what is never set back.
-func (in *Installer) restoreData(u *upgrade) error {
-	if _, err := in.Host.Lstat(in.dir("data")); u.DataDir == "" || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	stays := func(name string) bool { return in.rebuilt(name) || slices.Contains(in.Product.Forward, name) }
-	if err := in.Host.MergeTree(in.dir("data"), u.DataDir, in.Product.Forward); err != nil {
-		return err
-	}
-	if err := in.Host.ReplaceTree(in.dir("data"), u.DataDir, stays); err != nil {
-		return err
-	}
-	if !u.Time.IsZero() {
-		in.say("what was changed through the API since %s is undone; who was revoked since stays out", u.Time.Format(time.RFC3339))
-	}
-	return nil
 }
 
 // restoreFiles puts the previous files in their places, unless somebody edited
@@ -553,7 +406,7 @@ func (in *Installer) restoreData(u *upgrade) error {
 func (in *Installer) restoreFiles(context.Context) error {
 	u := in.manifest.Upgrade
 	for path, sums := range u.Files {
-		if err := in.restoreFile(path, sums); err != nil {
+		if err := in.backup.restoreFile(path, sums); err != nil {
 			return err
 		}
 	}
@@ -567,41 +420,6 @@ func (in *Installer) restoreFiles(context.Context) error {
 	}
 	in.manifest.Version = u.From
 	return in.save()
-}
-
-func (in *Installer) restoreFile(path string, sums []string) error {
-	before, err := in.sum(in.saved(path))
-	if err != nil || before == "" { // it was missing then
-		return err
-	}
-	present, err := in.sum(path)
-	if err != nil {
-		return err
-	}
-	if present != "" && present != before && !in.manifest.ours(path, present) {
-		in.say("keep    %s, which was edited", path)
-		return nil
-	}
-	if present != before {
-		if err := in.putBack(path); err != nil {
-			return err
-		}
-	}
-	in.manifest.Files[path] = sums
-	return nil
-}
-
-func (in *Installer) putBack(path string) error {
-	mode := fs.FileMode(0o755)
-	if info, err := in.Host.Lstat(path); err == nil {
-		mode = info.Mode().Perm()
-	}
-	f, err := in.Host.Open(in.saved(path))
-	if err != nil {
-		return err
-	}
-	err = in.Host.Put(path, f, mode)
-	return errors.Join(err, f.Close())
 }
 
 // restorePackage installs the package of before, unless it was never replaced,

@@ -234,7 +234,7 @@ func TestBackupOfAnEarlierUpgradeIsNotRestored(t *testing.T) {
 	v1, v2, broken := release(t, "v1"), release(t, "v2"), release(t, "v3, broken")
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
-		must(t, m, v1, settings(one("logLevel", "info")))
+		must(t, m, v1, with(one("logLevel", "info")))
 		m.write(data+"/old", "of v1")
 		must(t, m, v2, defaults)
 		for _, path := range []string{data, config} {
@@ -256,7 +256,7 @@ func TestWayBackKeepsEdits(t *testing.T) {
 	v1, broken := release(t, "v1"), release(t, "v2, broken")
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
-		must(t, m, v1, settings(one("logLevel", "info")))
+		must(t, m, v1, with(one("logLevel", "info")))
 		m.started = func(program string) {
 			if strings.Contains(program, "broken") {
 				m.write(config, "logLevel: debug # mine\n")
@@ -269,7 +269,7 @@ func TestWayBackKeepsEdits(t *testing.T) {
 		m = newMachine(t)
 		must(t, m, v1, defaults)
 		in, _ := installer(m, broken)
-		if err := in.Install(t.Context(), settings(one("logLevel", "info"))); !errors.Is(err, hostinstall.ErrNotReady) || m.read(config) != "" {
+		if err := in.Install(t.Context(), with(one("logLevel", "info"))); !errors.Is(err, hostinstall.ErrNotReady) || m.read(config) != "" {
 			t.Errorf("got %v, the configuration is %q", err, m.read(config))
 		}
 	})
@@ -283,7 +283,7 @@ func TestDataDirAndVersionChangeApart(t *testing.T) {
 	if err := os.Rename(filepath.Join(m.Root, data), filepath.Join(m.Root, "/srv/fleet")); err != nil {
 		t.Fatal(err)
 	}
-	v2, elsewhere := release(t, "v2"), settings(one("dataDir", "/srv/fleet"))
+	v2, elsewhere := release(t, "v2"), with(one("dataDir", "/srv/fleet"))
 	in, _ := installer(m, v2)
 	if err := in.Install(t.Context(), elsewhere); !errors.Is(err, hostinstall.ErrRefused) || m.read(program) != "v1" {
 		t.Errorf("got %v, the program is %q", err, m.read(program))

@@ -12,6 +12,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
+
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
 )
 
 // Source is where images come from; see OpenArchive and OpenRemote.
@@ -85,11 +87,15 @@ func nameAll(images []v1.Descriptor, base string, name Name) ([]Name, error) {
 	return names, nil
 }
 
-// adopt moves blobs into the store and brings them to the disk. Those that are
-// there stay: a blob's name is its content.
+// adopt moves blobs into the store. They are on the disk before they have their
+// names: a blob's name is its content, so that those which are there stay, and one
+// that a power cut had emptied would, too.
 func (s *Store) adopt(work string) error {
 	blobs, err := os.ReadDir(filepath.Join(work, blobsName))
 	if err != nil {
+		return fmt.Errorf("storing the image: %w", err)
+	}
+	if err := syncAll(work); err != nil {
 		return fmt.Errorf("storing the image: %w", err)
 	}
 	for _, b := range blobs {
@@ -101,15 +107,16 @@ func (s *Store) adopt(work string) error {
 			return fmt.Errorf("storing the image: %w", err)
 		}
 	}
-	d, err := os.Open(s.dir)
+	return atomicfile.SyncDir(filepath.Join(s.dir, blobsName))
+}
+
+// syncAll brings everything that was written below a directory to the disk.
+func syncAll(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
-		return fmt.Errorf("storing the image: %w", err)
+		return err
 	}
-	defer d.Close()
-	if err := unix.Syncfs(int(d.Fd())); err != nil {
-		return fmt.Errorf("storing the image: %w", err)
-	}
-	return nil
+	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
 }
 
 // add puts images into the index, in the place of others of their names.

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -132,7 +131,7 @@ func (s *Store) sweep() error {
 			}
 		}
 	}
-	return nil
+	return atomicfile.Sweep(s.dir)
 }
 
 // switchTo serves a complete release of a version instead of the present one.
@@ -144,18 +143,8 @@ func (s *Store) switchTo(dir, version string) error {
 	if err := os.Rename(dir, filepath.Join(s.dir, name)); err != nil {
 		return fmt.Errorf("importing the release: %w", err)
 	}
-	next := filepath.Join(s.dir, currentName+".next")
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := atomicfile.Link(name, filepath.Join(s.dir, currentName)); err != nil {
 		return fmt.Errorf("importing the release: %w", err)
-	}
-	if err := os.Symlink(name, next); err != nil {
-		return fmt.Errorf("importing the release: %w", err)
-	}
-	if err := os.Rename(next, filepath.Join(s.dir, currentName)); err != nil {
-		return fmt.Errorf("importing the release: %w", err)
-	}
-	if err := atomicfile.SyncDir(s.dir); err != nil {
-		return err
 	}
 	return s.sweep()
 }

@@ -175,7 +175,7 @@ func TestMistakes(t *testing.T) {
 	defer busy.Close()
 
 	t.Run("unknown config key", func(t *testing.T) {
-		fails(t, nil, []string{"config.yaml: unknown field \"natsListn\""}, run("--data-dir", filepath.Join(dir, "a"), "--config", file("config.yaml", "natsListn: :1\n"))...)
+		fails(t, nil, []string{"config.yaml: line 1: unknown key natsListn; known here: dataDir,"}, run("--data-dir", filepath.Join(dir, "a"), "--config", file("config.yaml", "natsListn: :1\n"))...)
 	})
 	t.Run("missing config file", func(t *testing.T) {
 		fails(t, nil, []string{"/nosuch.yaml"}, run("--config", "/nosuch.yaml")...)

@@ -131,6 +131,19 @@ var rules = []rule{
 		},
 	},
 	{
+		why:    "pkg/settings imports YAML and flags only, for both sides",
+		from:   []string{"pkg/settings"},
+		direct: true,
+		forbids: func(p Package) bool {
+			return !p.Standard && !within(p.ImportPath, "go.yaml.in/yaml/v3", "github.com/spf13/pflag")
+		},
+	},
+	{
+		why:     "pkg/atomicfile and pkg/settings know nothing of what they are for",
+		from:    []string{"pkg/atomicfile", "pkg/settings"},
+		forbids: func(p Package) bool { return within(p.ImportPath, strings.TrimSuffix(module, "/")) },
+	},
+	{
 		why:     "only pkg/podman imports the podman bindings",
 		from:    slices.DeleteFunc(slices.Concat(agentSide, serverSide), func(p string) bool { return p == "pkg/podman" }),
 		direct:  true,

@@ -4,30 +4,19 @@
 package config
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net/url"
-	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/spf13/pflag"
 
+	"fleet.nationtech.io/fleet/pkg/settings"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// DefaultPath is where agent.yaml is when nothing else is said.
-const DefaultPath = "/etc/fleet-agent/agent.yaml"
-
-// maxFile bounds agent.yaml, in bytes.
-const maxFile = 1 << 20
-
-// ErrInvalid is wrapped by every error about the content of the configuration.
-var ErrInvalid = errors.New("invalid configuration")
+// Program says where the agent's settings come from.
+var Program = settings.Program{Prefix: "FLEET_AGENT_", File: "/etc/fleet-agent/agent.yaml"}
 
 // CredentialsX509 is the credentials type of a client certificate that
 // enrollment obtained.
@@ -44,63 +33,63 @@ const (
 // Config is everything that the agent can be told.
 type Config struct {
 	// Device is the device id; enrollment writes it.
-	Device string `yaml:"device,omitempty"`
-	Server Server `yaml:"server,omitempty"`
+	Device string `yaml:"device" env:"FLEET_AGENT_DEVICE"`
+	Server Server `yaml:"server"`
 	// Credentials say how the device proves its identity.
-	Credentials Credentials `yaml:"credentials,omitempty"`
+	Credentials Credentials `yaml:"credentials"`
 	// KeyStorage is where new device keys are made: KeyStorageFile or
 	// KeyStorageTPM. The key that the device has stays until it is renewed.
-	KeyStorage string `yaml:"keyStorage,omitempty"`
-	TPM        TPM    `yaml:"tpm,omitempty"`
+	KeyStorage string `yaml:"keyStorage" env:"FLEET_AGENT_KEY_STORAGE"`
+	TPM        TPM    `yaml:"tpm"`
 	// StateDir holds identity, manifest and bodies.
-	StateDir string `yaml:"stateDir,omitempty"`
-	Podman   Podman `yaml:"podman,omitempty"`
+	StateDir string `yaml:"stateDir" env:"FLEET_AGENT_STATE_DIR"`
+	Podman   Podman `yaml:"podman"`
 	// BindRoots are the directories under which score volumes with a hostPath may
 	// lie; none by default.
-	BindRoots []string `yaml:"bindRoots,omitempty"`
+	BindRoots []string `yaml:"bindRoots" env:"FLEET_AGENT_BIND_ROOTS"`
 	// Labels are asked for; the server decides which the Device gets.
-	Labels map[string]string `yaml:"labels,omitempty"`
-	Log    Log               `yaml:"log,omitempty"`
+	Labels map[string]string `yaml:"labels" env:"FLEET_AGENT_LABELS"`
+	Log    Log               `yaml:"log"`
 	// HeartbeatInterval is the time between two heartbeats.
-	HeartbeatInterval time.Duration `yaml:"heartbeatInterval,omitempty"`
+	HeartbeatInterval time.Duration `yaml:"heartbeatInterval" env:"FLEET_AGENT_HEARTBEAT_INTERVAL"`
 	// SnapshotInterval is the time between two snapshot requests that nothing
 	// else asked for; it varies by 20 %.
-	SnapshotInterval time.Duration `yaml:"snapshotInterval,omitempty"`
+	SnapshotInterval time.Duration `yaml:"snapshotInterval" env:"FLEET_AGENT_SNAPSHOT_INTERVAL"`
 }
 
 // Server says where the fleet is.
 type Server struct {
 	// URLs are those of NATS: tls://HOST:4222.
-	URLs []string `yaml:"urls,omitempty"`
+	URLs []string `yaml:"urls" env:"FLEET_AGENT_SERVER_URLS"`
 }
 
 // Credentials say how the device proves its identity.
 type Credentials struct {
 	// Type is CredentialsX509.
-	Type string `yaml:"type,omitempty"`
+	Type string `yaml:"type" env:"FLEET_AGENT_CREDENTIALS_TYPE"`
 }
 
 // TPM says which TPM is used.
 type TPM struct {
 	// Device is a path: a device, or the unix socket of a software TPM.
-	Device string `yaml:"device,omitempty"`
+	Device string `yaml:"device" env:"FLEET_AGENT_TPM_DEVICE"`
 }
 
 // Podman says where podman listens.
 type Podman struct {
 	// Socket is a path; when it is empty the agent looks for it.
-	Socket string `yaml:"socket,omitempty"`
+	Socket string `yaml:"socket" env:"FLEET_AGENT_PODMAN_SOCKET"`
 	// AuthFile holds credentials of registries in the format of podman login; it
 	// need not exist. When it is empty, auth.json beside agent.yaml is meant.
-	AuthFile string `yaml:"authFile,omitempty"`
+	AuthFile string `yaml:"authFile" env:"FLEET_AGENT_PODMAN_AUTH_FILE"`
 }
 
 // Log says what is logged, and how.
 type Log struct {
 	// Level is debug, info, warn or error.
-	Level string `yaml:"level,omitempty"`
+	Level string `yaml:"level" env:"FLEET_AGENT_LOG_LEVEL" flag:"log-level" usage:"debug, info, warn or error"`
 	// Format is text or json.
-	Format string `yaml:"format,omitempty"`
+	Format string `yaml:"format" env:"FLEET_AGENT_LOG_FORMAT" flag:"log-format" usage:"text or json"`
 }
 
 // Default returns the configuration of an agent that is told nothing.
@@ -116,78 +105,26 @@ func Default() Config {
 	}
 }
 
-// Load reads the file over the defaults and the environment over the file. A
-// file that does not exist is an error only when required is set. The result
-// is not validated yet: flags come first.
-func Load(path string, required bool, getenv func(string) string) (Config, error) {
+// Load reads the file over the defaults, the environment over the file, and the
+// flags, which may be nil, over both. A file that does not exist is an error only
+// when required is set. The result is not validated yet.
+func Load(path string, required bool, env settings.Env, flags *pflag.FlagSet) (Config, error) {
 	cfg := Default()
-	data, err := read(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && !required:
-	case err != nil:
-		return Config{}, fmt.Errorf("reading the configuration: %w", err)
-	default:
-		if err := decode(data, &cfg); err != nil {
-			return Config{}, fmt.Errorf("%w in %s: %w", ErrInvalid, path, err)
-		}
-	}
-	return cfg, cfg.applyEnv(getenv)
+	err := Program.Load(&cfg, path, !required, env, flags)
+	return cfg, err
 }
 
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s is longer than %d bytes", path, maxFile)
-	}
-	return data, err
-}
-
-// decode is strict: a key that Config does not have is an error that names it.
-func decode(data []byte, cfg *Config) error {
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	err := dec.Decode(cfg)
-	if errors.Is(err, io.EOF) {
-		return nil // an empty file
-	}
-	if te, ok := errors.AsType[*yaml.TypeError](err); ok {
-		return errors.New(explain(te.Errors))
-	}
-	if err != nil {
-		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
-	}
-	if dec.Decode(new(any)) == nil {
-		return errors.New("more than one YAML document")
-	}
-	return nil
-}
-
-// explain makes one line of the library's messages, without the Go types in them.
-func explain(messages []string) string {
-	for i, m := range messages {
-		if before, _, found := strings.Cut(m, " not found in type "); found {
-			messages[i] = strings.Replace(before, "field ", "unknown key ", 1)
-		}
-	}
-	return strings.Join(messages, "; ")
-}
-
-// Validate returns an error that wraps ErrInvalid and names the key unless the
+// Validate returns an error that wraps settings.ErrInvalid and names the key unless the
 // agent can run with the configuration.
 func (c *Config) Validate() error {
 	if c.Device != "" {
 		if err := wire.ValidateDevice(c.Device); err != nil {
-			return fmt.Errorf("%w: device: %w", ErrInvalid, err)
+			return fmt.Errorf("%w: device: %w", settings.ErrInvalid, err)
 		}
 	}
 	for _, check := range []func() error{c.validateServers, c.validateCredentials, c.validatePaths, c.validateLog, c.validateIntervals} {
 		if err := check(); err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
+			return fmt.Errorf("%w: %w", settings.ErrInvalid, err)
 		}
 	}
 	return nil

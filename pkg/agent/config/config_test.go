@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"fleet.nationtech.io/fleet/pkg/agent/config"
+	"fleet.nationtech.io/fleet/pkg/settings"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,14 +26,18 @@ func write(t *testing.T, content string) string {
 	return path
 }
 
-func env(values map[string]string) func(string) string {
-	return func(name string) string { return values[name] }
+func env(values map[string]string) settings.Env {
+	var e settings.Env
+	for name, value := range values {
+		e = append(e, name+"="+value)
+	}
+	return e
 }
 
 func TestEnvironmentIsOverFileIsOverDefault(t *testing.T) {
 	t.Parallel()
 	path := write(t, "device: from-file\nheartbeatInterval: 10s\nserver: {urls: ['tls://a:4222']}\n")
-	got, err := config.Load(path, true, env(map[string]string{"FLEET_AGENT_DEVICE": "from-env", "FLEET_AGENT_BIND_ROOTS": "/srv,/data"}))
+	got, err := config.Load(path, true, env(map[string]string{"FLEET_AGENT_DEVICE": "from-env", "FLEET_AGENT_BIND_ROOTS": "/srv,/data"}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,14 +57,14 @@ func TestEnvironmentIsOverFileIsOverDefault(t *testing.T) {
 func TestFileMayBeAbsent(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "none.yaml")
-	got, err := config.Load(path, false, env(nil))
+	got, err := config.Load(path, false, env(nil), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(config.Default(), got); diff != "" {
 		t.Error(diff)
 	}
-	if _, err := config.Load(path, true, env(nil)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := config.Load(path, true, env(nil), nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that was asked for: %v", err)
 	}
 }
@@ -87,19 +92,21 @@ func TestBadConfigurationIsNamed(t *testing.T) {
 		"interval":            {content: "heartbeatInterval: 1ms\n", want: "heartbeatInterval"},
 		"negative interval":   {content: "snapshotInterval: -1s\n", want: "snapshotInterval"},
 		"duration":            {content: "heartbeatInterval: soon\n", want: "soon"},
-		"env duration":        {env: map[string]string{"FLEET_AGENT_SNAPSHOT_INTERVAL": "x"}, want: "FLEET_AGENT_SNAPSHOT_INTERVAL"},
+		"env duration":        {content: "device: a\n", env: map[string]string{"FLEET_AGENT_SNAPSHOT_INTERVAL": "x"}, want: "FLEET_AGENT_SNAPSHOT_INTERVAL"},
 		"no mapping":          {content: "- a\n", want: "agent.yaml"},
 		"no YAML":             {content: "a: [", want: "agent.yaml"},
 		"two documents":       {content: "device: a\n---\ndevice: b\n", want: "more than one"},
+		"empty":               {want: "the file is empty"},
+		"unknown variable":    {content: "device: a\n", env: map[string]string{"FLEET_AGENT_STATEDIR": "/x"}, want: "unknown environment variable FLEET_AGENT_STATEDIR"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg, err := config.Load(write(t, tt.content), true, env(tt.env))
+			cfg, err := config.Load(write(t, tt.content), true, env(tt.env), nil)
 			if err == nil {
 				err = cfg.Validate()
 			}
-			if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+			if !errors.Is(err, settings.ErrInvalid) || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %v, want one line with %q", err, tt.want)
 			}
 		})
@@ -135,7 +142,7 @@ func TestEnrolledStartsFromNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cfg, err := config.Load(write(t, string(got)), true, env(nil))
+			cfg, err := config.Load(write(t, string(got)), true, env(nil), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -154,7 +161,7 @@ func FuzzLoad(f *testing.F) {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cfg, err := config.Load(path, true, env(nil))
+		cfg, err := config.Load(path, true, env(nil), nil)
 		if err != nil || cfg.Validate() != nil {
 			return
 		}

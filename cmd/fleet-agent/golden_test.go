@@ -1,0 +1,97 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/doctor"
+	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/golden"
+)
+
+func TestHelpOfEachCommand(t *testing.T) {
+	t.Parallel()
+	golden.Compare(t, "help", golden.Help(t, newRoot, "completion"))
+}
+
+func TestCompletionsForEachShell(t *testing.T) {
+	t.Parallel()
+	golden.Compare(t, "completions", golden.Completions(t, newRoot))
+}
+
+func TestWhatStatusPrints(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+	state := func(name string, phase wire.Phase, failure string) wire.DeploymentState {
+		return wire.DeploymentState{
+			DeploymentRef: wire.DeploymentRef{Namespace: "default", Name: name},
+			Phase:         phase, Error: failure, LastEventAt: now.Add(-44 * time.Second),
+		}
+	}
+	full := control.Status{
+		Device: "press-1", AgentVersion: "0.1.0", Started: now.Add(-83 * time.Second), Connected: true, Server: "tls://gw.example.com:4222",
+		CertificateExpires: now.AddDate(1, 0, 0), LastSnapshot: now.Add(-4 * time.Second),
+		Manifest:    wire.Version{Epoch: "8de369d9-eff0-437a-84ee-b4e720f5c460", Term: 1, Seq: 6},
+		Conditions:  []wire.Condition{{Type: "PodmanReady", Status: "True", Reason: "PodmanAnswers"}, {Type: "DiskPressure", Status: "True", Reason: "SpaceLow", Message: "2 % are free"}},
+		Deployments: []wire.DeploymentState{state("hello", wire.PhaseRunning, ""), state("press", wire.PhaseFailed, "pulling image \"x\": no route\x1b[2J")},
+	}
+	lost := full
+	lost.Connected, lost.LastError, lost.Standing = false, "no route to host", "the server took this device for a copy of another"
+	lost.CertificateExpires, lost.RenewalError = now.AddDate(0, 0, -1), "no route"
+	var b strings.Builder
+	for _, s := range []control.Status{full, lost, {Device: "press-1", AgentVersion: "0.1.0"}} {
+		if err := printStatus(&b, s, now); err != nil {
+			t.Fatal(err)
+		}
+		b.WriteString("\n")
+	}
+	golden.Compare(t, "status", b.String())
+}
+
+func TestWhatDoctorPrints(t *testing.T) {
+	t.Parallel()
+	r := doctor.Report{
+		State: doctor.Failure,
+		Findings: []doctor.Finding{
+			{Check: "configuration", State: doctor.OK, Message: "it can be read"},
+			{Check: "linger", State: doctor.Failure, Message: "it is off for fleet-workload", Why: "systemd ends the account's containers", Command: "loginctl enable-linger fleet-workload", Fixable: true},
+			{Check: "disk", State: doctor.Warning, Message: "9 % of /var are free\x1b[2J", Why: "images need room"},
+			{Check: "clock", State: doctor.Unknown, Message: "no server answered", Why: "certificates have an end"},
+		},
+		Repairs: []doctor.Repair{{Command: "setup-user"}, {Command: "loginctl enable-linger fleet-workload", Error: "exit status 1"}},
+	}
+	var b strings.Builder
+	for _, output := range []string{"text", "json"} {
+		if err := printReport(&b, r, output); err != nil {
+			t.Fatal(err)
+		}
+		b.WriteString("\n")
+	}
+	golden.Compare(t, "doctor", b.String())
+}
+
+// TestErrorsOfTheConfiguration: one line each, which says where and what to do.
+func TestErrorsOfTheConfiguration(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	var b strings.Builder
+	for _, content := range []string{
+		"sever: {}\n", "podman:\n  sock: /x\n", "Device: a\n", "device: a\ndevice: b\n", "device: [a]\n", "server: tls://a:4222\n", "server: {urls: tls://a:4222}\n",
+		"labels: [a]\n", "labels: {a: 1, a: 2}\n", "heartbeatInterval: soon\n", "heartbeatInterval: 30\n", "", "\x00\x00", "a: [", "device: a\n---\ndevice: b\n",
+		"keyStorage: cloud\n", "tpm: {device: tpm0}\n", "credentials: {type: nkey}\n", "device: Pi.1\n", "server: {urls: ['nats://a:4222']}\n",
+		"stateDir: state\n", "bindRoots: [srv]\n", "log: {level: loud}\n", "log: {format: xml}\n", "heartbeatInterval: 1ms\n",
+	} {
+		h.write("etc/agent.yaml", content)
+		_, err := h.run("", "run")
+		printError(&b, err)
+	}
+	if err := os.Remove(h.config); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.run("", "run")
+	printError(&b, err)
+	golden.Compare(t, "configuration", strings.ReplaceAll(b.String(), h.config, "/etc/fleet-agent/agent.yaml"))
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/ops"
+	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/golden"
+)
+
+func bare() *cobra.Command { return newRoot(nil) }
+
+func TestHelpOfEachCommand(t *testing.T) {
+	t.Parallel()
+	golden.Compare(t, "help", golden.Help(t, bare, "completion", "kubectl"))
+}
+
+func TestCompletionsForEachShell(t *testing.T) {
+	t.Parallel()
+	golden.Compare(t, "completions", golden.Completions(t, bare))
+}
+
+// changing is what is another on each run: tokens, addresses and times.
+var changing = []struct {
+	form *regexp.Regexp
+	text string
+}{
+	{regexp.MustCompile(`FLT1\.[\w.-]+`), "TOKEN"},
+	{regexp.MustCompile(`https://[^ /]+:\d+`), "https://GATEWAY:PORT"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\d[ T][\d:]+`), "TIME"},
+	{regexp.MustCompile(`\b[\dm]+s ago`), "AGE ago"},
+	{regexp.MustCompile(`\b[\dm]+s +192\.`), "AGE   192."},
+}
+
+func unchanging(text string) string {
+	for _, c := range changing {
+		text = c.form.ReplaceAllString(text, c.text)
+	}
+	return text
+}
+
+// TestWhatCommandsPrint runs commands of an operator at one server.
+func TestWhatCommandsPrint(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.asks("edge-1", "one")
+	var b strings.Builder
+	for _, args := range []string{
+		"token create", "token create --pre-approve --uses 3 --label site=north", "device list", "device approve edge-1", "device approve edge-2",
+		"device approve edge-1 --fingerprint 9f86", "device deny edge-1", "device reopen edge-1", "device revoke edge-9", "device replace edge-9",
+		"device accept edge-9", "device revoke edge-9 --workloads burn", "token create --uses 0", "token create --label x",
+		"admin-cert --ttl 0s", "ca prune", "clock accept", "kubeconfig --server gw", "upgrade --bogus", "devise",
+	} {
+		stdout, stderr, err := s.both(strings.Fields(args)...)
+		b.WriteString("$ fleet-server " + args + "\n" + stdout + stderr)
+		if err != nil {
+			printError(&b, err)
+		}
+		b.WriteString("\n")
+	}
+	golden.Compare(t, "commands", unchanging(b.String()))
+}
+
+func TestWhatADecisionShows(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2027, 1, 1, 0, 1, 0, 0, time.UTC)
+	r := &v1alpha1.EnrollmentRequest{
+		ObjectMeta: metav1.ObjectMeta{Name: "edge-1", CreationTimestamp: metav1.NewTime(now.Add(-time.Minute))},
+		Spec: v1alpha1.EnrollmentRequestSpec{
+			KeyFingerprint: wire.Sum([]byte("one")).String(), HardwareID: wire.Sum([]byte("machine")).String(), Address: "192.0.2.7", Token: "hbq3x7ka", CSR: "x",
+			Inventory: &v1alpha1.Inventory{Hostname: "pi\x1b[2J"}, Replaces: true,
+		},
+	}
+	var b strings.Builder
+	if err := showRequest(&b, r, now); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteString("\n")
+	d := &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: "edge-1"}}
+	d.Status.Claimants = []v1alpha1.DeviceClaimant{
+		{Session: "4f2ac19d03be", Current: true, Address: "192.0.2.7", KeyFingerprint: wire.Sum([]byte("one")).String(), HardwareID: "a"},
+		{Session: "77ab0e21c5d9", Address: "198.51.100.23", KeyFingerprint: wire.Sum([]byte("two")).String(), HardwareID: "b"},
+	}
+	printError(&b, claims(&b, d, ops.ErrNoSession))
+	golden.Compare(t, "decisions", b.String())
+}
+
+// TestErrorsOfTheConfiguration: one line each, which says where and what to do.
+func TestErrorsOfTheConfiguration(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	var b strings.Builder
+	for _, tt := range []struct {
+		content string
+		env     []string
+		args    string
+	}{
+		{"apiLsten: :6443\n", nil, ""},
+		{"tlsSans: [a]\n", nil, ""},
+		{"logLevel: info\nlogLevel: warn\n", nil, ""},
+		{"tlsSANs: gw\n", nil, ""},
+		{"apiListen: [a]\n", nil, ""},
+		{"", nil, ""},
+		{"\x00\x00", nil, ""},
+		{"apiListen: 6443\n", nil, ""},
+		{"tlsSANs: ['gw:8443']\n", nil, ""},
+		{"advertise: [gw]\n", nil, ""},
+		{"#\n", []string{"FLEET_SERVER_APILISTEN=:1"}, ""},
+		{"#\n", []string{"FLEET_SERVER_API_LISTEN=1"}, ""},
+		{"#\n", nil, "--data-dir="},
+		{"#\n", nil, "--nats-listen=4222"},
+		{"#\n", nil, "--config=/nosuch/config.yaml"},
+		{"#\n", nil, "--config=/"},
+		{"logLevel: loud\n", nil, ""},
+	} {
+		if err := os.WriteFile(file, []byte(tt.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		root := newRoot(tt.env)
+		root.SetArgs(append([]string{"run", "--config", file, "--data-dir", t.TempDir()}, strings.Fields(tt.args)...))
+		printError(&b, root.ExecuteContext(t.Context()))
+	}
+	golden.Compare(t, "configuration", strings.ReplaceAll(b.String(), file, "/etc/fleet-server/config.yaml"))
+}
