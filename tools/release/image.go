@@ -96,7 +96,9 @@ func (i serverImage) archive() error {
 // tagOf is the version as a tag, which can hold neither ~ nor +.
 var tagOf = strings.NewReplacer("~", "-", "+", "_")
 
-func (i serverImage) name() string { return "localhost/" + imageProgram + ":" + tagOf.Replace(i.version) }
+func (i serverImage) name() string {
+	return "localhost/" + imageProgram + ":" + tagOf.Replace(i.version)
+}
 
 func (i serverImage) index() (v1.ImageIndex, error) {
 	base, err := i.base()
