@@ -130,7 +130,7 @@ $(DIST).partial/%:
 	else $(MAKE) --no-print-directory bin/$$program OUTPUT=$@; fi
 
 .PHONY: generate
-generate: ## write generated code again: deepcopy, CRDs, OpenAPI
+generate: ## write again what is generated: deepcopy, CRDs, OpenAPI, docs/reference/api.md
 	go generate $(addsuffix /...,$(addprefix ./,$(wildcard pkg/apis pkg/apiserver)))
 
 .PHONY: tools
