@@ -108,6 +108,21 @@ bundle: packages ## all of dist/ and IMAGES="web.tar db.tar" (OCI archives) in o
 	echo "==> $(BUNDLE)"
 	go -C tools run ./release bundle -dir $(DIST) -images "$(IMAGES)" -time $(BUNDLE_TIME) -out $(BUNDLE)
 
+REVISION ?= $(shell $(GIT) rev-parse HEAD 2>/dev/null)
+# Without images of others, a bundle is as old as its sources: equal sources give an equal release.
+RELEASE_TIME := $(if $(IMAGES),$(BUNDLE_TIME),$(SOURCE_DATE_EPOCH))
+
+.PHONY: release
+release: ## all that is published, signed, in dist/release: packages, bundle, container image, SBOMs, changes
+	echo "==> release $(VERSION)"
+	go -C tools run ./release check -version $(VERSION) -arches "$(ARCHES)"
+	rm -rf $(DIST)
+	$(MAKE) --no-print-directory bundle VERSION=$(VERSION) DIST=$(DIST)/packages BUNDLE=$(DIST)/bundle.tar BUNDLE_TIME=$(RELEASE_TIME)
+	echo "==> $(DIST)/release"
+	go -C tools run ./release gather -version $(VERSION) -revision "$(REVISION)" -arches "$(ARCHES)" \
+		-packages $(DIST)/packages -bundle $(DIST)/bundle.tar -dir $(DIST)/release
+	rm $(DIST)/bundle.tar # it has a name in the release
+
 # What was built for this machine already is not linked again.
 $(DIST).partial/%:
 	program=$(firstword $(subst _, ,$*)); \
@@ -115,7 +130,7 @@ $(DIST).partial/%:
 	else $(MAKE) --no-print-directory bin/$$program OUTPUT=$@; fi
 
 .PHONY: generate
-generate: ## write generated code again: deepcopy, CRDs, OpenAPI
+generate: ## write again what is generated: deepcopy, CRDs, OpenAPI, docs/reference/api.md
 	go generate $(addsuffix /...,$(addprefix ./,$(wildcard pkg/apis pkg/apiserver)))
 
 .PHONY: tools

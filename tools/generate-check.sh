@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 before=$(mktemp)
 trap 'rm -f "$before"' EXIT
 
-sums() { find pkg -type f -print0 | sort -z | xargs -0 sha256sum; }
+sums() { find pkg docs/reference -type f -print0 | sort -z | xargs -0 sha256sum; }
 
 sums >"$before"
 make --no-print-directory generate

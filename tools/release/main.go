@@ -1,12 +1,14 @@
 // Command release makes a release out of the binaries in a directory: deb and
 // rpm packages, keys, checksums and their signature, in the layout of
-// docs/design/0011-packages-and-install.md. `make packages` calls it, and
-// `make bundle` its command bundle, which makes one file of a release. Equal
-// sources, keys and SOURCE_DATE_EPOCH give equal bytes.
+// docs/design/0011-packages-and-install.md. `make packages` calls it, `make
+// bundle` its command bundle, which makes one file of a release, and `make
+// release` its commands check, image and gather, which make everything that is
+// published. Equal sources, keys and SOURCE_DATE_EPOCH give equal bytes.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -52,8 +54,17 @@ var arches = map[string]arch{
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) > 0 && args[0] == "bundle" {
-		return runBundle(args[1:])
+	if len(args) > 0 {
+		switch args[0] {
+		case "bundle":
+			return runBundle(args[1:])
+		case "image":
+			return runImage(args[1:])
+		case "check":
+			return runCheck(args[1:])
+		case "gather":
+			return runGather(args[1:])
+		}
 	}
 	r := release{keys: keyFiles{release: os.Getenv("FLEET_RELEASE_KEY"), packages: os.Getenv("FLEET_PACKAGES_KEY")}}
 	f := flag.NewFlagSet("release", flag.ContinueOnError)
@@ -67,11 +78,19 @@ func run(ctx context.Context, args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if r.version == "" || f.NArg() > 0 {
-		return fmt.Errorf("-version is missing, or there is a word too many")
-	}
 	r.channels = strings.Fields(*channels)
-	for _, name := range strings.Fields(*names) {
+	if err := r.start(*names, *repo, f.NArg()); err != nil {
+		return err
+	}
+	return r.make(ctx)
+}
+
+// start checks what a run was told, and goes to the checkout.
+func (r *release) start(names, repo string, words int) error {
+	if r.version == "" || words > 0 {
+		return errors.New("-version is missing, or there is a word too many")
+	}
+	for _, name := range strings.Fields(names) {
 		a, ok := arches[name]
 		if !ok {
 			return fmt.Errorf("unknown architecture %q: use amd64, arm64 or armhf", name)
@@ -82,10 +101,7 @@ func run(ctx context.Context, args []string) error {
 	if r.time, err = sourceDate(); err != nil {
 		return err
 	}
-	if err := os.Chdir(*repo); err != nil {
-		return err
-	}
-	return r.make(ctx)
+	return os.Chdir(repo)
 }
 
 // sourceDate is the one time that is in everything that is made.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,11 +16,19 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// sbom lists the Go modules in a binary, in CycloneDX's JSON.
-func (s staging) sbom(info *debug.BuildInfo) ([]byte, error) {
+// sbom lists the Go modules in a binary of a program, in CycloneDX's JSON, and
+// says which binary that is by its checksum.
+func (r release) sbom(program, binary string, info *debug.BuildInfo) ([]byte, error) {
+	sum, err := fileSum(binary)
+	if err != nil {
+		return nil, err
+	}
 	bom := cyclonedx.NewBOM()
-	program := cyclonedx.Component{BOMRef: s.program, Type: cyclonedx.ComponentTypeApplication, Name: s.program, Version: s.version}
-	bom.Metadata = &cyclonedx.Metadata{Timestamp: s.time.Format(time.RFC3339), Component: &program}
+	about := cyclonedx.Component{
+		BOMRef: program, Type: cyclonedx.ComponentTypeApplication, Name: program, Version: r.version,
+		Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex.EncodeToString(sum)}},
+	}
+	bom.Metadata = &cyclonedx.Metadata{Timestamp: r.time.Format(time.RFC3339), Component: &about}
 	components := []cyclonedx.Component{{
 		BOMRef: "go", Type: cyclonedx.ComponentTypeLibrary, Name: "std", Version: info.GoVersion,
 		PackageURL: "pkg:golang/std@" + strings.TrimPrefix(info.GoVersion, "go"),
@@ -33,7 +42,7 @@ func (s staging) sbom(info *debug.BuildInfo) ([]byte, error) {
 	bom.Components = &components
 	var b bytes.Buffer
 	encoder := cyclonedx.NewBOMEncoder(&b, cyclonedx.BOMFileFormatJSON).SetPretty(true)
-	err := encoder.Encode(bom)
+	err = encoder.Encode(bom)
 	return b.Bytes(), err
 }
 

@@ -34,6 +34,11 @@ func (r release) publish(k *keys) error {
 			return err
 		}
 	}
+	return r.sign(k)
+}
+
+// sign lists the checksums of everything in the directory and signs the list.
+func (r release) sign(k *keys) error {
 	sums, err := r.checksums()
 	if err != nil {
 		return fmt.Errorf("computing checksums: %w", err)

@@ -118,7 +118,7 @@ func (s staging) contents() error {
 	if err != nil {
 		return err
 	}
-	sbom, err := s.sbom(info)
+	sbom, err := s.sbom(s.program, s.binary, info)
 	if err != nil {
 		return fmt.Errorf("writing the bill of materials: %w", err)
 	}

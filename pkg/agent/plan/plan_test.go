@@ -146,3 +146,25 @@ func TestCut(t *testing.T) {
 		}
 	})
 }
+
+// What fits is not cut, and of what does not as much is kept as fits.
+func TestCutKeepsWhatFits(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		text  string
+		limit int
+		want  string
+	}{
+		{"12345", 5, "12345"},
+		{"123456", 5, "12…"},
+		{"äöü", 6, "äöü"},
+		{"äöüx", 6, "ä…"},
+		{"€€", 5, "…"},
+		{"a  b\nc", 5, "a b c"},
+		{"abcd", 3, "…"},
+	} {
+		if got := plan.Cut(tt.text, tt.limit); got != tt.want || len(got) > tt.limit || !utf8.ValidString(got) {
+			t.Errorf("%q cut to %d is %q, want %q", tt.text, tt.limit, got, tt.want)
+		}
+	}
+}

@@ -1,13 +1,19 @@
 package v1alpha1
 
-// Condition types of a Deployment. True is the good state of each.
+// The conditions of each kind and their reasons. The comment of a type begins with
+// its polarity: "good when True", or "a problem when True". What to do about each is
+// on the page of the kind in docs/reference.
+
+// Condition types of a Deployment.
 const (
-	// DeploymentAccepted: the score was checked and may be sent to devices.
+	// DeploymentAccepted is good when True: the score was checked and may be sent to
+	// devices.
 	DeploymentAccepted = "Accepted"
-	// DeploymentProgressing: some matched devices have not yet reported the
-	// current score.
+	// DeploymentProgressing is good when False: every matched device has reported the
+	// current score. True: some are on their way to it.
 	DeploymentProgressing = "Progressing"
-	// DeploymentAvailable: every matched device runs the current score.
+	// DeploymentAvailable is good when True: every matched device runs the current
+	// score.
 	DeploymentAvailable = "Available"
 )
 
@@ -38,27 +44,53 @@ const (
 	ReasonHeld = "Held"
 )
 
-// Condition types of a Device. True is the good state, except for
-// DiskPressure, ManifestHeld, CloneSuspected and AgentOutdated, which are problems.
+// Condition types of a Device that the server sets.
 const (
-	// DeviceReady: the device is connected and podman answers.
+	// DeviceReady is good when True: the device is connected and podman answers.
 	DeviceReady = "Ready"
-	// DeviceConnected: the server hears from the device.
+	// DeviceConnected is good when True: the server hears from the device.
 	DeviceConnected = "Connected"
-	// DevicePodmanReady, DeviceDiskPressure and DeviceManifestHeld come from the device.
-	DevicePodmanReady  = "PodmanReady"
-	DeviceDiskPressure = "DiskPressure"
-	DeviceManifestHeld = "ManifestHeld"
-	// DeviceCloneSuspected: a session showed a nonce or a key that this device had
-	// before, or talked beside it, as a copy would. It gets nothing new until an
-	// operator decides.
+	// DeviceCloneSuspected is a problem when True: a session showed a nonce or a key
+	// that this device had before, or talked beside it, as a copy would. It gets
+	// nothing new until an operator decides.
 	DeviceCloneSuspected = "CloneSuspected"
-	// DeviceAgentOutdated: a Deployment needs what the device's agent cannot do. The
-	// device keeps what it runs of it.
+	// DeviceAgentOutdated is a problem when True: a Deployment needs what the device's
+	// agent cannot do. The device keeps what it runs of it.
 	DeviceAgentOutdated = "AgentOutdated"
 )
 
-// Reasons of Device conditions.
+// Condition types of a Device that the device reports. They become Unknown when
+// the server no longer hears from it.
+const (
+	// DevicePodmanReady is good when True: podman answers.
+	DevicePodmanReady = "PodmanReady"
+	// DeviceDiskPressure is a problem when True: the state directory or the image store
+	// is nearly full.
+	DeviceDiskPressure = "DiskPressure"
+	// DeviceManifestHeld is a problem when True: the agent refused a manifest, or holds
+	// what one omits.
+	DeviceManifestHeld = "ManifestHeld"
+	// DeviceSetupComplete is good when True: setup-user succeeded.
+	DeviceSetupComplete = "SetupComplete"
+	// DeviceSubordinateIDsReady is good when True: the containers' account has enough
+	// subordinate ids.
+	DeviceSubordinateIDsReady = "SubordinateIDsReady"
+	// DeviceLingerEnabled is good when True: systemd runs for the containers' account
+	// from the boot on.
+	DeviceLingerEnabled = "LingerEnabled"
+	// DeviceCgroupDelegated is good when True: containers can be limited in processor
+	// time, memory and processes.
+	DeviceCgroupDelegated = "CgroupDelegated"
+	// DeviceLayersShared is good when True: images and containers share layers.
+	DeviceLayersShared = "LayersShared"
+	// DeviceClockCorrect is good when True: the system's clock agrees with the server's.
+	DeviceClockCorrect = "ClockCorrect"
+	// DeviceCertificateCurrent is good when True: the device's certificate is valid, and
+	// renewed in time.
+	DeviceCertificateCurrent = "CertificateCurrent"
+)
+
+// Reasons of Device conditions that the server sets.
 const (
 	// ReasonHeard: messages arrive.
 	ReasonHeard = "HeartbeatsArrive"
@@ -68,29 +100,81 @@ const (
 	ReasonNeverConnected = "NeverConnected"
 	// ReasonDisconnected: what the device reported may be out of date.
 	ReasonDisconnected = "Disconnected"
-	// ReasonRevoked: the operator threw the device out.
+	// ReasonRevoked: the operator revoked the device.
 	ReasonRevoked = "Revoked"
-	// ReasonStaleNonce: a session showed an old nonce, or none.
-	ReasonStaleNonce = "StaleNonce"
-	// ReasonOneDevice: every session showed a current nonce.
-	ReasonOneDevice = "OneDevice"
 	// ReasonOperational: nothing is wrong.
 	ReasonOperational = "Operational"
+	// ReasonPodmanNotReady: the device reports that podman does not answer.
+	ReasonPodmanNotReady = "PodmanNotReady"
+	// ReasonOneDevice: every session showed a current nonce.
+	ReasonOneDevice = "OneDevice"
+	// ReasonStaleNonce: a session showed an old nonce, or none.
+	ReasonStaleNonce = "StaleNonce"
+	// ReasonTwoSessions: two sessions of the device talk at the same time.
+	ReasonTwoSessions = "TwoSessions"
+	// ReasonRetiredKey: a session showed a key that a renewal replaced.
+	ReasonRetiredKey = "RetiredKey"
+	// ReasonNotAccepted: another session asked than the one that the operator accepted.
+	ReasonNotAccepted = "NotAccepted"
 	// ReasonCapabilityMissing: the message names the Deployment and what it needs.
 	ReasonCapabilityMissing = "CapabilityMissing"
 	// ReasonCapable: the agent can do what every Deployment needs.
 	ReasonCapable = "Capable"
-	// ReasonPodmanNotReady: the device reports that podman does not answer.
-	ReasonPodmanNotReady = "PodmanNotReady"
+	// ReasonReported stands for a reason of the device that is no word.
+	ReasonReported = "Reported"
+)
+
+// Reasons of Device conditions that the device reports.
+const (
+	// ReasonPodmanAnswers: PodmanReady is True.
+	ReasonPodmanAnswers = "PodmanAnswers"
+	// ReasonPodmanUnavailable: PodmanReady is False; the agent keeps trying.
+	ReasonPodmanUnavailable = "PodmanUnavailable"
+	// ReasonSpaceLeft: DiskPressure is False.
+	ReasonSpaceLeft = "SpaceLeft"
+	// ReasonNearlyFull: DiskPressure is True.
+	ReasonNearlyFull = "NearlyFull"
+	// ReasonManifestCurrent: ManifestHeld is False.
+	ReasonManifestCurrent = "ManifestCurrent"
+	// ReasonOmissionsHeld: a manifest of another epoch omits Deployments that run on
+	// the device.
+	ReasonOmissionsHeld = "OmissionsHeld"
+	// ReasonOlderManifest: the server answered with a manifest that comes before the
+	// device's.
+	ReasonOlderManifest = "OlderManifest"
+	// ReasonInvalidManifest: what the server answered cannot be used.
+	ReasonInvalidManifest = "InvalidManifest"
+	// ReasonAsNeeded: a condition from SetupComplete on is True.
+	ReasonAsNeeded = "AsNeeded"
+	// ReasonNotKnown: the agent could not look; the message says why.
+	ReasonNotKnown = "NotKnown"
+	// ReasonSetupFailed: SetupComplete is False.
+	ReasonSetupFailed = "SetupFailed"
+	// ReasonIDsMissing: SubordinateIDsReady is False.
+	ReasonIDsMissing = "IDsMissing"
+	// ReasonLingerOff: LingerEnabled is False.
+	ReasonLingerOff = "LingerOff"
+	// ReasonControllersMissing: CgroupDelegated is False.
+	ReasonControllersMissing = "ControllersMissing"
+	// ReasonLayersCopied: LayersShared is False.
+	ReasonLayersCopied = "LayersCopied"
+	// ReasonClockWrong: ClockCorrect is False.
+	ReasonClockWrong = "ClockWrong"
+	// ReasonNotCurrent: CertificateCurrent is False.
+	ReasonNotCurrent = "NotCurrent"
 )
 
 // Condition types of an EnrollmentRequest. An operator approves or denies a
 // request by setting Approved or Denied to True, and Approved together with
 // status.approvedKeyFingerprint.
 const (
-	RequestPending  = "Pending"
+	// RequestPending is good when False: an operator decided.
+	RequestPending = "Pending"
+	// RequestApproved is good when True: an operator let the device in.
 	RequestApproved = "Approved"
-	RequestDenied   = "Denied"
+	// RequestDenied is a problem when True: an operator refused the device, and its name
+	// is closed to others.
+	RequestDenied = "Denied"
 )
 
 // Reasons of EnrollmentRequest conditions.
@@ -99,17 +183,25 @@ const (
 	ReasonAwaitsOperator = "AwaitsOperator"
 	// ReasonDecided: an operator decided.
 	ReasonDecided = "Decided"
+	// ReasonOperator: an operator decided with fleet-server device.
+	ReasonOperator = "Operator"
 	// ReasonKeyNotNamed: an approval was taken back, since it did not name the key
 	// of the request.
 	ReasonKeyNotNamed = "KeyNotNamed"
 )
 
-// Condition types and reasons of an EnrollmentToken.
+// Condition types of an EnrollmentToken.
 const (
-	// TokenUsable: devices can enroll with the token.
+	// TokenUsable is good when True: devices can enroll with the token.
 	TokenUsable = "Usable"
+)
 
-	ReasonUsable  = "Usable"
+// Reasons of EnrollmentToken conditions.
+const (
+	// ReasonUsable: the token has uses and time left.
+	ReasonUsable = "Usable"
+	// ReasonExpired: its time is over.
 	ReasonExpired = "Expired"
-	ReasonUsedUp  = "UsedUp"
+	// ReasonUsedUp: as many devices as it is for enrolled with it.
+	ReasonUsedUp = "UsedUp"
 )

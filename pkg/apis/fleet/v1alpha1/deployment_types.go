@@ -77,8 +77,11 @@ type Score struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="score.type must begin with a letter or '_' and have only letters, digits and '_', for example PodmanV0"
 	Type string `json:"type"`
 	// data is the workload, at most 256 KiB. For type PodmanV0 it is
-	// {services: [{name, image, command, args, env, ports, volumes, restart}]};
-	// a field that the type does not have is refused.
+	// {services: [{name, image, command, args, env: [{name, value, valueFrom:
+	// {secretKeyRef: {name, key}}}], ports: [{hostPort, containerPort, hostIP,
+	// protocol}], volumes: [{name or hostPath or secretName, mountPath, readOnly}],
+	// restart, resources: {limits: {memory}}}]}. A field that the type does not have
+	// is refused.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=object

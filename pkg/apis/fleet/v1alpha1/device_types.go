@@ -51,10 +51,10 @@ type DeviceList struct {
 
 // DeviceSpec is what the operator decides about a device, and its inventory.
 type DeviceSpec struct {
-	// unschedulable keeps new Deployments off the device. What runs there stays.
+	// unschedulable keeps new Deployments off the device. What runs there is kept.
 	// +optional
 	Unschedulable bool `json:"unschedulable,omitempty"`
-	// revoked throws the device out: its connection is dropped and its key is
+	// revoked ends the device's access: its connection is dropped and its key is
 	// refused for good. To let the hardware back in, delete the Device and enroll
 	// with a new token and `fleet-agent enroll --force`, which makes a new key.
 	// +optional
@@ -84,7 +84,8 @@ type DeviceSpec struct {
 	Enrollment *DeviceEnrollment `json:"enrollment,omitempty"`
 }
 
-// RevocationPolicy is what a device that was thrown out does with its workloads.
+// RevocationPolicy is what a device that was revoked does with its workloads:
+// Keep, Stop or Wipe.
 type RevocationPolicy string
 
 // Values of RevocationPolicy.

@@ -11,3 +11,4 @@
 package v1alpha1
 
 //go:generate go tool -modfile=../../../../tools/go.mod controller-gen object paths=. crd:maxDescLen=1200 output:crd:dir=../../crds
+//go:generate go tool -modfile=../../../../tools/reference/go.mod crd-ref-docs --log-level ERROR --source-path . --config ../../../../tools/reference/config.yaml --templates-dir ../../../../tools/reference/templates --renderer markdown --output-path ../../../../docs/reference/api.md

@@ -1,0 +1,141 @@
+package plan_test
+
+import (
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+)
+
+// steps are what a plan does, each in a few words.
+func steps(w *plan.Workload, observed []container.Container) []string {
+	var said []string
+	actions, _ := plan.Changes(w, observed, now)
+	for _, a := range actions {
+		what := a.Image + a.Volume + a.Secret + a.Container.Service
+		if a.Spec != nil {
+			what += a.Spec.Service
+		}
+		said = append(said, a.Kind.String()+" "+what)
+	}
+	return said
+}
+
+func service(name, image string) container.Spec {
+	return container.Spec{Ref: ref, Service: name, Image: image, Hash: name, Restart: container.RestartAlways}
+}
+
+func running(s container.Spec) container.Container {
+	return container.Container{ID: s.Service, Name: s.Name(), Ref: ref, Service: s.Service, Hash: s.Hash, State: container.StateRunning, Started: now}
+}
+
+// A volume is looked at when a container is made, and at no other time: podman is
+// asked nothing while all is as it should be.
+func TestVolumesAreEnsuredForNewContainers(t *testing.T) {
+	t.Parallel()
+	a, b := service("a", "localhost/a"), service("b", "localhost/b")
+	w := &plan.Workload{Ref: ref, Services: []container.Spec{a, b}, Volumes: []string{"shop_web_data"}}
+	if got := steps(w, []container.Container{running(a), running(b)}); got != nil {
+		t.Errorf("all is there: %q", got)
+	}
+	want := []string{"pull localhost/b", "ensure volume shop_web_data", "create b"}
+	if diff := gocmp.Diff(want, steps(w, []container.Container{running(a)})); diff != "" {
+		t.Errorf("one is missing (-want +got):\n%s", diff)
+	}
+}
+
+// Services of one image pull it once; those of several pull each.
+func TestAnImageIsPulledOnce(t *testing.T) {
+	t.Parallel()
+	w := &plan.Workload{Ref: ref, Services: []container.Spec{service("a", "localhost/a"), service("b", "localhost/a"), service("c", "localhost/c")}}
+	want := []string{"pull localhost/a", "pull localhost/c", "create a", "create b", "create c"}
+	if diff := gocmp.Diff(want, steps(w, nil)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// withSecrets is a workload whose service a uses two Secrets, and b none.
+func withSecrets() *plan.Workload {
+	return &plan.Workload{
+		Ref: ref, Services: []container.Spec{service("a", "localhost/a"), service("b", "localhost/b")},
+		SecretUses: map[string]plan.SecretUse{"a": {
+			Env:  map[string]plan.SecretKey{"PASSWORD": {Secret: "db", Key: "password"}},
+			Dirs: map[string]string{"/etc/tls": "tls"},
+		}},
+	}
+}
+
+func TestSecretsOfAWorkload(t *testing.T) {
+	t.Parallel()
+	if diff := gocmp.Diff([]string{"db", "tls"}, withSecrets().Secrets()); diff != "" {
+		t.Errorf("it needs (-want +got):\n%s", diff)
+	}
+	if got := (&plan.Workload{Ref: ref}).Secrets(); len(got) != 0 {
+		t.Errorf("one without Secrets needs %q", got)
+	}
+}
+
+// The contents go to the service that uses them, under names that change with
+// them, and its hash does, too. Other services, and the workload itself, stay.
+func TestContentsOfSecrets(t *testing.T) {
+	t.Parallel()
+	contents := map[string]map[string][]byte{"db": {"password": []byte("p"), "unused": []byte("u")}, "tls": {"crt": []byte("c"), "key": []byte("k")}}
+	w := withSecrets()
+	first, err := w.WithSecrets("1", contents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := w.WithSecrets("2", contents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff(withSecrets(), w); diff != "" {
+		t.Errorf("the workload changed:\n%s", diff)
+	}
+	a, again := first.Services[0], second.Services[0]
+	if a.Hash == w.Services[0].Hash || a.Hash == again.Hash || len(a.Hash) != 64 {
+		t.Errorf("the hashes are %q, %q and %q", w.Services[0].Hash, a.Hash, again.Hash)
+	}
+	if diff := gocmp.Diff(w.Services[1], first.Services[1]); diff != "" {
+		t.Errorf("a service without Secrets changed:\n%s", diff)
+	}
+	got := map[string]string{}
+	for use, object := range a.SecretEnv {
+		got[use] = string(a.Secrets[object])
+	}
+	for path, object := range a.SecretFiles {
+		got[path] = string(a.Secrets[object])
+	}
+	if diff := gocmp.Diff(map[string]string{"PASSWORD": "p", "/etc/tls/crt": "c", "/etc/tls/key": "k"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if len(a.Secrets) != 3 {
+		t.Errorf("%d objects, want one for each key that is used", len(a.Secrets))
+	}
+	for object := range a.Secrets {
+		if _, same := again.Secrets[object]; same || !strings.HasPrefix(object, "shop_web_") || len(object) != len("shop_web_")+16 {
+			t.Errorf("object %s, which has to be the Deployment's and new with each content", object)
+		}
+	}
+	want := []string{"pull localhost/a", "pull localhost/b", "create a", "create b"}
+	var rest []string
+	for _, step := range steps(first, nil) {
+		if !strings.HasPrefix(step, "ensure secret shop_web_") {
+			rest = append(rest, step)
+		}
+	}
+	if diff := gocmp.Diff(want, rest); diff != "" || len(steps(first, nil)) != len(want)+3 {
+		t.Errorf("the steps are %q", steps(first, nil))
+	}
+}
+
+func TestMissingKeyOfASecret(t *testing.T) {
+	t.Parallel()
+	_, err := withSecrets().WithSecrets("1", map[string]map[string][]byte{"db": {"user": nil}, "tls": {}})
+	if err == nil || err.Error() != `service a: the Secret "db" has no key "password"` {
+		t.Errorf("got %v", err)
+	}
+}
