@@ -237,7 +237,7 @@ package_manager() {
 		set -- env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes -o APT::Get::allow-downgrades="${allow_downgrade:-0}" -o APT::Get::ReInstall=true -o Dpkg::Use-Pty=0 \
 			-o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 	fi
-	run "$@" || die 13 "$manager failed, see above: mend that, then run this again"
+	run "$@" || die 13 "$manager failed, see above: fix that, then repeat the command"
 }
 
 get_program() {
@@ -304,7 +304,7 @@ install_agent() {
 	[ -z "$token" ] || [ -n "$no_start$dry_run" ] || wait=--no-start
 	if [ "$form" = static ]; then set_up ${wait:+"$wait"}; fi
 	[ -z "$token" ] || [ -n "$dry_run" ] || FLEET_TOKEN=$token "$program" enroll --server "$server" </dev/null ||
-		die 14 "the device is not enrolled, see above: mend that, then run this again"
+		die 14 "the device is not enrolled, see above: fix that, then repeat the command"
 	setup=$program && set_up
 }
 

@@ -39,8 +39,8 @@ func newDoctor(f flags) *cobra.Command {
 	var fix bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Find out what keeps containers or the connection from working, and how to mend it",
-		Long: `Find out what keeps containers or the connection from working, and how to mend it.
+		Short: "Find out what keeps containers or the connection from working, and how to fix it",
+		Long: `Find out what keeps containers or the connection from working, and how to fix it.
 
 Run it as root: other users cannot look at everything. With --fix it runs those
 of the commands that it shows which are safe: none of them removes data or
@@ -77,7 +77,7 @@ func examine(ctx context.Context, f flags, fix bool) doctor.Report {
 	if !fix {
 		return report
 	}
-	repairs := doctor.Mend(ctx, report)
+	repairs := doctor.Fix(ctx, report)
 	if len(repairs) > 0 {
 		again, doneAgain := newProbe(f) // with the accounts that are there now
 		defer doneAgain()
@@ -164,7 +164,7 @@ func printReport(out io.Writer, r doctor.Report, output string) error {
 		}
 		printable.Fprintf(&b, "%-27s why:  %s\n", "", f.Why)
 		if f.Command != "" {
-			printable.Fprintf(&b, "%-27s mend: %s\n", "", f.Command)
+			printable.Fprintf(&b, "%-27s fix: %s\n", "", f.Command)
 		}
 	}
 	_, err := io.WriteString(out, b.String())

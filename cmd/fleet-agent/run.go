@@ -51,7 +51,7 @@ func newRun(f flags) *cobra.Command {
 }
 
 // runAgent runs the agent until ctx ends, or whatever takes its place once the
-// device was thrown out.
+// device was revoked.
 func runAgent(ctx context.Context, cfg config.Config, configPath string, log *slog.Logger) error {
 	state, err := store.Open(cfg.StateDir, log.With("component", "store"))
 	if err != nil {
@@ -91,7 +91,7 @@ type parts struct {
 
 // wipeDevice finishes what a wipe is, and idles.
 func wipeDevice(ctx context.Context, p parts) error {
-	p.log.Warn("fleet-agent starts on a device that was thrown out", "version", version.Version)
+	p.log.Warn("fleet-agent starts on a revoked device", "version", version.Version)
 	drivers, err := newDrivers(p, nil, nil)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 )
 
 func newDevice(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "device", Short: "List devices, let them in, throw them out, replace them"}
+	cmd := &cobra.Command{Use: "device", Short: "List devices, let them in, revoke them, replace them"}
 	cmd.AddCommand(
 		newDeviceList(o), newRevoke(o), newReplace(o), newAccept(o),
 		newApprove(o), newDeny(o), newReopen(o),
@@ -37,8 +37,8 @@ func newRevoke(o *options) *cobra.Command {
 	var policy string
 	cmd := &cobra.Command{
 		Use:   "revoke NAME",
-		Short: "Throw a device out: its connection ends now, its key is refused for good",
-		Long: "Throw a device out: its connection ends now, its key is refused for good.\n" +
+		Short: "Revoke a device: its connection ends now, its key is refused for good",
+		Long: "Revoke a device: its connection ends now, its key is refused for good.\n" +
 			"--workloads says what the device does with its containers: keep them running, stop them, or wipe\n" +
 			"containers, volumes, secrets and the key. One that is switched off learns it when it comes back.",
 		Example: "  fleet-server device revoke gateway-1f2e3d --workloads wipe",

@@ -34,6 +34,7 @@ var changing = []struct {
 	form *regexp.Regexp
 	text string
 }{
+	{regexp.MustCompile(`(?m)^[IWEF]\d{4} .*\n`), ""}, // the log of the server's libraries, which runs in this process
 	{regexp.MustCompile(`FLT1\.[\w.-]+`), "TOKEN"},
 	{regexp.MustCompile(`https://[^ /]+:\d+`), "https://GATEWAY:PORT"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[ T][\d:]+`), "TIME"},

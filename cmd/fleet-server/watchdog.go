@@ -23,7 +23,7 @@ func (n notifier) serveWatchdog(ctx context.Context, api net.Addr) {
 		// It asks itself, and whether it answers is all that it wants to know.
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}}
-	// A disk that hangs is left to the check of readiness: a restart does not mend it.
+	// A disk that hangs is left to the check of readiness: a restart does not fix it.
 	url := "https://" + net.JoinHostPort(reachable(api), port(api)) + "/livez?exclude=etcd"
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()

@@ -31,7 +31,7 @@ type Link interface {
 	Nudges() <-chan struct{}
 	Revocations() <-chan wire.Revocation
 	// Rarely makes the link ask rarely for a connection, for a device that was
-	// thrown out.
+	// revoked.
 	Rarely()
 	Reconnect() error
 	Session() string
@@ -43,7 +43,7 @@ type Link interface {
 // implements it.
 type Credentials interface {
 	// Run works until ctx ends and calls revoked when the server says that the
-	// device was thrown out.
+	// device was revoked.
 	Run(ctx context.Context, l credential.Link, revoked func(wire.Revocation))
 	Status() credential.Status
 }

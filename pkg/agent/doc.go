@@ -18,7 +18,7 @@
 //	syncer      snapshot requests
 //	reporter    reports that the server has not acknowledged yet
 //	informer    what the device says of itself
-//	revocation  what becomes of a device that was thrown out; a Wiper takes the
+//	revocation  what becomes of a revoked device; a Wiper takes the
 //	            Agent's place when it has to be wiped
 //
 // The package knows drivers by workload.Driver only; which ones there are is up to

@@ -10,7 +10,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// revocation is what becomes of a device that was thrown out of its fleet. Only
+// revocation is what becomes of a device that its server revoked. Only
 // a new enrollment ends it.
 type revocation struct {
 	link               Link
@@ -76,7 +76,7 @@ func (r *revocation) revoke(policy wire.Revocation) {
 	r.policy = policy
 	r.mu.Unlock()
 	r.link.Rarely()
-	r.log.Warn("this device was thrown out of its fleet", "policy", policy)
+	r.log.Warn("this device was revoked", "policy", policy)
 	if policy == wire.RevocationWipe {
 		r.leave()
 		return
@@ -105,10 +105,10 @@ func (r *revocation) standing() string {
 	case "":
 		return ""
 	case wire.RevocationStop:
-		return "this device was thrown out of its fleet, and its containers are stopped; " + letBackIn
+		return "this device was revoked, and its containers are stopped; " + letBackIn
 	case wire.RevocationWipe:
-		return "this device was thrown out of its fleet, and is being wiped"
+		return "this device was revoked, and is being wiped"
 	default:
-		return "this device was thrown out of its fleet; what runs goes on, and nothing new comes; " + letBackIn
+		return "this device was revoked: it keeps what it runs, and gets nothing new; " + letBackIn
 	}
 }

@@ -55,7 +55,7 @@ func (d *device) throwOut(policy wire.Revocation) {
 	d.settle()
 }
 
-// revoker is how credentials tell the agent that the device was thrown out.
+// revoker is how credentials tell the agent that the device was revoked.
 func (d *device) revoker() (revoke func(wire.Revocation)) {
 	d.gateway.look(func() { revoke = d.gateway.revoke })
 	return revoke
@@ -75,11 +75,11 @@ func TestRevokedKeep(t *testing.T) {
 		d.podman.Exit("shop_web_front", 1)
 		d.pass(time.Hour)
 		d.expectCalls("start shop_web_front")
-		d.expectStanding("what runs goes on")
+		d.expectStanding("keeps what it runs")
 		d.expectStanding("enroll --force")
 		d.restart()
 		d.expectCalls()
-		d.expectStanding("what runs goes on")
+		d.expectStanding("keeps what it runs")
 		d.gateway.look(func() {
 			if !d.gateway.rare {
 				t.Error("the link asks as often as before")

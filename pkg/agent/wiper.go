@@ -15,8 +15,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 )
 
-// errThrownOut is what a wiped device answers to whoever asks something of it.
-var errThrownOut = errors.New("this device was thrown out of its fleet and is wiped: " + letBackIn)
+// errRevoked is what a wiped device answers to whoever asks something of it.
+var errRevoked = errors.New("this device was revoked and is wiped: " + letBackIn)
 
 // Wiper takes the Agent's place on a device that was told to be wiped: it removes
 // what the agent made, and then does nothing. What a power cut leaves undone the
@@ -90,9 +90,9 @@ func (w *Wiper) Status() control.Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r, _ := w.Store.Revocation()
-	s := control.Status{Device: r.Device, AgentVersion: w.Version, Started: w.started, Standing: errThrownOut.Error(), LastError: "this device was thrown out"}
+	s := control.Status{Device: r.Device, AgentVersion: w.Version, Started: w.started, Standing: errRevoked.Error(), LastError: "this device was revoked"}
 	if !r.Wiped {
-		s.Standing = "this device was thrown out of its fleet, and is being wiped"
+		s.Standing = "this device was revoked, and is being wiped"
 	}
 	if w.err != nil {
 		s.LastError = w.err.Error()
@@ -102,7 +102,7 @@ func (w *Wiper) Status() control.Status {
 
 // ConfirmEpoch implements control.Agent.
 func (w *Wiper) ConfirmEpoch() (control.Confirmation, error) {
-	return control.Confirmation{}, errThrownOut
+	return control.Confirmation{}, errRevoked
 }
 
 // Refresh does nothing: there is nobody to ask.

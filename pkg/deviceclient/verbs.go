@@ -150,7 +150,7 @@ func (c *Client) OnNudge(f func()) error {
 	return c.listen(wire.KindNudge, func([]byte) { f() })
 }
 
-// OnRevoked calls f with what to do when the server throws the device out. err is
+// OnRevoked calls f with what to do when the server revokes the device. err is
 // why the notice does not say.
 func (c *Client) OnRevoked(f func(notice wire.RevokedNotice, err error)) error {
 	return c.listen(wire.KindRevoked, func(payload []byte) { f(wire.DecodeRequest[wire.RevokedNotice](wire.KindRevoked, payload)) })

@@ -249,7 +249,7 @@ func TestBackupOfAnEarlierUpgradeIsNotRestored(t *testing.T) {
 	})
 }
 
-// Somebody mends the configuration while the upgrade fails. Files that only the
+// Somebody fixes the configuration while the upgrade fails. Files that only the
 // upgrade added go.
 func TestWayBackKeepsEdits(t *testing.T) {
 	t.Parallel()

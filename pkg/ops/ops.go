@@ -1,4 +1,4 @@
-// Package ops is what operators do: let devices in, throw them out, replace them,
+// Package ops is what operators do: let devices in, revoke them, replace them,
 // tell a device from its copy, make tokens. It asks the API for all of it, so it
 // works from any machine with a kubeconfig. The command line imports it.
 package ops
@@ -42,7 +42,7 @@ func explain(err error, device string) error {
 	return err
 }
 
-// Revoke throws a device out. An empty policy leaves what the Device says.
+// Revoke refuses the key of a device for good and ends its connection now. An empty policy leaves what the Device says.
 func (o *Operator) Revoke(ctx context.Context, name string, policy v1alpha1.RevocationPolicy) error {
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		d, err := o.Client.Devices().Get(ctx, name, metav1.GetOptions{})

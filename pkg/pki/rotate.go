@@ -78,7 +78,7 @@ func (i index) prepend(role string, e entry, now time.Time) {
 // Uses is what depends on authorities: an old one is forgotten when everything
 // was made after it was replaced.
 type Uses struct {
-	// Devices holds, for each device that was not thrown out, when the
+	// Devices holds, for each device that was not revoked, when the
 	// certificate that it uses was issued; the zero time when that is not known.
 	Devices map[string]time.Time
 	// Tokens holds, for each enrollment token that may still be used, when it

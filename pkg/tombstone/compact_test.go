@@ -109,9 +109,9 @@ func TestRenewalsDoNotGrowTheList(t *testing.T) {
 		name := fmt.Sprintf("edge-%d", i)
 		devices[name] = newRenewer(name, now)
 	}
-	thrownOut := stone(1)
-	thrownOut.Time = now
-	if err := list.Add(thrownOut); err != nil {
+	revoked := stone(1)
+	revoked.Time = now
+	if err := list.Add(revoked); err != nil {
 		t.Fatal(err)
 	}
 	const most = 6 // those of the last two years and a month, twice a year, and one for all before
@@ -130,8 +130,8 @@ func TestRenewalsDoNotGrowTheList(t *testing.T) {
 	}
 	list = reopen(t, list, path)
 	devices.check(t, list)
-	if !list.Has(thrownOut.Fingerprint) {
-		t.Error("a key that was thrown out is forgotten")
+	if !list.Has(revoked.Fingerprint) {
+		t.Error("a key that was revoked is forgotten")
 	}
 	if gone, err := list.Compact(now.Add(day), devices.latest()); gone != 0 || err != nil {
 		t.Errorf("the second time %d go, %v", gone, err)
@@ -225,7 +225,7 @@ func TestCompactionsAtRandom(t *testing.T) {
 		list := reopen(t, nil, path)
 		now := time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
 		devices := fleet{"a": newRenewer("a", now), "b": newRenewer("b", now)}
-		var thrownOut []string
+		var revoked []string
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 500).Draw(rt, "days")) * day)
 			name := rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "device")
@@ -237,7 +237,7 @@ func TestCompactionsAtRandom(t *testing.T) {
 				if err := list.Add(tombstone.Entry{Fingerprint: key, Device: name, Reason: "replaced", Time: now}); err != nil {
 					rt.Fatal(err)
 				}
-				thrownOut = append(thrownOut, key)
+				revoked = append(revoked, key)
 				devices[name].issue(now)
 			case "compact":
 				if _, err := list.Compact(now, devices.latest()); err != nil {
@@ -247,9 +247,9 @@ func TestCompactionsAtRandom(t *testing.T) {
 				list = reopen(t, list, path)
 			}
 			devices.check(rt, list)
-			for _, key := range thrownOut {
+			for _, key := range revoked {
 				if !list.Has(key) {
-					rt.Fatalf("%.8s was thrown out and is forgotten", key)
+					rt.Fatalf("%.8s was revoked and is forgotten", key)
 				}
 			}
 		}

@@ -24,7 +24,7 @@ const (
 	PathEnroll = "/v1/enroll"
 	// PathRenew answers POST of a RenewRequest with an EnrollReply. The client
 	// proves who it is with its present certificate, which may have expired. A
-	// device that was thrown out learns here what to do with what it runs.
+	// device that was revoked learns here what to do with what it runs.
 	PathRenew = "/v1/renew"
 	// PathTime answers GET with a SignedTime; parameter QueryNonce is echoed.
 	PathTime = "/v1/time"
@@ -80,7 +80,7 @@ type EnrollReply struct {
 	Revocation Revocation `json:"revocation,omitempty"`
 }
 
-// Revocation is what a device that was thrown out does with what it runs.
+// Revocation is what a revoked device does with what it runs.
 type Revocation string
 
 // Values of Revocation.

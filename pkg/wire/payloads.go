@@ -282,7 +282,7 @@ const (
 	RefusedQuarantined RefusalCode = "quarantined"
 	// RefusedSession: a newer session of the device took over.
 	RefusedSession RefusalCode = "staleSession"
-	// RefusedRevoked: this key belongs to a device that was thrown out.
+	// RefusedRevoked: this key belongs to a revoked device.
 	RefusedRevoked RefusalCode = "revoked"
 	// RefusedKey: the key that a certificate is asked for cannot be had: make
 	// another.

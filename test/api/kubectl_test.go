@@ -77,7 +77,7 @@ func TestKubectlOnDeployments(t *testing.T) {
 	})
 }
 
-// No machine takes the place of a device that was thrown out: the command says so,
+// No machine takes the place of a revoked device: the command says so,
 // not the machine.
 func TestRevokedDevicesAreNotReplaced(t *testing.T) {
 	t.Parallel()

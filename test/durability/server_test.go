@@ -223,7 +223,7 @@ func (r *rig) checkTombstones() {
 	must(r.t, err)
 	for name, fingerprint := range r.acks.gone {
 		if !bytes.Contains(revoked, []byte(fingerprint)) {
-			r.t.Errorf("the key of %s, which was thrown out, may come back", name)
+			r.t.Errorf("the key of %s, which was revoked, may come back", name)
 		}
 		if _, err := r.fleet.Devices().Get(r.t.Context(), name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			r.t.Errorf("%s, which was deleted, is back (%v)", name, err)
@@ -260,7 +260,7 @@ func TestPowerCutsLoseNothingAcknowledged(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("after cut %d: %s", round+1, r.server.Log())
 		}
-		t.Logf("cut %d: %d objects, %d devices thrown out, counter at %d, resource version %d: all there",
+		t.Logf("cut %d: %d objects, %d devices revoked, counter at %d, resource version %d: all there",
 			round+1, len(r.acks.created), len(r.acks.gone), r.acks.counter, r.acks.revision)
 	}
 }

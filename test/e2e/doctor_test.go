@@ -26,18 +26,18 @@ type finding struct {
 	Fixable                             bool
 }
 
-// fault is something that is broken on a device, and how doctor mends it.
+// fault is something that is broken on a device, and how doctor fixes it.
 type fault struct {
 	name string
-	// harm is a script that breaks the device, undo one that mends what no command
-	// of doctor's can mend here.
+	// harm is a script that breaks the device, undo one that fixes what no command
+	// of doctor's can fix here.
 	harm, undo string
 	check      string
 	state      string
 	message    string
 	// condition becomes False with it; none when empty.
 	condition string
-	// fix: `doctor --fix` mends it. Otherwise the command that doctor prints does,
+	// fix: `doctor --fix` does. Otherwise the command that doctor prints does,
 	// unless there is undo.
 	fix bool
 }
@@ -159,11 +159,11 @@ func (s *site) suffer(f fault) {
 		s.sh(found.Command)
 	}
 	if after := s.finding(f.check); after.State != "ok" {
-		s.t.Errorf("%s is %s after it was mended: %s", f.check, after.State, after.Message)
+		s.t.Errorf("%s is %s after it was fixed: %s", f.check, after.State, after.Message)
 	}
 	if f.condition != "" {
 		s.sh("systemctl reload fleet-agent")
-		s.device("mended", f.condition, metav1.ConditionTrue)
+		s.device("fixed", f.condition, metav1.ConditionTrue)
 	}
 }
 

@@ -52,7 +52,7 @@ func TestLifeOfADevice(t *testing.T) {
 				{"podman's socket goes and comes", (*site).podmanSocket},
 				{"a Deployment is deleted while the device is off", (*site).deletedWhileOff},
 				{"the last Deployment goes", (*site).lastDeployment},
-				{"a device that is thrown out wipes itself", (*site).wipe},
+				{"a revoked device wipes itself", (*site).wipe},
 				{"a wiped device can be let in again", (*site).enrollAgain},
 			} {
 				ok := t.Run(step.name, func(t *testing.T) {

@@ -150,7 +150,7 @@ func (s *server) decide(name, condition string) {
 	})
 }
 
-func TestDeletedDeviceIsThrownOut(t *testing.T) {
+func TestDeletedDeviceIsRevoked(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	token := s.token(map[string]string{"group": "a"})

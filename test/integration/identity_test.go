@@ -622,7 +622,7 @@ func TestDeviceThatTriesItsRetiredKey(t *testing.T) {
 	h.take(h.renew(h.key), h.key)
 }
 
-// A copy asks for renewals all the time, and has each next key thrown out. The device
+// A copy asks for renewals all the time, and has each next key refused. The device
 // renews: its session is what the copy has not.
 func TestDeviceRenewsBesideACopy(t *testing.T) {
 	t.Parallel()
@@ -651,7 +651,7 @@ func TestDeviceRenewsBesideACopy(t *testing.T) {
 	wantError(t, guess.renew(newKey(t)), wire.RefusedRateLimited, "")
 	exhaust()
 	if c, err := renewed.dial(); err != nil {
-		t.Errorf("the device's next key is thrown out by a copy: %v", err)
+		t.Errorf("the device's next key is refused because of a copy: %v", err)
 	} else {
 		c.Close()
 	}

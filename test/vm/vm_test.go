@@ -353,7 +353,7 @@ func (s *site) wrongClock() {
 }
 
 // reboot goes into a system that delegates less, and lets the command that
-// doctor prints mend it from the next boot on.
+// doctor prints fix it from the next boot on.
 func (s *site) reboot() {
 	s.run(`mkdir -p /etc/systemd/system/user@.service.d
 		printf '[Service]\nDelegate=\nDelegate=pids\n' >/etc/systemd/system/user@.service.d/10-less.conf

@@ -228,7 +228,7 @@ type Link interface {
 }
 
 // Run works until ctx ends. It calls revoked with what to do whenever the server
-// says that the device was thrown out.
+// says that the device was revoked.
 func (m *Manager) Run(ctx context.Context, l Link, revoked func(wire.Revocation)) {
 	w := &worker{Manager: m, link: l, revoked: revoked}
 	timer := time.NewTimer(0)

@@ -53,8 +53,8 @@ type device struct {
 	fail error
 	// refuse decides which certificates are let in; nil for all.
 	refuse func(*x509.Certificate) error
-	// thrownOut decides which certificates are not renewed; nil for none.
-	thrownOut func(*x509.Certificate) bool
+	// refused decides which certificates are not renewed; nil for none.
+	refused func(*x509.Certificate) bool
 	// asked has the public keys and times of the requests.
 	asked   []crypto.PublicKey
 	times   []time.Time
@@ -186,8 +186,8 @@ func (d *device) Renew(_ context.Context, r enroll.Renewal) (*enroll.Result, err
 	if d.fail != nil {
 		return nil, d.fail
 	}
-	if d.thrownOut != nil && d.thrownOut(r.Present.Leaf) {
-		return nil, &enroll.RevokedError{Refusal: &wire.Refusal{Code: wire.RefusedRevoked, Message: "thrown out"}, Revocation: wire.RevocationWipe}
+	if d.refused != nil && d.refused(r.Present.Leaf) {
+		return nil, &enroll.RevokedError{Refusal: &wire.Refusal{Code: wire.RefusedRevoked, Message: "revoked"}, Revocation: wire.RevocationWipe}
 	}
 	cert := d.certificate(r.Next.Public())
 	return &enroll.Result{Device: r.Device, Certificate: cert, Root: cert, Servers: []string{"tls://moved:4222"}}, nil
@@ -478,12 +478,12 @@ func TestUnprovenCertificatesTakeTurns(t *testing.T) {
 	})
 }
 
-// TestARefusingServerIsAskedWhy: its listener says whether the device was thrown out.
+// TestARefusingServerIsAskedWhy: its listener says whether the device was revoked.
 func TestARefusingServerIsAskedWhy(t *testing.T) {
 	onDevice(t, func(d *device) {
 		d.look(func() {
 			d.refuse = refuseAllBut(nil)
-			d.fail = &enroll.RevokedError{Refusal: &wire.Refusal{Code: wire.RefusedRevoked, Message: "thrown out"}, Revocation: wire.RevocationStop}
+			d.fail = &enroll.RevokedError{Refusal: &wire.Refusal{Code: wire.RefusedRevoked, Message: "revoked"}, Revocation: wire.RevocationStop}
 		})
 		d.connect()
 		if d.requests() > 0 {
@@ -510,9 +510,9 @@ func TestARefusingServerIsAskedWhy(t *testing.T) {
 	})
 }
 
-// TestOnlyTheReplacedKeyIsThrownOut: the server threw the old key out because the
+// TestOnlyTheReplacedKeyIsRefused: the server refused the old key because the
 // new one was used, though the device never heard of that. It must not wipe itself.
-func TestOnlyTheReplacedKeyIsThrownOut(t *testing.T) {
+func TestOnlyTheReplacedKeyIsRefused(t *testing.T) {
 	for name, both := range map[string]bool{"the old one": false, "both": true} {
 		t.Run(name, func(t *testing.T) {
 			onDevice(t, func(d *device) {
@@ -521,7 +521,7 @@ func TestOnlyTheReplacedKeyIsThrownOut(t *testing.T) {
 				d.pass(life/2 + life/10)
 				d.look(func() {
 					d.fail = errOffline
-					d.thrownOut = func(c *x509.Certificate) bool { return both || c.Equal(old) }
+					d.refused = func(c *x509.Certificate) bool { return both || c.Equal(old) }
 				})
 				for !d.leaf().Equal(old) || d.requests() < 2 { // until it is the old one's turn, and the server is to be asked
 					d.connect()

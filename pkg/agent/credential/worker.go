@@ -189,8 +189,8 @@ func (w *worker) note(err error) {
 }
 
 // ask asks with the certificate in use. Once a new key has proven itself the server
-// refuses the old one: while it is not clear which is which, the device was thrown
-// out only if both were.
+// refuses the old one: while it is not clear which is which, the device was revoked
+// only if both are refused.
 func (w *worker) ask(ctx context.Context) error {
 	err := w.tryRenew(ctx, w.current())
 	if _, revoked := errors.AsType[*enroll.RevokedError](err); !revoked {

@@ -97,9 +97,9 @@ func programs(f Facts) []Finding {
 	install := installCommand(f.Packages, len(powerless) > 0, slices.Compact(packages))
 	switch {
 	case len(missing) > 0:
-		return []Finding{finding.failure("missing: " + strings.Join(missing, ", ")).mend(install)}
+		return []Finding{finding.failure("missing: " + strings.Join(missing, ", ")).remedy(install)}
 	case len(powerless) > 0:
-		return []Finding{finding.failure("neither setuid root nor with file capabilities: " + strings.Join(powerless, ", ")).mend(install)}
+		return []Finding{finding.failure("neither setuid root nor with file capabilities: " + strings.Join(powerless, ", ")).remedy(install)}
 	}
 	return []Finding{finding.ok("podman and what it needs are installed")}
 }
@@ -146,12 +146,12 @@ func mapped(finding Finding, f Facts) Finding {
 		return finding.unknown("podman was not tried, because systemd does not run for " + f.Workload)
 	case f.Mapped.Err != nil && strings.Contains(f.Mapped.Err.Error(), "podman system migrate"):
 		// As podman 4.3 after its account's systemd was restarted.
-		return finding.failure("podman cannot map ids: " + f.Mapped.Err.Error()).mend(asWorkload(f, "podman system migrate"))
+		return finding.failure("podman cannot map ids: " + f.Mapped.Err.Error()).remedy(asWorkload(f, "podman system migrate"))
 	case f.Mapped.Err != nil:
 		return finding.failure("podman cannot map ids: " + f.Mapped.Err.Error())
 	case f.Mapped.Value < minIDs:
 		return finding.failure(fmt.Sprintf("podman maps %d ids only: the range came after its first use; the command stops containers, which the agent starts again", f.Mapped.Value)).
-			mend(asWorkload(f, "podman system migrate"))
+			remedy(asWorkload(f, "podman system migrate"))
 	}
 	return finding.ok(fmt.Sprintf("podman maps %d ids", f.Mapped.Value))
 }

@@ -46,7 +46,7 @@ func (c controller) examine(f Facts) Finding {
 	case c.spare:
 		return finding.ok("not delegated, and not needed")
 	}
-	return finding.warning("systemd does not delegate it to " + f.Workload + "; it does after the command and a reboot").mend(delegateCommand)
+	return finding.warning("systemd does not delegate it to " + f.Workload + "; it does after the command and a reboot").remedy(delegateCommand)
 }
 
 // delegateCommand takes effect when systemd starts for the account again, which
@@ -66,7 +66,7 @@ func (c controller) missing(finding Finding, g Cgroup) Finding {
 	switch {
 	case c.name == "memory" && strings.HasPrefix(g.Board, "Raspberry Pi") && g.BootFile != "":
 		return finding.warning("a Raspberry Pi boots without it; it is there after the command and a reboot").
-			mend(`sed -i '1s/$/ cgroup_enable=memory/' ` + g.BootFile)
+			remedy(`sed -i '1s/$/ cgroup_enable=memory/' ` + g.BootFile)
 	case disabled:
 		return finding.warning("the kernel's command line turns it off: remove " + c.name + " from cgroup_disable= there, and reboot")
 	case !g.Unified || slices.Contains(g.Legacy, c.name):
@@ -100,7 +100,7 @@ func storageDriver(f Facts) []Finding {
 			const reset = `sh -c 'systemctl --user stop podman.socket podman.service; podman system reset --force'`
 			command = asWorkload(f, reset) + " && " + tool
 		}
-		return []Finding{finding.warning("podman copies layers (vfs); the command REMOVES all containers, images and volumes of " + f.Workload + ", so that the driver can change").mend(command)}
+		return []Finding{finding.warning("podman copies layers (vfs); the command REMOVES all containers, images and volumes of " + f.Workload + ", so that the driver can change").remedy(command)}
 	}
 	return []Finding{finding.ok("podman shares layers (" + f.Podman.Value.Driver + ")")}
 }
@@ -128,9 +128,9 @@ func (d Disk) examine(finding Finding, f Facts) Finding {
 	case d.ReadOnly:
 		return finding.failure("the file system of " + d.Path + " (" + d.Name + ") is read-only: see dmesg for errors of the disk")
 	case least < noSpace:
-		return finding.failure(left).mend(prune)
+		return finding.failure(left).remedy(prune)
 	case least < lowSpace:
-		return finding.warning(left).mend(prune)
+		return finding.warning(left).remedy(prune)
 	}
 	return finding.ok(left)
 }

@@ -27,11 +27,11 @@ func certificate(f Facts) []Finding {
 	id := f.Identity.Value
 	switch {
 	case errors.Is(f.Identity.Err, store.ErrNoIdentity):
-		return []Finding{finding.failure(f.Identity.Err.Error()).mend("fleet-agent enroll --server https://GATEWAY:8443 --token-file FILE")}
+		return []Finding{finding.failure(f.Identity.Err.Error()).remedy("fleet-agent enroll --server https://GATEWAY:8443 --token-file FILE")}
 	case f.Identity.Err != nil:
 		return []Finding{finding.unknown(f.Identity.Err.Error())}
 	case id.Problem != nil:
-		return []Finding{finding.failure(id.Problem.Error()).mend("fleet-agent enroll --force --server https://GATEWAY:8443 --token-file FILE")}
+		return []Finding{finding.failure(id.Problem.Error()).remedy("fleet-agent enroll --force --server https://GATEWAY:8443 --token-file FILE")}
 	}
 	return []Finding{validity(finding, f)}
 }
@@ -50,9 +50,9 @@ func validity(finding Finding, f Facts) Finding {
 	case now.Before(id.NotBefore):
 		return finding.warning("by this device's clock it is not valid yet: see clock")
 	case now.After(id.NotAfter):
-		return finding.failure("it expired at " + until + ", and is renewed as soon as the enrollment address answers" + because).mend(restart)
+		return finding.failure("it expired at " + until + ", and is renewed as soon as the enrollment address answers" + because).remedy(restart)
 	case now.After(id.Renewal.Add(renewalGrace)):
-		return finding.warning("it was due to be renewed at " + id.Renewal.UTC().Format(time.DateTime) + " UTC, and expires at " + until + because).mend(restart)
+		return finding.warning("it was due to be renewed at " + id.Renewal.UTC().Format(time.DateTime) + " UTC, and expires at " + until + because).remedy(restart)
 	}
 	return finding.ok("device " + id.Device + ", until " + until + "; to be renewed from " + id.Renewal.UTC().Format(time.DateTime) + " UTC")
 }
@@ -74,13 +74,13 @@ func clocks(f Facts) []Finding {
 	}
 	switch {
 	case f.Ahead.Err == nil && ahead > maxAhead:
-		return []Finding{finding.warning(fmt.Sprintf("it is %s ahead of the server's", ahead)).mend(set)}
+		return []Finding{finding.warning(fmt.Sprintf("it is %s ahead of the server's", ahead)).remedy(set)}
 	case f.Ahead.Err == nil && -ahead > maxAhead:
-		return []Finding{finding.warning(fmt.Sprintf("it is %s behind the server's", -ahead)).mend(set)}
+		return []Finding{finding.warning(fmt.Sprintf("it is %s behind the server's", -ahead)).remedy(set)}
 	case f.Ahead.Err == nil:
 		return []Finding{finding.ok(fmt.Sprintf("it agrees with the server's to %s", max(ahead.Abs(), time.Second)))}
 	case f.Now.Before(f.GoodTime):
-		return []Finding{finding.warning("it says " + f.Now.UTC().Format(time.DateTime) + " UTC, but " + f.GoodTime.UTC().Format(time.DateTime) + " UTC has passed already").mend(set)}
+		return []Finding{finding.warning("it says " + f.Now.UTC().Format(time.DateTime) + " UTC, but " + f.GoodTime.UTC().Format(time.DateTime) + " UTC has passed already").remedy(set)}
 	}
 	return []Finding{finding.unknown("the server's time was not learned: " + f.Ahead.Err.Error())}
 }
@@ -92,7 +92,7 @@ func agentRuns(f Facts) []Finding {
 	case errors.Is(f.Identity.Err, store.ErrNoIdentity):
 		return []Finding{finding.unknown("the device is not enrolled, so there is nothing to run")}
 	case errors.Is(f.Agent.Err, control.ErrNotRunning):
-		return []Finding{finding.failure(f.Agent.Err.Error()).mend("systemctl enable --now fleet-agent")}
+		return []Finding{finding.failure(f.Agent.Err.Error()).remedy("systemctl enable --now fleet-agent")}
 	case f.Agent.Err != nil:
 		return []Finding{finding.unknown(f.Agent.Err.Error())}
 	case s.Standing != "":
@@ -109,7 +109,7 @@ func servers(f Facts) []Finding {
 	} else {
 		connection = reached(connection, f.Connection)
 		if f.Agent.Err == nil && connection.State == OK {
-			connection = connection.failure(connection.Message + ", but the agent is not connected: " + s.LastError).mend(restart)
+			connection = connection.failure(connection.Message + ", but the agent is not connected: " + s.LastError).remedy(restart)
 		}
 	}
 	return []Finding{reached(enrollment, f.Enrollment), connection}
@@ -145,7 +145,7 @@ func repository(f Facts) []Finding {
 	// not decide whose packages root installs.
 	const command, hash = "fleet-agent add-repository https://GATEWAY:8443 --ca-hash HASH", "HASH is the second part of a new token"
 	if len(f.OldRepository) > 0 {
-		return []Finding{finding.warning(f.OldRepository[0] + " is of an earlier version, with which the gateway can make root install what it likes: say again where packages come from; " + hash).mend(command)}
+		return []Finding{finding.warning(f.OldRepository[0] + " is of an earlier version, with which the gateway can make root install what it likes: say again where packages come from; " + hash).remedy(command)}
 	}
 	id := f.Identity.Value
 	if f.Identity.Err != nil || id.RootHash == "" {
@@ -153,7 +153,7 @@ func repository(f Facts) []Finding {
 	}
 	for _, file := range slices.Sorted(maps.Keys(f.RepositoryRoots)) {
 		if !slices.Contains(f.RepositoryRoots[file], id.RootHash) {
-			return []Finding{finding.warning(file + " is not the fleet's present root: the gateway will soon not be believed; " + hash).mend(command)}
+			return []Finding{finding.warning(file + " is not the fleet's present root: the gateway will soon not be believed; " + hash).remedy(command)}
 		}
 	}
 	return []Finding{finding.ok("the package manager trusts the fleet's present root")}

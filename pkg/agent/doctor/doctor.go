@@ -1,11 +1,11 @@
 // Package doctor finds out whether a device has what rootless containers and
-// the connection to its server need, and says what mends what is missing.
+// the connection to its server need, and says what fixes what is missing.
 //
 // Three parts, so that the rules can be tested without a broken machine:
 //
 //	Local and Probe  read the machine, into Facts
 //	Examine          is pure: Facts in, Findings out
-//	Repair           runs the commands of findings that are safe to mend
+//	Repair           runs the commands of findings that are safe to fix
 //
 // Local reads files alone and needs no rights: the running agent uses it too,
 // and shows what follows as conditions of its Device, see Conditions.
@@ -46,7 +46,7 @@ type Finding struct {
 	Message string `json:"message"`
 	// Why says what it is needed for.
 	Why string `json:"why"`
-	// Command mends it, in a root shell; empty when no command does.
+	// Command fixes it, in a root shell; empty when no command does.
 	Command string `json:"command,omitempty"`
 	// Fixable: Command is safe, so Repair runs it.
 	Fixable bool `json:"fixable"`
@@ -63,8 +63,8 @@ func (f Finding) with(s State, message string) Finding {
 	return f
 }
 
-// mend adds the command that mends the finding.
-func (f Finding) mend(command string) Finding {
+// remedy adds the command that fixes the finding.
+func (f Finding) remedy(command string) Finding {
 	f.Command = command
 	return f
 }

@@ -344,9 +344,9 @@ func TestFindings(t *testing.T) {
 			harm:  func(f *doctor.Facts) { f.Identity.Err, f.Agent.Err = store.ErrNoIdentity, control.ErrNotRunning },
 			check: "agent", state: doctor.Unknown, message: "not enrolled",
 		},
-		"thrown out": {
-			harm:  func(f *doctor.Facts) { f.Agent.Value.Standing = "this device was thrown out of its fleet" },
-			check: "agent", state: doctor.Failure, message: "thrown out",
+		"revoked": {
+			harm:  func(f *doctor.Facts) { f.Agent.Value.Standing = "this device was revoked" },
+			check: "agent", state: doctor.Failure, message: "revoked",
 		},
 		"an enrollment address that is away": {
 			harm:  func(f *doctor.Facts) { f.Enrollment[0].Err = errLost },
@@ -486,7 +486,7 @@ func TestMend(t *testing.T) {
 		{Check: "e", State: doctor.Warning, Command: "echo one; echo why >&2; exit 3", Fixable: true},
 	}}
 	want := []doctor.Repair{{Command: "true"}, {Command: "echo one; echo why >&2; exit 3", Error: "why"}}
-	if diff := cmp.Diff(want, doctor.Mend(t.Context(), r)); diff != "" {
+	if diff := cmp.Diff(want, doctor.Fix(t.Context(), r)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -498,7 +498,7 @@ func TestMendKeepsTheEndOfMuchOutput(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	r := doctor.Report{Findings: []doctor.Finding{{State: doctor.Failure, Fixable: true, Command: "head -c 300000000 /dev/zero; echo; echo the reason; exit 1"}}}
-	repairs := doctor.Mend(t.Context(), r)
+	repairs := doctor.Fix(t.Context(), r)
 	runtime.ReadMemStats(&after)
 	if len(repairs) != 1 || repairs[0].Error != "the reason" {
 		t.Errorf("%d repairs", len(repairs))

@@ -20,20 +20,20 @@ type Repair struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Mend runs the commands of the findings that are fixable, each once.
-func Mend(ctx context.Context, r Report) []Repair {
+// Fix runs the commands of the findings that are fixable, each once.
+func Fix(ctx context.Context, r Report) []Repair {
 	var done []Repair
 	for _, f := range r.Findings {
 		ran := slices.ContainsFunc(done, func(d Repair) bool { return d.Command == f.Command })
 		if f.State == OK || !f.Fixable || ran {
 			continue
 		}
-		done = append(done, Repair{Command: f.Command, Error: mend(ctx, f.Command)})
+		done = append(done, Repair{Command: f.Command, Error: fix(ctx, f.Command)})
 	}
 	return done
 }
 
-func mend(ctx context.Context, command string) string {
+func fix(ctx context.Context, command string) string {
 	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)

@@ -70,7 +70,7 @@ type Result struct {
 	Servers []string
 }
 
-// RevokedError is the refusal of a device that was thrown out.
+// RevokedError is the refusal of a revoked device.
 type RevokedError struct {
 	*wire.Refusal
 	// Revocation is what the device should do with what it runs.

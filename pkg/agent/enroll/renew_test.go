@@ -290,11 +290,11 @@ func TestRevocationSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	s.renewal = func(_ *x509.CertificateRequest, r *wire.EnrollReply) {
-		*r = wire.EnrollReply{Error: &wire.Refusal{Code: wire.RefusedRevoked, Message: "thrown out"}, Revocation: wire.RevocationWipe}
+		*r = wire.EnrollReply{Error: &wire.Refusal{Code: wire.RefusedRevoked, Message: "revoked"}, Revocation: wire.RevocationWipe}
 	}
 	_, err := enroll.Renew(t.Context(), s.renewalRequest())
 	revoked, ok := errors.AsType[*enroll.RevokedError](err)
-	if !ok || revoked.Revocation != wire.RevocationWipe || !strings.Contains(err.Error(), "thrown out") {
+	if !ok || revoked.Revocation != wire.RevocationWipe || !strings.Contains(err.Error(), "revoked") {
 		t.Errorf("got %v", err)
 	}
 	if refusal, ok := errors.AsType[*wire.Refusal](err); !ok || refusal.Code != wire.RefusedRevoked {

@@ -64,7 +64,7 @@ type Link struct {
 	connected   chan struct{}
 	nudges      chan struct{}
 	revocations chan wire.Revocation
-	// rare: this device was thrown out, and asks rarely to come back.
+	// rare: this device was revoked, and asks rarely to come back.
 	rare atomic.Bool
 	// shown: the attempt under way came as far as the device's certificate.
 	shown atomic.Bool
@@ -189,7 +189,7 @@ func (l *Link) onError(msg string, err error) {
 }
 
 // revoked passes on what to do. What cannot be read says at least that the
-// device was thrown out.
+// device was revoked.
 func (l *Link) revoked(notice wire.RevokedNotice, err error) {
 	if err != nil {
 		l.log.Warn("the notice of revocation does not say what to do: workloads go on", "error", err)
@@ -222,7 +222,7 @@ func (l *Link) Connected() <-chan struct{} { return l.connected }
 // nobody took yet become one.
 func (l *Link) Nudges() <-chan struct{} { return l.nudges }
 
-// Revocations receives what to do when the server throws the device out.
+// Revocations receives what to do when the server revokes the device.
 func (l *Link) Revocations() <-chan wire.Revocation { return l.revocations }
 
 // Server returns the URL of the present connection, or "" and why there is none.
@@ -266,7 +266,7 @@ func (l *Link) Reconnect() error {
 func (l *Link) Session() string { return l.ID }
 
 // Rarely makes the pauses between attempts longer for good, because the device
-// was thrown out: a new enrollment needs a new Link.
+// was revoked: a new enrollment needs a new Link.
 func (l *Link) Rarely() { l.rare.Store(true) }
 
 // Close ends the connection for good.

@@ -15,7 +15,7 @@
 //	*-identity.json, renewal.json
 //	               identities and keys on their way in and out; mode 0600
 //	revocation.json
-//	               what to do since the device was thrown out
+//	               what to do since the device was revoked
 //	manifest.json  the last good manifest
 //	memory.json    what was applied, by Deployment
 //	nonce.json     the server's last nonce, by which it knows a copy

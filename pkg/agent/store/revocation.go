@@ -11,7 +11,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Revocation says that the device was thrown out of its fleet. It is on the disk
+// Revocation says that the server revoked the device. It is on the disk
 // before anything is done about it, so that a power cut only delays that.
 type Revocation struct {
 	// Enrollment is the one that was revoked; another is not touched by it.

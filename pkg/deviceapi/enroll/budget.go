@@ -28,7 +28,7 @@ const (
 	// A device renews once in months, and tries again after a minute.
 	deviceRate, deviceBurst = 0.1, 5
 	// Certificates that are good no more are many, of one thief perhaps, or of a
-	// site that was thrown out and asks what to do now.
+	// site that was revoked and asks what to do now.
 	outsiderRate, outsiderBurst = 50, 500
 )
 

@@ -3,6 +3,6 @@
 // HTTPS, as the payloads of package wire describe.
 //
 // The API store is the only state. Each step can be repeated with the same key
-// and token, so a power cut on either side at any moment is mended by asking
+// and token, so a power cut on either side at any moment is fixed by asking
 // again.
 package enroll

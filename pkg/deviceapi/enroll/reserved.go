@@ -15,7 +15,7 @@ const (
 
 // reserved are the next keys that sessions asked for which were taken for their
 // device. A copy of the device, which has its key, could else have each of them
-// thrown out before the device connects with it.
+// refused before the device connects with it.
 type reserved struct {
 	mu       sync.Mutex // guards byDevice
 	byDevice map[string]reservation

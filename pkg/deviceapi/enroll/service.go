@@ -532,7 +532,7 @@ func nameTaken(device string) error {
 	return refuse(wire.RefusedNameTaken, "the name %q belongs to another device: choose another with --name, or take its place with the token of `fleet-server device replace %s`", device, device)
 }
 
-// nameOut is for another key: its machine was not thrown out.
+// nameOut is for another key: its machine was not revoked.
 func nameOut(device string) error {
 	return refuse(wire.RefusedNameTaken, "the name %q belongs to a device that was revoked or is being deleted: choose another with --name, or have the Device deleted with `kubectl delete fleetdev %s`", device, device)
 }

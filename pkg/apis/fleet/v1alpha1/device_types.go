@@ -29,7 +29,7 @@ type Device struct {
 	Status DeviceStatus `json:"status,omitempty"`
 }
 
-// IsOut reports whether the operator threw the device out.
+// IsOut reports whether the operator revoked the device.
 func (d *Device) IsOut() bool { return d.Spec.Revoked || !d.DeletionTimestamp.IsZero() }
 
 // HasKey reports whether a key, by its fingerprint, is one that the device may
