@@ -74,6 +74,9 @@ func TestBoundsOfFields(t *testing.T) {
 		{"name of a variable", func(size int) string { return `"env": [{"name": "` + n(size) + `"}]` }, 256, 257},
 		{"volume", func(size int) string { return `"volumes": [{"name": "` + n(size) + `", "mountPath": "/s"}]` }, 63, 64},
 		{"Secret", func(size int) string { return `"volumes": [` + secret(size) + `]` }, 253, 254},
+		{"key", func(size int) string {
+			return `"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "` + n(size) + `"}}}]`
+		}, 253, 254},
 		{"path", func(size int) string { return `"volumes": [{"name": "v", "mountPath": "/` + n(size-1) + `"}]` }, 4096, 4097},
 		{"arguments", func(count int) string { return `"args": ` + items(count, `"a"`) }, 256, 257},
 		{"variables", func(count int) string { return `"env": ` + items(count, `{"name": "A"}`) }, 256, 257},
