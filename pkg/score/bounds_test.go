@@ -82,8 +82,12 @@ func TestBoundsOfFields(t *testing.T) {
 		{"variables", func(count int) string { return `"env": ` + items(count, `{"name": "A"}`) }, 256, 257},
 		{"least memory", func(bytes int) string { return `"resources": {"limits": {"memory": "` + strconv.Itoa(bytes) + `"}}` }, 4 << 20, 4<<20 - 1},
 		{"most memory", func(gibi int) string { return `"resources": {"limits": {"memory": "` + strconv.Itoa(gibi) + `Gi"}}` }, 1<<33 - 1, 1 << 33},
-		{"first port", func(port int) string { return `"ports": [{"hostPort": ` + strconv.Itoa(port) + `, "containerPort": 1}]` }, 1, 0},
-		{"last port", func(port int) string { return `"ports": [{"hostPort": 1, "containerPort": ` + strconv.Itoa(port) + `}]` }, 65535, 65536},
+		{"first port", func(port int) string {
+			return `"ports": [{"hostPort": ` + strconv.Itoa(port) + `, "containerPort": 1}]`
+		}, 1, 0},
+		{"last port", func(port int) string {
+			return `"ports": [{"hostPort": 1, "containerPort": ` + strconv.Itoa(port) + `}]`
+		}, 65535, 65536},
 	} {
 		for size, good := range map[int]bool{tt.within: true, tt.over: false} {
 			service := `"name": "web", ` + tt.service(size)
