@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -42,5 +43,19 @@ func TestErrorsCutKeys(t *testing.T) {
 	_, _, err := wire.ParseStateKey(strings.Repeat("x", 2*longest))
 	if err == nil || strings.Count(err.Error(), "x") != longest {
 		t.Errorf("the error is %v, want %d bytes of the key", err, longest)
+	}
+}
+
+// Both sides build these from the same parts: another form would be another
+// version of the protocol.
+func TestFormsOfDerivedTexts(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, time.November, 28, 9, 0, 0, 5, time.FixedZone("CET", 3600))
+	if got, want := string(wire.SignedTimePayload([]byte{0xab, 1}, at)), "fleet signed time\x00ab01\x002026-11-28T08:00:00.000000005Z"; got != want {
+		t.Errorf("the signed time is %q, want %q", got, want)
+	}
+	session := "0123456789abcdef"
+	if got, want := wire.SessionLabel(session), wire.Sum([]byte("fleet session\x00" + session)).String()[:12]; got != want {
+		t.Errorf("the session is called %q, want %q", got, want)
 	}
 }

@@ -197,3 +197,24 @@ func TestSubjectErrorIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// The inbox of version 0.1.0 was that of a device, whatever its session.
+func TestSharedReplies(t *testing.T) {
+	t.Parallel()
+	for reply, want := range map[string]bool{
+		"_INBOX_press-7.x.1":                       true,
+		"_INBOX_press-7_0123456789abcdef.x.1":      false,
+		"_INBOX_press-70.x.1":                      false,
+		"_INBOX_press-7":                           false,
+		"x_INBOX_press-7.x":                        false,
+		"_INBOX_.x":                                false,
+		"fleet.v1.down.press-7.0123456789abcdef.x": false,
+	} {
+		if got := wire.IsSharedReply("press-7", reply); got != want {
+			t.Errorf("%s is shared: %v, want %v", reply, got, want)
+		}
+	}
+	if wire.IsSharedReply("", "_INBOX_.x") || wire.IsSharedReply("A.b", "_INBOX_A.b.x") {
+		t.Error("what is no device has an inbox")
+	}
+}

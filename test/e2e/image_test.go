@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -53,14 +54,20 @@ func TestServerImage(t *testing.T) {
 		"--volume", "data:/var/lib/fleet-server", "--publish", "6443:6443", imageName,
 	}
 	podman(run...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			r, err := m.RunAs(context.Background(), lab.WorkloadUser, "podman", "logs", "--tail", "40", "server")
+			t.Logf("its log (%v):\n%s%s", err, r.Stdout, r.Stderr)
+		}
+	})
 	web := &http.Client{
 		Transport: &http.Transport{DialContext: m.Link.DialContext, DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, //nolint:gosec // who it is does not matter here
 		Timeout:   5 * time.Second,
 	}
 	ready := func() error { return answersReady(web, "https://"+m.Address().String()+":6443/readyz") }
 	wait.For(t, "the server in the container is ready", waitTimeout, pollInterval, ready)
-	if user := podman("exec", "server", "fleet-server", "kubectl", "get", "--raw", "/readyz"); user != "ok" {
-		t.Errorf("kubectl in the container says %q", user)
+	if said := podman("exec", "server", "fleet-server", "kubectl", "get", "--raw", "/readyz"); said != "ok" {
+		t.Errorf("kubectl in the container says %q", said)
 	}
 	if ids := podman("top", "server", "user,group,capeff"); !strings.HasSuffix(ids, "none") || !strings.Contains(ids, "fleet-server") && !strings.Contains(ids, "65532") {
 		t.Errorf("it runs as\n%s", ids)

@@ -16,6 +16,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 // agentIdentity is what a real agent keeps of its identity, on a machine whose
@@ -120,7 +121,7 @@ func TestAgentWithAWrongClock(t *testing.T) {
 		t.Errorf("the clock is %v off", d)
 	}
 	var nonce string
-	eventually(t, "a nonce", func() error {
+	wait.For(t, "a nonce", waitTimeout, snapshotPace, func() error {
 		reply, err := l.Snapshot(t.Context(), wire.SnapshotRequest{Nonce: nonce})
 		if reply != nil && reply.Nonce != "" {
 			nonce = reply.Nonce

@@ -237,13 +237,15 @@ func (c *connection) snapshot() wire.SnapshotReply {
 	return r
 }
 
+// snapshotPace is how often a device may ask for a snapshot without an end.
+var snapshotPace = time.Duration(float64(time.Second) / wire.KindSnapshot.Verb().Rate)
+
 // settle asks until the server takes the session for the device, and has given it a
 // nonce. It asks as often as the budget lasts: on a busy machine a nonce takes its time
 // to be stored.
 func (c *connection) settle() {
 	c.h.s.t.Helper()
-	pace := time.Duration(float64(time.Second) / wire.KindSnapshot.Verb().Rate)
-	wait.For(c.h.s.t, "a nonce", waitTimeout, pace, func() error {
+	wait.For(c.h.s.t, "a nonce", waitTimeout, snapshotPace, func() error {
 		r := c.snapshot()
 		switch {
 		case r.Error != nil:

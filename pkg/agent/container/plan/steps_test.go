@@ -3,11 +3,13 @@ package plan_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // steps are what a plan does, each in a few words.
@@ -137,5 +139,52 @@ func TestMissingKeyOfASecret(t *testing.T) {
 	_, err := withSecrets().WithSecrets("1", map[string]map[string][]byte{"db": {"user": nil}, "tls": {}})
 	if err == nil || err.Error() != `service a: the Secret "db" has no key "password"` {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Containers whose score is not on the device any more run, or are on their way.
+func TestStateWithoutAScore(t *testing.T) {
+	t.Parallel()
+	up := running(service("a", "localhost/a"))
+	down := up
+	down.State, down.Finished = container.StateExited, now
+	for want, observed := range map[wire.Phase][]container.Container{
+		wire.PhaseRunning: {down, up},
+		wire.PhasePending: {down},
+	} {
+		if got := plan.State(nil, observed, now); got.Phase != want {
+			t.Errorf("%d containers: %s, want %s", len(observed), got.Phase, want)
+		}
+	}
+}
+
+// What a container did last decides, and not how long ago it began.
+func TestVerdictsOnContainers(t *testing.T) {
+	t.Parallel()
+	started := func(change func(*container.Container)) container.Container {
+		c := running(service("a", "localhost/a"))
+		c.Started = now.Add(-time.Second)
+		change(&c)
+		return c
+	}
+	ended := func(code int) func(*container.Container) {
+		return func(c *container.Container) {
+			c.State, c.ExitCode, c.OutOfMemory, c.Finished = container.StateExited, code, true, now
+		}
+	}
+	for name, tt := range map[string]struct {
+		c     container.Container
+		phase wire.Phase
+		text  string
+	}{
+		"new":                           {started(func(*container.Container) {}), wire.PhaseRunning, ""},
+		"a process of it had no memory": {started(ended(0)), wire.PhaseRunning, ""},
+		"it had no memory":              {started(ended(137)), wire.PhaseFailed, "service a: was killed, since it needed more memory than its limit or the device has"},
+	} {
+		w := &plan.Workload{Ref: ref, Services: []container.Spec{{Ref: ref, Service: "a", Hash: "a", Restart: container.RestartNever}}}
+		got := plan.State(w, []container.Container{tt.c}, now)
+		if got.Phase != tt.phase || got.Error != tt.text || !got.Again.IsZero() {
+			t.Errorf("%s: %s %q, again %v", name, got.Phase, got.Error, got.Again)
+		}
 	}
 }
