@@ -188,3 +188,20 @@ func TestVerdictsOnContainers(t *testing.T) {
 		}
 	}
 }
+
+// The Deployment that runs has its port, in whatever order a map gives them.
+func TestWhoRunsKeepsItsPort(t *testing.T) {
+	t.Parallel()
+	first, last := wire.DeploymentRef{Namespace: "a", Name: "a"}, wire.DeploymentRef{Namespace: "b", Name: "b"}
+	claim := func(running bool) plan.Claim {
+		s := service("a", "localhost/a")
+		s.Ports = []container.Port{{Host: 80, Inside: 80, Protocol: container.TCP}}
+		return plan.Claim{Workload: &plan.Workload{Services: []container.Spec{s}}, Running: running}
+	}
+	for range 100 {
+		got := plan.Conflicts(map[wire.DeploymentRef]plan.Claim{first: claim(false), last: claim(true)})
+		if len(got) != 1 || got[first] == nil || got[first].Owner != last {
+			t.Fatalf("the conflicts are %v", got)
+		}
+	}
+}
