@@ -112,7 +112,7 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 		Proof: roster.Proof{Key: pki.Fingerprint(cert.RawSubjectPublicKeyInfo), Expires: cert.NotAfter, Address: remoteOf(c)},
 	})
 	if err != nil {
-		return false // barred, which is logged, or another session over the same connection
+		return false // barred, which is logged, forgotten a moment ago, or another session over the same connection
 	}
 	if crowded {
 		a.crowded()

@@ -51,6 +51,7 @@ func TestMissedEndsAreNoticed(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
 	b.Connect("edge-1")
+	b.Roster.Bind("edge-2", roster.Keys{Current: "k1"})
 	if _, err := b.Roster.Connected("edge-2", roster.Connection{ID: 1 << 62}); err != nil { // whose end nobody told of
 		t.Fatal(err)
 	}

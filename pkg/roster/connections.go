@@ -2,6 +2,7 @@ package roster
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -51,11 +52,12 @@ var (
 )
 
 // Connected adds a connection of a device that may come in, or refuses it with
-// ErrBarred or ErrSecondSession. Connections above what a device may have are
+// ErrBarred or ErrSecondSession, or with ErrUnknown when the device was forgotten
+// since it was let in. Connections above what a device may have are
 // dropped: the oldest that are not of the lead first, so that a copy of a device
 // cannot drive the device out. crowded tells that some were.
 func (r *Roster) Connected(name string, c Connection) (crowded bool, err error) {
-	r.change(name, func(d *device, e *effects) {
+	known := r.update(name, func(d *device, e *effects) {
 		switch {
 		case d.bars.has(c.Session, r.now()):
 			err = ErrBarred
@@ -70,6 +72,9 @@ func (r *Roster) Connected(name string, c Connection) (crowded bool, err error) 
 		e.drop = surplusOf(d.open, d.lead)
 		crowded = len(e.drop) > 0
 	})
+	if !known {
+		return false, fmt.Errorf("%w %s", ErrUnknown, name)
+	}
 	return crowded, err
 }
 

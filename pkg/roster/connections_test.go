@@ -192,3 +192,17 @@ func TestProofIsOfTheNewestConnection(t *testing.T) {
 	}
 	r.wantDrops(t, "of the previous key", 1)
 }
+
+// A device can be forgotten after it was let in and before its connection is added.
+func TestForgottenDeviceDoesNotConnect(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind("edge-1", roster.Keys{Current: "k1"})
+	r.Forget("edge-1")
+	if _, err := r.Connected("edge-1", roster.Connection{ID: 1, Session: "a"}); !errors.Is(err, roster.ErrUnknown) {
+		t.Errorf("a forgotten device connects: %v", err)
+	}
+	if n := r.Len(); n != 0 || len(r.Connections()) != 0 {
+		t.Errorf("%d devices and %d connections are known", n, len(r.Connections()))
+	}
+}

@@ -56,7 +56,7 @@ type standing struct {
 	// retired is the previous key, until its tombstone is written.
 	retired string
 	// used is the key with which the device last proved itself. The object may still
-	// have it as the next one. expires is when the certificate ends that it came with.
+	// have it as the next one, so it is kept when the keys are taken away. expires is when the certificate ends that it came with.
 	used    string
 	expires time.Time
 	// exit says how far a device is out.
@@ -129,15 +129,17 @@ func (r *Roster) IsOut(name string) (is bool) {
 
 // Unbind takes a device's keys away. It may be bound to others.
 func (r *Roster) Unbind(name string) {
-	r.update(name, func(d *device, _ *effects) { d.standing = standing{} })
+	r.update(name, func(d *device, _ *effects) { d.unbind() })
 }
+
+func (d *device) unbind() { d.standing = standing{used: d.used, expires: d.expires} }
 
 // UnbindAt takes the keys of a device away whose object has none at a version,
 // unless newer keys of the object are known.
 func (r *Roster) UnbindAt(name string, at Version) {
 	r.update(name, func(d *device, _ *effects) {
 		if !at.isBefore(d.keys.Version) {
-			d.standing = standing{}
+			d.unbind()
 		}
 	})
 }

@@ -281,3 +281,34 @@ func TestUnbindAtAnOlderVersion(t *testing.T) {
 		t.Errorf("a device whose keys were taken away: %v", err)
 	}
 }
+
+// The previous key is still refused when a device's keys are taken away and given back
+// before its object has the next one as the only one.
+func TestUsedKeyOutlivesUnbind(t *testing.T) {
+	t.Parallel()
+	for what, unbind := range map[string]func(r *rostertest){
+		"let back in":     func(r *rostertest) { r.Unbind("edge-1") },
+		"keys taken away": func(r *rostertest) { r.UnbindAt("edge-1", roster.Version{UID: "u", Generation: 2}) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			r := newRoster()
+			r.Bind("edge-1", roster.Keys{Current: "k1", Next: "k2", Version: roster.Version{UID: "u", Generation: 1}})
+			r.connect(t, "edge-1", 1, "a", "k2")
+			if _, err := r.Snapshot("edge-1", "a", roster.Claim{Epoch: "e1"}); err != nil {
+				t.Fatal(err)
+			}
+			unbind(r)
+			if err := r.Check("edge-1", "k2"); !errors.Is(err, roster.ErrUnknown) {
+				t.Errorf("without keys: %v", err)
+			}
+			r.Bind("edge-1", roster.Keys{Current: "k1", Next: "k2", Version: roster.Version{UID: "u", Generation: 3}})
+			if err := r.Check("edge-1", "k1"); err == nil {
+				t.Error("the previous key comes in again")
+			}
+			if err := r.Check("edge-1", "k2"); err != nil {
+				t.Errorf("the key that the device used: %v", err)
+			}
+		})
+	}
+}
