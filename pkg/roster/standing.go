@@ -56,7 +56,8 @@ type standing struct {
 	// retired is the previous key, until its tombstone is written.
 	retired string
 	// used is the key with which the device last proved itself. The object may still
-	// have it as the next one, so it is kept when the keys are taken away. expires is when the certificate ends that it came with.
+	// have it as the next one, so it is kept when the keys are taken away. expires is
+	// when the certificate ends that it came with.
 	used    string
 	expires time.Time
 	// exit says how far a device is out.
