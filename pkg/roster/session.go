@@ -156,15 +156,15 @@ func (r *Roster) Claimants(name string) (claimants []Claimant) {
 	return claimants
 }
 
-func (s *sessions) claimants() (claimants []Claimant) {
-	if s.current.Session != "" {
-		claimants = append(claimants, s.current)
+func (d *sessions) claimants() (claimants []Claimant) {
+	if d.current.Session != "" {
+		claimants = append(claimants, d.current)
 	}
-	for _, c := range slices.Backward(s.quarantined) {
+	for _, c := range slices.Backward(d.quarantined) {
 		claimants = append(claimants, c)
 	}
-	if s.suspicion == RetiredKey && s.presenter.Proof.Key != "" && !s.isQuarantined(s.presenter.Session) {
-		claimants = append(claimants, s.presenter)
+	if d.suspicion == RetiredKey && d.presenter.Proof.Key != "" && !d.isQuarantined(d.presenter.Session) {
+		claimants = append(claimants, d.presenter)
 	}
 	return claimants
 }
@@ -239,16 +239,16 @@ func (r *Roster) Accept(name, label string) {
 	r.change(name, func(d *device, _ *effects) { d.accept(label) })
 }
 
-func (s *sessions) accept(label string) {
-	s.suspicion, s.accepted, s.presenter = "", "", Claimant{}
-	if s.current.Label == label {
+func (d *sessions) accept(label string) {
+	d.suspicion, d.accepted, d.presenter = "", "", Claimant{}
+	if d.current.Label == label {
 		return
 	}
-	s.accepted = label
-	s.quarantined = slices.DeleteFunc(s.quarantined, func(c Claimant) bool { return c.Label == label })
-	if s.current.Session != "" {
-		s.setAside(s.current)
-		s.current = Claimant{}
+	d.accepted = label
+	d.quarantined = slices.DeleteFunc(d.quarantined, func(c Claimant) bool { return c.Label == label })
+	if d.current.Session != "" {
+		d.setAside(d.current)
+		d.current = Claimant{}
 	}
 }
 
