@@ -100,7 +100,7 @@ func setSuspicion(status *v1alpha1.DeviceStatus, generation int64, r roster.Reco
 }
 
 // shownClaimants are those that are known. After a restart of the server the object
-// knows more, but for the current roster.
+// knows more, but for the current session.
 func shownClaimants(claimants []roster.Claimant, before []v1alpha1.DeviceClaimant) []v1alpha1.DeviceClaimant {
 	if len(claimants) == 0 && len(before) > 0 {
 		return before
