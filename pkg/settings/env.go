@@ -46,7 +46,12 @@ func (e Env) fill(p Program, all []Setting) error {
 			return fmt.Errorf("environment variable %s: %w", s.Env, err)
 		}
 	}
-	return e.check(p.Prefix, known)
+	err := e.check(p.Prefix, known)
+	if err != nil && p.Warn != nil {
+		p.Warn(err.Error())
+		return nil
+	}
+	return err
 }
 
 // check returns an error for a variable with the prefix that nobody reads.

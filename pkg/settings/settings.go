@@ -38,6 +38,10 @@ type Program struct {
 	Prefix string
 	// File is its configuration file when nobody names another.
 	File string
+	// Warn is told of variables that don't exist, in one line; when it is nil they are
+	// errors. A program that nobody can reach once it does not start should not stop at
+	// an upgrade for a variable that never meant anything.
+	Warn func(line string)
 }
 
 // Setting is a field of a configuration struct that holds a value.

@@ -258,3 +258,18 @@ func FuzzEnvironment(f *testing.F) {
 		}
 	})
 }
+
+// A program that warns of unknown variables starts, and says the same.
+func TestWarningOfUnknownVariables(t *testing.T) {
+	t.Parallel()
+	var warned []string
+	lenient := program
+	lenient.Warn = func(line string) { warned = append(warned, line) }
+	cfg := defaults()
+	if err := lenient.Load(&cfg, write(t, "name: a\n"), false, settings.Env{"TEST_NMAE=b", "TEST_EVERY=2s"}, nil); err != nil || cfg.Name != "a" || cfg.Every != 2*time.Second {
+		t.Errorf("configuration %+v, %v", cfg, err)
+	}
+	if len(warned) != 1 || !strings.HasPrefix(warned[0], "unknown environment variable TEST_NMAE: unset it") {
+		t.Errorf("warnings %q", warned)
+	}
+}

@@ -6,6 +6,7 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -16,7 +17,10 @@ import (
 )
 
 // Program says where the agent's settings come from.
-var Program = settings.Program{Prefix: "FLEET_AGENT_", File: "/etc/fleet-agent/agent.yaml"}
+var Program = settings.Program{
+	Prefix: "FLEET_AGENT_", File: "/etc/fleet-agent/agent.yaml",
+	Warn: func(line string) { fmt.Fprintln(os.Stderr, "fleet-agent: warning:", line) },
+}
 
 // CredentialsX509 is the credentials type of a client certificate that
 // enrollment obtained.

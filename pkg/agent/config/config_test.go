@@ -97,7 +97,6 @@ func TestBadConfigurationIsNamed(t *testing.T) {
 		"no YAML":             {content: "a: [", want: "agent.yaml"},
 		"two documents":       {content: "device: a\n---\ndevice: b\n", want: "more than one"},
 		"empty":               {want: "the file is empty"},
-		"unknown variable":    {content: "device: a\n", env: map[string]string{"FLEET_AGENT_STATEDIR": "/x"}, want: "unknown environment variable FLEET_AGENT_STATEDIR"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -110,6 +109,16 @@ func TestBadConfigurationIsNamed(t *testing.T) {
 				t.Errorf("got %v, want one line with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// A device that nobody can reach once its agent does not start is not stopped by a
+// variable that never meant anything, as at an upgrade.
+func TestUnknownVariableStopsNoAgent(t *testing.T) {
+	t.Parallel()
+	cfg, err := config.Load(write(t, "device: a\n"), true, env(map[string]string{"FLEET_AGENT_STATEDIR": "/x"}), nil)
+	if err != nil || cfg.Device != "a" {
+		t.Errorf("configuration %+v, %v", cfg, err)
 	}
 }
 
