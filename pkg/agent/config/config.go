@@ -5,8 +5,8 @@ package config
 
 import (
 	"fmt"
+	"log/slog"
 	"net/url"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -19,7 +19,7 @@ import (
 // Program says where the agent's settings come from.
 var Program = settings.Program{
 	Prefix: "FLEET_AGENT_", File: "/etc/fleet-agent/agent.yaml",
-	Warn: func(line string) { fmt.Fprintln(os.Stderr, "fleet-agent: warning:", line) },
+	Warn: func(line string) { slog.Warn("a variable is ignored", "reason", line) },
 }
 
 // CredentialsX509 is the credentials type of a client certificate that
