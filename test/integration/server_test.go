@@ -2,9 +2,11 @@ package integration_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,7 +33,7 @@ type server struct {
 func newServer(t testing.TB, change ...func(*embedserver.Config)) *server {
 	t.Helper()
 	s := &server{t: t, config: embedserver.Config{
-		DataDir: t.TempDir(), APIListen: "127.0.0.1:0", NATSListen: "127.0.0.1:0", EnrollListen: "127.0.0.1:0",
+		DataDir: t.TempDir(), APIListen: address(t), NATSListen: address(t), EnrollListen: address(t),
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}}
 	for _, c := range change {
@@ -40,6 +42,28 @@ func newServer(t testing.TB, change ...func(*embedserver.Config)) *server {
 	s.start()
 	t.Cleanup(func() { s.stop() })
 	return s
+}
+
+// Ports of servers that start again. They lie below those that the kernel gives to
+// connections: one of another test could have a server's port while it is stopped.
+const firstPort, lastPort = 20000, 32000
+
+var ports atomic.Int32
+
+// address returns one that nobody listens on.
+func address(t testing.TB) string {
+	t.Helper()
+	for range lastPort - firstPort {
+		at := fmt.Sprintf("127.0.0.1:%d", firstPort+ports.Add(1)%(lastPort-firstPort))
+		if l, err := net.Listen("tcp", at); err == nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return at
+		}
+	}
+	t.Fatal("every port is taken")
+	return ""
 }
 
 // start starts the server, and again after stop, on the ports that it had.
@@ -54,12 +78,11 @@ func (s *server) start() {
 	select {
 	case s.ready = <-ready:
 	case err := <-s.done:
+		s.cancel = nil // there is nothing to stop
 		s.t.Fatalf("the server ended: %v", err)
 	case <-time.After(startTimeout):
 		s.t.Fatal("the server is not ready")
 	}
-	s.config.APIListen, s.config.NATSListen, s.config.EnrollListen =
-		s.ready.API.String(), s.ready.NATS.String(), s.ready.Enroll.String()
 }
 
 // stop stops the server; a second call does nothing.
