@@ -54,7 +54,7 @@ func TestConnectionsWaitAtTheGate(t *testing.T) {
 				if _, err := r.AuthenticateDevice(&x509.Certificate{}, "a1", "192.0.2.1:1"); !errors.Is(err, roster.ErrNotDevice) {
 					t.Errorf("who is no device waits: %v", err)
 				}
-				_, err = r.AuthenticateDevice(&x509.Certificate{RawSubjectPublicKeyInfo: []byte("key"), URIs: []*url.URL{uri}}, "a1", "192.0.2.1:1")
+				_, err := r.AuthenticateDevice(&x509.Certificate{RawSubjectPublicKeyInfo: []byte("key"), URIs: []*url.URL{uri}}, "a1", "192.0.2.1:1")
 				if !errors.Is(err, tc.err) {
 					t.Errorf("error is %v, want %v", err, tc.err)
 				}
