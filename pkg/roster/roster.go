@@ -111,23 +111,25 @@ func (r *Roster) do(e effects) {
 
 // change makes a change to the record of a device, which it creates when there is
 // none, and then has done outside what that asks for.
-func (r *Roster) change(name string, f func(d *device, e *effects)) {
-	r.mu.Lock()
-	d := r.devices[name]
-	if d == nil {
-		d = &device{}
-		r.devices[name] = d
-	}
-	var e effects
-	f(d, &e)
-	r.mu.Unlock()
-	r.do(e)
-}
+func (r *Roster) change(name string, f func(d *device, e *effects)) { r.with(name, true, f) }
 
 // update is change for a device that is known: it does nothing for another.
 func (r *Roster) update(name string, f func(d *device, e *effects)) (known bool) {
+	return r.with(name, false, f)
+}
+
+// look is update for what asks nothing of the outside.
+func (r *Roster) look(name string, f func(d *device)) (known bool) {
+	return r.with(name, false, func(d *device, _ *effects) { f(d) })
+}
+
+func (r *Roster) with(name string, create bool, f func(d *device, e *effects)) (known bool) {
 	r.mu.Lock()
 	d := r.devices[name]
+	if d == nil && create {
+		d = &device{}
+		r.devices[name] = d
+	}
 	var e effects
 	if d != nil {
 		f(d, &e)
@@ -135,18 +137,6 @@ func (r *Roster) update(name string, f func(d *device, e *effects)) (known bool)
 	r.mu.Unlock()
 	r.do(e)
 	return d != nil
-}
-
-// look calls f with the record of a device that is known. f changes nothing.
-func (r *Roster) look(name string, f func(d *device)) (known bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	d := r.devices[name]
-	if d == nil {
-		return false
-	}
-	f(d)
-	return true
 }
 
 // Reset drops what is known of the machine that a device was: another takes its
