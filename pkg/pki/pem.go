@@ -4,12 +4,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // NewKey generates a key.
@@ -18,8 +18,7 @@ func NewKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P25
 // Fingerprint is the SHA-256 of a certificate's or request's
 // SubjectPublicKeyInfo, in hex.
 func Fingerprint(rawSubjectPublicKeyInfo []byte) string {
-	sum := sha256.Sum256(rawSubjectPublicKeyInfo)
-	return hex.EncodeToString(sum[:])
+	return wire.Sum(rawSubjectPublicKeyInfo).String()
 }
 
 // EncodeChain returns certificates in PEM.
