@@ -82,7 +82,7 @@ type Plane struct {
 
 // New returns a plane that does not run yet.
 func New(ctx context.Context, c Config) (*Plane, error) {
-	p := &Plane{Config: c, events: record.NewBroadcaster(), ready: make(chan struct{})}
+	p := &Plane{Config: c, ready: make(chan struct{})}
 	key, err := secrets.Key(ctx, c.Kube)
 	if err != nil {
 		return nil, err
@@ -90,6 +90,7 @@ func New(ctx context.Context, c Config) (*Plane, error) {
 	if p.informers, err = newInformers(c.Client, c.Kube); err != nil {
 		return nil, err
 	}
+	p.events = record.NewBroadcaster() // which runs from here on, until the plane has run
 	recorder := p.events.NewRecorder(client.Scheme(), corev1.EventSource{Component: "fleet-server"})
 	resolver := &secrets.Resolver{Store: p.informers.secrets.GetStore(), Key: key}
 	p.addLeader(recorder, resolver)
