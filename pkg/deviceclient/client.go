@@ -43,11 +43,7 @@ func (c *Client) Do(ctx context.Context, m *nats.Msg) ([]byte, error) {
 // wrap wire.ErrPayload or come from the transport. ctx bounds the wait.
 func Ask[T any](ctx context.Context, c *Client, kind wire.Kind, request any) (T, error) {
 	var none T
-	payload, err := Encode(request)
-	if err != nil {
-		return none, err
-	}
-	m, err := c.Message(kind, payload)
+	m, err := c.encoded(kind, request)
 	if err != nil {
 		return none, err
 	}
@@ -60,20 +56,25 @@ func Ask[T any](ctx context.Context, c *Client, kind wire.Kind, request any) (T,
 
 // request sends a request that a server takes and returns the payload of the reply.
 func (c *Client) request(ctx context.Context, kind wire.Kind, request any) ([]byte, error) {
-	payload, err := Encode(request)
+	m, err := c.encoded(kind, request)
 	if err != nil {
 		return nil, err
 	}
-	if most := kind.Verb().MaxRequest; len(payload) > most {
-		return nil, fmt.Errorf("%w: %d bytes of %s, at most %d are allowed", wire.ErrPayload, len(payload), kind, most)
-	}
-	m, err := c.Message(kind, payload)
-	if err != nil {
-		return nil, err
+	if most := kind.Verb().MaxRequest; len(m.Data) > most {
+		return nil, fmt.Errorf("%w: %d bytes of %s, at most %d are allowed", wire.ErrPayload, len(m.Data), kind, most)
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return c.Do(ctx, m)
+}
+
+// encoded is a message whose payload is encoded, see Encode.
+func (c *Client) encoded(kind wire.Kind, payload any) (*nats.Msg, error) {
+	data, err := Encode(payload)
+	if err != nil {
+		return nil, err
+	}
+	return c.Message(kind, data)
 }
 
 // Publish sends what nothing answers, as it is. It is lost when there is no

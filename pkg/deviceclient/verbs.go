@@ -131,11 +131,7 @@ func (c *Client) report(ctx context.Context, kind wire.Kind, payload []byte) err
 
 // Heartbeat says that the device is alive. It is lost when there is no connection.
 func (c *Client) Heartbeat(h wire.Heartbeat) error {
-	payload, err := Encode(h)
-	if err != nil {
-		return err
-	}
-	m, err := c.Message(wire.KindHeartbeat, payload)
+	m, err := c.encoded(wire.KindHeartbeat, h)
 	if err != nil {
 		return err
 	}
