@@ -113,7 +113,7 @@ detect_install() {
 			installed=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$name") && installed=${installed#installed }
 			case $installed in *' '*) finish_dpkg ;; esac ;;
 		dnf) installed=$(rpm -q --qf '%{VERSION}' "$name") || installed='' ;; # it says on standard output what it does not know
-		*) die 12 "$program is there, as from a package: leave --packages out, or remove it first" ;;
+		*) die 12 "$program is there, as from a package: omit --packages, or remove the package first" ;;
 		esac
 	elif [ "$manager" = none ]; then form=static program=/usr/local/bin/$name
 	elif [ -n "$purge" ] && [ "$manager" = apt ] && dpkg-query -W "$name" >/dev/null 2>&1; then removed=1; fi
@@ -185,7 +185,7 @@ allows() { if [ -n "$allow_downgrade" ] && "$setup" "$@" --help 2>/dev/null | gr
 
 # check_channel: nobody signed what CHANNEL/version says, but the release says for which channels it was made.
 check_channel() {
-	grep -q ' release.txt$' "$tmp/checksums.txt" || die 9 "nothing is signed that says of which channel release $version is: name the version with --version"
+	grep -q ' release.txt$' "$tmp/checksums.txt" || die 9 "no signed file says which channel release $version belongs to: name the version with --version"
 	verified release.txt
 	case " $(sed -n 's/^Channels: //p' "$tmp/release.txt") " in
 	*" $channel "*) dated=", made $(sed -n 's/^Date: //p' "$tmp/release.txt")" ;;
@@ -203,7 +203,7 @@ verified() {
 check_signature() {
 	if [ -n "$gateway" ] && [ -z "$release_pub" ] && { [ -z "$RELEASE_KEY" ] || ! have openssl; }; then return; fi # the gateway has checked it
 	if [ -z "$release_pub" ] && [ -n "$RELEASE_KEY" ]; then release_pub=$tmp/release.key && echo "$RELEASE_KEY" >"$release_pub"; fi
-	[ -n "$release_pub" ] || die 9 "this copy of install.sh has no key of a release in it: name one with --release-pub"
+	[ -n "$release_pub" ] || die 9 "this copy of install.sh contains no release key: name one with --release-pub"
 	have openssl || die 9 "openssl is missing, which checks the signature: install it"
 	openssl dgst -sha256 -verify "$release_pub" -signature "$tmp/checksums.txt.sig" "$tmp/checksums.txt" >/dev/null 2>&1 ||
 		die 9 "the release is not signed by the key that this install.sh has: nothing was installed"
@@ -222,7 +222,7 @@ find_release() {
 	check_signature
 	limit=$size && : >"$tmp/now" && verified version && version=$(cat "$tmp/version")
 	[ "${wanted:-$version}" = "$version" ] || die 9 "this is version $version, not $wanted"
-	[ -z "$(find "$tmp/checksums.txt" -newer "$tmp/now")" ] || die 7 "the clock says $(date), when this release was not made yet: set it"
+	[ -z "$(find "$tmp/checksums.txt" -newer "$tmp/now")" ] || die 7 "the clock says $(date), which is before this release was made: set it"
 	[ -z "$offered" ] || [ -n "$gateway" ] || check_channel
 	refuse_older
 	say "$name $version for $arch, as a $form$dated${installed:+; installed is $installed}"

@@ -10,7 +10,7 @@ const (
 	// devices.
 	DeploymentAccepted = "Accepted"
 	// DeploymentProgressing is good when False: every matched device has reported the
-	// current score. True: some are on their way to it.
+	// current score. True: some have not reported it yet.
 	DeploymentProgressing = "Progressing"
 	// DeploymentAvailable is good when True: every matched device runs the current
 	// score.
@@ -21,8 +21,8 @@ const (
 const (
 	// ReasonValid: the score passed validation.
 	ReasonValid = "Valid"
-	// ReasonUnvalidated: the server does not know the score type and routes it
-	// as it is.
+	// ReasonUnvalidated: the server does not know the score type and passes the score
+	// on unchecked.
 	ReasonUnvalidated = "UnknownType"
 	// ReasonInvalid: a field of the score is wrong; the message names it.
 	ReasonInvalid = "Invalid"
@@ -34,7 +34,7 @@ const (
 	ReasonSelector = "InvalidSelector"
 	// ReasonNoDevices: the selector matches no device.
 	ReasonNoDevices = "NoDevicesMatched"
-	// ReasonRolling: devices are still on their way to the current score.
+	// ReasonRolling: some devices have not reported the current score yet.
 	ReasonRolling = "Rolling"
 	// ReasonComplete: every matched device runs the current score.
 	ReasonComplete = "Complete"
@@ -50,12 +50,13 @@ const (
 	DeviceReady = "Ready"
 	// DeviceConnected is good when True: the server hears from the device.
 	DeviceConnected = "Connected"
-	// DeviceCloneSuspected is a problem when True: a session showed a nonce or a key
-	// that this device had before, or talked beside it, as a copy would. It gets
-	// nothing new until an operator decides.
+	// DeviceCloneSuspected is a problem when True: a session presented an old nonce or
+	// key of this device, or was active at the same time as the device, as a copy
+	// would. The session gets nothing new until an operator decides.
 	DeviceCloneSuspected = "CloneSuspected"
-	// DeviceAgentOutdated is a problem when True: a Deployment needs what the device's
-	// agent cannot do. The device keeps what it runs of it.
+	// DeviceAgentOutdated is a problem when True: a Deployment needs a capability that
+	// the device's agent lacks. The device keeps running the previous score of that
+	// Deployment.
 	DeviceAgentOutdated = "AgentOutdated"
 )
 
@@ -67,8 +68,8 @@ const (
 	// DeviceDiskPressure is a problem when True: the state directory or the image store
 	// is nearly full.
 	DeviceDiskPressure = "DiskPressure"
-	// DeviceManifestHeld is a problem when True: the agent refused a manifest, or holds
-	// what one omits.
+	// DeviceManifestHeld is a problem when True: the agent refused a manifest, or
+	// keeps Deployments that a manifest omits.
 	DeviceManifestHeld = "ManifestHeld"
 	// DeviceSetupComplete is good when True: setup-user succeeded.
 	DeviceSetupComplete = "SetupComplete"
@@ -106,21 +107,22 @@ const (
 	ReasonOperational = "Operational"
 	// ReasonPodmanNotReady: the device reports that podman does not answer.
 	ReasonPodmanNotReady = "PodmanNotReady"
-	// ReasonOneDevice: every session showed a current nonce.
+	// ReasonOneDevice: every session presented a current nonce.
 	ReasonOneDevice = "OneDevice"
-	// ReasonStaleNonce: a session showed an old nonce, or none.
+	// ReasonStaleNonce: a session presented an old nonce, or none.
 	ReasonStaleNonce = "StaleNonce"
-	// ReasonTwoSessions: two sessions of the device talk at the same time.
+	// ReasonTwoSessions: two sessions of the device are active at the same time.
 	ReasonTwoSessions = "TwoSessions"
-	// ReasonRetiredKey: a session showed a key that a renewal replaced.
+	// ReasonRetiredKey: a session presented a key that a renewal had replaced.
 	ReasonRetiredKey = "RetiredKey"
-	// ReasonNotAccepted: another session asked than the one that the operator accepted.
+	// ReasonNotAccepted: a session other than the one that the operator accepted made
+	// a request.
 	ReasonNotAccepted = "NotAccepted"
 	// ReasonCapabilityMissing: the message names the Deployment and what it needs.
 	ReasonCapabilityMissing = "CapabilityMissing"
 	// ReasonCapable: the agent can do what every Deployment needs.
 	ReasonCapable = "Capable"
-	// ReasonReported stands for a reason of the device that is no word.
+	// ReasonReported replaces a reason of the device that has an invalid form.
 	ReasonReported = "Reported"
 )
 
@@ -139,14 +141,14 @@ const (
 	// ReasonOmissionsHeld: a manifest of another epoch omits Deployments that run on
 	// the device.
 	ReasonOmissionsHeld = "OmissionsHeld"
-	// ReasonOlderManifest: the server answered with a manifest that comes before the
-	// device's.
+	// ReasonOlderManifest: the server answered with an older manifest than the device
+	// has.
 	ReasonOlderManifest = "OlderManifest"
-	// ReasonInvalidManifest: what the server answered cannot be used.
+	// ReasonInvalidManifest: the server's answer is unusable.
 	ReasonInvalidManifest = "InvalidManifest"
 	// ReasonAsNeeded: a condition from SetupComplete on is True.
 	ReasonAsNeeded = "AsNeeded"
-	// ReasonNotKnown: the agent could not look; the message says why.
+	// ReasonNotKnown: the agent could not check; the message says why.
 	ReasonNotKnown = "NotKnown"
 	// ReasonSetupFailed: SetupComplete is False.
 	ReasonSetupFailed = "SetupFailed"
@@ -170,10 +172,10 @@ const (
 const (
 	// RequestPending is good when False: an operator decided.
 	RequestPending = "Pending"
-	// RequestApproved is good when True: an operator let the device in.
+	// RequestApproved is good when True: an operator approved the request.
 	RequestApproved = "Approved"
-	// RequestDenied is a problem when True: an operator refused the device, and its name
-	// is closed to others.
+	// RequestDenied is a problem when True: an operator denied the request, and no
+	// other machine may use its name.
 	RequestDenied = "Denied"
 )
 
@@ -185,8 +187,8 @@ const (
 	ReasonDecided = "Decided"
 	// ReasonOperator: an operator decided with fleet-server device.
 	ReasonOperator = "Operator"
-	// ReasonKeyNotNamed: an approval was taken back, since it did not name the key
-	// of the request.
+	// ReasonKeyNotNamed: the server withdrew an approval that did not name the key of
+	// the request.
 	ReasonKeyNotNamed = "KeyNotNamed"
 )
 
@@ -200,8 +202,8 @@ const (
 const (
 	// ReasonUsable: the token has uses and time left.
 	ReasonUsable = "Usable"
-	// ReasonExpired: its time is over.
+	// ReasonExpired: the token has expired.
 	ReasonExpired = "Expired"
-	// ReasonUsedUp: as many devices as it is for enrolled with it.
+	// ReasonUsedUp: spec.maxUses devices enrolled with the token.
 	ReasonUsedUp = "UsedUp"
 )

@@ -22,9 +22,9 @@ type Deployment struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec is what you want to run, and where.
+	// spec says what to run and where.
 	Spec DeploymentSpec `json:"spec"`
-	// status is what the devices report. The server writes it.
+	// status summarizes what the devices report. The server writes it.
 	// +optional
 	Status DeploymentStatus `json:"status,omitempty"`
 }
@@ -50,9 +50,9 @@ type DeploymentSpec struct {
 	// rollout says how a change reaches the devices.
 	// +optional
 	Rollout *Rollout `json:"rollout,omitempty"`
-	// volumeRetention says what becomes of the named volumes when the Deployment
-	// leaves a device: Retain keeps them, Delete removes them together with the
-	// containers. A device acts on the last value it was sent.
+	// volumeRetention says what happens to the named volumes when a device stops
+	// running the Deployment: Retain keeps them, Delete deletes them together with the
+	// containers. A device acts on the last value that it received.
 	// +optional
 	// +kubebuilder:default=Retain
 	VolumeRetention VolumeRetention `json:"volumeRetention,omitempty"`
@@ -69,9 +69,10 @@ const (
 	VolumeRetentionDelete VolumeRetention = "Delete"
 )
 
-// Score is a workload in the form that its type defines.
+// Score describes a workload in the format that its type defines.
 type Score struct {
-	// type names the interpreter on the device, for example PodmanV0.
+	// type names the format of data, for example PodmanV0. The device needs a driver
+	// for it.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="score.type must begin with a letter or '_' and have only letters, digits and '_', for example PodmanV0"
@@ -80,8 +81,8 @@ type Score struct {
 	// {services: [{name, image, command, args, env: [{name, value, valueFrom:
 	// {secretKeyRef: {name, key}}}], ports: [{hostPort, containerPort, hostIP,
 	// protocol}], volumes: [{name or hostPath or secretName, mountPath, readOnly}],
-	// restart, resources: {limits: {memory}}}]}. A field that the type does not have
-	// is refused.
+	// restart, resources: {limits: {memory}}}]}. The server rejects a field that the
+	// type does not define.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=object
@@ -90,20 +91,21 @@ type Score struct {
 
 // Rollout says how a change reaches the devices.
 type Rollout struct {
-	// strategy is Immediate: every matched device is told at once.
+	// strategy is Immediate: the server notifies every matched device at once.
 	// +optional
 	// +kubebuilder:default=Immediate
 	// +kubebuilder:validation:Enum=Immediate
 	Strategy string `json:"strategy,omitempty"`
 }
 
-// DeploymentStatus is what the devices report.
+// DeploymentStatus summarizes what the devices report.
 type DeploymentStatus struct {
-	// observedGeneration is the metadata.generation that this status is about.
+	// observedGeneration is the metadata.generation that this status describes.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions are Accepted (the score was checked), Progressing (devices are
-	// on their way) and Available (every matched device runs the score).
+	// conditions are Accepted (the score is valid), Progressing (some matched devices
+	// have not yet reported the current score) and Available (every matched device
+	// runs the current score).
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -118,21 +120,23 @@ type DeploymentStatus struct {
 // Aggregate counts devices. Succeeded, failed and pending always add up to
 // matchedDeviceCount.
 type Aggregate struct {
-	// matchedDeviceCount is how many devices the selector matches.
+	// matchedDeviceCount is the number of devices that the selector matches.
 	MatchedDeviceCount int `json:"matchedDeviceCount"`
-	// succeeded is how many of them run the current score.
+	// succeeded is the number of matched devices that run the current score.
 	Succeeded int `json:"succeeded"`
-	// failed is how many of them tried the current score and failed.
+	// failed is the number of matched devices that tried to run the current score and
+	// failed.
 	Failed int `json:"failed"`
-	// pending is how many of them have not reported on the current score.
+	// pending is the number of matched devices that have not reported on the current
+	// score.
 	Pending int `json:"pending"`
-	// offline is how many of the matched devices the server does not hear from.
-	// Each of them is counted in succeeded, failed or pending as well.
+	// offline is the number of matched devices that the server does not hear from.
+	// Each of them also counts as succeeded, failed or pending.
 	// +optional
 	Offline int `json:"offline,omitempty"`
-	// outdated is how many of the matched devices have an agent that is too old for
-	// the score: see condition AgentOutdated of the Devices. They keep what they run,
-	// and are counted in pending.
+	// outdated is the number of matched devices whose agent is too old for the score:
+	// see condition AgentOutdated of the Devices. They keep running the previous score
+	// and count as pending.
 	// +optional
 	Outdated int `json:"outdated,omitempty"`
 	// lastError is the newest failure among the matched devices.
@@ -144,9 +148,9 @@ type Aggregate struct {
 type DeviceError struct {
 	// device is the name of the Device.
 	Device string `json:"device"`
-	// message is what the device reports, usually podman's own words.
+	// message is the error that the device reports, usually podman's message.
 	Message string `json:"message"`
-	// time is when it happened, by the device's clock.
+	// time is when the failure happened, by the device's clock.
 	// +optional
 	Time metav1.Time `json:"time,omitempty"`
 }

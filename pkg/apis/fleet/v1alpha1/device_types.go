@@ -32,8 +32,7 @@ type Device struct {
 // IsOut reports whether the operator revoked the device.
 func (d *Device) IsOut() bool { return d.Spec.Revoked || !d.DeletionTimestamp.IsZero() }
 
-// HasKey reports whether a key, by its fingerprint, is one that the device may
-// connect with.
+// HasKey reports whether the device may connect with the key of this fingerprint.
 func (d *Device) HasKey(fingerprint string) bool {
 	e := d.Spec.Enrollment
 	return e != nil && (e.KeyFingerprint == fingerprint || e.NextKeyFingerprint == fingerprint)
@@ -51,19 +50,20 @@ type DeviceList struct {
 
 // DeviceSpec is what the operator decides about a device, and its inventory.
 type DeviceSpec struct {
-	// unschedulable keeps new Deployments off the device. What runs there is kept.
+	// unschedulable keeps new Deployments off the device. Deployments that run there
+	// are kept.
 	// +optional
 	Unschedulable bool `json:"unschedulable,omitempty"`
 	// revoked ends the device's access: its connection is dropped and its key is
-	// refused for good. To let the hardware back in, delete the Device and enroll
-	// with a new token and `fleet-agent enroll --force`, which makes a new key.
+	// refused for good. To enroll the hardware again, delete the Device and run
+	// `fleet-agent enroll --force` with a new token; this makes a new key.
 	// +optional
 	Revoked bool `json:"revoked,omitempty"`
-	// onRevoke is what the device does with its workloads when it is revoked or
-	// deleted and can still be reached. Keep, the default, lets them run. Stop
-	// stops the containers. Wipe removes containers, their volumes, secrets and
-	// the device's key. A device that cannot be reached learns it when it next
-	// asks to be let in.
+	// onRevoke says what the device does with its workloads when it is revoked or
+	// deleted and can still be reached. Keep, the default, keeps them running. Stop
+	// stops the containers. Wipe deletes the containers, their volumes, secrets and
+	// the device's key. A device that cannot be reached learns its policy when it next
+	// tries to connect.
 	// +optional
 	// +kubebuilder:validation:Enum=Keep;Stop;Wipe
 	// +kubebuilder:default=Keep
@@ -84,8 +84,8 @@ type DeviceSpec struct {
 	Enrollment *DeviceEnrollment `json:"enrollment,omitempty"`
 }
 
-// RevocationPolicy is what a device that was revoked does with its workloads:
-// Keep, Stop or Wipe.
+// RevocationPolicy says what a revoked device does with its workloads: Keep, Stop or
+// Wipe.
 type RevocationPolicy string
 
 // Values of RevocationPolicy.
@@ -132,43 +132,44 @@ type Inventory struct {
 
 // DeviceStatus is what the server knows about a device.
 type DeviceStatus struct {
-	// conditions are those of the server (Ready, Connected, CloneSuspected,
-	// AgentOutdated) and what the device reports (PodmanReady, DiskPressure,
+	// conditions are set by the server (Ready, Connected, CloneSuspected,
+	// AgentOutdated) or reported by the device (PodmanReady, DiskPressure,
 	// ManifestHeld, SetupComplete, SubordinateIDsReady, LingerEnabled,
-	// CgroupDelegated, LayersShared, ClockCorrect, CertificateCurrent). What a device
-	// reported becomes Unknown when the server no longer hears from it.
+	// CgroupDelegated, LayersShared, ClockCorrect, CertificateCurrent). Reported
+	// conditions become Unknown when the server no longer hears from the device.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// lastSeen is when the device was last heard of. It is written when the
-	// device connects or disconnects, not at each heartbeat.
+	// lastSeen is when the server last heard from the device. The server writes it
+	// when the device connects or disconnects, not at each heartbeat.
 	// +optional
 	LastSeen *metav1.Time `json:"lastSeen,omitempty"`
-	// certificateExpires is when the certificate that the device last connected
-	// with expires. A device renews its certificate from half of its life on.
+	// certificateExpires is when the certificate expires that the device last
+	// connected with. A device renews its certificate once half of its lifetime has
+	// passed.
 	// +optional
 	CertificateExpires *metav1.Time `json:"certificateExpires,omitempty"`
-	// capabilities is what the agent can do, as it said when it last connected.
-	// Absent for agents of version 0.1.0, which do not say.
+	// capabilities lists what the agent can do, as the agent reported when it last
+	// connected. It is absent for agents of version 0.1.0, which do not report it.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	Capabilities []string `json:"capabilities,omitempty"`
-	// nonce is what tells a device from a copy of it.
+	// nonce lets the server tell a device from a copy of it.
 	// +optional
 	Nonce *DeviceNonce `json:"nonce,omitempty"`
 	// claimants are the sessions that claim to be the device while condition
-	// CloneSuspected is True: the one that is taken for it, then those that get
-	// nothing.
+	// CloneSuspected is True: first the session that the server treats as the device,
+	// then the quarantined sessions.
 	// +optional
 	// +listType=map
 	// +listMapKey=session
 	// +kubebuilder:validation:MaxItems=16
 	Claimants []DeviceClaimant `json:"claimants,omitempty"`
-	// accepted is the operator's decision: the session of one of the claimants, which
-	// is the device. `fleet-server device accept` writes it; the server removes it
-	// when that session is the current one.
+	// accepted is the session of the claimant that the operator accepted as the
+	// device. `fleet-server device accept` writes it; the server removes it once that
+	// session is the current one.
 	// +optional
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{12}$`
 	Accepted string `json:"accepted,omitempty"`
@@ -176,67 +177,71 @@ type DeviceStatus struct {
 
 // DeviceClaimant is a run of an agent that claims to be a device.
 type DeviceClaimant struct {
-	// session names the run. It changes when the agent restarts.
+	// session identifies the run. It changes when the agent restarts.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{12}$`
 	Session string `json:"session"`
-	// current: the server takes it for the device. The others get nothing new.
+	// current is true for the session that the server treats as the device. The other
+	// sessions get nothing new.
 	// +optional
 	Current bool `json:"current,omitempty"`
-	// keyFingerprint is the SHA-256 of the public key that it connected with, in
-	// hex. The copy of a disk has the same key.
+	// keyFingerprint is the SHA-256 of the public key that the claimant connected
+	// with, in hex. A copy of the device's disk has the same key.
 	// +optional
 	KeyFingerprint string `json:"keyFingerprint,omitempty"`
-	// hardwareID is what `fleet-agent hardware-id` prints on the machine: a claim.
+	// hardwareID is what `fleet-agent hardware-id` prints on the machine. The machine
+	// claims it without proof.
 	// +optional
 	HardwareID string `json:"hardwareID,omitempty"`
-	// address is where it last connected from: IP:PORT.
+	// address is the IP:PORT that the claimant last connected from.
 	// +optional
 	Address string `json:"address,omitempty"`
 }
 
-// DeviceNonce holds hashes (SHA-256 in hex) of the nonces that the device was
-// given.
+// DeviceNonce holds hashes (SHA-256 in hex) of the nonces that the server issued to
+// the device.
 type DeviceNonce struct {
-	// shown is the one that the device last showed. From then on every older one
-	// is the sign of a copy.
+	// shown is the hash of the nonce that the device last presented. From then on, any
+	// older nonce indicates a copy.
 	// +optional
 	Shown string `json:"shown,omitempty"`
-	// issued are those that it was given since. It may lose power before one of
-	// them is on its disk, so the one shown stays good until one of these is.
+	// issued holds the hashes of the nonces that the server issued since. The device
+	// may lose power before it stores one of them, so the shown nonce remains valid
+	// until the device presents one of these.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=4
 	Issued []string `json:"issued,omitempty"`
-	// epoch is the epoch of manifests that the nonces belong to. In another one,
-	// as after a restore, they count for nothing.
+	// epoch is the epoch of manifests that the nonces belong to. In another epoch, as
+	// after a restore, the server ignores them.
 	Epoch string `json:"epoch"`
-	// issuedAt is when the newest was issued.
+	// issuedAt is when the server issued the newest nonce.
 	IssuedAt metav1.Time `json:"issuedAt"`
 }
 
-// DeviceEnrollment says how a device was let in.
+// DeviceEnrollment records how a device enrolled.
 type DeviceEnrollment struct {
 	// keyFingerprint is the SHA-256 of the public key that the device may
 	// connect with, in hex.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	KeyFingerprint string `json:"keyFingerprint"`
-	// nextKeyFingerprint is that of a key that the device made to renew its
-	// certificate. Both keys are good until the server has accepted a snapshot
-	// request of the device over a connection with this one.
+	// nextKeyFingerprint is the fingerprint of the key that the device made to renew
+	// its certificate. Both keys are valid until the server has accepted a snapshot
+	// request from the device over a connection with the next key.
 	// +optional
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	NextKeyFingerprint string `json:"nextKeyFingerprint,omitempty"`
-	// hardwareID is what the machine called itself when it enrolled.
+	// hardwareID is the hardware id that the machine claimed when it enrolled.
 	// +optional
 	HardwareID string `json:"hardwareID,omitempty"`
-	// token is the EnrollmentToken that the device came with.
+	// token is the name of the EnrollmentToken that the device enrolled with.
 	// +optional
 	Token string `json:"token,omitempty"`
-	// allowedLabelKeys are the plain label keys that the device may set for itself.
+	// allowedLabelKeys lists the label keys that the device may set for itself without
+	// the prefix device.fleet.nationtech.io/.
 	// +optional
 	// +listType=set
 	AllowedLabelKeys []string `json:"allowedLabelKeys,omitempty"`
-	// enrolledAt is when the device got its first certificate.
+	// enrolledAt is when the server issued the device's first certificate.
 	// +optional
 	EnrolledAt metav1.Time `json:"enrolledAt,omitempty"`
 }

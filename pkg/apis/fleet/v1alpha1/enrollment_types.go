@@ -25,7 +25,7 @@ type EnrollmentToken struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec says who may enroll and what such a device becomes.
+	// spec says which devices may enroll with the token and how they are set up.
 	Spec EnrollmentTokenSpec `json:"spec"`
 	// status counts the uses.
 	// +optional
@@ -42,53 +42,54 @@ type EnrollmentTokenList struct {
 	Items []EnrollmentToken `json:"items"`
 }
 
-// EnrollmentTokenSpec says who may enroll and what such a device becomes.
+// EnrollmentTokenSpec says which devices may enroll with a token and how they are set
+// up.
 type EnrollmentTokenSpec struct {
 	// secretHash is the SHA-256 of the token's secret, in hex.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	SecretHash string `json:"secretHash"`
 	// expiresAt is when the token stops working, by default 24 hours after its
-	// creation. A week after that it is removed.
+	// creation. The server deletes the token a week after that.
 	// +optional
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
-	// maxUses is how many devices may enroll with it.
+	// maxUses is the number of devices that may enroll with the token.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000000
 	MaxUses int `json:"maxUses,omitempty"`
-	// preApproved lets devices in at once. Otherwise an EnrollmentRequest waits
-	// for an operator.
+	// preApproved lets devices enroll without approval. Otherwise an EnrollmentRequest
+	// waits for an operator.
 	// +optional
 	PreApproved bool `json:"preApproved,omitempty"`
-	// labels are put on each Device that enrolls with the token.
+	// labels are set on each Device that enrolls with the token.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['kubernetes.io/arch', 'kubernetes.io/os', 'fleet.nationtech.io/device-id']) && !k.startsWith('device.fleet.nationtech.io/'))",message="the server sets kubernetes.io/arch, kubernetes.io/os, fleet.nationtech.io/device-id and what begins with device.fleet.nationtech.io/ itself: leave them out"
 	Labels map[string]string `json:"labels,omitempty"`
-	// allowedLabelKeys are plain label keys that such a device may set for
-	// itself, from its agent.yaml.
+	// allowedLabelKeys lists the label keys that such a device may set for itself in
+	// its agent.yaml, without the prefix device.fleet.nationtech.io/.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['kubernetes.io/arch', 'kubernetes.io/os', 'fleet.nationtech.io/device-id']) && !k.startsWith('device.fleet.nationtech.io/'))",message="the server sets kubernetes.io/arch, kubernetes.io/os, fleet.nationtech.io/device-id and what begins with device.fleet.nationtech.io/ itself: leave them out"
 	AllowedLabelKeys []string `json:"allowedLabelKeys,omitempty"`
-	// hardwareIDs, when it is set, lists the machines that may use the token, by
-	// what `fleet-agent hardware-id` prints on them. A machine claims its id and
-	// does not prove it: this guards against mistakes, not against thieves.
+	// hardwareIDs, when set, lists the machines that may use the token, by the
+	// hardware id that `fleet-agent hardware-id` prints on them. A machine claims its
+	// id without proof: the list guards against mistakes, not against thieves.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=10000
 	HardwareIDs []string `json:"hardwareIDs,omitempty"`
-	// replaces names a Device that a new machine takes the place of: it gets the
-	// name, the labels and the workloads, and the key of the old machine is
-	// refused from then on.
+	// replaces names the Device whose place a new machine takes. The new machine gets
+	// the Device's name, labels and workloads, and the server refuses the key of the
+	// old machine from then on.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	Replaces string `json:"replaces,omitempty"`
 }
 
-// DefaultTokenTTL is how long a token works whose expiresAt is not set.
+// DefaultTokenTTL is the lifetime of a token without expiresAt.
 const DefaultTokenTTL = 24 * time.Hour
 
 // Expiry returns when the token stops working.
@@ -101,17 +102,17 @@ func (t *EnrollmentToken) Expiry() time.Time {
 
 // EnrollmentTokenStatus counts the uses of a token.
 type EnrollmentTokenStatus struct {
-	// uses is how often the token was used: one key that asked for one name is
-	// one use.
+	// uses is the number of uses of the token. One key that requests one name is one
+	// use.
 	// +optional
 	Uses int `json:"uses,omitempty"`
-	// usedBy are these uses, so that a device that asks twice is counted once. The
-	// newest 1000 are kept.
+	// usedBy lists the uses, so that a device that asks twice counts once. The newest
+	// 1000 are kept.
 	// +optional
 	// +listType=atomic
 	UsedBy []TokenUse `json:"usedBy,omitempty"`
-	// devices are uses that an earlier version counted by key alone. Each is moved
-	// to usedBy when its key asks again.
+	// devices lists the uses that an earlier version counted by key alone. The server
+	// moves each to usedBy when its key asks again.
 	// +optional
 	// +listType=atomic
 	Devices []string `json:"devices,omitempty"`
@@ -121,22 +122,22 @@ type EnrollmentTokenStatus struct {
 	// lastUsedAt is when a device last enrolled with the token.
 	// +optional
 	LastUsedAt *metav1.Time `json:"lastUsedAt,omitempty"`
-	// conditions has Usable.
+	// conditions holds the condition Usable.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// TokenUse is one use of a token: a key that asked for a name.
+// TokenUse is one use of a token: a key that requested a name.
 type TokenUse struct {
-	// device is the name.
+	// device is the name that the key requested.
 	Device string `json:"device"`
 	// keyFingerprint is the SHA-256 of the public key, in hex.
 	KeyFingerprint string `json:"keyFingerprint"`
 }
 
-// EnrollmentRequest is a device that wants to be let in. Approve it with
+// EnrollmentRequest is the request of a device to enroll. Approve it with
 // `fleet-server device approve NAME`.
 //
 // +kubebuilder:object:root=true
@@ -155,8 +156,8 @@ type EnrollmentRequest struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec is what the device claims. The name of the request is the device id
-	// that it asks for.
+	// spec is what the device claims. The name of the request is the device id that
+	// the device requests.
 	Spec EnrollmentRequestSpec `json:"spec"`
 	// status holds the operator's decision.
 	// +optional
@@ -168,8 +169,8 @@ func (r *EnrollmentRequest) IsDenied() bool {
 	return meta.IsStatusConditionTrue(r.Status.Conditions, RequestDenied)
 }
 
-// IsApproved reports whether an operator let the device in that has the key of
-// the request, and did not take it back.
+// IsApproved reports whether an operator approved the key of the request and has not
+// denied it since.
 func (r *EnrollmentRequest) IsApproved() bool {
 	return meta.IsStatusConditionTrue(r.Status.Conditions, RequestApproved) &&
 		r.Status.ApprovedKeyFingerprint == r.Spec.KeyFingerprint && !r.IsDenied()
@@ -187,35 +188,36 @@ type EnrollmentRequestList struct {
 
 // EnrollmentRequestSpec is what a device claims.
 type EnrollmentRequestSpec struct {
-	// keyFingerprint is the SHA-256 of the device's public key, in hex. Compare
-	// it with what `fleet-agent enroll` or `fleet-agent fingerprint` shows on the
-	// device, which is its first half, before you approve. It cannot be changed.
+	// keyFingerprint is the SHA-256 of the device's public key, in hex. `fleet-agent
+	// enroll` and `fleet-agent fingerprint` show its first half on the device: compare
+	// the two before you approve. It cannot be changed.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="the key of a request cannot be changed: another device asks with a request of its own"
 	KeyFingerprint string `json:"keyFingerprint"`
-	// csr is the device's certificate request in PEM. Absent when the device has
-	// a certificate of this server but no Device object, as after the restore of
-	// an older backup.
+	// csr is the device's certificate request in PEM. It is absent when the device has
+	// a certificate of this server but no Device object, as after the restore of an
+	// older backup.
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	CSR string `json:"csr,omitempty"`
-	// token is the EnrollmentToken that the device came with.
+	// token is the name of the EnrollmentToken that the device used.
 	// +optional
 	Token string `json:"token,omitempty"`
-	// labels are what the Device gets when it is approved: those of the token.
-	// Change them before you approve.
+	// labels are set on the Device when the request is approved. They come from the
+	// token; change them before you approve.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
 	Labels map[string]string `json:"labels,omitempty"`
-	// allowedLabelKeys are the plain label keys that the device may set for itself.
+	// allowedLabelKeys lists the label keys that the device may set for itself without
+	// the prefix device.fleet.nationtech.io/.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	AllowedLabelKeys []string `json:"allowedLabelKeys,omitempty"`
-	// replaces says that the Device of this name gets a new machine.
+	// replaces says that a new machine takes the place of the Device of this name.
 	// +optional
 	Replaces bool `json:"replaces,omitempty"`
-	// hardwareID is what the machine calls itself.
+	// hardwareID is the hardware id that the machine claims.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	HardwareID string `json:"hardwareID,omitempty"`
@@ -231,8 +233,8 @@ type EnrollmentRequestSpec struct {
 // EnrollmentRequestStatus holds the operator's decision.
 type EnrollmentRequestStatus struct {
 	// approvedKeyFingerprint is the spec.keyFingerprint that the operator saw. An
-	// approval is of that key and no other: whoever sets condition Approved to True
-	// sets this, too.
+	// approval is valid for that key only: whoever sets condition Approved to True
+	// must also set this field.
 	// +optional
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	ApprovedKeyFingerprint string `json:"approvedKeyFingerprint,omitempty"`

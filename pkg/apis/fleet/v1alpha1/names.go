@@ -15,8 +15,8 @@ const (
 const (
 	// LabelDeviceID is the name of the Device, set by the server.
 	LabelDeviceID = GroupName + "/device-id"
-	// LabelArch is the architecture that the device claimed in its first report. It
-	// stays when the device claims another.
+	// LabelArch is the architecture that the device claimed in its first report. It is
+	// kept when the device claims another.
 	LabelArch = "kubernetes.io/arch"
 	// LabelOS is always linux.
 	LabelOS = "kubernetes.io/os"
