@@ -49,8 +49,8 @@ func (p *Parts) Run(name string, run func(context.Context) error) {
 		case ctx.Err() == nil:
 			p.fail(fmt.Errorf("%s: %w", name, cmp.Or(err, errEnded)))
 			err = nil // reported already
-		case errors.Is(err, context.Canceled):
-			err = nil // stopped while it was starting
+		default:
+			err = withoutCanceled(err) // stopped while it was starting
 		}
 		done <- err
 	}()
@@ -58,6 +58,23 @@ func (p *Parts) Run(name string, run func(context.Context) error) {
 		cancel()
 		return <-done
 	})
+}
+
+// withoutCanceled leaves out of what a part says at its end that it was told to end.
+// What it says besides counts.
+func withoutCanceled(err error) error {
+	if !errors.Is(err, context.Canceled) {
+		return err
+	}
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return nil
+	}
+	var left []error
+	for _, e := range joined.Unwrap() {
+		left = append(left, withoutCanceled(e))
+	}
+	return errors.Join(left...)
 }
 
 func (p *Parts) fail(err error) {

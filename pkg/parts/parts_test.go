@@ -3,6 +3,7 @@ package parts_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -101,7 +102,15 @@ func TestErrorsOfStoppingAreAllReported(t *testing.T) {
 	p.Run("a", untilStopped(errBroken))
 	p.Run("b", untilStopped(context.Canceled)) // it was starting
 	p.OnStop("c", func() error { return other })
-	if err := p.Stop(); !errors.Is(err, errBroken) || !errors.Is(err, other) || errors.Is(err, context.Canceled) {
-		t.Errorf("error is %v, want those of a and c", err)
+	lost := errors.New("lost")
+	p.Run("d", untilStopped(fmt.Errorf("closing: %w", errors.Join(context.Canceled, lost))))
+	err := p.Stop()
+	for _, want := range []error{errBroken, other, lost} {
+		if !errors.Is(err, want) {
+			t.Errorf("error is %v, want %v in it", err, want)
+		}
+	}
+	if errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v, which says that parts were told to stop", err)
 	}
 }

@@ -3,11 +3,11 @@ package tombstone
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/pki"
 )
 
@@ -55,21 +55,12 @@ func (t *List) replace(list []Entry) error {
 			return err
 		}
 	}
-	if err := atomicfile.Write(t.path, b.Bytes(), 0o600); err != nil {
-		return err
-	}
-	// What is written from now on must not go to the file that is gone.
+	err := t.replaceFile(t.path, b.Bytes(), 0o600)
+	// Also a write that failed may have given the new file its name. What follows
+	// must not go to a file that has none.
 	_ = t.file.Close()
 	t.file = nil
-	t.size = int64(b.Len())
-	fresh := &List{keys: map[string]refusal{}, merged: map[string]Entry{}}
-	for _, s := range list {
-		fresh.take(s)
-	}
-	t.mu.Lock()
-	t.keys, t.merged = fresh.keys, fresh.merged
-	t.mu.Unlock()
-	return t.reopen()
+	return errors.Join(err, t.reopen())
 }
 
 // merge is pure: it returns the list with the tombstones of each device merged

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/url"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
@@ -396,5 +398,36 @@ func TestMergedTombstoneRefusesCertificates(t *testing.T) {
 			t.Error("it is still refused")
 		}
 		list = reopen(t, list, path)
+	}
+}
+
+// The disk fails after the new file has its name, or before. What is added
+// afterwards is there at the next start.
+func TestCompactionThatFailsLosesNothing(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("the disk is broken")
+	for name, write := range map[string]func(string, []byte, fs.FileMode) error{
+		"before the rename": func(string, []byte, fs.FileMode) error { return broken },
+		"after the rename": func(path string, data []byte, perm fs.FileMode) error {
+			return errors.Join(atomicfile.Write(path, data, perm), broken)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "list")
+			list, devices, now := longAgo(t, path)
+			list.SetReplaceFile(write)
+			if _, err := list.Compact(now.Add(day), devices.latest()); !errors.Is(err, broken) {
+				t.Fatalf("the compaction says %v", err)
+			}
+			if err := list.Add(stone(9)); err != nil {
+				t.Fatal(err)
+			}
+			list = reopen(t, list, path)
+			if !list.Has(stone(9).Fingerprint) {
+				t.Error("a tombstone that was added after the failure is lost")
+			}
+			devices.check(t, list)
+		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -45,6 +46,8 @@ const ReasonRenewed = "renewed"
 // back in. An earlier version can read what this one writes.
 type List struct {
 	path string
+	// replaceFile is atomicfile.Write, but in tests.
+	replaceFile func(path string, data []byte, perm fs.FileMode) error
 
 	writing sync.Mutex // guards file and size; it is taken before mu
 	// file is nil when the file has to be opened again.
@@ -71,12 +74,15 @@ type refusal struct {
 // last line that a power cut damaged is dropped: its writer never returned.
 func Open(path string) (*List, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the list of revoked keys: %w", err)
 	}
-	t := &List{path: path, file: f, keys: map[string]refusal{}, merged: map[string]Entry{}}
-	if err := errors.Join(t.load(), atomicfile.SyncDir(filepath.Dir(path))); err != nil {
-		return nil, errors.Join(fmt.Errorf("reading the list of revoked keys %s: %w", path, err), f.Close())
+	t := &List{path: path, replaceFile: atomicfile.Write}
+	if err := t.reopen(); err != nil {
+		return nil, fmt.Errorf("reading the list of revoked keys %s: %w", path, err)
 	}
 	return t, nil
 }
@@ -187,11 +193,23 @@ func (t *List) append(line []byte) error {
 	return nil
 }
 
-// reopen opens the file that took the place of the one before. It is never made
-// here: an empty one would let everybody in at the next start.
-func (t *List) reopen() (err error) {
-	t.file, err = os.OpenFile(t.path, os.O_RDWR, 0o600)
-	return err
+// reopen opens and reads the file that has the list's name by now, and makes sure
+// that it keeps the name. The file is never made here: an empty one would let
+// everybody in at the next start.
+func (t *List) reopen() error {
+	f, err := os.OpenFile(t.path, os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	read := &List{file: f, keys: map[string]refusal{}, merged: map[string]Entry{}}
+	if err := errors.Join(read.load(), atomicfile.SyncDir(filepath.Dir(t.path))); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	t.file, t.size = f, read.size
+	t.mu.Lock()
+	t.keys, t.merged = read.keys, read.merged
+	t.mu.Unlock()
+	return nil
 }
 
 func (t *List) load() error {

@@ -206,7 +206,10 @@ func (c *Controller) wasUsed(d *v1alpha1.Device) bool {
 // What makes it last, the tombstone, takes a write to the disk and comes after: see
 // revoke.
 func (c *Controller) refuse(d *v1alpha1.Device) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch {
+	case c.released[d.UID]: // it is there for somebody else's finalizer alone
 	case d.IsOut():
 		c.Roster.Revoke(d.Name, wire.Revocation(d.Spec.OnRevoke))
 	case c.Roster.IsOut(d.Name): // its key is still refused; the name can be bound to another one
@@ -347,8 +350,8 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	if err := c.revoke(ctx, d, "deleted"); err != nil {
 		return err
 	}
-	c.Roster.Forget(d.Name)
 	c.mu.Lock()
+	c.Roster.Forget(d.Name)
 	delete(c.reports, d.Name)
 	c.released[d.UID] = true
 	c.mu.Unlock()

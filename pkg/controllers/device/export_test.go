@@ -51,6 +51,9 @@ func (c *Controller) WriteReport(ctx context.Context, d *v1alpha1.Device) (chang
 	return c.writeReport(ctx, d)
 }
 
+// Release lets a deleted Device go.
+func (c *Controller) Release(ctx context.Context, d *v1alpha1.Device) error { return c.release(ctx, d) }
+
 func (c *Controller) WriteStatus(ctx context.Context, d *v1alpha1.Device) error {
 	return c.writeStatus(ctx, d)
 }

@@ -73,27 +73,57 @@ func (a *oneDevice) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
+// controllerOf returns a controller of devices of an API, and its roster.
+func controllerOf(t *testing.T, api http.RoundTripper) (*device.Controller, *roster.Roster) {
+	t.Helper()
+	c, err := client.New(&rest.Config{Host: "http://api", Transport: api, QPS: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tombstones, err := tombstone.Open(filepath.Join(t.TempDir(), "revoked-keys.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tombstones.Close() })
+	door := &stuckDoor{leaves: func(string) {}}
+	devices := roster.New(roster.Config{Fleet: "fleet", Revoked: tombstones, Outside: door})
+	controller := device.New(device.Config{
+		Client: c, Tombstones: tombstones, Roster: devices, Door: door,
+		Recorder: record.NewFakeRecorder(10), Logger: slog.New(slog.DiscardHandler),
+		Lacks: func(string) ([]assignment.Lack, bool) { return nil, false },
+	})
+	t.Cleanup(controller.ShutDown)
+	return controller, devices
+}
+
+// A Device that was released and that somebody else's finalizer keeps takes no room
+// in the roster, however often it changes.
+func TestReleasedDeviceHasNoRecord(t *testing.T) {
+	t.Parallel()
+	controller, devices := controllerOf(t, &oneDevice{version: 1})
+	d := (&oneDevice{version: 1}).object()
+	now := metav1.Now()
+	d.DeletionTimestamp, d.Finalizers = &now, []string{v1alpha1.DeviceFinalizer, "example.com/inventory"}
+	controller.Refuse(d)
+	if devices.Len() != 1 {
+		t.Fatal("a device that is deleted is not refused before its key is")
+	}
+	if err := controller.Release(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	controller.Refuse(d)
+	if n := devices.Len(); n != 0 {
+		t.Errorf("the roster has %d records of a device that was released", n)
+	}
+}
+
 // What is decided by one version of a Device is not written over another: an
 // operator who labels a device, or accepts it, at that moment wins.
 func TestWritesAreOfTheVersionThatWasRead(t *testing.T) {
 	t.Parallel()
 	for _, meddles := range []bool{false, true} {
 		api := &oneDevice{version: 1}
-		c, err := client.New(&rest.Config{Host: "http://api", Transport: api, QPS: -1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		tombstones, err := tombstone.Open(filepath.Join(t.TempDir(), "revoked-keys.jsonl"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = tombstones.Close() })
-		controller := device.New(device.Config{
-			Client: c, Tombstones: tombstones, Roster: roster.New(roster.Config{Fleet: "fleet", Revoked: tombstones}),
-			Recorder: record.NewFakeRecorder(10), Logger: slog.New(slog.DiscardHandler),
-			Lacks: func(string) ([]assignment.Lack, bool) { return nil, false },
-		})
-		t.Cleanup(controller.ShutDown)
+		controller, _ := controllerOf(t, api)
 		d := api.object()
 		controller.Report("edge-1", wire.DeviceInfo{Labels: map[string]string{"group": "a"}, Inventory: wire.Inventory{Arch: "amd64"}})
 		api.meddles = meddles

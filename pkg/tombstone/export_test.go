@@ -1,0 +1,8 @@
+package tombstone
+
+import "io/fs"
+
+// SetReplaceFile makes a list write whole files with write.
+func (t *List) SetReplaceFile(write func(path string, data []byte, perm fs.FileMode) error) {
+	t.replaceFile = write
+}
