@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -70,7 +69,7 @@ func (o *Operator) CreateToken(ctx context.Context, t TokenSpec) (wire.Token, er
 	if err := t.Check(); err != nil {
 		return wire.Token{}, err
 	}
-	token := enroll.NewToken(o.Root)
+	token := wire.NewToken(o.Root)
 	_, err := o.Client.EnrollmentTokens().Create(ctx, &v1alpha1.EnrollmentToken{
 		ObjectMeta: metav1.ObjectMeta{Name: token.ID},
 		Spec: v1alpha1.EnrollmentTokenSpec{

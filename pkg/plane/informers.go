@@ -8,7 +8,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"fleet.nationtech.io/fleet/pkg/client"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/parts"
 )
 
@@ -25,7 +25,7 @@ func newInformers(fleet *client.Client, kube kubernetes.Interface) (*informers, 
 		tokens: fleet.EnrollmentTokenInformer(), requests: fleet.EnrollmentRequestInformer(),
 	}
 	for _, holders := range []cache.SharedIndexInformer{i.devices, i.requests} {
-		if err := holders.AddIndexers(enroll.KeyIndexers()); err != nil {
+		if err := holders.AddIndexers(enrollment.KeyIndexers()); err != nil {
 			return nil, err
 		}
 	}

@@ -26,7 +26,6 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/parts"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
@@ -75,7 +74,7 @@ type Plane struct {
 	devices     *device.Controller
 	requests    *enrollment.Controller
 	door        *deviceapi.Server
-	enrollment  *enroll.Service
+	enrollment  *enrollment.Service
 	events      record.EventBroadcaster
 	ready       chan struct{}
 }
@@ -123,7 +122,7 @@ func (p *Plane) addOwner() {
 		Roster: p.Gate.Roster, Connections: p.Connections, Logger: p.component("device-api"),
 	})
 	i := p.informers
-	p.enrollment = &enroll.Service{
+	p.enrollment = &enrollment.Service{
 		Fleet: p.Fleet, Client: p.Client, Tokens: i.tokens.GetStore(), PKI: p.PKI, Roster: p.Gate.Roster, Tombstones: p.Tombstones,
 		Holders:       []cache.Indexer{i.devices.GetIndexer(), i.requests.GetIndexer()},
 		ForgetReports: p.forgetReports, Logger: p.component("enrollment"), Clock: p.Clock,
@@ -137,7 +136,7 @@ func (p *Plane) addDevices(recorder record.EventRecorder) {
 		Door: p.door, Lacks: p.assignments.Lacks, Recorder: recorder, Logger: p.component("device-controller"), Clock: p.Clock,
 	})
 	p.requests = enrollment.New(enrollment.Config{
-		Client: p.Client, Tokens: p.informers.tokens, Requests: p.informers.requests, Binder: p.enrollment, Recorder: recorder,
+		Client: p.Client, Tokens: p.informers.tokens, Requests: p.informers.requests, Service: p.enrollment, Recorder: recorder,
 		Logger: p.component("enrollment-controller"), Now: p.Clock.Now,
 	})
 }
@@ -150,7 +149,7 @@ func (p *Plane) Collectors() []prometheus.Collector {
 }
 
 // Enrollment decides who enrolls.
-func (p *Plane) Enrollment() *enroll.Service { return p.enrollment }
+func (p *Plane) Enrollment() *enrollment.Service { return p.enrollment }
 
 // Ready is closed when devices are let in.
 func (p *Plane) Ready() <-chan struct{} { return p.ready }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base32"
@@ -134,6 +135,21 @@ type Token struct {
 	ID string
 	// Secret is known to its holder only; the server stores its SHA-256.
 	Secret [tokenSecretSize]byte
+}
+
+// tokenIDSize is the length of a new token's id in bytes: enough for the ids of one
+// server to differ.
+const tokenIDSize = 5
+
+// NewToken makes a token with a random id and secret for the server whose root key
+// has the given hash.
+func NewToken(root Digest) Token {
+	t := Token{CAHash: root}
+	var id [tokenIDSize]byte
+	_, _ = rand.Read(id[:]) // never fails, see crypto/rand
+	_, _ = rand.Read(t.Secret[:])
+	t.ID = strings.ToLower(tokenEncoding.EncodeToString(id[:]))
+	return t
 }
 
 // Encode returns the text form. It contains the secret: it is shown once to

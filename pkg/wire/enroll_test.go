@@ -237,3 +237,19 @@ func TestParseDeviceURIErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestTokensDiffer(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for range 50 {
+		token := wire.NewToken(wire.Digest{7})
+		parsed, err := wire.ParseToken(token.Encode())
+		if err != nil || parsed != token {
+			t.Fatalf("token does not survive its text form: %v", err)
+		}
+		seen[token.ID], seen[token.SecretHash()] = true, true
+	}
+	if len(seen) != 100 {
+		t.Errorf("%d different ids and secrets of 100", len(seen))
+	}
+}

@@ -18,6 +18,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/plane"
@@ -92,7 +93,7 @@ func (s *server) listener(c *cutter) http.Handler {
 		s.t.Fatal(err)
 	}
 	return enroll.NewHandler(enroll.HandlerConfig{
-		Service: &enroll.Service{
+		Service: &enrollment.Service{
 			Fleet: "fleet", Client: api, Tokens: cache.NewStore(cache.MetaNamespaceKeyFunc), PKI: authorities,
 			Roster: plane.NewGate("fleet", tombstones).Roster, Tombstones: tombstones, ForgetReports: func(string) {},
 			Logger: slog.New(slog.DiscardHandler), Clock: sane{},

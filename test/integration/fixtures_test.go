@@ -18,7 +18,6 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/sim"
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/wait"
@@ -47,7 +46,7 @@ func (s *server) tokenUntil(expires time.Time, labels map[string]string, allowed
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	t := enroll.NewToken(sha256.Sum256(root.RawSubjectPublicKeyInfo))
+	t := wire.NewToken(sha256.Sum256(root.RawSubjectPublicKeyInfo))
 	_, err = s.client().EnrollmentTokens().Create(s.t.Context(), &v1alpha1.EnrollmentToken{
 		ObjectMeta: metav1.ObjectMeta{Name: t.ID},
 		Spec: v1alpha1.EnrollmentTokenSpec{

@@ -1,6 +1,7 @@
 // Package enrollment looks after EnrollmentTokens and EnrollmentRequests: it
 // shows whether a token can be used and removes it some time after its end,
-// and it binds the Device of a request that an operator approved.
+// and it binds the Device of a request that an operator approved. Its Service decides
+// about what devices ask at the door of package deviceapi/enroll.
 package enrollment
 
 import (
@@ -36,18 +37,13 @@ const (
 	pendingRetention = 30 * 24 * time.Hour
 )
 
-// Binder binds the Device that an approved request is about.
-type Binder interface {
-	// Bind returns a *wire.Refusal when the request cannot be granted any more.
-	Bind(ctx context.Context, r *v1alpha1.EnrollmentRequest) (*v1alpha1.Device, error)
-}
-
 // Config is what the controller needs. The informers are started by the caller.
 type Config struct {
 	Client   *client.Client
 	Tokens   cache.SharedIndexInformer
 	Requests cache.SharedIndexInformer
-	Binder   Binder
+	// Service binds the Devices of approved requests.
+	Service  *Service
 	Recorder record.EventRecorder
 	Logger   *slog.Logger
 	// Now is the clock.
@@ -184,7 +180,7 @@ func (c *Controller) grant(ctx context.Context, seen *v1alpha1.EnrollmentRequest
 	if err != nil || r.UID != seen.UID || !r.IsApproved() {
 		return false, client.IgnoreNotFound(err)
 	}
-	_, err = c.Binder.Bind(ctx, r)
+	_, err = c.Service.Bind(ctx, r)
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok {
 		c.Recorder.Event(r, corev1.EventTypeWarning, "NotGranted", refusal.Message)
 		return false, nil

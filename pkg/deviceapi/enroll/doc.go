@@ -1,8 +1,4 @@
-// Package enroll lets devices in: it turns an enrollment token and a
-// certificate request into a Device object and a client certificate, over
-// HTTPS, as the payloads of package wire describe.
-//
-// The API store is the only state. Each step can be repeated with the same key
-// and token, so a power cut on either side at any moment is fixed by asking
-// again.
+// Package enroll is the door for devices that have no certificate yet, or that renew
+// theirs: the HTTPS listener that speaks the payloads of package wire, and that bounds
+// what strangers can ask for. Package controllers/enrollment decides.
 package enroll

@@ -1,11 +1,6 @@
 package enroll
 
-import (
-	"golang.org/x/time/rate"
-
-	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/wire"
-)
+import "golang.org/x/time/rate"
 
 // What the tests see of the unexported parts.
 const (
@@ -37,22 +32,3 @@ func spend(l *rate.Limiter) {
 	for l.Allow() {
 	}
 }
-
-func Parse(req wire.EnrollRequest) (device, fingerprint string, err error) {
-	token, err := wire.ParseToken(req.Token)
-	if err != nil {
-		return "", "", refuse(wire.RefusedBadRequest, "%v", err)
-	}
-	a, err := parse(req, token)
-	if err != nil {
-		return "", "", err
-	}
-	return a.device, a.fingerprint, nil
-}
-
-// Use counts a use of a token.
-func Use(token *v1alpha1.EnrollmentToken, u v1alpha1.TokenUse) (counted bool, err error) {
-	return use(token, u)
-}
-
-const MaxTokenUses = maxTokenUses

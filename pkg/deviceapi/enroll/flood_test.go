@@ -96,9 +96,9 @@ type question struct {
 // has none.
 func flood(t *testing.T, h *enroll.Handler, authorities *pki.PKI) map[string]question {
 	t.Helper()
-	token := enroll.NewToken(authorities.RootHash())
+	token := wire.NewToken(authorities.RootHash())
 	addToken(t, h, token)
-	wrong, unknown, foreign := token, enroll.NewToken(authorities.RootHash()), enroll.NewToken([32]byte{1})
+	wrong, unknown, foreign := token, wire.NewToken(authorities.RootHash()), wire.NewToken(wire.Digest{1})
 	wrong.Secret[0]++
 	with := func(token string, status int) question {
 		body, err := json.Marshal(wire.EnrollRequest{Token: token, Device: "stranger", CSR: csr(t)})
@@ -189,7 +189,7 @@ func TestACrowdIsToldToComeBack(t *testing.T) {
 	const more, deviceGivesUp = 5, 20 * time.Second
 	api := make(stuckAPI)
 	h, authorities := newHandlerWith(t, api)
-	token := enroll.NewToken(authorities.RootHash())
+	token := wire.NewToken(authorities.RootHash())
 	addToken(t, h, token)
 	var crowd sync.WaitGroup
 	defer crowd.Wait()

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -34,7 +35,7 @@ const minNonce, maxNonce = 16, 64
 
 // HandlerConfig is what a Handler needs.
 type HandlerConfig struct {
-	Service *Service
+	Service *enrollment.Service
 	// NATSPort is where devices connect on the host that they enrolled at.
 	NATSPort string
 	// Hosts returns the names and addresses of this server's certificate.
@@ -122,7 +123,7 @@ func (h *Handler) time(w http.ResponseWriter, r *http.Request) {
 // mayAskTime: a device that cannot trust its clock has to get through while
 // strangers ask as well.
 func (h *Handler) mayAskTime(r *http.Request) bool {
-	if holder, err := h.Service.identify(r); err == nil && h.Service.mayComeIn(holder) && h.times.take(holder.device) {
+	if holder, err := h.identify(r); err == nil && h.Service.MayComeIn(holder) && h.times.take(holder.Device) {
 		return true
 	}
 	return h.public.Allow()
@@ -131,11 +132,11 @@ func (h *Handler) mayAskTime(r *http.Request) bool {
 // Holder returns the device whose certificate a request came with, if it may
 // come in.
 func (h *Handler) Holder(r *http.Request) (device string, ok bool) {
-	holder, err := h.Service.identify(r)
-	if err != nil || !h.Service.mayComeIn(holder) {
+	holder, err := h.identify(r)
+	if err != nil || !h.Service.MayComeIn(holder) {
 		return "", false
 	}
-	return holder.device, true
+	return holder.Device, true
 }
 
 func chainOf(r *http.Request) []*x509.Certificate {
@@ -211,9 +212,9 @@ func (h *Handler) enroll(r *http.Request, body []byte, who *asker) (*wire.Enroll
 	// The token first: strangers must not make the server verify signatures.
 	shown, err := wire.ParseToken(req.Token)
 	if err != nil {
-		return nil, refuse(wire.RefusedBadRequest, "%v", err)
+		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: err.Error()}
 	}
-	token, err := h.Service.findToken(r.Context(), shown, h.strangers.Allow)
+	token, err := h.Service.FindToken(r.Context(), shown, h.strangers.Allow)
 	if err != nil {
 		return nil, err
 	}
@@ -221,11 +222,11 @@ func (h *Handler) enroll(r *http.Request, body []byte, who *asker) (*wire.Enroll
 	if !h.enrollments.take(token.Name) {
 		return nil, tooManyEnroll()
 	}
-	a, err := parse(req, shown)
+	a, err := enrollment.Parse(req, shown, addressOf(r))
 	if err != nil {
 		return nil, err
 	}
-	who.device, a.address = a.device, addressOf(r)
+	who.device = a.Device
 	done, ok := h.turn(r.Context())
 	if !ok {
 		return nil, tooManyEnroll()
@@ -243,22 +244,27 @@ func addressOf(r *http.Request) string {
 	return from.Addr().Unmap().String()
 }
 
+// identify returns who presented a certificate.
+func (h *Handler) identify(r *http.Request) (*enrollment.Holder, error) {
+	return h.Service.Identify(chainOf(r), r.Header.Get(wire.HeaderSession), addressOf(r))
+}
+
 // strays makes the name for the budget of all that have a device's certificate and
 // are not known to be the device: a copy of it uses up nothing of the device's.
 const strays = " strays"
 
 func (h *Handler) renew(r *http.Request, body []byte, who *asker) (*wire.EnrollReply, error) {
-	holder, err := h.Service.identify(r)
+	holder, err := h.identify(r)
 	if err != nil {
 		return nil, err
 	}
-	who.device = holder.device
+	who.device = holder.Device
 	budget := h.outsiders
-	if h.Service.mayComeIn(holder) {
+	if h.Service.MayComeIn(holder) {
 		budget = h.renewals
 	}
-	owner := holder.device
-	if !h.Service.isDevice(holder) {
+	owner := holder.Device
+	if !h.Service.IsDevice(holder) {
 		owner += strays
 	}
 	if !budget.take(owner) {

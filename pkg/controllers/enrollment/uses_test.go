@@ -1,4 +1,4 @@
-package enroll_test
+package enrollment_test
 
 import (
 	"fmt"
@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -38,7 +38,7 @@ func TestUsesOfAToken(t *testing.T) {
 			token.Status.Devices, token.Status.Uses = slices.Clone(tc.earlier), len(tc.earlier)
 			refused := 0
 			for _, u := range tc.uses {
-				if _, err := enroll.Use(token, u); err != nil {
+				if _, err := enrollment.Use(token, u); err != nil {
 					refused++
 				}
 			}
@@ -53,15 +53,15 @@ func TestUsesOfAToken(t *testing.T) {
 func TestTokenRemembersTheNewestUses(t *testing.T) {
 	t.Parallel()
 	token := &v1alpha1.EnrollmentToken{Spec: v1alpha1.EnrollmentTokenSpec{MaxUses: 1_000_000}}
-	for n := range enroll.MaxTokenUses + 10 {
-		if counted, err := enroll.Use(token, v1alpha1.TokenUse{Device: "a", KeyFingerprint: keyOf(n)}); counted || err != nil {
+	for n := range enrollment.MaxTokenUses + 10 {
+		if counted, err := enrollment.Use(token, v1alpha1.TokenUse{Device: "a", KeyFingerprint: keyOf(n)}); counted || err != nil {
 			t.Fatalf("use %d: %v, %v", n, counted, err)
 		}
 	}
-	if n := len(token.Status.UsedBy); n != enroll.MaxTokenUses || token.Status.Uses != enroll.MaxTokenUses+10 {
+	if n := len(token.Status.UsedBy); n != enrollment.MaxTokenUses || token.Status.Uses != enrollment.MaxTokenUses+10 {
 		t.Errorf("it remembers %d of %d", n, token.Status.Uses)
 	}
-	if counted, err := enroll.Use(token, v1alpha1.TokenUse{Device: "a", KeyFingerprint: keyOf(20)}); !counted || err != nil {
+	if counted, err := enrollment.Use(token, v1alpha1.TokenUse{Device: "a", KeyFingerprint: keyOf(20)}); !counted || err != nil {
 		t.Errorf("one that it remembers: %v, %v", counted, err)
 	}
 }

@@ -1,4 +1,4 @@
-package enroll_test
+package enrollment_test
 
 import (
 	"encoding/json"
@@ -6,14 +6,14 @@ import (
 	"strings"
 	"testing"
 
-	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // FuzzParseRequest covers everything that a stranger has the listener read
 // before it looks for a token. Seeds are in testdata too.
 func FuzzParseRequest(f *testing.F) {
-	token := enroll.NewToken([32]byte{7})
+	token := wire.NewToken(wire.Digest{7})
 	valid := func(device, request, hardware string) []byte {
 		data, err := json.Marshal(wire.EnrollRequest{Token: token.Encode(), Device: device, CSR: request, HardwareID: hardware})
 		if err != nil {
@@ -30,7 +30,11 @@ func FuzzParseRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		device, fingerprint, err := enroll.Parse(req)
+		token, err := wire.ParseToken(req.Token)
+		if err != nil {
+			return
+		}
+		a, err := enrollment.Parse(req, token, "192.0.2.1")
 		if err != nil {
 			r, ok := errors.AsType[*wire.Refusal](err)
 			if !ok || r.Code != wire.RefusedBadRequest || len(r.Message) > 1<<10 {
@@ -38,8 +42,8 @@ func FuzzParseRequest(f *testing.F) {
 			}
 			return
 		}
-		if wire.ValidateDevice(device) != nil || !wire.ValidHash(fingerprint) {
-			t.Errorf("accepted device %q with key %q", device, fingerprint)
+		if wire.ValidateDevice(a.Device) != nil || !wire.ValidHash(a.Fingerprint()) {
+			t.Errorf("accepted device %q with key %q", a.Device, a.Fingerprint())
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package enroll
+package enrollment
 
 import (
 	"bytes"
@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	fieldManager = "fleet-enrollment"
+	enrollManager = "fleet-enrollment"
 	// pollSeconds is how soon a device asks again while it waits for approval.
 	pollSeconds = 5
 	// maxTokenUses is how many uses a token's status remembers.
@@ -48,7 +48,9 @@ type Clock interface {
 	Sane() error
 }
 
-// Service decides about enrollment requests.
+// Service decides who enrolls and who renews, and creates Devices. The API store is
+// its only state: each step can be repeated with the same key and token, so a power
+// cut on either side at any moment is fixed by asking again.
 type Service struct {
 	// Fleet is the trust domain of the certificates.
 	Fleet  string
@@ -72,9 +74,10 @@ type Service struct {
 	reserved reserved
 }
 
-// applicant is a request that has the right form.
-type applicant struct {
-	device      string
+// Applicant is a request that has the right form.
+type Applicant struct {
+	// Device is the name that it asks for.
+	Device      string
 	fingerprint string
 	publicKey   any
 	csr         string
@@ -86,7 +89,7 @@ type applicant struct {
 
 // Enroll answers a request. An error is a *wire.Refusal, or a failure of the
 // server itself that the device must not see.
-func (s *Service) Enroll(ctx context.Context, a *applicant) (*wire.EnrollReply, error) {
+func (s *Service) Enroll(ctx context.Context, a *Applicant) (*wire.EnrollReply, error) {
 	// Whoever hangs up must not leave a write behind whose end nobody knows.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), decisionTimeout)
 	defer cancel()
@@ -96,30 +99,30 @@ func (s *Service) Enroll(ctx context.Context, a *applicant) (*wire.EnrollReply, 
 		return nil, err
 	}
 	if s.Tombstones.Has(a.fingerprint) {
-		return nil, refuse(wire.RefusedRevoked, "this device's key was revoked or replaced: it needs a new key, a new token, and another name while there is a Device %s", a.device)
+		return nil, refuse(wire.RefusedRevoked, "this device's key was revoked or replaced: it needs a new key, a new token, and another name while there is a Device %s", a.Device)
 	}
-	device, err := s.device(ctx, a.device)
+	device, err := s.device(ctx, a.Device)
 	if err != nil {
 		return nil, err
 	}
-	asked, err := s.request(ctx, a.device)
+	asked, err := s.request(ctx, a.Device)
 	if err != nil {
 		return nil, err
 	}
 	taken := device != nil && device.Spec.Enrollment != nil
 	switch {
 	case taken && device.HasKey(a.fingerprint) && s.Tombstones.Outdated(device):
-		return nil, refuse(wire.RefusedRevoked, "device %s has had other keys since the backup that this server was restored from: make a new key, and have the device replaced", a.device)
+		return nil, refuse(wire.RefusedRevoked, "device %s has had other keys since the backup that this server was restored from: make a new key, and have the device replaced", a.Device)
 	case taken && device.HasKey(a.fingerprint):
 		return s.admit(ctx, a, device, asked)
 	case taken && device.IsOut():
-		return nil, nameOut(a.device)
-	case taken && token.Spec.Replaces != a.device:
-		return nil, nameTaken(a.device)
+		return nil, nameOut(a.Device)
+	case taken && token.Spec.Replaces != a.Device:
+		return nil, nameTaken(a.Device)
 	}
 	vouched := vouches(token, a, device)
 	if asked != nil {
-		if err := mayAskBeside(asked, a, vouched && token.Spec.Replaces == a.device, vouched); err != nil {
+		if err := mayAskBeside(asked, a, vouched && token.Spec.Replaces == a.Device, vouched); err != nil {
 			return nil, err
 		}
 		if !vouched && asked.Spec.KeyFingerprint == a.fingerprint && asked.Spec.Token == token.Name {
@@ -130,8 +133,8 @@ func (s *Service) Enroll(ctx context.Context, a *applicant) (*wire.EnrollReply, 
 }
 
 // enrollNew lets an applicant ask, or in, who is not known yet.
-func (s *Service) enrollNew(ctx context.Context, a *applicant, token *v1alpha1.EnrollmentToken, device *v1alpha1.Device, asked *v1alpha1.EnrollmentRequest) (*wire.EnrollReply, error) {
-	other, err := s.otherHolder(ctx, a.fingerprint, a.device, token.Status.UsedBy, s.deviceHolds, s.requestHolds)
+func (s *Service) enrollNew(ctx context.Context, a *Applicant, token *v1alpha1.EnrollmentToken, device *v1alpha1.Device, asked *v1alpha1.EnrollmentRequest) (*wire.EnrollReply, error) {
+	other, err := s.otherHolder(ctx, a.fingerprint, a.Device, token.Status.UsedBy, s.deviceHolds, s.requestHolds)
 	if err != nil {
 		return nil, err
 	}
@@ -141,11 +144,11 @@ func (s *Service) enrollNew(ctx context.Context, a *applicant, token *v1alpha1.E
 	if token, err = s.countUse(ctx, a); err != nil {
 		return nil, err
 	}
-	s.claims.remember(a.fingerprint, a.device)
+	s.claims.remember(a.fingerprint, a.Device)
 	if !vouches(token, a, device) {
 		return s.await(ctx, a, token)
 	}
-	device, err = s.bind(ctx, newRequest(a, token), token.Spec.Replaces == a.device)
+	device, err = s.bind(ctx, newRequest(a, token), token.Spec.Replaces == a.Device)
 	if errors.Is(err, errPrepared) { // a moment ago
 		return s.await(ctx, a, token)
 	}
@@ -158,14 +161,14 @@ func (s *Service) enrollNew(ctx context.Context, a *applicant, token *v1alpha1.E
 // vouches reports whether a token lets an applicant in without an operator. A
 // Device that somebody prepared has labels and rights of its own: who gets them is
 // for an operator to say, not for a token that anybody may have.
-func vouches(token *v1alpha1.EnrollmentToken, a *applicant, device *v1alpha1.Device) bool {
-	return token.Spec.PreApproved && (device == nil || token.Spec.Replaces == a.device)
+func vouches(token *v1alpha1.EnrollmentToken, a *Applicant, device *v1alpha1.Device) bool {
+	return token.Spec.PreApproved && (device == nil || token.Spec.Replaces == a.Device)
 }
 
 // mayAskBeside returns why an applicant may not have the name that a request
 // asks for already. named says that the applicant's token lets it have this very
 // name, vouched that it lets it have any.
-func mayAskBeside(r *v1alpha1.EnrollmentRequest, a *applicant, named, vouched bool) error {
+func mayAskBeside(r *v1alpha1.EnrollmentRequest, a *Applicant, named, vouched bool) error {
 	own := r.Spec.KeyFingerprint == a.fingerprint
 	switch {
 	case own && r.IsDenied():
@@ -173,19 +176,20 @@ func mayAskBeside(r *v1alpha1.EnrollmentRequest, a *applicant, named, vouched bo
 	case own, named:
 		return nil
 	case r.IsDenied():
-		return refuse(wire.RefusedNameTaken, "an operator denied the name %q to another machine: choose another with --name, or have it opened with `fleet-server device reopen %s`", a.device, a.device)
+		return refuse(wire.RefusedNameTaken, "an operator denied the name %q to another machine: choose another with --name, or have it opened with `fleet-server device reopen %s`", a.Device, a.Device)
 	case vouched:
 		return nil
 	}
-	return refuse(wire.RefusedNameTaken, "another machine waits for approval under the name %q: choose another with --name, or have that one denied with `fleet-server device deny %s` and the name opened with `device reopen`", a.device, a.device)
+	return refuse(wire.RefusedNameTaken, "another machine waits for approval under the name %q: choose another with --name, or have that one denied with `fleet-server device deny %s` and the name opened with `device reopen`", a.Device, a.Device)
 }
 
 func pending() *wire.EnrollReply {
 	return &wire.EnrollReply{Pending: true, RetryAfterSeconds: pollSeconds}
 }
 
-// parse checks the form of a request.
-func parse(req wire.EnrollRequest, token wire.Token) (*applicant, error) {
+// Parse checks the form of a request that came with a token from an address, which is
+// for people. An error is a *wire.Refusal.
+func Parse(req wire.EnrollRequest, token wire.Token, address string) (*Applicant, error) {
 	if err := wire.ValidateDevice(req.Device); err != nil {
 		return nil, refuse(wire.RefusedBadRequest, "%v: choose another with --name", err)
 	}
@@ -196,13 +200,14 @@ func parse(req wire.EnrollRequest, token wire.Token) (*applicant, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &applicant{
-		device:      req.Device,
+	return &Applicant{
+		Device:      req.Device,
 		fingerprint: pki.Fingerprint(csr.RawSubjectPublicKeyInfo),
 		publicKey:   csr.PublicKey,
 		csr:         req.CSR,
 		token:       token,
 		hardwareID:  req.HardwareID,
+		address:     address,
 		inventory:   req.Inventory.Printable(),
 	}, nil
 }
@@ -229,11 +234,11 @@ func parseCSR(text string) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-// findToken returns the token's object when the secret is right. Whoever does
+// FindToken returns the token's object when the secret is right. Whoever does
 // not know the secret learns nothing about the token, not even that it exists.
 // ask says whether the API may be asked for a token that the cache does not
 // have, because it was created a moment ago.
-func (s *Service) findToken(ctx context.Context, shown wire.Token, ask func() bool) (*v1alpha1.EnrollmentToken, error) {
+func (s *Service) FindToken(ctx context.Context, shown wire.Token, ask func() bool) (*v1alpha1.EnrollmentToken, error) {
 	if !s.PKI.HasRoot(shown.CAHash) {
 		return nil, unknownToken()
 	}
@@ -248,8 +253,8 @@ func (s *Service) findToken(ctx context.Context, shown wire.Token, ask func() bo
 }
 
 // presentToken returns the token as it is now, when the applicant may use it.
-// What findToken found may be from before a change or its removal.
-func (s *Service) presentToken(ctx context.Context, a *applicant) (*v1alpha1.EnrollmentToken, error) {
+// What FindToken found may be from before a change or its removal.
+func (s *Service) presentToken(ctx context.Context, a *Applicant) (*v1alpha1.EnrollmentToken, error) {
 	token, err := s.Client.EnrollmentTokens().Get(ctx, a.token.ID, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) || err == nil && !a.token.Matches(token.Spec.SecretHash) {
 		return nil, unknownToken()
@@ -280,7 +285,7 @@ func (s *Service) lookUpToken(ctx context.Context, id string, ask func() bool) (
 }
 
 // checkToken checks what the token says about who may use it.
-func (s *Service) checkToken(a *applicant, token *v1alpha1.EnrollmentToken) error {
+func (s *Service) checkToken(a *Applicant, token *v1alpha1.EnrollmentToken) error {
 	switch {
 	case !s.Clock.Now().Before(token.Expiry()):
 		return refuse(wire.RefusedToken, "the token expired at %s: create a new one with `fleet-server token create`", token.Expiry().UTC().Format(time.RFC3339))
@@ -288,7 +293,7 @@ func (s *Service) checkToken(a *applicant, token *v1alpha1.EnrollmentToken) erro
 		return refuse(wire.RefusedToken, "the token was revoked: create a new one with `fleet-server token create`")
 	case len(token.Spec.HardwareIDs) > 0 && !slices.Contains(token.Spec.HardwareIDs, a.hardwareID):
 		return refuse(wire.RefusedToken, "the token is not for this machine: add what `fleet-agent hardware-id` prints here to spec.hardwareIDs of EnrollmentToken %s", token.Name)
-	case token.Spec.Replaces != "" && token.Spec.Replaces != a.device:
+	case token.Spec.Replaces != "" && token.Spec.Replaces != a.Device:
 		return refuse(wire.RefusedToken, "the token replaces device %q only: enroll with --name %s", token.Spec.Replaces, token.Spec.Replaces)
 	}
 	return nil
@@ -296,19 +301,19 @@ func (s *Service) checkToken(a *applicant, token *v1alpha1.EnrollmentToken) erro
 
 // countUse takes one use of the token for this key and name, once. It returns
 // the token that was counted.
-func (s *Service) countUse(ctx context.Context, a *applicant) (token *v1alpha1.EnrollmentToken, err error) {
+func (s *Service) countUse(ctx context.Context, a *Applicant) (token *v1alpha1.EnrollmentToken, err error) {
 	s.counting.Lock()
 	defer s.counting.Unlock()
 	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		if token, err = s.presentToken(ctx, a); err != nil {
 			return err
 		}
-		counted, err := use(token, v1alpha1.TokenUse{Device: a.device, KeyFingerprint: a.fingerprint})
+		counted, err := use(token, v1alpha1.TokenUse{Device: a.Device, KeyFingerprint: a.fingerprint})
 		if err != nil || counted {
 			return err
 		}
 		token.Status.LastUsedAt = new(metav1.NewTime(s.Clock.Now()))
-		token, err = s.Client.EnrollmentTokens().UpdateStatus(ctx, token, metav1.UpdateOptions{FieldManager: fieldManager})
+		token, err = s.Client.EnrollmentTokens().UpdateStatus(ctx, token, metav1.UpdateOptions{FieldManager: enrollManager})
 		return err
 	})
 	return token, asRefusal(err, "counting a use of token "+a.token.ID)
@@ -339,14 +344,14 @@ func use(token *v1alpha1.EnrollmentToken, u v1alpha1.TokenUse) (counted bool, er
 }
 
 // newRequest is what an operator approves, or a token in advance.
-func newRequest(a *applicant, token *v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentRequest {
+func newRequest(a *Applicant, token *v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentRequest {
 	inventory := v1alpha1.Inventory(a.inventory)
 	return &v1alpha1.EnrollmentRequest{
-		ObjectMeta: metav1.ObjectMeta{Name: a.device},
+		ObjectMeta: metav1.ObjectMeta{Name: a.Device},
 		Spec: v1alpha1.EnrollmentRequestSpec{
 			KeyFingerprint: a.fingerprint, CSR: a.csr, Token: token.Name, Inventory: &inventory,
 			Labels: token.Spec.Labels, AllowedLabelKeys: token.Spec.AllowedLabelKeys,
-			Replaces: token.Spec.Replaces == a.device, HardwareID: a.hardwareID, Address: a.address,
+			Replaces: token.Spec.Replaces == a.Device, HardwareID: a.hardwareID, Address: a.address,
 		},
 	}
 }
@@ -354,17 +359,17 @@ func newRequest(a *applicant, token *v1alpha1.EnrollmentToken) *v1alpha1.Enrollm
 // await records the request of an applicant who needs an operator's approval,
 // and says what became of it. Once it is approved, the Device is bound to the
 // key, and the applicant does not come here any more.
-func (s *Service) await(ctx context.Context, a *applicant, token *v1alpha1.EnrollmentToken) (*wire.EnrollReply, error) {
-	r, err := s.Client.EnrollmentRequests().Create(ctx, newRequest(a, token), metav1.CreateOptions{FieldManager: fieldManager})
+func (s *Service) await(ctx context.Context, a *Applicant, token *v1alpha1.EnrollmentToken) (*wire.EnrollReply, error) {
+	r, err := s.Client.EnrollmentRequests().Create(ctx, newRequest(a, token), metav1.CreateOptions{FieldManager: enrollManager})
 	switch {
 	case err == nil:
-		s.Logger.Info("enrollment waits for approval", "device", a.device, "fingerprint", a.fingerprint)
+		s.Logger.Info("enrollment waits for approval", "device", a.Device, "fingerprint", a.fingerprint)
 		return pending(), nil
 	case apierrors.IsAlreadyExists(err):
-		r, err = s.Client.EnrollmentRequests().Get(ctx, a.device, metav1.GetOptions{})
+		r, err = s.Client.EnrollmentRequests().Get(ctx, a.Device, metav1.GetOptions{})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("recording the request of device %s: %w", a.device, err)
+		return nil, fmt.Errorf("recording the request of device %s: %w", a.Device, err)
 	}
 	if err := mayAskBeside(r, a, false, false); err != nil {
 		return nil, err
@@ -405,7 +410,7 @@ func (s *Service) bind(ctx context.Context, r *v1alpha1.EnrollmentRequest, appro
 		ObjectMeta: metav1.ObjectMeta{Name: r.Name, Labels: r.Spec.Labels, Finalizers: []string{v1alpha1.DeviceFinalizer}},
 		Spec:       v1alpha1.DeviceSpec{Enrollment: enrollment},
 	}
-	created, err := s.Client.Devices().Create(ctx, d, metav1.CreateOptions{FieldManager: fieldManager})
+	created, err := s.Client.Devices().Create(ctx, d, metav1.CreateOptions{FieldManager: enrollManager})
 	if err == nil {
 		s.Logger.Info("device enrolled", "device", r.Name, "token_id", r.Spec.Token, "fingerprint", r.Spec.KeyFingerprint)
 		return created, nil
@@ -447,7 +452,7 @@ func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v
 			device.Labels = map[string]string{}
 		}
 		maps.Copy(device.Labels, d.Labels)
-		device, err = s.Client.Devices().Update(ctx, device, metav1.UpdateOptions{FieldManager: fieldManager})
+		device, err = s.Client.Devices().Update(ctx, device, metav1.UpdateOptions{FieldManager: enrollManager})
 		return err
 	})
 	return device, asRefusal(err, "binding device "+r.Name)
@@ -472,19 +477,19 @@ func (s *Service) retire(d *v1alpha1.Device) error {
 }
 
 // admit issues the certificate. asked is the request for the name, if any.
-func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Device, asked *v1alpha1.EnrollmentRequest) (*wire.EnrollReply, error) {
+func (s *Service) admit(ctx context.Context, a *Applicant, device *v1alpha1.Device, asked *v1alpha1.EnrollmentRequest) (*wire.EnrollReply, error) {
 	if device.IsOut() {
-		return nil, outOfService(a.device)
+		return nil, outOfService(a.Device)
 	}
-	s.Roster.Bind(a.device, client.KeysOf(device))
-	reply, err := s.issue(a.device, a.publicKey)
+	s.Roster.Bind(a.Device, client.KeysOf(device))
+	reply, err := s.issue(a.Device, a.publicKey)
 	if err != nil {
 		return nil, err
 	}
 	if asked != nil && isMoot(asked, a) {
 		options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(asked.UID))}
-		if err := s.Client.EnrollmentRequests().Delete(ctx, a.device, options); client.IgnoreNotFound(err) != nil {
-			s.Logger.Warn("removing an answered enrollment request", "device", a.device, "error", err)
+		if err := s.Client.EnrollmentRequests().Delete(ctx, a.Device, options); client.IgnoreNotFound(err) != nil {
+			s.Logger.Warn("removing an answered enrollment request", "device", a.Device, "error", err)
 		}
 	}
 	return reply, nil
@@ -493,7 +498,7 @@ func (s *Service) admit(ctx context.Context, a *applicant, device *v1alpha1.Devi
 // isMoot reports whether a request has no use once the applicant has the name:
 // it is the applicant's own, or it asks for what cannot be given any more. One for
 // a new machine still can, and what was denied stays so.
-func isMoot(r *v1alpha1.EnrollmentRequest, a *applicant) bool {
+func isMoot(r *v1alpha1.EnrollmentRequest, a *Applicant) bool {
 	return r.Spec.KeyFingerprint == a.fingerprint || !r.Spec.Replaces && !r.IsDenied()
 }
 
