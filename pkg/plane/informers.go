@@ -25,7 +25,7 @@ func newInformers(fleet *client.Client, kube kubernetes.Interface) (*informers, 
 		tokens: fleet.EnrollmentTokenInformer(), requests: fleet.EnrollmentRequestInformer(),
 	}
 	for _, holders := range []cache.SharedIndexInformer{i.devices, i.requests} {
-		if err := holders.AddIndexers(enrollment.KeyIndexers()); err != nil {
+		if err := holders.AddIndexers(enrollment.Indexers()); err != nil {
 			return nil, err
 		}
 	}

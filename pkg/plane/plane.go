@@ -124,7 +124,7 @@ func (p *Plane) addOwner() {
 	i := p.informers
 	p.enrollment = &enrollment.Service{
 		Fleet: p.Fleet, Client: p.Client, Tokens: i.tokens.GetStore(), PKI: p.PKI, Roster: p.Gate.Roster, Tombstones: p.Tombstones,
-		Holders:       []cache.Indexer{i.devices.GetIndexer(), i.requests.GetIndexer()},
+		Devices: i.devices.GetIndexer(), Requests: i.requests.GetIndexer(),
 		ForgetReports: p.forgetReports, Logger: p.component("enrollment"), Clock: p.Clock,
 	}
 }
@@ -133,7 +133,7 @@ func (p *Plane) addOwner() {
 func (p *Plane) addDevices(recorder record.EventRecorder) {
 	p.devices = device.New(device.Config{
 		Client: p.Client, Devices: p.informers.devices, Infos: p.Buckets.Info, Roster: p.Gate.Roster, Tombstones: p.Tombstones,
-		Door: p.door, Lacks: p.assignments.Lacks, Recorder: recorder, Logger: p.component("device-controller"), Clock: p.Clock,
+		Door: p.door, Uses: p.enrollment, Lacks: p.assignments.Lacks, Recorder: recorder, Logger: p.component("device-controller"), Clock: p.Clock,
 	})
 	p.requests = enrollment.New(enrollment.Config{
 		Client: p.Client, Tokens: p.informers.tokens, Requests: p.informers.requests, Service: p.enrollment, Recorder: recorder,

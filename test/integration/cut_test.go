@@ -95,6 +95,7 @@ func (s *server) listener(c *cutter) http.Handler {
 	return enroll.NewHandler(enroll.HandlerConfig{
 		Service: &enrollment.Service{
 			Fleet: "fleet", Client: api, Tokens: cache.NewStore(cache.MetaNamespaceKeyFunc), PKI: authorities,
+			Devices: cache.NewIndexer(cache.MetaNamespaceKeyFunc, enrollment.Indexers()), Requests: cache.NewIndexer(cache.MetaNamespaceKeyFunc, enrollment.Indexers()),
 			Roster: plane.NewGate("fleet", tombstones).Roster, Tombstones: tombstones, ForgetReports: func(string) {},
 			Logger: slog.New(slog.DiscardHandler), Clock: sane{},
 		},
@@ -131,14 +132,14 @@ func TestEnrollmentSurvivesAPowerCutAtEachStep(t *testing.T) {
 				if done = !cut.dead; done && n == 1 {
 					t.Fatal("an enrollment writes nothing: these cuts prove nothing")
 				}
-				s.finishes(name, id, r, approval)
+				s.finishes(name, r, approval)
 			}
 		}
 	}
 }
 
 // finishes lets the device ask until it has a certificate.
-func (s *server) finishes(name, token string, r wire.EnrollRequest, approval bool) {
+func (s *server) finishes(name string, r wire.EnrollRequest, approval bool) {
 	s.t.Helper()
 	h := s.holder(name)
 	approved := false
@@ -155,9 +156,8 @@ func (s *server) finishes(name, token string, r wire.EnrollRequest, approval boo
 		}
 		return errors.New("pending")
 	})
-	t, err := s.client().EnrollmentTokens().Get(s.t.Context(), token, metav1.GetOptions{})
-	if err != nil || t.Status.Uses != 1 {
-		s.t.Errorf("%s: the token was used %d times, %v", name, t.Status.Uses, err)
+	if uses := s.uses(r.Token); uses != 1 {
+		s.t.Errorf("%s: the token was used %d times", name, uses)
 	}
 	d, err := s.client().Devices().Get(s.t.Context(), name, metav1.GetOptions{})
 	if err != nil || d.Labels["group"] != "a" || d.Spec.Enrollment == nil {

@@ -47,13 +47,8 @@ func TestEnrollmentIsRepeatableAndExclusive(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	parsed, err := wire.ParseToken(token)
-	if err != nil {
-		t.Fatal(err)
-	}
-	object, err := s.client().EnrollmentTokens().Get(t.Context(), parsed.ID, metav1.GetOptions{})
-	if err != nil || object.Status.Uses != 1 {
-		t.Errorf("uses are %d (%v), want 1 for one key", object.Status.Uses, err)
+	if uses := s.uses(token); uses != 1 {
+		t.Errorf("uses are %d, want 1 for one key", uses)
 	}
 	wantRefusal(t, s.applicant("edge-1", token).Enroll(t.Context()), wire.RefusedNameTaken, "--name")
 }

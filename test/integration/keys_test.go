@@ -26,14 +26,40 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// uses is how often a token was used.
-func (s *server) uses(token string) int {
+// uses is how often a token was used: what its status says in the end, which is the
+// highest number that objects bear.
+func (s *server) uses(token string) (uses int) {
 	s.t.Helper()
-	o, err := s.client().EnrollmentTokens().Get(s.t.Context(), strings.Split(token, ".")[2], metav1.GetOptions{})
+	id := strings.Split(token, ".")[2]
+	devices, err := s.client().Devices().List(s.t.Context(), metav1.ListOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return o.Status.Uses
+	for _, d := range devices.Items {
+		if e := d.Spec.Enrollment; e != nil && e.Token == id {
+			uses = max(uses, e.TokenUse)
+		}
+	}
+	requests, err := s.client().EnrollmentRequests().List(s.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, r := range requests.Items {
+		if r.Spec.Token == id {
+			uses = max(uses, r.Spec.TokenUse)
+		}
+	}
+	eventually(s.t, "the status of the token to count its uses", func() error {
+		o, err := s.client().EnrollmentTokens().Get(s.t.Context(), id, metav1.GetOptions{})
+		if err == nil && o.Status.Uses < uses {
+			err = fmt.Errorf("it says %d, want %d", o.Status.Uses, uses)
+		}
+		if err == nil {
+			uses = o.Status.Uses
+		}
+		return err
+	})
+	return uses
 }
 
 // limited makes a token for so many uses. The controller is done with it.

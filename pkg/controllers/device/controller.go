@@ -54,6 +54,13 @@ type Door interface {
 	Nudge(device string)
 }
 
+// Uses counts the uses of enrollment tokens.
+type Uses interface {
+	// Settle makes sure that a use of a token stays counted when the Device that bears
+	// its number is gone.
+	Settle(ctx context.Context, token string, number int) error
+}
+
 // Config is what the controller needs. The informer is started by the caller.
 type Config struct {
 	Client     *client.Client
@@ -62,6 +69,7 @@ type Config struct {
 	Roster     *roster.Roster
 	Tombstones *tombstone.List
 	Door       Door
+	Uses       Uses
 	// Lacks returns what a device's agent lacks for its Deployments, and false while
 	// that is not known.
 	Lacks    func(device string) (lacks []assignment.Lack, known bool)
@@ -365,11 +373,14 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	return client.IgnoreNotFound(err)
 }
 
-// revoke refuses the device's keys for good, then drops its connection, if it came
-// back meanwhile, and what is known of the machine.
+// revoke refuses the device's keys for good, has the use of its token counted, then
+// drops its connection, if it came back meanwhile, and what is known of the machine.
 func (c *Controller) revoke(ctx context.Context, d *v1alpha1.Device, reason string) error {
-	if d.Spec.Enrollment != nil {
+	if e := d.Spec.Enrollment; e != nil {
 		if err := c.writeTombstones(d, reason); err != nil {
+			return err
+		}
+		if err := c.Uses.Settle(ctx, e.Token, e.TokenUse); err != nil {
 			return err
 		}
 	}

@@ -14,13 +14,13 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 )
 
-// keyIndex is the index of Service.Holders.
-const keyIndex = "key"
+// Indices of Service.Devices and Service.Requests: by the fingerprints of keys, and by
+// the token.
+const keyIndex, tokenIndex = "key", "token"
 
-// KeyIndexers index Devices and EnrollmentRequests by the fingerprints of their
-// keys.
-func KeyIndexers() cache.Indexers {
-	return cache.Indexers{keyIndex: func(o any) ([]string, error) {
+// Indexers index Devices and EnrollmentRequests for a Service.
+func Indexers() cache.Indexers {
+	return cache.Indexers{tokenIndex: byToken, keyIndex: func(o any) ([]string, error) {
 		switch o := o.(type) {
 		case *v1alpha1.EnrollmentRequest:
 			return []string{o.Spec.KeyFingerprint}, nil
@@ -35,6 +35,18 @@ func KeyIndexers() cache.Indexers {
 	}}
 }
 
+func byToken(o any) ([]string, error) {
+	switch o := o.(type) {
+	case *v1alpha1.EnrollmentRequest:
+		return []string{o.Spec.Token}, nil
+	case *v1alpha1.Device:
+		if o.Spec.Enrollment != nil {
+			return []string{o.Spec.Enrollment.Token}, nil
+		}
+	}
+	return nil, nil
+}
+
 const (
 	// stripes is how many keys may ask at a time.
 	stripes = 64
@@ -47,7 +59,7 @@ const (
 // the name that it last asked for is remembered, since caches are behind.
 type claims struct {
 	// held has a lock for the keys whose fingerprints begin alike. It is taken
-	// before Service.counting and mu.
+	// before mu.
 	held [stripes]sync.Mutex
 
 	mu sync.Mutex // guards what follows
@@ -90,16 +102,11 @@ func (c *claims) names(fingerprint string) []string {
 	return names
 }
 
-// namesOf are the names that a key may have: what the caches know, what it got a
-// moment ago, and what it asked for with the token.
-func (s *Service) namesOf(fingerprint string, uses []v1alpha1.TokenUse) ([]string, error) {
+// namesOf are the names that a key may have: what the caches know, and what it got a
+// moment ago.
+func (s *Service) namesOf(fingerprint string) ([]string, error) {
 	names := s.claims.names(fingerprint)
-	for _, use := range uses {
-		if use.KeyFingerprint == fingerprint {
-			names = append(names, use.Device)
-		}
-	}
-	for _, holders := range s.Holders {
+	for _, holders := range []cache.Indexer{s.Devices, s.Requests} {
 		keys, err := holders.IndexKeys(keyIndex, fingerprint)
 		if err != nil {
 			return nil, fmt.Errorf("looking for who has the key %s: %w", fingerprint, err)
@@ -113,8 +120,8 @@ func (s *Service) namesOf(fingerprint string, uses []v1alpha1.TokenUse) ([]strin
 // otherHolder returns the name of another Device or EnrollmentRequest than name
 // that has the key at present, or nothing. A name that a key only may have is
 // looked up: the caches, too, may know what is over.
-func (s *Service) otherHolder(ctx context.Context, fingerprint, name string, uses []v1alpha1.TokenUse, has ...holds) (string, error) {
-	names, err := s.namesOf(fingerprint, uses)
+func (s *Service) otherHolder(ctx context.Context, fingerprint, name string, has ...holds) (string, error) {
+	names, err := s.namesOf(fingerprint)
 	if err != nil {
 		return "", err
 	}
@@ -169,4 +176,28 @@ func (s *Service) request(ctx context.Context, name string) (*v1alpha1.Enrollmen
 		return nil, fmt.Errorf("looking up the request of device %s: %w", name, err)
 	}
 	return r, nil
+}
+
+// knownDevice returns the Device of the name that an applicant asks for. The API is
+// asked only for a name that a cache knows, or that the same key got a moment ago.
+// Another Device that was created a moment ago shows when one of its name is to be
+// created.
+func (s *Service) knownDevice(ctx context.Context, a *Applicant) (*v1alpha1.Device, error) {
+	if !s.isKnown(s.Devices, a) {
+		return nil, nil
+	}
+	return s.device(ctx, a.Device)
+}
+
+// knownRequest is knownDevice for an EnrollmentRequest.
+func (s *Service) knownRequest(ctx context.Context, a *Applicant) (*v1alpha1.EnrollmentRequest, error) {
+	if !s.isKnown(s.Requests, a) {
+		return nil, nil
+	}
+	return s.request(ctx, a.Device)
+}
+
+func (s *Service) isKnown(objects cache.Indexer, a *Applicant) bool {
+	_, cached, _ := objects.GetByKey(a.Device) // it never fails
+	return cached || slices.Contains(s.claims.names(a.fingerprint), a.Device)
 }

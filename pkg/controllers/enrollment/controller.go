@@ -26,6 +26,10 @@ import (
 
 const fieldManager = "fleet-enrollment-controller"
 
+// countingInterval is how long uses of a token are collected before its status is
+// written.
+const countingInterval = time.Second
+
 // How long objects stay that nobody needs any more: long enough to find out
 // why a device was refused.
 const (
@@ -79,10 +83,14 @@ const (
 
 // New returns a controller that does not run yet.
 func New(c Config) *Controller {
-	return &Controller{
+	controller := &Controller{
 		Config: c,
 		queue:  reconcile.NewQueue[item](),
 	}
+	c.Service.uses.changed = func(token string) {
+		controller.queue.AddAfter(item{kind: tokenItem, name: token}, countingInterval)
+	}
+	return controller
 }
 
 // Stranger records the request of a device that has a certificate of this
@@ -96,7 +104,13 @@ func (c *Controller) Stranger(device, fingerprint string, expires time.Time) {
 func (c *Controller) Run(ctx context.Context) error {
 	for kind, informer := range map[itemKind]cache.SharedIndexInformer{tokenItem: c.Tokens, requestItem: c.Requests} {
 		enqueue := func(o any) { c.queue.Add(item{kind: kind, name: o.(metav1.Object).GetName()}) }
-		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) }})
+		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) }, DeleteFunc: func(o any) {
+				if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
+					c.queue.Add(item{kind: kind, name: key})
+				}
+			},
+		})
 		if err != nil {
 			return fmt.Errorf("watching enrollment objects: %w", err)
 		}
@@ -118,8 +132,12 @@ func (c *Controller) reconcile(ctx context.Context, i item) (again time.Duration
 
 func (c *Controller) reconcileToken(ctx context.Context, name string) (time.Duration, error) {
 	o, exists, err := c.Tokens.GetStore().GetByKey(name)
-	if err != nil || !exists {
+	if err != nil {
 		return 0, err
+	}
+	if !exists {
+		c.Service.uses.forget(name)
+		return 0, nil
 	}
 	t := o.(*v1alpha1.EnrollmentToken).DeepCopy()
 	now := c.Now()
@@ -127,7 +145,8 @@ func (c *Controller) reconcileToken(ctx context.Context, name string) (time.Dura
 		c.Logger.Info("removing an expired token", "token_id", name)
 		return 0, client.IgnoreNotFound(c.Client.EnrollmentTokens().Delete(ctx, name, asSeen(t)))
 	}
-	if setTokenStatus(t, now) {
+	uses, usedAt := c.Service.uses.of(t)
+	if setTokenStatus(t, uses, usedAt, now) {
 		if _, err := c.Client.EnrollmentTokens().UpdateStatus(ctx, t, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
 			return 0, client.IgnoreNotFound(err)
 		}
@@ -192,6 +211,9 @@ func (c *Controller) grant(ctx context.Context, seen *v1alpha1.EnrollmentRequest
 }
 
 func (c *Controller) remove(ctx context.Context, r *v1alpha1.EnrollmentRequest) error {
+	if err := c.Service.Settle(ctx, r.Spec.Token, r.Spec.TokenUse); err != nil {
+		return err
+	}
 	return client.IgnoreNotFound(c.Client.EnrollmentRequests().Delete(ctx, r.Name, asSeen(r)))
 }
 

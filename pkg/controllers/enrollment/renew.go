@@ -104,7 +104,7 @@ func (s *Service) mayHave(ctx context.Context, device, next string) error {
 	if s.Tombstones.Has(next) {
 		return refuse(wire.RefusedKey, "the new key was revoked or replaced: make another")
 	}
-	other, err := s.otherHolder(ctx, next, device, nil, s.deviceHolds, s.requestHolds)
+	other, err := s.otherHolder(ctx, next, device, s.deviceHolds, s.requestHolds)
 	if err != nil {
 		return err
 	}

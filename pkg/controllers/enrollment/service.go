@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -32,8 +31,6 @@ const (
 	enrollManager = "fleet-enrollment"
 	// pollSeconds is how soon a device asks again while it waits for approval.
 	pollSeconds = 5
-	// maxTokenUses is how many uses a token's status remembers.
-	maxTokenUses = 1000
 	// decisionTimeout bounds a decision, which nobody can break off.
 	decisionTimeout = 30 * time.Second
 )
@@ -57,19 +54,17 @@ type Service struct {
 	Client *client.Client
 	// Tokens is a cache of the EnrollmentTokens.
 	Tokens cache.Store
-	// Holders are caches of Devices and EnrollmentRequests, with KeyIndexers.
-	Holders    []cache.Indexer
-	PKI        *pki.PKI
-	Roster     *roster.Roster
-	Tombstones *tombstone.List
+	// Devices and Requests are caches of Devices and EnrollmentRequests, with Indexers.
+	Devices, Requests cache.Indexer
+	PKI               *pki.PKI
+	Roster            *roster.Roster
+	Tombstones        *tombstone.List
 	// ForgetReports removes what the machine reported that another one replaces.
 	ForgetReports func(device string)
 	Logger        *slog.Logger
 	Clock         Clock
 
-	// counting lets one request at a time count a use: a site that enrolls with
-	// one token would otherwise spend its time on conflicts.
-	counting sync.Mutex
+	uses     ledger
 	claims   claims
 	reserved reserved
 }
@@ -88,74 +83,100 @@ type Applicant struct {
 }
 
 // Enroll answers a request. An error is a *wire.Refusal, or a failure of the
-// server itself that the device must not see.
-func (s *Service) Enroll(ctx context.Context, a *Applicant) (*wire.EnrollReply, error) {
+// server itself that the device must not see. used reports whether it used the token
+// once more.
+func (s *Service) Enroll(ctx context.Context, a *Applicant) (reply *wire.EnrollReply, used bool, err error) {
 	// Whoever hangs up must not leave a write behind whose end nobody knows.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), decisionTimeout)
 	defer cancel()
 	defer s.claims.hold(a.fingerprint)()
 	token, err := s.presentToken(ctx, a)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if s.Tombstones.Has(a.fingerprint) {
-		return nil, refuse(wire.RefusedRevoked, "this device's key was revoked or replaced: it needs a new key, a new token, and another name while there is a Device %s", a.Device)
+		return nil, false, refuse(wire.RefusedRevoked, "this device's key was revoked or replaced: it needs a new key, a new token, and another name while there is a Device %s", a.Device)
 	}
-	device, err := s.device(ctx, a.Device)
+	device, err := s.knownDevice(ctx, a)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	asked, err := s.request(ctx, a.Device)
+	asked, err := s.knownRequest(ctx, a)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	taken := device != nil && device.Spec.Enrollment != nil
 	switch {
 	case taken && device.HasKey(a.fingerprint) && s.Tombstones.Outdated(device):
-		return nil, refuse(wire.RefusedRevoked, "device %s has had other keys since the backup that this server was restored from: make a new key, and have the device replaced", a.Device)
+		return nil, false, refuse(wire.RefusedRevoked, "device %s has had other keys since the backup that this server was restored from: make a new key, and have the device replaced", a.Device)
 	case taken && device.HasKey(a.fingerprint):
-		return s.admit(ctx, a, device, asked)
+		reply, err = s.admit(ctx, a, device, asked)
+		return reply, false, err
 	case taken && device.IsOut():
-		return nil, nameOut(a.Device)
+		return nil, false, nameOut(a.Device)
 	case taken && token.Spec.Replaces != a.Device:
-		return nil, nameTaken(a.Device)
+		return nil, false, nameTaken(a.Device)
 	}
 	vouched := vouches(token, a, device)
 	if asked != nil {
 		if err := mayAskBeside(asked, a, vouched && token.Spec.Replaces == a.Device, vouched); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if !vouched && asked.Spec.KeyFingerprint == a.fingerprint && asked.Spec.Token == token.Name {
-			return pending(), nil // its use was counted when it asked first
+			return pending(), false, nil // its use was counted when it asked first
 		}
 	}
-	return s.enrollNew(ctx, a, token, device, asked)
+	return s.enrollNew(ctx, a, token, vouched, asked)
 }
 
-// enrollNew lets an applicant ask, or in, who is not known yet.
-func (s *Service) enrollNew(ctx context.Context, a *Applicant, token *v1alpha1.EnrollmentToken, device *v1alpha1.Device, asked *v1alpha1.EnrollmentRequest) (*wire.EnrollReply, error) {
-	other, err := s.otherHolder(ctx, a.fingerprint, a.Device, token.Status.UsedBy, s.deviceHolds, s.requestHolds)
+// enrollNew lets an applicant ask, or in, who is not known yet. The use of the token
+// counts once an object bears its number. When it fails, nobody knows whether there
+// is such an object: the number is kept for when the device asks again.
+func (s *Service) enrollNew(ctx context.Context, a *Applicant, token *v1alpha1.EnrollmentToken, vouched bool, asked *v1alpha1.EnrollmentRequest) (reply *wire.EnrollReply, used bool, err error) {
+	other, err := s.otherHolder(ctx, a.fingerprint, a.Device, s.deviceHolds, s.requestHolds)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if other != "" {
-		return nil, keyTaken(other)
+		return nil, false, keyTaken(other)
 	}
-	if token, err = s.countUse(ctx, a); err != nil {
-		return nil, err
+	u := use{a.Device, a.fingerprint}
+	number, err := s.uses.take(token, u, func() (int, error) { return s.lastUse(token.Name) })
+	if err != nil {
+		return nil, false, err
 	}
 	s.claims.remember(a.fingerprint, a.Device)
-	if !vouches(token, a, device) {
-		return s.await(ctx, a, token)
-	}
-	device, err = s.bind(ctx, newRequest(a, token), token.Spec.Replaces == a.Device)
-	if errors.Is(err, errPrepared) { // a moment ago
-		return s.await(ctx, a, token)
+	device, bears, err := s.record(ctx, newRequest(a, token, number), vouched, token.Spec.Replaces == a.Device)
+	_, refused := errors.AsType[*wire.Refusal](err)
+	switch {
+	case refused, err == nil && bears != number: // the object was there already
+		s.uses.giveBack(token.Name, u)
+	case err == nil:
+		s.uses.keep(token.Name, u, s.Clock.Now())
+		used = true
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return s.admit(ctx, a, device, asked)
+	if device == nil {
+		return pending(), used, nil
+	}
+	reply, err = s.admit(ctx, a, device, asked)
+	return reply, used, err
+}
+
+// record makes the object that lets a device in, or, unless its token vouches for it,
+// that an operator approves. It returns the Device, or nil for one that waits, and the
+// number of the use that the object bears.
+func (s *Service) record(ctx context.Context, r *v1alpha1.EnrollmentRequest, vouched, named bool) (device *v1alpha1.Device, bears int, err error) {
+	if vouched {
+		device, err = s.bind(ctx, r, named)
+		if !errors.Is(err, errPrepared) {
+			return device, numberOf(device), err
+		}
+	}
+	waits, err := s.await(ctx, r)
+	return nil, numberOf(waits), err
 }
 
 // vouches reports whether a token lets an applicant in without an operator. A
@@ -299,82 +320,36 @@ func (s *Service) checkToken(a *Applicant, token *v1alpha1.EnrollmentToken) erro
 	return nil
 }
 
-// countUse takes one use of the token for this key and name, once. It returns
-// the token that was counted.
-func (s *Service) countUse(ctx context.Context, a *Applicant) (token *v1alpha1.EnrollmentToken, err error) {
-	s.counting.Lock()
-	defer s.counting.Unlock()
-	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		if token, err = s.presentToken(ctx, a); err != nil {
-			return err
-		}
-		counted, err := use(token, v1alpha1.TokenUse{Device: a.Device, KeyFingerprint: a.fingerprint})
-		if err != nil || counted {
-			return err
-		}
-		token.Status.LastUsedAt = new(metav1.NewTime(s.Clock.Now()))
-		token, err = s.Client.EnrollmentTokens().UpdateStatus(ctx, token, metav1.UpdateOptions{FieldManager: enrollManager})
-		return err
-	})
-	return token, asRefusal(err, "counting a use of token "+a.token.ID)
-}
-
-// use counts a use in a token's status, and reports whether it was counted
-// before.
-func use(token *v1alpha1.EnrollmentToken, u v1alpha1.TokenUse) (counted bool, err error) {
-	status := &token.Status
-	if slices.Contains(status.UsedBy, u) {
-		return true, nil
-	}
-	// An earlier version counted the key, and did not write down the name.
-	earlier := slices.Index(status.Devices, u.KeyFingerprint)
-	switch {
-	case earlier >= 0:
-		status.Devices = slices.Delete(status.Devices, earlier, earlier+1)
-	case status.Uses >= token.Spec.MaxUses:
-		return false, refuse(wire.RefusedToken, "the token is used up (%d of %d uses): create a new one with `fleet-server token create`", status.Uses, token.Spec.MaxUses)
-	default:
-		status.Uses++
-	}
-	status.UsedBy = append(status.UsedBy, u)
-	if n := len(status.UsedBy) - maxTokenUses; n > 0 {
-		status.UsedBy = status.UsedBy[n:]
-	}
-	return false, nil
-}
-
 // newRequest is what an operator approves, or a token in advance.
-func newRequest(a *Applicant, token *v1alpha1.EnrollmentToken) *v1alpha1.EnrollmentRequest {
+func newRequest(a *Applicant, token *v1alpha1.EnrollmentToken, number int) *v1alpha1.EnrollmentRequest {
 	inventory := v1alpha1.Inventory(a.inventory)
 	return &v1alpha1.EnrollmentRequest{
 		ObjectMeta: metav1.ObjectMeta{Name: a.Device},
 		Spec: v1alpha1.EnrollmentRequestSpec{
-			KeyFingerprint: a.fingerprint, CSR: a.csr, Token: token.Name, Inventory: &inventory,
+			KeyFingerprint: a.fingerprint, CSR: a.csr, Token: token.Name, TokenUse: number, Inventory: &inventory,
 			Labels: token.Spec.Labels, AllowedLabelKeys: token.Spec.AllowedLabelKeys,
 			Replaces: token.Spec.Replaces == a.Device, HardwareID: a.hardwareID, Address: a.address,
 		},
 	}
 }
 
-// await records the request of an applicant who needs an operator's approval,
-// and says what became of it. Once it is approved, the Device is bound to the
-// key, and the applicant does not come here any more.
-func (s *Service) await(ctx context.Context, a *Applicant, token *v1alpha1.EnrollmentToken) (*wire.EnrollReply, error) {
-	r, err := s.Client.EnrollmentRequests().Create(ctx, newRequest(a, token), metav1.CreateOptions{FieldManager: enrollManager})
-	switch {
-	case err == nil:
-		s.Logger.Info("enrollment waits for approval", "device", a.Device, "fingerprint", a.fingerprint)
-		return pending(), nil
-	case apierrors.IsAlreadyExists(err):
-		r, err = s.Client.EnrollmentRequests().Get(ctx, a.Device, metav1.GetOptions{})
+// await records the request of an applicant who needs an operator's approval, and
+// returns the one that there is. Once it
+// is approved, the Device is bound to the key, and the applicant does not come here any
+// more.
+func (s *Service) await(ctx context.Context, r *v1alpha1.EnrollmentRequest) (*v1alpha1.EnrollmentRequest, error) {
+	present, err := s.Client.EnrollmentRequests().Create(ctx, r, metav1.CreateOptions{FieldManager: enrollManager})
+	if err == nil {
+		s.Logger.Info("enrollment waits for approval", "device", r.Name, "fingerprint", r.Spec.KeyFingerprint)
+		return present, nil
+	}
+	if apierrors.IsAlreadyExists(err) {
+		present, err = s.Client.EnrollmentRequests().Get(ctx, r.Name, metav1.GetOptions{})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("recording the request of device %s: %w", a.Device, err)
+		return nil, fmt.Errorf("recording the request of device %s: %w", r.Name, err)
 	}
-	if err := mayAskBeside(r, a, false, false); err != nil {
-		return nil, err
-	}
-	return pending(), nil
+	return present, mayAskBeside(present, &Applicant{Device: r.Name, fingerprint: r.Spec.KeyFingerprint}, false, false)
 }
 
 // Bind creates the Device that an approved request is about, or binds one to
@@ -385,7 +360,7 @@ func (s *Service) Bind(ctx context.Context, r *v1alpha1.EnrollmentRequest) (*v1a
 	if s.Tombstones.Has(r.Spec.KeyFingerprint) {
 		return nil, refuse(wire.RefusedRevoked, "the key of the request was revoked")
 	}
-	other, err := s.otherHolder(ctx, r.Spec.KeyFingerprint, r.Name, nil, s.deviceHolds)
+	other, err := s.otherHolder(ctx, r.Spec.KeyFingerprint, r.Name, s.deviceHolds)
 	if err != nil {
 		return nil, err
 	}
@@ -403,6 +378,7 @@ func (s *Service) bind(ctx context.Context, r *v1alpha1.EnrollmentRequest, appro
 		KeyFingerprint:   r.Spec.KeyFingerprint,
 		HardwareID:       r.Spec.HardwareID,
 		Token:            r.Spec.Token,
+		TokenUse:         r.Spec.TokenUse,
 		AllowedLabelKeys: r.Spec.AllowedLabelKeys,
 		EnrolledAt:       metav1.NewTime(s.Clock.Now()),
 	}
@@ -442,7 +418,7 @@ func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v
 		case !r.Spec.Replaces:
 			return nameTaken(r.Name)
 		default:
-			if err := s.retire(device); err != nil {
+			if err := s.retire(ctx, device); err != nil {
 				return err
 			}
 			delete(device.Labels, v1alpha1.LabelArch) // the new machine may have another
@@ -461,8 +437,11 @@ func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v
 // retire refuses the keys of a machine that another one replaces. It comes
 // before the new one is bound: after a power cut in between neither gets in,
 // and the new one asks again.
-func (s *Service) retire(d *v1alpha1.Device) error {
+func (s *Service) retire(ctx context.Context, d *v1alpha1.Device) error {
 	e := d.Spec.Enrollment
+	if err := s.Settle(ctx, e.Token, e.TokenUse); err != nil {
+		return err
+	}
 	err := s.Tombstones.AddAll(tombstone.Entry{
 		Device: d.Name, Reason: "replaced", Time: s.Clock.Now().UTC(), Revocation: wire.Revocation(d.Spec.OnRevoke),
 	}, e.KeyFingerprint, e.NextKeyFingerprint)
@@ -487,6 +466,9 @@ func (s *Service) admit(ctx context.Context, a *Applicant, device *v1alpha1.Devi
 		return nil, err
 	}
 	if asked != nil && isMoot(asked, a) {
+		if err := s.Settle(ctx, asked.Spec.Token, asked.Spec.TokenUse); err != nil {
+			return nil, err
+		}
 		options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(asked.UID))}
 		if err := s.Client.EnrollmentRequests().Delete(ctx, a.Device, options); client.IgnoreNotFound(err) != nil {
 			s.Logger.Warn("removing an answered enrollment request", "device", a.Device, "error", err)

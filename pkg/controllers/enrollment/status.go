@@ -11,9 +11,12 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// setTokenStatus shows whether the token can be used, and reports whether that
-// changed anything.
-func setTokenStatus(t *v1alpha1.EnrollmentToken, now time.Time) (changed bool) {
+// setTokenStatus shows how often the token was used, and whether it can be, and
+// reports whether that changed anything.
+func setTokenStatus(t *v1alpha1.EnrollmentToken, uses int, usedAt, now time.Time) (changed bool) {
+	if uses > t.Status.Uses {
+		t.Status.Uses, t.Status.LastUsedAt, changed = uses, new(metav1.NewTime(usedAt)), true
+	}
 	expiry := metav1.NewTime(t.Expiry())
 	if !expiry.Equal(t.Status.ExpiresAt) {
 		t.Status.ExpiresAt, changed = &expiry, true

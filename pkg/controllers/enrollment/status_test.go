@@ -16,22 +16,29 @@ func TestTokenStatus(t *testing.T) {
 	t.Parallel()
 	made := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	for name, tc := range map[string]struct {
-		uses   int
-		at     time.Duration
-		usable bool
-		reason string
+		counted, uses int
+		at            time.Duration
+		usable        bool
+		reason        string
 	}{
-		"new":            {0, 0, true, v1alpha1.ReasonUsable},
-		"nearly expired": {1, v1alpha1.DefaultTokenTTL - time.Second, true, v1alpha1.ReasonUsable},
-		"expired":        {0, v1alpha1.DefaultTokenTTL, false, v1alpha1.ReasonExpired},
-		"used up":        {2, 0, false, v1alpha1.ReasonUsedUp},
+		"new":                   {0, 0, 0, true, v1alpha1.ReasonUsable},
+		"nearly expired":        {1, 0, v1alpha1.DefaultTokenTTL - time.Second, true, v1alpha1.ReasonUsable},
+		"expired":               {0, 0, v1alpha1.DefaultTokenTTL, false, v1alpha1.ReasonExpired},
+		"used up":               {2, 0, 0, false, v1alpha1.ReasonUsedUp},
+		"used up a moment ago":  {1, 2, 0, false, v1alpha1.ReasonUsedUp},
+		"used since":            {0, 1, 0, true, v1alpha1.ReasonUsable},
+		"counted by one before": {1, 0, 0, true, v1alpha1.ReasonUsable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			token := &v1alpha1.EnrollmentToken{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(made)}}
-			token.Spec.MaxUses, token.Status.Uses = 2, tc.uses
-			if !setTokenStatus(token, made.Add(tc.at)) || setTokenStatus(token, made.Add(tc.at)) {
+			token.Spec.MaxUses, token.Status.Uses = 2, tc.counted
+			now := made.Add(tc.at)
+			if !setTokenStatus(token, tc.uses, now, now) || setTokenStatus(token, tc.uses, now, now) {
 				t.Error("it changes not once")
+			}
+			if want := max(tc.counted, tc.uses); token.Status.Uses != want {
+				t.Errorf("%d uses, want %d", token.Status.Uses, want)
 			}
 			c := meta.FindStatusCondition(token.Status.Conditions, v1alpha1.TokenUsable)
 			if (c.Status == metav1.ConditionTrue) != tc.usable || c.Reason != tc.reason || !token.Status.ExpiresAt.Time.Equal(made.Add(v1alpha1.DefaultTokenTTL)) {

@@ -1,67 +1,116 @@
 package enrollment_test
 
 import (
+	"errors"
 	"fmt"
-	"slices"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-func keyOf(n int) string { return wire.Sum(fmt.Append(nil, n)).String() }
+func tokenFor(most, counted int) *v1alpha1.EnrollmentToken {
+	return &v1alpha1.EnrollmentToken{
+		ObjectMeta: metav1.ObjectMeta{Name: "t", UID: "u"}, Spec: v1alpha1.EnrollmentTokenSpec{MaxUses: most},
+		Status: v1alpha1.EnrollmentTokenStatus{Uses: counted},
+	}
+}
 
-// A use is a key and a name: the same again is none, anything else is one more.
-func TestUsesOfAToken(t *testing.T) {
+// What counts at first is the highest that anybody wrote down: the status of the
+// token, or an object that bears a number.
+func TestUsesGoOnWhereTheyWere(t *testing.T) {
 	t.Parallel()
-	a, sameKey, sameName := v1alpha1.TokenUse{Device: "a", KeyFingerprint: keyOf(1)}, v1alpha1.TokenUse{Device: "b", KeyFingerprint: keyOf(1)}, v1alpha1.TokenUse{Device: "a", KeyFingerprint: keyOf(2)}
-	for name, tc := range map[string]struct {
-		most    int
-		earlier []string
-		uses    []v1alpha1.TokenUse
-		counted int
-		refused int
-	}{
-		"one, again":      {1, nil, []v1alpha1.TokenUse{a, a, a}, 1, 0},
-		"another name":    {1, nil, []v1alpha1.TokenUse{a, sameKey, a}, 1, 1},
-		"another key":     {1, nil, []v1alpha1.TokenUse{a, sameName, a}, 1, 1},
-		"room for all":    {3, nil, []v1alpha1.TokenUse{a, sameKey, sameName, a}, 3, 0},
-		"no room at all":  {0, nil, []v1alpha1.TokenUse{a}, 0, 1},
-		"earlier, by key": {1, []string{keyOf(1)}, []v1alpha1.TokenUse{a, a}, 1, 0},
-		// What an earlier version counted is good for one name.
-		"earlier, two names": {1, []string{keyOf(1)}, []v1alpha1.TokenUse{a, sameKey}, 1, 1},
+	for name, tc := range map[string]struct{ most, counted, known, want int }{
+		"none yet":           {3, 0, 0, 1},
+		"in the status":      {3, 2, 0, 3},
+		"on an object":       {3, 0, 2, 3},
+		"on both":            {5, 2, 3, 4},
+		"used up by status":  {2, 2, 0, 0},
+		"used up by objects": {2, 1, 2, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			token := &v1alpha1.EnrollmentToken{Spec: v1alpha1.EnrollmentTokenSpec{MaxUses: tc.most}}
-			token.Status.Devices, token.Status.Uses = slices.Clone(tc.earlier), len(tc.earlier)
-			refused := 0
-			for _, u := range tc.uses {
-				if _, err := enrollment.Use(token, u); err != nil {
-					refused++
-				}
+			var l enrollment.Ledger
+			n, err := l.Take(tokenFor(tc.most, tc.counted), "a", "key", tc.known)
+			if n != tc.want || (err != nil) != (tc.want == 0) {
+				t.Errorf("number %d, %v, want %d", n, err, tc.want)
 			}
-			if token.Status.Uses != tc.counted || refused != tc.refused || len(token.Status.UsedBy) != tc.counted || len(token.Status.Devices) != 0 {
-				t.Errorf("%d uses, %d refused, status is %+v", token.Status.Uses, refused, token.Status)
+			if r, is := errors.AsType[*wire.Refusal](err); err != nil && (!is || r.Code != wire.RefusedToken) {
+				t.Errorf("%v is no refusal of the token", err)
 			}
 		})
 	}
 }
 
-// The status of a token for very many stays small; what it forgets counts again.
-func TestTokenRemembersTheNewestUses(t *testing.T) {
+// A token that another took the place of, under the same name, begins anew.
+func TestUsesAreOfOneToken(t *testing.T) {
 	t.Parallel()
-	token := &v1alpha1.EnrollmentToken{Spec: v1alpha1.EnrollmentTokenSpec{MaxUses: 1_000_000}}
-	for n := range enrollment.MaxTokenUses + 10 {
-		if counted, err := enrollment.Use(token, v1alpha1.TokenUse{Device: "a", KeyFingerprint: keyOf(n)}); counted || err != nil {
-			t.Fatalf("use %d: %v, %v", n, counted, err)
+	var l enrollment.Ledger
+	old, next := tokenFor(1, 0), tokenFor(1, 0)
+	next.UID = "v"
+	for _, token := range []*v1alpha1.EnrollmentToken{old, next} {
+		if n, err := l.Take(token, "a", "key", 0); n != 1 || err != nil {
+			t.Errorf("number %d, %v", n, err)
 		}
+		l.Keep("t", "a", "key")
 	}
-	if n := len(token.Status.UsedBy); n != enrollment.MaxTokenUses || token.Status.Uses != enrollment.MaxTokenUses+10 {
-		t.Errorf("it remembers %d of %d", n, token.Status.Uses)
+	if l.Of(next) != 1 || l.Of(old) != 0 {
+		t.Errorf("%d uses of the new one, %d of the old", l.Of(next), l.Of(old))
 	}
-	if counted, err := enrollment.Use(token, v1alpha1.TokenUse{Device: "a", KeyFingerprint: keyOf(20)}); !counted || err != nil {
-		t.Errorf("one that it remembers: %v, %v", counted, err)
-	}
+}
+
+// Whatever ends well, is refused, or ends without anybody knowing how: a token lets no
+// more in than it may, no two uses have one number, and a device that asks again has
+// the number that it had.
+func TestUsesAtRandom(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		most := rapid.IntRange(1, 8).Draw(rt, "most")
+		token := tokenFor(most, 0)
+		var l enrollment.Ledger
+		lasting, open := map[string]int{}, map[string]int{}
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			key := fmt.Sprint(rapid.IntRange(0, 12).Draw(rt, "key"))
+			if _, is := lasting[key]; is {
+				continue // it has its Device, and does not come here
+			}
+			n, err := l.Take(token, "d", key, 0)
+			if err != nil {
+				if len(lasting)+len(open) < most {
+					rt.Fatalf("refused with %d lasting and %d open of %d", len(lasting), len(open), most)
+				}
+				continue
+			}
+			if was, is := open[key]; is && was != n {
+				rt.Fatalf("key %s had number %d and has %d", key, was, n)
+			}
+			switch rapid.SampledFrom([]string{"lasts", "lasts", "is refused", "who knows"}).Draw(rt, "end") {
+			case "lasts":
+				delete(open, key)
+				lasting[key] = n
+				l.Keep("t", "d", key)
+			case "is refused":
+				delete(open, key)
+				l.GiveBack("t", "d", key)
+			default:
+				open[key] = n
+			}
+			seen := map[int]string{}
+			for _, m := range []map[string]int{lasting, open} {
+				for k, n := range m {
+					if other, twice := seen[n]; twice || n < 1 || n > most {
+						rt.Fatalf("number %d of %d is of %s and %s", n, most, k, other)
+					}
+					seen[n] = k
+				}
+			}
+		}
+		if got := l.Of(token); got < len(lasting) || got > most {
+			rt.Errorf("%d uses are counted, %d last", got, len(lasting))
+		}
+	})
 }

@@ -19,11 +19,11 @@ const (
 	// certificate has a budget of its own for the time, beside that of all.
 	publicRate, publicBurst         = 200, 1000
 	deviceTimeRate, deviceTimeBurst = 1, 30
-	// An enrollment costs up to four API reads and three writes: some 10 ms of a
-	// small gateway.
+	// Requests with a good token that use it for nothing new: a device that waits for
+	// approval, or asks twice, or whoever has the token and floods. One token alone
+	// cannot use up what there is for all.
 	enrollRate, enrollBurst = 50, 500
-	// One token alone cannot use up what there is for all.
-	tokenRate, tokenBurst = 30, 300
+	tokenRate, tokenBurst   = 30, 300
 	renewRate, renewBurst = 50, 500
 	// A device renews once in months, and tries again after a minute.
 	deviceRate, deviceBurst = 0.1, 5
@@ -72,8 +72,14 @@ func newBudgets(all rate.Limit, allBurst int, each rate.Limit, burst int) *budge
 }
 
 // take takes one request of a holder, whose name was verified.
-func (b *budgets) take(holder string) bool {
+func (b *budgets) take(holder string) bool { return b.of(holder).Allow() && b.all.Allow() }
+
+// has reports whether there is one request for a holder, and takes none.
+func (b *budgets) has(holder string) bool { return b.of(holder).Tokens() >= 1 && b.all.Tokens() >= 1 }
+
+func (b *budgets) of(holder string) *rate.Limiter {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	l := b.holders[holder]
 	if l == nil {
 		if len(b.holders) >= b.maxHolders {
@@ -82,6 +88,5 @@ func (b *budgets) take(holder string) bool {
 		l = rate.NewLimiter(b.each, b.burst)
 		b.holders[holder] = l
 	}
-	b.mu.Unlock()
-	return l.Allow() && b.all.Allow()
+	return l
 }

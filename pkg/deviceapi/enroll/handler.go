@@ -219,17 +219,27 @@ func (h *Handler) enroll(r *http.Request, body []byte, who *asker) (*wire.Enroll
 		return nil, err
 	}
 	who.token = token.Name
-	if !h.enrollments.take(token.Name) {
+	if !h.enrollments.has(token.Name) {
 		return nil, tooManyEnroll()
 	}
-	a, err := enrollment.Parse(req, shown, addressOf(r))
+	reply, used, err := h.decide(r, req, shown, who)
+	// What uses the token is bounded by its uses, and has to be as fast as it can.
+	if !used {
+		h.enrollments.take(token.Name)
+	}
+	return reply, err
+}
+
+// decide answers whoever has a token, and reports whether that was one more use of it.
+func (h *Handler) decide(r *http.Request, req wire.EnrollRequest, token wire.Token, who *asker) (reply *wire.EnrollReply, used bool, err error) {
+	a, err := enrollment.Parse(req, token, addressOf(r))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	who.device = a.Device
 	done, ok := h.turn(r.Context())
 	if !ok {
-		return nil, tooManyEnroll()
+		return nil, false, tooManyEnroll()
 	}
 	defer done()
 	return h.Service.Enroll(r.Context(), a)

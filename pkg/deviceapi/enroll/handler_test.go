@@ -80,7 +80,8 @@ func newHandlerWith(t testing.TB, api http.RoundTripper) (*enroll.Handler, *pki.
 	}
 	return enroll.NewHandler(enroll.HandlerConfig{
 		Service: &enrollment.Service{
-			Fleet: "fleet", Client: c, Tokens: cache.NewStore(cache.MetaNamespaceKeyFunc), PKI: authorities,
+			Fleet: "fleet", Client: c, Tokens: cache.NewStore(cache.MetaNamespaceKeyFunc),
+			Devices: cache.NewIndexer(cache.MetaNamespaceKeyFunc, enrollment.Indexers()), Requests: cache.NewIndexer(cache.MetaNamespaceKeyFunc, enrollment.Indexers()), PKI: authorities,
 			Roster: roster.New(roster.Config{Fleet: "fleet", Revoked: tombstones}), Tombstones: tombstones,
 			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Clock: sane{},
 		},

@@ -236,6 +236,10 @@ type DeviceEnrollment struct {
 	// token is the name of the EnrollmentToken that the device enrolled with.
 	// +optional
 	Token string `json:"token,omitempty"`
+	// tokenUse is the number of this use of the token: the first use has number 1.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	TokenUse int `json:"tokenUse,omitempty"`
 	// allowedLabelKeys lists the label keys that the device may set for itself without
 	// the prefix device.fleet.nationtech.io/.
 	// +optional

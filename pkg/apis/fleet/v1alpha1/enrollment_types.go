@@ -103,19 +103,9 @@ func (t *EnrollmentToken) Expiry() time.Time {
 // EnrollmentTokenStatus counts the uses of a token.
 type EnrollmentTokenStatus struct {
 	// uses is the number of uses of the token. One key that requests one name is one
-	// use.
+	// use. The server counts a use at once, and writes the number here soon after.
 	// +optional
 	Uses int `json:"uses,omitempty"`
-	// usedBy lists the uses, so that a device that asks twice counts once. The newest
-	// 1000 are kept.
-	// +optional
-	// +listType=atomic
-	UsedBy []TokenUse `json:"usedBy,omitempty"`
-	// devices lists the uses that an earlier version counted by key alone. The server
-	// moves each to usedBy when its key asks again.
-	// +optional
-	// +listType=atomic
-	Devices []string `json:"devices,omitempty"`
 	// expiresAt is when the token stops working.
 	// +optional
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
@@ -127,14 +117,6 @@ type EnrollmentTokenStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-}
-
-// TokenUse is one use of a token: a key that requested a name.
-type TokenUse struct {
-	// device is the name that the key requested.
-	Device string `json:"device"`
-	// keyFingerprint is the SHA-256 of the public key, in hex.
-	KeyFingerprint string `json:"keyFingerprint"`
 }
 
 // EnrollmentRequest is the request of a device to enroll. Approve it with
@@ -203,6 +185,10 @@ type EnrollmentRequestSpec struct {
 	// token is the name of the EnrollmentToken that the device used.
 	// +optional
 	Token string `json:"token,omitempty"`
+	// tokenUse is the number of this use of the token: the first use has number 1.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	TokenUse int `json:"tokenUse,omitempty"`
 	// labels are set on the Device when the request is approved. They come from the
 	// token; change them before you approve.
 	// +optional
