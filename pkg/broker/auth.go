@@ -170,17 +170,11 @@ func sessionOf(c server.ClientAuthentication) string {
 }
 
 // devicePermissions confines a connection to its device's subjects, and to hearing
-// what is meant for its own session: a copy of the device has the same key. A device
-// may publish what somebody answers, since what nobody takes counts against no
-// budget.
+// what is meant for its own session: a copy of the device has the same key.
 func devicePermissions(device, session string) (*server.Permissions, error) {
-	var up []string
-	for _, kind := range wire.Kinds {
-		subject, err := wire.UpSubject(device, kind)
-		if err != nil {
-			return nil, err
-		}
-		up = append(up, subject)
+	up, err := wire.UpAll(device)
+	if err != nil {
+		return nil, err
 	}
 	down, err := wire.DownAll(device, session)
 	if err != nil {
@@ -191,7 +185,7 @@ func devicePermissions(device, session string) (*server.Permissions, error) {
 		return nil, err
 	}
 	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: up},
+		Publish:   &server.SubjectPermission{Allow: []string{up}},
 		Subscribe: &server.SubjectPermission{Allow: []string{down, inbox + ".>"}},
 	}, nil
 }

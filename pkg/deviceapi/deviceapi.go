@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,19 +64,22 @@ type Config struct {
 type Server struct {
 	Config
 
-	reports *reports
-	nudger  *nudger
-	metrics *metrics
-	ctx     context.Context
-	ready   chan struct{}
+	handlers map[wire.Kind]handler
+	reports  *reports
+	nudger   *nudger
+	metrics  *metrics
+	ctx      context.Context
+	ready    chan struct{}
 }
 
 // New returns a server that does not serve yet.
 func New(c Config) *Server {
-	return &Server{
+	s := &Server{
 		Config: c, reports: &reports{buckets: c.Buckets, roster: c.Roster},
 		nudger: newNudger(c.Conn, c.Roster.Current, c.Logger), metrics: newMetrics(), ready: make(chan struct{}),
 	}
+	s.handlers = s.answers()
+	return s
 }
 
 // Collectors are the metrics of the door.
@@ -126,21 +130,22 @@ func (s *Server) Run(ctx context.Context) error {
 	var working sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() { cancel(); working.Wait() }()
-	// A subscription each, so that a flood of one kind does not queue before
-	// another. The queue group lets several servers share the work.
-	for _, kind := range wire.Kinds {
-		handle := s.handler(kind)
-		if handle == nil {
+	// A queue each, so that a flood of one kind is not before another.
+	queues := map[wire.Kind]*turns{}
+	for _, kind := range append(slices.Clone(wire.Kinds), wire.KindUnknown) {
+		if s.handlers[kind] == nil && kind != wire.KindUnknown {
 			return fmt.Errorf("the server has no answer to messages of kind %s", kind)
 		}
 		queue := newTurns()
+		queues[kind] = queue
 		working.Go(func() { queue.run(ctx) })
-		sub, err := s.Conn.QueueSubscribe(wire.UpWildcard(kind), "deviceapi", s.guard(handle, queue))
-		if err != nil {
-			return fmt.Errorf("subscribing to %s: %w", kind, err)
-		}
-		defer func() { _ = sub.Unsubscribe() }() // the connection may be closed already
 	}
+	// The queue group lets several servers share the work.
+	sub, err := s.Conn.QueueSubscribe(wire.UpWildcard, "deviceapi", func(m *nats.Msg) { s.guard(m, queues) })
+	if err != nil {
+		return fmt.Errorf("subscribing to %s: %w", wire.UpWildcard, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // the connection may be closed already
 	if err := s.Conn.Flush(); err != nil {
 		return fmt.Errorf("subscribing: %w", err)
 	}
@@ -149,8 +154,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// handler returns what answers a kind of message, or nil.
-func (s *Server) handler(kind wire.Kind) handler {
+// answers has what answers each kind of message.
+func (s *Server) answers() map[wire.Kind]handler {
 	return map[wire.Kind]handler{
 		wire.KindSnapshot:  s.snapshot,
 		wire.KindBody:      s.body,
@@ -159,7 +164,7 @@ func (s *Server) handler(kind wire.Kind) handler {
 		wire.KindHeartbeat: s.heartbeat,
 		wire.KindSecret:    s.secret,
 		wire.KindRegistry:  s.registry,
-	}[kind]
+	}
 }
 
 // message is what a device sent.
@@ -177,35 +182,38 @@ type handler func(m message) (reply any, err error)
 
 // guard does everything that must happen before any work is done for a
 // device: whose message it is, whether it may expect an answer there, its
-// budget and its size.
-func (s *Server) guard(handle handler, queue *turns) nats.MsgHandler {
-	return func(raw *nats.Msg) {
-		device, kind, err := wire.ParseUpSubject(raw.Subject)
-		if err != nil {
-			return
-		}
-		id, badHeader := sessionOf(raw.Header)
-		m := message{device: device, kind: kind, session: id, inbox: raw.Reply, payload: raw.Data}
-		if !s.mayPass(m, queue) {
-			return
-		}
-		switch {
-		case wire.IsSharedReply(device, m.inbox):
-			s.outdated(m)
-		case m.inbox != "" && !wire.IsReplyOf(device, m.session, m.inbox):
-			s.metrics.refusals.WithLabelValues("reply").Inc()
-			s.logRefusal(m, "reply", "an answer would go to somebody else's inbox")
-		case len(m.payload) > kind.Verb().MaxRequest:
-			s.refuse(m, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("%d bytes, at most %d are allowed", len(m.payload), kind.Verb().MaxRequest)}, queue)
-		case badHeader != nil:
-			s.refuse(m, badHeader, queue)
-		default:
-			queue.add(device, func() {
-				reply, err := s.handle(handle, m)
-				s.answer(m, reply, err)
-			})
-		}
+// budget and its size. It does not block: all devices come by here.
+func (s *Server) guard(raw *nats.Msg, queues map[wire.Kind]*turns) {
+	device, kind, err := wire.ParseUpSubject(raw.Subject)
+	if err != nil {
+		return
 	}
+	id, badHeader := sessionOf(raw.Header)
+	m, queue := message{device: device, kind: kind, session: id, inbox: raw.Reply, payload: raw.Data}, queues[kind]
+	if !s.mayPass(m, queue) {
+		return
+	}
+	switch {
+	case wire.IsSharedReply(device, m.inbox):
+		s.outdated(m)
+	case m.inbox != "" && !wire.IsReplyOf(device, m.session, m.inbox):
+		s.metrics.refusals.WithLabelValues("reply").Inc()
+		s.logRefusal(m, "reply", "an answer would go to somebody else's inbox")
+	case len(m.payload) > kind.Verb().MaxRequest:
+		s.refuse(m, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("%d bytes, at most %d are allowed", len(m.payload), kind.Verb().MaxRequest)}, queue)
+	case badHeader != nil:
+		s.refuse(m, badHeader, queue)
+	case kind == wire.KindHeartbeat: // it costs less than its turn would
+		s.work(m)
+	default:
+		queue.add(device, func() { s.work(m) })
+	}
+}
+
+// work does what a message asks for.
+func (s *Server) work(m message) {
+	reply, err := s.handle(m)
+	s.answer(m, reply, err)
 }
 
 // mayPass takes a message from its device's budget. It refuses what is over it, and
@@ -215,7 +223,7 @@ func (s *Server) mayPass(m message, queue *turns) bool {
 	case roster.Pass:
 		return true
 	case roster.Refuse:
-		s.refuse(m, &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"}, queue)
+		s.refuse(m, overBudget(m.kind), queue)
 	case roster.Ignore:
 		s.metrics.flooded.Inc()
 	case roster.DroppedStrays:
@@ -226,6 +234,14 @@ func (s *Server) mayPass(m message, queue *turns) bool {
 		s.metrics.kicks.Inc()
 	}
 	return false
+}
+
+// overBudget is why a message is refused that its device had no budget for.
+func overBudget(kind wire.Kind) error {
+	if kind == wire.KindUnknown {
+		return &wire.Refusal{Code: wire.RefusedBadRequest, Message: "this server knows no such message: it is older than the agent, upgrade fleet-server"}
+	}
+	return &wire.Refusal{Code: wire.RefusedRateLimited, Message: "too many messages of this kind: slow down"}
 }
 
 // outdated refuses an agent whose answers all holders of the device's key would
@@ -243,13 +259,13 @@ func (s *Server) refuse(m message, refusal error, queue *turns) {
 	queue.add(m.device, func() { s.answer(m, nil, refusal) })
 }
 
-func (s *Server) handle(handle handler, m message) (any, error) {
+func (s *Server) handle(m message) (any, error) {
 	if m.kind != wire.KindSnapshot { // which brings its own proof
 		if err := s.Roster.Report(m.device, m.session); err != nil {
 			return nil, err
 		}
 	}
-	return handle(m)
+	return s.handlers[m.kind](m)
 }
 
 // sessionOf returns the session that a message belongs to. NATS acts upon some
@@ -288,11 +304,15 @@ func (s *Server) reply(m message, reply any, err error) {
 		result, reply = string(refusal.Code), wire.Ack{Error: refusal}
 	}
 	s.metrics.requests.WithLabelValues(string(m.kind), result).Inc()
-	if m.kind.Verb().MaxReply == 0 || !wire.IsReplyOf(m.device, m.session, m.inbox) {
+	most := m.kind.Verb().MaxReply
+	if m.kind == wire.KindUnknown {
+		most = wire.KindInfo.Verb().MaxReply // an Ack, too
+	}
+	if most == 0 || !wire.IsReplyOf(m.device, m.session, m.inbox) {
 		return
 	}
 	data, err := json.Marshal(reply)
-	if most := m.kind.Verb().MaxReply; len(data) > most {
+	if len(data) > most {
 		err = fmt.Errorf("the reply has %d bytes, agents accept %d", len(data), most)
 	}
 	if err == nil {
@@ -428,7 +448,7 @@ func (s *Server) heartbeat(m message) (any, error) {
 	if _, err := wire.DecodeRequest[wire.Heartbeat](m.kind, m.payload); err != nil {
 		return nil, badRequest(err)
 	}
-	return nil, s.reports.putHeartbeat(s.ctx, m.device, m.payload)
+	return nil, s.Buckets.Beat(m.device, m.payload)
 }
 
 func badRequest(err error) error {

@@ -75,14 +75,6 @@ func (r *reports) removeState(ctx context.Context, device string, ref wire.Deplo
 	return nil
 }
 
-func (r *reports) putHeartbeat(ctx context.Context, device string, payload []byte) error {
-	key, err := wire.HeartbeatKey(device)
-	if err != nil {
-		return err
-	}
-	return put(ctx, r.buckets.Heartbeat, key, payload)
-}
-
 // dropStale removes the reports of Deployments that are not in the device's
 // manifest. A device that lost its memory would never name them again.
 func (r *reports) dropStale(ctx context.Context, device string, m *wire.Manifest) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,7 +66,7 @@ func (b *bus) client() *deviceclient.Client {
 func (b *bus) answer(kind wire.Kind, reply any) (asked chan *nats.Msg) {
 	b.t.Helper()
 	asked = make(chan *nats.Msg, 10)
-	_, err := b.conn.Subscribe(wire.UpWildcard(kind), func(m *nats.Msg) {
+	_, err := b.conn.Subscribe(strings.TrimSuffix(wire.UpWildcard, "*")+string(kind), func(m *nats.Msg) {
 		payload, err := json.Marshal(reply)
 		if err != nil {
 			b.t.Error(err)

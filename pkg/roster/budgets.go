@@ -132,9 +132,14 @@ func (b *budget) take(kind wire.Kind, bytes int, now time.Time) (v Verdict, last
 		b.kinds = make([]bucket, len(wire.Kinds))
 	}
 	verb := kind.Verb()
-	cost := 1 + max(0, bytes-1)/verb.MaxRequest
+	i := slices.Index(wire.Kinds, kind) // -1 for a kind that nobody knows, which has no budget
+	longest := verb.MaxRequest
+	if i < 0 {
+		longest = unknownLength
+	}
+	cost := 1 + max(0, bytes-1)/longest
 	switch {
-	case b.kinds[slices.Index(wire.Kinds, kind)].take(rate{verb.Rate, verb.Burst}, cost, now):
+	case i >= 0 && b.kinds[i].take(rate{verb.Rate, verb.Burst}, cost, now):
 		return Pass, false
 	case b.strikes.take(strikes, cost, now):
 		return Refuse, false
@@ -147,6 +152,9 @@ func (b *budget) take(kind wire.Kind, bytes int, now time.Time) (v Verdict, last
 	b.kicked = now
 	return DroppedDevice, now.Sub(b.kickedSince) >= lastingKicks
 }
+
+// unknownLength is how many bytes of a message of no known kind count once.
+const unknownLength = 1 << 10
 
 // lookEvery is after how many bytes of answers to look whether a device reads
 // them: looking costs some microseconds.

@@ -64,11 +64,15 @@ func ExampleParseUpSubject() {
 	device, kind, err := wire.ParseUpSubject("fleet.v1.up.press-7.state")
 	fmt.Println(device, kind, err)
 
-	_, _, err = wire.ParseUpSubject("fleet.v1.up.press-7.reboot")
+	device, kind, err = wire.ParseUpSubject("fleet.v1.up.press-7.reboot")
+	fmt.Println(device, kind, err)
+
+	_, _, err = wire.ParseUpSubject("fleet.v1.up.press-7")
 	fmt.Println(errors.Is(err, wire.ErrSubject), err)
 	// Output:
 	// press-7 state <nil>
-	// true malformed subject "fleet.v1.up.press-7.reboot"
+	// press-7 unknown <nil>
+	// true malformed subject "fleet.v1.up.press-7"
 }
 
 func ExampleUpSubject() {

@@ -49,18 +49,32 @@ func UpSubject(device string, kind Kind) (string, error) {
 	return upPrefix + device + "." + string(kind), nil
 }
 
-// ParseUpSubject is the inverse of UpSubject. It accepts known kinds only.
+// ParseUpSubject is the inverse of UpSubject. A kind of message that this version does
+// not know is KindUnknown. Errors wrap ErrSubject.
 func ParseUpSubject(subject string) (device string, kind Kind, err error) {
 	rest, ok := strings.CutPrefix(subject, upPrefix)
 	device, last, found := strings.Cut(rest, ".")
-	if !ok || !found || ValidateDevice(device) != nil || !slices.Contains(Kinds, Kind(last)) {
+	if !ok || !found || ValidateDevice(device) != nil || last == "" || strings.ContainsAny(last, ".*> \t\r\n") {
 		return "", "", subjectError(subject)
 	}
-	return device, Kind(last), nil
+	if kind = Kind(last); !slices.Contains(Kinds, kind) {
+		kind = KindUnknown
+	}
+	return device, kind, nil
 }
 
-// UpWildcard is the subject on which the server receives one kind from every device.
-func UpWildcard(kind Kind) string { return upPrefix + "*." + string(kind) }
+// UpAll is the pattern of everything that a device may publish. It is one for all
+// kinds, since NATS keeps a tree of patterns for each connection: what the server does
+// not know counts against the device's budget.
+func UpAll(device string) (string, error) {
+	if err := ValidateDevice(device); err != nil {
+		return "", err
+	}
+	return upPrefix + device + ".*", nil
+}
+
+// UpWildcard is the subject on which the server receives everything from every device.
+const UpWildcard = upPrefix + "*.*"
 
 // DownAll is the pattern of everything that the server may send to one session
 // of a device unasked.

@@ -36,7 +36,8 @@ func TestSubjectForms(t *testing.T) {
 		must(wire.DownSubject("edge", session, wire.KindNudge)):   "fleet.v1.down.edge." + session + ".nudge",
 		must(wire.DownSubject("edge", session, wire.KindRevoked)): "fleet.v1.down.edge." + session + ".revoked",
 		must(wire.InboxPrefix("edge", session)):                   "_INBOX_edge_" + session,
-		wire.UpWildcard(wire.KindState):                           "fleet.v1.up.*.state",
+		must(wire.UpAll("edge")):                                  "fleet.v1.up.edge.*",
+		wire.UpWildcard:                                           "fleet.v1.up.*.*",
 	} {
 		if got != want {
 			t.Errorf("subject %q, want %q", got, want)
@@ -67,9 +68,9 @@ func TestUpSubjectParserAcceptsOnlyWhatIsBuilt(t *testing.T) {
 		device, kind := anyName().Draw(t, "device"), kinds.Draw(t, "kind")
 		byHand := "fleet.v1.up." + device + "." + kind
 		_, buildErr := wire.UpSubject(device, wire.Kind(kind))
-		_, _, parseErr := wire.ParseUpSubject(byHand)
-		if (buildErr == nil) != (parseErr == nil) {
-			t.Fatalf("build: %v, parse(%q): %v", buildErr, byHand, parseErr)
+		_, parsed, parseErr := wire.ParseUpSubject(byHand)
+		if (buildErr == nil) != (parseErr == nil && parsed != wire.KindUnknown) {
+			t.Fatalf("build: %v, parse(%q): %q, %v", buildErr, byHand, parsed, parseErr)
 		}
 		if parseErr != nil && !errors.Is(parseErr, wire.ErrSubject) {
 			t.Fatalf("parse(%q) = %v, want ErrSubject", byHand, parseErr)
@@ -77,9 +78,23 @@ func TestUpSubjectParserAcceptsOnlyWhatIsBuilt(t *testing.T) {
 	})
 }
 
+func TestKindsThatAreNotKnown(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"reboot", "State", "nudge", "unknown", "1"} {
+		if device, got, err := wire.ParseUpSubject("fleet.v1.up.edge." + kind); device != "edge" || got != wire.KindUnknown || err != nil {
+			t.Errorf("kind %q is read as %q of %q, %v", kind, got, device, err)
+		}
+	}
+	for _, kind := range []string{"", "a.b", "*", ">", "a b", "a\n"} {
+		if _, _, err := wire.ParseUpSubject("fleet.v1.up.edge." + kind); !errors.Is(err, wire.ErrSubject) {
+			t.Errorf("kind %q: %v, want ErrSubject", kind, err)
+		}
+	}
+}
+
 func TestUpSubjectRefusesUnknownKind(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []wire.Kind{"", "nudge", "state.x", ">"} {
+	for _, kind := range []wire.Kind{"", "nudge", "state.x", ">", wire.KindUnknown} {
 		if _, err := wire.UpSubject("edge", kind); !errors.Is(err, wire.ErrSubject) {
 			t.Errorf("UpSubject(edge, %q) = %v, want ErrSubject", kind, err)
 		}
@@ -102,6 +117,7 @@ func nudge(device, session string) (string, error) {
 func TestSubjectsRefuseHostileDevices(t *testing.T) {
 	t.Parallel()
 	builders := map[string]func(string) (string, error){
+		"UpAll":       wire.UpAll,
 		"UpSubject":   func(d string) (string, error) { return wire.UpSubject(d, wire.KindState) },
 		"DownAll":     func(d string) (string, error) { return wire.DownAll(d, session) },
 		"DownSubject": func(d string) (string, error) { return nudge(d, session) },

@@ -24,6 +24,10 @@ const (
 	KindRegistry Kind = "registry"
 )
 
+// KindUnknown stands for each kind of message from a device that this version does not
+// know. It has no Verb: a newer agent asked, and is told so.
+const KindUnknown Kind = "unknown"
+
 // What the server sends unasked. Nothing answers it.
 const (
 	// KindNudge carries nothing: the session should send a SnapshotRequest.

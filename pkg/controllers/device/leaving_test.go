@@ -28,6 +28,8 @@ type stuckDoor struct {
 	mu      sync.Mutex // guards what follows
 	told    map[string]bool
 	dropped map[uint64]bool
+	// settled has the uses of tokens that were counted, as "token number".
+	settled []string
 }
 
 func (d *stuckDoor) Notice(device string, _ wire.Revocation) error {
@@ -57,6 +59,13 @@ func (d *stuckDoor) Stranger(string, string, time.Time) {}
 func (d *stuckDoor) Forget(context.Context, string) error { return nil }
 
 func (d *stuckDoor) Nudge(string) {}
+
+func (d *stuckDoor) Settle(_ context.Context, token string, number int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settled = append(d.settled, fmt.Sprintf("%s %d", token, number))
+	return nil
+}
 
 // A hundred devices that are revoked together are dropped within a second,
 // even if none of them can be told, and are refused at once.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -73,8 +74,9 @@ func (a *oneDevice) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// controllerOf returns a controller of devices of an API, and its roster.
-func controllerOf(t *testing.T, api http.RoundTripper) (*device.Controller, *roster.Roster) {
+// controllerOf returns a controller of devices of an API, its roster, and what is
+// around them.
+func controllerOf(t *testing.T, api http.RoundTripper) (*device.Controller, *roster.Roster, *stuckDoor) {
 	t.Helper()
 	c, err := client.New(&rest.Config{Host: "http://api", Transport: api, QPS: -1})
 	if err != nil {
@@ -88,21 +90,22 @@ func controllerOf(t *testing.T, api http.RoundTripper) (*device.Controller, *ros
 	door := &stuckDoor{leaves: func(string) {}}
 	devices := roster.New(roster.Config{Fleet: "fleet", Revoked: tombstones, Outside: door})
 	controller := device.New(device.Config{
-		Client: c, Tombstones: tombstones, Roster: devices, Door: door,
+		Client: c, Tombstones: tombstones, Roster: devices, Door: door, Uses: door,
 		Recorder: record.NewFakeRecorder(10), Logger: slog.New(slog.DiscardHandler),
 		Lacks: func(string) ([]assignment.Lack, bool) { return nil, false },
 	})
 	t.Cleanup(controller.ShutDown)
-	return controller, devices
+	return controller, devices, door
 }
 
 // A Device that was released and that somebody else's finalizer keeps takes no room
 // in the roster, however often it changes.
 func TestReleasedDeviceHasNoRecord(t *testing.T) {
 	t.Parallel()
-	controller, devices := controllerOf(t, &oneDevice{version: 1})
+	controller, devices, door := controllerOf(t, &oneDevice{version: 1})
 	d := (&oneDevice{version: 1}).object()
 	now := metav1.Now()
+	d.Spec.Enrollment.Token, d.Spec.Enrollment.TokenUse = "t", 7
 	d.DeletionTimestamp, d.Finalizers = &now, []string{v1alpha1.DeviceFinalizer, "example.com/inventory"}
 	controller.Refuse(d)
 	if devices.Len() != 1 {
@@ -115,6 +118,9 @@ func TestReleasedDeviceHasNoRecord(t *testing.T) {
 	if n := devices.Len(); n != 0 {
 		t.Errorf("the roster has %d records of a device that was released", n)
 	}
+	if diff := cmp.Diff([]string{"t 7"}, door.settled); diff != "" {
+		t.Errorf("uses of tokens that are counted (-want +got):\n%s", diff)
+	}
 }
 
 // What is decided by one version of a Device is not written over another: an
@@ -123,7 +129,7 @@ func TestWritesAreOfTheVersionThatWasRead(t *testing.T) {
 	t.Parallel()
 	for _, meddles := range []bool{false, true} {
 		api := &oneDevice{version: 1}
-		controller, _ := controllerOf(t, api)
+		controller, _, _ := controllerOf(t, api)
 		d := api.object()
 		controller.Report("edge-1", wire.DeviceInfo{Labels: map[string]string{"group": "a"}, Inventory: wire.Inventory{Arch: "amd64"}})
 		api.meddles = meddles

@@ -56,16 +56,34 @@ const (
 )
 
 // claims see to it that a key has one name. It asks for one name at a time, and
-// the name that it last asked for is remembered, since caches are behind.
+// what was last asked for is remembered, since caches are behind.
 type claims struct {
 	// held has a lock for the keys whose fingerprints begin alike. It is taken
 	// before mu.
 	held [stripes]sync.Mutex
 
 	mu sync.Mutex // guards what follows
-	// recent and older map fingerprints to names. When recent is full it becomes
-	// older.
-	recent, older map[string]string
+	// byKey has the name that a key asked for, byName is the other way round.
+	byKey, byName memory
+}
+
+// memory remembers the last maxRecent things at least, and twice as many at most.
+type memory struct{ recent, older map[string]string }
+
+func (m *memory) set(key, value string) {
+	if m.recent == nil || len(m.recent) >= maxRecent {
+		m.recent, m.older = map[string]string{}, m.recent
+	}
+	m.recent[key] = value
+}
+
+func (m *memory) get(key string) (values []string) {
+	for _, generation := range []map[string]string{m.recent, m.older} {
+		if value, ok := generation[key]; ok {
+			values = append(values, value)
+		}
+	}
+	return values
 }
 
 // hold keeps every other request with the key waiting until release is called.
@@ -83,23 +101,22 @@ func (c *claims) hold(fingerprint string) (release func()) {
 func (c *claims) remember(fingerprint, name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.recent == nil || len(c.recent) >= maxRecent {
-		c.recent, c.older = map[string]string{}, c.recent
-	}
-	c.recent[fingerprint] = name
+	c.byKey.set(fingerprint, name)
+	c.byName.set(name, fingerprint)
 }
 
 // names are those that the key got lately.
 func (c *claims) names(fingerprint string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var names []string
-	for _, m := range []map[string]string{c.recent, c.older} {
-		if name, ok := m[fingerprint]; ok {
-			names = append(names, name)
-		}
-	}
-	return names
+	return c.byKey.get(fingerprint)
+}
+
+// isRecent reports whether somebody asked for a name lately.
+func (c *claims) isRecent(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.byName.get(name)) > 0
 }
 
 // namesOf are the names that a key may have: what the caches know, and what it got a
@@ -178,26 +195,25 @@ func (s *Service) request(ctx context.Context, name string) (*v1alpha1.Enrollmen
 	return r, nil
 }
 
-// knownDevice returns the Device of the name that an applicant asks for. The API is
-// asked only for a name that a cache knows, or that the same key got a moment ago.
-// Another Device that was created a moment ago shows when one of its name is to be
-// created.
-func (s *Service) knownDevice(ctx context.Context, a *Applicant) (*v1alpha1.Device, error) {
-	if !s.isKnown(s.Devices, a) {
+// knownDevice returns the Device of a name that somebody asks for. The API is asked
+// only for a name that a cache knows, or that somebody got a moment ago. One that
+// anybody else created a moment ago shows when another is to be created.
+func (s *Service) knownDevice(ctx context.Context, name string) (*v1alpha1.Device, error) {
+	if !s.isKnown(s.Devices, name) {
 		return nil, nil
 	}
-	return s.device(ctx, a.Device)
+	return s.device(ctx, name)
 }
 
 // knownRequest is knownDevice for an EnrollmentRequest.
-func (s *Service) knownRequest(ctx context.Context, a *Applicant) (*v1alpha1.EnrollmentRequest, error) {
-	if !s.isKnown(s.Requests, a) {
+func (s *Service) knownRequest(ctx context.Context, name string) (*v1alpha1.EnrollmentRequest, error) {
+	if !s.isKnown(s.Requests, name) {
 		return nil, nil
 	}
-	return s.request(ctx, a.Device)
+	return s.request(ctx, name)
 }
 
-func (s *Service) isKnown(objects cache.Indexer, a *Applicant) bool {
-	_, cached, _ := objects.GetByKey(a.Device) // it never fails
-	return cached || slices.Contains(s.claims.names(a.fingerprint), a.Device)
+func (s *Service) isKnown(objects cache.Indexer, name string) bool {
+	_, cached, _ := objects.GetByKey(name) // it never fails
+	return cached || s.claims.isRecent(name)
 }

@@ -1,12 +1,16 @@
 package enrollment_test
 
 import (
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"strings"
 	"testing"
 
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
+	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -46,4 +50,25 @@ func FuzzParseRequest(f *testing.F) {
 			t.Errorf("accepted device %q with key %q", a.Device, a.Fingerprint())
 		}
 	})
+}
+
+// csr is a certificate request in PEM for a new key.
+func csr(t testing.TB) string {
+	t.Helper()
+	key, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
+
+// damage changes what a certificate request is signed over.
+func damage(csr string) string {
+	block, _ := pem.Decode([]byte(csr))
+	block.Bytes[len(block.Bytes)-1] ^= 1
+	return string(pem.EncodeToMemory(block))
 }

@@ -97,11 +97,11 @@ func (s *Service) Enroll(ctx context.Context, a *Applicant) (reply *wire.EnrollR
 	if s.Tombstones.Has(a.fingerprint) {
 		return nil, false, refuse(wire.RefusedRevoked, "this device's key was revoked or replaced: it needs a new key, a new token, and another name while there is a Device %s", a.Device)
 	}
-	device, err := s.knownDevice(ctx, a)
+	device, err := s.knownDevice(ctx, a.Device)
 	if err != nil {
 		return nil, false, err
 	}
-	asked, err := s.knownRequest(ctx, a)
+	asked, err := s.knownRequest(ctx, a.Device)
 	if err != nil {
 		return nil, false, err
 	}

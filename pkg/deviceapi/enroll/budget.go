@@ -24,7 +24,7 @@ const (
 	// cannot use up what there is for all.
 	enrollRate, enrollBurst = 50, 500
 	tokenRate, tokenBurst   = 30, 300
-	renewRate, renewBurst = 50, 500
+	renewRate, renewBurst   = 50, 500
 	// A device renews once in months, and tries again after a minute.
 	deviceRate, deviceBurst = 0.1, 5
 	// Certificates that are good no more are many, of one thief perhaps, or of a
