@@ -35,6 +35,12 @@ const (
 	// Devices that are revoked together are told and dropped within a second,
 	// even if each of them takes all the time that a Notice may take.
 	leavingWorkers = 32
+	// gathering is how long what a device does is gathered before its object is
+	// written: one that connects says several things at once.
+	gathering = 500 * time.Millisecond
+	// arrival is how soon a device that has enrolled connects. Only if it does not, its
+	// status has to say so.
+	arrival = 10 * time.Second
 	// compactInterval is how often tombstones are merged.
 	compactInterval = 24 * time.Hour
 	// A budget for API writes, so that a site that comes back at once does not
@@ -176,7 +182,7 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 // StatusChanged tells that the status of a device has to be written anew.
-func (c *Controller) StatusChanged(device string) { c.queue.Add(device) }
+func (c *Controller) StatusChanged(device string) { c.queue.AddAfter(device, gathering) }
 
 // Leaves tells that a revoked device has to be told and dropped.
 func (c *Controller) Leaves(device string) { c.leaving.Add(device) }
@@ -322,10 +328,31 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 	if c.wasUsed(d) {
 		return c.adoptKey(ctx, d)
 	}
+	if wait := c.arrives(d); wait > 0 {
+		c.queue.AddAfter(name, wait)
+		return nil
+	}
 	if changed, err := c.writeReport(ctx, d); err != nil || changed {
 		return err // once the cache has what changed, it is looked at again
 	}
 	return c.writeStatus(ctx, d)
+}
+
+// arrives returns how long to wait for a device that enrolled a moment ago, and has
+// not connected yet.
+func (c *Controller) arrives(d *v1alpha1.Device) time.Duration {
+	e := d.Spec.Enrollment
+	if e == nil || len(d.Status.Conditions) > 0 {
+		return 0
+	}
+	if _, present, _ := c.Roster.Presence(d.Name); present {
+		return 0
+	}
+	since := c.Clock.Now().Sub(e.EnrolledAt.Time)
+	if since < 0 { // the clock was set back
+		return 0
+	}
+	return max(0, arrival-since)
 }
 
 // adoptKey makes the next key, with which the device proved itself, the only one.
@@ -570,7 +597,7 @@ func (c *Controller) takeInfo(e jetstream.KeyValueEntry) {
 	applied := c.reports[device].applied && c.reports[device].digest == digest
 	c.reports[device] = report{info.Printable(), digest, applied}
 	c.mu.Unlock()
-	c.queue.Add(device)
+	c.queue.AddAfter(device, gathering)
 }
 
 // watchPresence finds devices that fell silent. Once, when those that were

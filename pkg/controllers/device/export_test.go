@@ -51,6 +51,9 @@ func (c *Controller) WriteReport(ctx context.Context, d *v1alpha1.Device) (chang
 	return c.writeReport(ctx, d)
 }
 
+// Arrives is how long to wait for a device that enrolled.
+func (c *Controller) Arrives(d *v1alpha1.Device) time.Duration { return c.arrives(d) }
+
 // Release lets a deleted Device go.
 func (c *Controller) Release(ctx context.Context, d *v1alpha1.Device) error { return c.release(ctx, d) }
 

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -155,6 +156,49 @@ func TestWritesAreOfTheVersionThatWasRead(t *testing.T) {
 		}
 		if err := controller.WriteStatus(t.Context(), api.object()); err != nil || len(api.accepted) != 2 {
 			t.Errorf("meddles %v: afterwards %d writes were accepted, %v", meddles, len(api.accepted), err)
+		}
+	}
+}
+
+// clockAt is a clock that stands still.
+type clockAt time.Time
+
+func (c clockAt) Now() time.Time { return time.Time(c) }
+func (clockAt) Sane() error      { return nil }
+
+// A device that enrolls is about to connect: what it says then is written at once, and
+// nothing before. One that does not connect shows that soon.
+func TestStatusWaitsForADeviceThatEnrolled(t *testing.T) {
+	t.Parallel()
+	controller, devices, _ := controllerOf(t, &oneDevice{version: 1})
+	now := time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
+	controller.Clock = clockAt(now)
+	enrolled := func(name string, ago time.Duration) *v1alpha1.Device {
+		d := (&oneDevice{version: 1}).object()
+		d.Name = name
+		d.Spec.Enrollment.EnrolledAt = metav1.NewTime(now.Add(-ago))
+		return d
+	}
+	written := enrolled("written", 0)
+	written.Status.Conditions = []metav1.Condition{{Type: v1alpha1.DeviceConnected}}
+	prepared := enrolled("prepared", 0)
+	prepared.Spec.Enrollment = nil
+	devices.Bind("present", roster.Keys{Current: "key"})
+	if _, err := devices.Connected("present", roster.Connection{ID: 1, Session: "00000000000000a1"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := devices.Snapshot("present", "00000000000000a1", roster.Claim{Epoch: "epoch"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		device *v1alpha1.Device
+		waits  bool
+	}{
+		{enrolled("now", 0), true}, {enrolled("soon", 9*time.Second), true}, {enrolled("late", 11*time.Second), false},
+		{enrolled("set-back", -time.Hour), false}, {written, false}, {prepared, false}, {enrolled("present", 0), false},
+	} {
+		if wait := controller.Arrives(tc.device); wait > 0 != tc.waits || wait > 10*time.Second {
+			t.Errorf("%s waits for %s", tc.device.Name, wait)
 		}
 	}
 }
