@@ -56,6 +56,9 @@ func (r *reports) putState(ctx context.Context, device string, s wire.Deployment
 		return err
 	}
 	if s.Phase == wire.PhaseRemoved {
+		if !r.roster.HasReported(device, s.DeploymentRef) {
+			return nil // a key that never was would leave a marker in the bucket
+		}
 		return r.removeState(ctx, device, s.DeploymentRef, key)
 	}
 	if err := put(ctx, r.buckets.State, key, payload); err != nil {

@@ -143,3 +143,36 @@ func contentOf(t testing.TB, kv jetstream.KeyValue, prefix string) map[string]st
 	maps.DeleteFunc(held, func(key, _ string) bool { return len(key) < len(prefix) || key[:len(prefix)] != prefix })
 	return held
 }
+
+// A report that something was removed which nobody reported leaves nothing behind, not
+// even a marker: a device could fill the bucket with those.
+func TestRemovalOfNothingLeavesNothing(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, nil)
+	devices := roster.New(roster.Config{})
+	reports := deviceapi.NewReports(b.Buckets, devices)
+	count := func() uint64 {
+		status, err := b.Buckets.State.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status.Values()
+	}
+	put := func(name string, phase wire.Phase) {
+		s := wire.DeploymentState{DeploymentRef: wire.DeploymentRef{Namespace: "shop", Name: name}, Phase: phase}
+		if err := reports.PutState(t.Context(), "edge-1", s, []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 20 {
+		put(fmt.Sprintf("never-%d", i), wire.PhaseRemoved)
+	}
+	if n := count(); n != 0 {
+		t.Errorf("the bucket has %d keys of what never was", n)
+	}
+	put("web", wire.PhaseRunning)
+	put("web", wire.PhaseRemoved)
+	if n := count(); n != 1 || devices.HasReported("edge-1", wire.DeploymentRef{Namespace: "shop", Name: "web"}) {
+		t.Errorf("the bucket has %d keys after one removal, want its marker", n)
+	}
+}

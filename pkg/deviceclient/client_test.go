@@ -202,6 +202,18 @@ func TestMessagesAsTheyAre(t *testing.T) {
 	}
 }
 
+// A gateway that sends a body byte by byte is not asked as often as the body has bytes.
+func TestPiecesOfABodyHaveASize(t *testing.T) {
+	t.Parallel()
+	b := newBus(t)
+	c := b.client()
+	body := make([]byte, 4<<10)
+	asked := b.answer(wire.KindBody, wire.BodyReply{Size: len(body), Data: body[:1]})
+	if _, err := c.Body(t.Context(), wire.Sum(body).String(), len(body)); !errors.Is(err, deviceclient.ErrBody) || len(asked) != 1 {
+		t.Errorf("%v after %d requests", err, len(asked))
+	}
+}
+
 func TestSessionsDiffer(t *testing.T) {
 	t.Parallel()
 	a, b := deviceclient.NewSession(device), deviceclient.NewSession(device)

@@ -51,6 +51,10 @@ func (c *Client) Body(ctx context.Context, hash string, size int) ([]byte, error
 	return body, nil
 }
 
+// minPiece is how many bytes a piece has at least that is not the last: else a gateway
+// could have a device ask for ever.
+const minPiece = 1 << 10
+
 func (c *Client) piece(ctx context.Context, hash string, offset, size int) ([]byte, error) {
 	data, err := c.request(ctx, wire.KindBody, wire.BodyRequest{Hash: hash, Offset: offset})
 	if err != nil {
@@ -62,7 +66,7 @@ func (c *Client) piece(ctx context.Context, hash string, offset, size int) ([]by
 		return nil, err
 	case reply.Error != nil:
 		return nil, reply.Error
-	case reply.Size != size || len(reply.Data) == 0 || offset+len(reply.Data) > size:
+	case reply.Size != size || offset+len(reply.Data) > size || len(reply.Data) < min(minPiece, size-offset):
 		return nil, ErrBody
 	}
 	return reply.Data, nil

@@ -39,6 +39,9 @@ var (
 	// lines is how much the log says about what a device is refused: all of it is
 	// counted.
 	lines = rate{0.1, 5}
+	// keyDrops is how many next keys a device may give up that it never used. Each
+	// leaves a tombstone for years; an honest device gives one up after an accident.
+	keyDrops = rate{10.0 / (24 * 60 * 60), 10}
 )
 
 const (
@@ -76,9 +79,10 @@ const (
 type budgets struct {
 	// own is that of the device. What sessions that are not the device send uses up
 	// nothing of it: they share a budget of their own, which most devices never need.
-	own    budget
-	strays *budget
-	lines  bucket
+	own      budget
+	strays   *budget
+	lines    bucket
+	keyDrops bucket
 	// answered is how many bytes the device was sent since somebody looked whether it
 	// reads them.
 	answered int
@@ -169,6 +173,12 @@ func (r *Roster) Answered(name string, bytes int) (look []uint64) {
 		}
 	})
 	return look
+}
+
+// MayDropKey reports whether a device may give up a next key that it never used.
+func (r *Roster) MayDropKey(name string) (may bool) {
+	r.look(name, func(d *device) { may = d.keyDrops.take(keyDrops, 1, r.now()) })
+	return may
 }
 
 // Line reports whether the log may say that a device is refused something.

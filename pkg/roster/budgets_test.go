@@ -229,3 +229,20 @@ func TestBudgetsCoverTheLargestManifest(t *testing.T) {
 		t.Errorf("%d reports at once", burst)
 	}
 }
+
+// A device that asks for one new key after the other, and uses none, is stopped: each
+// leaves a tombstone.
+func TestKeysThatAreGivenUpAreFew(t *testing.T) {
+	t.Parallel()
+	r := newStanding(tombstones(t))
+	r.Bind("edge-1", roster.Keys{Current: "key"})
+	given := 0
+	for range 1000 {
+		if r.MayDropKey("edge-1") {
+			given++
+		}
+	}
+	if given < 2 || given > 10 || r.MayDropKey("nobody") {
+		t.Errorf("%d keys are given up at once", given)
+	}
+}

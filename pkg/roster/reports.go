@@ -68,6 +68,12 @@ func (r *Roster) Reported(name string) (refs []wire.DeploymentRef) {
 	return refs
 }
 
+// HasReported reports whether the bucket has a report of a device about a Deployment.
+func (r *Roster) HasReported(name string, ref wire.DeploymentRef) (has bool) {
+	r.look(name, func(rec *device) { _, has = rec.states[ref] })
+	return has
+}
+
 // CountReported is how many there are.
 func (r *Roster) CountReported(name string) (n int) {
 	r.look(name, func(rec *device) { n = len(rec.states) })

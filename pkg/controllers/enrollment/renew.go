@@ -140,6 +140,21 @@ func retired(h *Holder) *wire.EnrollReply {
 	}}
 }
 
+// mayDrop returns why a device may not give up the next key that it has, if any, for
+// another.
+func (s *Service) mayDrop(device, dropped string) error {
+	if dropped == "" {
+		return nil
+	}
+	if used, _ := s.Roster.Used(device); used == dropped {
+		return refuse(wire.RefusedRateLimited, "the device %s begins to use its new key at this moment: try again in some minutes", device)
+	}
+	if !s.Roster.MayDropKey(device) {
+		return refuse(wire.RefusedRateLimited, "the device %s asks for too many keys that it does not use: try again tomorrow, or with the key that it last asked for", device)
+	}
+	return nil
+}
+
 // addKey lets the device connect with a new key, beside the present one. A
 // device that lost power asks again, with the same new key or with another. The
 // present key makes room for none: only a session that has proven itself retires
@@ -167,6 +182,9 @@ func (s *Service) addKey(ctx context.Context, h *Holder, next string) (*v1alpha1
 			return nil
 		case !own && dropped != "" && s.reserved.has(h.Device, dropped):
 			return refuse(wire.RefusedRateLimited, "another session of the device %s renews at this moment: try again in some minutes", h.Device)
+		}
+		if err := s.mayDrop(h.Device, dropped); err != nil {
+			return err
 		}
 		e.NextKeyFingerprint = next
 		if dropped != "" {

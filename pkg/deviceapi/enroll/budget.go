@@ -17,7 +17,8 @@ const (
 	strangerRate, strangerBurst = 5, 50
 	// Anybody may ask for the root and the time. A device that shows its
 	// certificate has a budget of its own for the time, beside that of all.
-	publicRate, publicBurst         = 200, 1000
+	publicRate, publicBurst         = 1000, 2000
+	hostRate, hostBurst             = 400, 1000 // of that for one host, which may be a site behind NAT
 	deviceTimeRate, deviceTimeBurst = 1, 30
 	// Requests with a good token that use it for nothing new: a device that waits for
 	// approval, or asks twice, or whoever has the token and floods. One token alone

@@ -5,6 +5,7 @@ import "golang.org/x/time/rate"
 // What the tests see of the unexported parts.
 const (
 	PublicBurst = publicBurst
+	HostBurst   = hostBurst
 	RenewBurst  = renewBurst
 	MaxDeciding = maxDeciding
 )
@@ -13,12 +14,12 @@ const (
 func (h *Handler) SpendStrangers() { spend(h.strangers) }
 
 // SpendPublic uses up for good what anybody may ask for.
-func (h *Handler) SpendPublic() { spend(h.public) }
+func (h *Handler) SpendPublic() { spend(h.public.all) }
 
 // SpendAllButRenewals uses up for good whatever everybody together may do, but
 // for the renewals of devices that may come in.
 func (h *Handler) SpendAllButRenewals() {
-	for _, l := range []*rate.Limiter{h.strangers, h.public, h.lines, h.knownLines, h.enrollments.all, h.times.all, h.outsiders.all} {
+	for _, l := range []*rate.Limiter{h.strangers, h.public.all, h.lines, h.knownLines, h.enrollments.all, h.times.all, h.outsiders.all} {
 		spend(l)
 	}
 }

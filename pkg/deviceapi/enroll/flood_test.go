@@ -217,3 +217,28 @@ func TestACrowdIsToldToComeBack(t *testing.T) {
 		}
 	}
 }
+
+// One host uses up its share of what anybody may ask for, and each refusal costs it a
+// connection.
+func TestFloodOfOneHostLeavesRoomForOthers(t *testing.T) {
+	t.Parallel()
+	h, _ := newHandler(t)
+	get := func(address string) *httptest.ResponseRecorder {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, wire.PathCA, nil)
+		r.RemoteAddr = address
+		h.ServeHTTP(w, r)
+		return w
+	}
+	refused := false
+	for range enroll.HostBurst * 2 {
+		if w := get("192.0.2.1:1"); w.Code == http.StatusTooManyRequests {
+			refused = true
+			if w.Header().Get("Connection") != "close" {
+				t.Fatal("whoever is turned away keeps the connection")
+			}
+		}
+	}
+	if w := get("192.0.2.2:1"); !refused || w.Code != http.StatusOK {
+		t.Errorf("the flood is refused: %v; another host is answered %d", refused, w.Code)
+	}
+}

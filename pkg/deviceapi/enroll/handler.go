@@ -19,6 +19,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
+	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -51,7 +52,7 @@ type Handler struct {
 	// strangers are those that are wrong about a token, public those that ask for
 	// what anybody may know.
 	strangers   *rate.Limiter
-	public      *rate.Limiter
+	public      *budgets      // of each host
 	lines       *rate.Limiter // about strangers
 	knownLines  *rate.Limiter
 	enrollments *budgets
@@ -70,7 +71,7 @@ func NewHandler(c HandlerConfig) *Handler {
 	h := &Handler{
 		HandlerConfig: c,
 		strangers:     rate.NewLimiter(strangerRate, strangerBurst),
-		public:        rate.NewLimiter(publicRate, publicBurst),
+		public:        newBudgets(publicRate, publicBurst, hostRate, hostBurst),
 		lines:         rate.NewLimiter(lineRate, lineBurst),
 		knownLines:    rate.NewLimiter(lineRate, lineBurst),
 		enrollments:   newBudgets(enrollRate, enrollBurst, tokenRate, tokenBurst),
@@ -90,19 +91,26 @@ func NewHandler(c HandlerConfig) *Handler {
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-func (h *Handler) ca(w http.ResponseWriter, _ *http.Request) {
-	if !h.public.Allow() {
-		h.refuse(w, "ca", tooMany())
+func (h *Handler) ca(w http.ResponseWriter, r *http.Request) {
+	if !h.public.take(hostOf(r)) {
+		h.turnAway(w, "ca")
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-pem-file")
 	_, _ = w.Write(h.Service.PKI.RootsPEM()) // the client is gone: nothing to do
 }
 
+// turnAway refuses a stranger who asks too often, and ends the connection: over the
+// same one, each refusal would cost nothing but the server's time.
+func (h *Handler) turnAway(w http.ResponseWriter, what string) {
+	w.Header().Set("Connection", "close")
+	h.refuse(w, what, tooMany())
+}
+
 // time signs the server's clock for a device that cannot trust its own.
 func (h *Handler) time(w http.ResponseWriter, r *http.Request) {
 	if !h.mayAskTime(r) {
-		h.refuse(w, "time", tooMany())
+		h.turnAway(w, "time")
 		return
 	}
 	nonce, err := hex.DecodeString(r.URL.Query().Get(wire.QueryNonce))
@@ -126,7 +134,7 @@ func (h *Handler) mayAskTime(r *http.Request) bool {
 	if holder, err := h.identify(r); err == nil && h.Service.MayComeIn(holder) && h.times.take(holder.Device) {
 		return true
 	}
-	return h.public.Allow()
+	return h.public.take(hostOf(r))
 }
 
 // Holder returns the device whose certificate a request came with, if it may
@@ -258,6 +266,9 @@ func addressOf(r *http.Request) string {
 func (h *Handler) identify(r *http.Request) (*enrollment.Holder, error) {
 	return h.Service.Identify(chainOf(r), r.Header.Get(wire.HeaderSession), addressOf(r))
 }
+
+// hostOf is the network of the host that a request comes from.
+func hostOf(r *http.Request) string { return handshake.Host(r.RemoteAddr) }
 
 // strays makes the name for the budget of all that have a device's certificate and
 // are not known to be the device: a copy of it uses up nothing of the device's.

@@ -281,10 +281,10 @@ func TestFloodOfPublicRequestsIsRefused(t *testing.T) {
 		return w.Code
 	}
 	seen := map[int]int{}
-	for range enroll.PublicBurst * 2 {
+	for range enroll.HostBurst * 2 {
 		seen[get(wire.PathCA, nil)]++
 	}
-	if seen[http.StatusOK] < enroll.PublicBurst || seen[http.StatusTooManyRequests] == 0 || len(seen) != 2 {
+	if seen[http.StatusOK] < enroll.HostBurst || seen[http.StatusTooManyRequests] == 0 || len(seen) != 2 {
 		t.Errorf("answers are %v", seen)
 	}
 	question := wire.PathTime + "?nonce=" + strings.Repeat("07", 32)
