@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
@@ -321,9 +324,26 @@ func (c *Controller) deploymentFacts(d *v1alpha1.Deployment) assignment.Deployme
 	v := acceptance.Evaluate(d, namespaceLabels, c.Resolver)
 	return assignment.Deployment{
 		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
-		Selector:      func(l map[string]string) bool { return v.Selector.Matches(labels.Set(l)) }, Accepted: v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
+		Selector:      selectorFacts(v.Selector), Accepted: v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
 		Deleting: !d.DeletionTimestamp.IsZero(),
 	}
+}
+
+// selectorFacts says what a selector requires, in terms of the table.
+func selectorFacts(s labels.Selector) (facts assignment.Selector) {
+	requirements, selectable := s.Requirements()
+	facts.Nothing = !selectable
+	for _, r := range requirements {
+		facts.Requirements = append(facts.Requirements, assignment.Requirement{
+			Key: r.Key(), Operator: operators[r.Operator()], Values: slices.Sorted(maps.Keys(r.Values())),
+		})
+	}
+	return facts
+}
+
+// operators are those that a target selector can have.
+var operators = map[selection.Operator]assignment.Operator{
+	selection.In: assignment.In, selection.NotIn: assignment.NotIn, selection.Exists: assignment.Exists, selection.DoesNotExist: assignment.DoesNotExist,
 }
 
 func deviceFacts(d *v1alpha1.Device) assignment.Device {

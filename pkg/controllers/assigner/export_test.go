@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
@@ -48,5 +49,7 @@ func Conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 }
 
 func Same(now, then *v1alpha1.DeploymentStatus) bool { return same(now, then) }
+
+func SelectorFacts(s labels.Selector) assignment.Selector { return selectorFacts(s) }
 
 func Plausible(at, received time.Time) time.Time { return plausible(at, received) }
