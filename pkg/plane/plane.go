@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +26,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
+	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/parts"
@@ -70,6 +72,7 @@ type Plane struct {
 	Config
 
 	informers   *informers
+	verdicts    *verdicts.Book
 	assignments *assigner.Controller
 	deployments *deployment.Controller
 	devices     *device.Controller
@@ -103,16 +106,19 @@ func New(ctx context.Context, c Config) (*Plane, error) {
 // addLeader makes what works on Deployments.
 func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resolver) {
 	i := p.informers
+	p.verdicts = verdicts.New(verdicts.Config{
+		Deployments: i.deployments.GetIndexer(), Namespaces: i.namespaces.GetStore(), Secrets: i.secrets.GetStore(), Digests: resolver,
+	})
 	p.assignments = assigner.New(assigner.Config{
 		Client: p.Client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
-		Resolver: resolver, Buckets: p.Buckets, Term: p.Term, Servers: p.Servers,
+		Verdicts: p.verdicts, Resolver: resolver, Buckets: p.Buckets, Term: p.Term, Servers: p.Servers,
 		Nudge:        func(name string) { p.door.Nudge(name) },
 		LacksChanged: func(name string) { p.devices.StatusChanged(name) },
 		Logger:       p.component("assigner"),
 	})
 	p.deployments = &deployment.Controller{
 		Client: p.Client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
-		Digests: resolver, Withdrawer: p.assignments, Recorder: recorder, Logger: p.component("deployment-controller"),
+		Verdicts: p.verdicts, Withdrawer: p.assignments, Recorder: recorder, Logger: p.component("deployment-controller"),
 	}
 }
 
@@ -144,7 +150,7 @@ func (p *Plane) addDevices(recorder record.EventRecorder) {
 
 // Collectors are the plane's metrics.
 func (p *Plane) Collectors() []prometheus.Collector {
-	return append(p.door.Collectors(), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors()), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fleet_devices_connected", Help: "Devices that have a connection.",
 	}, func() float64 { return float64(p.Gate.Count()) }))
 }

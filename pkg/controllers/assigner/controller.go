@@ -12,7 +12,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
@@ -23,9 +22,10 @@ import (
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
-	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
+	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
+	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -41,6 +41,7 @@ type Config struct {
 	Deployments cache.SharedIndexInformer
 	Namespaces  cache.SharedIndexInformer
 	Secrets     cache.SharedIndexInformer
+	Verdicts    *verdicts.Book
 	Resolver    *secrets.Resolver
 	Buckets     *bus.Buckets
 	Term        term.Term
@@ -198,10 +199,13 @@ func (c *Controller) bucket(ctx context.Context) (map[assignment.Key]wire.Entry,
 // watchObjects enqueues what changes and returns when every list is complete.
 func (c *Controller) watchObjects(ctx context.Context) error {
 	synced := make([]cache.InformerSynced, 0, 4)
-	for kind, informer := range map[itemKind]cache.SharedIndexInformer{
-		deviceItem: c.Devices, deploymentItem: c.Deployments, namespaceItem: c.Namespaces, secretItem: c.Secrets,
+	for informer, handler := range map[cache.SharedIndexInformer]cache.ResourceEventHandler{
+		c.Devices:     reconcile.Changes(deviceDiffers, c.enqueuer(deviceItem)),
+		c.Deployments: reconcile.Changes(verdicts.DeploymentDiffers, c.enqueuer(deploymentItem)),
+		c.Namespaces:  reconcile.Changes(verdicts.NamespaceDiffers, c.enqueuer(namespaceItem)),
+		c.Secrets:     reconcile.Changes(verdicts.SecretDiffers, c.enqueuer(secretItem)),
 	} {
-		h, err := informer.AddEventHandler(c.enqueuer(kind))
+		h, err := informer.AddEventHandler(handler)
 		if err != nil {
 			return fmt.Errorf("watching objects: %w", err)
 		}
@@ -213,17 +217,8 @@ func (c *Controller) watchObjects(ctx context.Context) error {
 	return nil
 }
 
-func (c *Controller) enqueuer(kind itemKind) cache.ResourceEventHandler {
-	enqueue := func(o any) {
-		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
-			c.queue.Add(item{kind, key})
-		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    enqueue,
-		UpdateFunc: func(_, o any) { enqueue(o) },
-		DeleteFunc: enqueue,
-	}
+func (c *Controller) enqueuer(kind itemKind) func(key string) {
+	return func(key string) { c.queue.Add(item{kind, key}) }
 }
 
 // build fills the table from the complete lists. Its changes are not carried
@@ -267,19 +262,15 @@ func (c *Controller) process(i item) {
 	case deploymentItem:
 		c.processDeployment(i.name)
 	case namespaceItem:
-		c.enqueueNamespace(i.name)
+		c.enqueueDeployments(c.Verdicts.In(i.name))
 	case secretItem:
-		if ns, _, err := cache.SplitMetaNamespaceKey(i.name); err == nil {
-			c.enqueueNamespace(ns)
-		}
+		c.enqueueDeployments(c.Verdicts.Needing(i.name))
 	}
 }
 
-func (c *Controller) enqueueNamespace(namespace string) {
-	for _, o := range c.Deployments.GetStore().List() {
-		if d := o.(*v1alpha1.Deployment); d.Namespace == namespace {
-			c.queue.Add(item{deploymentItem, d.Namespace + "/" + d.Name})
-		}
+func (c *Controller) enqueueDeployments(keys []string) {
+	for _, key := range keys {
+		c.queue.Add(item{deploymentItem, key})
 	}
 }
 
@@ -295,6 +286,7 @@ func (c *Controller) processDevice(name string) {
 func (c *Controller) processDeployment(key string) {
 	o, exists, err := c.Deployments.GetStore().GetByKey(key)
 	if err != nil || !exists {
+		c.Verdicts.Forget(key)
 		if ns, name, err := cache.SplitMetaNamespaceKey(key); err == nil {
 			c.apply(c.table.RemoveDeployment(wire.DeploymentRef{Namespace: ns, Name: name}))
 		}
@@ -317,14 +309,11 @@ func (c *Controller) apply(changes assignment.Changes) {
 }
 
 func (c *Controller) deploymentFacts(d *v1alpha1.Deployment) assignment.Deployment {
-	var namespaceLabels map[string]string
-	if o, ok, _ := c.Namespaces.GetStore().GetByKey(d.Namespace); ok {
-		namespaceLabels = o.(*corev1.Namespace).Labels
-	}
-	v := acceptance.Evaluate(d, namespaceLabels, c.Resolver)
+	v := c.Verdicts.Of(d)
 	return assignment.Deployment{
 		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
-		Selector:      selectorFacts(v.Selector), Accepted: v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
+		Selector:      selectorFacts(v.Selector),
+		Accepted:      v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
 		Deleting: !d.DeletionTimestamp.IsZero(),
 	}
 }
@@ -351,13 +340,25 @@ func deviceFacts(d *v1alpha1.Device) assignment.Device {
 		Name: d.Name, Labels: d.Labels,
 		Unschedulable: d.Spec.Unschedulable,
 		Revoked:       d.IsOut(),
-		Offline:       !meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceConnected),
+		Offline:       isOffline(d),
 	}
 	facts.Capabilities = wire.ParseCapabilities(d.Status.Capabilities)
 	if d.Spec.AllowedNamespaces != nil {
 		facts.AllowedNamespaces = append([]string{}, *d.Spec.AllowedNamespaces...)
 	}
 	return facts
+}
+
+// deviceDiffers reports whether deviceFacts may differ. Most updates of a Device are
+// of its status alone.
+func deviceDiffers(old, now *v1alpha1.Device) bool {
+	return old.UID != now.UID || old.Generation != now.Generation || old.IsOut() != now.IsOut() || !maps.Equal(old.Labels, now.Labels) ||
+		isOffline(old) != isOffline(now) || !slices.Equal(old.Status.Capabilities, now.Status.Capabilities) ||
+		(old.Status.Capabilities == nil) != (now.Status.Capabilities == nil)
+}
+
+func isOffline(d *v1alpha1.Device) bool {
+	return !meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceConnected)
 }
 
 // watchStates follows bucket device-state.

@@ -50,6 +50,10 @@ func Conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 
 func Same(now, then *v1alpha1.DeploymentStatus) bool { return same(now, then) }
 
+func DeviceFacts(d *v1alpha1.Device) assignment.Device { return deviceFacts(d) }
+
+func DeviceDiffers(old, now *v1alpha1.Device) bool { return deviceDiffers(old, now) }
+
 func SelectorFacts(s labels.Selector) assignment.Selector { return selectorFacts(s) }
 
 func Plausible(at, received time.Time) time.Time { return plausible(at, received) }

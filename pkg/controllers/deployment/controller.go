@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
@@ -20,8 +21,8 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
-	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
+	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -45,7 +46,7 @@ type Controller struct {
 	Deployments cache.SharedIndexInformer
 	Namespaces  cache.SharedIndexInformer
 	Secrets     cache.SharedIndexInformer
-	Digests     acceptance.Digests
+	Verdicts    *verdicts.Book
 	Withdrawer  Withdrawer
 	Recorder    record.EventRecorder
 	Logger      *slog.Logger
@@ -65,45 +66,33 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 func (c *Controller) watch(queue workqueue.TypedInterface[string]) error {
-	enqueue := func(o any) {
-		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
+	add := func(keys ...string) {
+		for _, key := range keys {
 			queue.Add(key)
 		}
 	}
-	_, err := c.Deployments.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) },
-	})
+	_, err := c.Deployments.AddEventHandler(reconcile.Changes(differs, func(key string) { add(key) }))
 	if err != nil {
 		return err
 	}
 	// A namespace's label decides about the privilege of what is in it.
-	_, err = c.Namespaces.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		UpdateFunc: func(_, o any) { c.enqueueNamespace(queue, o.(*corev1.Namespace).Name) },
-	})
+	_, err = c.Namespaces.AddEventHandler(reconcile.Changes(verdicts.NamespaceDiffers, func(namespace string) { add(c.Verdicts.In(namespace)...) }))
 	if err != nil {
 		return err
 	}
 	// A score may wait for a Secret.
-	changed := func(o any) {
-		if ns, _, err := cache.SplitMetaNamespaceKey(keyOf(o)); err == nil {
-			c.enqueueNamespace(queue, ns)
-		}
-	}
-	_, err = c.Secrets.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: changed})
+	_, err = c.Secrets.AddEventHandler(reconcile.Changes(verdicts.SecretDiffers, func(secret string) { add(c.Verdicts.Needing(secret)...) }))
 	return err
 }
 
-func keyOf(o any) string {
-	key, _ := cache.DeletionHandlingMetaNamespaceKeyFunc(o) // objects of an informer have keys
-	return key
+// differs reports whether there is anything to do after an update. Of the status it
+// is what this controller shows: somebody may have changed that.
+func differs(old, now *v1alpha1.Deployment) bool {
+	return verdicts.DeploymentDiffers(old, now) || !slices.Equal(old.Finalizers, now.Finalizers) || !equality.Semantic.DeepEqual(shown(old), shown(now))
 }
 
-func (c *Controller) enqueueNamespace(queue workqueue.TypedInterface[string], namespace string) {
-	for _, o := range c.Deployments.GetStore().List() {
-		if d := o.(*v1alpha1.Deployment); d.Namespace == namespace {
-			queue.Add(keyOf(d))
-		}
-	}
+func shown(d *v1alpha1.Deployment) *metav1.Condition {
+	return meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeploymentAccepted)
 }
 
 // Reconcile brings one Deployment, "<namespace>/<name>", up to date.
@@ -149,11 +138,7 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Deployment) error 
 
 // accept shows the verdict.
 func (c *Controller) accept(ctx context.Context, d *v1alpha1.Deployment) error {
-	var namespaceLabels map[string]string
-	if o, ok, _ := c.Namespaces.GetStore().GetByKey(d.Namespace); ok {
-		namespaceLabels = o.(*corev1.Namespace).Labels
-	}
-	v := acceptance.Evaluate(d, namespaceLabels, c.Digests)
+	v := c.Verdicts.Of(d)
 	condition := metav1.Condition{
 		Type: v1alpha1.DeploymentAccepted, Status: metav1.ConditionFalse,
 		Reason: v.Reason, Message: v.Message, ObservedGeneration: d.Generation,
