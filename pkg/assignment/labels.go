@@ -249,13 +249,20 @@ func (x *labelIndex) candidates(labels []*label, f func(*deployment)) {
 	}
 }
 
-// candidateDevices calls f with the number of every device that the selection can
-// match, some of them several times, and returns false when that is each device.
-func (s *selection) candidateDevices(f func(uint32)) bool {
+// candidates is at most how many devices the selection can match, unless it selects
+// everywhere.
+func (s *selection) candidates() int {
+	if s.Nothing {
+		return 0
+	}
+	return s.conditions[s.anchor].devices()
+}
+
+// eachCandidate calls f with the number of every device that the selection can match,
+// some of them several times, unless it selects everywhere.
+func (s *selection) eachCandidate(f func(uint32)) {
 	switch {
 	case s.Nothing:
-	case s.everywhere():
-		return false
 	case s.conditions[s.anchor].operator == Exists:
 		s.conditions[s.anchor].key.devices.each(f)
 	default:
@@ -263,5 +270,4 @@ func (s *selection) candidateDevices(f func(uint32)) bool {
 			l.devices.each(f)
 		}
 	}
-	return true
 }

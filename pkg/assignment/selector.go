@@ -105,7 +105,7 @@ func (c *condition) devices() (n int) {
 	return n
 }
 
-// labels calls f with what the condition mentions.
+// mentions calls f with the mentions of what the condition mentions.
 func (c *condition) mentions(f func(*mentions)) {
 	if c.operator == Exists || c.operator == DoesNotExist {
 		f(&c.key.mentions)

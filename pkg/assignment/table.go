@@ -67,6 +67,11 @@ type Changes struct {
 	Lacks []string
 }
 
+// grow makes room for that many targets.
+func (c *Changes) grow(n int) {
+	c.Keys, c.Devices = slices.Grow(c.Keys, n), slices.Grow(c.Devices, n)
+}
+
 // Table holds what should run where, and what devices report. Its methods may
 // be called from several goroutines.
 type Table struct {
@@ -296,7 +301,7 @@ func (t *Table) reselect(dep *deployment, s Selector) {
 // matchDevices brings the targets of a Deployment up to date.
 func (t *Table) matchDevices(dep *deployment, c *Changes) {
 	devices := dep.devices.members()
-	c.Keys, c.Devices = slices.Grow(c.Keys, len(devices)), slices.Grow(c.Devices, len(devices))
+	c.grow(len(devices))
 	for _, number := range devices {
 		t.match(t.numberedDevices.at(number), dep, c)
 	}
@@ -309,7 +314,9 @@ func (t *Table) findDevices(dep *deployment, c *Changes) {
 			t.match(dev, dep, c)
 		}
 	}
-	if dep.selection.candidateDevices(find) {
+	if !dep.selection.everywhere() {
+		c.grow(dep.selection.candidates())
+		dep.selection.eachCandidate(find)
 		return
 	}
 	for number := range t.numberedDevices.records {
