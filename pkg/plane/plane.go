@@ -24,6 +24,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
+	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
 	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
@@ -72,6 +73,7 @@ type Plane struct {
 	Config
 
 	informers   *informers
+	metrics     *reconcile.Metrics
 	verdicts    *verdicts.Book
 	assignments *assigner.Controller
 	deployments *deployment.Controller
@@ -85,7 +87,7 @@ type Plane struct {
 
 // New returns a plane that does not run yet.
 func New(ctx context.Context, c Config) (*Plane, error) {
-	p := &Plane{Config: c, ready: make(chan struct{})}
+	p := &Plane{Config: c, metrics: reconcile.NewMetrics(), ready: make(chan struct{})}
 	key, err := secrets.Key(ctx, c.Kube)
 	if err != nil {
 		return nil, err
@@ -114,11 +116,11 @@ func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resol
 		Verdicts: p.verdicts, Resolver: resolver, Buckets: p.Buckets, Term: p.Term, Servers: p.Servers,
 		Nudge:        func(name string) { p.door.Nudge(name) },
 		LacksChanged: func(name string) { p.devices.StatusChanged(name) },
-		Logger:       p.component("assigner"),
+		Metrics:      p.metrics, Logger: p.component("assigner"),
 	})
 	p.deployments = &deployment.Controller{
 		Client: p.Client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
-		Verdicts: p.verdicts, Withdrawer: p.assignments, Recorder: recorder, Logger: p.component("deployment-controller"),
+		Verdicts: p.verdicts, Withdrawer: p.assignments, Recorder: recorder, Metrics: p.metrics, Logger: p.component("deployment-controller"),
 	}
 }
 
@@ -140,17 +142,17 @@ func (p *Plane) addOwner() {
 func (p *Plane) addDevices(recorder record.EventRecorder) {
 	p.devices = device.New(device.Config{
 		Client: p.Client, Devices: p.informers.devices, Infos: p.Buckets.Info, Roster: p.Gate.Roster, Tombstones: p.Tombstones,
-		Door: p.door, Lacks: p.assignments.Lacks, Recorder: recorder, Logger: p.component("device-controller"), Clock: p.Clock,
+		Door: p.door, Lacks: p.assignments.Lacks, Recorder: recorder, Metrics: p.metrics, Logger: p.component("device-controller"), Clock: p.Clock,
 	})
 	p.requests = enrollment.New(enrollment.Config{
 		Client: p.Client, Tokens: p.informers.tokens, Requests: p.informers.requests, Binder: p.enrollment, Recorder: recorder,
-		Logger: p.component("enrollment-controller"), Now: p.Clock.Now,
+		Metrics: p.metrics, Logger: p.component("enrollment-controller"), Now: p.Clock.Now,
 	})
 }
 
 // Collectors are the plane's metrics.
 func (p *Plane) Collectors() []prometheus.Collector {
-	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors()), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors(), p.metrics.Collectors()), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fleet_devices_connected", Help: "Devices that have a connection.",
 	}, func() float64 { return float64(p.Gate.Count()) }))
 }

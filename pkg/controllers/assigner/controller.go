@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/workqueue"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/assignment"
@@ -51,6 +50,7 @@ type Config struct {
 	Nudge func(device string)
 	// LacksChanged is told of devices whose Lacks may have changed. It must not block.
 	LacksChanged func(device string)
+	Metrics      *reconcile.Metrics
 	Logger       *slog.Logger
 }
 
@@ -59,7 +59,7 @@ type Controller struct {
 	Config
 
 	table     *assignment.Table
-	queue     workqueue.TypedInterface[item]
+	queue     *reconcile.Queue[item]
 	projector *projector
 	status    *statusWriter
 	ready     chan struct{}
@@ -71,6 +71,9 @@ type item struct {
 	kind itemKind
 	name string
 }
+
+// LogValue implements slog.LogValuer.
+func (i item) LogValue() slog.Value { return slog.StringValue(i.name) }
 
 type itemKind int
 
@@ -84,7 +87,7 @@ const (
 // New returns a controller that does not run yet. Buckets and Nudge may be
 // set until Run.
 func New(c Config) *Controller {
-	return &Controller{Config: c, queue: workqueue.NewTyped[item](), ready: make(chan struct{})}
+	return &Controller{Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), ready: make(chan struct{})}
 }
 
 // Ready is closed when manifests are complete.
@@ -102,13 +105,14 @@ func (c *Controller) isReady() bool {
 // Run works until ctx ends. It returns an error when it cannot start, or
 // cannot see reports any more.
 func (c *Controller) Run(ctx context.Context) error {
+	defer c.queue.ShutDown()
 	prior, err := c.bucket(ctx)
 	if err != nil {
 		return err
 	}
 	c.table = assignment.NewTable(prior)
 	c.projector = newProjector(c.Buckets.DesiredState, c.table, c.Logger)
-	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Logger)
+	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Metrics, c.Logger)
 	if err := c.watchObjects(ctx); err != nil {
 		return err
 	}
@@ -234,25 +238,18 @@ func (c *Controller) build() {
 
 func (c *Controller) work(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	context.AfterFunc(ctx, c.queue.ShutDown)
 	g.Go(func() error { c.projector.run(ctx); return nil })
 	g.Go(func() error { c.status.run(ctx); return nil })
 	g.Go(func() error { c.resync(ctx); return nil })
 	g.Go(func() error { return c.watchStates(ctx) })
-	g.Go(func() error { c.processAll(); return nil })
+	g.Go(func() error {
+		reconcile.Work(ctx, c.queue, c.Logger, func(_ context.Context, i item) (time.Duration, error) {
+			c.process(i)
+			return 0, nil
+		})
+		return nil
+	})
 	return g.Wait()
-}
-
-// processAll works until the queue is shut down.
-func (c *Controller) processAll() {
-	for {
-		i, shutdown := c.queue.Get()
-		if shutdown {
-			return
-		}
-		c.process(i)
-		c.queue.Done(i)
-	}
 }
 
 func (c *Controller) process(i item) {

@@ -33,7 +33,7 @@ func (p *projector) Add(keys []assignment.Key) { p.add(keys) }
 func (p *projector) Wait(ctx context.Context, ref wire.DeploymentRef) error { return p.wait(ctx, ref) }
 
 func NewStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, log *slog.Logger) *StatusWriter {
-	return newStatusWriter(c, store, table, log)
+	return newStatusWriter(c, store, table, nil, log)
 }
 
 func (w *statusWriter) Run(ctx context.Context) { w.run(ctx) }

@@ -17,7 +17,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
@@ -49,12 +48,13 @@ type Controller struct {
 	Verdicts    *verdicts.Book
 	Withdrawer  Withdrawer
 	Recorder    record.EventRecorder
+	Metrics     *reconcile.Metrics
 	Logger      *slog.Logger
 }
 
 // Run works until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	queue := reconcile.NewQueue[string]()
+	queue := reconcile.NewQueue[string]("deployment", c.Metrics)
 	defer queue.ShutDown()
 	if err := c.watch(queue); err != nil {
 		return fmt.Errorf("watching Deployments: %w", err)
@@ -65,7 +65,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *Controller) watch(queue workqueue.TypedInterface[string]) error {
+func (c *Controller) watch(queue *reconcile.Queue[string]) error {
 	add := func(keys ...string) {
 		for _, key := range keys {
 			queue.Add(key)
@@ -116,6 +116,7 @@ func (c *Controller) Reconcile(ctx context.Context, key string) error {
 
 func (c *Controller) addFinalizer(ctx context.Context, d *v1alpha1.Deployment) error {
 	d.Finalizers = append(d.Finalizers, v1alpha1.DeploymentFinalizer)
+	c.Metrics.Wrote("Deployment", "finalizer")
 	_, err := c.Client.Deployments(d.Namespace).Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
 	return client.IgnoreNotFound(err)
 }
@@ -132,6 +133,7 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Deployment) error 
 		c.Logger.Warn("deleting a Deployment whose keys are still on the bus", "deployment", d.Namespace+"/"+d.Name, "error", err)
 	}
 	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeploymentFinalizer })
+	c.Metrics.Wrote("Deployment", "release")
 	_, err = c.Client.Deployments(d.Namespace).Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
 	return client.IgnoreNotFound(err)
 }
@@ -150,6 +152,7 @@ func (c *Controller) accept(ctx context.Context, d *v1alpha1.Deployment) error {
 		return nil
 	}
 	status := map[string]any{"conditions": []metav1.Condition{*meta.FindStatusCondition(d.Status.Conditions, condition.Type)}}
+	c.Metrics.Wrote("Deployment", "verdict")
 	_, err := client.Apply(ctx, c.Client.Deployments(d.Namespace), fieldManager, "Deployment", d.Name, map[string]any{"status": status}, "status")
 	if err == nil && !v.Accepted {
 		c.Recorder.Event(d, corev1.EventTypeWarning, v.Reason, v.Message)
