@@ -3,7 +3,6 @@ package assignment
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 
@@ -31,8 +30,7 @@ type Device struct {
 // Deployment is what matching needs to know of a Deployment.
 type Deployment struct {
 	wire.DeploymentRef
-	// Selector reports whether it matches the labels of a device.
-	Selector func(labels map[string]string) bool
+	Selector Selector
 	// Accepted: Entry and Body may be sent. Otherwise matched devices are asked
 	// to keep what they run.
 	Accepted bool
@@ -53,7 +51,11 @@ type Key struct {
 	wire.DeploymentRef
 }
 
-// Changes is what a change of the table asks to be carried out.
+// String names a key for logs.
+func (k Key) String() string { return fmt.Sprintf("%s.%s.%s", k.Device, k.Namespace, k.Name) }
+
+// Changes is what a change of the table asks to be carried out. None of its lists
+// names anything twice.
 type Changes struct {
 	// Keys of the bucket whose value changed or went.
 	Keys []Key
@@ -65,46 +67,9 @@ type Changes struct {
 	Lacks []string
 }
 
-func (c *Changes) add(o Changes) {
-	c.Keys = append(c.Keys, o.Keys...)
-	c.Devices = append(c.Devices, o.Devices...)
-	c.Deployments = append(c.Deployments, o.Deployments...)
-	c.Lacks = append(c.Lacks, o.Lacks...)
-}
-
-// target is one Deployment on one device.
-type target struct {
-	// issued is what the device was told to run, zero if nothing yet. It is the
-	// value of the key in the bucket.
-	issued wire.Entry
-	// hold: the manifest asks the device to keep what it runs.
-	hold bool
-	// reserved: the device takes no new Deployments, so this one does not count
-	// as matched. The hold is there in case the device runs it although the
-	// bucket, which would tell, was lost.
-	reserved bool
-	// outdated: the agent lacks what the Deployment needs.
-	outdated bool
-}
-
-func (t target) entry(ref wire.DeploymentRef) wire.Entry {
-	if t.hold {
-		return wire.Entry{DeploymentRef: ref, Hold: true}
-	}
-	return t.issued
-}
-
-type deviceRecord struct {
-	Device
-	seq     uint64
-	targets map[wire.DeploymentRef]target
-	states  map[wire.DeploymentRef]wire.DeploymentState
-}
-
-type deploymentRecord struct {
-	Deployment
-	// devices are those that have a target for it.
-	devices map[string]struct{}
+// grow makes room for that many targets.
+func (c *Changes) grow(n int) {
+	c.Keys, c.Devices = slices.Grow(c.Keys, n), slices.Grow(c.Devices, n)
 }
 
 // Table holds what should run where, and what devices report. Its methods may
@@ -113,265 +78,30 @@ type Table struct {
 	mu sync.RWMutex // guards everything below
 	// seq is the highest that any device has. One for all, because a device that
 	// is deleted and enrolls again must not see its numbers begin anew.
-	seq         uint64
-	devices     map[string]*deviceRecord
-	deployments map[wire.DeploymentRef]*deploymentRecord
+	seq uint64
+	// changes counts the changes, so that each looks at a Deployment once.
+	changes     uint64
+	devices     map[string]*device
+	deployments map[wire.DeploymentRef]*deployment
+	// numberedDevices and numberedDeployments are the same, by number.
+	numberedDevices     roll[device]
+	numberedDeployments roll[deployment]
+	labels              labelIndex
+	traits              map[string]*traits
+	entries             pool[wire.Entry]
+	reports             pool[report]
 	// prior is what the bucket held at the start.
 	prior map[Key]wire.Entry
-	// orphans are states of devices that the table does not have yet.
-	orphans map[Key]wire.DeploymentState
 }
 
 // NewTable returns an empty table. prior is the content of bucket
 // desired-state: it tells which Deployments an unschedulable device already has.
 func NewTable(prior map[Key]wire.Entry) *Table {
 	return &Table{
-		devices: map[string]*deviceRecord{}, deployments: map[wire.DeploymentRef]*deploymentRecord{},
-		prior: prior, orphans: map[Key]wire.DeploymentState{},
+		devices: map[string]*device{}, deployments: map[wire.DeploymentRef]*deployment{},
+		labels: labelIndex{keys: map[string]*labelKey{}}, traits: map[string]*traits{},
+		entries: newPool[wire.Entry](), reports: newPool[report](), prior: prior,
 	}
-}
-
-// SetDevice adds or updates a device.
-func (t *Table) SetDevice(d Device) Changes {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	rec := t.devices[d.Name]
-	if rec == nil {
-		t.seq++
-		rec = &deviceRecord{seq: t.seq, targets: map[wire.DeploymentRef]target{}, states: map[wire.DeploymentRef]wire.DeploymentState{}}
-		t.devices[d.Name] = rec
-		t.claimOrphans(d.Name, rec)
-	}
-	presence := rec.Offline != d.Offline
-	rec.Device = d
-	var c Changes
-	for _, dep := range t.deployments {
-		c.add(t.match(rec, dep))
-	}
-	if presence {
-		c.Deployments = slices.AppendSeq(c.Deployments, maps.Keys(rec.targets))
-	}
-	return c
-}
-
-// RemoveDevice removes a device that was deleted.
-func (t *Table) RemoveDevice(name string) Changes {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	rec := t.devices[name]
-	if rec == nil {
-		return Changes{}
-	}
-	var c Changes
-	for ref := range rec.targets {
-		delete(t.deployments[ref].devices, name)
-		c.Keys = append(c.Keys, Key{name, ref})
-		c.Deployments = append(c.Deployments, ref)
-	}
-	delete(t.devices, name)
-	return c
-}
-
-// SetDeployment adds or updates a Deployment.
-func (t *Table) SetDeployment(d Deployment) Changes {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	rec := t.deployments[d.DeploymentRef]
-	if rec == nil {
-		rec = &deploymentRecord{devices: map[string]struct{}{}}
-		t.deployments[d.DeploymentRef] = rec
-	}
-	rec.Deployment = d
-	c := Changes{Deployments: []wire.DeploymentRef{d.DeploymentRef}}
-	for _, dev := range t.devices {
-		c.add(t.match(dev, rec))
-	}
-	return c
-}
-
-// RemoveDeployment removes a Deployment that was deleted.
-func (t *Table) RemoveDeployment(ref wire.DeploymentRef) Changes {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	rec := t.deployments[ref]
-	if rec == nil {
-		return Changes{}
-	}
-	rec.Deleting = true
-	c := Changes{Deployments: []wire.DeploymentRef{ref}}
-	for name := range maps.Clone(rec.devices) {
-		c.add(t.match(t.devices[name], rec))
-	}
-	delete(t.deployments, ref)
-	return c
-}
-
-// match brings the target of one Deployment on one device up to date.
-func (t *Table) match(dev *deviceRecord, dep *deploymentRecord) Changes {
-	old, had := dev.targets[dep.DeploymentRef]
-	if !had {
-		old.issued = t.prior[Key{dev.Name, dep.DeploymentRef}]
-	}
-	now, wanted := decide(dev.Device, dep.Deployment, old)
-	var outdated []string
-	if old.outdated || now.outdated { // what is missing may be something else by now
-		outdated = []string{dev.Name}
-	}
-	if !wanted {
-		if !had {
-			return Changes{}
-		}
-		delete(dev.targets, dep.DeploymentRef)
-		delete(dep.devices, dev.Name)
-	} else {
-		if had && now == old {
-			return Changes{Lacks: outdated}
-		}
-		dev.targets[dep.DeploymentRef] = now
-		dep.devices[dev.Name] = struct{}{}
-	}
-	c := Changes{
-		Keys:        []Key{{dev.Name, dep.DeploymentRef}},
-		Deployments: []wire.DeploymentRef{dep.DeploymentRef},
-		Lacks:       outdated,
-	}
-	if had != wanted || now.entry(dep.DeploymentRef) != old.entry(dep.DeploymentRef) {
-		t.seq++
-		dev.seq = t.seq
-		c.Devices = []string{dev.Name}
-	}
-	return c
-}
-
-// decide is the rule of matching.
-func decide(dev Device, dep Deployment, old target) (now target, wanted bool) {
-	if dep.Deleting || dev.Revoked || !dev.allows(dep.Namespace) || !dep.Selector(dev.Labels) {
-		return target{}, false
-	}
-	reserved := dev.Unschedulable && old.issued == wire.Entry{}
-	outdated := dep.Accepted && !reserved && len(wire.Missing(dev.Capabilities, dep.Needs)) > 0
-	if reserved || outdated || !dep.Accepted {
-		return target{issued: old.issued, hold: true, reserved: reserved, outdated: outdated}, true
-	}
-	return target{issued: dep.Entry}, true
-}
-
-func (d *Device) allows(namespace string) bool {
-	return d.AllowedNamespaces == nil || slices.Contains(d.AllowedNamespaces, namespace)
-}
-
-// Manifest returns the entries of a device's manifest, ordered, and their
-// sequence number. It returns false for a device that the table does not have,
-// and for one that is on its way out: it must not take the end of its
-// membership for an order to stop everything.
-func (t *Table) Manifest(device string) (entries []wire.Entry, seq uint64, ok bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	rec := t.devices[device]
-	if rec == nil || rec.Revoked {
-		return nil, 0, false
-	}
-	entries = make([]wire.Entry, 0, len(rec.targets))
-	for ref, target := range rec.targets {
-		entries = append(entries, target.entry(ref))
-	}
-	slices.SortFunc(entries, func(a, b wire.Entry) int { return a.Compare(b.DeploymentRef) })
-	return entries, rec.seq, true
-}
-
-// Body returns a body that the manifest of the device names.
-func (t *Table) Body(device, hash string) ([]byte, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	rec := t.devices[device]
-	if rec == nil {
-		return nil, false
-	}
-	for ref, target := range rec.targets {
-		if dep := t.deployments[ref]; !target.hold && target.issued.Hash == hash && dep.Entry.Hash == hash {
-			return dep.Body, true
-		}
-	}
-	return nil, false
-}
-
-// NeedsSecret reports whether a score in the manifest of the device names the
-// Secret.
-func (t *Table) NeedsSecret(device, namespace, name string) bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	rec := t.devices[device]
-	if rec == nil || rec.Revoked {
-		return false
-	}
-	for ref, target := range rec.targets {
-		if ref.Namespace == namespace && !target.hold && slices.Contains(t.deployments[ref].Secrets, name) {
-			return true
-		}
-	}
-	return false
-}
-
-// Lack is what the agent of a device lacks for a Deployment.
-type Lack struct {
-	wire.DeploymentRef
-	Missing []wire.Capability
-}
-
-// Lacks returns what the agent of a device lacks, ordered. The device keeps what
-// it runs of these Deployments.
-func (t *Table) Lacks(device string) (lacks []Lack) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	rec := t.devices[device]
-	if rec == nil {
-		return nil
-	}
-	for ref, target := range rec.targets {
-		if target.outdated {
-			lacks = append(lacks, Lack{ref, wire.Missing(rec.Capabilities, t.deployments[ref].Needs)})
-		}
-	}
-	slices.SortFunc(lacks, func(a, b Lack) int { return a.Compare(b.DeploymentRef) })
-	return lacks
-}
-
-// Issued returns the value that the bucket should hold under a key.
-func (t *Table) Issued(k Key) (wire.Entry, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.issued(k)
-}
-
-func (t *Table) issued(k Key) (wire.Entry, bool) {
-	rec := t.devices[k.Device]
-	if rec == nil {
-		return wire.Entry{}, false
-	}
-	issued := rec.targets[k.DeploymentRef].issued
-	return issued, issued != wire.Entry{}
-}
-
-// Diff compares the table with what the bucket holds and returns the keys
-// that have to be written or removed.
-func (t *Table) Diff(bucket map[Key]wire.Entry) []Key {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	var keys []Key
-	for name, rec := range t.devices {
-		for ref, target := range rec.targets {
-			k := Key{name, ref}
-			if target.issued != (wire.Entry{}) && bucket[k] != target.issued {
-				keys = append(keys, k)
-			}
-		}
-	}
-	for k := range bucket {
-		if _, wanted := t.issued(k); !wanted {
-			keys = append(keys, k)
-		}
-	}
-	return keys
 }
 
 // Settle forgets what the bucket held at the start; the table knows by now.
@@ -381,104 +111,397 @@ func (t *Table) Settle() {
 	t.prior = nil
 }
 
-// SetState records what a device reports.
-func (t *Table) SetState(device string, s wire.DeploymentState) Changes {
+// SetDevice adds or updates a device.
+func (t *Table) SetDevice(d Device) (c Changes) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	rec := t.devices[device]
-	if rec == nil {
-		t.orphans[Key{device, s.DeploymentRef}] = s
-		return Changes{}
+	t.changes++
+	dev := t.deviceNamed(d.Name)
+	if !dev.known {
+		t.seq++
+		dev.seq = t.seq
 	}
-	rec.states[s.DeploymentRef] = s
-	return Changes{Deployments: []wire.DeploymentRef{s.DeploymentRef}}
+	labels := t.labels.compare(dev.labels, d.Labels)
+	t.setOffline(dev, d.Offline, &c)
+	previous := *dev
+	dev.known, dev.unschedulable, dev.revoked = true, d.Unschedulable, d.Revoked
+	t.setTraits(dev, &traits{namespaces: d.AllowedNamespaces, can: d.Capabilities})
+	t.labels.change(dev, labels)
+	match := func(dep *deployment) { t.matchOnce(dev, dep, &c) }
+	switch {
+	case opened(&previous, dev):
+		t.eachTarget(dev, match)
+		t.labels.candidates(dev.labels, match)
+	case previous.traits != dev.traits, previous.unschedulable != dev.unschedulable:
+		t.eachTarget(dev, match)
+		labels.mentioning(match)
+	default:
+		labels.mentioning(match)
+	}
+	return c
+}
+
+// opened reports whether Deployments that mention no changed label may match the
+// device now, or no longer.
+func opened(previous, now *device) bool {
+	return !previous.known || previous.revoked != now.revoked || !sameNamespaces(previous.traits, now.traits)
+}
+
+func sameNamespaces(a, b *traits) bool {
+	return a == b || (a.namespaces == nil) == (b.namespaces == nil) && slices.Equal(a.namespaces, b.namespaces)
+}
+
+// deviceNamed returns the record of a device, a new one if there is none.
+func (t *Table) deviceNamed(name string) *device {
+	dev := t.devices[name]
+	if dev == nil {
+		dev = &device{name: name}
+		dev.number = t.numberedDevices.add(dev)
+		t.devices[name] = dev
+	}
+	return dev
+}
+
+// setTraits lets the device share its traits with those that have the same.
+func (t *Table) setTraits(dev *device, x *traits) {
+	key := x.key()
+	if shared := t.traits[key]; shared != nil {
+		x = shared
+	} else {
+		t.traits[key] = x
+	}
+	if dev.traits == x {
+		return
+	}
+	x.devices++
+	t.releaseTraits(dev)
+	dev.traits = x
+}
+
+func (t *Table) releaseTraits(dev *device) {
+	if dev.traits == nil {
+		return
+	}
+	if dev.traits.devices--; dev.traits.devices == 0 {
+		delete(t.traits, dev.traits.key())
+	}
+}
+
+func (t *Table) setOffline(dev *device, offline bool, c *Changes) {
+	if dev.offline == offline {
+		return
+	}
+	dev.offline = offline
+	by := -1
+	if offline {
+		by = 1
+	}
+	for _, x := range dev.targets {
+		if x.is(wanted) && !x.is(reserved) {
+			dep := t.numberedDeployments.at(x.number())
+			dep.counts.Offline += by
+			t.tell(dep, c)
+		}
+	}
+}
+
+// tell says that the status of a Deployment may have changed.
+func (t *Table) tell(dep *deployment, c *Changes) {
+	if dep.told != t.changes {
+		dep.told = t.changes
+		c.Deployments = append(c.Deployments, dep.DeploymentRef)
+	}
+}
+
+// RemoveDevice removes a device that was deleted.
+func (t *Table) RemoveDevice(name string) (c Changes) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.changes++
+	dev := t.devices[name]
+	if dev == nil || !dev.known {
+		return c
+	}
+	for _, x := range dev.targets {
+		dep := t.numberedDeployments.at(x.number())
+		if x.is(wanted) {
+			t.count(dep, dev, x, -1)
+			t.tell(dep, &c)
+			dep.devices.remove(dev.number)
+		}
+		if x.issued != 0 {
+			c.Keys = append(c.Keys, Key{name, dep.DeploymentRef})
+		}
+		t.releaseTarget(dev, dep, x)
+	}
+	t.labels.change(dev, labelChange{lost: slices.Clone(dev.labels)})
+	t.releaseTraits(dev)
+	t.forgetDevice(dev)
+	return c
+}
+
+// releaseTarget lets go of what a target that is removed from its device names.
+func (t *Table) releaseTarget(dev *device, dep *deployment, x target) {
+	t.entries.release(x.issued)
+	t.reports.release(x.report)
+	dep.failures.forget(dev.number)
+	dep.targets--
+	t.forgetDeployment(dep)
+}
+
+func (t *Table) forgetDevice(dev *device) {
+	delete(t.devices, dev.name)
+	t.numberedDevices.remove(dev.number)
+}
+
+// SetDeployment adds or updates a Deployment.
+func (t *Table) SetDeployment(d Deployment) (c Changes) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.changes++
+	dep := t.deploymentNamed(d.DeploymentRef)
+	t.tell(dep, &c)
+	reselected := !dep.known || dep.deleting != d.Deleting || !dep.selection.equal(d.Selector)
+	entry := t.entries.number(d.Entry)
+	reissued := reselected || dep.entry != entry || dep.accepted != d.Accepted || !slices.Equal(dep.needs, d.Needs)
+	t.entries.release(dep.entry)
+	dep.known, dep.deleting, dep.accepted, dep.entry = true, d.Deleting, d.Accepted, entry
+	dep.body, dep.secrets, dep.needs = d.Body, d.Secrets, d.Needs
+	if reselected {
+		t.reselect(dep, d.Selector)
+	}
+	if reissued {
+		t.matchDevices(dep, &c)
+	}
+	if reselected && !d.Deleting {
+		t.findDevices(dep, &c)
+	}
+	return c
+}
+
+func (t *Table) deploymentNamed(ref wire.DeploymentRef) *deployment {
+	dep := t.deployments[ref]
+	if dep == nil {
+		dep = &deployment{DeploymentRef: ref, selection: selection{Selector: Selector{Nothing: true}, anchor: -1}}
+		dep.number = t.numberedDeployments.add(dep)
+		t.deployments[ref] = dep
+	}
+	return dep
+}
+
+// reselect makes the index know the Deployment by another selector.
+func (t *Table) reselect(dep *deployment, s Selector) {
+	previous := dep.selection
+	t.labels.unmention(dep)
+	dep.selection = newSelection(s, &t.labels)
+	t.labels.mention(dep)
+	t.labels.forgetMentioned(previous)
+}
+
+// matchDevices brings the targets of a Deployment up to date.
+func (t *Table) matchDevices(dep *deployment, c *Changes) {
+	devices := dep.devices.members()
+	c.grow(len(devices))
+	for _, number := range devices {
+		t.match(t.numberedDevices.at(number), dep, c)
+	}
+}
+
+// findDevices adds the targets that a Deployment does not have yet.
+func (t *Table) findDevices(dep *deployment, c *Changes) {
+	find := func(number uint32) {
+		if dev := t.numberedDevices.at(number); dev != nil && !dep.devices.has(number) {
+			t.match(dev, dep, c)
+		}
+	}
+	if !dep.selection.everywhere() {
+		c.grow(dep.selection.candidates())
+		dep.selection.eachCandidate(find)
+		return
+	}
+	for number := range t.numberedDevices.records {
+		find(uint32(number))
+	}
+}
+
+// RemoveDeployment removes a Deployment that was deleted.
+func (t *Table) RemoveDeployment(ref wire.DeploymentRef) (c Changes) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.changes++
+	dep := t.deployments[ref]
+	if dep == nil || !dep.known {
+		return c
+	}
+	t.tell(dep, &c)
+	dep.known = false
+	t.matchDevices(dep, &c)
+	t.reselect(dep, Selector{Nothing: true})
+	t.entries.release(dep.entry)
+	dep.entry, dep.body, dep.secrets, dep.needs = 0, nil, nil, nil
+	t.forgetDeployment(dep)
+	return c
+}
+
+// forgetDeployment drops a Deployment that neither the API nor a report names.
+func (t *Table) forgetDeployment(dep *deployment) {
+	if !dep.known && dep.targets == 0 {
+		delete(t.deployments, dep.DeploymentRef)
+		t.numberedDeployments.remove(dep.number)
+	}
+}
+
+// eachTarget calls f, which may change them, with the Deployments of a device's
+// targets.
+func (t *Table) eachTarget(dev *device, f func(*deployment)) {
+	for _, x := range slices.Clone(dev.targets) {
+		f(t.numberedDeployments.at(x.number()))
+	}
+}
+
+// matchOnce is match for a Deployment that may be met again in the same change.
+func (t *Table) matchOnce(dev *device, dep *deployment, c *Changes) {
+	if dep.seen != t.changes {
+		dep.seen = t.changes
+		t.match(dev, dep, c)
+	}
+}
+
+// match brings the target of one Deployment on one device up to date.
+func (t *Table) match(dev *device, dep *deployment, c *Changes) {
+	old := dev.target(dep.number)
+	had := old.is(wanted)
+	if !had {
+		old.issued = t.priorEntry(dev, dep)
+	}
+	now := t.decide(dev, dep, old)
+	if old.is(outdated) || now.is(outdated) { // what is missing may be something else by now
+		c.Lacks = appendOnce(c.Lacks, dev.name)
+	}
+	switch {
+	case !had && !now.is(wanted):
+		t.entries.release(old.issued)
+	case now != old:
+		t.entries.hold(now.issued)
+		t.count(dep, dev, old, -1)
+		t.store(dev, dep, old, now)
+		t.count(dep, dev, now, 1)
+		t.note(dev, dep, old, now, c)
+		t.entries.release(old.issued)
+	}
+}
+
+// priorEntry holds what the bucket held at the start.
+func (t *Table) priorEntry(dev *device, dep *deployment) uint32 {
+	if t.prior == nil {
+		return 0
+	}
+	return t.entries.number(t.prior[Key{dev.name, dep.DeploymentRef}])
+}
+
+// decide is the rule of matching.
+func (t *Table) decide(dev *device, dep *deployment, old target) (now target) {
+	now = newTarget(dep.number)
+	now.report = old.report
+	if !dep.known || dep.deleting || !dev.known || dev.revoked || !dev.allows(dep.Namespace) || !dep.selection.matches(dev.labels) {
+		return now
+	}
+	switch {
+	case dev.unschedulable && old.issued == 0:
+		now.set(wanted | hold | reserved)
+	case !dep.accepted:
+		now.set(wanted | hold)
+		now.issued = old.issued
+	case len(wire.Missing(dev.traits.can, dep.needs)) > 0:
+		now.set(wanted | hold | outdated)
+		now.issued = old.issued
+	default:
+		now.set(wanted)
+		now.issued = dep.entry
+	}
+	return now
+}
+
+// store replaces a target.
+func (t *Table) store(dev *device, dep *deployment, old, now target) {
+	dev.put(now)
+	if now.is(wanted) {
+		dep.devices.add(dev.number)
+	} else {
+		dep.devices.remove(dev.number)
+	}
+	if !old.empty() {
+		dep.targets--
+	}
+	if !now.empty() {
+		dep.targets++
+	}
+}
+
+// note says what a target that was replaced asks to be carried out.
+func (t *Table) note(dev *device, dep *deployment, old, now target, c *Changes) {
+	if old.issued != now.issued {
+		c.Keys = append(c.Keys, Key{dev.name, dep.DeploymentRef})
+	}
+	t.tell(dep, c)
+	if now.entry() == old.entry() {
+		return
+	}
+	t.seq++
+	dev.seq = t.seq
+	c.Devices = appendOnce(c.Devices, dev.name)
+}
+
+// appendOnce appends a name that is not the last.
+func appendOnce(names []string, name string) []string {
+	if last := len(names) - 1; last >= 0 && names[last] == name {
+		return names
+	}
+	return append(names, name)
+}
+
+// SetState records what a device reports.
+func (t *Table) SetState(name string, s wire.DeploymentState) Changes {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.setReport(t.deviceNamed(name), t.deploymentNamed(s.DeploymentRef), &s)
 }
 
 // RemoveState forgets a report.
 func (t *Table) RemoveState(k Key) Changes {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.orphans, k)
-	if rec := t.devices[k.Device]; rec != nil {
-		delete(rec.states, k.DeploymentRef)
+	dev, dep := t.devices[k.Device], t.deployments[k.DeploymentRef]
+	if dev == nil || dep == nil {
+		return Changes{}
 	}
-	return Changes{Deployments: []wire.DeploymentRef{k.DeploymentRef}}
+	return t.setReport(dev, dep, nil)
 }
 
-func (t *Table) claimOrphans(device string, rec *deviceRecord) {
-	for k, s := range t.orphans {
-		if k.Device == device {
-			rec.states[k.DeploymentRef] = s
-			delete(t.orphans, k)
-		}
+// setReport replaces the report about a target; nil is none.
+func (t *Table) setReport(dev *device, dep *deployment, s *wire.DeploymentState) (c Changes) {
+	t.changes++
+	old := dev.target(dep.number)
+	now := old
+	now.report = 0
+	if s != nil {
+		now.report = t.reports.number(report{s.Phase, s.Hash, s.SecretsDigest})
 	}
+	before := t.phase(old)
+	t.count(dep, dev, old, -1)
+	dep.failures.forget(dev.number)
+	if s != nil && s.Phase == wire.PhaseFailed {
+		dep.failures.report(dev.number, Failure{dev.name, s.Error, s.LastEventAt})
+	}
+	t.store(dev, dep, old, now)
+	t.count(dep, dev, now, 1)
+	t.reports.release(old.report)
+	if after := t.phase(now); now.is(wanted) && (after != before || after == wire.PhaseFailed) {
+		t.tell(dep, &c)
+	}
+	if !dev.known && len(dev.targets) == 0 {
+		t.forgetDevice(dev)
+	}
+	t.forgetDeployment(dep)
+	return c
 }
-
-// Failure is the newest failure among the devices of a Deployment.
-type Failure struct {
-	Device string
-	wire.DeploymentState
-}
-
-// Counts are the numbers of a Deployment's aggregate.
-type Counts struct {
-	Matched, Succeeded, Failed, Pending, Offline int
-	// Outdated is how many of those that are pending have an agent that lacks what
-	// the Deployment needs.
-	Outdated int
-	Newest   *Failure
-}
-
-// Aggregate counts the devices of a Deployment. It returns false for a
-// Deployment that the table does not have.
-func (t *Table) Aggregate(ref wire.DeploymentRef) (c Counts, accepted, ok bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	rec := t.deployments[ref]
-	if rec == nil {
-		return Counts{}, false, false
-	}
-	for name := range rec.devices {
-		c.count(t.devices[name], ref)
-	}
-	return c, rec.Accepted, true
-}
-
-// count adds one device. A report counts only if it is about what was issued.
-func (c *Counts) count(dev *deviceRecord, ref wire.DeploymentRef) {
-	target := dev.targets[ref]
-	if target.reserved {
-		return
-	}
-	c.Matched++
-	if dev.Offline {
-		c.Offline++
-	}
-	if target.outdated {
-		c.Outdated++
-	}
-	state, reported := dev.states[ref]
-	current := reported && !target.hold && state.Hash == target.issued.Hash && state.SecretsDigest == target.issued.SecretsDigest
-	switch {
-	case current && state.Phase == wire.PhaseRunning:
-		c.Succeeded++
-	case current && state.Phase == wire.PhaseFailed:
-		c.Failed++
-		if c.Newest == nil || newer(dev.Name, state, c.Newest) {
-			c.Newest = &Failure{dev.Name, state}
-		}
-	default:
-		c.Pending++
-	}
-}
-
-// newer breaks ties by name, so that the choice does not flutter.
-func newer(device string, s wire.DeploymentState, than *Failure) bool {
-	if !s.LastEventAt.Equal(than.LastEventAt) {
-		return s.LastEventAt.After(than.LastEventAt)
-	}
-	return device < than.Device
-}
-
-// String names a key for logs.
-func (k Key) String() string { return fmt.Sprintf("%s.%s.%s", k.Device, k.Namespace, k.Name) }

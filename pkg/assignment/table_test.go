@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ var (
 		{Namespace: "shop", Name: "web"}, {Namespace: "shop", Name: "api"}, {Namespace: "yard", Name: "web"},
 	}
 	groups = []string{"", "a", "b"}
+	keys   = []string{"group", "ring"}
 )
 
 // entryOf is what a Deployment sends in its nth version.
@@ -31,12 +33,62 @@ func entryOf(ref wire.DeploymentRef, version int) (wire.Entry, []byte) {
 	return wire.Entry{DeploymentRef: ref, Type: "PodmanV0", Hash: wire.Sum(body).String(), Size: len(body)}, body
 }
 
-// selectorOf selects the devices of a group, or all when it is empty.
-func selectorOf(group string) func(map[string]string) bool {
-	return func(labels map[string]string) bool { return group == "" || labels["group"] == group }
+// inGroup selects the devices of a group.
+func inGroup(group string) assignment.Selector {
+	return assignment.Selector{Requirements: []assignment.Requirement{{Key: "group", Operator: assignment.In, Values: []string{group}}}}
 }
 
-func everything(map[string]string) bool { return true }
+var everything = assignment.Selector{}
+
+// drawSelector draws every kind of selector: with positive requirements, with
+// negative ones only, with requirements that contradict each other, with none.
+func drawSelector(t *rapid.T) (s assignment.Selector) {
+	s.Nothing = rapid.IntRange(0, 9).Draw(t, "nothing") == 0
+	for range rapid.IntRange(0, 3).Draw(t, "requirements") {
+		r := assignment.Requirement{
+			Key:      rapid.SampledFrom(keys).Draw(t, "key"),
+			Operator: rapid.SampledFrom([]assignment.Operator{assignment.In, assignment.NotIn, assignment.Exists, assignment.DoesNotExist}).Draw(t, "operator"),
+		}
+		if r.Operator == assignment.In || r.Operator == assignment.NotIn {
+			r.Values = rapid.SliceOfN(rapid.SampledFrom(groups), 1, 3).Draw(t, "values")
+			if rapid.IntRange(0, 3).Draw(t, "many values") == 0 {
+				r.Values = append(r.Values, strings.Split("0123456789", "")...)
+			}
+		}
+		s.Requirements = append(s.Requirements, r)
+	}
+	return s
+}
+
+// selects is the meaning of a selector, without an index.
+func selects(s assignment.Selector, labels map[string]string) bool {
+	met := !s.Nothing
+	for _, r := range s.Requirements {
+		value, has := labels[r.Key]
+		is := has && slices.Contains(r.Values, value)
+		switch r.Operator {
+		case assignment.In:
+			met = met && is
+		case assignment.NotIn:
+			met = met && !is
+		case assignment.Exists:
+			met = met && has
+		case assignment.DoesNotExist:
+			met = met && !has
+		}
+	}
+	return met
+}
+
+func drawLabels(t *rapid.T) map[string]string {
+	labels := map[string]string{}
+	for _, key := range keys {
+		if rapid.IntRange(0, 3).Draw(t, "has "+key) != 0 {
+			labels[key] = rapid.SampledFrom(groups).Draw(t, key)
+		}
+	}
+	return labels
+}
 
 func drawKey(t *rapid.T) assignment.Key {
 	return assignment.Key{Device: rapid.SampledFrom(deviceNames).Draw(t, "device"), DeploymentRef: rapid.SampledFrom(refs).Draw(t, "ref")}
@@ -55,12 +107,6 @@ func drawBucket(t *rapid.T) map[assignment.Key]wire.Entry {
 	return bucket
 }
 
-// modelDeployment is a Deployment with a selector that the model can read.
-type modelDeployment struct {
-	assignment.Deployment
-	group string
-}
-
 // pair is one Deployment on one device, as the model sees it.
 type pair struct {
 	issued   wire.Entry
@@ -75,7 +121,7 @@ type machine struct {
 	table *assignment.Table
 
 	devices     map[string]assignment.Device
-	deployments map[wire.DeploymentRef]modelDeployment
+	deployments map[wire.DeploymentRef]assignment.Deployment
 	states      map[assignment.Key]wire.DeploymentState
 	prior       map[assignment.Key]wire.Entry // nil once settled
 	pairs       map[assignment.Key]pair       // what is matched now
@@ -91,7 +137,7 @@ type machine struct {
 func newMachine(t *rapid.T) *machine {
 	prior := drawBucket(t)
 	return &machine{
-		table: assignment.NewTable(maps.Clone(prior)), devices: map[string]assignment.Device{}, deployments: map[wire.DeploymentRef]modelDeployment{},
+		table: assignment.NewTable(maps.Clone(prior)), devices: map[string]assignment.Device{}, deployments: map[wire.DeploymentRef]assignment.Deployment{},
 		states: map[assignment.Key]wire.DeploymentState{}, prior: prior, pairs: map[assignment.Key]pair{}, bucket: maps.Clone(prior),
 		seqs: map[string]uint64{}, contents: map[string][]wire.Entry{},
 	}
@@ -99,7 +145,7 @@ func newMachine(t *rapid.T) *machine {
 
 // reason says why a Deployment that exists does not belong on a device that
 // exists, or "". These are the only reasons for which an entry may disappear.
-func reason(dev assignment.Device, dep modelDeployment) string {
+func reason(dev assignment.Device, dep assignment.Deployment) string {
 	switch {
 	case dep.Deleting:
 		return "deletion"
@@ -107,7 +153,7 @@ func reason(dev assignment.Device, dep modelDeployment) string {
 		return "revocation"
 	case dev.AllowedNamespaces != nil && !slices.Contains(dev.AllowedNamespaces, dep.Namespace):
 		return "tenancy"
-	case dep.group != "" && dev.Labels["group"] != dep.group:
+	case !selects(dep.Selector, dev.Labels):
 		return "selector"
 	}
 	return ""
@@ -144,7 +190,7 @@ func (m *machine) recompute() {
 
 // lacks returns what an agent lacks for a Deployment. One that does not say what it
 // can do is sent every score type.
-func lacks(dev assignment.Device, dep modelDeployment) (missing []wire.Capability) {
+func lacks(dev assignment.Device, dep assignment.Deployment) (missing []wire.Capability) {
 	for _, c := range dep.Needs {
 		has := slices.Contains(dev.Capabilities, c) || dev.Capabilities == nil && c == scoreX
 		if !has {
@@ -228,7 +274,7 @@ func (m *machine) counts(ref wire.DeploymentRef) assignment.Counts {
 			c.Failed++
 			// Names come in order, so an equal time leaves the first.
 			if c.Newest == nil || s.LastEventAt.After(c.Newest.LastEventAt) {
-				c.Newest = &assignment.Failure{Device: name, DeploymentState: s}
+				c.Newest = &assignment.Failure{Device: name, Error: s.Error, LastEventAt: s.LastEventAt}
 			}
 		default:
 			c.Pending++
@@ -250,6 +296,13 @@ func (m *machine) step(t *rapid.T, change func() assignment.Changes, inputs func
 	c := change()
 	inputs()
 	m.recompute()
+	for what, twice := range map[string]bool{
+		"keys": repeats(c.Keys), "devices": repeats(c.Devices), "Deployments": repeats(c.Deployments), "lacks": repeats(c.Lacks),
+	} {
+		if twice {
+			t.Fatalf("the %s of %+v repeat", what, c)
+		}
+	}
 
 	for name, before := range manifests {
 		if _, alive := m.devices[name]; !alive {
@@ -277,6 +330,14 @@ func (m *machine) step(t *rapid.T, change func() assignment.Changes, inputs func
 			t.Fatalf("the bucket does not follow the changes (-want +got):\n%s", diff)
 		}
 	}
+}
+
+func repeats[T comparable](list []T) bool {
+	once := map[T]bool{}
+	for _, x := range list {
+		once[x] = true
+	}
+	return len(once) < len(list)
 }
 
 // checkLosses checks that nothing leaves a device without a reason, and that
@@ -316,7 +377,7 @@ func (m *machine) SetDevice(t *rapid.T) {
 func (m *machine) setDevice(t *rapid.T, name string) {
 	d := assignment.Device{
 		Name:          name,
-		Labels:        map[string]string{"group": rapid.SampledFrom(groups).Draw(t, "group")},
+		Labels:        drawLabels(t),
 		Unschedulable: rapid.Bool().Draw(t, "unschedulable"),
 		Revoked:       rapid.IntRange(0, 5).Draw(t, "revoked") == 0,
 		Offline:       rapid.Bool().Draw(t, "offline"),
@@ -359,15 +420,17 @@ func (m *machine) SetDeployment(t *rapid.T) {
 }
 
 func (m *machine) setDeployment(t *rapid.T, ref wire.DeploymentRef) {
-	group := rapid.SampledFrom(groups).Draw(t, "group")
-	d := modelDeployment{group: group, Deployment: assignment.Deployment{
-		DeploymentRef: ref, Selector: selectorOf(group),
+	d := assignment.Deployment{
+		DeploymentRef: ref, Selector: drawSelector(t),
 		Accepted: rapid.IntRange(0, 3).Draw(t, "refused") != 0,
 		Deleting: rapid.IntRange(0, 7).Draw(t, "deleting") == 0,
 		Needs:    drawCapabilities(t),
-	}}
+	}
+	if present, has := m.deployments[ref]; has && rapid.Bool().Draw(t, "same selector") {
+		d.Selector = present.Selector
+	}
 	d.Entry, d.Body = entryOf(ref, rapid.IntRange(0, 2).Draw(t, "version"))
-	m.step(t, func() assignment.Changes { return m.table.SetDeployment(d.Deployment) }, func() { m.deployments[ref] = d })
+	m.step(t, func() assignment.Changes { return m.table.SetDeployment(d) }, func() { m.deployments[ref] = d })
 }
 
 func (m *machine) RemoveDeployment(t *rapid.T) {
@@ -392,6 +455,7 @@ func (m *machine) SetState(t *rapid.T) {
 	s := wire.DeploymentState{
 		DeploymentRef: k.DeploymentRef, Hash: e.Hash,
 		Phase:       rapid.SampledFrom([]wire.Phase{wire.PhasePending, wire.PhaseRunning, wire.PhaseFailed}).Draw(t, "phase"),
+		Error:       rapid.SampledFrom([]string{"no image", "no disk"}).Draw(t, "error"),
 		LastEventAt: time.Unix(rapid.Int64Range(1, 3).Draw(t, "at"), 0),
 	}
 	m.step(t, func() assignment.Changes { return m.table.SetState(k.Device, s) }, func() { m.states[k] = s })
@@ -517,7 +581,24 @@ func TestTableFollowsItsInputs(t *testing.T) {
 			m.setDeployment(t, ref)
 		}
 		t.Repeat(rapid.StateMachineActions(m))
+		m.empty(t)
 	})
+}
+
+// empty takes everything away and checks that the table keeps nothing of it.
+func (m *machine) empty(t *rapid.T) {
+	for _, name := range deviceNames {
+		m.table.RemoveDevice(name)
+		for _, ref := range refs {
+			m.table.RemoveState(assignment.Key{Device: name, DeploymentRef: ref})
+		}
+	}
+	for _, ref := range refs {
+		m.table.RemoveDeployment(ref)
+	}
+	if held := m.table.Held(); len(held) > 0 {
+		t.Fatalf("an empty table holds %v", held)
+	}
 }
 
 func TestUnschedulableDeviceKeepsWhatTheBucketSaysItHas(t *testing.T) {
@@ -635,7 +716,7 @@ func TestSecretsAreForWhoNeedsThem(t *testing.T) {
 	t.Parallel()
 	table := assignment.NewTable(nil)
 	entry, body := entryOf(refs[0], 0)
-	deployment := assignment.Deployment{DeploymentRef: refs[0], Selector: selectorOf("a"), Accepted: true, Entry: entry, Body: body, Secrets: []string{"login"}}
+	deployment := assignment.Deployment{DeploymentRef: refs[0], Selector: inGroup("a"), Accepted: true, Entry: entry, Body: body, Secrets: []string{"login"}}
 	table.SetDeployment(deployment)
 	table.SetDevice(assignment.Device{Name: "edge-1", Labels: map[string]string{"group": "a"}})
 	table.SetDevice(assignment.Device{Name: "edge-2", Labels: map[string]string{"group": "b"}})

@@ -24,6 +24,9 @@ func newInformers(fleet *client.Client, kube kubernetes.Interface) (*informers, 
 		namespaces: core.Namespaces().Informer(), secrets: core.Secrets().Informer(),
 		tokens: fleet.EnrollmentTokenInformer(), requests: fleet.EnrollmentRequestInformer(),
 	}
+	if err := i.deployments.AddIndexers(cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}); err != nil {
+		return nil, err
+	}
 	for _, holders := range []cache.SharedIndexInformer{i.devices, i.requests} {
 		if err := holders.AddIndexers(enrollment.Indexers()); err != nil {
 			return nil, err

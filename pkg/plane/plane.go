@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,8 +23,10 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
+	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
+	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/parts"
 	"fleet.nationtech.io/fleet/pkg/pki"
@@ -68,6 +71,8 @@ type Plane struct {
 	Config
 
 	informers   *informers
+	metrics     *reconcile.Metrics
+	verdicts    *verdicts.Book
 	assignments *assigner.Controller
 	deployments *deployment.Controller
 	devices     *device.Controller
@@ -80,7 +85,7 @@ type Plane struct {
 
 // New returns a plane that does not run yet.
 func New(ctx context.Context, c Config) (*Plane, error) {
-	p := &Plane{Config: c, ready: make(chan struct{})}
+	p := &Plane{Config: c, metrics: reconcile.NewMetrics(), ready: make(chan struct{})}
 	key, err := secrets.Key(ctx, c.Kube)
 	if err != nil {
 		return nil, err
@@ -101,16 +106,19 @@ func New(ctx context.Context, c Config) (*Plane, error) {
 // addLeader makes what works on Deployments.
 func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resolver) {
 	i := p.informers
+	p.verdicts = verdicts.New(verdicts.Config{
+		Deployments: i.deployments.GetIndexer(), Namespaces: i.namespaces.GetStore(), Secrets: i.secrets.GetStore(), Digests: resolver,
+	})
 	p.assignments = assigner.New(assigner.Config{
 		Client: p.Client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
-		Resolver: resolver, Buckets: p.Buckets, Term: p.Term, Servers: p.Servers,
+		Verdicts: p.verdicts, Resolver: resolver, Buckets: p.Buckets, Term: p.Term, Servers: p.Servers,
 		Nudge:        func(name string) { p.door.Nudge(name) },
 		LacksChanged: func(name string) { p.devices.StatusChanged(name) },
-		Logger:       p.component("assigner"),
+		Metrics:      p.metrics, Logger: p.component("assigner"),
 	})
 	p.deployments = &deployment.Controller{
 		Client: p.Client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
-		Digests: resolver, Withdrawer: p.assignments, Recorder: recorder, Logger: p.component("deployment-controller"),
+		Verdicts: p.verdicts, Withdrawer: p.assignments, Recorder: recorder, Metrics: p.metrics, Logger: p.component("deployment-controller"),
 	}
 }
 
@@ -132,17 +140,17 @@ func (p *Plane) addOwner() {
 func (p *Plane) addDevices(recorder record.EventRecorder) {
 	p.devices = device.New(device.Config{
 		Client: p.Client, Devices: p.informers.devices, Infos: p.Buckets.Info, Roster: p.Gate.Roster, Tombstones: p.Tombstones,
-		Door: p.door, Uses: p.enrollment, Lacks: p.assignments.Lacks, Recorder: recorder, Logger: p.component("device-controller"), Clock: p.Clock,
+		Door: p.door, Uses: p.enrollment, Lacks: p.assignments.Lacks, Recorder: recorder, Metrics: p.metrics, Logger: p.component("device-controller"), Clock: p.Clock,
 	})
 	p.requests = enrollment.New(enrollment.Config{
 		Client: p.Client, Tokens: p.informers.tokens, Requests: p.informers.requests, Service: p.enrollment, Recorder: recorder,
-		Logger: p.component("enrollment-controller"), Now: p.Clock.Now,
+		Metrics: p.metrics, Logger: p.component("enrollment-controller"), Now: p.Clock.Now,
 	})
 }
 
 // Collectors are the plane's metrics.
 func (p *Plane) Collectors() []prometheus.Collector {
-	return append(p.door.Collectors(), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors(), p.metrics.Collectors()), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fleet_devices_connected", Help: "Devices that have a connection.",
 	}, func() float64 { return float64(p.Gate.Count()) }))
 }

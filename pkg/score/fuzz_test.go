@@ -29,6 +29,13 @@ func FuzzParsePodmanV0(f *testing.F) {
 			checkRefusal(t, err)
 			return
 		}
+		var plain score.PodmanV0
+		if err := json.Unmarshal(data, &plain); err != nil {
+			t.Fatalf("encoding/json refuses what was accepted: %v", err)
+		}
+		if diff := cmp.Diff(&plain, parsed, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("encoding/json reads something else (-json +parsed):\n%s", diff)
+		}
 		body, err := score.Canonical(score.TypePodmanV0, data)
 		if err != nil {
 			checkRefusal(t, err) // too large

@@ -155,8 +155,16 @@ var (
 // ParsePodmanV0 decodes and validates the data of a PodmanV0 score. Errors
 // wrap ErrInvalid and name the field.
 func ParsePodmanV0(data []byte) (*PodmanV0, error) {
+	raw, err := parseDocument(data)
+	if err != nil {
+		return nil, err
+	}
+	return decodePodmanV0(raw)
+}
+
+func decodePodmanV0(raw any) (*PodmanV0, error) {
 	var p PodmanV0
-	if err := decodeStrict(data, &p); err != nil {
+	if err := decodeStrict(raw, &p); err != nil {
 		return nil, err
 	}
 	if err := p.validate(); err != nil {

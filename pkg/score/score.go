@@ -41,17 +41,37 @@ func fieldErrorf(field, format string, args ...any) error {
 	return &FieldError{Field: field, Message: fmt.Sprintf(format, args...)}
 }
 
-// Canonical returns the body of a score: compact JSON with sorted keys, so
-// that equal scores have equal bytes and one hash.
-func Canonical(typ string, data []byte) (body []byte, err error) {
+// Document is a score whose data is parsed.
+type Document struct {
+	typ  string
+	data any
+}
+
+// Parse parses the data of a score of any type. Errors wrap ErrInvalid.
+func Parse(typ string, data []byte) (*Document, error) {
 	v, err := parseDocument(data)
 	if err != nil {
 		return nil, err
 	}
+	return &Document{typ, v}, nil
+}
+
+// Canonical returns the body of a score: compact JSON with sorted keys, so
+// that equal scores have equal bytes and one hash.
+func Canonical(typ string, data []byte) (body []byte, err error) {
+	d, err := Parse(typ, data)
+	if err != nil {
+		return nil, err
+	}
+	return d.Canonical()
+}
+
+// Canonical is as the function.
+func (d *Document) Canonical() (body []byte, err error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(map[string]any{"type": typ, "data": v}); err != nil {
+	if err := enc.Encode(map[string]any{"type": d.typ, "data": d.data}); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	body = bytes.TrimSuffix(b.Bytes(), []byte("\n"))
@@ -109,14 +129,28 @@ type Needs struct {
 // what it needs. It returns ErrUnknownType for other types, and errors that
 // wrap ErrInvalid, usually a *FieldError, for bad data.
 func Validate(typ string, data []byte) (Needs, error) {
-	switch typ {
-	case TypePodmanV0:
-		p, err := ParsePodmanV0(data)
-		if err != nil {
-			return Needs{}, err
-		}
-		return Needs{Privilege: p.Privilege(), Secrets: p.Secrets()}, nil
-	default:
-		return Needs{}, fmt.Errorf("%w %.63q", ErrUnknownType, typ)
+	if !isKnown(typ) { // whose data may be anything
+		return Needs{}, unknownType(typ)
 	}
+	d, err := Parse(typ, data)
+	if err != nil {
+		return Needs{}, err
+	}
+	return d.Validate()
 }
+
+// Validate is as the function.
+func (d *Document) Validate() (Needs, error) {
+	if !isKnown(d.typ) {
+		return Needs{}, unknownType(d.typ)
+	}
+	p, err := decodePodmanV0(d.data)
+	if err != nil {
+		return Needs{}, err
+	}
+	return Needs{Privilege: p.Privilege(), Secrets: p.Secrets()}, nil
+}
+
+func isKnown(typ string) bool { return typ == TypePodmanV0 }
+
+func unknownType(typ string) error { return fmt.Errorf("%w %.63q", ErrUnknownType, typ) }

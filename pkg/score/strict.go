@@ -9,63 +9,64 @@ import (
 	"strings"
 )
 
-// decodeStrict decodes data into v, a pointer to a struct. It refuses fields
+// decodeStrict sets v, a pointer to a struct, to a parsed value. It refuses fields
 // that v does not have and values of another kind, with the whole path of the
 // field: encoding/json alone names no list index, and takes "Image" for
 // "image". As in Kubernetes, null stands for an absent value.
-func decodeStrict(data []byte, v any) error {
-	raw, err := parseDocument(data)
-	if err != nil {
-		return err
-	}
-	if err := checkValue("", raw, reflect.TypeOf(v).Elem()); err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return fieldErrorf("", "not the document that is needed here")
-	}
-	return nil
-}
+func decodeStrict(raw, v any) error { return setValue("", raw, reflect.ValueOf(v).Elem()) }
 
-// checkValue walks a parsed value beside the Go type that it will be decoded
-// into. Its depth is bounded by that of the type.
-func checkValue(path string, raw any, t reflect.Type) error {
+// setValue sets what a Go type can hold. Its depth is bounded by that of the type.
+func setValue(path string, raw any, v reflect.Value) error {
 	if raw == nil {
 		return nil
 	}
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
+	if v.Kind() == reflect.Pointer {
+		v.Set(reflect.New(v.Type().Elem()))
+		v = v.Elem()
 	}
-	if !fits(raw, t) {
-		return fieldErrorf(path, "is %s, %s is needed", rawName(raw), kindName(t))
+	if !fits(raw, v.Type()) {
+		return fieldErrorf(path, "is %s, %s is needed", rawName(raw), kindName(v.Type()))
 	}
 	switch value := raw.(type) {
 	case map[string]any:
-		return checkStruct(path, value, t)
+		return setStruct(path, value, v)
 	case []any:
-		for i, item := range value {
-			if err := checkValue(index(path, i), item, t.Elem()); err != nil {
-				return err
-			}
+		return setList(path, value, v)
+	case string:
+		v.SetString(value)
+	case bool:
+		v.SetBool(value)
+	case json.Number:
+		n, _ := strconv.Atoi(value.String()) // it fits
+		v.SetInt(int64(n))
+	}
+	return nil
+}
+
+func setList(path string, list []any, v reflect.Value) error {
+	v.Set(reflect.MakeSlice(v.Type(), len(list), len(list)))
+	for i, item := range list {
+		if err := setValue(index(path, i), item, v.Index(i)); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func checkStruct(path string, value map[string]any, t reflect.Type) error {
-	fields := make(map[string]reflect.Type, t.NumField())
-	known := make([]string, 0, t.NumField())
-	for f := range t.Fields() {
+func setStruct(path string, value map[string]any, v reflect.Value) error {
+	fields := make(map[string]reflect.Value, v.NumField())
+	known := make([]string, 0, v.NumField())
+	for f, field := range v.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		fields[name] = f.Type
+		fields[name] = field
 		known = append(known, name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(value)) {
-		ft, ok := fields[name]
+		field, ok := fields[name]
 		if !ok {
 			return fieldErrorf(join(path, name), "unknown field; known here: %s", strings.Join(known, ", "))
 		}
-		if err := checkValue(join(path, name), value[name], ft); err != nil {
+		if err := setValue(join(path, name), value[name], field); err != nil {
 			return err
 		}
 	}

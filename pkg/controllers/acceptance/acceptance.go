@@ -49,11 +49,15 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests
 		v.Reason, v.Message = v1alpha1.ReasonInvalid, err.Error()
 		return v
 	}
-	if v.Body, err = score.Canonical(d.Spec.Score.Type, d.Spec.Score.Data.Raw); err != nil {
+	document, err := score.Parse(d.Spec.Score.Type, d.Spec.Score.Data.Raw)
+	if err == nil {
+		v.Body, err = document.Canonical()
+	}
+	if err != nil {
 		v.Reason, v.Message = v1alpha1.ReasonInvalid, "spec.score."+err.Error()
 		return v
 	}
-	needs, digest, reason, err := judge(d, namespaceLabels, digests)
+	needs, digest, reason, err := judge(document, d.Namespace, namespaceLabels, digests)
 	v.Reason, v.Secrets = reason, needs.Secrets
 	switch {
 	case err != nil:
@@ -72,8 +76,8 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests
 
 // judge returns what the score needs, the digest of its Secrets, and why it is
 // accepted, or with an error, why not.
-func judge(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests Digests) (needs score.Needs, digest, reason string, err error) {
-	needs, err = score.Validate(d.Spec.Score.Type, d.Spec.Score.Data.Raw)
+func judge(document *score.Document, namespace string, namespaceLabels map[string]string, digests Digests) (needs score.Needs, digest, reason string, err error) {
+	needs, err = document.Validate()
 	switch {
 	case errors.Is(err, score.ErrUnknownType):
 		return needs, "", v1alpha1.ReasonUnvalidated, nil
@@ -89,8 +93,8 @@ func judge(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests Di
 		return needs, "", v1alpha1.ReasonPrivilege, fmt.Errorf("the score needs privilege %s, but its namespace allows %s: see the namespace's label %s",
 			needs.Privilege, allowed, v1alpha1.LabelPrivilege)
 	}
-	if digest, err = digests.Digest(d.Namespace, needs.Secrets); err != nil {
-		return needs, "", v1alpha1.ReasonSecret, fmt.Errorf("the score needs a Secret in namespace %s that cannot be delivered: %w", d.Namespace, err)
+	if digest, err = digests.Digest(namespace, needs.Secrets); err != nil {
+		return needs, "", v1alpha1.ReasonSecret, fmt.Errorf("the score needs a Secret in namespace %s that cannot be delivered: %w", namespace, err)
 	}
 	return needs, digest, v1alpha1.ReasonValid, nil
 }

@@ -6,23 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/workqueue"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
-	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
+	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
+	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -38,6 +40,7 @@ type Config struct {
 	Deployments cache.SharedIndexInformer
 	Namespaces  cache.SharedIndexInformer
 	Secrets     cache.SharedIndexInformer
+	Verdicts    *verdicts.Book
 	Resolver    *secrets.Resolver
 	Buckets     *bus.Buckets
 	Term        term.Term
@@ -47,6 +50,7 @@ type Config struct {
 	Nudge func(device string)
 	// LacksChanged is told of devices whose Lacks may have changed. It must not block.
 	LacksChanged func(device string)
+	Metrics      *reconcile.Metrics
 	Logger       *slog.Logger
 }
 
@@ -55,7 +59,7 @@ type Controller struct {
 	Config
 
 	table     *assignment.Table
-	queue     workqueue.TypedInterface[item]
+	queue     *reconcile.Queue[item]
 	projector *projector
 	status    *statusWriter
 	ready     chan struct{}
@@ -67,6 +71,9 @@ type item struct {
 	kind itemKind
 	name string
 }
+
+// LogValue implements slog.LogValuer.
+func (i item) LogValue() slog.Value { return slog.StringValue(i.name) }
 
 type itemKind int
 
@@ -80,7 +87,7 @@ const (
 // New returns a controller that does not run yet. Buckets and Nudge may be
 // set until Run.
 func New(c Config) *Controller {
-	return &Controller{Config: c, queue: workqueue.NewTyped[item](), ready: make(chan struct{})}
+	return &Controller{Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), ready: make(chan struct{})}
 }
 
 // Ready is closed when manifests are complete.
@@ -98,13 +105,14 @@ func (c *Controller) isReady() bool {
 // Run works until ctx ends. It returns an error when it cannot start, or
 // cannot see reports any more.
 func (c *Controller) Run(ctx context.Context) error {
+	defer c.queue.ShutDown()
 	prior, err := c.bucket(ctx)
 	if err != nil {
 		return err
 	}
 	c.table = assignment.NewTable(prior)
 	c.projector = newProjector(c.Buckets.DesiredState, c.table, c.Logger)
-	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Logger)
+	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Metrics, c.Logger)
 	if err := c.watchObjects(ctx); err != nil {
 		return err
 	}
@@ -195,10 +203,13 @@ func (c *Controller) bucket(ctx context.Context) (map[assignment.Key]wire.Entry,
 // watchObjects enqueues what changes and returns when every list is complete.
 func (c *Controller) watchObjects(ctx context.Context) error {
 	synced := make([]cache.InformerSynced, 0, 4)
-	for kind, informer := range map[itemKind]cache.SharedIndexInformer{
-		deviceItem: c.Devices, deploymentItem: c.Deployments, namespaceItem: c.Namespaces, secretItem: c.Secrets,
+	for informer, handler := range map[cache.SharedIndexInformer]cache.ResourceEventHandler{
+		c.Devices:     reconcile.Changes(deviceDiffers, c.enqueuer(deviceItem)),
+		c.Deployments: reconcile.Changes(verdicts.DeploymentDiffers, c.enqueuer(deploymentItem)),
+		c.Namespaces:  reconcile.Changes(verdicts.NamespaceDiffers, c.enqueuer(namespaceItem)),
+		c.Secrets:     reconcile.Changes(verdicts.SecretDiffers, c.enqueuer(secretItem)),
 	} {
-		h, err := informer.AddEventHandler(c.enqueuer(kind))
+		h, err := informer.AddEventHandler(handler)
 		if err != nil {
 			return fmt.Errorf("watching objects: %w", err)
 		}
@@ -210,17 +221,8 @@ func (c *Controller) watchObjects(ctx context.Context) error {
 	return nil
 }
 
-func (c *Controller) enqueuer(kind itemKind) cache.ResourceEventHandler {
-	enqueue := func(o any) {
-		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
-			c.queue.Add(item{kind, key})
-		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    enqueue,
-		UpdateFunc: func(_, o any) { enqueue(o) },
-		DeleteFunc: enqueue,
-	}
+func (c *Controller) enqueuer(kind itemKind) func(key string) {
+	return func(key string) { c.queue.Add(item{kind, key}) }
 }
 
 // build fills the table from the complete lists. Its changes are not carried
@@ -236,25 +238,18 @@ func (c *Controller) build() {
 
 func (c *Controller) work(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	context.AfterFunc(ctx, c.queue.ShutDown)
 	g.Go(func() error { c.projector.run(ctx); return nil })
 	g.Go(func() error { c.status.run(ctx); return nil })
 	g.Go(func() error { c.resync(ctx); return nil })
 	g.Go(func() error { return c.watchStates(ctx) })
-	g.Go(func() error { c.processAll(); return nil })
+	g.Go(func() error {
+		reconcile.Work(ctx, c.queue, c.Logger, func(_ context.Context, i item) (time.Duration, error) {
+			c.process(i)
+			return 0, nil
+		})
+		return nil
+	})
 	return g.Wait()
-}
-
-// processAll works until the queue is shut down.
-func (c *Controller) processAll() {
-	for {
-		i, shutdown := c.queue.Get()
-		if shutdown {
-			return
-		}
-		c.process(i)
-		c.queue.Done(i)
-	}
 }
 
 func (c *Controller) process(i item) {
@@ -264,19 +259,15 @@ func (c *Controller) process(i item) {
 	case deploymentItem:
 		c.processDeployment(i.name)
 	case namespaceItem:
-		c.enqueueNamespace(i.name)
+		c.enqueueDeployments(c.Verdicts.In(i.name))
 	case secretItem:
-		if ns, _, err := cache.SplitMetaNamespaceKey(i.name); err == nil {
-			c.enqueueNamespace(ns)
-		}
+		c.enqueueDeployments(c.Verdicts.Needing(i.name))
 	}
 }
 
-func (c *Controller) enqueueNamespace(namespace string) {
-	for _, o := range c.Deployments.GetStore().List() {
-		if d := o.(*v1alpha1.Deployment); d.Namespace == namespace {
-			c.queue.Add(item{deploymentItem, d.Namespace + "/" + d.Name})
-		}
+func (c *Controller) enqueueDeployments(keys []string) {
+	for _, key := range keys {
+		c.queue.Add(item{deploymentItem, key})
 	}
 }
 
@@ -292,6 +283,7 @@ func (c *Controller) processDevice(name string) {
 func (c *Controller) processDeployment(key string) {
 	o, exists, err := c.Deployments.GetStore().GetByKey(key)
 	if err != nil || !exists {
+		c.Verdicts.Forget(key)
 		if ns, name, err := cache.SplitMetaNamespaceKey(key); err == nil {
 			c.apply(c.table.RemoveDeployment(wire.DeploymentRef{Namespace: ns, Name: name}))
 		}
@@ -314,16 +306,30 @@ func (c *Controller) apply(changes assignment.Changes) {
 }
 
 func (c *Controller) deploymentFacts(d *v1alpha1.Deployment) assignment.Deployment {
-	var namespaceLabels map[string]string
-	if o, ok, _ := c.Namespaces.GetStore().GetByKey(d.Namespace); ok {
-		namespaceLabels = o.(*corev1.Namespace).Labels
-	}
-	v := acceptance.Evaluate(d, namespaceLabels, c.Resolver)
+	v := c.Verdicts.Of(d)
 	return assignment.Deployment{
 		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
-		Selector:      func(l map[string]string) bool { return v.Selector.Matches(labels.Set(l)) }, Accepted: v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
+		Selector:      selectorFacts(v.Selector),
+		Accepted:      v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
 		Deleting: !d.DeletionTimestamp.IsZero(),
 	}
+}
+
+// selectorFacts says what a selector requires, in terms of the table.
+func selectorFacts(s labels.Selector) (facts assignment.Selector) {
+	requirements, selectable := s.Requirements()
+	facts.Nothing = !selectable
+	for _, r := range requirements {
+		facts.Requirements = append(facts.Requirements, assignment.Requirement{
+			Key: r.Key(), Operator: operators[r.Operator()], Values: slices.Sorted(maps.Keys(r.Values())),
+		})
+	}
+	return facts
+}
+
+// operators are those that a target selector can have.
+var operators = map[selection.Operator]assignment.Operator{
+	selection.In: assignment.In, selection.NotIn: assignment.NotIn, selection.Exists: assignment.Exists, selection.DoesNotExist: assignment.DoesNotExist,
 }
 
 func deviceFacts(d *v1alpha1.Device) assignment.Device {
@@ -331,13 +337,25 @@ func deviceFacts(d *v1alpha1.Device) assignment.Device {
 		Name: d.Name, Labels: d.Labels,
 		Unschedulable: d.Spec.Unschedulable,
 		Revoked:       d.IsOut(),
-		Offline:       !meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceConnected),
+		Offline:       isOffline(d),
 	}
 	facts.Capabilities = wire.ParseCapabilities(d.Status.Capabilities)
 	if d.Spec.AllowedNamespaces != nil {
 		facts.AllowedNamespaces = append([]string{}, *d.Spec.AllowedNamespaces...)
 	}
 	return facts
+}
+
+// deviceDiffers reports whether deviceFacts may differ. Most updates of a Device are
+// of its status alone.
+func deviceDiffers(old, now *v1alpha1.Device) bool {
+	return old.UID != now.UID || old.Generation != now.Generation || old.IsOut() != now.IsOut() || !maps.Equal(old.Labels, now.Labels) ||
+		isOffline(old) != isOffline(now) || !slices.Equal(old.Status.Capabilities, now.Status.Capabilities) ||
+		(old.Status.Capabilities == nil) != (now.Status.Capabilities == nil)
+}
+
+func isOffline(d *v1alpha1.Device) bool {
+	return !meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeviceConnected)
 }
 
 // watchStates follows bucket device-state.

@@ -27,6 +27,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
+	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -37,6 +38,8 @@ type rig struct {
 	buckets *bus.Buckets
 	desired *brokenBucket
 	api     *statusAPI
+
+	verdicts *verdicts.Book
 
 	devices, deployments, namespaces, secrets *cachetest.FakeControllerSource
 
@@ -63,12 +66,15 @@ func newRig(t testing.TB) *rig {
 	}
 	deployments := informer(r.deployments, &v1alpha1.Deployment{})
 	r.api.store = deployments.GetStore()
-	secretObjects := informer(r.secrets, &corev1.Secret{})
+	namespaces, secretObjects := informer(r.namespaces, &corev1.Namespace{}), informer(r.secrets, &corev1.Secret{})
+	resolver := &secrets.Resolver{Store: secretObjects.GetStore(), Key: []byte("key")}
+	r.verdicts = verdicts.New(verdicts.Config{
+		Deployments: deployments.GetIndexer(), Namespaces: namespaces.GetStore(), Secrets: secretObjects.GetStore(), Digests: resolver,
+	})
 	r.Controller = assigner.New(assigner.Config{
 		Client: c, Devices: informer(r.devices, &v1alpha1.Device{}), Deployments: deployments,
-		Namespaces: informer(r.namespaces, &corev1.Namespace{}), Secrets: secretObjects,
-		Resolver: &secrets.Resolver{Store: secretObjects.GetStore(), Key: []byte("key")},
-		Buckets:  r.buckets, Term: term.Term{Epoch: "e1", Number: 7}, Servers: []string{"tls://a:4222", "tls://b:4222"},
+		Namespaces: namespaces, Secrets: secretObjects, Verdicts: r.verdicts, Resolver: resolver,
+		Buckets: r.buckets, Term: term.Term{Epoch: "e1", Number: 7}, Servers: []string{"tls://a:4222", "tls://b:4222"},
 		Nudge: r.nudge, Logger: logger(t),
 	})
 	r.namespaces.Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
@@ -80,7 +86,7 @@ func informer(source *cachetest.FakeControllerSource, o runtime.Object) cache.Sh
 		ListWithContextFunc:  func(_ context.Context, o metav1.ListOptions) (runtime.Object, error) { return source.List(o) },
 		WatchFuncWithContext: func(_ context.Context, o metav1.ListOptions) (watch.Interface, error) { return source.Watch(o) },
 	}
-	return cache.NewSharedIndexInformer(lw, o, 0, cache.Indexers{})
+	return cache.NewSharedIndexInformer(lw, o, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 }
 
 func (r *rig) nudge(device string) {
@@ -341,6 +347,7 @@ func TestChangesOfObjectsArriveEverywhere(t *testing.T) {
 
 	// A namespace that forbids what the score needs makes devices hold it.
 	privileged := web.DeepCopy()
+	privileged.Generation++
 	privileged.Spec.Score.Data.Raw = []byte(`{"services":[{"name":"web","image":"localhost/web:1","volumes":[{"hostPath":"/srv","mountPath":"/srv"}]}]}`)
 	r.deployments.Modify(privileged)
 	r.hold("edge-1", true)
@@ -348,6 +355,7 @@ func TestChangesOfObjectsArriveEverywhere(t *testing.T) {
 	r.hold("edge-1", false)
 
 	revoked := deviceObject("edge-1", "a")
+	revoked.Generation++
 	revoked.Spec.Revoked = true
 	r.devices.Modify(revoked)
 	r.keys()

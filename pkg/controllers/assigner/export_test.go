@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
@@ -32,7 +33,7 @@ func (p *projector) Add(keys []assignment.Key) { p.add(keys) }
 func (p *projector) Wait(ctx context.Context, ref wire.DeploymentRef) error { return p.wait(ctx, ref) }
 
 func NewStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, log *slog.Logger) *StatusWriter {
-	return newStatusWriter(c, store, table, log)
+	return newStatusWriter(c, store, table, nil, log)
 }
 
 func (w *statusWriter) Run(ctx context.Context) { w.run(ctx) }
@@ -48,5 +49,11 @@ func Conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 }
 
 func Same(now, then *v1alpha1.DeploymentStatus) bool { return same(now, then) }
+
+func DeviceFacts(d *v1alpha1.Device) assignment.Device { return deviceFacts(d) }
+
+func DeviceDiffers(old, now *v1alpha1.Device) bool { return deviceDiffers(old, now) }
+
+func SelectorFacts(s labels.Selector) assignment.Selector { return selectorFacts(s) }
 
 func Plausible(at, received time.Time) time.Time { return plausible(at, received) }

@@ -71,11 +71,14 @@ func issuedTo(table *assignment.Table) map[assignment.Key]wire.Entry {
 // for all when that is empty.
 func deploymentOf(ref wire.DeploymentRef, group string, version int) assignment.Deployment {
 	body := []byte(fmt.Sprintf("%s in version %d", ref, version))
-	return assignment.Deployment{
+	d := assignment.Deployment{
 		DeploymentRef: ref, Accepted: true, Body: body,
-		Selector: func(l map[string]string) bool { return group == "" || l["group"] == group },
-		Entry:    wire.Entry{DeploymentRef: ref, Type: "PodmanV0", Hash: wire.Sum(body).String(), Size: len(body)},
+		Entry: wire.Entry{DeploymentRef: ref, Type: "PodmanV0", Hash: wire.Sum(body).String(), Size: len(body)},
 	}
+	if group != "" {
+		d.Selector.Requirements = []assignment.Requirement{{Key: "group", Operator: assignment.In, Values: []string{group}}}
+	}
+	return d
 }
 
 func TestProjectorFollowsConcurrentChanges(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -29,11 +30,12 @@ const (
 // statusWriter writes the status of Deployments: at most once an interval, and
 // only what changed. The first change after a quiet time is written at once.
 type statusWriter struct {
-	client *client.Client
-	store  cache.Store
-	table  *assignment.Table
-	log    *slog.Logger
-	dirty  *dirty.Set[wire.DeploymentRef]
+	client  *client.Client
+	store   cache.Store
+	table   *assignment.Table
+	metrics *reconcile.Metrics
+	log     *slog.Logger
+	dirty   *dirty.Set[wire.DeploymentRef]
 
 	// written is what the API is known to hold; only run uses it.
 	written map[wire.DeploymentRef]written
@@ -45,9 +47,9 @@ type written struct {
 	status *v1alpha1.DeploymentStatus
 }
 
-func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, log *slog.Logger) *statusWriter {
+func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, metrics *reconcile.Metrics, log *slog.Logger) *statusWriter {
 	return &statusWriter{
-		client: c, store: store, table: table, log: log,
+		client: c, store: store, table: table, metrics: metrics, log: log,
 		dirty: dirty.NewSet[wire.DeploymentRef](), written: map[wire.DeploymentRef]written{},
 	}
 }
@@ -99,6 +101,7 @@ func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error 
 		w.written[ref] = written{d.UID, now}
 		return nil
 	}
+	w.metrics.Wrote("Deployment", "status")
 	_, err = client.Apply(ctx, w.client.Deployments(ref.Namespace), statusManager, "Deployment", ref.Name,
 		map[string]any{"status": now}, "status")
 	if apierrors.IsNotFound(err) {

@@ -25,7 +25,6 @@ import (
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
-	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 func TestConditionsSayWhatTheCountsMean(t *testing.T) {
@@ -80,7 +79,7 @@ func drawCounts(t *rapid.T) assignment.Counts {
 	c.Outdated = rapid.IntRange(0, c.Pending).Draw(t, "outdated")
 	if c.Failed > 0 {
 		at := time.Unix(rapid.Int64Range(0, 5).Draw(t, "at"), rapid.Int64Range(0, 999_999_999).Draw(t, "nanoseconds"))
-		c.Newest = &assignment.Failure{Device: "edge-1", DeploymentState: wire.DeploymentState{Error: "no image", LastEventAt: at}}
+		c.Newest = &assignment.Failure{Device: "edge-1", Error: "no image", LastEventAt: at}
 	}
 	return c
 }
@@ -118,7 +117,7 @@ func TestStatusIsTheSameAfterATripThroughTheAPI(t *testing.T) {
 
 func TestSameSeesEveryDifference(t *testing.T) {
 	t.Parallel()
-	failure := &assignment.Failure{Device: "edge-1", DeploymentState: wire.DeploymentState{Error: "no image"}}
+	failure := &assignment.Failure{Device: "edge-1", Error: "no image"}
 	base := func() *v1alpha1.DeploymentStatus {
 		return assigner.NewStatus(assignment.Counts{Matched: 1, Failed: 1, Newest: failure}, true, 1, &v1alpha1.DeploymentStatus{})
 	}

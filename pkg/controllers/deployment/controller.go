@@ -12,16 +12,16 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
-	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
+	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -45,15 +45,16 @@ type Controller struct {
 	Deployments cache.SharedIndexInformer
 	Namespaces  cache.SharedIndexInformer
 	Secrets     cache.SharedIndexInformer
-	Digests     acceptance.Digests
+	Verdicts    *verdicts.Book
 	Withdrawer  Withdrawer
 	Recorder    record.EventRecorder
+	Metrics     *reconcile.Metrics
 	Logger      *slog.Logger
 }
 
 // Run works until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	queue := reconcile.NewQueue[string]()
+	queue := reconcile.NewQueue[string]("deployment", c.Metrics)
 	defer queue.ShutDown()
 	if err := c.watch(queue); err != nil {
 		return fmt.Errorf("watching Deployments: %w", err)
@@ -64,46 +65,34 @@ func (c *Controller) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *Controller) watch(queue workqueue.TypedInterface[string]) error {
-	enqueue := func(o any) {
-		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
+func (c *Controller) watch(queue *reconcile.Queue[string]) error {
+	add := func(keys ...string) {
+		for _, key := range keys {
 			queue.Add(key)
 		}
 	}
-	_, err := c.Deployments.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) },
-	})
+	_, err := c.Deployments.AddEventHandler(reconcile.Changes(differs, func(key string) { add(key) }))
 	if err != nil {
 		return err
 	}
 	// A namespace's label decides about the privilege of what is in it.
-	_, err = c.Namespaces.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		UpdateFunc: func(_, o any) { c.enqueueNamespace(queue, o.(*corev1.Namespace).Name) },
-	})
+	_, err = c.Namespaces.AddEventHandler(reconcile.Changes(verdicts.NamespaceDiffers, func(namespace string) { add(c.Verdicts.In(namespace)...) }))
 	if err != nil {
 		return err
 	}
 	// A score may wait for a Secret.
-	changed := func(o any) {
-		if ns, _, err := cache.SplitMetaNamespaceKey(keyOf(o)); err == nil {
-			c.enqueueNamespace(queue, ns)
-		}
-	}
-	_, err = c.Secrets.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: changed})
+	_, err = c.Secrets.AddEventHandler(reconcile.Changes(verdicts.SecretDiffers, func(secret string) { add(c.Verdicts.Needing(secret)...) }))
 	return err
 }
 
-func keyOf(o any) string {
-	key, _ := cache.DeletionHandlingMetaNamespaceKeyFunc(o) // objects of an informer have keys
-	return key
+// differs reports whether there is anything to do after an update. Of the status it
+// is what this controller shows: somebody may have changed that.
+func differs(old, now *v1alpha1.Deployment) bool {
+	return verdicts.DeploymentDiffers(old, now) || !slices.Equal(old.Finalizers, now.Finalizers) || !equality.Semantic.DeepEqual(shown(old), shown(now))
 }
 
-func (c *Controller) enqueueNamespace(queue workqueue.TypedInterface[string], namespace string) {
-	for _, o := range c.Deployments.GetStore().List() {
-		if d := o.(*v1alpha1.Deployment); d.Namespace == namespace {
-			queue.Add(keyOf(d))
-		}
-	}
+func shown(d *v1alpha1.Deployment) *metav1.Condition {
+	return meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeploymentAccepted)
 }
 
 // Reconcile brings one Deployment, "<namespace>/<name>", up to date.
@@ -127,6 +116,7 @@ func (c *Controller) Reconcile(ctx context.Context, key string) error {
 
 func (c *Controller) addFinalizer(ctx context.Context, d *v1alpha1.Deployment) error {
 	d.Finalizers = append(d.Finalizers, v1alpha1.DeploymentFinalizer)
+	c.Metrics.Wrote("Deployment", "finalizer")
 	_, err := c.Client.Deployments(d.Namespace).Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
 	return client.IgnoreNotFound(err)
 }
@@ -143,17 +133,14 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Deployment) error 
 		c.Logger.Warn("deleting a Deployment whose keys are still on the bus", "deployment", d.Namespace+"/"+d.Name, "error", err)
 	}
 	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeploymentFinalizer })
+	c.Metrics.Wrote("Deployment", "release")
 	_, err = c.Client.Deployments(d.Namespace).Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
 	return client.IgnoreNotFound(err)
 }
 
 // accept shows the verdict.
 func (c *Controller) accept(ctx context.Context, d *v1alpha1.Deployment) error {
-	var namespaceLabels map[string]string
-	if o, ok, _ := c.Namespaces.GetStore().GetByKey(d.Namespace); ok {
-		namespaceLabels = o.(*corev1.Namespace).Labels
-	}
-	v := acceptance.Evaluate(d, namespaceLabels, c.Digests)
+	v := c.Verdicts.Of(d)
 	condition := metav1.Condition{
 		Type: v1alpha1.DeploymentAccepted, Status: metav1.ConditionFalse,
 		Reason: v.Reason, Message: v.Message, ObservedGeneration: d.Generation,
@@ -165,6 +152,7 @@ func (c *Controller) accept(ctx context.Context, d *v1alpha1.Deployment) error {
 		return nil
 	}
 	status := map[string]any{"conditions": []metav1.Condition{*meta.FindStatusCondition(d.Status.Conditions, condition.Type)}}
+	c.Metrics.Wrote("Deployment", "verdict")
 	_, err := client.Apply(ctx, c.Client.Deployments(d.Namespace), fieldManager, "Deployment", d.Name, map[string]any{"status": status}, "status")
 	if err == nil && !v.Accepted {
 		c.Recorder.Event(d, corev1.EventTypeWarning, v.Reason, v.Message)

@@ -27,6 +27,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
+	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -101,12 +102,16 @@ func newRig(t testing.TB) *rig {
 	recorder := record.NewFakeRecorder(10)
 	r.events = recorder.Events
 	informer := func(o runtime.Object) cache.SharedIndexInformer {
-		return cache.NewSharedIndexInformer(&cache.ListWatch{}, o, 0, cache.Indexers{})
+		return cache.NewSharedIndexInformer(&cache.ListWatch{}, o, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	}
 	secretObjects := informer(&corev1.Secret{})
+	deployments, namespaces := informer(&v1alpha1.Deployment{}), informer(&corev1.Namespace{})
 	r.Controller = &deployment.Controller{
-		Client: c, Deployments: informer(&v1alpha1.Deployment{}), Namespaces: informer(&corev1.Namespace{}), Secrets: secretObjects,
-		Digests:    &secrets.Resolver{Store: secretObjects.GetStore(), Key: []byte("key")},
+		Client: c, Deployments: deployments, Namespaces: namespaces, Secrets: secretObjects,
+		Verdicts: verdicts.New(verdicts.Config{
+			Deployments: deployments.GetIndexer(), Namespaces: namespaces.GetStore(), Secrets: secretObjects.GetStore(),
+			Digests: &secrets.Resolver{Store: secretObjects.GetStore(), Key: []byte("key")},
+		}),
 		Withdrawer: r.withdrawer, Recorder: recorder, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	return r
@@ -259,6 +264,34 @@ func TestObjectThatIsGoneMeanwhileIsNoError(t *testing.T) {
 			r.put(change)
 			if err := r.reconcile(); err != nil || len(r.api.writes) != 1 {
 				t.Errorf("error %v, written: %+v", err, r.api.writes)
+			}
+		})
+	}
+}
+
+// What others write to a status is no work. What this controller shows is, in case
+// somebody else wrote it.
+func TestWorkAfterAnUpdate(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		change func(*v1alpha1.Deployment)
+		want   bool
+	}{
+		"the aggregate": {func(d *v1alpha1.Deployment) { d.Status.Aggregate = &v1alpha1.Aggregate{MatchedDeviceCount: 1} }, false},
+		"another condition": {func(d *v1alpha1.Deployment) {
+			d.Status.Conditions = append(d.Status.Conditions, metav1.Condition{Type: v1alpha1.DeploymentAvailable})
+		}, false},
+		"the verdict":   {func(d *v1alpha1.Deployment) { d.Status.Conditions = nil }, true},
+		"the spec":      {func(d *v1alpha1.Deployment) { d.Generation++ }, true},
+		"the finalizer": {func(d *v1alpha1.Deployment) { d.Finalizers = []string{v1alpha1.DeploymentFinalizer} }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			old := &v1alpha1.Deployment{Status: v1alpha1.DeploymentStatus{Conditions: []metav1.Condition{{Type: v1alpha1.DeploymentAccepted, Status: metav1.ConditionTrue}}}}
+			changed := old.DeepCopy()
+			tc.change(changed)
+			if got := deployment.Differs(old, changed); got != tc.want {
+				t.Errorf("differs: %v, want %v", got, tc.want)
 			}
 		})
 	}

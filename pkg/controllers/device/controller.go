@@ -80,6 +80,7 @@ type Config struct {
 	// that is not known.
 	Lacks    func(device string) (lacks []assignment.Lack, known bool)
 	Recorder record.EventRecorder
+	Metrics  *reconcile.Metrics
 	Logger   *slog.Logger
 	// Clock is the server's; nil for that of the machine.
 	Clock Clock
@@ -102,9 +103,9 @@ func (wall) Sane() error    { return nil }
 type Controller struct {
 	Config
 
-	queue reconcile.Queue[string]
+	queue *reconcile.Queue[string]
 	// leaving are devices to be told that they are revoked, and to be dropped.
-	leaving reconcile.Queue[string]
+	leaving *reconcile.Queue[string]
 	budget  *rate.Limiter
 	ready   chan struct{}
 
@@ -132,7 +133,7 @@ func New(c Config) *Controller {
 	}
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
-		queue: reconcile.NewQueue[string](), leaving: reconcile.NewQueue[string](),
+		queue: reconcile.NewQueue[string]("device", c.Metrics), leaving: reconcile.NewQueue[string]("device-leaving", c.Metrics),
 		reports: map[string]report{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
 	}
 }

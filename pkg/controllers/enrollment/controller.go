@@ -49,6 +49,7 @@ type Config struct {
 	// Service binds the Devices of approved requests.
 	Service  *Service
 	Recorder record.EventRecorder
+	Metrics  *reconcile.Metrics
 	Logger   *slog.Logger
 	// Now is the clock.
 	Now func() time.Time
@@ -57,7 +58,7 @@ type Config struct {
 // Controller reconciles EnrollmentTokens and EnrollmentRequests.
 type Controller struct {
 	Config
-	queue reconcile.Queue[item]
+	queue *reconcile.Queue[item]
 }
 
 // item is work to do: an object that changed, or a stranger.
@@ -85,7 +86,7 @@ const (
 func New(c Config) *Controller {
 	controller := &Controller{
 		Config: c,
-		queue:  reconcile.NewQueue[item](),
+		queue:  reconcile.NewQueue[item]("enrollment", c.Metrics),
 	}
 	c.Service.uses.changed = func(token string) {
 		controller.queue.AddAfter(item{kind: tokenItem, name: token}, countingInterval)

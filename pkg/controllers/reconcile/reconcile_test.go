@@ -40,7 +40,7 @@ func TestWork(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				var log bytes.Buffer
-				queue := reconcile.NewQueue[string]()
+				queue := reconcile.NewQueue[string]("test", nil)
 				queue.Add("a")
 				calls := 0
 				reconcile.Work(ctx, queue, slog.New(slog.NewTextHandler(&log, nil)), func(_ context.Context, key string) (time.Duration, error) {

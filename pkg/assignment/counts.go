@@ -1,0 +1,148 @@
+package assignment
+
+import (
+	"container/heap"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Failure is the newest failure among the devices of a Deployment.
+type Failure struct {
+	Device      string
+	Error       string
+	LastEventAt time.Time
+}
+
+// Counts are the numbers of a Deployment's aggregate.
+type Counts struct {
+	Matched, Succeeded, Failed, Pending, Offline int
+	// Outdated is how many of those that are pending have an agent that lacks what
+	// the Deployment needs.
+	Outdated int
+	Newest   *Failure
+}
+
+// report is what many devices say of Deployments.
+type report struct {
+	phase               wire.Phase
+	hash, secretsDigest string
+}
+
+// failure is a report of PhaseFailed. It counts only while it is about what was
+// issued, and is kept meanwhile.
+type failure struct {
+	Failure
+	// place is that among the failures that count, -1 if it does not.
+	place int
+}
+
+// failures are those of one Deployment.
+type failures struct {
+	reported map[uint32]*failure // by number of the device
+	counted  newest
+}
+
+func (f *failures) report(device uint32, reported Failure) {
+	if f.reported == nil {
+		f.reported = map[uint32]*failure{}
+	}
+	f.reported[device] = &failure{Failure: reported, place: -1}
+}
+
+// forget forgets a failure that does not count.
+func (f *failures) forget(device uint32) { delete(f.reported, device) }
+
+// newest is a heap of failures. Names break ties, so that the choice does not
+// flutter.
+type newest []*failure
+
+func (h newest) Len() int { return len(h) }
+
+func (h newest) Less(i, j int) bool {
+	if a, b := h[i].LastEventAt, h[j].LastEventAt; !a.Equal(b) {
+		return a.After(b)
+	}
+	return h[i].Device < h[j].Device
+}
+
+func (h newest) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+func (h *newest) Push(x any) {
+	f := x.(*failure)
+	f.place = len(*h)
+	*h = append(*h, f)
+}
+
+func (h *newest) Pop() any {
+	last := len(*h) - 1
+	f := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	f.place = -1
+	return f
+}
+
+// count adds a target to the counts of its Deployment, or with -1 takes it away.
+func (t *Table) count(dep *deployment, dev *device, x target, by int) {
+	if !x.is(wanted) || x.is(reserved) {
+		return
+	}
+	c := &dep.counts
+	c.Matched += by
+	if dev.offline {
+		c.Offline += by
+	}
+	if x.is(outdated) {
+		c.Outdated += by
+	}
+	switch t.phase(x) {
+	case wire.PhaseRunning:
+		c.Succeeded += by
+	case wire.PhaseFailed:
+		c.Failed += by
+		dep.failures.count(dev.number, by)
+	default:
+		c.Pending += by
+	}
+}
+
+func (f *failures) count(device uint32, by int) {
+	if by > 0 {
+		heap.Push(&f.counted, f.reported[device])
+	} else {
+		heap.Remove(&f.counted, f.reported[device].place)
+	}
+}
+
+// phase is that of the report if it counts: if it is about what was issued.
+func (t *Table) phase(x target) wire.Phase {
+	if x.report == 0 || x.is(hold) {
+		return wire.PhasePending
+	}
+	r, issued := t.reports.value(x.report), t.entries.value(x.issued)
+	if r.hash != issued.Hash || r.secretsDigest != issued.SecretsDigest {
+		return wire.PhasePending
+	}
+	return r.phase
+}
+
+// Aggregate counts the devices of a Deployment. It returns false for a
+// Deployment that the table does not have.
+func (t *Table) Aggregate(ref wire.DeploymentRef) (c Counts, accepted, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	dep := t.deployments[ref]
+	if dep == nil || !dep.known {
+		return Counts{}, false, false
+	}
+	c = dep.counts
+	if len(dep.counted) > 0 {
+		shown := dep.counted[0].Failure
+		c.Newest = &shown
+	}
+	return c, dep.accepted, true
+}

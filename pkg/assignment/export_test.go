@@ -1,0 +1,26 @@
+package assignment
+
+// Held names what the table holds, with how many there are.
+func (t *Table) Held() map[string]int {
+	held := map[string]int{
+		"devices": len(t.devices), "numbered devices": len(t.numberedDevices.records) - len(t.numberedDevices.free),
+		"Deployments": len(t.deployments), "numbered Deployments": len(t.numberedDeployments.records) - len(t.numberedDeployments.free),
+		"label keys": len(t.labels.keys), "Deployments everywhere": len(t.labels.everywhere), "traits": len(t.traits),
+		"entries": len(t.entries.numbers), "reports": len(t.reports.numbers),
+	}
+	for what, n := range held {
+		if n == 0 {
+			delete(held, what)
+		}
+	}
+	return held
+}
+
+// Set is a set of numbers.
+type Set = set
+
+func (s *set) Add(n uint32)      { s.add(n) }
+func (s *set) Remove(n uint32)   { s.remove(n) }
+func (s *set) Has(n uint32) bool { return s.has(n) }
+func (s *set) Len() int          { return s.len() }
+func (s *set) Members() []uint32 { return s.members() }
