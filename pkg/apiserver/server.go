@@ -216,7 +216,10 @@ func (b *builder) build() (*Server, error) {
 		return nil, err
 	}
 	extensions.GenericAPIServer.ShutdownTimeout = shutdownTime
-	builtin := &groups{scheme: scheme, codecs: codecs, storage: *b.etcd, transformers: b.generic.ResourceTransformers}
+	builtin := &groups{
+		scheme: scheme, codecs: codecs, storage: *b.etcd, transformers: b.generic.ResourceTransformers,
+		reviews: reviews(b.generic.Authorization.Authorizer),
+	}
 	if err := builtin.install(extensions.GenericAPIServer); err != nil {
 		return nil, err
 	}
