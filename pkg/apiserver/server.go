@@ -302,12 +302,8 @@ func (b *builder) storage() error {
 }
 
 func (b *builder) admission() error {
-	var protected []string
-	for _, crd := range b.crds {
-		protected = append(protected, crd.Name)
-	}
 	o := genericoptions.NewAdmissionOptions()
-	o.Plugins.Register(guardName, guardFactory(protected))
+	o.Plugins.Register(guardName, guardFactory(b.crds))
 	o.Plugins.Register(scoreSizeName, newScoreSize)
 	o.Plugins.Register(objectSizeName, newObjectSize)
 	o.Plugins.Register(definitionsName, definitionsFactory(b.Sizes))
