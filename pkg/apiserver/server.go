@@ -366,6 +366,10 @@ func (b *builder) hooks(s *Server, extensions *apiextensions.CustomResourceDefin
 	if err != nil {
 		return err
 	}
+	garbage, err := b.garbage(crds)
+	if err != nil {
+		return err
+	}
 	extensionsClient, err := apiextensionsclient.NewForConfig(b.generic.LoopbackClientConfig)
 	if err != nil {
 		return err
@@ -375,6 +379,7 @@ func (b *builder) hooks(s *Server, extensions *apiextensions.CustomResourceDefin
 		s.generic.AddPostStartHook("fleet-informers", func(ctx genericapiserver.PostStartHookContext) error {
 			b.informers.Start(ctx.Done())
 			go namespaces.run(ctx)
+			go garbage(ctx)
 			return nil
 		}),
 		// Upstream publishes custom resources in version 3 only where version 2 is on.
