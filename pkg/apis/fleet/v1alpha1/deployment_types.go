@@ -9,7 +9,7 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:resource:shortName=fleetdep,categories=fleet
+// +kubebuilder:resource:shortName=fleetdep,categories={fleet,all}
 // +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.spec.score.type`
 // +kubebuilder:printcolumn:name="Matched",type=integer,JSONPath=`.status.aggregate.matchedDeviceCount`
 // +kubebuilder:printcolumn:name="Succeeded",type=integer,JSONPath=`.status.aggregate.succeeded`
