@@ -147,9 +147,9 @@ func conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 	case !accepted:
 		set(v1alpha1.ReasonHeld, "the score is not accepted: devices keep what they run")
 	case c.Matched == 0:
-		set(v1alpha1.ReasonNoDevices, "the target selector matches no device")
+		set(v1alpha1.ReasonNoDevicesMatched, "the target selector matches no device")
 	case c.Failed > 0:
-		set(v1alpha1.ReasonFailing, fmt.Sprintf("%s, %d failed: see status.aggregate.lastError", running, c.Failed))
+		set(v1alpha1.ReasonDevicesFailed, fmt.Sprintf("%s, %d failed: see status.aggregate.lastError", running, c.Failed))
 	case c.Pending > 0:
 		set(v1alpha1.ReasonRolling, running)
 	default:

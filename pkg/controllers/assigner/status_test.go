@@ -43,14 +43,14 @@ func TestConditionsSayWhatTheCountsMean(t *testing.T) {
 		accepted bool
 		want     want
 	}{
-		"no device":          {assignment.Counts{}, true, want{no, v1alpha1.ReasonNoDevices, no, v1alpha1.ReasonNoDevices, "no device"}},
+		"no device":          {assignment.Counts{}, true, want{no, v1alpha1.ReasonNoDevicesMatched, no, v1alpha1.ReasonNoDevicesMatched, "no device"}},
 		"all run":            {assignment.Counts{Matched: 2, Succeeded: 2}, true, want{no, v1alpha1.ReasonComplete, yes, v1alpha1.ReasonComplete, "2 of 2"}},
 		"some on their way":  {assignment.Counts{Matched: 2, Succeeded: 1, Pending: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonRolling, "1 of 2"}},
-		"one failed":         {assignment.Counts{Matched: 2, Succeeded: 1, Failed: 1}, true, want{no, v1alpha1.ReasonFailing, no, v1alpha1.ReasonFailing, "1 failed"}},
-		"failed and pending": {assignment.Counts{Matched: 3, Succeeded: 1, Failed: 1, Pending: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonFailing, "1 failed"}},
+		"one failed":         {assignment.Counts{Matched: 2, Succeeded: 1, Failed: 1}, true, want{no, v1alpha1.ReasonDevicesFailed, no, v1alpha1.ReasonDevicesFailed, "1 failed"}},
+		"failed and pending": {assignment.Counts{Matched: 3, Succeeded: 1, Failed: 1, Pending: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonDevicesFailed, "1 failed"}},
 		"offline but done":   {assignment.Counts{Matched: 1, Succeeded: 1, Offline: 1}, true, want{no, v1alpha1.ReasonComplete, yes, v1alpha1.ReasonComplete, "1 of 1"}},
 		"one agent too old":  {assignment.Counts{Matched: 2, Succeeded: 1, Pending: 1, Outdated: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonRolling, "1 of 2 devices run the current score, 1 device needs a newer agent"}},
-		"agents too old":     {assignment.Counts{Matched: 5, Failed: 2, Pending: 3, Outdated: 3}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonFailing, "3 devices need a newer agent"}},
+		"agents too old":     {assignment.Counts{Matched: 5, Failed: 2, Pending: 3, Outdated: 3}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonDevicesFailed, "3 devices need a newer agent"}},
 		"refused":            {assignment.Counts{Matched: 2, Pending: 2}, false, want{no, v1alpha1.ReasonHeld, no, v1alpha1.ReasonHeld, "keep what they run"}},
 		"refused, no device": {assignment.Counts{}, false, want{no, v1alpha1.ReasonHeld, no, v1alpha1.ReasonHeld, "keep what they run"}},
 	} {

@@ -125,13 +125,13 @@ func connection(d *v1alpha1.Device, s sighting) (metav1.Condition, bool) {
 	case d.Spec.Revoked:
 		c.Reason, c.Message = v1alpha1.ReasonRevoked, "the device was revoked: to let it back in, delete the Device and enroll with a new token"
 	case s.present:
-		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonHeard, "the device is connected"
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonHeartbeatsArrive, "the device is connected"
 	case d.Status.LastSeen == nil:
 		c.Reason, c.Message = v1alpha1.ReasonNeverConnected, "the device has not connected yet"
 	case !s.settled && meta.IsStatusConditionTrue(d.Status.Conditions, c.Type):
 		return c, false
 	default:
-		c.Reason, c.Message = v1alpha1.ReasonSilent, "no message arrives from the device"
+		c.Reason, c.Message = v1alpha1.ReasonNoHeartbeat, "no message arrives from the device"
 	}
 	return c, true
 }
