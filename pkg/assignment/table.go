@@ -31,6 +31,8 @@ type Device struct {
 // Deployment is what matching needs to know of a Deployment.
 type Deployment struct {
 	wire.DeploymentRef
+	// Generation is that of the object whose facts these are.
+	Generation int64
 	// Selector reports whether it matches the labels of a device.
 	Selector func(labels map[string]string) bool
 	// Accepted: Entry and Body may be sent. Otherwise matched devices are asked
@@ -427,6 +429,8 @@ type Counts struct {
 	// the Deployment needs.
 	Outdated int
 	Newest   *Failure
+	// Generation is that of the Deployment which these are the counts of.
+	Generation int64
 }
 
 // Aggregate counts the devices of a Deployment. It returns false for a
@@ -438,6 +442,7 @@ func (t *Table) Aggregate(ref wire.DeploymentRef) (c Counts, accepted, ok bool) 
 	if rec == nil {
 		return Counts{}, false, false
 	}
+	c.Generation = rec.Generation
 	for name := range rec.devices {
 		c.count(t.devices[name], ref)
 	}

@@ -320,8 +320,8 @@ func (c *Controller) deploymentFacts(d *v1alpha1.Deployment) assignment.Deployme
 	}
 	v := acceptance.Evaluate(d, namespaceLabels, c.Resolver)
 	return assignment.Deployment{
-		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
-		Selector:      func(l map[string]string) bool { return v.Selector.Matches(labels.Set(l)) }, Accepted: v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
+		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name}, Generation: d.Generation,
+		Selector: func(l map[string]string) bool { return v.Selector.Matches(labels.Set(l)) }, Accepted: v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
 		Deleting: !d.DeletionTimestamp.IsZero(),
 	}
 }

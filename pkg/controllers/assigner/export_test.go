@@ -47,6 +47,10 @@ func Conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 	return conditions(c, accepted)
 }
 
+func Readiness(c assignment.Counts, accepted bool) []metav1.Condition {
+	return readiness(c, accepted)
+}
+
 func Same(now, then *v1alpha1.DeploymentStatus) bool { return same(now, then) }
 
 func Plausible(at, received time.Time) time.Time { return plausible(at, received) }

@@ -94,7 +94,7 @@ func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error 
 	if known, ok := w.written[ref]; ok && known.uid == d.UID {
 		previous = known.status
 	}
-	now := newStatus(counts, accepted, d.Generation, previous)
+	now := newStatus(counts, accepted, counts.Generation, previous)
 	if same(now, previous) {
 		w.written[ref] = written{d.UID, now}
 		return nil
@@ -125,7 +125,7 @@ func newStatus(c assignment.Counts, accepted bool, generation int64, previous *v
 		at := metav1.NewTime(f.LastEventAt.UTC().Truncate(time.Second))
 		s.Aggregate.LastError = &v1alpha1.DeviceError{Device: f.Device, Message: f.Error, Time: at}
 	}
-	for _, condition := range conditions(c, accepted) {
+	for _, condition := range append(conditions(c, accepted), readiness(c, accepted)...) {
 		if old := meta.FindStatusCondition(previous.Conditions, condition.Type); old != nil {
 			s.Conditions = append(s.Conditions, *old)
 		}
@@ -183,5 +183,5 @@ func same(now, then *v1alpha1.DeploymentStatus) bool {
 			return false
 		}
 	}
-	return true
+	return sameProblem(now.Conditions, then.Conditions)
 }

@@ -15,6 +15,16 @@ const (
 	// DeploymentAvailable is good when True: every matched device runs the current
 	// score.
 	DeploymentAvailable = "Available"
+	// DeploymentReady is good when True: the rollout is complete, or there is nothing
+	// to roll out. Ready, Reconciling and Stalled are those that Helm, Flux, Argo CD
+	// and kubectl wait understand (kstatus).
+	DeploymentReady = "Ready"
+	// DeploymentReconciling is a problem when True: some matched devices do not run the
+	// current score yet. It is absent otherwise.
+	DeploymentReconciling = "Reconciling"
+	// DeploymentStalled is a problem when True: the score was refused, or devices failed
+	// to run it. It is absent otherwise.
+	DeploymentStalled = "Stalled"
 )
 
 // Reasons of Deployment conditions.
@@ -48,6 +58,12 @@ const (
 const (
 	// DeviceReady is good when True: the device is connected and podman answers.
 	DeviceReady = "Ready"
+	// DeviceReconciling is a problem when True: the device is not connected, or has not
+	// reported on podman yet. It is absent otherwise.
+	DeviceReconciling = "Reconciling"
+	// DeviceStalled is a problem when True: the device was revoked, or its podman does
+	// not answer. It is absent otherwise.
+	DeviceStalled = "Stalled"
 	// DeviceConnected is good when True: the server hears from the device.
 	DeviceConnected = "Connected"
 	// DeviceCloneSuspected is a problem when True: a session presented an old nonce or

@@ -26,6 +26,7 @@ type Deployment struct {
 	Spec DeploymentSpec `json:"spec"`
 	// status summarizes what the devices report. The server writes it.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status DeploymentStatus `json:"status,omitempty"`
 }
 
@@ -100,12 +101,15 @@ type Rollout struct {
 
 // DeploymentStatus summarizes what the devices report.
 type DeploymentStatus struct {
-	// observedGeneration is the metadata.generation that this status describes.
+	// observedGeneration is the metadata.generation that this status describes, and -1
+	// until the server has seen the object.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// conditions are Accepted (the score is valid), Progressing (some matched devices
 	// have not yet reported the current score) and Available (every matched device
-	// runs the current score).
+	// runs the current score); and those that Helm, Flux and Argo CD understand: Ready,
+	// and Reconciling (some matched devices do not run the current score yet) or
+	// Stalled (the score was refused, or devices failed).
 	// +optional
 	// +listType=map
 	// +listMapKey=type
