@@ -123,7 +123,7 @@ func newStatus(c assignment.Counts, accepted bool, generation int64, previous *v
 	if f := c.Newest; f != nil {
 		// The API stores whole seconds; anything finer would look changed for ever.
 		at := metav1.NewTime(f.LastEventAt.UTC().Truncate(time.Second))
-		s.Aggregate.LastError = &v1alpha1.DeviceError{Device: f.Device, Message: f.Error, Time: at}
+		s.Aggregate.LastError = &v1alpha1.DeviceError{Device: f.Device, Message: f.Error, Time: &at}
 	}
 	for _, condition := range append(conditions(c, accepted), readiness(c, accepted)...) {
 		if old := meta.FindStatusCondition(previous.Conditions, condition.Type); old != nil {

@@ -156,5 +156,5 @@ type DeviceError struct {
 	Message string `json:"message"`
 	// time is when the failure happened, by the device's clock.
 	// +optional
-	Time metav1.Time `json:"time,omitempty"`
+	Time *metav1.Time `json:"time,omitempty"`
 }

@@ -248,5 +248,5 @@ type DeviceEnrollment struct {
 	AllowedLabelKeys []string `json:"allowedLabelKeys,omitempty"`
 	// enrolledAt is when the server issued the device's first certificate.
 	// +optional
-	EnrolledAt metav1.Time `json:"enrolledAt,omitempty"`
+	EnrolledAt *metav1.Time `json:"enrolledAt,omitempty"`
 }
