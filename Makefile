@@ -224,6 +224,22 @@ test-vm: build ## virtual machines under libvirt (needs root): FLEET_VM_SUITE=bo
 	$(MAKE) --no-print-directory packages ARCHES=$${FLEET_VM_ARCH:-$$(go env GOARCH)} DIST=.cache/vm/dist
 	FLEET_TEST_VM=1 go test -count=1 -v -timeout 40m ./test/vm
 
+# Programs of others, each in a module of its own: nothing that they need is linked
+# into ours.
+INTEROP := kstatus helm
+bin/interop/kstatus: PROGRAM := .
+bin/interop/helm: PROGRAM := helm.sh/helm/v4/cmd/helm
+.PHONY: $(addprefix bin/interop/,$(INTEROP))
+$(addprefix bin/interop/,$(INTEROP)): bin/interop/%:
+	echo "==> $@"
+	go -C tools/$* build -v -ldflags '-s -w' -o $(CURDIR)/$@ $(PROGRAM) 2>&1 | $(COUNT)
+
+.PHONY: interop
+interop: build $(addprefix bin/interop/,$(INTEROP)) ## programs of others on a server: Helm, kstatus (compiles them: 10 minutes)
+	echo "==> programs of others"
+	go -C tools/kstatus vet .
+	FLEET_INTEROP=1 go test -count=1 -timeout 10m ./test/interop
+
 .PHONY: test-load
 test-load: DURATION = 5
 test-load: load-test ## the load test, short

@@ -84,6 +84,20 @@ func constantsOf(t *testing.T) []constant {
 	return all
 }
 
+// A constant is named after its value, so that one who reads a status finds it.
+func TestConditionsAreNamedAfterTheirValues(t *testing.T) {
+	t.Parallel()
+	for _, c := range constantsOf(t) {
+		prefix := "Reason"
+		if c.isType {
+			prefix = strings.TrimPrefix(c.kind, "Enrollment")
+		}
+		if c.name != prefix+c.value {
+			t.Errorf("%s is %q", c.name, c.value)
+		}
+	}
+}
+
 func TestConditionsAreOnTheirPages(t *testing.T) {
 	t.Parallel()
 	for _, c := range constantsOf(t) {

@@ -1,7 +1,8 @@
 // Package apiserver is a Kubernetes-compatible API server for a single
 // machine: any CustomResourceDefinition, and the built-in kinds that a small
 // site needs (namespaces, secrets, configmaps, events, leases), on the storage
-// of package datastore.
+// of package datastore. Who asks is told what they may do, and package collector
+// deletes what belongs to owners that are gone.
 //
 // It is k8s.io/apiextensions-apiserver as the only server, with the built-in
 // groups installed into it; k8s.io/kubernetes and kube-aggregator are not

@@ -78,20 +78,27 @@ type groups struct {
 	codecs       serializer.CodecFactory
 	storage      genericoptions.EtcdOptions
 	transformers value.ResourceTransformers
+	reviews      []review
 }
 
 // install adds every built-in kind to s.
 func (g *groups) install(s *genericapiserver.GenericAPIServer) error {
 	byGroup := map[schema.GroupVersion]map[string]rest.Storage{}
 	var order []schema.GroupVersion
-	for _, r := range resources() {
-		if byGroup[r.gv] == nil {
-			byGroup[r.gv] = map[string]rest.Storage{}
-			order = append(order, r.gv)
+	of := func(gv schema.GroupVersion) map[string]rest.Storage {
+		if byGroup[gv] == nil {
+			byGroup[gv] = map[string]rest.Storage{}
+			order = append(order, gv)
 		}
-		if err := g.addStorage(byGroup[r.gv], r); err != nil {
+		return byGroup[gv]
+	}
+	for _, r := range resources() {
+		if err := g.addStorage(of(r.gv), r); err != nil {
 			return fmt.Errorf("adding %s: %w", r.plural, err)
 		}
+	}
+	for _, r := range g.reviews {
+		of(r.gv)[r.plural] = reviewREST{r}
 	}
 	for _, gv := range order {
 		if err := g.installGroup(s, gv, byGroup[gv]); err != nil {

@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +24,8 @@ func newScheme() (*runtime.Scheme, serializer.CodecFactory) {
 		&corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.Secret{}, &corev1.SecretList{},
 		&corev1.ConfigMap{}, &corev1.ConfigMapList{}, &corev1.Event{}, &corev1.EventList{})
 	register(s, coordinationv1.SchemeGroupVersion, &coordinationv1.Lease{}, &coordinationv1.LeaseList{})
+	register(s, authorizationv1.SchemeGroupVersion, &authorizationv1.SelfSubjectAccessReview{}, &authorizationv1.SelfSubjectRulesReview{})
+	register(s, authenticationv1.SchemeGroupVersion, &authenticationv1.SelfSubjectReview{})
 	for kind, fieldsOf := range map[string]fields.Set{
 		"Namespace": namespaceFields(&corev1.Namespace{}),
 		"Secret":    secretFields(&corev1.Secret{}),

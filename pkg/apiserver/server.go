@@ -216,7 +216,10 @@ func (b *builder) build() (*Server, error) {
 		return nil, err
 	}
 	extensions.GenericAPIServer.ShutdownTimeout = shutdownTime
-	builtin := &groups{scheme: scheme, codecs: codecs, storage: *b.etcd, transformers: b.generic.ResourceTransformers}
+	builtin := &groups{
+		scheme: scheme, codecs: codecs, storage: *b.etcd, transformers: b.generic.ResourceTransformers,
+		reviews: reviews(b.generic.Authorization.Authorizer),
+	}
 	if err := builtin.install(extensions.GenericAPIServer); err != nil {
 		return nil, err
 	}
@@ -299,12 +302,8 @@ func (b *builder) storage() error {
 }
 
 func (b *builder) admission() error {
-	var protected []string
-	for _, crd := range b.crds {
-		protected = append(protected, crd.Name)
-	}
 	o := genericoptions.NewAdmissionOptions()
-	o.Plugins.Register(guardName, guardFactory(protected))
+	o.Plugins.Register(guardName, guardFactory(b.crds))
 	o.Plugins.Register(scoreSizeName, newScoreSize)
 	o.Plugins.Register(objectSizeName, newObjectSize)
 	o.Plugins.Register(definitionsName, definitionsFactory(b.Sizes))
@@ -367,6 +366,10 @@ func (b *builder) hooks(s *Server, extensions *apiextensions.CustomResourceDefin
 	if err != nil {
 		return err
 	}
+	garbage, err := b.garbage(crds)
+	if err != nil {
+		return err
+	}
 	extensionsClient, err := apiextensionsclient.NewForConfig(b.generic.LoopbackClientConfig)
 	if err != nil {
 		return err
@@ -376,6 +379,7 @@ func (b *builder) hooks(s *Server, extensions *apiextensions.CustomResourceDefin
 		s.generic.AddPostStartHook("fleet-informers", func(ctx genericapiserver.PostStartHookContext) error {
 			b.informers.Start(ctx.Done())
 			go namespaces.run(ctx)
+			go garbage(ctx)
 			return nil
 		}),
 		// Upstream publishes custom resources in version 3 only where version 2 is on.

@@ -154,6 +154,8 @@ func TestWhatIsRefusedAtAdmission(t *testing.T) {
 		"arch":        {"EnrollmentToken", labels("kubernetes.io/arch"), server},
 		"os":          {"EnrollmentToken", labels("kubernetes.io/os"), server},
 		"device id":   {"EnrollmentToken", labels("fleet.nationtech.io/device-id"), server},
+		"short id":    {"EnrollmentToken", labels("device-id"), server},
+		"short key":   {"EnrollmentToken", token(map[string]any{"allowedLabelKeys": []any{"device-id"}}), server},
 		"claim":       {"EnrollmentToken", labels("device.fleet.nationtech.io/a"), server},
 		"allowed key": {"EnrollmentToken", token(map[string]any{"allowedLabelKeys": []any{"kubernetes.io/arch"}}), server},
 		"plain label": {"EnrollmentToken", labels("site"), ""},

@@ -21,6 +21,8 @@ type Counts struct {
 	// the Deployment needs.
 	Outdated int
 	Newest   *Failure
+	// Generation is that of the Deployment which these are the counts of.
+	Generation int64
 }
 
 // report is what many devices say of Deployments.
@@ -140,6 +142,7 @@ func (t *Table) Aggregate(ref wire.DeploymentRef) (c Counts, accepted, ok bool) 
 		return Counts{}, false, false
 	}
 	c = dep.counts
+	c.Generation = dep.generation
 	if len(dep.counted) > 0 {
 		shown := dep.counted[0].Failure
 		c.Newest = &shown

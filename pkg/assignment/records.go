@@ -166,6 +166,7 @@ type deployment struct {
 	number uint32
 	// known: the API has the Deployment.
 	known, deleting, accepted bool
+	generation                int64
 	selection                 selection
 	entry                     uint32
 	body                      []byte

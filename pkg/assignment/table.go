@@ -30,7 +30,9 @@ type Device struct {
 // Deployment is what matching needs to know of a Deployment.
 type Deployment struct {
 	wire.DeploymentRef
-	Selector Selector
+	// Generation is that of the object whose facts these are.
+	Generation int64
+	Selector   Selector
 	// Accepted: Entry and Body may be sent. Otherwise matched devices are asked
 	// to keep what they run.
 	Accepted bool
@@ -266,7 +268,7 @@ func (t *Table) SetDeployment(d Deployment) (c Changes) {
 	reissued := reselected || dep.entry != entry || dep.accepted != d.Accepted || !slices.Equal(dep.needs, d.Needs)
 	t.entries.release(dep.entry)
 	dep.known, dep.deleting, dep.accepted, dep.entry = true, d.Deleting, d.Accepted, entry
-	dep.body, dep.secrets, dep.needs = d.Body, d.Secrets, d.Needs
+	dep.generation, dep.body, dep.secrets, dep.needs = d.Generation, d.Body, d.Secrets, d.Needs
 	if reselected {
 		t.reselect(dep, d.Selector)
 	}

@@ -134,8 +134,8 @@ func (t *List) Superseded(device string, ends time.Time) bool {
 // restored from a backup.
 func (t *List) Outdated(d *v1alpha1.Device) bool {
 	newest := d.CreationTimestamp.Add(pki.DeviceValidity)
-	if ends := d.Spec.Enrollment.EnrolledAt.Add(pki.DeviceValidity); ends.After(newest) {
-		newest = ends
+	if at := d.Spec.Enrollment.EnrolledAt; at != nil && at.After(newest.Add(-pki.DeviceValidity)) {
+		newest = at.Add(pki.DeviceValidity)
 	}
 	if ends := d.Status.CertificateExpires; ends != nil && ends.After(newest) {
 		newest = ends.Time

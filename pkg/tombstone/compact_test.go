@@ -374,7 +374,7 @@ func TestMergedTombstoneRefusesCertificates(t *testing.T) {
 		t.Errorf("another device's certificate names %q, %v", name, err)
 	}
 	// The store as it is, and as an old backup has it.
-	device := &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: "edge-1"}, Spec: v1alpha1.DeviceSpec{Enrollment: &v1alpha1.DeviceEnrollment{EnrolledAt: metav1.NewTime(now.Add(-5 * pki.DeviceValidity))}}}
+	device := &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: "edge-1"}, Spec: v1alpha1.DeviceSpec{Enrollment: &v1alpha1.DeviceEnrollment{EnrolledAt: new(metav1.NewTime(now.Add(-5 * pki.DeviceValidity)))}}}
 	device.Status.CertificateExpires = new(metav1.NewTime(r.ends[r.key]))
 	if list.Outdated(device) {
 		t.Error("the store counts as older than the list")
@@ -384,7 +384,7 @@ func TestMergedTombstoneRefusesCertificates(t *testing.T) {
 		t.Error("a store from a backup counts as current")
 	}
 	// A new machine that has the name.
-	device.Spec.Enrollment.EnrolledAt = metav1.NewTime(now)
+	device.Spec.Enrollment.EnrolledAt = new(metav1.NewTime(now))
 	if list.Outdated(device) {
 		t.Error("a machine that has just enrolled counts as an old one")
 	}

@@ -22,6 +22,7 @@ func TestKubectlOnDeployments(t *testing.T) {
 		u.shows(u.kubectl("get", "fleetdep"), "TYPE", "MATCHED", "SUCCEEDED", "FAILED", "PENDING", "AGE", "PodmanV0")
 		u.shows(u.kubectl("get", "fleetdep", "-o", "wide"), "LAST ERROR")
 		u.shows(u.kubectl("get", "fleet"), "deployment.fleet.nationtech.io/hello")
+		u.shows(u.kubectl("get", "all"), "PodmanV0", "hello")
 		u.shows(u.kubectl("get", "fleetdep", "hello", "-o", "yaml"), "finalizers:\n  - fleet.nationtech.io/finalizer")
 		u.shows(u.kubectl("get", "fleetdep", "-l", "no=such"), "")
 	})
@@ -75,6 +76,46 @@ func TestKubectlOnDeployments(t *testing.T) {
 		u.kubectl("delete", "fleetdep", "hello", "--timeout=15s")
 		u.refused("not found", "get", "fleetdep", "hello")
 	})
+}
+
+// A deletion ends whatever becomes of dependents: Argo CD deletes in the foreground.
+func TestCascades(t *testing.T) {
+	t.Parallel()
+	u := user{t, start(t)}
+	for _, cascade := range []string{"background", "foreground", "orphan"} {
+		t.Run(cascade, func(t *testing.T) {
+			u := user{t, u.s}
+			u.apply(deployment(cascade))
+			uid := u.kubectl("get", "fleetdep", cascade, "-o", "jsonpath={.metadata.uid}")
+			u.apply(fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: of-%s, namespace: default, ownerReferences: [
+  {apiVersion: fleet.nationtech.io/v1alpha1, kind: Deployment, name: %[1]s, uid: %s, blockOwnerDeletion: true}]}}`, cascade, uid))
+			u.kubectl("delete", "fleetdep", cascade, "--cascade="+cascade, "--timeout=15s")
+			u.refused("not found", "get", "fleetdep", cascade)
+			if cascade == "orphan" {
+				if owners := u.kubectl("get", "cm", "of-orphan", "-o", "jsonpath={.metadata.ownerReferences}"); owners != "" {
+					t.Errorf("the owners of what is left are %s", owners)
+				}
+				return
+			}
+			eventually(t, "the dependent goes", func() error {
+				out, err := u.s.Kubectl(t.Context(), "get", "cm", "of-"+cascade, "--ignore-not-found", "-o", "name")
+				if err == nil && out != "" {
+					err = errors.New(out)
+				}
+				return err
+			})
+		})
+	}
+}
+
+// Clients ask first whether they may.
+func TestAuth(t *testing.T) {
+	t.Parallel()
+	u := user{t, start(t)}
+	u.shows(u.kubectl("auth", "can-i", "create", "fleetdep"), "yes")
+	u.shows(u.kubectl("auth", "can-i", "get", "/metrics"), "yes")
+	u.shows(u.kubectl("auth", "can-i", "--list"), "*.*", "[*]")
+	u.shows(u.kubectl("auth", "whoami"), "Username", "system:masters")
 }
 
 // No machine takes the place of a revoked device: the command says so,

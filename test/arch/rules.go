@@ -131,6 +131,14 @@ var rules = []rule{
 		},
 	},
 	{
+		why:    "the collector of garbage imports client-go only: it knows objects by their metadata",
+		from:   []string{"pkg/apiserver/collector"},
+		direct: true,
+		forbids: func(p Package) bool {
+			return !p.Standard && !within(p.ImportPath, "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/utils")
+		},
+	},
+	{
 		why:    "pkg/settings imports YAML and flags only, for both sides",
 		from:   []string{"pkg/settings"},
 		direct: true,

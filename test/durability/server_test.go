@@ -168,7 +168,7 @@ func (r *rig) throwOut(ctx context.Context, name string) {
 	fingerprint := wire.Sum([]byte(name)).String()
 	d := &v1alpha1.Device{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{v1alpha1.DeviceFinalizer}},
-		Spec:       v1alpha1.DeviceSpec{Enrollment: &v1alpha1.DeviceEnrollment{KeyFingerprint: fingerprint, EnrolledAt: metav1.Now()}},
+		Spec:       v1alpha1.DeviceSpec{Enrollment: &v1alpha1.DeviceEnrollment{KeyFingerprint: fingerprint, EnrolledAt: new(metav1.Now())}},
 	}
 	if _, err := r.fleet.Devices().Create(ctx, d, metav1.CreateOptions{}); err != nil {
 		return

@@ -174,7 +174,7 @@ func TestFailuresAreCountedAndNamed(t *testing.T) {
 	if e := d.Status.Aggregate.LastError; e == nil || e.Device != "edge-2" || e.Message != "simulated failure" {
 		t.Errorf("lastError is %+v", e)
 	}
-	s.condition("default", "hello", v1alpha1.DeploymentAvailable, metav1.ConditionFalse, v1alpha1.ReasonFailing)
+	s.condition("default", "hello", v1alpha1.DeploymentAvailable, metav1.ConditionFalse, v1alpha1.ReasonDevicesFailed)
 }
 
 func TestLargeScoreTravels(t *testing.T) {

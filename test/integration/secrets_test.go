@@ -77,7 +77,7 @@ func TestSecretReachesOneDeviceAndNoDisk(t *testing.T) {
 	d := deployment("web", "a")
 	d.Spec.Score.Data = runtime.RawExtension{Raw: []byte(`{"services":[{"name":"web","image":"localhost/hello:1","env":[{"name":"P","valueFrom":{"secretKeyRef":{"name":"db","key":"password"}}}]}]}`)}
 	s.create(d)
-	s.condition("default", "web", v1alpha1.DeploymentAccepted, metav1.ConditionFalse, v1alpha1.ReasonSecret)
+	s.condition("default", "web", v1alpha1.DeploymentAccepted, metav1.ConditionFalse, v1alpha1.ReasonSecretUnavailable)
 
 	kube, err := kubernetes.NewForConfig(s.rest())
 	if err != nil {

@@ -10,38 +10,50 @@ import (
 // Reasons of the conditions of a Device that follow from findings. All of these
 // conditions are good when True.
 const (
-	// reasonAsNeeded: the condition is True.
-	reasonAsNeeded = "AsNeeded"
 	// reasonNotKnown: the condition is Unknown.
 	reasonNotKnown = "NotKnown"
+	// reasonSetupSucceeded: SetupComplete is True.
+	reasonSetupSucceeded = "SetupSucceeded"
 	// reasonSetupFailed: SetupComplete is False.
 	reasonSetupFailed = "SetupFailed"
+	// reasonIDsAllocated: SubordinateIDsReady is True.
+	reasonIDsAllocated = "IDsAllocated"
 	// reasonIDsMissing: SubordinateIDsReady is False.
 	reasonIDsMissing = "IDsMissing"
+	// reasonLingerOn: LingerEnabled is True.
+	reasonLingerOn = "LingerOn"
 	// reasonLingerOff: LingerEnabled is False.
 	reasonLingerOff = "LingerOff"
+	// reasonControllersDelegated: CgroupDelegated is True.
+	reasonControllersDelegated = "ControllersDelegated"
 	// reasonControllersMissing: CgroupDelegated is False.
 	reasonControllersMissing = "ControllersMissing"
+	// reasonLayersReused: LayersShared is True.
+	reasonLayersReused = "LayersReused"
 	// reasonLayersCopied: LayersShared is False.
 	reasonLayersCopied = "LayersCopied"
+	// reasonClockAgrees: ClockCorrect is True.
+	reasonClockAgrees = "ClockAgrees"
 	// reasonClockWrong: ClockCorrect is False.
 	reasonClockWrong = "ClockWrong"
+	// reasonCertificateValid: CertificateCurrent is True.
+	reasonCertificateValid = "CertificateValid"
 	// reasonNotCurrent: CertificateCurrent is False.
 	reasonNotCurrent = "NotCurrent"
 )
 
 // conditionSources say which findings make a condition. The worst one decides.
 var conditionSources = []struct {
-	typ, reason string
-	checks      []string
+	typ, good, bad string
+	checks         []string
 }{
-	{wire.ConditionSetupComplete, reasonSetupFailed, []string{"setup"}},
-	{wire.ConditionSubordinateIDsReady, reasonIDsMissing, []string{"subordinate-ids"}},
-	{wire.ConditionLingerEnabled, reasonLingerOff, []string{"linger"}},
-	{wire.ConditionCgroupDelegated, reasonControllersMissing, []string{"cgroup-cpu", "cgroup-memory", "cgroup-pids"}},
-	{wire.ConditionLayersShared, reasonLayersCopied, []string{"storage-driver"}},
-	{wire.ConditionClockCorrect, reasonClockWrong, []string{"clock"}},
-	{wire.ConditionCertificateCurrent, reasonNotCurrent, []string{"certificate"}},
+	{wire.ConditionSetupComplete, reasonSetupSucceeded, reasonSetupFailed, []string{"setup"}},
+	{wire.ConditionSubordinateIDsReady, reasonIDsAllocated, reasonIDsMissing, []string{"subordinate-ids"}},
+	{wire.ConditionLingerEnabled, reasonLingerOn, reasonLingerOff, []string{"linger"}},
+	{wire.ConditionCgroupDelegated, reasonControllersDelegated, reasonControllersMissing, []string{"cgroup-cpu", "cgroup-memory", "cgroup-pids"}},
+	{wire.ConditionLayersShared, reasonLayersReused, reasonLayersCopied, []string{"storage-driver"}},
+	{wire.ConditionClockCorrect, reasonClockAgrees, reasonClockWrong, []string{"clock"}},
+	{wire.ConditionCertificateCurrent, reasonCertificateValid, reasonNotCurrent, []string{"certificate"}},
 }
 
 // Conditions are what the agent reports of what it can look at itself.
@@ -55,15 +67,15 @@ func Conditions(r Report) []wire.Condition {
 			}
 		}
 		if len(about) > 0 {
-			list = append(list, condition(source.typ, source.reason, about))
+			list = append(list, condition(source.typ, source.good, source.bad, about))
 		}
 	}
 	return list
 }
 
-func condition(typ, bad string, about []Finding) wire.Condition {
+func condition(typ, good, bad string, about []Finding) wire.Condition {
 	worst := slices.MaxFunc(about, func(a, b Finding) int { return cmp.Compare(a.State.weight(), b.State.weight()) })
-	c := wire.Condition{Type: typ, Status: wire.ConditionTrue, Reason: reasonAsNeeded}
+	c := wire.Condition{Type: typ, Status: wire.ConditionTrue, Reason: good}
 	switch worst.State {
 	case Failure, Warning:
 		c.Status, c.Reason = wire.ConditionFalse, bad

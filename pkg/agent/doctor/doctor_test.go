@@ -452,7 +452,7 @@ func TestConditions(t *testing.T) {
 	f.Now = f.Identity.Value.Renewal.Add(25*time.Hour + f.Ahead.Value)
 	want := []wire.Condition{
 		{Type: "SetupComplete", Status: "False", Reason: "SetupFailed", Message: "setup: setup-user failed: podman is missing: install the package podman"},
-		{Type: "SubordinateIDsReady", Status: "True", Reason: "AsNeeded"},
+		{Type: "SubordinateIDsReady", Status: "True", Reason: "IDsAllocated"},
 		{Type: "LingerEnabled", Status: "Unknown", Reason: "NotKnown", Message: "linger: permission denied"},
 		{Type: "CgroupDelegated", Status: "False", Reason: "ControllersMissing", Message: "cgroup-memory: the kernel does not have it; cgroup-pids: the kernel does not have it"},
 		{Type: "LayersShared", Status: "False", Reason: "LayersCopied"},

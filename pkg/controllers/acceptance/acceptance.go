@@ -42,7 +42,7 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests
 	ref := wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name}
 	selector, err := metav1.LabelSelectorAsSelector(&d.Spec.TargetSelector)
 	if err != nil {
-		return Verdict{Reason: v1alpha1.ReasonSelector, Message: "spec.targetSelector: " + err.Error(), Selector: labels.Nothing()}
+		return Verdict{Reason: v1alpha1.ReasonInvalidSelector, Message: "spec.targetSelector: " + err.Error(), Selector: labels.Nothing()}
 	}
 	v := Verdict{Selector: selector, Needs: []wire.Capability{wire.CanRun(d.Spec.Score.Type)}}
 	if err := ref.Validate(); err != nil {
@@ -62,7 +62,7 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests
 	switch {
 	case err != nil:
 		v.Message = err.Error()
-	case reason == v1alpha1.ReasonUnvalidated:
+	case reason == v1alpha1.ReasonUnknownType:
 		v.Accepted, v.Message = true, fmt.Sprintf("this server does not know score type %s and sends it as it is", d.Spec.Score.Type)
 	default:
 		v.Accepted, v.Message = true, "the score is valid"
@@ -80,7 +80,7 @@ func judge(document *score.Document, namespace string, namespaceLabels map[strin
 	needs, err = document.Validate()
 	switch {
 	case errors.Is(err, score.ErrUnknownType):
-		return needs, "", v1alpha1.ReasonUnvalidated, nil
+		return needs, "", v1alpha1.ReasonUnknownType, nil
 	case err != nil:
 		return needs, "", v1alpha1.ReasonInvalid, fmt.Errorf("spec.score.%w", err)
 	}
@@ -90,11 +90,11 @@ func judge(document *score.Document, namespace string, namespaceLabels map[strin
 		allowed = score.Restricted
 	}
 	if needs.Privilege > allowed {
-		return needs, "", v1alpha1.ReasonPrivilege, fmt.Errorf("the score needs privilege %s, but its namespace allows %s: see the namespace's label %s",
+		return needs, "", v1alpha1.ReasonPrivilegeExceeded, fmt.Errorf("the score needs privilege %s, but its namespace allows %s: see the namespace's label %s",
 			needs.Privilege, allowed, v1alpha1.LabelPrivilege)
 	}
 	if digest, err = digests.Digest(namespace, needs.Secrets); err != nil {
-		return needs, "", v1alpha1.ReasonSecret, fmt.Errorf("the score needs a Secret in namespace %s that cannot be delivered: %w", namespace, err)
+		return needs, "", v1alpha1.ReasonSecretUnavailable, fmt.Errorf("the score needs a Secret in namespace %s that cannot be delivered: %w", namespace, err)
 	}
 	return needs, digest, v1alpha1.ReasonValid, nil
 }

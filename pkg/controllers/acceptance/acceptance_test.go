@@ -66,15 +66,15 @@ func TestVerdicts(t *testing.T) {
 		"no document":                    {"PodmanV0", `{`, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
 		"nothing at all":                 {"PodmanV0", ``, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
 		"too long":                       {"PodmanV0", `{"services":[{"name":"web","image":"localhost/web:1","args":["` + strings.Repeat("x", wire.MaxScoreSize) + `"]}]}`, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
-		"a type of the future":           {"PodmanV9", `{"anything":1}`, nil, true, v1alpha1.ReasonUnvalidated, "PodmanV9"},
+		"a type of the future":           {"PodmanV9", `{"anything":1}`, nil, true, v1alpha1.ReasonUnknownType, "PodmanV9"},
 		"a type of the future, too long": {"PodmanV9", `"` + strings.Repeat("x", wire.MaxScoreSize) + `"`, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
-		"bind, no label":                 {"PodmanV0", bind, nil, false, v1alpha1.ReasonPrivilege, v1alpha1.LabelPrivilege},
-		"bind, baseline":                 {"PodmanV0", bind, privilege("baseline"), false, v1alpha1.ReasonPrivilege, "baseline"},
-		"bind, restricted":               {"PodmanV0", bind, privilege("restricted"), false, v1alpha1.ReasonPrivilege, "restricted"},
+		"bind, no label":                 {"PodmanV0", bind, nil, false, v1alpha1.ReasonPrivilegeExceeded, v1alpha1.LabelPrivilege},
+		"bind, baseline":                 {"PodmanV0", bind, privilege("baseline"), false, v1alpha1.ReasonPrivilegeExceeded, "baseline"},
+		"bind, restricted":               {"PodmanV0", bind, privilege("restricted"), false, v1alpha1.ReasonPrivilegeExceeded, "restricted"},
 		"bind, privileged":               {"PodmanV0", bind, privilege("privileged"), true, v1alpha1.ReasonValid, ""},
 		// A value that nobody can read opens nothing.
-		"bind, a misspelt label": {"PodmanV0", bind, privilege("Privileged"), false, v1alpha1.ReasonPrivilege, "restricted"},
-		"bind, an odd label":     {"PodmanV0", bind, privilege("all"), false, v1alpha1.ReasonPrivilege, "restricted"},
+		"bind, a misspelt label": {"PodmanV0", bind, privilege("Privileged"), false, v1alpha1.ReasonPrivilegeExceeded, "restricted"},
+		"bind, an odd label":     {"PodmanV0", bind, privilege("all"), false, v1alpha1.ReasonPrivilegeExceeded, "restricted"},
 		"plain, an odd label":    {"PodmanV0", plain, privilege("all"), true, v1alpha1.ReasonValid, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestNamesAndSelectorsThatCannotBeUsed(t *testing.T) {
 	selecting := deployment("PodmanV0", plain)
 	selecting.Spec.TargetSelector = metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "group", Operator: "Near", Values: []string{"a"}}}}
 	v := acceptance.Evaluate(selecting, nil, secretsOf{})
-	if v.Accepted || v.Reason != v1alpha1.ReasonSelector || !strings.Contains(v.Message, "spec.targetSelector") {
+	if v.Accepted || v.Reason != v1alpha1.ReasonInvalidSelector || !strings.Contains(v.Message, "spec.targetSelector") {
 		t.Errorf("a bad selector: %+v", v)
 	}
 	if v.Selector.Matches(labels.Set{"group": "a"}) || v.Selector.Matches(labels.Set{}) {
@@ -150,7 +150,7 @@ func TestSecretsAreNeeded(t *testing.T) {
 	t.Parallel()
 	d := deployment("PodmanV0", `{"services":[{"name":"web","image":"localhost/web:1","volumes":[{"secretName":"tls","mountPath":"/tls"}]}]}`)
 	v := acceptance.Evaluate(d, nil, secretsOf{})
-	if v.Accepted || v.Reason != v1alpha1.ReasonSecret || !strings.Contains(v.Message, `"tls"`) || !strings.Contains(v.Message, "shop") {
+	if v.Accepted || v.Reason != v1alpha1.ReasonSecretUnavailable || !strings.Contains(v.Message, `"tls"`) || !strings.Contains(v.Message, "shop") {
 		t.Errorf("without the Secret: %+v", v)
 	}
 	one := acceptance.Evaluate(d, nil, secretsOf{"tls": "one"})

@@ -309,6 +309,7 @@ func (c *Controller) deploymentFacts(d *v1alpha1.Deployment) assignment.Deployme
 	v := c.Verdicts.Of(d)
 	return assignment.Deployment{
 		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
+		Generation:    d.Generation,
 		Selector:      selectorFacts(v.Selector),
 		Accepted:      v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
 		Deleting: !d.DeletionTimestamp.IsZero(),

@@ -48,6 +48,10 @@ func Conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 	return conditions(c, accepted)
 }
 
+func Readiness(c assignment.Counts, accepted bool) []metav1.Condition {
+	return readiness(c, accepted)
+}
+
 func Same(now, then *v1alpha1.DeploymentStatus) bool { return same(now, then) }
 
 func DeviceFacts(d *v1alpha1.Device) assignment.Device { return deviceFacts(d) }

@@ -96,7 +96,7 @@ func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error 
 	if known, ok := w.written[ref]; ok && known.uid == d.UID {
 		previous = known.status
 	}
-	now := newStatus(counts, accepted, d.Generation, previous)
+	now := newStatus(counts, accepted, counts.Generation, previous)
 	if same(now, previous) {
 		w.written[ref] = written{d.UID, now}
 		return nil
@@ -126,9 +126,9 @@ func newStatus(c assignment.Counts, accepted bool, generation int64, previous *v
 	if f := c.Newest; f != nil {
 		// The API stores whole seconds; anything finer would look changed for ever.
 		at := metav1.NewTime(f.LastEventAt.UTC().Truncate(time.Second))
-		s.Aggregate.LastError = &v1alpha1.DeviceError{Device: f.Device, Message: f.Error, Time: at}
+		s.Aggregate.LastError = &v1alpha1.DeviceError{Device: f.Device, Message: f.Error, Time: &at}
 	}
-	for _, condition := range conditions(c, accepted) {
+	for _, condition := range append(conditions(c, accepted), readiness(c, accepted)...) {
 		if old := meta.FindStatusCondition(previous.Conditions, condition.Type); old != nil {
 			s.Conditions = append(s.Conditions, *old)
 		}
@@ -150,9 +150,9 @@ func conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 	case !accepted:
 		set(v1alpha1.ReasonHeld, "the score is not accepted: devices keep what they run")
 	case c.Matched == 0:
-		set(v1alpha1.ReasonNoDevices, "the target selector matches no device")
+		set(v1alpha1.ReasonNoDevicesMatched, "the target selector matches no device")
 	case c.Failed > 0:
-		set(v1alpha1.ReasonFailing, fmt.Sprintf("%s, %d failed: see status.aggregate.lastError", running, c.Failed))
+		set(v1alpha1.ReasonDevicesFailed, fmt.Sprintf("%s, %d failed: see status.aggregate.lastError", running, c.Failed))
 	case c.Pending > 0:
 		set(v1alpha1.ReasonRolling, running)
 	default:
@@ -186,5 +186,5 @@ func same(now, then *v1alpha1.DeploymentStatus) bool {
 			return false
 		}
 	}
-	return true
+	return sameProblem(now.Conditions, then.Conditions)
 }

@@ -42,14 +42,14 @@ func TestConditionsSayWhatTheCountsMean(t *testing.T) {
 		accepted bool
 		want     want
 	}{
-		"no device":          {assignment.Counts{}, true, want{no, v1alpha1.ReasonNoDevices, no, v1alpha1.ReasonNoDevices, "no device"}},
+		"no device":          {assignment.Counts{}, true, want{no, v1alpha1.ReasonNoDevicesMatched, no, v1alpha1.ReasonNoDevicesMatched, "no device"}},
 		"all run":            {assignment.Counts{Matched: 2, Succeeded: 2}, true, want{no, v1alpha1.ReasonComplete, yes, v1alpha1.ReasonComplete, "2 of 2"}},
 		"some on their way":  {assignment.Counts{Matched: 2, Succeeded: 1, Pending: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonRolling, "1 of 2"}},
-		"one failed":         {assignment.Counts{Matched: 2, Succeeded: 1, Failed: 1}, true, want{no, v1alpha1.ReasonFailing, no, v1alpha1.ReasonFailing, "1 failed"}},
-		"failed and pending": {assignment.Counts{Matched: 3, Succeeded: 1, Failed: 1, Pending: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonFailing, "1 failed"}},
+		"one failed":         {assignment.Counts{Matched: 2, Succeeded: 1, Failed: 1}, true, want{no, v1alpha1.ReasonDevicesFailed, no, v1alpha1.ReasonDevicesFailed, "1 failed"}},
+		"failed and pending": {assignment.Counts{Matched: 3, Succeeded: 1, Failed: 1, Pending: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonDevicesFailed, "1 failed"}},
 		"offline but done":   {assignment.Counts{Matched: 1, Succeeded: 1, Offline: 1}, true, want{no, v1alpha1.ReasonComplete, yes, v1alpha1.ReasonComplete, "1 of 1"}},
 		"one agent too old":  {assignment.Counts{Matched: 2, Succeeded: 1, Pending: 1, Outdated: 1}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonRolling, "1 of 2 devices run the current score, 1 device needs a newer agent"}},
-		"agents too old":     {assignment.Counts{Matched: 5, Failed: 2, Pending: 3, Outdated: 3}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonFailing, "3 devices need a newer agent"}},
+		"agents too old":     {assignment.Counts{Matched: 5, Failed: 2, Pending: 3, Outdated: 3}, true, want{yes, v1alpha1.ReasonRolling, no, v1alpha1.ReasonDevicesFailed, "3 devices need a newer agent"}},
 		"refused":            {assignment.Counts{Matched: 2, Pending: 2}, false, want{no, v1alpha1.ReasonHeld, no, v1alpha1.ReasonHeld, "keep what they run"}},
 		"refused, no device": {assignment.Counts{}, false, want{no, v1alpha1.ReasonHeld, no, v1alpha1.ReasonHeld, "keep what they run"}},
 	} {
@@ -66,6 +66,48 @@ func TestConditionsSayWhatTheCountsMean(t *testing.T) {
 			}
 			if !strings.Contains(available.Message, tc.want.says) {
 				t.Errorf("message %q does not say %q", available.Message, tc.want.says)
+			}
+		})
+	}
+}
+
+// Tools that know nothing of fleet follow a rollout by these.
+func TestReadinessIsKstatus(t *testing.T) {
+	t.Parallel()
+	failure := &assignment.Failure{Device: "edge-1", Error: "no image"}
+	for name, tc := range map[string]struct {
+		counts  assignment.Counts
+		refused bool
+		problem string // the condition that is True, if not Ready
+		reason  string
+		says    string
+	}{
+		"no device":             {assignment.Counts{}, false, "", v1alpha1.ReasonNoDevicesMatched, "no device"},
+		"all run":               {assignment.Counts{Matched: 2, Succeeded: 2}, false, "", v1alpha1.ReasonComplete, "2 of 2"},
+		"all run, one is off":   {assignment.Counts{Matched: 2, Succeeded: 2, Offline: 1}, false, "", v1alpha1.ReasonComplete, "2 of 2"},
+		"some on their way":     {assignment.Counts{Matched: 2, Succeeded: 1, Pending: 1}, false, v1alpha1.DeploymentReconciling, v1alpha1.ReasonRolling, "1 of 2"},
+		"all are off":           {assignment.Counts{Matched: 2, Pending: 2, Offline: 2}, false, v1alpha1.DeploymentReconciling, v1alpha1.ReasonRolling, "0 of 2"},
+		"an agent is too old":   {assignment.Counts{Matched: 1, Pending: 1, Outdated: 1}, false, v1alpha1.DeploymentReconciling, v1alpha1.ReasonRolling, "newer agent"},
+		"one failed":            {assignment.Counts{Matched: 2, Succeeded: 1, Failed: 1, Newest: failure}, false, v1alpha1.DeploymentStalled, v1alpha1.ReasonDevicesFailed, "1 failed; on edge-1: no image"},
+		"failed and on the way": {assignment.Counts{Matched: 2, Pending: 1, Failed: 1, Newest: failure}, false, v1alpha1.DeploymentStalled, v1alpha1.ReasonDevicesFailed, "0 of 2"},
+		"refused":               {assignment.Counts{Matched: 1, Succeeded: 1}, true, v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, "not accepted"},
+		"refused, no device":    {assignment.Counts{}, true, v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, "not accepted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			want := []metav1.Condition{{Type: v1alpha1.DeploymentReady, Status: metav1.ConditionTrue, Reason: tc.reason}}
+			if tc.problem != "" {
+				want[0].Status = metav1.ConditionFalse
+				want = append(want, metav1.Condition{Type: tc.problem, Status: metav1.ConditionTrue, Reason: tc.reason})
+			}
+			got := assigner.Readiness(tc.counts, !tc.refused)
+			if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(metav1.Condition{}, "Message")); diff != "" {
+				t.Errorf("conditions (-want +got):\n%s", diff)
+			}
+			for _, c := range got {
+				if !strings.Contains(c.Message, tc.says) {
+					t.Errorf("message %q does not say %q", c.Message, tc.says)
+				}
 			}
 		})
 	}
@@ -136,7 +178,10 @@ func TestSameSeesEveryDifference(t *testing.T) {
 		"no error":            {func(s *v1alpha1.DeploymentStatus) { s.Aggregate.LastError = nil }, false},
 		"no aggregate":        {func(s *v1alpha1.DeploymentStatus) { s.Aggregate = nil }, false},
 		"a condition is gone": {func(s *v1alpha1.DeploymentStatus) { s.Conditions = s.Conditions[:1] }, false},
-		"a message":           {func(s *v1alpha1.DeploymentStatus) { s.Conditions[1].Message = "other" }, false},
+		"a problem more": {func(s *v1alpha1.DeploymentStatus) {
+			s.Conditions = append(s.Conditions, metav1.Condition{Type: v1alpha1.DeploymentReconciling})
+		}, false},
+		"a message": {func(s *v1alpha1.DeploymentStatus) { s.Conditions[1].Message = "other" }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

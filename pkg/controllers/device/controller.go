@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -343,7 +344,7 @@ func (c *Controller) Reconcile(ctx context.Context, name string) error {
 // not connected yet.
 func (c *Controller) arrives(d *v1alpha1.Device) time.Duration {
 	e := d.Spec.Enrollment
-	if e == nil || len(d.Status.Conditions) > 0 {
+	if e == nil || e.EnrolledAt == nil || len(d.Status.Conditions) > 0 {
 		return 0
 	}
 	if _, present, _ := c.Roster.Presence(d.Name); present {
@@ -476,7 +477,11 @@ func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) (chang
 	r, reported := c.reports[d.Name]
 	c.mu.Unlock()
 	// Whoever removes the label of the architecture wants the present one there.
-	if !reported || r.applied && (d.Labels[v1alpha1.LabelArch] != "" || reportedArch(r.info) == "") {
+	complete := hasIdentity(d) && (d.Labels[v1alpha1.LabelArch] != "" || reportedArch(r.info) == "")
+	switch {
+	case !reported:
+		return c.writeIdentity(ctx, d)
+	case r.applied && complete:
 		return false, nil
 	}
 	if err := c.budget.Wait(ctx); err != nil {
@@ -506,6 +511,23 @@ func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) (chang
 	c.noteApplied(d.Name, r)
 	c.tell(d, g)
 	return written.ResourceVersion != d.ResourceVersion, nil
+}
+
+// writeIdentity sets the labels that every device has on one that has reported
+// nothing yet, or whose report is not read yet: what it reported before is kept.
+func (c *Controller) writeIdentity(ctx context.Context, d *v1alpha1.Device) (changed bool, err error) {
+	if hasIdentity(d) {
+		return false, nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": identityLabels(d.Name), "uid": d.UID}})
+	if err != nil {
+		return false, fmt.Errorf("encoding labels: %w", err)
+	}
+	if err := c.budget.Wait(ctx); err != nil {
+		return false, err
+	}
+	_, err = c.Client.Devices().Patch(ctx, d.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	return err == nil, client.IgnoreNotFound(err)
 }
 
 // noteApplied notes that the object reflects a report, unless there is a newer one.

@@ -39,7 +39,12 @@ func (c *Controller) RunLeaving(ctx context.Context) {
 
 // NewStatus builds the status of a device.
 func NewStatus(d *v1alpha1.Device, last time.Time, present, settled bool, reported []wire.Condition) *v1alpha1.DeviceStatus {
-	return newStatus(d, sighting{last, present, settled}, reported)
+	return newStatus(d, sighting{last: last, present: present, settled: settled}, reported)
+}
+
+// NewRefusedStatus builds the status of a device whose keys are refused.
+func NewRefusedStatus(d *v1alpha1.Device) *v1alpha1.DeviceStatus {
+	return newStatus(d, sighting{settled: true, refused: true}, nil)
 }
 
 // Report makes the controller know what a device reports, as the bucket does.

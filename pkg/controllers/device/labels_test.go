@@ -22,7 +22,7 @@ func TestLabelsThatADeviceGets(t *testing.T) {
 	t.Parallel()
 	const claimed = v1alpha1.ReportedLabelPrefix
 	own := func(more map[string]string) map[string]string {
-		labels := map[string]string{v1alpha1.LabelDeviceID: "edge-1", v1alpha1.LabelOS: "linux"}
+		labels := map[string]string{v1alpha1.LabelDeviceID: "edge-1", v1alpha1.LabelShortDeviceID: "edge-1", v1alpha1.LabelOS: "linux"}
 		for k, v := range more {
 			labels[k] = v
 		}
@@ -50,13 +50,14 @@ func TestLabelsThatADeviceGets(t *testing.T) {
 		"the server's keys allowed": {allowed: []string{v1alpha1.LabelDeviceID, v1alpha1.LabelArch, v1alpha1.LabelOS}, arch: "arm64", asked: map[string]string{v1alpha1.LabelDeviceID: "edge-2", v1alpha1.LabelArch: "vax", v1alpha1.LabelOS: "vms"}, want: own(map[string]string{
 			v1alpha1.LabelArch: "arm64", claimed + "fleet.nationtech.io.device-id": "edge-2", claimed + "kubernetes.io.arch": "vax", claimed + "kubernetes.io.os": "vms",
 		})},
-		"a bad value":  {allowed: []string{"group"}, asked: map[string]string{"group": "not valid!"}, want: own(nil), dropped: []string{"value"}},
-		"a long value": {asked: map[string]string{"group": strings.Repeat("a", 64)}, want: own(nil), dropped: []string{"63"}},
-		"a bad key":    {asked: map[string]string{"not valid!": "a"}, want: own(nil), dropped: []string{"not valid!"}},
-		"an empty key": {asked: map[string]string{"": "a"}, want: own(nil), dropped: []string{`""`}},
-		"a long key":   {asked: map[string]string{strings.Repeat("a", 64): "a"}, want: own(nil), dropped: []string{"63"}},
-		"allowed, bad": {allowed: []string{"a b"}, asked: map[string]string{"a b": "a"}, want: own(nil), dropped: []string{"a b"}},
-		"good and bad": {asked: map[string]string{"a": "1", "b": "!", "c": "3"}, want: own(map[string]string{claimed + "a": "1", claimed + "c": "3"}), dropped: []string{`"b"`}},
+		"the short key": {allowed: []string{v1alpha1.LabelShortDeviceID}, foreign: []string{v1alpha1.LabelShortDeviceID}, asked: map[string]string{v1alpha1.LabelShortDeviceID: "edge-2"}, want: own(map[string]string{claimed + "device-id": "edge-2"})},
+		"a bad value":   {allowed: []string{"group"}, asked: map[string]string{"group": "not valid!"}, want: own(nil), dropped: []string{"value"}},
+		"a long value":  {asked: map[string]string{"group": strings.Repeat("a", 64)}, want: own(nil), dropped: []string{"63"}},
+		"a bad key":     {asked: map[string]string{"not valid!": "a"}, want: own(nil), dropped: []string{"not valid!"}},
+		"an empty key":  {asked: map[string]string{"": "a"}, want: own(nil), dropped: []string{`""`}},
+		"a long key":    {asked: map[string]string{strings.Repeat("a", 64): "a"}, want: own(nil), dropped: []string{"63"}},
+		"allowed, bad":  {allowed: []string{"a b"}, asked: map[string]string{"a b": "a"}, want: own(nil), dropped: []string{"a b"}},
+		"good and bad":  {asked: map[string]string{"a": "1", "b": "!", "c": "3"}, want: own(map[string]string{claimed + "a": "1", claimed + "c": "3"}), dropped: []string{`"b"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -115,7 +116,7 @@ func TestTooManyLabels(t *testing.T) {
 		asked[fmt.Sprintf("key-%03d", i)] = "x"
 	}
 	labels, dropped := device.Labels("edge-1", nil, nobody, wire.DeviceInfo{Labels: asked})
-	if n := len(labels) - 2; n != device.MaxReportedLabels || len(dropped) != 1 {
+	if n := len(labels) - 3; n != device.MaxReportedLabels || len(dropped) != 1 {
 		t.Errorf("%d labels, dropped %q", n, dropped)
 	}
 }
@@ -125,7 +126,7 @@ func TestTooManyLabels(t *testing.T) {
 func TestDeviceCannotChooseItsLabels(t *testing.T) {
 	t.Parallel()
 	keys := []string{
-		"group", "site", "example.com/rack", v1alpha1.LabelDeviceID, v1alpha1.LabelArch, v1alpha1.LabelOS, v1alpha1.LabelPrivilege,
+		"group", "site", "example.com/rack", v1alpha1.LabelDeviceID, v1alpha1.LabelShortDeviceID, v1alpha1.LabelArch, v1alpha1.LabelOS, v1alpha1.LabelPrivilege,
 		v1alpha1.ReportedLabelPrefix + "group", "device.fleet.nationtech.io", "../group", "a/b/c", "/", "group/",
 	}
 	anyKey := rapid.OneOf(rapid.SampledFrom(keys), rapid.String())
@@ -143,6 +144,7 @@ func TestDeviceCannotChooseItsLabels(t *testing.T) {
 			}
 			switch {
 			case key == v1alpha1.LabelDeviceID && value == "edge-1",
+				key == v1alpha1.LabelShortDeviceID && value == "edge-1",
 				key == v1alpha1.LabelOS && value == "linux",
 				key == v1alpha1.LabelArch && value == info.Inventory.Arch:
 				continue
@@ -150,7 +152,7 @@ func TestDeviceCannotChooseItsLabels(t *testing.T) {
 				t.Fatalf("the operator's %q is %q", key, value)
 			case strings.HasPrefix(key, v1alpha1.ReportedLabelPrefix):
 				continue
-			case slices.Contains(allowed, key) && info.Labels[key] == value && key != v1alpha1.LabelDeviceID && key != v1alpha1.LabelOS && key != v1alpha1.LabelArch:
+			case slices.Contains(allowed, key) && info.Labels[key] == value && key != v1alpha1.LabelDeviceID && key != v1alpha1.LabelShortDeviceID && key != v1alpha1.LabelOS && key != v1alpha1.LabelArch:
 				continue
 			}
 			t.Fatalf("the device set %q=%q", key, value)

@@ -21,6 +21,8 @@ type sighting struct {
 	// last is when the device was last heard, by the wall clock.
 	last             time.Time
 	present, settled bool
+	// refused: no key that the device is bound to lets it in.
+	refused bool
 }
 
 func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error {
@@ -33,10 +35,7 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 	c.mu.Unlock()
 	_, expires := c.Roster.Used(d.Name)
 	record := c.Roster.Record(d.Name)
-	status := newStatus(d, sighting{last, present, settled}, reported)
-	if c.refused(d) {
-		setRefused(status, d.Generation)
-	}
+	status := newStatus(d, sighting{last, present, settled, c.refused(d)}, reported)
 	setSuspicion(status, d.Generation, record, c.Roster.Claimants(d.Name))
 	if can, known := c.Roster.Capabilities(d.Name); known {
 		status.Capabilities = capabilityNames(can)
@@ -84,9 +83,6 @@ func setRefused(status *v1alpha1.DeviceStatus, generation int64) {
 			"approve the device's request if there is one, or delete the Device and enroll with a new token",
 	}
 	meta.SetStatusCondition(&status.Conditions, connected)
-	ready := readiness(status)
-	ready.ObservedGeneration = generation
-	meta.SetStatusCondition(&status.Conditions, ready)
 }
 
 // newStatus is pure: the status that follows from what is known.
@@ -112,9 +108,31 @@ func newStatus(d *v1alpha1.Device, s sighting, reported []wire.Condition) *v1alp
 		}
 		setReported(status, connected.Status == metav1.ConditionTrue, reported, set)
 	}
-	ready := readiness(status)
-	set(ready.Type, ready.Status, ready.Reason, ready.Message)
+	if s.refused {
+		setRefused(status, d.Generation)
+	}
+	setReadiness(status, readiness(status), d.Generation)
+	status.ObservedGeneration = d.Generation
 	return status
+}
+
+// setReadiness sets Ready and, while it is not True, the problem that tools know
+// which know nothing of fleet (kstatus): Reconciling if the device may become ready
+// by itself, else Stalled.
+func setReadiness(status *v1alpha1.DeviceStatus, ready metav1.Condition, generation int64) {
+	ready.ObservedGeneration = generation
+	meta.SetStatusCondition(&status.Conditions, ready)
+	problem, other := v1alpha1.DeviceReconciling, v1alpha1.DeviceStalled
+	if ready.Reason == v1alpha1.ReasonRevoked || ready.Reason == v1alpha1.ReasonPodmanNotReady && ready.Status == metav1.ConditionFalse {
+		problem, other = other, problem
+	}
+	meta.RemoveStatusCondition(&status.Conditions, other)
+	if ready.Status == metav1.ConditionTrue {
+		meta.RemoveStatusCondition(&status.Conditions, problem)
+		return
+	}
+	ready.Type, ready.Status = problem, metav1.ConditionTrue
+	meta.SetStatusCondition(&status.Conditions, ready)
 }
 
 // connection returns condition Connected, and false while it is too early to
@@ -125,13 +143,13 @@ func connection(d *v1alpha1.Device, s sighting) (metav1.Condition, bool) {
 	case d.Spec.Revoked:
 		c.Reason, c.Message = v1alpha1.ReasonRevoked, "the device was revoked: to let it back in, delete the Device and enroll with a new token"
 	case s.present:
-		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonHeard, "the device is connected"
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonHeartbeatsArrive, "the device is connected"
 	case d.Status.LastSeen == nil:
 		c.Reason, c.Message = v1alpha1.ReasonNeverConnected, "the device has not connected yet"
 	case !s.settled && meta.IsStatusConditionTrue(d.Status.Conditions, c.Type):
 		return c, false
 	default:
-		c.Reason, c.Message = v1alpha1.ReasonSilent, "no message arrives from the device"
+		c.Reason, c.Message = v1alpha1.ReasonNoHeartbeat, "no message arrives from the device"
 	}
 	return c, true
 }

@@ -64,50 +64,53 @@ func TestStatusFollowsTheSighting(t *testing.T) {
 		want             map[string]string
 	}{
 		"never connected": {fresh, false, false, nil, map[string]string{
-			"Connected": "False NeverConnected", "Ready": "False NeverConnected",
+			"Connected": "False NeverConnected", "Ready": "False NeverConnected", "Reconciling": "True NeverConnected",
 		}},
 		"never connected, settled": {fresh, false, true, nil, map[string]string{
-			"Connected": "False NeverConnected", "Ready": "False NeverConnected",
+			"Connected": "False NeverConnected", "Ready": "False NeverConnected", "Reconciling": "True NeverConnected",
 		}},
 		"heard, nothing reported": {fresh, true, true, nil, map[string]string{
-			"Connected": "True HeartbeatsArrive", "Ready": "Unknown PodmanNotReady",
+			"Connected": "True HeartbeatsArrive", "Ready": "Unknown PodmanNotReady", "Reconciling": "True PodmanNotReady",
 		}},
 		"ready": {fresh, true, true, podmanAnswers, map[string]string{
 			"Connected": "True HeartbeatsArrive", "PodmanReady": "True PodmanAnswers", "Ready": "True Operational",
 		}},
 		"podman is down": {online, true, true, podmanIsDown, map[string]string{
-			"Connected": "True HeartbeatsArrive", "PodmanReady": "False PodmanUnavailable", "Ready": "False PodmanNotReady",
+			"Connected": "True HeartbeatsArrive", "PodmanReady": "False PodmanUnavailable", "Ready": "False PodmanNotReady", "Stalled": "True PodmanNotReady",
 		}},
 		"a report without podman": {online, true, true, nil, map[string]string{
 			"Connected": "True HeartbeatsArrive", "PodmanReady": "True PodmanAnswers", "Ready": "True Operational",
 		}},
 		"silent": {online, false, true, podmanAnswers, map[string]string{
-			"Connected": "False NoHeartbeat", "PodmanReady": "Unknown Disconnected", "Ready": "False NoHeartbeat",
+			"Connected": "False NoHeartbeat", "PodmanReady": "Unknown Disconnected", "Ready": "False NoHeartbeat", "Reconciling": "True NoHeartbeat",
 		}},
 		// The server started a moment ago: it may still come back.
 		"not settled": {online, false, false, podmanAnswers, map[string]string{
 			"Connected": "True HeartbeatsArrive", "PodmanReady": "True PodmanAnswers", "Ready": "True Operational",
 		}},
 		"was gone, not settled": {offline, false, false, podmanAnswers, map[string]string{
-			"Connected": "False NoHeartbeat", "PodmanReady": "Unknown Disconnected", "Ready": "False NoHeartbeat",
+			"Connected": "False NoHeartbeat", "PodmanReady": "Unknown Disconnected", "Ready": "False NoHeartbeat", "Reconciling": "True NoHeartbeat",
 		}},
 		"back": {offline, true, true, podmanAnswers, map[string]string{
 			"Connected": "True HeartbeatsArrive", "PodmanReady": "True PodmanAnswers", "Ready": "True Operational",
 		}},
 		"revoked": {revoke(online), true, true, podmanAnswers, map[string]string{
-			"Connected": "False Revoked", "PodmanReady": "Unknown Disconnected", "Ready": "False Revoked",
+			"Connected": "False Revoked", "PodmanReady": "Unknown Disconnected", "Ready": "False Revoked", "Stalled": "True Revoked",
 		}},
 		"revoked, not settled": {revoke(online), false, false, nil, map[string]string{
-			"Connected": "False Revoked", "PodmanReady": "Unknown Disconnected", "Ready": "False Revoked",
+			"Connected": "False Revoked", "PodmanReady": "Unknown Disconnected", "Ready": "False Revoked", "Stalled": "True Revoked",
 		}},
 		"conditions of others": {fresh, true, true, []wire.Condition{
 			{Type: "Ready", Status: wire.ConditionTrue, Reason: "ISaySo"}, {Type: "Connected", Status: wire.ConditionFalse, Reason: "ISaySo"},
 			{Type: "Lunch", Status: wire.ConditionTrue, Reason: "ISaySo"},
-		}, map[string]string{"Connected": "True HeartbeatsArrive", "Ready": "Unknown PodmanNotReady"}},
+		}, map[string]string{"Connected": "True HeartbeatsArrive", "Ready": "Unknown PodmanNotReady", "Reconciling": "True PodmanNotReady"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			status := device.NewStatus(tc.device, heardAt, tc.present, tc.settled, tc.reported)
+			if status.ObservedGeneration != tc.device.Generation {
+				t.Errorf("it describes generation %d", status.ObservedGeneration)
+			}
 			if diff := cmp.Diff(tc.want, brief(status)); diff != "" {
 				t.Errorf("conditions (-want +got):\n%s", diff)
 			}
@@ -117,6 +120,26 @@ func TestStatusFollowsTheSighting(t *testing.T) {
 				t.Error("the same sighting changes the status again")
 			}
 		})
+	}
+}
+
+// A restored store does not know why a device is refused: its status says so, and
+// says it once.
+func TestRefusedDeviceIsStalled(t *testing.T) {
+	t.Parallel()
+	d := after(&v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: "edge-1", Generation: 3}}, heardAt, true, true, podmanAnswers)
+	d = after(d, time.Time{}, false, true, nil)
+	for i := range d.Status.Conditions {
+		d.Status.Conditions[i].LastTransitionTime = metav1.NewTime(heardAt.Truncate(time.Second))
+	}
+	d.Status = *device.NewRefusedStatus(d)
+	want := map[string]string{"Connected": "False Revoked", "PodmanReady": "Unknown Disconnected", "Ready": "False Revoked", "Stalled": "True Revoked"}
+	if diff := cmp.Diff(want, brief(&d.Status)); diff != "" {
+		t.Errorf("conditions (-want +got):\n%s", diff)
+	}
+	meta.FindStatusCondition(d.Status.Conditions, "Stalled").LastTransitionTime = metav1.NewTime(heardAt.Truncate(time.Second))
+	if again := device.NewRefusedStatus(d); !equality.Semantic.DeepEqual(again, &d.Status) {
+		t.Errorf("it is written again:\n%s", cmp.Diff(&d.Status, again))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -31,14 +32,20 @@ type oneDevice struct {
 	version  int
 	meddles  bool
 	accepted []map[string]any
+	// wrong are labels that somebody set.
+	wrong map[string]string
 }
 
 func (a *oneDevice) object() *v1alpha1.Device {
-	return &v1alpha1.Device{
-		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Device"},
-		ObjectMeta: metav1.ObjectMeta{Name: "edge-1", UID: "u", ResourceVersion: string(rune('0' + a.version)), Labels: map[string]string{v1alpha1.LabelArch: "amd64"}},
-		Spec:       v1alpha1.DeviceSpec{Enrollment: &v1alpha1.DeviceEnrollment{AllowedLabelKeys: []string{"group"}}},
+	d := &v1alpha1.Device{
+		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Device"},
+		ObjectMeta: metav1.ObjectMeta{Name: "edge-1", UID: "u", ResourceVersion: string(rune('0' + a.version)), Labels: map[string]string{
+			v1alpha1.LabelArch: "amd64", v1alpha1.LabelOS: "linux", v1alpha1.LabelDeviceID: "edge-1", v1alpha1.LabelShortDeviceID: "edge-1",
+		}},
+		Spec: v1alpha1.DeviceSpec{Enrollment: &v1alpha1.DeviceEnrollment{AllowedLabelKeys: []string{"group"}}},
 	}
+	maps.Copy(d.Labels, a.wrong)
+	return d
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -176,7 +183,7 @@ func TestStatusWaitsForADeviceThatEnrolled(t *testing.T) {
 	enrolled := func(name string, ago time.Duration) *v1alpha1.Device {
 		d := (&oneDevice{version: 1}).object()
 		d.Name = name
-		d.Spec.Enrollment.EnrolledAt = metav1.NewTime(now.Add(-ago))
+		d.Spec.Enrollment.EnrolledAt = new(metav1.NewTime(now.Add(-ago)))
 		return d
 	}
 	written := enrolled("written", 0)
@@ -199,6 +206,40 @@ func TestStatusWaitsForADeviceThatEnrolled(t *testing.T) {
 	} {
 		if wait := controller.Arrives(tc.device); wait > 0 != tc.waits || wait > 10*time.Second {
 			t.Errorf("%s waits for %s", tc.device.Name, wait)
+		}
+	}
+}
+
+// Whoever changes the labels that the server sets does not keep them changed. A
+// device that has reported nothing keeps what an earlier report gave it.
+func TestLabelsOfTheServerAreRestored(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{v1alpha1.LabelShortDeviceID, v1alpha1.LabelDeviceID, v1alpha1.LabelOS} {
+		for _, reports := range []bool{false, true} {
+			api := &oneDevice{version: 1}
+			controller, _, _ := controllerOf(t, api)
+			if reports {
+				controller.Report("edge-1", wire.DeviceInfo{Inventory: wire.Inventory{Arch: "amd64"}})
+				if _, err := controller.WriteReport(t.Context(), api.object()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := len(api.accepted)
+			if changed, err := controller.WriteReport(t.Context(), api.object()); err != nil || changed || len(api.accepted) != before {
+				t.Errorf("%s, reports %v: what is right is written: %v", key, reports, err)
+			}
+			api.wrong = map[string]string{key: "edge-2"}
+			if changed, err := controller.WriteReport(t.Context(), api.object()); err != nil || !changed || len(api.accepted) != before+1 {
+				t.Fatalf("%s, reports %v: it is not written: %v", key, reports, err)
+			}
+			patch := api.accepted[before]
+			want := map[string]string{v1alpha1.LabelShortDeviceID: "edge-1", v1alpha1.LabelDeviceID: "edge-1", v1alpha1.LabelOS: "linux"}[key]
+			if got := patch["metadata"].(map[string]any)["labels"].(map[string]any)[key]; got != want {
+				t.Errorf("%s, reports %v: it becomes %v", key, reports, got)
+			}
+			if _, has := patch["spec"]; has != reports {
+				t.Errorf("%s, reports %v: the patch is %v", key, reports, patch)
+			}
 		}
 	}
 }

@@ -380,7 +380,7 @@ func (s *Service) bind(ctx context.Context, r *v1alpha1.EnrollmentRequest, appro
 		Token:            r.Spec.Token,
 		TokenUse:         r.Spec.TokenUse,
 		AllowedLabelKeys: r.Spec.AllowedLabelKeys,
-		EnrolledAt:       metav1.NewTime(s.Clock.Now()),
+		EnrolledAt:       new(metav1.NewTime(s.Clock.Now())),
 	}
 	d := &v1alpha1.Device{
 		ObjectMeta: metav1.ObjectMeta{Name: r.Name, Labels: r.Spec.Labels, Finalizers: []string{v1alpha1.DeviceFinalizer}},

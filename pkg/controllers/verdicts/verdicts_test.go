@@ -83,7 +83,7 @@ func TestAVerdictIsKeptUntilSomethingDecidesOtherwise(t *testing.T) {
 		}
 		r.evaluations(n)
 	}
-	want(1, false, v1alpha1.ReasonSecret)
+	want(1, false, v1alpha1.ReasonSecretUnavailable)
 	put(t, r.secrets, secret("1", "first"))
 	want(2, true, v1alpha1.ReasonValid)
 	first := r.Of(d).Entry.SecretsDigest
@@ -97,11 +97,11 @@ func TestAVerdictIsKeptUntilSomethingDecidesOtherwise(t *testing.T) {
 	d.Status.ObservedGeneration = 1
 	want(3, true, v1alpha1.ReasonValid)
 	d.Generation, d.Spec.Score.Data.Raw = 2, []byte(needsHost)
-	want(4, false, v1alpha1.ReasonPrivilege)
+	want(4, false, v1alpha1.ReasonPrivilegeExceeded)
 	put(t, r.secrets, secret("3", "third"))
-	want(5, false, v1alpha1.ReasonPrivilege)
+	want(5, false, v1alpha1.ReasonPrivilegeExceeded)
 	put(t, r.namespaces, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"other": "label"}}})
-	want(5, false, v1alpha1.ReasonPrivilege)
+	want(5, false, v1alpha1.ReasonPrivilegeExceeded)
 	put(t, r.namespaces, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{v1alpha1.LabelPrivilege: "privileged"}}})
 	want(6, true, v1alpha1.ReasonValid)
 	d = deployment(needsSecret) // another object with the name, and of the same generation as the first

@@ -15,31 +15,41 @@ const (
 	// DeploymentAvailable is good when True: every matched device runs the current
 	// score.
 	DeploymentAvailable = "Available"
+	// DeploymentReady is good when True: the rollout is complete, or there is nothing
+	// to roll out. Ready, Reconciling and Stalled are those that Helm, Flux, Argo CD
+	// and kubectl wait understand (kstatus).
+	DeploymentReady = "Ready"
+	// DeploymentReconciling is a problem when True: some matched devices do not run the
+	// current score yet. It is absent otherwise.
+	DeploymentReconciling = "Reconciling"
+	// DeploymentStalled is a problem when True: the score was refused, or devices failed
+	// to run it. It is absent otherwise.
+	DeploymentStalled = "Stalled"
 )
 
 // Reasons of Deployment conditions.
 const (
 	// ReasonValid: the score passed validation.
 	ReasonValid = "Valid"
-	// ReasonUnvalidated: the server does not know the score type and passes the score
+	// ReasonUnknownType: the server does not know the score type and passes the score
 	// on unchecked.
-	ReasonUnvalidated = "UnknownType"
+	ReasonUnknownType = "UnknownType"
 	// ReasonInvalid: a field of the score is wrong; the message names it.
 	ReasonInvalid = "Invalid"
-	// ReasonPrivilege: the score needs more than its namespace is allowed.
-	ReasonPrivilege = "PrivilegeExceeded"
-	// ReasonSecret: a Secret that the score names is missing or too long.
-	ReasonSecret = "SecretUnavailable"
-	// ReasonSelector: the target selector cannot be read.
-	ReasonSelector = "InvalidSelector"
-	// ReasonNoDevices: the selector matches no device.
-	ReasonNoDevices = "NoDevicesMatched"
+	// ReasonPrivilegeExceeded: the score needs more than its namespace is allowed.
+	ReasonPrivilegeExceeded = "PrivilegeExceeded"
+	// ReasonSecretUnavailable: a Secret that the score names is missing or too long.
+	ReasonSecretUnavailable = "SecretUnavailable"
+	// ReasonInvalidSelector: the target selector cannot be read.
+	ReasonInvalidSelector = "InvalidSelector"
+	// ReasonNoDevicesMatched: the selector matches no device.
+	ReasonNoDevicesMatched = "NoDevicesMatched"
 	// ReasonRolling: some devices have not reported the current score yet.
 	ReasonRolling = "Rolling"
 	// ReasonComplete: every matched device runs the current score.
 	ReasonComplete = "Complete"
-	// ReasonFailing: at least one matched device failed; see status.aggregate.lastError.
-	ReasonFailing = "DevicesFailed"
+	// ReasonDevicesFailed: at least one matched device failed; see status.aggregate.lastError.
+	ReasonDevicesFailed = "DevicesFailed"
 	// ReasonHeld: the score is not accepted, so devices keep what they run.
 	ReasonHeld = "Held"
 )
@@ -48,6 +58,12 @@ const (
 const (
 	// DeviceReady is good when True: the device is connected and podman answers.
 	DeviceReady = "Ready"
+	// DeviceReconciling is a problem when True: the device is not connected, or has not
+	// reported on podman yet. It is absent otherwise.
+	DeviceReconciling = "Reconciling"
+	// DeviceStalled is a problem when True: the device was revoked, or its podman does
+	// not answer. It is absent otherwise.
+	DeviceStalled = "Stalled"
 	// DeviceConnected is good when True: the server hears from the device.
 	DeviceConnected = "Connected"
 	// DeviceCloneSuspected is a problem when True: a session presented an old nonce or
@@ -93,10 +109,10 @@ const (
 
 // Reasons of Device conditions that the server sets.
 const (
-	// ReasonHeard: messages arrive.
-	ReasonHeard = "HeartbeatsArrive"
-	// ReasonSilent: no message arrived for three heartbeat intervals.
-	ReasonSilent = "NoHeartbeat"
+	// ReasonHeartbeatsArrive: messages arrive.
+	ReasonHeartbeatsArrive = "HeartbeatsArrive"
+	// ReasonNoHeartbeat: no message arrived for three heartbeat intervals.
+	ReasonNoHeartbeat = "NoHeartbeat"
 	// ReasonNeverConnected: the device enrolled but has not connected yet.
 	ReasonNeverConnected = "NeverConnected"
 	// ReasonDisconnected: what the device reported may be out of date.
@@ -146,22 +162,34 @@ const (
 	ReasonOlderManifest = "OlderManifest"
 	// ReasonInvalidManifest: the server's answer is unusable.
 	ReasonInvalidManifest = "InvalidManifest"
-	// ReasonAsNeeded: a condition from SetupComplete on is True.
-	ReasonAsNeeded = "AsNeeded"
 	// ReasonNotKnown: the agent could not check; the message says why.
 	ReasonNotKnown = "NotKnown"
+	// ReasonSetupSucceeded: SetupComplete is True.
+	ReasonSetupSucceeded = "SetupSucceeded"
 	// ReasonSetupFailed: SetupComplete is False.
 	ReasonSetupFailed = "SetupFailed"
+	// ReasonIDsAllocated: SubordinateIDsReady is True.
+	ReasonIDsAllocated = "IDsAllocated"
 	// ReasonIDsMissing: SubordinateIDsReady is False.
 	ReasonIDsMissing = "IDsMissing"
+	// ReasonLingerOn: LingerEnabled is True.
+	ReasonLingerOn = "LingerOn"
 	// ReasonLingerOff: LingerEnabled is False.
 	ReasonLingerOff = "LingerOff"
+	// ReasonControllersDelegated: CgroupDelegated is True.
+	ReasonControllersDelegated = "ControllersDelegated"
 	// ReasonControllersMissing: CgroupDelegated is False.
 	ReasonControllersMissing = "ControllersMissing"
+	// ReasonLayersReused: LayersShared is True.
+	ReasonLayersReused = "LayersReused"
 	// ReasonLayersCopied: LayersShared is False.
 	ReasonLayersCopied = "LayersCopied"
+	// ReasonClockAgrees: ClockCorrect is True.
+	ReasonClockAgrees = "ClockAgrees"
 	// ReasonClockWrong: ClockCorrect is False.
 	ReasonClockWrong = "ClockWrong"
+	// ReasonCertificateValid: CertificateCurrent is True.
+	ReasonCertificateValid = "CertificateValid"
 	// ReasonNotCurrent: CertificateCurrent is False.
 	ReasonNotCurrent = "NotCurrent"
 )

@@ -9,7 +9,7 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:resource:shortName=fleetdep,categories=fleet
+// +kubebuilder:resource:shortName=fleetdep,categories={fleet,all}
 // +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.spec.score.type`
 // +kubebuilder:printcolumn:name="Matched",type=integer,JSONPath=`.status.aggregate.matchedDeviceCount`
 // +kubebuilder:printcolumn:name="Succeeded",type=integer,JSONPath=`.status.aggregate.succeeded`
@@ -26,6 +26,7 @@ type Deployment struct {
 	Spec DeploymentSpec `json:"spec"`
 	// status summarizes what the devices report. The server writes it.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status DeploymentStatus `json:"status,omitempty"`
 }
 
@@ -100,12 +101,15 @@ type Rollout struct {
 
 // DeploymentStatus summarizes what the devices report.
 type DeploymentStatus struct {
-	// observedGeneration is the metadata.generation that this status describes.
+	// observedGeneration is the metadata.generation that this status describes, and -1
+	// until the server has seen the object.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// conditions are Accepted (the score is valid), Progressing (some matched devices
 	// have not yet reported the current score) and Available (every matched device
-	// runs the current score).
+	// runs the current score); and those that Helm, Flux and Argo CD understand: Ready,
+	// and Reconciling (some matched devices do not run the current score yet) or
+	// Stalled (the score was refused, or devices failed).
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -152,5 +156,5 @@ type DeviceError struct {
 	Message string `json:"message"`
 	// time is when the failure happened, by the device's clock.
 	// +optional
-	Time metav1.Time `json:"time,omitempty"`
+	Time *metav1.Time `json:"time,omitempty"`
 }

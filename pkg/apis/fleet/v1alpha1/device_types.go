@@ -26,6 +26,7 @@ type Device struct {
 	Spec DeviceSpec `json:"spec,omitempty"`
 	// status is written by the server.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status DeviceStatus `json:"status,omitempty"`
 }
 
@@ -132,8 +133,12 @@ type Inventory struct {
 
 // DeviceStatus is what the server knows about a device.
 type DeviceStatus struct {
-	// conditions are set by the server (Ready, Connected, CloneSuspected,
-	// AgentOutdated) or reported by the device (PodmanReady, DiskPressure,
+	// observedGeneration is the metadata.generation that this status describes, and -1
+	// until the server has seen the object.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// conditions are set by the server (Ready, Reconciling, Stalled, Connected,
+	// CloneSuspected, AgentOutdated) or reported by the device (PodmanReady, DiskPressure,
 	// ManifestHeld, SetupComplete, SubordinateIDsReady, LingerEnabled,
 	// CgroupDelegated, LayersShared, ClockCorrect, CertificateCurrent). Reported
 	// conditions become Unknown when the server no longer hears from the device.
@@ -247,5 +252,5 @@ type DeviceEnrollment struct {
 	AllowedLabelKeys []string `json:"allowedLabelKeys,omitempty"`
 	// enrolledAt is when the server issued the device's first certificate.
 	// +optional
-	EnrolledAt metav1.Time `json:"enrolledAt,omitempty"`
+	EnrolledAt *metav1.Time `json:"enrolledAt,omitempty"`
 }

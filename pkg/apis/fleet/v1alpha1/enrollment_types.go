@@ -65,14 +65,14 @@ type EnrollmentTokenSpec struct {
 	// labels are set on each Device that enrolls with the token.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['kubernetes.io/arch', 'kubernetes.io/os', 'fleet.nationtech.io/device-id']) && !k.startsWith('device.fleet.nationtech.io/'))",message="the server sets kubernetes.io/arch, kubernetes.io/os, fleet.nationtech.io/device-id and what begins with device.fleet.nationtech.io/ itself: leave them out"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['kubernetes.io/arch', 'kubernetes.io/os', 'fleet.nationtech.io/device-id', 'device-id']) && !k.startsWith('device.fleet.nationtech.io/'))",message="the server sets kubernetes.io/arch, kubernetes.io/os, fleet.nationtech.io/device-id, device-id and what begins with device.fleet.nationtech.io/ itself: leave them out"
 	Labels map[string]string `json:"labels,omitempty"`
 	// allowedLabelKeys lists the label keys that such a device may set for itself in
 	// its agent.yaml, without the prefix device.fleet.nationtech.io/.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['kubernetes.io/arch', 'kubernetes.io/os', 'fleet.nationtech.io/device-id']) && !k.startsWith('device.fleet.nationtech.io/'))",message="the server sets kubernetes.io/arch, kubernetes.io/os, fleet.nationtech.io/device-id and what begins with device.fleet.nationtech.io/ itself: leave them out"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['kubernetes.io/arch', 'kubernetes.io/os', 'fleet.nationtech.io/device-id', 'device-id']) && !k.startsWith('device.fleet.nationtech.io/'))",message="the server sets kubernetes.io/arch, kubernetes.io/os, fleet.nationtech.io/device-id, device-id and what begins with device.fleet.nationtech.io/ itself: leave them out"
 	AllowedLabelKeys []string `json:"allowedLabelKeys,omitempty"`
 	// hardwareIDs, when set, lists the machines that may use the token, by the
 	// hardware id that `fleet-agent hardware-id` prints on them. A machine claims its

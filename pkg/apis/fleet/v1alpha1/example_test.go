@@ -68,7 +68,7 @@ func ExampleDeploymentStatus() {
 			ObservedGeneration: 2,
 			Conditions: []metav1.Condition{
 				{Type: v1alpha1.DeploymentAccepted, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonValid},
-				{Type: v1alpha1.DeploymentAvailable, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonFailing, Message: "1 of 3 devices failed"},
+				{Type: v1alpha1.DeploymentAvailable, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonDevicesFailed, Message: "1 of 3 devices failed"},
 			},
 			Aggregate: &v1alpha1.Aggregate{
 				MatchedDeviceCount: 3, Succeeded: 2, Failed: 1,
@@ -78,7 +78,7 @@ func ExampleDeploymentStatus() {
 	}
 	current := d.Status.ObservedGeneration == d.Generation
 	fmt.Println("runs everywhere:", current && meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.DeploymentAvailable))
-	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeploymentAvailable); c.Reason == v1alpha1.ReasonFailing {
+	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeploymentAvailable); c.Reason == v1alpha1.ReasonDevicesFailed {
 		fmt.Println(d.Status.Aggregate.LastError.Device, "says", d.Status.Aggregate.LastError.Message)
 	}
 	// Output:

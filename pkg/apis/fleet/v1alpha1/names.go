@@ -15,6 +15,9 @@ const (
 const (
 	// LabelDeviceID is the name of the Device, set by the server.
 	LabelDeviceID = GroupName + "/device-id"
+	// LabelShortDeviceID is the name of the Device, too, under the key that people
+	// write in selectors. The server sets it.
+	LabelShortDeviceID = "device-id"
 	// LabelArch is the architecture that the device claimed in its first report. It is
 	// kept when the device claims another.
 	LabelArch = "kubernetes.io/arch"
@@ -31,5 +34,5 @@ const (
 // IsServerLabel reports whether the server itself sets a label on Devices,
 // whatever a token says.
 func IsServerLabel(key string) bool {
-	return key == LabelDeviceID || key == LabelArch || key == LabelOS || strings.HasPrefix(key, ReportedLabelPrefix)
+	return key == LabelDeviceID || key == LabelShortDeviceID || key == LabelArch || key == LabelOS || strings.HasPrefix(key, ReportedLabelPrefix)
 }

@@ -1,0 +1,60 @@
+package assigner
+
+import (
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/assignment"
+)
+
+// readiness returns the conditions by which tools that know nothing of fleet follow
+// a rollout (kstatus): Ready, and Reconciling or Stalled while it is not. A device
+// that is offline is waited for, until its report on the current score arrives.
+func readiness(c assignment.Counts, accepted bool) []metav1.Condition {
+	running := fmt.Sprintf("%d of %d devices run the current score", c.Succeeded, c.Matched) + outdated(c.Outdated)
+	switch {
+	case !accepted:
+		return notReady(v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, "the score is not accepted: see condition Accepted")
+	case c.Matched == 0:
+		return ready(v1alpha1.ReasonNoDevicesMatched, "the target selector matches no device")
+	case c.Failed > 0:
+		return notReady(v1alpha1.DeploymentStalled, v1alpha1.ReasonDevicesFailed, fmt.Sprintf("%s, %d failed%s", running, c.Failed, newest(c)))
+	case c.Pending > 0:
+		return notReady(v1alpha1.DeploymentReconciling, v1alpha1.ReasonRolling, running)
+	}
+	return ready(v1alpha1.ReasonComplete, running)
+}
+
+// newest is the newest failure, as a part of a message.
+func newest(c assignment.Counts) string {
+	if c.Newest == nil {
+		return ""
+	}
+	const longest = 512 // it is in two conditions
+	return fmt.Sprintf("; on %s: %.*s", c.Newest.Device, longest, c.Newest.Error)
+}
+
+func ready(reason, message string) []metav1.Condition {
+	return []metav1.Condition{{Type: v1alpha1.DeploymentReady, Status: metav1.ConditionTrue, Reason: reason, Message: message}}
+}
+
+func notReady(problem, reason, message string) []metav1.Condition {
+	return []metav1.Condition{
+		{Type: v1alpha1.DeploymentReady, Status: metav1.ConditionFalse, Reason: reason, Message: message},
+		{Type: problem, Status: metav1.ConditionTrue, Reason: reason, Message: message},
+	}
+}
+
+// sameProblem reports whether neither of two lists has a problem that the other
+// lacks: conditions of problems are absent when there is none.
+func sameProblem(now, then []metav1.Condition) bool {
+	for _, typ := range []string{v1alpha1.DeploymentReconciling, v1alpha1.DeploymentStalled} {
+		if (meta.FindStatusCondition(now, typ) == nil) != (meta.FindStatusCondition(then, typ) == nil) {
+			return false
+		}
+	}
+	return true
+}
