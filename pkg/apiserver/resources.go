@@ -78,6 +78,7 @@ type groups struct {
 	codecs       serializer.CodecFactory
 	storage      genericoptions.EtcdOptions
 	transformers value.ResourceTransformers
+	fitting      func(generic.RESTOptionsGetter) generic.RESTOptionsGetter
 }
 
 // install adds every built-in kind to s.
@@ -132,5 +133,5 @@ func (g *groups) restOptions(gv schema.GroupVersion) generic.RESTOptionsGetter {
 	o.SkipHealthEndpoints = true
 	info, _ := runtime.SerializerInfoForMediaType(g.codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
 	o.StorageConfig.Codec = g.codecs.CodecForVersions(info.Serializer, g.codecs.UniversalDeserializer(), gv, runtime.InternalGroupVersioner)
-	return o.CreateRESTOptionsGetter(&genericoptions.SimpleStorageFactory{StorageConfig: o.StorageConfig}, g.transformers)
+	return g.fitting(o.CreateRESTOptionsGetter(&genericoptions.SimpleStorageFactory{StorageConfig: o.StorageConfig}, g.transformers))
 }
