@@ -55,7 +55,10 @@ type bounds struct {
 	// keeps a processor busy.
 	memory, part         int64
 	large, small, writes *semaphore.Weighted
-	waiting, watches     atomic.Int64
+	// lists are the places of lists that are sent in pages: one is read for each that
+	// its client takes in.
+	lists            *semaphore.Weighted
+	waiting, watches atomic.Int64
 	// stall is how long a client may take for one piece of an answer.
 	stall time.Duration
 }
@@ -65,6 +68,7 @@ func newBounds(sizes func(context.Context, string) (datastore.Size, error), memo
 		sizes: sizes, memory: memory, part: memory / int64(largeLists), bodies: bodies, refusals: refusals, stall: stallTime,
 		info:  &request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")},
 		large: semaphore.NewWeighted(memory), small: semaphore.NewWeighted(memory), writes: semaphore.NewWeighted(memory),
+		lists: semaphore.NewWeighted(2 * int64(largeLists)),
 	}
 }
 
@@ -95,6 +99,12 @@ func (b *bounds) handler(api http.Handler) http.Handler {
 }
 
 func (b *bounds) list(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, api http.Handler) {
+	if size, err := b.sizes(r.Context(), prefixOf(info)); err == nil {
+		if p, ok := b.pages(r, info, size, api); ok {
+			p.serve(w)
+			return
+		}
+	}
 	places, cost := b.costOfList(r, info)
 	b.within(w, r, places, cost, api)
 }
@@ -150,12 +160,7 @@ func (b *bounds) acquire(ctx context.Context, places *semaphore.Weighted, cost i
 		return nil, false
 	}
 	defer b.waiting.Add(-1)
-	ctx, cancel := context.WithTimeout(ctx, boundPatience)
-	defer cancel()
-	if places.Acquire(ctx, cost) != nil {
-		return nil, false
-	}
-	return release, true
+	return b.wait(ctx, places, cost, boundPatience)
 }
 
 // costOfList estimates the memory that a list takes: at most as much as all

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/storage"
 
 	"fleet.nationtech.io/fleet/pkg/apiserver/datastore"
 	"fleet.nationtech.io/fleet/pkg/refusals"
@@ -44,3 +45,6 @@ func newBodies(codecs serializer.CodecFactory) *bodies {
 
 // CountValues is countValues.
 var CountValues = countValues
+
+// Fitted is the storage of a kind in a data store that says whether it is full.
+func Fitted(s storage.Interface, full func() error) storage.Interface { return fitted{s, full} }

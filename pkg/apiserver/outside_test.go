@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 // outside asks an API server as an administrator does.
@@ -270,5 +272,72 @@ func rewrite(t *testing.T, endpoint, key, old, present string) {
 		Then(clientv3.OpPut(key, value)).Else(clientv3.OpGet(key)).Commit()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// An object is not larger than etcd allows, whatever it grows by. What would be too
+// large is refused at once.
+func TestObjectsHaveALimit(t *testing.T) {
+	_, administrator, _ := startServer(t)
+	c := newOutside(administrator)
+	if err := c.send(t, http.MethodPost, definitions, jsonContent, definition("large", `{"type":"object","x-kubernetes-preserve-unknown-fields":true}`, "", "")); err != nil {
+		t.Fatal(err)
+	}
+	const objects = "/apis/attack.example.com/v1/larges"
+	long := func(kind string, n, each int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `,"%s%d":%q`, kind, i, strings.Repeat("x", each))
+		}
+		return b.String()[1:]
+	}
+	create := func(name, data string) error {
+		return c.send(t, http.MethodPost, objects, jsonContent, fmt.Sprintf(`{"apiVersion":"attack.example.com/v1","kind":"Klarge","metadata":{"name":%q},"data":{%s}}`, name, data))
+	}
+	wait.For(t, "serving the definition", time.Minute, 50*time.Millisecond, func() error { return create("a", long("a", 1200, 1000)) })
+	for name, try := range map[string]func() error{
+		"a merge": func() error {
+			return c.send(t, http.MethodPatch, objects+"/a", string(types.MergePatchType), `{"data":{`+long("b", 1200, 1000)+`}}`)
+		},
+		"an apply": func() error {
+			return c.send(t, http.MethodPatch, objects+"/a?fieldManager=x", string(types.ApplyYAMLPatchType), `{"apiVersion":"attack.example.com/v1","kind":"Klarge","metadata":{"name":"a"},"data":{`+long("c", 1200, 1000)+`}}`)
+		},
+		"many fields": func() error {
+			for i := range 20 {
+				if err := c.send(t, http.MethodPatch, objects+"/a", string(types.MergePatchType), `{"data":{`+long(fmt.Sprint("d", i, "-"), 2000, 200)+`}}`); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"copies": func() error {
+			return c.send(t, http.MethodPatch, objects+"/a", string(types.JSONPatchType), `[{"op":"copy","from":"/data","path":"/copy"}]`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begin := time.Now()
+			err := try()
+			if copied := name == "copies" && apierrors.IsInvalid(err); !copied && !apierrors.IsRequestEntityTooLargeError(err) {
+				t.Errorf("error is %.300v", err)
+			}
+			if took := time.Since(begin); took > 10*time.Second {
+				t.Errorf("it took %s to refuse it", took)
+			}
+		})
+	}
+}
+
+// Profiles are for administrators.
+func TestProfiles(t *testing.T) {
+	_, administrator, _ := startServer(t)
+	profile := func(c *rest.Config) (string, error) {
+		said, err := newOutside(c).RESTClient().Get().AbsPath("/debug/pprof/goroutine").Param("debug", "1").DoRaw(t.Context())
+		return string(said), err
+	}
+	if said, err := profile(administrator); err != nil || !strings.Contains(said, "goroutine profile:") {
+		t.Errorf("an administrator gets %.100q, %v", said, err)
+	}
+	if said, err := profile(rest.AnonymousClientConfig(administrator)); !apierrors.IsUnauthorized(err) && !apierrors.IsForbidden(err) {
+		t.Errorf("a stranger gets %.100q, %v", said, err)
 	}
 }

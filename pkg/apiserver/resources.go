@@ -79,6 +79,7 @@ type groups struct {
 	storage      genericoptions.EtcdOptions
 	transformers value.ResourceTransformers
 	reviews      []review
+	fitting      func(generic.RESTOptionsGetter) generic.RESTOptionsGetter
 }
 
 // install adds every built-in kind to s.
@@ -139,5 +140,5 @@ func (g *groups) restOptions(gv schema.GroupVersion) generic.RESTOptionsGetter {
 	o.SkipHealthEndpoints = true
 	info, _ := runtime.SerializerInfoForMediaType(g.codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
 	o.StorageConfig.Codec = g.codecs.CodecForVersions(info.Serializer, g.codecs.UniversalDeserializer(), gv, runtime.InternalGroupVersioner)
-	return o.CreateRESTOptionsGetter(&genericoptions.SimpleStorageFactory{StorageConfig: o.StorageConfig}, g.transformers)
+	return g.fitting(o.CreateRESTOptionsGetter(&genericoptions.SimpleStorageFactory{StorageConfig: o.StorageConfig}, g.transformers))
 }

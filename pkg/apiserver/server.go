@@ -31,6 +31,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/path"
 	authorizerunion "k8s.io/apiserver/pkg/authorization/union"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
+	"k8s.io/apiserver/pkg/registry/generic"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/healthz"
@@ -95,6 +96,8 @@ type Config struct {
 	EtcdEndpoint string
 	// Sizes tells how much is stored below a prefix.
 	Sizes func(ctx context.Context, prefix string) (datastore.Size, error)
+	// Full tells, with numbers, that there is no room for writes.
+	Full func() error
 	// Memory bounds, in bytes, what requests of others may take at one time.
 	Memory int64
 	// EncryptionConfigFile is a Kubernetes encryption configuration.
@@ -218,7 +221,7 @@ func (b *builder) build() (*Server, error) {
 	extensions.GenericAPIServer.ShutdownTimeout = shutdownTime
 	builtin := &groups{
 		scheme: scheme, codecs: codecs, storage: *b.etcd, transformers: b.generic.ResourceTransformers,
-		reviews: reviews(b.generic.Authorization.Authorizer),
+		reviews: reviews(b.generic.Authorization.Authorizer), fitting: b.fitting,
 	}
 	if err := builtin.install(extensions.GenericAPIServer); err != nil {
 		return nil, err
@@ -226,6 +229,7 @@ func (b *builder) build() (*Server, error) {
 	paths := extensions.GenericAPIServer.Handler.NonGoRestfulMux
 	routes.OpenAPI{Config: b.openAPIV2}.InstallV2(extensions.GenericAPIServer.Handler.GoRestfulContainer, paths)
 	b.metrics(paths)
+	routes.Profiling{}.Install(paths)
 	for path, h := range b.Handlers {
 		paths.HandlePrefix(path, h)
 	}
@@ -298,7 +302,13 @@ func (b *builder) storage() error {
 	// lists and watches from SQLite.
 	b.etcd.EnableWatchCache = false
 	b.etcd.EncryptionProviderConfigFilepath = b.EncryptionConfigFile
-	return b.etcd.ApplyTo(&b.generic.Config)
+	err := b.etcd.ApplyTo(&b.generic.Config)
+	b.generic.RESTOptionsGetter = b.fitting(b.generic.RESTOptionsGetter)
+	return err
+}
+
+func (b *builder) fitting(o generic.RESTOptionsGetter) generic.RESTOptionsGetter {
+	return fitting{o, b.Full}
 }
 
 func (b *builder) admission() error {
@@ -333,7 +343,7 @@ func (b *builder) extensionsServer() (*apiextensions.CustomResourceDefinitions, 
 	c := &apiextensions.Config{
 		GenericConfig: b.generic,
 		ExtraConfig: apiextensions.ExtraConfig{
-			CRDRESTOptionsGetter: apiextensionsoptions.NewCRDRESTOptionsGetter(*b.etcd, b.generic.ResourceTransformers, b.generic.StorageObjectCountTracker),
+			CRDRESTOptionsGetter: b.fitting(apiextensionsoptions.NewCRDRESTOptionsGetter(*b.etcd, b.generic.ResourceTransformers, b.generic.StorageObjectCountTracker)),
 			MasterCount:          1,
 			ServiceResolver:      noServices{},
 			AuthResolverWrapper:  noWebhooks,
@@ -399,7 +409,7 @@ func (b *builder) hooks(s *Server, extensions *apiextensions.CustomResourceDefin
 			default:
 				return errors.New("the server's own definitions are not served yet")
 			}
-		})),
+		}), healthz.NamedCheck("disk", func(*http.Request) error { return b.Full() })),
 	)
 }
 

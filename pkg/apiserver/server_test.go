@@ -43,7 +43,7 @@ func startServer(t *testing.T) (own, administrator *rest.Config, storage string)
 	t.Helper()
 	dir := t.TempDir()
 	now := time.Now()
-	store, err := datastore.Open(dir)
+	store, err := datastore.Open(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func startServer(t *testing.T) (own, administrator *rest.Config, storage string)
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	s, err := apiserver.New(apiserver.Config{
 		Listener:   connlimit.New(l, connlimit.Limits{Strangers: 100, OfHost: 50, OfSite: 50, Local: 50, Known: 50}, nil, logger),
-		Handshakes: handshake.NewGate(), Certificate: serving.GetCertificate, Refusals: refusals.New(refusals.API), Sizes: store.Sizes, Memory: 64 << 20,
+		Handshakes: handshake.NewGate(), Certificate: serving.GetCertificate, Refusals: refusals.New(refusals.API), Sizes: store.Sizes, Full: store.Full, Memory: 64 << 20,
 		ClientCAs: authorities.Operator.PEM, Now: time.Now,
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
 		CRDs: crds.Documents(), Metrics: prometheus.NewRegistry(), Logger: logger,

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"log/slog"
 	"net"
@@ -270,17 +271,18 @@ func (s *server) startAPI(context.Context) error {
 			return err
 		}
 	}
-	store, err := datastore.Open(s.DataDir)
+	store, err := datastore.Open(s.DataDir, s.component("datastore"))
 	if err != nil {
 		return err
 	}
 	s.parts.OnStop("data store", func() error { store.Close(); return nil })
+	s.metrics.MustRegister(store.Collector(), s.busBytes())
 	if lost {
 		return fmt.Errorf("the key of Secrets is lost: %s does not exist: restore it from a backup", encryption)
 	}
 	s.api, err = apiserver.New(apiserver.Config{
 		Listener: s.apiListener, Handshakes: s.handshakes, Certificate: s.apiServing.GetCertificate, Refusals: s.apiRefusals,
-		Sizes: store.Sizes, Memory: memoryForRequests(),
+		Sizes: store.Sizes, Full: store.Full, Memory: memoryForRequests(),
 		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
 		Handlers:     map[string]http.Handler{adminapi.Path: adminapi.NewHandler(admin{s})},
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
@@ -388,6 +390,28 @@ func (s *server) startEnrollment(context.Context) error {
 		return nil
 	})
 	return nil
+}
+
+// busBytes is what the bus has on disk.
+func (s *server) busBytes() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fleet_bus_bytes", Help: "Size of the files of the JetStream buckets.",
+	}, func() float64 { return float64(sizeOfTree(s.path("nats"))) })
+}
+
+// sizeOfTree adds up the files below a directory, but for those that are deleted
+// meanwhile.
+func sizeOfTree(dir string) (bytes int64) {
+	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			bytes += info.Size()
+		}
+		return nil
+	})
+	return bytes
 }
 
 func (s *server) component(name string) *slog.Logger { return s.Logger.With("component", name) }

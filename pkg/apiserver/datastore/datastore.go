@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,9 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/k3s-io/kine/pkg/drivers"
-	"github.com/k3s-io/kine/pkg/drivers/generic"
-	"github.com/k3s-io/kine/pkg/drivers/sqlite"
 	"github.com/k3s-io/kine/pkg/server"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
@@ -37,16 +35,19 @@ const (
 
 	// dsnParams: synchronous=FULL because an acknowledged write must survive a
 	// power cut; with kine's default NORMAL, 6 of 8 simulated cuts lost some.
-	// VACUUM at each start is off: on a slow card it delays the start by minutes.
-	dsnParams = "?_journal_mode=WAL&_synchronous=FULL&_busy_timeout=30000&_txlock=immediate&_stmt_cache_size=20&_kine_disable_startup_vacuum=1"
+	// VACUUM at each start is off: on a slow card it delays the start by minutes. The
+	// log is cut down to 4 MiB after a long one.
+	dsnParams = "?_journal_mode=WAL&_synchronous=FULL&_busy_timeout=30000&_txlock=immediate&_stmt_cache_size=20&_kine_disable_startup_vacuum=1&_pragma=journal_size_limit(4194304)"
 
 	// emulatedEtcd is the etcd version that kine reports to the apiserver.
 	emulatedEtcd = "3.6.6"
 	// pollInterval bounds how late a write by another process is seen; writes of
 	// this process wake kine at once.
 	pollInterval = 5 * time.Second
-	// notifyInterval is how often a watch without events reports its progress.
-	notifyInterval = 5 * time.Second
+	// notifyInterval is how often a watch reports its progress. One that comes back
+	// reads what happened since, so it is well below the age of what a compaction
+	// deletes.
+	notifyInterval = 45 * time.Second
 	// maxRequest is larger than the apiserver's own limit for a request body (3 MiB).
 	maxRequest = 4 << 20
 )
@@ -60,14 +61,18 @@ type Datastore struct {
 	Endpoint string
 
 	server *grpc.Server
+	disk   *disk
 	sizes  *sizes
+	upkeep *upkeep
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
 // Open opens or creates the database in dir and serves it until Close. It
 // returns ErrDamaged when the file is no usable database.
-func Open(dir string) (*Datastore, error) {
+func Open(dir string, logger *slog.Logger) (*Datastore, error) { return open(dir, logger, ofServers) }
+
+func open(dir string, logger *slog.Logger, kept history) (*Datastore, error) {
 	socket := filepath.Join(dir, socketName)
 	if len(socket) > maxSocketPath {
 		return nil, fmt.Errorf("opening the data store: the path %s is longer than the %d bytes of a unix socket: choose a shorter data directory", socket, maxSocketPath)
@@ -76,22 +81,41 @@ func Open(dir string) (*Datastore, error) {
 		return nil, fmt.Errorf("opening the data store: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &Datastore{Endpoint: "unix://" + socket, cancel: cancel}
-	backend, err := d.openBackend(ctx, filepath.Join(dir, FileName))
-	if err != nil {
+	d := &Datastore{Endpoint: "unix://" + socket, cancel: cancel, disk: &disk{dir: dir, logger: logger}}
+	if err := d.start(ctx, filepath.Join(dir, FileName), socket, kept); err != nil {
 		d.Close()
 		return nil, err
-	}
-	if d.sizes, err = openSizes(filepath.Join(dir, FileName)); err != nil {
-		d.Close()
-		return nil, err
-	}
-	if err := d.serve(backend, socket); err != nil {
-		d.Close()
-		return nil, fmt.Errorf("opening the data store: %w", err)
 	}
 	return d, nil
 }
+
+func (d *Datastore) start(ctx context.Context, path, socket string, kept history) error {
+	backend, err := d.openBackend(ctx, path, kept)
+	if err != nil {
+		return err
+	}
+	if d.sizes, err = openSizes(path); err != nil {
+		return err
+	}
+	if d.upkeep, err = openUpkeep(path, d.disk.logger); err != nil {
+		return err
+	}
+	d.done.Go(func() { d.upkeep.run(ctx) })
+	if err := d.serve(backend, socket); err != nil {
+		return fmt.Errorf("opening the data store: %w", err)
+	}
+	return nil
+}
+
+// Full returns ErrFull, with numbers, while the disk has no room for writes. It may
+// be asked at each request.
+func (d *Datastore) Full() error { return d.disk.check() }
+
+// Space is what the disk has.
+func (d *Datastore) Space() Space { return d.disk.now() }
+
+// FileSizes are the sizes of the database.
+func (d *Datastore) FileSizes(ctx context.Context) (FileSizes, error) { return d.upkeep.sizes(ctx) }
 
 // makePrivate creates the database if it is missing, and keeps it from other
 // users. SQLite gives its further files the mode of the database.
@@ -114,35 +138,27 @@ func (d *Datastore) Close() {
 	if d.sizes != nil {
 		_ = d.sizes.db.Close() // it has written nothing
 	}
+	if d.upkeep != nil {
+		_ = d.upkeep.db.Close() // what it was doing is undone
+	}
 	d.cancel()
 	d.done.Wait()
 }
 
-func (d *Datastore) openBackend(ctx context.Context, path string) (server.Backend, error) {
+func (d *Datastore) openBackend(ctx context.Context, path string, kept history) (server.Backend, error) {
 	if err := checkHeader(path); err != nil {
 		return nil, err
 	}
 	if err := checkReadable(ctx, path); err != nil {
 		return nil, err
 	}
+	if err := prepare(ctx, path, d.disk.logger); err != nil {
+		return nil, err
+	}
 	if err := keepPrivate(path); err != nil {
 		return nil, err
 	}
-	_, backend, err := sqlite.New(ctx, &d.done, &drivers.Config{
-		Scheme:                "sqlite",
-		DataSourceName:        path + dsnParams,
-		ConnectionPoolConfig:  generic.ConnectionPoolConfig{MaxIdle: 2, MaxOpen: 4},
-		CompactInterval:       5 * time.Minute,
-		CompactIntervalJitter: 5,
-		CompactTimeout:        5 * time.Second,
-		CompactMinRetain:      1000,
-		CompactBatchSize:      1000,
-		PollBatchSize:         500,
-		PollInterval:          pollInterval,
-	})
-	if err == nil {
-		err = backend.Start(ctx)
-	}
+	backend, err := openKine(ctx, &d.done, path, kept, d.Full)
 	if err != nil {
 		return nil, explain(path, err)
 	}
@@ -163,6 +179,7 @@ func (d *Datastore) serve(backend server.Backend, socket string) error {
 	d.server = grpc.NewServer(
 		// A watch that begins while the backend ends would never end.
 		grpc.WaitForHandlers(true),
+		grpc.StreamInterceptor(rangesOfWatches),
 		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxSendMsgSize(1<<31-1),
 		// The apiserver's client pings idle connections more often than gRPC allows
 		// by default, and would be cut off for it.

@@ -1,0 +1,94 @@
+package datastore
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// reserve is the free space below which a disk counts as full: SQLite's log grows
+	// to 4 MiB before it is written into the database, and the bus needs some too.
+	reserve = 8 << 20
+	// spaceAge is for how long the free space is taken for the present one.
+	spaceAge = 500 * time.Millisecond
+)
+
+// ErrFull: there is no room for a write. Reads go on.
+var ErrFull = errors.New("the disk is full")
+
+// disk is the file system of the data directory.
+type disk struct {
+	dir    string
+	logger *slog.Logger
+
+	mu    sync.Mutex // guards what follows
+	asked time.Time
+	space Space
+	full  bool
+}
+
+// Space is what a file system has, in bytes.
+type Space struct{ Free, Total int64 }
+
+// check returns ErrFull, with numbers, while there is no room for a write. The log
+// tells when that begins and ends.
+func (d *disk) check() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now := time.Now(); now.Sub(d.asked) >= spaceAge {
+		d.ask(now)
+	}
+	if !d.full {
+		return nil
+	}
+	return d.err()
+}
+
+// Space returns what there is now.
+func (d *disk) now() Space {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ask(time.Now())
+	return d.space
+}
+
+func (d *disk) ask(now time.Time) {
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs(d.dir, &stat); err != nil {
+		return // whatever is wrong, SQLite will say it
+	}
+	d.asked, d.space = now, Space{Free: int64(stat.Bavail) * stat.Bsize, Total: int64(stat.Blocks) * stat.Bsize}
+	full := d.space.Free < reserve
+	switch {
+	case full && !d.full:
+		d.logger.Error("the disk is full: writes are refused until there is room", "directory", d.dir, "free_bytes", d.space.Free, "total_bytes", d.space.Total, "needed_bytes", reserve)
+	case !full && d.full:
+		d.logger.Info("the disk has room again", "directory", d.dir, "free_bytes", d.space.Free, "total_bytes", d.space.Total)
+	}
+	d.full = full
+}
+
+func (d *disk) err() error {
+	return fmt.Errorf("%w: %s has no space left for the API store: %.1f of %.1f MiB are free, and writes need %d MiB: free some space, and the server goes on by itself",
+		ErrFull, d.dir, float64(d.space.Free)/(1<<20), float64(d.space.Total)/(1<<20), reserve>>20)
+}
+
+// explainWrite says why SQLite could not write, as etcd's protocol does. The driver
+// differs between builds, so the text is all there is to go by.
+func explainWrite(err error, full func() error) error {
+	if known := full(); known != nil {
+		return status.Error(codes.ResourceExhausted, known.Error())
+	}
+	if strings.Contains(err.Error(), "disk is full") {
+		return status.Error(codes.ResourceExhausted, fmt.Sprintf("%v: %v", ErrFull, err))
+	}
+	return err
+}

@@ -1,0 +1,15 @@
+package datastore
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// OpenCompacting is Open with compactions so often, that keep so many revisions.
+func OpenCompacting(dir string, interval time.Duration, retain int64) (*Datastore, error) {
+	return open(dir, slog.New(slog.DiscardHandler), history{interval, retain})
+}
+
+// Shrink gives back free space now.
+func (d *Datastore) Shrink(ctx context.Context) error { return d.upkeep.shrink(ctx) }
