@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"encoding/xml"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
+
+	"fleet.nationtech.io/fleet/pkg/agent/sim"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -20,13 +24,13 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-func TestFailShareIsExact(t *testing.T) {
+func TestSharesAreExact(t *testing.T) {
 	t.Parallel()
 	const devices = 1000
 	for share, want := range map[float64]int{0: 0, 0.25: devices / 4, 1: devices} {
 		failed := 0
 		for i := range devices {
-			if fails(i, share) {
+			if has(i, share) {
 				failed++
 			}
 		}
@@ -41,6 +45,10 @@ func TestBadFlags(t *testing.T) {
 	tests := map[string][]string{
 		"--devices":     {"--devices", "0"},
 		"--fail-share":  {"--fail-share", "2"},
+		"--flap-share":  {"--flap-share", "-1"},
+		"--flap-every":  {"--flap-every", "0s"},
+		"--storm-every": {"--storm-every", "-1s"},
+		"--enroll-at-o": {"--enroll-at-once", "0"},
 		"add up to":     {"--devices", "3", "--group-sizes", "2,2"},
 		"reading a tok": {},
 	}
@@ -50,5 +58,30 @@ func TestBadFlags(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: got %v", args, err)
 		}
+	}
+}
+
+// What a run that has only begun, or has no devices synced yet, looks like.
+func TestTableAndPictureOfAShortRun(t *testing.T) {
+	t.Parallel()
+	r := &rehearsal{fleet: &sim.Fleet{Devices: make([]*sim.Device, 2)}, latencies: &sim.Latencies{}, storms: []time.Duration{time.Second}}
+	r.samples = []sample{{at: 0}, {at: 2 * time.Second, enrolled: 2, synced: 1, manifests: 1}}
+	var out bytes.Buffer
+	r.table(&out)
+	for _, want := range []string{"p99", "enrolled      0", "synced", "applied"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, &out)
+		}
+	}
+	var svg struct {
+		Lines []struct {
+			Points string `xml:"points,attr"`
+		} `xml:"polyline"`
+	}
+	if err := xml.Unmarshal(r.picture(), &svg); err != nil || len(svg.Lines) != 2 {
+		t.Fatalf("the picture has %d lines, %v", len(svg.Lines), err)
+	}
+	if got, want := svg.Lines[1].Points, "70.0,350.0 790.0,200.0"; got != want {
+		t.Errorf("the line of synced devices is %s, want %s", got, want)
 	}
 }

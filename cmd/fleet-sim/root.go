@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fleet.nationtech.io/fleet/pkg/agent/sim"
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/logging"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
@@ -29,6 +31,11 @@ type options struct {
 	groupLabel string
 	namePrefix string
 	failShare  float64
+	flapShare  float64
+	flapEvery  time.Duration
+	stormEvery time.Duration
+	atOnce     int
+	picture    string
 	delay      time.Duration
 	duration   time.Duration
 	logLevel   string
@@ -52,7 +59,14 @@ func newRoot() *cobra.Command {
 
 With --group-sizes 10,5,5 the first ten devices ask for the label group=g1, the
 next five for group=g2 and the last five for group=g3; a token has to allow the
-key. With several --token-file the groups use them in turn.`,
+key. With several --token-file the groups use them in turn.
+
+A summary of each second comes first; at the end, a table says how long it took to
+enroll, to be answered after a connection was made or lost, and to apply what is new.
+So a test of what a gateway can carry is, for example:
+
+  fleet-sim --server https://GATEWAY:8443 --token-file token --devices 10000 \
+    --flap-share 0.01 --storm-every 5m --duration 20m --picture fleet.svg`,
 		Version:       version.String(),
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
@@ -77,6 +91,11 @@ func (o *options) define(cmd *cobra.Command) {
 	f.StringVar(&o.groupLabel, "group-label", "group", "label that names a device's group")
 	f.StringVar(&o.namePrefix, "name-prefix", "", "beginning of the device ids (default: one that no other run has)")
 	f.Float64Var(&o.failShare, "fail-share", 0, "share of the devices that report failures, 0 to 1; always the same ones")
+	f.Float64Var(&o.flapShare, "flap-share", 0, "share of the devices that lose their connections again and again, 0 to 1; always the same ones")
+	f.DurationVar(&o.flapEvery, "flap-every", 30*time.Second, "how long such a device keeps a connection, on average")
+	f.DurationVar(&o.stormEvery, "storm-every", 0, "make all devices lose their connections at once, so often; 0 is never")
+	f.IntVar(&o.atOnce, "enroll-at-once", 16, "how many devices enroll at once")
+	f.StringVar(&o.picture, "picture", "", "SVG file to draw the run into: devices that enrolled and that are synced, over time")
 	f.DurationVar(&o.delay, "report-delay", 100*time.Millisecond, "time that a Deployment takes to start")
 	f.DurationVar(&o.duration, "duration", 0, "end after this time; 0 is never")
 	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error")
@@ -95,6 +114,14 @@ func (o *options) validate() error {
 		return errors.New("--devices must be at least 1")
 	case o.failShare < 0 || o.failShare > 1:
 		return errors.New("--fail-share must be within 0 and 1")
+	case o.flapShare < 0 || o.flapShare > 1:
+		return errors.New("--flap-share must be within 0 and 1")
+	case o.flapEvery <= 0:
+		return errors.New("--flap-every must be more than 0")
+	case o.stormEvery < 0:
+		return errors.New("--storm-every must not be negative")
+	case o.atOnce < 1:
+		return errors.New("--enroll-at-once must be at least 1")
 	}
 	sum := 0
 	for _, size := range o.groupSizes {
@@ -127,11 +154,18 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
 		ctx, cancel = context.WithTimeout(ctx, o.duration)
 		defer cancel()
 	}
-	fleet, err := newFleet(o, tokens, log)
+	latencies := &sim.Latencies{}
+	fleet, err := newFleet(o, tokens, latencies, log)
 	if err != nil {
 		return err
 	}
-	return simulate(ctx, fleet, stdout)
+	r := &rehearsal{fleet: fleet, latencies: latencies, stormEvery: o.stormEvery}
+	err = r.run(ctx, stdout)
+	r.table(stdout)
+	if o.picture != "" {
+		err = errors.Join(err, atomicfile.Write(o.picture, r.picture(), 0o644)) //nolint:gosec // a picture, for everybody
+	}
+	return err
 }
 
 func readTokens(files []string) ([]string, error) {

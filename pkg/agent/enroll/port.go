@@ -110,7 +110,7 @@ type patience struct {
 // where that is no use. It waits longer and longer, and not for all devices as
 // long.
 func (p *patience) wait(ctx context.Context, err error) error {
-	if p.asked >= maxBusy || ctx.Err() != nil || !isBusy(err) && !wasDropped(err) {
+	if p.asked >= maxBusy || ctx.Err() != nil || !IsBusy(err) && !wasDropped(err) {
 		return err
 	}
 	if p.asked == 0 && p.told != nil {
@@ -127,8 +127,8 @@ func (p *patience) wait(ctx context.Context, err error) error {
 // errBusy is the answer that too many ask for the root.
 var errBusy = errors.New("too many devices ask at this moment")
 
-// isBusy reports whether the server asks to come back later.
-func isBusy(err error) bool {
+// IsBusy reports whether the server asks to come back later.
+func IsBusy(err error) bool {
 	refusal, ok := errors.AsType[*wire.Refusal](err)
 	return ok && (refusal.Code == wire.RefusedUnavailable || refusal.Code == wire.RefusedRateLimited) || errors.Is(err, errBusy)
 }

@@ -38,8 +38,13 @@ type Config struct {
 	// Fail makes the device report every Deployment as failed.
 	Fail bool
 	// Delay is the time between learning of a score and running it.
-	Delay  time.Duration
-	Logger *slog.Logger
+	Delay time.Duration
+	// Flap is how long, on average, the device keeps a connection before it drops it;
+	// zero for ever.
+	Flap time.Duration
+	// Latencies takes what the device measures; it may be nil.
+	Latencies *Latencies
+	Logger    *slog.Logger
 }
 
 // Device is a simulated device. Its methods may be called while Run works.
@@ -49,6 +54,7 @@ type Device struct {
 	key      keystore.Key
 	identity *enroll.Result
 	link     *link.Link
+	drops    chan struct{}
 
 	mu       sync.Mutex // guards what follows
 	manifest wire.Manifest
@@ -57,6 +63,10 @@ type Device struct {
 	info    []byte
 	nonce   string
 	reports int
+	// lost is when the device lost its connection, or began to make its first; zero
+	// while the server has answered a snapshot request over the present one.
+	lost    time.Time
+	running bool
 }
 
 // New returns a device with a new key that is not enrolled yet.
@@ -65,28 +75,38 @@ func New(c Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Device{Config: c, key: key, sent: map[wire.DeploymentRef][]byte{}}, nil
+	return &Device{Config: c, key: key, drops: make(chan struct{}, 1), sent: map[wire.DeploymentRef][]byte{}}, nil
 }
 
-// Enroll obtains the device's certificate.
+// Enroll obtains the device's certificate. It asks again for as long as the server is
+// busy, as whoever sees to a device does.
 func (d *Device) Enroll(ctx context.Context) (err error) {
-	d.identity, err = enroll.Enroll(ctx, enroll.Request{
-		Server: d.Server, Token: d.Token, Device: d.Config.Device, Key: d.key, Inventory: d.inventory(),
-	})
-	if err != nil {
-		return fmt.Errorf("enrolling %s: %w", d.Config.Device, err)
+	begin := time.Now()
+	for {
+		d.identity, err = enroll.Enroll(ctx, enroll.Request{
+			Server: d.Server, Token: d.Token, Device: d.Config.Device, Key: d.key, Inventory: d.inventory(),
+		})
+		if err == nil {
+			d.Latencies.add(Enrolled, time.Since(begin))
+			return nil
+		}
+		if !enroll.IsBusy(err) || ctx.Err() != nil {
+			return fmt.Errorf("enrolling %s: %w", d.Config.Device, err)
+		}
 	}
-	return nil
 }
 
 // Run connects and follows the manifest until ctx ends. Enroll comes first.
 func (d *Device) Run(ctx context.Context) error {
+	d.lose()
 	l, err := link.Open(d.linkConfig())
 	if err != nil {
 		return fmt.Errorf("connecting %s: %w", d.Config.Device, err)
 	}
 	defer l.Close()
 	d.link = l
+	flap := newFlap(d.Flap)
+	defer flap.Stop()
 	heartbeat := time.NewTimer(rand.N(heartbeatInterval)) // a fleet must not beat in step
 	defer heartbeat.Stop()
 	retry := time.NewTimer(0)
@@ -102,6 +122,13 @@ func (d *Device) Run(ctx context.Context) error {
 		case <-l.Connected():
 		case <-l.Nudges():
 		case <-retry.C:
+		case <-d.drops:
+			d.drop(l)
+			continue
+		case <-flap.C:
+			flap.Reset(pause(d.Flap))
+			d.drop(l)
+			continue
 		case <-heartbeat.C:
 			heartbeat.Reset(heartbeatInterval)
 			_ = l.Heartbeat(wire.Heartbeat{At: time.Now().Unix(), Uptime: int64(time.Since(started).Seconds())}) // lost without a connection
@@ -112,6 +139,64 @@ func (d *Device) Run(ctx context.Context) error {
 			retry.Reset(retryInterval)
 		}
 	}
+}
+
+// newFlap is a timer that never fires when there is no time between two losses.
+func newFlap(every time.Duration) *time.Timer {
+	t := time.NewTimer(pause(every))
+	if every == 0 {
+		t.Stop()
+	}
+	return t
+}
+
+// pause is a random time, every on average: devices do not flap in step.
+func pause(every time.Duration) time.Duration {
+	return time.Duration(2 * rand.Float64() * float64(every))
+}
+
+// Drop makes the device lose its connection, and make another at once, as after a
+// fault of the network. It does not wait for that.
+func (d *Device) Drop() {
+	select {
+	case d.drops <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+func (d *Device) drop(l *link.Link) {
+	d.lose()
+	if err := l.Reconnect(); err != nil {
+		d.Logger.Debug("dropping the connection", "device", d.Config.Device, "error", err)
+	}
+}
+
+// lose notes that the device has no connection, unless it had none.
+func (d *Device) lose() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running = true
+	if d.lost.IsZero() {
+		d.lost = time.Now()
+	}
+}
+
+// found notes that the server has answered.
+func (d *Device) found() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.lost.IsZero() {
+		d.Latencies.add(Synced, time.Since(d.lost))
+		d.lost = time.Time{}
+	}
+}
+
+// IsSynced reports whether the server has answered the device over its present
+// connection.
+func (d *Device) IsSynced() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.running && d.lost.IsZero()
 }
 
 // Manifest returns the manifest that the device follows.
@@ -158,8 +243,15 @@ func (d *Device) sync(ctx context.Context) error {
 	case wire.SnapshotRetryLater:
 		return errRetry
 	case wire.SnapshotManifest:
-		return d.follow(ctx, reply.Manifest)
+		d.found()
+		begin := time.Now()
+		slept, err := d.follow(ctx, reply.Manifest)
+		if err == nil {
+			d.Latencies.add(Applied, time.Since(begin)-slept)
+		}
+		return err
 	}
+	d.found()
 	return nil
 }
 
@@ -227,29 +319,31 @@ func (d *Device) sendInfo(ctx context.Context) error {
 	return nil
 }
 
-// follow fetches what is new, reports it, and reports what left.
-func (d *Device) follow(ctx context.Context, m *wire.Manifest) error {
+// follow fetches what is new, reports it, and reports what left. It returns how long
+// Config.Delay kept it.
+func (d *Device) follow(ctx context.Context, m *wire.Manifest) (slept time.Duration, err error) {
 	old := d.Manifest()
 	for _, e := range m.Entries {
 		if was, ok := old.Find(e.DeploymentRef); e.Hold || ok && was.Hash == e.Hash {
 			continue
 		}
 		if err := d.start(ctx, e); err != nil {
-			return err
+			return slept, err
 		}
+		slept += d.Delay
 	}
 	for _, e := range old.Entries {
 		if _, stays := m.Find(e.DeploymentRef); stays || e.Hold {
 			continue
 		}
 		if err := d.report(ctx, wire.DeploymentState{DeploymentRef: e.DeploymentRef, Phase: wire.PhaseRemoved}); err != nil {
-			return err
+			return slept, err
 		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.manifest = *m
-	return nil
+	return slept, nil
 }
 
 func (d *Device) start(ctx context.Context, e wire.Entry) error {

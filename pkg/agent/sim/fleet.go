@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"sync/atomic"
 
@@ -12,14 +13,16 @@ const maxEnrolling = 16
 
 // Fleet is a number of simulated devices.
 type Fleet struct {
-	Devices  []*Device
+	Devices []*Device
+	// AtOnce is how many devices enroll at once; zero for 16.
+	AtOnce   int
 	enrolled atomic.Int64
 }
 
 // Enroll enrolls every device.
 func (f *Fleet) Enroll(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(maxEnrolling)
+	g.SetLimit(cmp.Or(f.AtOnce, maxEnrolling))
 	for _, d := range f.Devices {
 		g.Go(func() error {
 			if err := d.Enroll(ctx); err != nil {
@@ -39,6 +42,24 @@ func (f *Fleet) Run(ctx context.Context) error {
 		g.Go(func() error { return d.Run(ctx) })
 	}
 	return g.Wait()
+}
+
+// Storm makes all devices lose their connections at once.
+func (f *Fleet) Storm() {
+	for _, d := range f.Devices {
+		d.Drop()
+	}
+}
+
+// Synced is how many devices the server has answered over their present connections.
+func (f *Fleet) Synced() int {
+	n := 0
+	for _, d := range f.Devices {
+		if d.IsSynced() {
+			n++
+		}
+	}
+	return n
 }
 
 // Enrolled is how many devices have a certificate.
