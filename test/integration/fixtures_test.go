@@ -139,6 +139,9 @@ func (s *server) editDevice(name string, change func(*v1alpha1.Device)) {
 		if err != nil {
 			return err
 		}
+		if d.Labels == nil { // it has just enrolled
+			d.Labels = map[string]string{}
+		}
 		change(d)
 		_, err = s.client().Devices().Update(s.t.Context(), d, metav1.UpdateOptions{})
 		return err
