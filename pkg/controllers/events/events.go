@@ -1,0 +1,37 @@
+// Package events is what the controllers tell people as Kubernetes events: `kubectl
+// describe` and `kubectl get events` show them. Every event is made here, with a reason
+// that is one word and a message that says what to do, if anything. What an object's
+// status became says which of them there are, so nothing is told twice after a restart.
+package events
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/record"
+)
+
+// Event is what is told about an object.
+type Event struct {
+	// Type is corev1.EventTypeNormal, or EventTypeWarning for what somebody should look
+	// at.
+	Type string
+	// Reason is one word in CamelCase.
+	Reason, Message string
+}
+
+// Record tells what happened to an object, in this order.
+func Record(r record.EventRecorder, o runtime.Object, events ...Event) {
+	for _, e := range events {
+		r.Event(o, e.Type, e.Reason, e.Message)
+	}
+}
+
+func normal(reason, format string, args ...any) Event {
+	return Event{corev1.EventTypeNormal, reason, fmt.Sprintf(format, args...)}
+}
+
+func warning(reason, format string, args ...any) Event {
+	return Event{corev1.EventTypeWarning, reason, fmt.Sprintf(format, args...)}
+}
