@@ -485,8 +485,17 @@ func (m *machine) Check(t *rapid.T) {
 			t.Fatalf("what %s lacks (-want +got):\n%s", name, diff)
 		}
 	}
+	failures := map[wire.DeploymentRef]int{}
+	for k, s := range m.states {
+		if s.Phase == wire.PhaseFailed {
+			failures[k.DeploymentRef]++
+		}
+	}
 	for _, ref := range refs {
 		m.checkAggregate(t, ref)
+		if got := m.table.Failures(ref); got != failures[ref] {
+			t.Fatalf("%d failures of %s are kept, want %d", got, ref, failures[ref])
+		}
 	}
 	want := m.issued()
 	for _, name := range deviceNames {
@@ -688,6 +697,29 @@ func TestNewestFailureIsNamed(t *testing.T) {
 	c, _, _ := table.Aggregate(refs[0])
 	if c.Newest == nil || c.Newest.Device != "edge-1" || c.Newest.Error != "no edge-1" {
 		t.Errorf("the newest failure is %+v, want that of edge-1", c.Newest)
+	}
+}
+
+// A device that fails again, in another way, changes what the status names.
+func TestAnotherFailureIsTold(t *testing.T) {
+	t.Parallel()
+	table := assignment.NewTable(nil)
+	entry, _ := entryOf(refs[0], 0)
+	table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: everything, Accepted: true, Entry: entry})
+	table.SetDevice(assignment.Device{Name: "edge-1"})
+	state := wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseFailed, Hash: entry.Hash}
+	for _, state.Error = range []string{"no image", "no disk"} {
+		if c := table.SetState("edge-1", state); !slices.Contains(c.Deployments, refs[0]) {
+			t.Errorf("nobody is told of %q", state.Error)
+		}
+		if c, _, _ := table.Aggregate(refs[0]); c.Newest.Error != state.Error {
+			t.Errorf("the newest failure is %q, want %q", c.Newest.Error, state.Error)
+		}
+	}
+	state.Phase = wire.PhaseRunning
+	table.SetState("edge-1", state)
+	if c := table.SetState("edge-1", state); len(c.Deployments) > 0 {
+		t.Error("a report that changes nothing is told")
 	}
 }
 
