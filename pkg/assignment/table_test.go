@@ -391,7 +391,34 @@ func (m *machine) setDevice(t *rapid.T, name string) {
 	case 1:
 		d.AllowedNamespaces = []string{rapid.SampledFrom(namespaces).Draw(t, "namespace")}
 	}
+	m.giveDevice(t, d)
+}
+
+func (m *machine) giveDevice(t *rapid.T, d assignment.Device) {
 	m.step(t, func() assignment.Changes { return m.table.SetDevice(d) }, func() { m.devices[d.Name] = d })
+}
+
+// ChangeDevice changes one thing about a device, as most changes do.
+func (m *machine) ChangeDevice(t *rapid.T) {
+	d, known := m.devices[rapid.SampledFrom(deviceNames).Draw(t, "device")]
+	if !known {
+		t.Skip("no such device")
+	}
+	switch rapid.IntRange(0, 8).Draw(t, "what") {
+	case 0:
+		d.Unschedulable = !d.Unschedulable
+	case 1:
+		d.Offline = !d.Offline
+	case 2:
+		d.Revoked = !d.Revoked
+	case 3:
+		d.Capabilities = drawCapabilities(t)
+	case 4:
+		d.AllowedNamespaces = nil
+	default:
+		d.Labels = drawLabels(t)
+	}
+	m.giveDevice(t, d)
 }
 
 // rarely skips an action most of the time: a world where everything vanishes
