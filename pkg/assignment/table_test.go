@@ -727,6 +727,37 @@ func TestNewestFailureIsNamed(t *testing.T) {
 	}
 }
 
+// Many devices fail, recover, and fail again; the newest failure is found each time.
+func TestNewestFailureIsFollowed(t *testing.T) {
+	t.Parallel()
+	entry, _ := entryOf(refs[0], 0)
+	rapid.Check(t, func(t *rapid.T) {
+		table, failing := assignment.NewTable(nil), map[string]time.Time{}
+		table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: everything, Accepted: true, Entry: entry})
+		for range 50 {
+			name := fmt.Sprint("edge-", rapid.IntRange(1, 9).Draw(t, "device"))
+			s := wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseRunning, Hash: entry.Hash}
+			table.SetDevice(assignment.Device{Name: name})
+			delete(failing, name)
+			if rapid.IntRange(0, 2).Draw(t, "recovers") != 0 {
+				s.Phase, s.LastEventAt = wire.PhaseFailed, time.Unix(rapid.Int64Range(1, 5).Draw(t, "at"), 0)
+				failing[name] = s.LastEventAt
+			}
+			table.SetState(name, s)
+			want := ""
+			for _, name := range slices.Sorted(maps.Keys(failing)) {
+				if want == "" || failing[name].After(failing[want]) {
+					want = name
+				}
+			}
+			got, _, _ := table.Aggregate(refs[0])
+			if got.Failed != len(failing) || (got.Newest == nil) != (want == "") || got.Newest != nil && got.Newest.Device != want {
+				t.Fatalf("%d failures, the newest is %+v, want that of %q among %v", got.Failed, got.Newest, want, failing)
+			}
+		}
+	})
+}
+
 // A device that fails again, in another way, changes what the status names.
 func TestAnotherFailureIsTold(t *testing.T) {
 	t.Parallel()
