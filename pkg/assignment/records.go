@@ -73,7 +73,8 @@ type device struct {
 	name   string
 	number uint32
 	// known: the API has the device.
-	known                           bool
+	known bool
+
 	unschedulable, revoked, offline bool
 
 	traits *traits
