@@ -1,5 +1,7 @@
 package assignment
 
+import "fleet.nationtech.io/fleet/pkg/wire"
+
 // Held names what the table holds, with how many there are.
 func (t *Table) Held() map[string]int {
 	held := map[string]int{
@@ -14,6 +16,14 @@ func (t *Table) Held() map[string]int {
 		}
 	}
 	return held
+}
+
+// Failures is how many failures of a Deployment the table keeps.
+func (t *Table) Failures(ref wire.DeploymentRef) int {
+	if dep := t.deployments[ref]; dep != nil {
+		return len(dep.reported)
+	}
+	return 0
 }
 
 // Set is a set of numbers.

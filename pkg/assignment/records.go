@@ -73,7 +73,8 @@ type device struct {
 	name   string
 	number uint32
 	// known: the API has the device.
-	known                           bool
+	known bool
+
 	unschedulable, revoked, offline bool
 
 	traits *traits
@@ -86,6 +87,9 @@ type device struct {
 
 // find returns where the target for a Deployment is or belongs.
 func (d *device) find(number uint32) (i int, found bool) {
+	if last := len(d.targets) - 1; last < 0 || d.targets[last].number() < number {
+		return last + 1, false // the newest Deployment, and every one while a server starts
+	}
 	return slices.BinarySearchFunc(d.targets, number, func(t target, n uint32) int { return cmp.Compare(t.number(), n) })
 }
 

@@ -46,13 +46,15 @@ func (s *set) has(n uint32) bool {
 
 func (s *set) add(n uint32) {
 	switch {
-	case s.has(n):
-		return
 	case s.size == 0:
 		s.only = n
+	case s.blocks == nil && s.only == n:
+		return
 	default:
 		s.spread()
-		s.blockFor(n).add(uint16(n))
+		if !s.blockFor(n).add(uint16(n)) {
+			return
+		}
 	}
 	s.size++
 }
@@ -119,22 +121,36 @@ func (b *block) has(lower uint16) bool {
 	return found
 }
 
-// add adds what the block does not have.
-func (b *block) add(lower uint16) {
-	b.size++
-	if b.bits == nil && b.size > mostLower {
-		b.bits = &[blockSize / 64]uint64{}
-		for _, l := range b.lower {
-			b.bits[l/64] |= 1 << (l % 64)
+// add returns false if the block has the number already.
+func (b *block) add(lower uint16) bool {
+	if b.bits == nil {
+		i, has := slices.BinarySearch(b.lower, lower)
+		if has {
+			return false
 		}
-		b.lower = nil
+		b.size++
+		b.lower = slices.Insert(b.lower, i, lower)
+		if b.size > mostLower {
+			b.convert()
+		}
+		return true
 	}
-	if b.bits != nil {
-		b.bits[lower/64] |= 1 << (lower % 64)
-		return
+	word, bit := &b.bits[lower/64], uint64(1)<<(lower%64)
+	if *word&bit != 0 {
+		return false
 	}
-	i, _ := slices.BinarySearch(b.lower, lower)
-	b.lower = slices.Insert(b.lower, i, lower)
+	b.size++
+	*word |= bit
+	return true
+}
+
+// convert makes bits of a list.
+func (b *block) convert() {
+	b.bits = &[blockSize / 64]uint64{}
+	for _, l := range b.lower {
+		b.bits[l/64] |= 1 << (l % 64)
+	}
+	b.lower = nil
 }
 
 // remove removes what the block has.

@@ -427,9 +427,11 @@ func (t *Table) decide(dev *device, dep *deployment, old target) (now target) {
 // store replaces a target.
 func (t *Table) store(dev *device, dep *deployment, old, now target) {
 	dev.put(now)
-	if now.is(wanted) {
+	switch {
+	case now.is(wanted) == old.is(wanted):
+	case now.is(wanted):
 		dep.devices.add(dev.number)
-	} else {
+	default:
 		dep.devices.remove(dev.number)
 	}
 	if !old.empty() {

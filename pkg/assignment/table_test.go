@@ -391,7 +391,34 @@ func (m *machine) setDevice(t *rapid.T, name string) {
 	case 1:
 		d.AllowedNamespaces = []string{rapid.SampledFrom(namespaces).Draw(t, "namespace")}
 	}
+	m.giveDevice(t, d)
+}
+
+func (m *machine) giveDevice(t *rapid.T, d assignment.Device) {
 	m.step(t, func() assignment.Changes { return m.table.SetDevice(d) }, func() { m.devices[d.Name] = d })
+}
+
+// ChangeDevice changes one thing about a device, as most changes do.
+func (m *machine) ChangeDevice(t *rapid.T) {
+	d, known := m.devices[rapid.SampledFrom(deviceNames).Draw(t, "device")]
+	if !known {
+		t.Skip("no such device")
+	}
+	switch rapid.IntRange(0, 8).Draw(t, "what") {
+	case 0:
+		d.Unschedulable = !d.Unschedulable
+	case 1:
+		d.Offline = !d.Offline
+	case 2:
+		d.Revoked = !d.Revoked
+	case 3:
+		d.Capabilities = drawCapabilities(t)
+	case 4:
+		d.AllowedNamespaces = nil
+	default:
+		d.Labels = drawLabels(t)
+	}
+	m.giveDevice(t, d)
 }
 
 // rarely skips an action most of the time: a world where everything vanishes
@@ -485,8 +512,17 @@ func (m *machine) Check(t *rapid.T) {
 			t.Fatalf("what %s lacks (-want +got):\n%s", name, diff)
 		}
 	}
+	failures := map[wire.DeploymentRef]int{}
+	for k, s := range m.states {
+		if s.Phase == wire.PhaseFailed {
+			failures[k.DeploymentRef]++
+		}
+	}
 	for _, ref := range refs {
 		m.checkAggregate(t, ref)
+		if got := m.table.Failures(ref); got != failures[ref] {
+			t.Fatalf("%d failures of %s are kept, want %d", got, ref, failures[ref])
+		}
 	}
 	want := m.issued()
 	for _, name := range deviceNames {
@@ -688,6 +724,60 @@ func TestNewestFailureIsNamed(t *testing.T) {
 	c, _, _ := table.Aggregate(refs[0])
 	if c.Newest == nil || c.Newest.Device != "edge-1" || c.Newest.Error != "no edge-1" {
 		t.Errorf("the newest failure is %+v, want that of edge-1", c.Newest)
+	}
+}
+
+// Many devices fail, recover, and fail again; the newest failure is found each time.
+func TestNewestFailureIsFollowed(t *testing.T) {
+	t.Parallel()
+	entry, _ := entryOf(refs[0], 0)
+	rapid.Check(t, func(t *rapid.T) {
+		table, failing := assignment.NewTable(nil), map[string]time.Time{}
+		table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: everything, Accepted: true, Entry: entry})
+		for range 50 {
+			name := fmt.Sprint("edge-", rapid.IntRange(1, 9).Draw(t, "device"))
+			s := wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseRunning, Hash: entry.Hash}
+			table.SetDevice(assignment.Device{Name: name})
+			delete(failing, name)
+			if rapid.IntRange(0, 2).Draw(t, "recovers") != 0 {
+				s.Phase, s.LastEventAt = wire.PhaseFailed, time.Unix(rapid.Int64Range(1, 5).Draw(t, "at"), 0)
+				failing[name] = s.LastEventAt
+			}
+			table.SetState(name, s)
+			want := ""
+			for _, name := range slices.Sorted(maps.Keys(failing)) {
+				if want == "" || failing[name].After(failing[want]) {
+					want = name
+				}
+			}
+			got, _, _ := table.Aggregate(refs[0])
+			if got.Failed != len(failing) || (got.Newest == nil) != (want == "") || got.Newest != nil && got.Newest.Device != want {
+				t.Fatalf("%d failures, the newest is %+v, want that of %q among %v", got.Failed, got.Newest, want, failing)
+			}
+		}
+	})
+}
+
+// A device that fails again, in another way, changes what the status names.
+func TestAnotherFailureIsTold(t *testing.T) {
+	t.Parallel()
+	table := assignment.NewTable(nil)
+	entry, _ := entryOf(refs[0], 0)
+	table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: everything, Accepted: true, Entry: entry})
+	table.SetDevice(assignment.Device{Name: "edge-1"})
+	state := wire.DeploymentState{DeploymentRef: refs[0], Phase: wire.PhaseFailed, Hash: entry.Hash}
+	for _, state.Error = range []string{"no image", "no disk"} {
+		if c := table.SetState("edge-1", state); !slices.Contains(c.Deployments, refs[0]) {
+			t.Errorf("nobody is told of %q", state.Error)
+		}
+		if c, _, _ := table.Aggregate(refs[0]); c.Newest.Error != state.Error {
+			t.Errorf("the newest failure is %q, want %q", c.Newest.Error, state.Error)
+		}
+	}
+	state.Phase = wire.PhaseRunning
+	table.SetState("edge-1", state)
+	if c := table.SetState("edge-1", state); len(c.Deployments) > 0 {
+		t.Error("a report that changes nothing is told")
 	}
 }
 

@@ -1,6 +1,7 @@
 // Package acceptance decides whether a Deployment may be sent to devices. It
 // is pure: the deployment controller shows the verdict as a condition, and the
-// assigner acts on it, without waiting for each other.
+// assigner acts on it, without waiting for each other. Package verdicts has it
+// evaluated once for both.
 package acceptance
 
 import (

@@ -56,8 +56,13 @@ type Controller struct {
 func (c *Controller) Run(ctx context.Context) error {
 	queue := reconcile.NewQueue[string]("deployment", c.Metrics)
 	defer queue.ShutDown()
-	if err := c.watch(queue); err != nil {
+	synced, err := c.watch(queue)
+	if err != nil {
 		return fmt.Errorf("watching Deployments: %w", err)
+	}
+	// A Secret or a namespace that is not listed yet would make a verdict that is not true.
+	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
+		return fmt.Errorf("listing what decides about Deployments: %w", ctx.Err())
 	}
 	reconcile.Work(ctx, queue, c.Logger, func(ctx context.Context, key string) (time.Duration, error) {
 		return 0, c.Reconcile(ctx, key)
@@ -65,24 +70,27 @@ func (c *Controller) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *Controller) watch(queue *reconcile.Queue[string]) error {
+// watch enqueues what changes, and says when every list is complete.
+func (c *Controller) watch(queue *reconcile.Queue[string]) (synced []cache.InformerSynced, err error) {
 	add := func(keys ...string) {
 		for _, key := range keys {
 			queue.Add(key)
 		}
 	}
-	_, err := c.Deployments.AddEventHandler(reconcile.Changes(differs, func(key string) { add(key) }))
-	if err != nil {
-		return err
+	for informer, handler := range map[cache.SharedIndexInformer]cache.ResourceEventHandler{
+		c.Deployments: reconcile.Changes(differs, func(key string) { add(key) }),
+		// A namespace's label decides about the privilege of what is in it.
+		c.Namespaces: reconcile.Changes(verdicts.NamespaceDiffers, func(namespace string) { add(c.Verdicts.In(namespace)...) }),
+		// A score may wait for a Secret.
+		c.Secrets: reconcile.Changes(verdicts.SecretDiffers, func(secret string) { add(c.Verdicts.Needing(secret)...) }),
+	} {
+		h, err := informer.AddEventHandler(handler)
+		if err != nil {
+			return nil, err
+		}
+		synced = append(synced, h.HasSynced)
 	}
-	// A namespace's label decides about the privilege of what is in it.
-	_, err = c.Namespaces.AddEventHandler(reconcile.Changes(verdicts.NamespaceDiffers, func(namespace string) { add(c.Verdicts.In(namespace)...) }))
-	if err != nil {
-		return err
-	}
-	// A score may wait for a Secret.
-	_, err = c.Secrets.AddEventHandler(reconcile.Changes(verdicts.SecretDiffers, func(secret string) { add(c.Verdicts.Needing(secret)...) }))
-	return err
+	return synced, nil
 }
 
 // differs reports whether there is anything to do after an update. Of the status it

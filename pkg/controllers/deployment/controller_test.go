@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,8 +20,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	cachetest "k8s.io/client-go/tools/cache/testing"
 	"k8s.io/client-go/tools/record"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
@@ -88,13 +91,15 @@ type rig struct {
 	api        *api
 	withdrawer *withdrawer
 	events     chan string
+	// sources are what the informers list, for tests that run them.
+	sources map[cache.SharedIndexInformer]*cachetest.FakeControllerSource
 }
 
 const score = `{"services":[{"name":"web","image":"localhost/web:1"}]}`
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{t: t, api: &api{}, withdrawer: &withdrawer{}}
+	r := &rig{t: t, api: &api{}, withdrawer: &withdrawer{}, sources: map[cache.SharedIndexInformer]*cachetest.FakeControllerSource{}}
 	c, err := client.New(&rest.Config{Host: "http://api", Transport: r.api})
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +107,14 @@ func newRig(t testing.TB) *rig {
 	recorder := record.NewFakeRecorder(10)
 	r.events = recorder.Events
 	informer := func(o runtime.Object) cache.SharedIndexInformer {
-		return cache.NewSharedIndexInformer(&cache.ListWatch{}, o, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+		source := cachetest.NewFakeControllerSource()
+		t.Cleanup(source.Shutdown)
+		i := cache.NewSharedIndexInformer(&cache.ListWatch{
+			ListWithContextFunc:  func(_ context.Context, o metav1.ListOptions) (runtime.Object, error) { return source.List(o) },
+			WatchFuncWithContext: func(_ context.Context, o metav1.ListOptions) (watch.Interface, error) { return source.Watch(o) },
+		}, o, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+		r.sources[i] = source
+		return i
 	}
 	secretObjects := informer(&corev1.Secret{})
 	deployments, namespaces := informer(&v1alpha1.Deployment{}), informer(&corev1.Namespace{})
@@ -295,4 +307,69 @@ func TestWorkAfterAnUpdate(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The controller works once it knows what decides, and then when that changes.
+func TestWorkFollowsWhatDecides(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer cancel()
+		start := func(run func(context.Context)) { running.Go(func() { run(ctx) }) }
+		// verdicts checks how many were written, and the last.
+		verdicts := func(n int, last metav1.ConditionStatus) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if len(r.api.writes) != n {
+				t.Fatalf("%d writes, want %d: %+v", len(r.api.writes), n, r.api.writes)
+			}
+			if n > 0 && r.api.writes[n-1].object.Status.Conditions[0].Status != last {
+				t.Errorf("the last verdict is %+v, want %s", r.api.writes[n-1].object.Status.Conditions, last)
+			}
+		}
+		d := &v1alpha1.Deployment{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", Generation: 1, Finalizers: []string{v1alpha1.DeploymentFinalizer}},
+			Spec: v1alpha1.DeploymentSpec{Score: v1alpha1.Score{Type: "PodmanV0", Data: runtime.RawExtension{
+				Raw: []byte(`{"services":[{"name":"web","image":"localhost/web:1","volumes":[{"hostPath":"/srv","mountPath":"/srv"},{"secretName":"tls","mountPath":"/tls"}]}]}`),
+			}}},
+		}
+		tls := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "tls"}}
+		shop := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{v1alpha1.LabelPrivilege: "privileged"}}}
+		r.sources[r.Deployments].Add(d)
+		r.sources[r.Secrets].Add(tls)
+		start(func(ctx context.Context) { _ = r.Run(ctx) })
+		start(r.Deployments.RunWithContext)
+		start(r.Namespaces.RunWithContext)
+		verdicts(0, "") // the Secret may exist
+		start(r.Secrets.RunWithContext)
+		verdicts(1, metav1.ConditionFalse) // the namespace allows less
+		shown := func() {
+			d = d.DeepCopy()
+			d.Status.Conditions = r.api.writes[len(r.api.writes)-1].object.Status.Conditions
+			r.sources[r.Deployments].Modify(d)
+			time.Sleep(time.Minute)
+		}
+		shown()
+		r.sources[r.Namespaces].Add(shop)
+		verdicts(2, metav1.ConditionTrue)
+		shown()
+		r.sources[r.Secrets].Delete(tls)
+		verdicts(3, metav1.ConditionFalse)
+		shown()
+		r.sources[r.Secrets].Add(tls)
+		verdicts(4, metav1.ConditionTrue)
+		shown()
+		d = d.DeepCopy() // others write their part of the status
+		d.Status.Aggregate = &v1alpha1.Aggregate{MatchedDeviceCount: 1}
+		r.sources[r.Deployments].Modify(d)
+		verdicts(4, metav1.ConditionTrue)
+		d = d.DeepCopy() // and somebody this one's
+		d.Status.Conditions = nil
+		r.sources[r.Deployments].Modify(d)
+		verdicts(5, metav1.ConditionTrue)
+	})
 }

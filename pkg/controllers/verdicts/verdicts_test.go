@@ -104,8 +104,8 @@ func TestAVerdictIsKeptUntilSomethingDecidesOtherwise(t *testing.T) {
 	want(5, false, v1alpha1.ReasonPrivilegeExceeded)
 	put(t, r.namespaces, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{v1alpha1.LabelPrivilege: "privileged"}}})
 	want(6, true, v1alpha1.ReasonValid)
-	d = deployment(needsSecret) // another object with the name, and of the same generation as the first
-	d.UID = "2"
+	d = deployment(needsSecret) // another object with the name
+	d.UID, d.Generation = "2", 2
 	want(7, true, v1alpha1.ReasonValid)
 }
 
