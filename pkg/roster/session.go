@@ -387,7 +387,7 @@ func (d *device) snapshot(session string, claim Claim, now time.Time) (step, err
 }
 
 // readmit decides about a session while the one that an operator accepted has
-// not come back. That one begins with new nonces, as its own may be old.
+// not come back. With that one nonces begin anew: its own may be old.
 func (d *sessions) readmit(c Claimant, claim Claim, now time.Time) (step, error) {
 	if c.Label != d.accepted {
 		return step{changed: true}, d.quarantine(c, NotAccepted)
