@@ -157,14 +157,19 @@ func (r *Roster) Claimants(name string) (claimants []Claimant) {
 }
 
 func (d *sessions) claimants() (claimants []Claimant) {
+	add := func(c Claimant) { // people tell them apart by their labels
+		if !slices.ContainsFunc(claimants, func(k Claimant) bool { return k.Label == c.Label }) {
+			claimants = append(claimants, c)
+		}
+	}
 	if d.current.Session != "" {
-		claimants = append(claimants, d.current)
+		add(d.current)
 	}
 	for _, c := range slices.Backward(d.quarantined) {
-		claimants = append(claimants, c)
+		add(c)
 	}
-	if d.suspicion == RetiredKey && d.presenter.Proof.Key != "" && !d.isQuarantined(d.presenter.Session) {
-		claimants = append(claimants, d.presenter)
+	if d.suspicion == RetiredKey && d.presenter.Proof.Key != "" {
+		add(d.presenter)
 	}
 	return claimants
 }
@@ -248,7 +253,6 @@ func (d *sessions) accept(label string) {
 	d.quarantined = slices.DeleteFunc(d.quarantined, func(c Claimant) bool { return c.Label == label })
 	if d.current.Session != "" {
 		d.setAside(d.current)
-		d.current = Claimant{}
 	}
 }
 
@@ -453,9 +457,16 @@ func (d *sessions) quarantine(c Claimant, why Suspicion) error {
 	return Quarantine()
 }
 
-// setAside puts a session among those that are no device.
+// setAside puts a session among those that are no device, once, and nowhere else.
 func (d *sessions) setAside(c Claimant) {
 	c.Current = false
+	if d.current.Session == c.Session {
+		d.current = Claimant{}
+	}
+	if d.contender.Session == c.Session {
+		d.contender = contender{}
+	}
+	d.quarantined = slices.DeleteFunc(d.quarantined, func(q Claimant) bool { return q.Session == c.Session })
 	d.quarantined = append(d.quarantined, c)
 	if n := len(d.quarantined) - maxQuarantined; n > 0 {
 		d.quarantined = d.quarantined[n:]

@@ -415,6 +415,54 @@ func TestCopyThatChangesItsName(t *testing.T) {
 	}
 }
 
+// A session is set aside once, whatever it does before and afterwards, and is not the
+// device meanwhile.
+func TestSessionIsSetAsideOnce(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		goes    func(r *rig, nonce string)
+		current string
+	}{
+		"a contender that shows an old nonce once the device is gone": {func(r *rig, nonce string) {
+			r.connect(second)
+			if _, err := r.shows(second, "", epoch); !errors.Is(err, roster.ErrWait) {
+				r.t.Fatal(err)
+			}
+			r.pass(time.Second)
+			r.disconnect(first)
+			r.refused(second, "", wire.RefusedQuarantined)
+			r.pass(time.Second)
+			r.connect(first)
+			r.ask(first, nonce)
+			r.pass(time.Second)
+			r.report(first, "")
+			r.pass(time.Second)
+			if _, err := r.shows(third, "", epoch); !errors.Is(err, roster.ErrWait) { // the copy restarts
+				r.t.Fatal(err)
+			}
+		}, first},
+		"the current session, which shows an old nonce": {func(r *rig, _ string) {
+			r.refused(first, "an old one", wire.RefusedQuarantined)
+			r.report(first, wire.RefusedQuarantined)
+		}, ""},
+	} {
+		r := newRig(t)
+		tc.goes(r, r.settled())
+		if r.Current(device) != tc.current {
+			t.Errorf("%s: the current session is %q", name, r.Current(device))
+		}
+		var set []string
+		for _, c := range r.Claimants(device) {
+			if c.Session != tc.current {
+				set = append(set, c.Session)
+			}
+		}
+		if len(set) != 1 {
+			t.Errorf("%s: set aside are %v", name, set)
+		}
+	}
+}
+
 // A name without a connection is nobody's: a copy could fill the list with them. That
 // somebody makes names up is noticed.
 func TestMadeUpSessionsClaimNothing(t *testing.T) {
