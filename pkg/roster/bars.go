@@ -16,9 +16,8 @@ const (
 
 // bars says which sessions of a device may not connect for a while.
 type bars struct {
-	until time.Time
-	// except is the one session that may connect before until; empty for none.
-	except string
+	// all may not connect before a time, strays not before another.
+	all, strays time.Time
 	// sessions are barred one by one.
 	sessions []barred
 }
@@ -26,14 +25,6 @@ type bars struct {
 type barred struct {
 	session string
 	until   time.Time
-}
-
-// bar bars all sessions, or all but one. It weakens nothing that is in force.
-func (b *bars) bar(except string, now time.Time) {
-	if b.except == "" && now.Before(b.until) {
-		except = ""
-	}
-	b.until, b.except = now.Add(BarTime), except
 }
 
 func (b *bars) barSession(session string, now time.Time) {
@@ -49,10 +40,15 @@ func (b *bars) inForce(now time.Time) []barred {
 	return b.sessions
 }
 
-func (b *bars) has(session string, now time.Time) bool {
-	all := !now.After(b.until) && !b.until.IsZero() && b.except != session // no session is ""
-	return all || slices.ContainsFunc(b.inForce(now), func(s barred) bool { return s.session == session })
+// isBarred reports whether a session may not connect now.
+func (d *device) isBarred(session string, now time.Time) bool {
+	b := &d.bars
+	return inForce(b.all, now) || inForce(b.strays, now) && d.hasLead() && !d.isLead(session) ||
+		slices.ContainsFunc(b.inForce(now), func(s barred) bool { return s.session == session })
 }
+
+// inForce reports whether a bar has begun and not ended.
+func inForce(until, now time.Time) bool { return !until.IsZero() && !now.After(until) }
 
 // Bar drops a device that floods the bus, and keeps it out for BarTime.
 func (r *Roster) Bar(name string) {
@@ -60,29 +56,28 @@ func (r *Roster) Bar(name string) {
 }
 
 func (c *connections) bar(now time.Time, e *effects) {
-	c.bars.bar("", now)
+	c.bars.all = now.Add(BarTime)
 	e.drop = append(e.drop, idsOf(c.open, all)...)
 }
 
-// BarStrays is Bar for what is not of the device's current session: what a copy
-// of a device does is not held against the device. Without a current session
-// all are dropped, and may come back.
+// BarStrays is Bar for what is not of the lead: what a copy of a device does is not held
+// against the device. Without a lead all are dropped, and may come back.
 func (r *Roster) BarStrays(name string) {
 	r.update(name, func(d *device, e *effects) { d.barStrays(r.now(), e) })
 }
 
-func (c *connections) barStrays(now time.Time, e *effects) {
-	if c.lead != "" {
-		c.bars.bar(c.lead, now)
+func (d *device) barStrays(now time.Time, e *effects) {
+	if d.hasLead() {
+		d.bars.strays = now.Add(BarTime)
 	}
-	e.drop = append(e.drop, idsOf(c.open, func(o Connection) bool { return c.lead == "" || o.Session != c.lead })...)
+	e.drop = append(e.drop, idsOf(d.open, func(o Connection) bool { return !d.isLead(o.Session) })...)
 }
 
 // BarSession is Bar for one session.
 func (r *Roster) BarSession(name, session string) {
 	r.update(name, func(d *device, e *effects) {
 		d.bars.barSession(session, r.now())
-		e.drop = idsOf(d.open, func(c Connection) bool { return c.Session == session })
+		d.dropSession(session, e)
 	})
 }
 

@@ -7,9 +7,16 @@ import (
 	"time"
 )
 
-// maxConnections is how many connections one device may have: the one that it
-// uses and one that has not noticed yet that it is dead.
-const maxConnections = 2
+const (
+	// maxOwn is how many connections one session may have: the one that it uses and one
+	// that has not noticed yet that it is dead.
+	maxOwn = 2
+	// maxOthers is how many connections the sessions of a device have together that are
+	// not the lead. It is one less while the lead has one, so that there is always a
+	// place for a session that has yet to speak: it may be the device, and the lead its
+	// copy.
+	maxOthers = 2
+)
 
 // Proof is what a connection has shown in TLS.
 type Proof struct {
@@ -29,16 +36,14 @@ type Connection struct {
 	// run of an agent, see wire.HeaderSession.
 	Session string
 	Proof   Proof
-	// since is when it was added.
-	since time.Time
+	// since is when it was added, spoken whether its session has said something over it.
+	since  time.Time
+	spoken bool
 }
 
 // connections is what is known of a device's connections.
 type connections struct {
 	open []Connection
-	// lead is the session whose connection is dropped last: the current one, while
-	// the device has any connection.
-	lead string
 	bars bars
 }
 
@@ -53,13 +58,12 @@ var (
 
 // Connected adds a connection of a device that may come in, or refuses it with
 // ErrBarred or ErrSecondSession, or with ErrUnknown when the device was forgotten
-// since it was let in. Connections above what a device may have are
-// dropped: the oldest that are not of the lead first, so that a copy of a device
-// cannot drive the device out. crowded tells that some were.
+// since it was let in. Connections above what a device may have are dropped, see
+// surplus. crowded tells that some were.
 func (r *Roster) Connected(name string, c Connection) (crowded bool, err error) {
 	known := r.update(name, func(d *device, e *effects) {
 		switch {
-		case d.bars.has(c.Session, r.now()):
+		case d.isBarred(c.Session, r.now()):
 			err = ErrBarred
 			return
 		case r.connected[c.ID] != "":
@@ -69,7 +73,7 @@ func (r *Roster) Connected(name string, c Connection) (crowded bool, err error) 
 		c.since = r.now()
 		d.open = append(d.open, c)
 		r.connected[c.ID] = name
-		e.drop = surplusOf(d.open, d.lead)
+		e.drop = d.surplus()
 		crowded = len(e.drop) > 0
 	})
 	if !known {
@@ -78,23 +82,40 @@ func (r *Roster) Connected(name string, c Connection) (crowded bool, err error) 
 	return crowded, err
 }
 
-// surplusOf returns the connections above maxConnections. Those that were dropped
-// a moment ago may be among them still: the bus tells of their end later.
-func surplusOf(open []Connection, lead string) []uint64 {
-	n := len(open) - maxConnections
-	if n <= 0 {
-		return nil
+// surplus returns the connections above what the device may have: the oldest ones of a
+// session with too many, then those of sessions that are not the lead, so that a copy of
+// a device cannot drive the device out. Those that were dropped a moment ago may be among
+// them still: the bus tells of their end later.
+func (d *device) surplus() (ids []uint64) {
+	var others []Connection
+	own, places := map[string]int{}, maxOthers
+	for _, c := range slices.Backward(d.open) {
+		own[c.Session]++
+		switch {
+		case own[c.Session] > maxOwn:
+			ids = append(ids, c.ID)
+		case !d.isLead(c.Session):
+			others = append(others, c)
+		default:
+			places = maxOthers - 1
+		}
 	}
-	byAge := slices.Clone(open)
-	slices.SortStableFunc(byAge, func(a, b Connection) int { return isOf(a, lead) - isOf(b, lead) })
-	return idsOf(byAge[:n], all)
+	slices.Reverse(others) // the oldest first
+	return append(ids, idsOf(surplusOf(others, places), all)...)
 }
 
-func isOf(c Connection, session string) int {
-	if c.Session == session {
-		return 1
+// surplusOf returns the connections for which there is no place, of those that are not
+// the lead's, the oldest first. Those that have spoken have had their turn.
+func surplusOf(others []Connection, places int) []Connection {
+	slices.SortStableFunc(others, func(a, b Connection) int { return turn(a) - turn(b) })
+	return others[:max(0, len(others)-places)]
+}
+
+func turn(c Connection) int {
+	if c.spoken {
+		return 0
 	}
-	return 0
+	return 1
 }
 
 // Disconnected removes a connection that ended. With the last one the device is
@@ -116,7 +137,7 @@ func (r *Roster) closed(name string, id uint64, e *effects) {
 	if len(d.open) > 0 {
 		return
 	}
-	d.open, d.lead = nil, ""
+	d.open = nil
 	if d.forgotten {
 		delete(r.devices, name)
 		return
@@ -173,19 +194,21 @@ func (c *connections) proof(session string) (Proof, bool) {
 	return Proof{}, false
 }
 
-// setLead names the session whose connection is dropped last, and drops the
-// connections of the previous one.
-func (c *connections) setLead(session string, e *effects) {
-	previous := c.lead
-	c.lead = session
-	if previous != session {
-		e.drop = append(e.drop, idsOf(c.open, func(c Connection) bool { return c.Session == previous })...)
+// speaks notes that a session has said something.
+func (c *connections) speaks(session string) {
+	for i := range c.open {
+		c.open[i].spoken = c.open[i].spoken || c.open[i].Session == session
 	}
 }
 
+// dropSession drops the connections of a session.
+func (c *connections) dropSession(session string, e *effects) {
+	e.drop = append(e.drop, idsOf(c.open, func(o Connection) bool { return o.Session == session })...)
+}
+
 // isSurplus reports whether a connection is not of the lead, while there is one.
-func (c *connections) isSurplus(id uint64) bool {
-	return c.lead != "" && slices.ContainsFunc(c.open, func(o Connection) bool { return o.ID == id && o.Session != c.lead })
+func (d *device) isSurplus(id uint64) bool {
+	return d.hasLead() && slices.ContainsFunc(d.open, func(o Connection) bool { return o.ID == id && !d.isLead(o.Session) })
 }
 
 // Drop drops every connection of a device.
@@ -215,7 +238,7 @@ func (r *Roster) DropExpired(now time.Time) (names []string) {
 // their device's current session, and returns their devices.
 func (r *Roster) DropUnproven(after time.Duration) (names []string) {
 	since := r.now().Add(-after)
-	return r.dropEverywhere(func(d *device, c Connection) bool { return c.Session != d.lead && c.since.Before(since) })
+	return r.dropEverywhere(func(d *device, c Connection) bool { return c.Session != d.current.Session && c.since.Before(since) })
 }
 
 func (r *Roster) dropEverywhere(match func(*device, Connection) bool) (names []string) {

@@ -2,6 +2,7 @@ package roster_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"fleet.nationtech.io/fleet/pkg/roster"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // connect connects a session of a device with a key.
@@ -55,6 +57,75 @@ func TestSurplusConnections(t *testing.T) {
 	if r.Count() != 1 {
 		t.Errorf("%d devices are connected", r.Count())
 	}
+}
+
+// However many connections the current session has, there is a place for another that has
+// yet to speak: it may be the device, and the current one its copy.
+func TestPlaceForASessionThatHasNotSpoken(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind("edge-1", roster.Keys{Current: "k1"})
+	r.lead(t, "edge-1", first, 1)
+	for id := range uint64(3) {
+		r.connect(t, "edge-1", 2+id, first, "k1")
+	}
+	r.wantDrops(t, "of one session", 1, 2) // its own older ones; the end of 1 is not told yet
+	r.Disconnected(1)
+	r.Disconnected(2)
+	r.connect(t, "edge-1", 5, second, "k1")
+	r.wantDrops(t, "of the current session and another")
+	_, _ = r.Snapshot("edge-1", second, roster.Claim{Epoch: epoch})
+	r.connect(t, "edge-1", 6, third, "k1")
+	r.wantDrops(t, "of three sessions", 5)
+	r.Disconnected(5)
+	r.connect(t, "edge-1", 7, first, "k1")
+	r.wantDrops(t, "beside one that has not spoken", 3)
+}
+
+// Without a current session, those that have spoken make room first.
+func TestThoseThatHaveSpokenMakeRoom(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind("edge-1", roster.Keys{Current: "k1"})
+	r.connect(t, "edge-1", 1, first, "k1")
+	r.connect(t, "edge-1", 2, second, "k1")
+	_ = r.Report("edge-1", second)
+	r.connect(t, "edge-1", 3, third, "k1")
+	r.wantDrops(t, "of three sessions", 2)
+}
+
+// The operator's decision ends the connections of the session that was the current one,
+// and the accepted session has a place from then on, at once.
+func TestAcceptedSessionHasAPlace(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind("edge-1", roster.Keys{Current: "k1"})
+	r.lead(t, "edge-1", first, 1) // the copy, which took over
+	r.connect(t, "edge-1", 2, first, "k1")
+	r.connect(t, "edge-1", 3, second, "k1")
+	_, _ = r.Snapshot("edge-1", second, roster.Claim{Epoch: epoch})
+	r.pass(time.Second)
+	_ = r.Report("edge-1", first)
+	r.pass(time.Second)
+	if _, err := r.Snapshot("edge-1", second, roster.Claim{Epoch: epoch}); err == nil {
+		t.Fatal("two that talk are one device")
+	}
+	r.BarSession("edge-1", second)
+	r.Disconnected(3)
+	r.drops()
+	r.Accept("edge-1", wire.SessionLabel(second))
+	r.wantDrops(t, "by the decision", 1, 2)
+	r.connect(t, "edge-1", 4, second, "k1")
+	r.wantDrops(t, "for the accepted session", 1) // the bus has yet to tell of its end
+	for id := range uint64(4) {
+		r.connect(t, "edge-1", 5+id, fmt.Sprintf("%016x", id), "k1")
+	}
+	r.wantDrops(t, "of the others", 1, 2, 5, 6, 7)
+	r.pass(3 * time.Minute)
+	if names := r.DropUnproven(2 * time.Minute); len(names) != 1 {
+		t.Errorf("%v are dropped, which have not proven themselves", names)
+	}
+	r.wantDrops(t, "unproven", 1, 2, 4, 5, 6, 7, 8)
 }
 
 func TestConnectionIsOfOneSession(t *testing.T) {

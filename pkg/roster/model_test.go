@@ -98,6 +98,80 @@ func TestNothingIsLeftOfDevicesThatAreGone(t *testing.T) {
 	})
 }
 
+// Whatever sessions ask in whatever order, what was accepted is accepted again, and a
+// session is set aside once, and not the current one meanwhile.
+func TestSessionsAtRandom(t *testing.T) {
+	t.Parallel()
+	sessions := []string{first, second, third}
+	rapid.Check(t, func(rt *rapid.T) {
+		r := newRoster()
+		r.Bind(device, roster.Keys{Current: "k1"})
+		open := map[string]uint64{}
+		kept := []string{"", "an old one"} // the nonces that anybody may show
+		var next uint64
+		session := func() string { return rapid.SampledFrom(sessions).Draw(rt, "session") }
+		leave := func(s string) {
+			r.Disconnected(open[s])
+			delete(open, s)
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"connect": func(*rapid.T) {
+				s := session()
+				leave(s)
+				next++
+				if _, err := r.Connected(device, roster.Connection{ID: next, Session: s, Proof: roster.Proof{Key: "k1"}}); err == nil {
+					open[s] = next
+				}
+			},
+			"leave":  func(*rapid.T) { leave(session()) },
+			"pass":   func(*rapid.T) { r.pass(time.Duration(rapid.Int64Range(0, int64(2*roster.Grace)).Draw(rt, "pause"))) },
+			"day":    func(*rapid.T) { r.pass(25 * time.Hour) },
+			"report": func(*rapid.T) { _ = r.Report(device, session()) },
+			"store":  func(*rapid.T) { r.Stored(device, r.Record(device).Nonce) },
+			"accept": func(*rapid.T) {
+				if c := r.Claimants(device); len(c) > 0 {
+					r.Accept(device, rapid.SampledFrom(c).Draw(rt, "claimant").Label)
+				}
+			},
+			"restart": func(*rapid.T) {
+				record := r.Record(device)
+				r.Reset(device)
+				r.Load(device, record)
+			},
+			"retired": func(*rapid.T) {
+				r.renewed["k0"] = true
+				_ = r.Admit(device, session(), roster.Proof{Key: "k0"})
+			},
+			"snapshot": func(*rapid.T) {
+				s := session()
+				claim := roster.Claim{Nonce: rapid.SampledFrom(kept).Draw(rt, "nonce"), Epoch: rapid.SampledFrom([]string{"e1", "e2"}).Draw(rt, "epoch")}
+				offer, err := r.Snapshot(device, s, claim)
+				if offer != "" {
+					kept = append(kept, offer)
+				}
+				if err != nil {
+					return
+				}
+				if _, err := r.Snapshot(device, s, claim); err != nil {
+					rt.Fatalf("what was accepted is refused when it is repeated: %v", err)
+				}
+			},
+			"": func(rt *rapid.T) {
+				labels := map[string]bool{}
+				for _, c := range r.Claimants(device) {
+					if labels[c.Label] {
+						rt.Fatalf("session %s claims to be the device twice", c.Label)
+					}
+					labels[c.Label] = true
+					if c.Current != (c.Session != "" && c.Session == r.Current(device)) {
+						rt.Fatalf("claimant %+v, while %q is the current session", c, r.Current(device))
+					}
+				}
+			},
+		})
+	})
+}
+
 // A device whose object is gone while it is connected is remembered until its
 // connections have ended, so that they are dropped with those of the next device of
 // that name.

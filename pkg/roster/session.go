@@ -157,14 +157,19 @@ func (r *Roster) Claimants(name string) (claimants []Claimant) {
 }
 
 func (d *sessions) claimants() (claimants []Claimant) {
+	add := func(c Claimant) { // people tell them apart by their labels
+		if !slices.ContainsFunc(claimants, func(k Claimant) bool { return k.Label == c.Label }) {
+			claimants = append(claimants, c)
+		}
+	}
 	if d.current.Session != "" {
-		claimants = append(claimants, d.current)
+		add(d.current)
 	}
 	for _, c := range slices.Backward(d.quarantined) {
-		claimants = append(claimants, c)
+		add(c)
 	}
-	if d.suspicion == RetiredKey && d.presenter.Proof.Key != "" && !d.isQuarantined(d.presenter.Session) {
-		claimants = append(claimants, d.presenter)
+	if d.suspicion == RetiredKey && d.presenter.Proof.Key != "" {
+		add(d.presenter)
 	}
 	return claimants
 }
@@ -234,23 +239,40 @@ func (r *Roster) Capabilities(name string) (can []wire.Capability, known bool) {
 
 // Accept takes the session with a label for the device, and no other: the operator
 // has decided. When it is not the current one, it becomes that when it next asks,
-// whatever nonce it shows, and the current one is quarantined now.
+// whatever nonce it shows, and the current one is quarantined now. It may come back at
+// once.
 func (r *Roster) Accept(name, label string) {
-	r.change(name, func(d *device, _ *effects) { d.accept(label) })
+	r.change(name, func(d *device, e *effects) { d.accept(label, e) })
 }
 
-func (d *sessions) accept(label string) {
+func (d *device) accept(label string, e *effects) {
 	d.suspicion, d.accepted, d.presenter = "", "", Claimant{}
 	if d.current.Label == label {
 		return
 	}
 	d.accepted = label
 	d.quarantined = slices.DeleteFunc(d.quarantined, func(c Claimant) bool { return c.Label == label })
+	d.bars.sessions = slices.DeleteFunc(d.bars.sessions, func(s barred) bool { return d.isLead(s.session) })
 	if d.current.Session != "" {
+		d.dropSession(d.current.Session, e)
 		d.setAside(d.current)
-		d.current = Claimant{}
 	}
 }
+
+// isLead reports whether a session is the device, as far as is known: the one that an
+// operator accepted, or else the current one, connected or not. Whatever depends on who
+// the device is goes by it.
+func (d *sessions) isLead(session string) bool {
+	switch {
+	case session == "":
+		return false
+	case d.accepted != "":
+		return wire.SessionLabel(session) == d.accepted
+	}
+	return session == d.current.Session
+}
+
+func (d *sessions) hasLead() bool { return d.accepted != "" || d.current.Session != "" }
 
 // ErrWait is the answer to a session that may take over soon.
 var ErrWait = errors.New("another session of the device was heard a moment ago")
@@ -268,7 +290,7 @@ func (r *Roster) Report(name, session string) (err error) {
 	known := r.update(name, func(d *device, e *effects) {
 		now := r.now()
 		var changed bool
-		if changed, err = d.report(session, now); changed {
+		if changed, err = d.report(session, now, e); changed {
 			e.changed(name)
 		}
 		if err == nil {
@@ -285,7 +307,8 @@ func unproven() *wire.Refusal {
 	return &wire.Refusal{Code: wire.RefusedSession, Message: "this session has not proven itself: fetch a snapshot"}
 }
 
-func (d *device) report(session string, now time.Time) (changed bool, err error) {
+func (d *device) report(session string, now time.Time, e *effects) (changed bool, err error) {
+	d.speaks(session)
 	switch {
 	case d.isQuarantined(session):
 		return false, Quarantine()
@@ -299,7 +322,7 @@ func (d *device) report(session string, now time.Time) (changed bool, err error)
 		if !connected { // a name that somebody made up, and who is behind it cannot be told
 			claimant = Claimant{}
 		}
-		if changed, err = d.contest(claimant, now); connected && !errors.Is(err, ErrWait) {
+		if changed, err = d.contest(claimant, now, e); connected && !errors.Is(err, ErrWait) {
 			return changed, err
 		}
 	}
@@ -328,14 +351,17 @@ func (r *Roster) Snapshot(name, session string, claim Claim) (offer string, err 
 	known := r.update(name, func(d *device, e *effects) {
 		now := r.now()
 		var s step
-		if s, err = d.snapshot(session, claim, now); s.changed {
+		previous := d.current.Session
+		if s, err = d.snapshot(session, claim, now, e); s.changed {
 			e.changed(name)
 		}
 		if err != nil {
 			return
 		}
 		offer = s.offer
-		d.setLead(session, e)
+		if previous != session {
+			d.dropSession(previous, e)
+		}
 		if s.proven {
 			d.use(d.current.Proof, e)
 			e.changed(name)
@@ -368,7 +394,8 @@ type step struct {
 	proven bool
 }
 
-func (d *device) snapshot(session string, claim Claim, now time.Time) (step, error) {
+func (d *device) snapshot(session string, claim Claim, now time.Time, e *effects) (step, error) {
+	d.speaks(session)
 	claimant, connected := d.claimant(session, claim.Hardware)
 	if !connected {
 		return step{}, ErrWait // it will ask again over the next one
@@ -380,14 +407,14 @@ func (d *device) snapshot(session string, claim Claim, now time.Time) (step, err
 	case d.accepted != "":
 		return d.readmit(claimant, claim, now)
 	case d.current.Session != "" && d.current.Session != session && d.isThere(now):
-		changed, err := d.contest(claimant, now)
+		changed, err := d.contest(claimant, now, e)
 		return step{changed: changed}, err
 	}
 	return d.admit(claimant, claim, now)
 }
 
 // readmit decides about a session while the one that an operator accepted has
-// not come back. That one begins with new nonces, as its own may be old.
+// not come back. With that one nonces begin anew: its own may be old.
 func (d *sessions) readmit(c Claimant, claim Claim, now time.Time) (step, error) {
 	if c.Label != d.accepted {
 		return step{changed: true}, d.quarantine(c, NotAccepted)
@@ -430,7 +457,7 @@ func (d *sessions) admit(c Claimant, claim Claim, now time.Time) (s step, err er
 // contest is about a session that comes while the current one is there. It
 // waits; if the current one is heard meanwhile, it is a copy. So is one that was
 // followed by the next: a copy may take a new name each time it asks.
-func (d *sessions) contest(c Claimant, now time.Time) (changed bool, err error) {
+func (d *device) contest(c Claimant, now time.Time, e *effects) (changed bool, err error) {
 	both := !d.contender.since.IsZero() && d.heard.After(d.contender.since)
 	switch {
 	case d.contender.Session == c.Session && both:
@@ -439,7 +466,8 @@ func (d *sessions) contest(c Claimant, now time.Time) (changed bool, err error) 
 	case d.contender.Session == c.Session && !d.contender.since.IsZero():
 		return false, ErrWait
 	case both:
-		_ = d.quarantine(d.contender.Claimant, TwoSessions) // it is not the one that asks
+		d.dropSession(d.contender.Session, e) // it is not the one that asks, and is told when it comes back
+		_ = d.quarantine(d.contender.Claimant, TwoSessions)
 	}
 	d.contender = contender{c, now}
 	return both, ErrWait
@@ -453,9 +481,16 @@ func (d *sessions) quarantine(c Claimant, why Suspicion) error {
 	return Quarantine()
 }
 
-// setAside puts a session among those that are no device.
+// setAside puts a session among those that are no device, once, and nowhere else.
 func (d *sessions) setAside(c Claimant) {
 	c.Current = false
+	if d.current.Session == c.Session {
+		d.current = Claimant{}
+	}
+	if d.contender.Session == c.Session {
+		d.contender = contender{}
+	}
+	d.quarantined = slices.DeleteFunc(d.quarantined, func(q Claimant) bool { return q.Session == c.Session })
 	d.quarantined = append(d.quarantined, c)
 	if n := len(d.quarantined) - maxQuarantined; n > 0 {
 		d.quarantined = d.quarantined[n:]

@@ -214,6 +214,71 @@ func TestNewEpochResetsNonces(t *testing.T) {
 	}
 }
 
+// Where nonces begin anew, the device goes on with the one on its disk until it has the
+// next: it asks at least twice, as that is given out once it is stored. From then on the
+// old one is the sign of a copy, as is any other.
+func TestNoncesBeginAnew(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		epoch string
+		begin func(r *rig) (session, nonce string)
+	}{
+		"in a new epoch": {"e2", func(r *rig) (string, string) { return first, r.settled() }},
+		"after a restart with a restored store": {"e2", func(r *rig) (string, string) {
+			nonce := r.settled()
+			record := r.Record(device)
+			r.Reset(device)
+			r.Load(device, record)
+			return first, nonce
+		}},
+		"of a session that was accepted": {epoch, func(r *rig) (string, string) {
+			r.settled()
+			r.disconnect(first)
+			r.refused(second, "an old one", wire.RefusedQuarantined)
+			r.Accept(device, wire.SessionLabel(second))
+			r.connect(second)
+			return second, "an old one"
+		}},
+		"of a session that was accepted and has none": {epoch, func(r *rig) (string, string) {
+			r.settled()
+			r.disconnect(first)
+			r.refused(second, "", wire.RefusedQuarantined)
+			r.Accept(device, wire.SessionLabel(second))
+			r.connect(second)
+			return second, ""
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			session, nonce := tc.begin(r)
+			asks := func(nonce string) (offer string) {
+				t.Helper()
+				offer, err := r.shows(session, nonce, tc.epoch)
+				if err != nil {
+					t.Fatalf("with nonce %q: %v, suspicion %q", nonce, err, r.suspicion())
+				}
+				r.store()
+				r.pass(time.Second)
+				return offer
+			}
+			asks(nonce)
+			next := asks(nonce)
+			if again := asks(nonce); next == "" || next == nonce || again != next { // a power cut
+				t.Fatalf("the device is given nonce %q, then %q", next, again)
+			}
+			asks(next)
+			if r.suspicion() != "" || r.Current(device) != session {
+				t.Errorf("suspicion %q, current session %q", r.suspicion(), r.Current(device))
+			}
+			r.disconnect(session)
+			if _, err := r.shows(third, nonce, tc.epoch); err == nil {
+				t.Error("the old nonce is good for ever")
+			}
+		})
+	}
+}
+
 func TestCopyIsQuarantinedAndTheDeviceGoesOn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -347,6 +412,54 @@ func TestCopyThatChangesItsName(t *testing.T) {
 	again.ask("00000000000000d4", nonce)
 	if again.suspicion() != "" {
 		t.Errorf("a device that restarts is taken for its copy: %s", again.suspicion())
+	}
+}
+
+// A session is set aside once, whatever it does before and afterwards, and is not the
+// device meanwhile.
+func TestSessionIsSetAsideOnce(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		goes    func(r *rig, nonce string)
+		current string
+	}{
+		"a contender that shows an old nonce once the device is gone": {func(r *rig, nonce string) {
+			r.connect(second)
+			if _, err := r.shows(second, "", epoch); !errors.Is(err, roster.ErrWait) {
+				r.t.Fatal(err)
+			}
+			r.pass(time.Second)
+			r.disconnect(first)
+			r.refused(second, "", wire.RefusedQuarantined)
+			r.pass(time.Second)
+			r.connect(first)
+			r.ask(first, nonce)
+			r.pass(time.Second)
+			r.report(first, "")
+			r.pass(time.Second)
+			if _, err := r.shows(third, "", epoch); !errors.Is(err, roster.ErrWait) { // the copy restarts
+				r.t.Fatal(err)
+			}
+		}, first},
+		"the current session, which shows an old nonce": {func(r *rig, _ string) {
+			r.refused(first, "an old one", wire.RefusedQuarantined)
+			r.report(first, wire.RefusedQuarantined)
+		}, ""},
+	} {
+		r := newRig(t)
+		tc.goes(r, r.settled())
+		if r.Current(device) != tc.current {
+			t.Errorf("%s: the current session is %q", name, r.Current(device))
+		}
+		var set []string
+		for _, c := range r.Claimants(device) {
+			if c.Session != tc.current {
+				set = append(set, c.Session)
+			}
+		}
+		if len(set) != 1 {
+			t.Errorf("%s: set aside are %v", name, set)
+		}
 	}
 }
 

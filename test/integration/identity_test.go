@@ -19,6 +19,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/hostinstall"
 	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 // deviceCondition waits for a condition of a Device.
@@ -454,6 +455,31 @@ func TestCopyOfADeviceIsQuarantined(t *testing.T) {
 		t.Errorf("a copy is answered %+v", r)
 	}
 	thief.ends()
+}
+
+// After the restore of a backup, which begins a new epoch, a device goes on with the
+// nonce on its disk, and is given the next.
+func TestDevicesGoOnAfterARestore(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1").enroll(s.token(nil))
+	h.fixed = deviceclient.NewSession(h.name).ID
+	h.connect().settle()
+	s.restore(s.backup())
+	device, before := h.connect(), h.nonce
+	wait.For(t, "the next nonce", waitTimeout, snapshotPace, func() error {
+		r := device.snapshot()
+		if r.Error != nil {
+			t.Fatalf("the device is answered %v", r.Error)
+		}
+		if h.nonce == before {
+			return errors.New("none yet")
+		}
+		return nil
+	})
+	if r := device.snapshot(); r.Error != nil {
+		t.Errorf("with its next nonce the device is answered %v", r.Error)
+	}
 }
 
 // A copy has the device's key, and renews its certificate by that. The device goes

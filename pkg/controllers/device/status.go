@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -51,18 +52,66 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 		if err := c.budget.Wait(ctx); err != nil {
 			return err
 		}
-		_, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
-			"status": status, "metadata": map[string]any{"resourceVersion": d.ResourceVersion}, // or it undoes what an operator did meanwhile
-		}, "status")
+		written, err := c.applyStatus(ctx, d, status)
 		if err != nil {
 			return client.IgnoreNotFound(err)
 		}
 		c.reportSuspicion(d, status)
+		if !equality.Semantic.DeepEqual(written.Nonce, status.Nonce) {
+			return nil
+		}
 	}
 	if record.Nonce != nil && c.Roster.Stored(d.Name, record.Nonce) {
 		c.Door.Nudge(d.Name) // to fetch it
 	}
 	return nil
+}
+
+// applyStatus writes a status, and returns what was written of it: a part that the API
+// refuses keeps no other one out.
+func (c *Controller) applyStatus(ctx context.Context, d *v1alpha1.Device, status *v1alpha1.DeviceStatus) (written *v1alpha1.DeviceStatus, err error) {
+	if _, err = c.apply(ctx, d.Name, d.ResourceVersion, status); !isRefusal(err) {
+		return status, err
+	}
+	c.Logger.Error("the API refuses a part of a device's status, which is written without it", "device", d.Name, "error", err)
+	written, version := d.Status.DeepCopy(), d.ResourceVersion
+	for _, set := range parts {
+		next := written.DeepCopy()
+		set(next, status)
+		updated, err := c.apply(ctx, d.Name, version, next)
+		switch {
+		case isRefusal(err):
+		case err != nil:
+			return written, err
+		default:
+			written, version = next, updated.ResourceVersion
+		}
+	}
+	return written, nil
+}
+
+func (c *Controller) apply(ctx context.Context, name, version string, status *v1alpha1.DeviceStatus) (*v1alpha1.Device, error) {
+	return client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", name, map[string]any{
+		"status": status, "metadata": map[string]any{"resourceVersion": version}, // or it undoes what an operator did meanwhile
+	}, "status")
+}
+
+// isRefusal reports whether an error of the API is about what was written, so that
+// writing it again is useless.
+func isRefusal(err error) bool {
+	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsInternalError(err)
+}
+
+// parts of a status are written one by one when they cannot be written together. They
+// take turns from what matters most to what devices have the greatest hand in.
+var parts = []func(to, from *v1alpha1.DeviceStatus){
+	func(to, from *v1alpha1.DeviceStatus) {
+		to.LastSeen, to.CertificateExpires, to.Accepted = from.LastSeen, from.CertificateExpires, from.Accepted
+	},
+	func(to, from *v1alpha1.DeviceStatus) { to.Nonce = from.Nonce },
+	func(to, from *v1alpha1.DeviceStatus) { to.Conditions = from.Conditions },
+	func(to, from *v1alpha1.DeviceStatus) { to.Capabilities = from.Capabilities },
+	func(to, from *v1alpha1.DeviceStatus) { to.Claimants = from.Claimants },
 }
 
 // refused reports whether no key that the device is bound to lets it in, as

@@ -2,12 +2,14 @@ package device_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,6 +36,8 @@ type oneDevice struct {
 	accepted []map[string]any
 	// wrong are labels that somebody set.
 	wrong map[string]string
+	// refuses returns whether a status is one that the API does not take; nil for none.
+	refuses func(status map[string]any) bool
 }
 
 func (a *oneDevice) object() *v1alpha1.Device {
@@ -63,7 +67,12 @@ func (a *oneDevice) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		given, has := patch["metadata"].(map[string]any)["resourceVersion"]
-		if has && given != a.object().ResourceVersion {
+		status, _ := patch["status"].(map[string]any)
+		if a.refuses != nil && a.refuses(status) {
+			invalid := apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("Device").GroupKind(), "edge-1", nil)
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			answer = invalid.Status()
+		} else if has && given != a.object().ResourceVersion {
 			conflict := apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("devices").GroupResource(), "edge-1", nil)
 			w.WriteHeader(http.StatusConflict)
 			answer = conflict.Status()
@@ -128,6 +137,38 @@ func TestReleasedDeviceHasNoRecord(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"t 7"}, door.settled); diff != "" {
 		t.Errorf("uses of tokens that are counted (-want +got):\n%s", diff)
+	}
+}
+
+// What the API refuses of a status keeps nothing else out.
+func TestRefusedPartOfAStatus(t *testing.T) {
+	t.Parallel()
+	for part, want := range map[string][]string{
+		"claimants": {"conditions", "nonce"}, "conditions": {"claimants", "nonce"}, "nonce": {"claimants", "conditions"}, "": {"claimants", "conditions", "nonce"},
+	} {
+		api := &oneDevice{version: 1, refuses: func(status map[string]any) bool { return status[part] != nil }}
+		controller, devices, door := controllerOf(t, api)
+		door.dropped = map[uint64]bool{}
+		devices.Bind("edge-1", roster.Keys{Current: "k1"})
+		for i, nonce := range []string{"", "a stale one"} {
+			session := fmt.Sprintf("%016x", i)
+			if _, err := devices.Connected("edge-1", roster.Connection{ID: uint64(i), Session: session, Proof: roster.Proof{Key: "k1"}}); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = devices.Snapshot("edge-1", session, roster.Claim{Nonce: nonce, Epoch: "e1"})
+			devices.Disconnected(uint64(i))
+		}
+		if err := controller.WriteStatus(t.Context(), api.object()); err != nil {
+			t.Errorf("without %s: %v", part, err)
+		}
+		last, _ := api.accepted[len(api.accepted)-1]["status"].(map[string]any)
+		got := slices.DeleteFunc(slices.Sorted(maps.Keys(last)), func(s string) bool { return !slices.Contains(append(want, part), s) })
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("without %s (-want +got):\n%s", part, diff)
+		}
+		if stored := !devices.Stored("edge-1", devices.Record("edge-1").Nonce); stored != (part != "nonce") {
+			t.Errorf("without %s the nonce counts as stored: %v", part, stored)
+		}
 	}
 }
 
