@@ -68,6 +68,9 @@ func newRun(o *options) *cobra.Command {
 			if o.env.Get("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)
 			}
+			if limit := embedserver.SoftMemoryLimit(); limit > 0 && o.env.Get("GOMEMLIMIT") == "" {
+				debug.SetMemoryLimit(limit)
+			}
 			notify := newNotifier()
 			log.Info("starting", "version", version.Version, "data_dir", o.DataDir)
 			return embedserver.Run(cmd.Context(), embedserver.Config{

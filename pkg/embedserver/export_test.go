@@ -30,3 +30,9 @@ func PlacesWithin(descriptors int) (api, bus, enrollment connlimit.Limits) {
 	p := placesWithin(descriptors)
 	return p.api, p.bus, p.enrollment
 }
+
+// LowestLimit and SoftLimit are the limits of memory.
+var (
+	LowestLimit = lowestLimit
+	SoftLimit   = softLimit
+)
