@@ -23,6 +23,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
+	"fleet.nationtech.io/fleet/pkg/controllers/events"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
@@ -80,6 +81,7 @@ type Plane struct {
 	door        *deviceapi.Server
 	enrollment  *enrollment.Service
 	events      record.EventBroadcaster
+	recorder    *events.Recorder
 	ready       chan struct{}
 }
 
@@ -94,7 +96,8 @@ func New(ctx context.Context, c Config) (*Plane, error) {
 		return nil, err
 	}
 	p.events = record.NewBroadcaster() // which runs from here on, until the plane has run
-	recorder := p.events.NewRecorder(client.Scheme(), corev1.EventSource{Component: "fleet-server"})
+	recorder := events.NewRecorder(p.events.NewRecorder(client.Scheme(), corev1.EventSource{Component: "fleet-server"}))
+	p.recorder = recorder
 	resolver := &secrets.Resolver{Store: p.informers.secrets.GetStore(), Key: key}
 	p.addLeader(recorder, resolver)
 	p.addOwner()
@@ -114,7 +117,7 @@ func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resol
 		Verdicts: p.verdicts, Resolver: resolver, Buckets: p.Buckets, Term: p.Term, Servers: p.Servers,
 		Nudge:        func(name string) { p.door.Nudge(name) },
 		LacksChanged: func(name string) { p.devices.StatusChanged(name) },
-		Metrics:      p.metrics, Logger: p.component("assigner"),
+		Recorder:     recorder, Metrics: p.metrics, Logger: p.component("assigner"),
 	})
 	p.deployments = &deployment.Controller{
 		Client: p.Client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
@@ -143,14 +146,14 @@ func (p *Plane) addDevices(recorder record.EventRecorder) {
 		Door: p.door, Uses: p.enrollment, Lacks: p.assignments.Lacks, Recorder: recorder, Metrics: p.metrics, Logger: p.component("device-controller"), Clock: p.Clock,
 	})
 	p.requests = enrollment.New(enrollment.Config{
-		Client: p.Client, Tokens: p.informers.tokens, Requests: p.informers.requests, Service: p.enrollment, Recorder: recorder,
+		Client: p.Client, Tokens: p.informers.tokens, Requests: p.informers.requests, Devices: p.informers.devices, Service: p.enrollment, Recorder: recorder,
 		Metrics: p.metrics, Logger: p.component("enrollment-controller"), Now: p.Clock.Now,
 	})
 }
 
 // Collectors are the plane's metrics.
 func (p *Plane) Collectors() []prometheus.Collector {
-	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors(), p.metrics.Collectors()), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors(), p.metrics.Collectors(), p.recorder.Collectors()), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fleet_devices_connected", Help: "Devices that have a connection.",
 	}, func() float64 { return float64(p.Gate.Count()) }))
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/assignment"
@@ -50,6 +51,7 @@ type Config struct {
 	Nudge func(device string)
 	// LacksChanged is told of devices whose Lacks may have changed. It must not block.
 	LacksChanged func(device string)
+	Recorder     record.EventRecorder
 	Metrics      *reconcile.Metrics
 	Logger       *slog.Logger
 }
@@ -112,7 +114,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	c.table = assignment.NewTable(prior)
 	c.projector = newProjector(c.Buckets.DesiredState, c.table, c.Logger)
-	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Metrics, c.Logger)
+	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Recorder, c.Metrics, c.Logger)
 	if err := c.watchObjects(ctx); err != nil {
 		return err
 	}

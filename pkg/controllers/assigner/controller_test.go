@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	cachetest "k8s.io/client-go/tools/cache/testing"
+	"k8s.io/client-go/tools/record"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/assignment"
@@ -72,7 +73,8 @@ func newRig(t testing.TB) *rig {
 		Deployments: deployments.GetIndexer(), Namespaces: namespaces.GetStore(), Secrets: secretObjects.GetStore(), Digests: resolver,
 	})
 	r.Controller = assigner.New(assigner.Config{
-		Client: c, Devices: informer(r.devices, &v1alpha1.Device{}), Deployments: deployments,
+		Recorder: &record.FakeRecorder{},
+		Client:   c, Devices: informer(r.devices, &v1alpha1.Device{}), Deployments: deployments,
 		Namespaces: namespaces, Secrets: secretObjects, Verdicts: r.verdicts, Resolver: resolver,
 		Buckets: r.buckets, Term: term.Term{Epoch: "e1", Number: 7}, Servers: []string{"tls://a:4222", "tls://b:4222"},
 		Nudge: r.nudge, Logger: logger(t),

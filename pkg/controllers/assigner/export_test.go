@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/assignment"
@@ -33,7 +34,7 @@ func (p *projector) Add(keys []assignment.Key) { p.add(keys) }
 func (p *projector) Wait(ctx context.Context, ref wire.DeploymentRef) error { return p.wait(ctx, ref) }
 
 func NewStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, log *slog.Logger) *StatusWriter {
-	return newStatusWriter(c, store, table, nil, log)
+	return newStatusWriter(c, store, table, &record.FakeRecorder{}, nil, log)
 }
 
 func (w *statusWriter) Run(ctx context.Context) { w.run(ctx) }

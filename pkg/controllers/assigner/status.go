@@ -12,10 +12,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/events"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -30,12 +32,13 @@ const (
 // statusWriter writes the status of Deployments: at most once an interval, and
 // only what changed. The first change after a quiet time is written at once.
 type statusWriter struct {
-	client  *client.Client
-	store   cache.Store
-	table   *assignment.Table
-	metrics *reconcile.Metrics
-	log     *slog.Logger
-	dirty   *dirty.Set[wire.DeploymentRef]
+	client   *client.Client
+	store    cache.Store
+	table    *assignment.Table
+	recorder record.EventRecorder
+	metrics  *reconcile.Metrics
+	log      *slog.Logger
+	dirty    *dirty.Set[wire.DeploymentRef]
 
 	// written is what the API is known to hold; only run uses it.
 	written map[wire.DeploymentRef]written
@@ -47,9 +50,9 @@ type written struct {
 	status *v1alpha1.DeploymentStatus
 }
 
-func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, metrics *reconcile.Metrics, log *slog.Logger) *statusWriter {
+func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, recorder record.EventRecorder, metrics *reconcile.Metrics, log *slog.Logger) *statusWriter {
 	return &statusWriter{
-		client: c, store: store, table: table, metrics: metrics, log: log,
+		client: c, store: store, table: table, recorder: recorder, metrics: metrics, log: log,
 		dirty: dirty.NewSet[wire.DeploymentRef](), written: map[wire.DeploymentRef]written{},
 	}
 }
@@ -112,6 +115,7 @@ func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error 
 		return fmt.Errorf("applying: %w", err)
 	}
 	w.written[ref] = written{d.UID, now}
+	events.Record(w.recorder, d, events.OfRollout(previous, now)...)
 	return nil
 }
 

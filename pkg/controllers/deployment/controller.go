@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +19,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/events"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -162,8 +162,8 @@ func (c *Controller) accept(ctx context.Context, d *v1alpha1.Deployment) error {
 	status := map[string]any{"conditions": []metav1.Condition{*meta.FindStatusCondition(d.Status.Conditions, condition.Type)}}
 	c.Metrics.Wrote("Deployment", "verdict")
 	_, err := client.Apply(ctx, c.Client.Deployments(d.Namespace), fieldManager, "Deployment", d.Name, map[string]any{"status": status}, "status")
-	if err == nil && !v.Accepted {
-		c.Recorder.Event(d, corev1.EventTypeWarning, v.Reason, v.Message)
+	if err == nil {
+		events.Record(c.Recorder, d, events.OfVerdict(v.Accepted, v.Reason, v.Message))
 	}
 	return client.IgnoreNotFound(err)
 }

@@ -232,10 +232,10 @@ func TestVerdictIsShownOnce(t *testing.T) {
 		data   string
 		status metav1.ConditionStatus
 		reason string
-		events int
+		event  string
 	}{
-		"accepted": {score, metav1.ConditionTrue, v1alpha1.ReasonValid, 0},
-		"refused":  {`{"services":[{"name":"web","image":"localhost/web:1","imagePolicy":"x"}]}`, metav1.ConditionFalse, v1alpha1.ReasonInvalid, 1},
+		"accepted": {score, metav1.ConditionTrue, v1alpha1.ReasonValid, "Normal Accepted"},
+		"refused":  {`{"services":[{"name":"web","image":"localhost/web:1","imagePolicy":"x"}]}`, metav1.ConditionFalse, v1alpha1.ReasonInvalid, "Warning Invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -253,8 +253,10 @@ func TestVerdictIsShownOnce(t *testing.T) {
 			if len(written.Conditions) != 1 || c == nil || c.Status != tc.status || c.Reason != tc.reason || c.ObservedGeneration != 2 {
 				t.Errorf("conditions are %+v", written.Conditions)
 			}
-			if len(r.events) != tc.events {
-				t.Errorf("%d events, want %d", len(r.events), tc.events)
+			if n := len(r.events); n != 1 {
+				t.Errorf("%d events, want 1", n)
+			} else if e := <-r.events; !strings.HasPrefix(e, tc.event) {
+				t.Errorf("event is %q, want %s", e, tc.event)
 			}
 			r.put(func(d *v1alpha1.Deployment) { change(d); d.Status = written })
 			if err := r.reconcile(); err != nil || len(r.api.writes) != 1 {

@@ -24,6 +24,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/events"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
@@ -430,7 +431,7 @@ func (c *Controller) writeTombstones(d *v1alpha1.Device, reason string) error {
 		return err
 	}
 	c.Logger.Warn("device revoked", "device", d.Name, "reason", reason, "workloads", d.Spec.OnRevoke, "fingerprint", e.KeyFingerprint)
-	c.Recorder.Eventf(d, corev1.EventTypeWarning, "Revoked", "the device was %s: its key is refused for good", reason)
+	events.Record(c.Recorder, d, events.DeviceRevoked(reason))
 	return nil
 }
 

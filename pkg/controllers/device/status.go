@@ -14,6 +14,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/events"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -57,6 +58,7 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 			return client.IgnoreNotFound(err)
 		}
 		c.reportSuspicion(d, status)
+		events.Record(c.Recorder, d, events.OfDevice(d, written)...)
 		if !equality.Semantic.DeepEqual(written.Nonce, status.Nonce) {
 			return nil
 		}

@@ -20,6 +20,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/events"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -46,6 +47,7 @@ type Config struct {
 	Client   *client.Client
 	Tokens   cache.SharedIndexInformer
 	Requests cache.SharedIndexInformer
+	Devices  cache.SharedIndexInformer
 	// Service binds the Devices of approved requests.
 	Service  *Service
 	Recorder record.EventRecorder
@@ -116,6 +118,10 @@ func (c *Controller) Run(ctx context.Context) error {
 			return fmt.Errorf("watching enrollment objects: %w", err)
 		}
 	}
+	// What objects say of a token's uses counts once all of them are there.
+	if !cache.WaitForCacheSync(ctx.Done(), c.Devices.HasSynced, c.Requests.HasSynced) {
+		return nil
+	}
 	reconcile.Work(ctx, c.queue, c.Logger, c.reconcile)
 	return nil
 }
@@ -146,7 +152,10 @@ func (c *Controller) reconcileToken(ctx context.Context, name string) (time.Dura
 		c.Logger.Info("removing an expired token", "token_id", name)
 		return 0, client.IgnoreNotFound(c.Client.EnrollmentTokens().Delete(ctx, name, asSeen(t)))
 	}
-	uses, usedAt := c.Service.uses.of(t)
+	uses, usedAt, err := c.Service.usesOf(t)
+	if err != nil {
+		return 0, err
+	}
 	if setTokenStatus(t, uses, usedAt, now) {
 		if _, err := c.Client.EnrollmentTokens().UpdateStatus(ctx, t, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
 			return 0, client.IgnoreNotFound(err)
@@ -200,7 +209,7 @@ func (c *Controller) grant(ctx context.Context, seen *v1alpha1.EnrollmentRequest
 	if err != nil || r.UID != seen.UID || !r.IsApproved() {
 		return false, client.IgnoreNotFound(err)
 	}
-	_, err = c.Service.Bind(ctx, r)
+	device, err := c.Service.Bind(ctx, r)
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok {
 		c.Recorder.Event(r, corev1.EventTypeWarning, "NotGranted", refusal.Message)
 		return false, nil
@@ -208,6 +217,7 @@ func (c *Controller) grant(ctx context.Context, seen *v1alpha1.EnrollmentRequest
 	if err != nil {
 		return false, fmt.Errorf("granting the request of %s: %w", r.Name, err)
 	}
+	events.Record(c.Recorder, device, events.DeviceApproved(wire.ShowFingerprint(r.Spec.KeyFingerprint)))
 	return true, c.remove(ctx, r)
 }
 

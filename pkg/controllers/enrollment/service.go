@@ -110,6 +110,7 @@ func (s *Service) Enroll(ctx context.Context, a *Applicant) (reply *wire.EnrollR
 	case taken && device.HasKey(a.fingerprint) && s.Tombstones.Outdated(device):
 		return nil, false, refuse(wire.RefusedRevoked, "device %s has had other keys since the backup that this server was restored from: make a new key, and have the device replaced", a.Device)
 	case taken && device.HasKey(a.fingerprint):
+		s.notice(token, numberOf(device))
 		reply, err = s.admit(ctx, a, device, asked)
 		return reply, false, err
 	case taken && device.IsOut():
@@ -123,7 +124,8 @@ func (s *Service) Enroll(ctx context.Context, a *Applicant) (reply *wire.EnrollR
 			return nil, false, err
 		}
 		if !vouched && asked.Spec.KeyFingerprint == a.fingerprint && asked.Spec.Token == token.Name {
-			return pending(), false, nil // its use was counted when it asked first
+			s.notice(token, numberOf(asked)) // its use was counted when it asked first
+			return pending(), false, nil
 		}
 	}
 	return s.enrollNew(ctx, a, token, vouched, asked)

@@ -15,7 +15,10 @@ import (
 // reports whether that changed anything.
 func setTokenStatus(t *v1alpha1.EnrollmentToken, uses int, usedAt, now time.Time) (changed bool) {
 	if uses > t.Status.Uses {
-		t.Status.Uses, t.Status.LastUsedAt, changed = uses, new(metav1.NewTime(usedAt)), true
+		t.Status.Uses, changed = uses, true
+		if !usedAt.IsZero() {
+			t.Status.LastUsedAt = new(metav1.NewTime(usedAt))
+		}
 	}
 	expiry := metav1.NewTime(t.Expiry())
 	if !expiry.Equal(t.Status.ExpiresAt) {

@@ -124,6 +124,23 @@ func (l *ledger) forget(token string) {
 	delete(l.tokens, token)
 }
 
+// usesOf returns how often a token was used, and when for the last time, if that was
+// since the start of this process. What the process before it did not write into the
+// status any more is on the objects.
+func (s *Service) usesOf(token *v1alpha1.EnrollmentToken) (uses int, usedAt time.Time, err error) {
+	if uses, usedAt = s.uses.of(token); uses == 0 {
+		uses, err = s.lastUse(token.Name)
+	}
+	return uses, usedAt, err
+}
+
+// notice has the status of a token written that lacks a use which an object bears.
+func (s *Service) notice(token *v1alpha1.EnrollmentToken, number int) {
+	if number > token.Status.Uses && s.uses.changed != nil {
+		s.uses.changed(token.Name)
+	}
+}
+
 // lastUse returns the highest number of a use of a token that an object bears.
 func (s *Service) lastUse(token string) (last int, err error) {
 	for _, index := range []cache.Indexer{s.Devices, s.Requests} {
