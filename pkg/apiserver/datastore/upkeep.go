@@ -27,7 +27,7 @@ const (
 	upkeepParams = "?_pragma=busy_timeout(30000)&_pragma=synchronous(NORMAL)&_pragma=journal_size_limit(4194304)"
 )
 
-// Sizes of the store in bytes.
+// FileSizes are the sizes of the store in bytes.
 type FileSizes struct {
 	// File is the database, Live what of it is in use, Log what SQLite has written
 	// beside it.
@@ -47,7 +47,7 @@ func openUpkeep(path string, logger *slog.Logger) (*upkeep, error) {
 		return nil, fmt.Errorf("opening %s for upkeep: %w", path, err)
 	}
 	db.SetMaxOpenConns(1)
-	db.SetMaxIdleConns(1)
+	db.SetMaxIdleConns(0) // a connection has a cache of its own
 	return &upkeep{db: db, path: path, logger: logger}, nil
 }
 
