@@ -45,17 +45,20 @@ func prepare(ctx context.Context, path string, logger *slog.Logger) error {
 
 // openIncremental opens a database that gets, when it is written as a whole, the
 // form that can become smaller.
-func openIncremental(path string) (*sql.DB, error) {
-	db, err := sql.Open(sqlDriver(), "file:"+path+"?_pragma=busy_timeout(30000)&_pragma=auto_vacuum(2)")
+func openIncremental(ctx context.Context, path string) (*sql.DB, error) {
+	db, err := sql.Open(sqlDriver(), "file:"+path)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
-	db.SetMaxOpenConns(1)
+	db.SetMaxOpenConns(1) // which the pragmas are for
+	if _, err := db.ExecContext(ctx, "PRAGMA busy_timeout=30000; PRAGMA auto_vacuum=INCREMENTAL"); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), db.Close())
+	}
 	return db, nil
 }
 
 func create(ctx context.Context, path string) error {
-	db, err := openIncremental(path)
+	db, err := openIncremental(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -69,7 +72,7 @@ func create(ctx context.Context, path string) error {
 // compact copies what is live of an older file beside it, and reports whether it
 // did.
 func compact(ctx context.Context, path string, logger *slog.Logger) (copied bool, err error) {
-	db, err := openIncremental(path)
+	db, err := openIncremental(ctx, path)
 	if err != nil {
 		return false, err
 	}

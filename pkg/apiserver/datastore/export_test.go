@@ -13,3 +13,6 @@ func OpenCompacting(dir string, interval time.Duration, retain int64) (*Datastor
 
 // Shrink gives back free space now.
 func (d *Datastore) Shrink(ctx context.Context) error { return d.upkeep.shrink(ctx) }
+
+// SQLDriver is the name of the driver of this build.
+var SQLDriver = sqlDriver

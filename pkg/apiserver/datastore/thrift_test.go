@@ -286,7 +286,7 @@ func TestAFileInUseIsLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, datastore.FileName)
 	openedBefore(t, dir, 10, 1, 1000)
-	db, err := sql.Open("sqlite", path)
+	db, err := sql.Open(datastore.SQLDriver(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +315,7 @@ func TestAFileInUseIsLeftAlone(t *testing.T) {
 
 func sqlOn(t *testing.T, path string, statements ...string) {
 	t.Helper()
-	db, err := sql.Open("sqlite", path)
+	db, err := sql.Open(datastore.SQLDriver(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

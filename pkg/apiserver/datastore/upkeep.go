@@ -22,12 +22,12 @@ const (
 	// maxLog is what SQLite's log is cut down to.
 	maxLog = 8 << 20
 
-	// upkeepParams: what the upkeep writes need not survive a power cut, as long as the
+	// upkeepPragmas: what the upkeep writes need not survive a power cut, as long as the
 	// order is kept, which NORMAL does.
-	upkeepParams = "?_pragma=busy_timeout(30000)&_pragma=synchronous(NORMAL)&_pragma=journal_size_limit(4194304)"
+	upkeepPragmas = "PRAGMA busy_timeout=30000; PRAGMA synchronous=NORMAL; PRAGMA journal_size_limit=4194304"
 )
 
-// Sizes of the store in bytes.
+// FileSizes are the sizes of the store in bytes.
 type FileSizes struct {
 	// File is the database, Live what of it is in use, Log what SQLite has written
 	// beside it.
@@ -42,12 +42,12 @@ type upkeep struct {
 }
 
 func openUpkeep(path string, logger *slog.Logger) (*upkeep, error) {
-	db, err := sql.Open(sqlDriver(), "file:"+path+upkeepParams)
+	db, err := sql.Open(sqlDriver(), "file:"+path)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s for upkeep: %w", path, err)
 	}
 	db.SetMaxOpenConns(1)
-	db.SetMaxIdleConns(1)
+	db.SetMaxIdleConns(0) // a connection has a cache of its own
 	return &upkeep{db: db, path: path, logger: logger}, nil
 }
 
@@ -70,15 +70,23 @@ func (u *upkeep) run(ctx context.Context) {
 // shrink gives back what is free, in short steps, and writes SQLite's log into the
 // file, which is what makes the file smaller.
 func (u *upkeep) shrink(ctx context.Context) error {
+	conn, err := u.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, upkeepPragmas); err != nil {
+		return err
+	}
 	for {
-		p, err := u.pages(ctx)
+		p, err := readPages(ctx, conn)
 		if err != nil {
 			return err
 		}
 		if !p.incremental || p.free*p.size <= max(spare, p.live()/4) {
-			return u.writeLog(ctx, p)
+			return u.writeLog(ctx, conn, p)
 		}
-		if err := u.step(ctx); err != nil {
+		if err := giveBack(ctx, conn); err != nil {
 			return err
 		}
 		select {
@@ -89,9 +97,9 @@ func (u *upkeep) shrink(ctx context.Context) error {
 	}
 }
 
-// step gives back some pages. SQLite gives back one for each row that is read.
-func (u *upkeep) step(ctx context.Context) error {
-	rows, err := u.db.QueryContext(ctx, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", step))
+// giveBack gives back some pages. SQLite gives back one for each row that is read.
+func giveBack(ctx context.Context, conn *sql.Conn) error {
+	rows, err := conn.QueryContext(ctx, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", step))
 	if err != nil {
 		return err
 	}
@@ -101,11 +109,11 @@ func (u *upkeep) step(ctx context.Context) error {
 }
 
 // writeLog writes the log into the file if either is longer than it has to be.
-func (u *upkeep) writeLog(ctx context.Context, p pages) error {
+func (u *upkeep) writeLog(ctx context.Context, conn *sql.Conn, p pages) error {
 	if sizeOfFile(u.path+"-wal") <= maxLog && sizeOfFile(u.path) <= p.all*p.size {
 		return nil
 	}
-	_, err := u.db.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)")
+	_, err := conn.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)")
 	return err
 }
 
@@ -118,22 +126,22 @@ type pages struct {
 
 func (p pages) live() int64 { return (p.all - p.free) * p.size }
 
-func (u *upkeep) pages(ctx context.Context) (pages, error) { return readPages(ctx, u.db) }
+// rows is a database or a connection to one.
+type rows interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
 
-func readPages(ctx context.Context, db *sql.DB) (p pages, err error) {
-	const (
-		query       = "SELECT page_size, page_count, freelist_count, auto_vacuum = 2 FROM pragma_page_size(), pragma_page_count(), pragma_freelist_count(), pragma_auto_vacuum()"
-		description = "reading the size of the data store: %w"
-	)
+func readPages(ctx context.Context, db rows) (p pages, err error) {
+	const query = "SELECT page_size, page_count, freelist_count, auto_vacuum = 2 FROM pragma_page_size(), pragma_page_count(), pragma_freelist_count(), pragma_auto_vacuum()"
 	if err := db.QueryRowContext(ctx, query).Scan(&p.size, &p.all, &p.free, &p.incremental); err != nil {
-		return pages{}, fmt.Errorf(description, err)
+		return pages{}, fmt.Errorf("reading the size of the data store: %w", err)
 	}
 	return p, nil
 }
 
 // sizes are those of now.
 func (u *upkeep) sizes(ctx context.Context) (FileSizes, error) {
-	p, err := u.pages(ctx)
+	p, err := readPages(ctx, u.db)
 	return FileSizes{File: sizeOfFile(u.path), Live: p.live(), Log: sizeOfFile(u.path + "-wal")}, err
 }
 
