@@ -14,6 +14,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
 )
@@ -146,10 +147,12 @@ func suspicionMessage(why roster.Suspicion, claimants []v1alpha1.DeviceClaimant)
 	return b.String()
 }
 
-// abbreviated is as much of a hash as people compare.
+// abbreviated is as much of a hash as people compare. An earlier version of the server
+// took any text of a device for one.
 func abbreviated(hash string) string {
 	const digits = 12
-	return cmp.Or(hash[:min(len(hash), digits)], unknown)
+	characters := []rune(printable.Line(hash))
+	return cmp.Or(string(characters[:min(len(characters), digits)]), unknown)
 }
 
 // reportSuspicion records an event when a copy was seen for the first time.

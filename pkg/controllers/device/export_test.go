@@ -42,6 +42,9 @@ func NewStatus(d *v1alpha1.Device, last time.Time, present, settled bool, report
 	return newStatus(d, sighting{last, present, settled}, reported)
 }
 
+// Abbreviated is as much of a hash as people compare.
+func Abbreviated(hash string) string { return abbreviated(hash) }
+
 // Report makes the controller know what a device reports, as the bucket does.
 func (c *Controller) Report(device string, info wire.DeviceInfo) {
 	c.reports[device] = report{info: info, digest: wire.Sum([]byte(info.Inventory.Arch))}
