@@ -18,6 +18,8 @@ const (
 type bars struct {
 	// all may not connect before a time, strays not before another.
 	all, strays time.Time
+	// straysSince is when the bar of the strays began that is in force.
+	straysSince time.Time
 	// sessions are barred one by one.
 	sessions []barred
 }
@@ -68,6 +70,9 @@ func (r *Roster) BarStrays(name string) {
 
 func (d *device) barStrays(now time.Time, e *effects) {
 	if d.hasLead() {
+		if !inForce(d.bars.strays, now) {
+			d.bars.straysSince = now
+		}
 		d.bars.strays = now.Add(BarTime)
 	}
 	e.drop = append(e.drop, idsOf(d.open, func(o Connection) bool { return !d.isLead(o.Session) })...)
@@ -75,21 +80,76 @@ func (d *device) barStrays(now time.Time, e *effects) {
 
 // BarSession is Bar for one session.
 func (r *Roster) BarSession(name, session string) {
-	r.update(name, func(d *device, e *effects) {
-		d.bars.barSession(session, r.now())
-		d.dropSession(session, e)
-	})
+	r.update(name, func(d *device, e *effects) { d.barOne(session, r.now(), e) })
 }
 
-// Misused bars the device of a connection that breaks the rules of the bus, or its
-// strays, and reports false for a connection of nobody.
+func (c *connections) barOne(session string, now time.Time, e *effects) {
+	c.bars.barSession(session, now)
+	c.dropSession(session, e)
+}
+
+// stop drops whoever floods the bus in the name of a session, and keeps them out: the
+// session first, and the others with it when that has not helped for a while. Names are
+// the client's choice, but for the lead's, which only the device knows.
+func (d *device) stop(name, session string, lasting bool, now time.Time, e *effects) Verdict {
+	if d.isLead(session) {
+		if lasting {
+			d.bar(now, e)
+		} else {
+			d.barOne(session, now, e)
+		}
+		return DroppedDevice
+	}
+	if !d.isQuarantined(session) {
+		d.suspectFlood(name, e)
+	}
+	flooders := d.flooders(session)
+	switch {
+	case d.straysAreGone(now):
+		d.bar(now, e)
+		return DroppedDevice
+	case lasting && !d.hasLead():
+		d.bar(now, e)
+	case lasting, len(flooders) == 0 && d.isConnected() && now.Sub(d.bars.strays) > BarTime:
+		d.barStrays(now, e)
+	default:
+		for _, s := range append(flooders, session) {
+			d.barOne(s, now, e)
+		}
+	}
+	return DroppedStrays
+}
+
+// flooders are the sessions that may flood the bus in the name of one which is not the
+// lead: that one, or if it has no connection, all that have one.
+func (d *device) flooders(session string) (sessions []string) {
+	if _, connected := d.proof(session); connected {
+		return nil
+	}
+	for _, c := range d.open {
+		if !d.isLead(c.Session) {
+			sessions = append(sessions, c.Session)
+		}
+	}
+	return sessions
+}
+
+// straysAreGone reports whether strays have been kept out for so long that what still
+// comes in their name comes from the device.
+func (d *device) straysAreGone(now time.Time) bool {
+	return inForce(d.bars.strays, now) && now.Sub(d.bars.straysSince) >= lastingKicks && d.isConnected()
+}
+
+// Misused stops the session of a connection that breaks the rules of the bus, and reports
+// false for a connection of nobody.
 func (r *Roster) Misused(connection uint64) (known bool) {
 	name, _ := r.DeviceOf(connection)
 	return r.update(name, func(d *device, e *effects) {
-		if d.isSurplus(connection) {
-			d.barStrays(r.now(), e)
-		} else {
-			d.bar(r.now(), e)
+		i := slices.IndexFunc(d.open, func(c Connection) bool { return c.ID == connection })
+		if i < 0 {
+			return
 		}
+		session, now := d.open[i].Session, r.now()
+		d.stop(name, session, d.budgetOf(session).kick(now), now, e)
 	})
 }

@@ -99,27 +99,31 @@ type budget struct {
 
 // Take takes a message of so many bytes of a session from the budget of its device
 // for messages of its kind. One that is too long counts as often as the longest one
-// fits into it: the server had to carry it. Whoever sends too much is dropped. With
-// the strays gone, what goes on under their names comes from the device.
+// fits into it: the server had to carry it. Whoever sends too much is dropped, see stop.
+// A session that has a connection and has yet to prove itself can ask for that, whatever
+// others send in the meantime.
 func (r *Roster) Take(name, session string, kind wire.Kind, bytes int) (v Verdict) {
 	v = Ignore
 	r.update(name, func(d *device, e *effects) {
-		now, b, stray := r.now(), &d.own, d.isStray(session)
-		if stray {
-			b = d.strayBudget()
-		}
-		var lasting bool
-		if v, lasting = b.take(kind, bytes, now); v != DroppedDevice {
+		now := r.now()
+		if kind == wire.KindSnapshot && session != d.current.Session && !d.isQuarantined(session) && d.mayAsk(session, now) {
+			v = Pass
 			return
 		}
-		if stray && !lasting {
-			v = DroppedStrays
-			d.barStrays(now, e)
-			return
+		b := d.budgetOf(session)
+		if v = b.take(kind, bytes, now); v == DroppedDevice {
+			v = d.stop(name, session, b.kick(now), now, e)
 		}
-		d.bar(now, e)
 	})
 	return v
+}
+
+// budgetOf returns the budget that messages of a session come out of.
+func (d *device) budgetOf(session string) *budget {
+	if d.isStray(session) {
+		return d.strayBudget()
+	}
+	return &d.own
 }
 
 func (b *budgets) strayBudget() *budget {
@@ -129,9 +133,8 @@ func (b *budgets) strayBudget() *budget {
 	return b.strays
 }
 
-// take returns DroppedDevice when whoever has the budget has to be dropped, and
-// whether that has not helped for a while.
-func (b *budget) take(kind wire.Kind, bytes int, now time.Time) (v Verdict, lasting bool) {
+// take returns DroppedDevice when whoever has the budget has to be dropped.
+func (b *budget) take(kind wire.Kind, bytes int, now time.Time) Verdict {
 	if b.kinds == nil {
 		b.kinds = make([]bucket, len(wire.Kinds))
 	}
@@ -144,17 +147,23 @@ func (b *budget) take(kind wire.Kind, bytes int, now time.Time) (v Verdict, last
 	cost := 1 + max(0, bytes-1)/longest
 	switch {
 	case i >= 0 && b.kinds[i].take(rate{verb.Rate, verb.Burst}, cost, now):
-		return Pass, false
+		return Pass
 	case b.strikes.take(strikes, cost, now):
-		return Refuse, false
+		return Refuse
 	case now.Sub(b.kicked) < kickInterval:
-		return Ignore, false
+		return Ignore
 	}
+	return DroppedDevice
+}
+
+// kick notes that somebody is dropped for it, and reports whether that has not helped for
+// a while.
+func (b *budget) kick(now time.Time) (lasting bool) {
 	if now.Sub(b.kicked) > kickPause {
 		b.kickedSince = now
 	}
 	b.kicked = now
-	return DroppedDevice, now.Sub(b.kickedSince) >= lastingKicks
+	return now.Sub(b.kickedSince) >= lastingKicks
 }
 
 // unknownLength is how many bytes of a message of no known kind count once.

@@ -1,6 +1,8 @@
 package roster_test
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -203,6 +205,131 @@ func TestKickOfStraysEndsInAKickOfTheDevice(t *testing.T) {
 	}
 	if r.take("edge-2", wire.KindState) != roster.Pass {
 		t.Error("its strays have used up the device's budget")
+	}
+}
+
+// copied is a copy that floods the bus whenever it gets in, under a new name each time,
+// and in the name of its connection or in another.
+type copied struct {
+	*rostertest
+	next    uint64
+	session func(own string) string
+	stays   bool
+}
+
+func (c *copied) floods() {
+	c.next++
+	id, own := c.next, fmt.Sprintf("%016x", c.next)
+	if _, err := c.Connected(device, roster.Connection{ID: id, Session: own, Proof: roster.Proof{Key: "k1", Address: "192.0.2.9:1"}}); err != nil {
+		return
+	}
+	if !c.stays { // what it sent is there yet
+		c.Disconnected(id)
+	}
+	for v := roster.Pass; v < roster.Ignore; {
+		v = c.Take(device, c.session(own), wire.KindHeartbeat, 10)
+	}
+	for v := roster.Pass; v < roster.Ignore; {
+		v = c.Take(device, c.session(own), wire.KindSnapshot, 10)
+	}
+	c.Disconnected(id)
+}
+
+// A copy that floods while the device has no connection does not keep the device out: not
+// the session that proved itself before, also after a restart of the server, and not for
+// long the next one after a restart of the device. Either way it is noticed.
+func TestFloodKeepsTheDeviceInAndIsNoticed(t *testing.T) {
+	t.Parallel()
+	for name, begin := range map[string]func(r *rostertest) (session string){
+		"after a blip of the network": func(*rostertest) string { return first },
+		"after a restart of the server": func(r *rostertest) string {
+			record := r.Record(device)
+			r.Reset(device)
+			r.Load(device, record)
+			return first
+		},
+		"after a restart of the device": func(*rostertest) string { return second },
+	} {
+		for how, c := range map[string]copied{
+			"in its own name":         {session: func(own string) string { return own }, stays: true},
+			"in a name of nobody":     {session: func(string) string { return third }, stays: true},
+			"by what it left behind":  {session: func(own string) string { return own }},
+			"by what nobody left":     {session: func(string) string { return third }},
+			"in a new name each time": {session: func(string) string { return fmt.Sprint(rand.Uint64()) }, stays: true},
+		} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				t.Parallel()
+				r := newRoster()
+				r.Bind(device, roster.Keys{Current: "k1"})
+				r.lead(t, device, first, 1)
+				r.Disconnected(1)
+				session := begin(r)
+				c.rostertest, c.next = r, 1<<12
+				for range 600 { // half a minute
+					c.floods()
+					r.pass(50 * time.Millisecond)
+				}
+				if why := r.Record(device).Suspicion; why != roster.UnprovenFlood {
+					t.Errorf("suspicion %q", why)
+				}
+				in, tries := false, 0
+				for ; !in && tries < 60; tries++ { // one in a second
+					id := uint64(1<<20 + tries)
+					if _, err := r.Connected(device, roster.Connection{ID: id, Session: session, Proof: roster.Proof{Key: "k1", Address: "198.51.100.1:1"}}); err == nil {
+						if r.Take(device, session, wire.KindSnapshot, 10) != roster.Pass {
+							t.Fatal("the device may not ask")
+						}
+						_, err := r.Snapshot(device, session, roster.Claim{Epoch: "e1"})
+						in = err == nil
+					}
+					if in || session == first {
+						break
+					}
+					r.Disconnected(id)
+					for range 20 {
+						c.floods()
+						r.pass(50 * time.Millisecond)
+					}
+				}
+				if !in {
+					t.Errorf("the device does not get in within %d tries", tries+1)
+				}
+				if r.takeOf(session, wire.KindHeartbeat) != roster.Pass || r.takeOf(session, wire.KindState) != roster.Pass {
+					t.Error("its budget is used up")
+				}
+			})
+		}
+	}
+}
+
+// takeOf takes a message of a session of the one device.
+func (r *rostertest) takeOf(session string, kind wire.Kind) roster.Verdict {
+	return r.Take(device, session, kind, 0)
+}
+
+// The current session that floods is kept out itself, at first: if it is a copy that took
+// over, the device can be heard meanwhile.
+func TestFloodOfTheCurrentSession(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind(device, roster.Keys{Current: "k1"})
+	r.lead(t, device, first, 1)
+	flood := func() {
+		for v := roster.Pass; v < roster.Ignore; {
+			v = r.Take(device, first, wire.KindState, 10)
+		}
+	}
+	flood()
+	r.wantDrops(t, "of a flood", 1)
+	if !r.barred(t, device, first) || r.barred(t, device, second) {
+		t.Error("the session that floods is not kept out, or another is")
+	}
+	for range 60 { // it goes on
+		r.pass(100 * time.Millisecond)
+		flood()
+	}
+	if !r.barred(t, device, second) {
+		t.Error("a flood that goes on keeps nobody else out")
 	}
 }
 

@@ -3,6 +3,8 @@ package roster
 import (
 	"errors"
 	"fmt"
+	"math"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -16,7 +18,13 @@ const (
 	// place for a session that has yet to speak: it may be the device, and the lead its
 	// copy.
 	maxOthers = 2
+	// askInterval is how often a connection may ask to be the device beyond all budgets.
+	askInterval = 2 * time.Second
 )
+
+// crowds is how many connections may make room for others before they have spoken. An
+// agent that loses power again and again leaves one behind each time.
+var crowds = rate{0.1, 10}
 
 // Proof is what a connection has shown in TLS.
 type Proof struct {
@@ -39,12 +47,17 @@ type Connection struct {
 	// since is when it was added, spoken whether its session has said something over it.
 	since  time.Time
 	spoken bool
+	// asked is when its session last asked beyond all budgets.
+	asked time.Time
+	// crowded: it makes room for another one, and is about to end.
+	crowded bool
 }
 
 // connections is what is known of a device's connections.
 type connections struct {
-	open []Connection
-	bars bars
+	open   []Connection
+	bars   bars
+	crowds bucket
 }
 
 // Reasons to refuse a connection of a device that may come in.
@@ -75,6 +88,9 @@ func (r *Roster) Connected(name string, c Connection) (crowded bool, err error) 
 		r.connected[c.ID] = name
 		e.drop = d.surplus()
 		crowded = len(e.drop) > 0
+		if d.makeRoom(e.drop, c.since) {
+			d.suspectFlood(name, e)
+		}
 	})
 	if !known {
 		return false, fmt.Errorf("%w %s", ErrUnknown, name)
@@ -88,9 +104,10 @@ func (r *Roster) Connected(name string, c Connection) (crowded bool, err error) 
 // them still: the bus tells of their end later.
 func (d *device) surplus() (ids []uint64) {
 	var others []Connection
-	own, places := map[string]int{}, maxOthers
+	own, from, places := map[string]int{}, map[string]int{}, maxOthers
 	for _, c := range slices.Backward(d.open) {
 		own[c.Session]++
+		from[network(c.Proof.Address)]++
 		switch {
 		case own[c.Session] > maxOwn:
 			ids = append(ids, c.ID)
@@ -101,21 +118,63 @@ func (d *device) surplus() (ids []uint64) {
 		}
 	}
 	slices.Reverse(others) // the oldest first
-	return append(ids, idsOf(surplusOf(others, places), all)...)
-}
-
-// surplusOf returns the connections for which there is no place, of those that are not
-// the lead's, the oldest first. Those that have spoken have had their turn.
-func surplusOf(others []Connection, places int) []Connection {
-	slices.SortStableFunc(others, func(a, b Connection) int { return turn(a) - turn(b) })
-	return others[:max(0, len(others)-places)]
-}
-
-func turn(c Connection) int {
-	if c.spoken {
-		return 0
+	for len(others) > places {
+		i := surplusOf(others, from)
+		ids = append(ids, others[i].ID)
+		from[network(others[i].Proof.Address)]--
+		others = slices.Delete(others, i, i+1)
 	}
-	return 1
+	return ids
+}
+
+// surplusOf returns which of several connections, the oldest first, makes room for the
+// others: one that has spoken, as it has had its turn, or else one of the network that
+// most connections of the device come from. So a crowd from elsewhere does not push the
+// device out before it can speak.
+func surplusOf(others []Connection, from map[string]int) (index int) {
+	rank := func(c Connection) int {
+		if c.spoken {
+			return math.MaxInt
+		}
+		return from[network(c.Proof.Address)]
+	}
+	for i, c := range others {
+		if rank(c) > rank(others[index]) {
+			index = i
+		}
+	}
+	return index
+}
+
+// network is where an address is: hosts have a /64 of IPv6 for themselves.
+func network(address string) string {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return address
+	}
+	addr := at.Addr().Unmap()
+	if addr.Is4() {
+		return addr.String()
+	}
+	prefix, err := addr.Prefix(64)
+	if err != nil {
+		return addr.String()
+	}
+	return prefix.String()
+}
+
+// makeRoom notes which connections make room for another, and reports whether so many of
+// them have not spoken that somebody crowds the device out.
+func (c *connections) makeRoom(ids []uint64, now time.Time) (isCrowd bool) {
+	for i := range c.open {
+		o := &c.open[i]
+		if o.crowded || !slices.Contains(ids, o.ID) {
+			continue
+		}
+		o.crowded = true
+		isCrowd = !o.spoken && !c.crowds.take(crowds, 1, now) || isCrowd
+	}
+	return isCrowd
 }
 
 // Disconnected removes a connection that ended. With the last one the device is
@@ -206,9 +265,15 @@ func (c *connections) dropSession(session string, e *effects) {
 	e.drop = append(e.drop, idsOf(c.open, func(o Connection) bool { return o.Session == session })...)
 }
 
-// isSurplus reports whether a connection is not of the lead, while there is one.
-func (d *device) isSurplus(id uint64) bool {
-	return d.hasLead() && slices.ContainsFunc(d.open, func(o Connection) bool { return o.ID == id && !d.isLead(o.Session) })
+// mayAsk reports whether a session has a connection that has not asked for a while.
+func (c *connections) mayAsk(session string, now time.Time) bool {
+	for i := range c.open {
+		if o := &c.open[i]; o.Session == session && (o.asked.IsZero() || now.Sub(o.asked) >= askInterval) {
+			o.asked = now
+			return true
+		}
+	}
+	return false
 }
 
 // Drop drops every connection of a device.

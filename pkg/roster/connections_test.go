@@ -94,6 +94,43 @@ func TestThoseThatHaveSpokenMakeRoom(t *testing.T) {
 	r.wantDrops(t, "of three sessions", 2)
 }
 
+// A crowd makes room for itself: a session that comes from elsewhere keeps its place until
+// it has spoken. Either way the crowd is noticed.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	for copied, near := range map[string]bool{"192.0.2.9": false, "198.51.100.1": true} {
+		r := newRoster()
+		r.Bind("edge-1", roster.Keys{Current: "k1"})
+		r.lead(t, "edge-1", first, 1)
+		r.Disconnected(1)
+		comes := func(id uint64, session, address string) {
+			t.Helper()
+			if _, err := r.Connected("edge-1", roster.Connection{ID: id, Session: session, Proof: roster.Proof{Key: "k1", Address: fmt.Sprint(address, ":", id)}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range uint64(4) {
+			comes(10+i, fmt.Sprintf("%016x", i), copied)
+		}
+		r.drops()
+		comes(20, second, "198.51.100.1")
+		for i := range uint64(20) {
+			comes(30+i, fmt.Sprintf("%016x", 100+i), copied)
+			for _, id := range r.drops() {
+				if id == 20 && !near {
+					t.Fatalf("after %d connections of a crowd the device's is dropped", i+1)
+				}
+				if id != 20 {
+					r.Disconnected(id)
+				}
+			}
+		}
+		if is := r.Record("edge-1").Suspicion == roster.UnprovenFlood; !is {
+			t.Errorf("from %s: the crowd is not noticed", copied)
+		}
+	}
+}
+
 // The operator's decision ends the connections of the session that was the current one,
 // and the accepted session has a place from then on, at once.
 func TestAcceptedSessionHasAPlace(t *testing.T) {

@@ -64,6 +64,9 @@ const (
 	// RetiredKey: it connects with a key that the device replaced by a renewal, and
 	// that only a copy, or the device if a copy renewed, would show.
 	RetiredKey Suspicion = "RetiredKey"
+	// UnprovenFlood: sessions that have not proven that they are the device send too
+	// much, or crowd each other out.
+	UnprovenFlood Suspicion = "UnprovenFlood"
 	// NotAccepted: an operator accepted another session, which has not come yet.
 	NotAccepted Suspicion = "NotAccepted"
 )
@@ -76,6 +79,9 @@ type Record struct {
 	// Accepted is the Claimant.Label that an operator accepted and that has not
 	// come back yet, or "".
 	Accepted string
+	// Session is the Claimant.Label of the session that last proved that it is the
+	// device, or "". After a restart of the server that one keeps its place.
+	Session string
 }
 
 // Claimant is a session that claims to be the device.
@@ -103,6 +109,8 @@ type sessions struct {
 	// current is the zero value before the first session has proven itself.
 	current Claimant
 	heard   time.Time
+	// proven is the label of the current session, or of the last one before a restart.
+	proven string
 	// contender came while the current session was there.
 	contender   contender
 	quarantined []Claimant
@@ -121,12 +129,16 @@ type contender struct {
 
 // Load sets what the API store has about a device, at a start.
 func (r *Roster) Load(name string, rec Record) {
-	r.change(name, func(d *device, _ *effects) { d.nonce, d.suspicion, d.accepted = rec.Nonce, rec.Suspicion, rec.Accepted })
+	r.change(name, func(d *device, _ *effects) {
+		d.nonce, d.suspicion, d.accepted, d.proven = rec.Nonce, rec.Suspicion, rec.Accepted, rec.Session
+	})
 }
 
 // Record returns what should be stored about a device.
 func (r *Roster) Record(name string) (rec Record) {
-	r.look(name, func(d *device) { rec = Record{Nonce: d.nonce, Suspicion: d.suspicion, Accepted: d.accepted} })
+	r.look(name, func(d *device) {
+		rec = Record{Nonce: d.nonce, Suspicion: d.suspicion, Accepted: d.accepted, Session: d.proven}
+	})
 	return rec
 }
 
@@ -250,7 +262,7 @@ func (d *device) accept(label string, e *effects) {
 	if d.current.Label == label {
 		return
 	}
-	d.accepted = label
+	d.accepted, d.proven = label, ""
 	d.quarantined = slices.DeleteFunc(d.quarantined, func(c Claimant) bool { return c.Label == label })
 	d.bars.sessions = slices.DeleteFunc(d.bars.sessions, func(s barred) bool { return d.isLead(s.session) })
 	if d.current.Session != "" {
@@ -260,27 +272,40 @@ func (d *device) accept(label string, e *effects) {
 }
 
 // isLead reports whether a session is the device, as far as is known: the one that an
-// operator accepted, or else the current one, connected or not. Whatever depends on who
-// the device is goes by it.
+// operator accepted, or else the current one, connected or not, or else the last one from
+// before the server's start. Whatever depends on who the device is goes by it.
 func (d *sessions) isLead(session string) bool {
 	switch {
 	case session == "":
 		return false
 	case d.accepted != "":
 		return wire.SessionLabel(session) == d.accepted
+	case d.current.Session != "":
+		return session == d.current.Session
 	}
-	return session == d.current.Session
+	return d.proven != "" && wire.SessionLabel(session) == d.proven
 }
 
-func (d *sessions) hasLead() bool { return d.accepted != "" || d.current.Session != "" }
+func (d *sessions) hasLead() bool { return d.accepted != "" || d.proven != "" }
+
+// suspectFlood notes that sessions that are not known to be the device send too much.
+// Before the first session has proven itself, and while the one that an operator accepted
+// has yet to come, that is no sign of a copy that is not known.
+func (d *sessions) suspectFlood(name string, e *effects) {
+	if d.nonce != nil && d.accepted == "" && (d.suspicion == "" || d.suspicion == RetiredKey) {
+		d.suspicion = UnprovenFlood
+		e.changed(name)
+	}
+}
 
 // ErrWait is the answer to a session that may take over soon.
 var ErrWait = errors.New("another session of the device was heard a moment ago")
 
 // isStray reports whether a session is not the device, as far as can be told: it
-// was found to be a copy, or another one is the current session and there.
+// was found to be a copy, or is not the lead. A session of a device that restarted is one
+// until it has proven itself.
 func (d *device) isStray(session string) bool {
-	return d.isQuarantined(session) || d.current.Session != "" && d.current.Session != session && d.isConnected()
+	return d.isQuarantined(session) || d.hasLead() && !d.isLead(session)
 }
 
 // Report decides about any message but a snapshot request: nil, or a
@@ -446,7 +471,7 @@ func (d *sessions) admit(c Claimant, claim Claim, now time.Time) (s step, err er
 	if d.current.Session != c.Session {
 		d.contender = contender{}
 	}
-	d.current, d.heard = c, now
+	d.current, d.heard, d.proven = c, now, c.Label
 	if d.stored {
 		s.offer = d.offer
 	}
@@ -486,6 +511,9 @@ func (d *sessions) setAside(c Claimant) {
 	c.Current = false
 	if d.current.Session == c.Session {
 		d.current = Claimant{}
+	}
+	if d.proven == c.Label {
+		d.proven = ""
 	}
 	if d.contender.Session == c.Session {
 		d.contender = contender{}

@@ -559,13 +559,22 @@ func TestStray(t *testing.T) {
 	if r.Stray(device, first) || !r.Stray(device, second) || !r.Stray(device, "") {
 		t.Error("the current session is a stray, or another is not")
 	}
-	r.disconnect(first) // the device was switched off
-	if r.Stray(device, second) {
-		t.Error("the session that comes next is a stray")
+	r.disconnect(first) // the device was switched off, or has lost its network
+	if r.Stray(device, first) || !r.Stray(device, second) {
+		t.Error("the current session is a stray without a connection, or another is not before it has proven itself")
+	}
+	again := newRig(t) // the server restarts
+	again.Load(device, r.Record(device))
+	if again.Stray(device, first) || !again.Stray(device, second) {
+		t.Error("after a restart the device's session is a stray, or another is not")
 	}
 	r.refused(second, "an old one", wire.RefusedQuarantined)
-	if !r.Stray(device, second) || r.Stray(device, third) {
-		t.Error("a copy is no stray, or another session is")
+	if !r.Stray(device, second) || r.Stray(device, first) {
+		t.Error("a copy is no stray, or the current session is")
+	}
+	r.Accept(device, wire.SessionLabel(second))
+	if r.Stray(device, second) || !r.Stray(device, first) {
+		t.Error("the accepted session is a stray, or the other is not")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"time"
 
@@ -336,11 +337,63 @@ func Decode[T any](payload []byte, limit int) (T, error) {
 
 // DecodeState decodes and checks a DeploymentState.
 func DecodeState(payload []byte) (DeploymentState, error) {
-	s, err := DecodeRequest[DeploymentState](KindState, payload)
-	if err != nil {
-		return s, err
+	return DecodeRequest[DeploymentState](KindState, payload)
+}
+
+// textPattern is a text that a device sends and that is compared, kept or shown as it is.
+var textPattern = regexp.MustCompile(`^[!-~]{0,256}$`)
+
+// checkTexts returns an error that wraps ErrPayload for a text that is too long or has
+// other characters than those of ASCII that can be seen.
+func checkTexts(texts ...string) error {
+	for _, text := range texts {
+		if !textPattern.MatchString(text) {
+			return fmt.Errorf("%w: a text has characters that cannot be seen, or more than 256", ErrPayload)
+		}
 	}
-	return s, s.Validate()
+	return nil
+}
+
+// Validate implements validator.
+func (r *SnapshotRequest) Validate() error {
+	for _, hash := range []string{r.InfoHash, r.StateHash, r.HardwareID} {
+		if hash != "" && !ValidHash(hash) {
+			return fmt.Errorf("%w: bad hash", ErrPayload)
+		}
+	}
+	return checkTexts(r.Have.Epoch, r.Nonce) // what is wrong among the capabilities is left out
+}
+
+// Validate implements validator.
+func (r *BodyRequest) Validate() error { return checkTexts(r.Hash) }
+
+// Validate implements validator.
+func (r *SecretRequest) Validate() error { return checkTexts(r.Namespace, r.Name) }
+
+// maxInfoText is the longest text of a DeviceInfo in bytes. Whoever shows one does it by
+// way of Printable.
+const maxInfoText = 4 << 10
+
+// Validate implements validator.
+func (i *DeviceInfo) Validate() error {
+	v := &i.Inventory
+	texts := append(slices.Clone(v.Addresses), v.Hostname, v.Arch, v.OS, v.OSVersion, v.Kernel, v.AgentVersion, v.PodmanVersion)
+	for key, value := range i.Labels {
+		texts = append(texts, key, value)
+	}
+	for _, c := range i.Conditions {
+		texts = append(texts, c.Type, string(c.Status), c.Reason, c.Message)
+	}
+	return checkLengths(maxInfoText, texts...)
+}
+
+func checkLengths(most int, texts ...string) error {
+	for _, text := range texts {
+		if len(text) > most {
+			return fmt.Errorf("%w: a text of more than %d bytes", ErrPayload, most)
+		}
+	}
+	return nil
 }
 
 // Printable returns the report with texts that steer no terminal, see package
@@ -399,8 +452,17 @@ func (s *DeploymentState) Validate() error {
 	if len(s.Error) > MaxError {
 		return fmt.Errorf("%w: error text of more than %d bytes", ErrPayload, MaxError)
 	}
+	for _, c := range s.Containers {
+		if err := checkLengths(maxContainerText, c.Service, c.State, c.Image); err != nil {
+			return err
+		}
+	}
 	return nil
 }
+
+// maxContainerText is the longest text of a ContainerState in bytes: an image may have a
+// long name.
+const maxContainerText = 4 << 10
 
 // DecodeManifestReply decodes a SnapshotReply and checks the manifest in it.
 func DecodeManifestReply(payload []byte) (SnapshotReply, error) {

@@ -206,6 +206,70 @@ func TestDecodeStateErrors(t *testing.T) {
 	}
 }
 
+// Whatever a device writes in a request is checked when that is decoded: hashes are
+// hashes, what is kept or shown as it is has a bound and can be seen.
+func TestTextsOfRequests(t *testing.T) {
+	t.Parallel()
+	hash, long := wire.Sum(nil).String(), strings.Repeat("x", 5<<10)
+	decode := map[wire.Kind]func(payload []byte) error{
+		wire.KindSnapshot:  errorOf[wire.SnapshotRequest](wire.KindSnapshot),
+		wire.KindBody:      errorOf[wire.BodyRequest](wire.KindBody),
+		wire.KindInfo:      errorOf[wire.DeviceInfo](wire.KindInfo),
+		wire.KindState:     errorOf[wire.DeploymentState](wire.KindState),
+		wire.KindHeartbeat: errorOf[wire.Heartbeat](wire.KindHeartbeat),
+		wire.KindSecret:    errorOf[wire.SecretRequest](wire.KindSecret),
+		wire.KindRegistry:  errorOf[wire.RegistryRequest](wire.KindRegistry),
+	}
+	state := wire.DeploymentState{DeploymentRef: wire.DeploymentRef{Namespace: "default", Name: "a"}, Phase: wire.PhaseRunning}
+	for _, tc := range []struct {
+		kind wire.Kind
+		good any
+		bad  []any
+	}{
+		{
+			wire.KindSnapshot,
+			wire.SnapshotRequest{Have: wire.Version{Epoch: "e1"}, InfoHash: hash, StateHash: hash, HardwareID: hash, Nonce: "IP7WKDZ6SPXMLKONY57ZJE5DRC", Capabilities: []string{"?\x1b"}},
+			[]any{
+				wire.SnapshotRequest{HardwareID: "\x1b[2J\x1b[Hok\u202e"}, wire.SnapshotRequest{HardwareID: long}, wire.SnapshotRequest{HardwareID: strings.ToUpper(hash)},
+				wire.SnapshotRequest{InfoHash: "x"}, wire.SnapshotRequest{StateHash: "x"}, wire.SnapshotRequest{Nonce: "\n"}, wire.SnapshotRequest{Nonce: long},
+				wire.SnapshotRequest{Have: wire.Version{Epoch: "\u202e"}},
+			},
+		},
+		{wire.KindBody, wire.BodyRequest{Hash: "x"}, []any{wire.BodyRequest{Hash: "a b"}}},
+		{wire.KindSecret, wire.SecretRequest{Namespace: "default", Name: "x"}, []any{wire.SecretRequest{Name: "\x1b"}, wire.SecretRequest{Namespace: "\x1b"}}},
+		{
+			wire.KindInfo, wire.DeviceInfo{Inventory: wire.Inventory{Hostname: "Küche"}, Labels: map[string]string{"a": "b"}},
+			[]any{
+				wire.DeviceInfo{Inventory: wire.Inventory{Kernel: long}}, wire.DeviceInfo{Inventory: wire.Inventory{Addresses: []string{long}}},
+				wire.DeviceInfo{Labels: map[string]string{"a": long}}, wire.DeviceInfo{Conditions: []wire.Condition{{Message: long}}},
+			},
+		},
+		{wire.KindState, state, []any{wire.DeploymentState{DeploymentRef: state.DeploymentRef, Phase: state.Phase, Containers: []wire.ContainerState{{Image: long}}}}},
+		{wire.KindHeartbeat, wire.Heartbeat{At: 1}, nil},
+		{wire.KindRegistry, wire.RegistryRequest{}, nil},
+	} {
+		if err := decode[tc.kind](encode(t, tc.good)); err != nil {
+			t.Errorf("%s: %+v is refused: %v", tc.kind, tc.good, err)
+		}
+		for _, v := range tc.bad {
+			if err := decode[tc.kind](encode(t, v)); !errors.Is(err, wire.ErrPayload) {
+				t.Errorf("%s: %.80v is accepted: %v", tc.kind, v, err)
+			}
+		}
+		delete(decode, tc.kind)
+	}
+	if len(decode) > 0 || len(wire.Kinds) != 7 {
+		t.Errorf("%d of %d kinds are not looked at", len(decode)+len(wire.Kinds)-7, len(wire.Kinds))
+	}
+}
+
+func errorOf[T any](kind wire.Kind) func([]byte) error {
+	return func(payload []byte) error {
+		_, err := wire.DecodeRequest[T](kind, payload)
+		return err
+	}
+}
+
 func TestDecodeManifestReply(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -106,9 +106,24 @@ func (k Kind) Verb() Verb {
 	return Verb{}
 }
 
-// DecodeRequest is Decode for the request of a kind.
+// validator is a request that has texts: what a device wrote is checked before anybody
+// else has it.
+type validator interface {
+	// Validate returns an error that wraps ErrPayload unless the request may be acted
+	// upon.
+	Validate() error
+}
+
+// DecodeRequest is Decode for the request of a kind, and checks its texts.
 func DecodeRequest[T any](k Kind, payload []byte) (T, error) {
-	return Decode[T](payload, k.Verb().MaxRequest)
+	v, err := Decode[T](payload, k.Verb().MaxRequest)
+	if err != nil {
+		return v, err
+	}
+	if request, has := any(&v).(validator); has {
+		err = request.Validate()
+	}
+	return v, err
 }
 
 // DecodeReply is Decode for the reply to a kind.

@@ -482,6 +482,50 @@ func TestDevicesGoOnAfterARestore(t *testing.T) {
 	}
 }
 
+// A copy that is there first after a restart of the server, and floods, does not lock the
+// device out, and is noticed.
+func TestCopyThatFloodsLocksNobodyOut(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1").enroll(s.token(nil))
+	h.fixed = deviceclient.NewSession(h.name).ID
+	h.connect().settle()
+	eventually(t, "the session in the status", func() error {
+		d, err := s.client().Devices().Get(t.Context(), h.name, metav1.GetOptions{})
+		if err != nil || d.Status.Session != wire.SessionLabel(h.fixed) {
+			return fmt.Errorf("%q, %w", d.Status.Session, err)
+		}
+		return nil
+	})
+	s.stop()
+	s.start()
+	copied := *h
+	flood := func() {
+		copied.fixed = deviceclient.NewSession(h.name).ID
+		c, err := copied.dial()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		m, err := c.client.Message(wire.KindHeartbeat, []byte(`{"at":1}`))
+		if err != nil {
+			t.Error(err)
+		}
+		for i := 0; i < 3000 && c.IsConnected(); i++ {
+			_ = c.client.Publish(m)
+		}
+		_ = c.Flush()
+	}
+	flood()
+	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
+	flood()
+	device := h.connect()
+	flood()
+	if r := device.snapshot(); r.Error != nil || r.Status == wire.SnapshotRetryLater {
+		t.Errorf("the device is answered %+v", r)
+	}
+}
+
 // A copy has the device's key, and renews its certificate by that. The device goes
 // on, whatever the copy does with the new key, and the operator's decision is for
 // one of the two.

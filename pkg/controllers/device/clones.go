@@ -14,6 +14,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
 )
@@ -81,7 +82,7 @@ func (c *Controller) keepKey(ctx context.Context, d *v1alpha1.Device, key string
 // which machines claim to be the device.
 func setSuspicion(status *v1alpha1.DeviceStatus, generation int64, r roster.Record, claimants []roster.Claimant) {
 	condition := metav1.Condition{Type: v1alpha1.DeviceCloneSuspected, ObservedGeneration: generation}
-	status.Accepted = r.Accepted
+	status.Accepted, status.Session = r.Accepted, r.Session
 	switch {
 	case r.Suspicion != "":
 		status.Claimants = shownClaimants(claimants, status.Claimants)
@@ -123,10 +124,11 @@ func shownClaimants(claimants []roster.Claimant, before []v1alpha1.DeviceClaiman
 }
 
 var suspicions = map[roster.Suspicion]string{
-	roster.StaleNonce:  "a session shows a nonce that the device had long ago",
-	roster.RetiredKey:  "a key was shown that the device had until it was replaced by a renewal, and that is refused",
-	roster.TwoSessions: "two sessions of the device talk at the same time",
-	roster.NotAccepted: "an operator accepted another session of the device, which has not come back yet",
+	roster.StaleNonce:    "a session shows a nonce that the device had long ago",
+	roster.RetiredKey:    "a key was shown that the device had until it was replaced by a renewal, and that is refused",
+	roster.TwoSessions:   "two sessions of the device talk at the same time",
+	roster.UnprovenFlood: "sessions that have not proven that they are the device send too much, or crowd each other out",
+	roster.NotAccepted:   "an operator accepted another session of the device, which has not come back yet",
 }
 
 // suspicionMessage says why, and which machine has which key.
@@ -145,10 +147,12 @@ func suspicionMessage(why roster.Suspicion, claimants []v1alpha1.DeviceClaimant)
 	return b.String()
 }
 
-// abbreviated is as much of a hash as people compare.
+// abbreviated is as much of a hash as people compare. An earlier version of the server
+// took any text of a device for one.
 func abbreviated(hash string) string {
 	const digits = 12
-	return cmp.Or(hash[:min(len(hash), digits)], unknown)
+	characters := []rune(printable.Line(hash))
+	return cmp.Or(string(characters[:min(len(characters), digits)]), unknown)
 }
 
 // reportSuspicion records an event when a copy was seen for the first time.
@@ -172,7 +176,7 @@ func isSuspected(d *v1alpha1.Device) bool {
 
 // storedRecord is what the object has of the device's sessions.
 func storedRecord(d *v1alpha1.Device) roster.Record {
-	r := roster.Record{Accepted: d.Status.Accepted}
+	r := roster.Record{Accepted: d.Status.Accepted, Session: d.Status.Session}
 	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeviceCloneSuspected); c != nil && c.Status == metav1.ConditionTrue {
 		r.Suspicion, r.Accepted = roster.Suspicion(c.Reason), "" // what is accepted has yet to be acted upon
 	}

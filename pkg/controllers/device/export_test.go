@@ -47,6 +47,9 @@ func NewRefusedStatus(d *v1alpha1.Device) *v1alpha1.DeviceStatus {
 	return newStatus(d, sighting{settled: true, refused: true}, nil)
 }
 
+// Abbreviated is as much of a hash as people compare.
+func Abbreviated(hash string) string { return abbreviated(hash) }
+
 // Report makes the controller know what a device reports, as the bucket does.
 func (c *Controller) Report(device string, info wire.DeviceInfo) {
 	c.reports[device] = report{info: info, digest: wire.Sum([]byte(info.Inventory.Arch))}

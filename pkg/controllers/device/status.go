@@ -108,7 +108,7 @@ func isRefusal(err error) bool {
 // take turns from what matters most to what devices have the greatest hand in.
 var parts = []func(to, from *v1alpha1.DeviceStatus){
 	func(to, from *v1alpha1.DeviceStatus) {
-		to.LastSeen, to.CertificateExpires, to.Accepted = from.LastSeen, from.CertificateExpires, from.Accepted
+		to.LastSeen, to.CertificateExpires, to.Accepted, to.Session = from.LastSeen, from.CertificateExpires, from.Accepted, from.Session
 	},
 	func(to, from *v1alpha1.DeviceStatus) { to.Nonce = from.Nonce },
 	func(to, from *v1alpha1.DeviceStatus) { to.Conditions = from.Conditions },

@@ -196,3 +196,16 @@ func TestHostileConditionsBecomeValid(t *testing.T) {
 		t.Errorf("an ordinary condition became %+v", c)
 	}
 }
+
+// What an earlier version stored as a hardware id steers no terminal, and is cut between
+// characters.
+func TestAbbreviated(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"": "unknown", "0123456789abcdef": "0123456789ab", "ööööööööööööö": "öööööööööööö", "\x1b[2J": `\u001b[2J`, "0123456789a\xff\xff": "0123456789a\ufffd",
+	} {
+		if got := device.Abbreviated(in); got != want {
+			t.Errorf("%q is shown as %q, want %q", in, got, want)
+		}
+	}
+}

@@ -131,6 +131,9 @@ const (
 	ReasonTwoSessions = "TwoSessions"
 	// ReasonRetiredKey: a session presented a key that a renewal had replaced.
 	ReasonRetiredKey = "RetiredKey"
+	// ReasonUnprovenFlood: sessions that have not proven that they are the device send
+	// too much, or crowd each other out.
+	ReasonUnprovenFlood = "UnprovenFlood"
 	// ReasonNotAccepted: a session other than the one that the operator accepted made
 	// a request.
 	ReasonNotAccepted = "NotAccepted"

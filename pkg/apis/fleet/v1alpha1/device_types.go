@@ -164,6 +164,11 @@ type DeviceStatus struct {
 	// nonce lets the server tell a device from a copy of it.
 	// +optional
 	Nonce *DeviceNonce `json:"nonce,omitempty"`
+	// session is the session that last proved that it is the device. After a restart of
+	// the server, floods of other sessions do not keep it out.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{12}$`
+	Session string `json:"session,omitempty"`
 	// claimants are the sessions that claim to be the device while condition
 	// CloneSuspected is True: first the session that the server treats as the device,
 	// then the quarantined sessions.
