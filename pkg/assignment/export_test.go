@@ -18,6 +18,9 @@ func (t *Table) Held() map[string]int {
 	return held
 }
 
+// Slots is how many entries the table has room for.
+func (t *Table) Slots() int { return len(t.entries.slots) }
+
 // Failures is how many failures of a Deployment the table keeps.
 func (t *Table) Failures(ref wire.DeploymentRef) int {
 	if dep := t.deployments[ref]; dep != nil {

@@ -727,6 +727,20 @@ func TestNewestFailureIsNamed(t *testing.T) {
 	}
 }
 
+// A Deployment that changes for years takes the room of its previous versions.
+func TestVersionsTakeNoRoom(t *testing.T) {
+	t.Parallel()
+	table := assignment.NewTable(nil)
+	table.SetDevice(assignment.Device{Name: "edge-1"})
+	for version := range 100 {
+		entry, _ := entryOf(refs[0], version)
+		table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: everything, Accepted: true, Entry: entry})
+	}
+	if n := table.Slots(); n > 4 {
+		t.Errorf("there is room for %d entries", n)
+	}
+}
+
 // Many devices fail, recover, and fail again; the newest failure is found each time.
 func TestNewestFailureIsFollowed(t *testing.T) {
 	t.Parallel()

@@ -438,4 +438,12 @@ func TestSecretsFollowTheScore(t *testing.T) {
 	}
 	r.secrets.Delete(changed)
 	r.hold("edge-1", true)
+
+	r.deployments.Delete(web)
+	brokertest.Eventually(t, "nothing is known of the Deployment", func() error {
+		if keys := r.verdicts.Needing("shop/tls"); len(keys) > 0 {
+			return fmt.Errorf("%v need the Secret", keys)
+		}
+		return nil
+	})
 }

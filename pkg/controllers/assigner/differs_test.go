@@ -37,11 +37,15 @@ func TestDeviceDiffersWhenItsFactsDo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			old, changed := deviceObject("edge-1", "a"), deviceObject("edge-1", "a")
-			change(changed)
-			want := !cmp.Equal(assigner.DeviceFacts(old), assigner.DeviceFacts(changed))
-			if got := assigner.DeviceDiffers(old, changed); got != want {
-				t.Errorf("differs: %v, want %v", got, want)
+			for _, can := range [][]string{nil, {"other/1"}} {
+				old := deviceObject("edge-1", "a")
+				old.Status.Capabilities = can
+				changed := old.DeepCopy()
+				change(changed)
+				want := !cmp.Equal(assigner.DeviceFacts(old), assigner.DeviceFacts(changed))
+				if got := assigner.DeviceDiffers(old, changed); got != want {
+					t.Errorf("differs from one that can do %q: %v, want %v", can, got, want)
+				}
 			}
 		})
 	}

@@ -98,7 +98,7 @@ func TestAPanicIsReportedOnce(t *testing.T) {
 			calls[key]++
 			switch key {
 			case "nil map", "nil map too":
-				writeNilMap()
+				writeNilMap(nil)
 			case "bounds":
 				beyondBounds(nil)
 			}
@@ -116,6 +116,6 @@ func TestAPanicIsReportedOnce(t *testing.T) {
 	})
 }
 
-func writeNilMap() { var m map[string]int; m["a"] = 1 }
+func writeNilMap(m map[string]int) { m["a"] = 1 }
 
 func beyondBounds(list []int) int { return list[len(list)] }
