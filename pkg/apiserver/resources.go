@@ -6,6 +6,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -98,6 +99,7 @@ func (g *groups) install(s *genericapiserver.GenericAPIServer) error {
 			return fmt.Errorf("adding %s: %w", r.plural, err)
 		}
 	}
+	of(eventsv1.SchemeGroupVersion)["events"] = &eventsREST{core: of(corev1.SchemeGroupVersion)["events"].(*store)}
 	for _, r := range g.reviews {
 		of(r.gv)[r.plural] = reviewREST{r}
 	}

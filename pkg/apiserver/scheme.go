@@ -5,6 +5,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -26,6 +27,8 @@ func newScheme() (*runtime.Scheme, serializer.CodecFactory) {
 	register(s, coordinationv1.SchemeGroupVersion, &coordinationv1.Lease{}, &coordinationv1.LeaseList{})
 	register(s, authorizationv1.SchemeGroupVersion, &authorizationv1.SelfSubjectAccessReview{}, &authorizationv1.SelfSubjectRulesReview{})
 	register(s, authenticationv1.SchemeGroupVersion, &authenticationv1.SelfSubjectReview{})
+	register(s, eventsv1.SchemeGroupVersion, &eventsv1.Event{}, &eventsv1.EventList{})
+	utilruntime.Must(s.AddFieldLabelConversionFunc(eventsv1.SchemeGroupVersion.WithKind("Event"), acceptEventFields))
 	for kind, fieldsOf := range map[string]fields.Set{
 		"Namespace": namespaceFields(&corev1.Namespace{}),
 		"Secret":    secretFields(&corev1.Secret{}),

@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -174,5 +176,47 @@ func TestWhatIsRefusedAtAdmission(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// Newer clients read events in a group of their own.
+func TestEventsInTheirOwnGroup(t *testing.T) {
+	_, administrator, _ := startServer(t)
+	c := kubernetes.NewForConfigOrDie(administrator)
+	w, err := c.EventsV1().Events("default").Watch(t.Context(), metav1.ListOptions{FieldSelector: "regarding.name=shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	for _, name := range []string{"other", "shop"} {
+		e := &corev1.Event{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, Reason: "Invalid", Message: "no image", Type: "Warning", Count: 2,
+			InvolvedObject: corev1.ObjectReference{Kind: "Deployment", Namespace: "default", Name: name}, LastTimestamp: metav1.Now(),
+		}
+		if _, err := c.CoreV1().Events("default").Create(t.Context(), e, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := c.EventsV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.name=shop"})
+	if err != nil || len(list.Items) != 1 {
+		t.Fatalf("%d events: %v", len(list.Items), err)
+	}
+	if seen := <-w.ResultChan(); seen.Type != "ADDED" || seen.Object.(*eventsv1.Event).Note != "no image" {
+		t.Errorf("the watch shows %+v", seen)
+	}
+	one, err := c.EventsV1().Events("default").Get(t.Context(), "shop", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []any{one.Reason, one.Note, one.Type, one.DeprecatedCount, one.Regarding.Kind, one.Namespace}
+	if diff := cmp.Diff([]any{"Invalid", "no image", "Warning", int32(2), "Deployment", "default"}, got); diff != "" {
+		t.Errorf("the event (-want +got):\n%s", diff)
+	}
+	if _, err := c.EventsV1().Events("default").Get(t.Context(), "nosuch", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("one that is not there: %v", err)
+	}
+	table, err := c.EventsV1().RESTClient().Get().AbsPath("/apis/events.k8s.io/v1/events").SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").Do(t.Context()).Raw()
+	if err != nil || !strings.Contains(string(table), `"Last Seen"`) || !strings.Contains(string(table), "Deployment/shop") {
+		t.Errorf("the table is %s: %v", table, err)
 	}
 }
