@@ -100,7 +100,9 @@ func (d *Datastore) start(ctx context.Context, path, socket string, kept history
 	if d.upkeep, err = openUpkeep(path, d.disk.logger); err != nil {
 		return err
 	}
-	d.done.Go(func() { d.upkeep.run(ctx) })
+	keeping, stop := context.WithCancel(ctx)
+	d.upkeep.stop = stop
+	d.done.Go(func() { d.upkeep.run(keeping) })
 	if err := d.serve(backend, socket); err != nil {
 		return fmt.Errorf("opening the data store: %w", err)
 	}
@@ -139,6 +141,7 @@ func (d *Datastore) Close() {
 		_ = d.sizes.db.Close() // it has written nothing
 	}
 	if d.upkeep != nil {
+		d.upkeep.stop()
 		_ = d.upkeep.db.Close() // what it was doing is undone
 	}
 	d.cancel()

@@ -39,6 +39,7 @@ type upkeep struct {
 	db     *sql.DB
 	path   string
 	logger *slog.Logger
+	stop   context.CancelFunc
 }
 
 func openUpkeep(path string, logger *slog.Logger) (*upkeep, error) {
