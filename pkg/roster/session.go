@@ -347,8 +347,12 @@ func (d *device) claimant(session, hardware string, now time.Time) (c Claimant, 
 
 // Snapshot decides about a snapshot request. It returns a nonce for the device to
 // keep, or "", and nil, ErrWait or a *wire.Refusal. With nil the session has proven
-// itself, and its connections are the device's.
+// itself, and its connections are the device's. One whose key is refused for good by now
+// proves nothing: its connection is about to end.
 func (r *Roster) Snapshot(name, session string, claim Claim) (offer string, err error) {
+	if shown, connected := r.Proof(name, session); connected && r.revoked.Has(shown.Key) {
+		return "", ErrWait
+	}
 	known := r.update(name, func(d *device, e *effects) {
 		now := r.now()
 		var s step

@@ -670,6 +670,24 @@ func TestRequestWithoutAConnection(t *testing.T) {
 	}
 }
 
+// The machine of a key that is refused for good proves nothing until its connection ends,
+// and what it still reports does not count: another takes its place.
+func TestRefusedKeyProvesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	r.revoked["k1"] = true
+	r.Reset(device)
+	r.Drop(device)
+	if _, err := r.shows(first, nonce, epoch); !errors.Is(err, roster.ErrWait) {
+		t.Errorf("it is answered %v", err)
+	}
+	r.report(first, wire.RefusedSession)
+	r.Bind(device, roster.Keys{Current: "k2"})
+	r.keys[second] = "k2"
+	r.ask(second, "")
+}
+
 // The operator's decision is for one session: no other gets in by it.
 func TestAcceptedSessionAloneIsTheDevice(t *testing.T) {
 	t.Parallel()
