@@ -112,8 +112,10 @@ func (d *device) stop(name, session string, lasting bool, now time.Time, e *effe
 		d.bar(now, e)
 	case lasting, len(flooders) == 0 && d.isConnected() && now.Sub(d.bars.strays) > BarTime:
 		d.barStrays(now, e)
+	case len(flooders) == 0:
+		d.barOne(session, now, e)
 	default:
-		for _, s := range append(flooders, session) {
+		for _, s := range flooders {
 			d.barOne(s, now, e)
 		}
 	}
@@ -124,7 +126,7 @@ func (d *device) stop(name, session string, lasting bool, now time.Time, e *effe
 // lead: that one, or if it has no connection, all that have one.
 func (d *device) flooders(session string) (sessions []string) {
 	if _, connected := d.proof(session); connected {
-		return nil
+		return []string{session}
 	}
 	for _, c := range d.open {
 		if !d.isLead(c.Session) {

@@ -307,6 +307,26 @@ func (r *rostertest) takeOf(session string, kind wire.Kind) roster.Verdict {
 	return r.Take(device, session, kind, 0)
 }
 
+// A session that floods beside the current one is kept out alone: the current one may be a
+// copy, and a third the device.
+func TestFloodBesideTheCurrentSession(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind(device, roster.Keys{Current: "k1"})
+	r.lead(t, device, first, 1)
+	r.connect(t, device, 2, second, "k1")
+	for v := roster.Pass; v < roster.Ignore; {
+		v = r.Take(device, second, wire.KindState, 10)
+	}
+	r.wantDrops(t, "of a flood", 2)
+	if !r.barred(t, device, second) || r.barred(t, device, third) || r.barred(t, device, first) {
+		t.Error("the session that floods is not kept out, or another is")
+	}
+	if r.Record(device).Suspicion != roster.UnprovenFlood {
+		t.Error("nobody is told")
+	}
+}
+
 // The current session that floods is kept out itself, at first: if it is a copy that took
 // over, the device can be heard meanwhile.
 func TestFloodOfTheCurrentSession(t *testing.T) {

@@ -88,7 +88,7 @@ func (r *Roster) Connected(name string, c Connection) (crowded bool, err error) 
 		r.connected[c.ID] = name
 		e.drop = d.surplus()
 		crowded = len(e.drop) > 0
-		if d.makeRoom(e.drop, c.since) {
+		if d.makeRoom(e.drop, c) {
 			d.suspectFlood(name, e)
 		}
 	})
@@ -163,16 +163,17 @@ func network(address string) string {
 	return prefix.String()
 }
 
-// makeRoom notes which connections make room for another, and reports whether so many of
-// them have not spoken that somebody crowds the device out.
-func (c *connections) makeRoom(ids []uint64, now time.Time) (isCrowd bool) {
+// makeRoom notes which connections make room for the newest one, and reports whether so
+// many of other sessions have not spoken that somebody crowds the device out.
+func (c *connections) makeRoom(ids []uint64, newest Connection) (isCrowd bool) {
 	for i := range c.open {
 		o := &c.open[i]
 		if o.crowded || !slices.Contains(ids, o.ID) {
 			continue
 		}
 		o.crowded = true
-		isCrowd = !o.spoken && !c.crowds.take(crowds, 1, now) || isCrowd
+		counts := !o.spoken && o.Session != newest.Session
+		isCrowd = counts && !c.crowds.take(crowds, 1, newest.since) || isCrowd
 	}
 	return isCrowd
 }

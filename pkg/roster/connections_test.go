@@ -109,6 +109,15 @@ func TestCrowd(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		for i := range uint64(100) { // one whose network comes and goes
+			comes(1000+i, second, "198.51.100.1")
+		}
+		if r.Record("edge-1").Suspicion != "" {
+			t.Error("one session is a crowd")
+		}
+		for i := range uint64(100) {
+			r.Disconnected(1000 + i)
+		}
 		for i := range uint64(4) {
 			comes(10+i, fmt.Sprintf("%016x", i), copied)
 		}

@@ -97,6 +97,8 @@ type Claimant struct {
 	Proof        Proof
 	// Current: it is taken for the device; else it is quarantined.
 	Current bool
+	// heard is when it was last heard, if it is not the current one.
+	heard time.Time
 }
 
 // sessions is what is known of a device's sessions.
@@ -158,32 +160,6 @@ func (r *Roster) Stored(name string, n *Nonce) (offer bool) {
 func (r *Roster) Suspected(name string) (is bool) {
 	r.look(name, func(d *device) { is = d.suspicion != "" && d.suspicion != RetiredKey })
 	return is
-}
-
-// Claimants returns the sessions that claim to be the device: the current one,
-// if there is one, then those in quarantine, the newest first, then the one whose
-// key was retired, while that is why a copy is suspected.
-func (r *Roster) Claimants(name string) (claimants []Claimant) {
-	r.look(name, func(d *device) { claimants = d.claimants() })
-	return claimants
-}
-
-func (d *sessions) claimants() (claimants []Claimant) {
-	add := func(c Claimant) { // people tell them apart by their labels
-		if !slices.ContainsFunc(claimants, func(k Claimant) bool { return k.Label == c.Label }) {
-			claimants = append(claimants, c)
-		}
-	}
-	if d.current.Session != "" {
-		add(d.current)
-	}
-	for _, c := range slices.Backward(d.quarantined) {
-		add(c)
-	}
-	if d.suspicion == RetiredKey && d.presenter.Proof.Key != "" {
-		add(d.presenter)
-	}
-	return claimants
 }
 
 // showsRetired notes that a session shows a key that a renewal replaced, and that is
@@ -343,7 +319,7 @@ func (d *device) report(session string, now time.Time, e *effects) (changed bool
 		d.heard = now
 		return false, nil
 	case d.isThere(now):
-		claimant, connected := d.claimant(session, "")
+		claimant, connected := d.claimant(session, "", now)
 		if !connected { // a name that somebody made up, and who is behind it cannot be told
 			claimant = Claimant{}
 		}
@@ -364,15 +340,19 @@ func (d *device) isConnected() bool {
 }
 
 // claimant is what is known of a session, and whether that has a connection.
-func (d *device) claimant(session, hardware string) (c Claimant, connected bool) {
+func (d *device) claimant(session, hardware string, now time.Time) (c Claimant, connected bool) {
 	proof, connected := d.proof(session)
-	return Claimant{Session: session, Label: wire.SessionLabel(session), Hardware: hardware, Proof: proof}, connected
+	return Claimant{Session: session, Label: wire.SessionLabel(session), Hardware: hardware, Proof: proof, heard: now}, connected
 }
 
 // Snapshot decides about a snapshot request. It returns a nonce for the device to
 // keep, or "", and nil, ErrWait or a *wire.Refusal. With nil the session has proven
-// itself, and its connections are the device's.
+// itself, and its connections are the device's. One whose key is refused for good by now
+// proves nothing: its connection is about to end.
 func (r *Roster) Snapshot(name, session string, claim Claim) (offer string, err error) {
+	if shown, connected := r.Proof(name, session); connected && r.revoked.Has(shown.Key) {
+		return "", ErrWait
+	}
 	known := r.update(name, func(d *device, e *effects) {
 		now := r.now()
 		var s step
@@ -421,14 +401,14 @@ type step struct {
 
 func (d *device) snapshot(session string, claim Claim, now time.Time, e *effects) (step, error) {
 	d.speaks(session)
-	claimant, connected := d.claimant(session, claim.Hardware)
+	claimant, connected := d.claimant(session, claim.Hardware, now)
 	if !connected {
 		return step{}, ErrWait // it will ask again over the next one
 	}
 	claimant.Capabilities = claim.Capabilities
 	switch {
 	case d.isQuarantined(session):
-		return step{}, Quarantine()
+		return step{changed: d.hearAgain(claimant)}, Quarantine()
 	case d.accepted != "":
 		return d.readmit(claimant, claim, now)
 	case d.current.Session != "" && d.current.Session != session && d.isThere(now):
@@ -520,8 +500,9 @@ func (d *sessions) setAside(c Claimant) {
 	}
 	d.quarantined = slices.DeleteFunc(d.quarantined, func(q Claimant) bool { return q.Session == c.Session })
 	d.quarantined = append(d.quarantined, c)
-	if n := len(d.quarantined) - maxQuarantined; n > 0 {
-		d.quarantined = d.quarantined[n:]
+	if len(d.quarantined) > maxQuarantined {
+		last := byTurns(d.quarantined)[maxQuarantined]
+		d.quarantined = slices.DeleteFunc(d.quarantined, func(q Claimant) bool { return q.Session == last.Session })
 	}
 }
 

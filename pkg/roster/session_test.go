@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -463,6 +464,47 @@ func TestSessionIsSetAsideOnce(t *testing.T) {
 	}
 }
 
+// Whoever claims to be the device under many names, with hardware of as many, hides nobody
+// from the operator who comes from elsewhere, or was heard since.
+func TestDecoysHideNobody(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		address string
+		asks    bool // again, afterwards
+	}{"from elsewhere": {"198.51.100.1:1", false}, "from the same network, and heard since": {"192.0.2.9:1", true}} {
+		r := newRig(t)
+		r.settled()
+		r.disconnect(first)
+		claims := func(session, hardware, address string) {
+			t.Helper()
+			r.next++
+			if _, err := r.Connected(device, roster.Connection{ID: r.next, Session: session, Proof: roster.Proof{Key: "k1", Address: address}}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Snapshot(device, session, roster.Claim{Nonce: "stale", Hardware: hardware, Epoch: epoch}); err == nil {
+				t.Fatal("an old nonce is good")
+			}
+			r.Disconnected(r.next)
+			r.pass(time.Second)
+		}
+		claims(second, "board", tc.address)
+		for i := range 100 {
+			claims(fmt.Sprintf("d%015x", i), fmt.Sprint("board ", i), "192.0.2.9:1")
+		}
+		if tc.asks {
+			changes := r.changed[device]
+			claims(second, "board", tc.address)
+			if r.changed[device] != changes+2 { // and that it left
+				t.Error("nobody is told that it was heard")
+			}
+		}
+		at := slices.IndexFunc(r.Claimants(device), func(c roster.Claimant) bool { return c.Session == second })
+		if at < 0 || at > 3 {
+			t.Errorf("%s: it is claimant %d of %d", name, at+1, len(r.Claimants(device)))
+		}
+	}
+}
+
 // A name without a connection is nobody's: a copy could fill the list with them. That
 // somebody makes names up is noticed.
 func TestMadeUpSessionsClaimNothing(t *testing.T) {
@@ -626,6 +668,24 @@ func TestRequestWithoutAConnection(t *testing.T) {
 	if _, err := r.Snapshot(device, first, roster.Claim{Epoch: epoch}); !errors.Is(err, roster.ErrWait) || r.Current(device) != "" {
 		t.Errorf("error %v, current session %q", err, r.Current(device))
 	}
+}
+
+// The machine of a key that is refused for good proves nothing until its connection ends,
+// and what it still reports does not count: another takes its place.
+func TestRefusedKeyProvesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	r.revoked["k1"] = true
+	r.Reset(device)
+	r.Drop(device)
+	if _, err := r.shows(first, nonce, epoch); !errors.Is(err, roster.ErrWait) {
+		t.Errorf("it is answered %v", err)
+	}
+	r.report(first, wire.RefusedSession)
+	r.Bind(device, roster.Keys{Current: "k2"})
+	r.keys[second] = "k2"
+	r.ask(second, "")
 }
 
 // The operator's decision is for one session: no other gets in by it.

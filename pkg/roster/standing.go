@@ -90,6 +90,9 @@ func (r *Roster) Bind(name string, keys Keys) {
 		if keys.Next != "" && keys.Next == d.used {
 			keys.Current, keys.Next = keys.Next, ""
 		}
+		if keys.Current == d.retired { // an operator accepted the session that has the previous key
+			d.retired = ""
+		}
 		d.keys, d.bound, d.forgotten = keys, true, false
 	})
 }
@@ -130,17 +133,21 @@ func (r *Roster) IsOut(name string) (is bool) {
 
 // Unbind takes a device's keys away. It may be bound to others.
 func (r *Roster) Unbind(name string) {
-	r.update(name, func(d *device, _ *effects) { d.unbind() })
+	r.update(name, func(d *device, _ *effects) { d.unbind(d.keys.Version) })
 }
 
-func (d *device) unbind() { d.standing = standing{used: d.used, expires: d.expires} }
+// unbind takes the keys of a version and of all before it away: whoever knows only an
+// older one brings none back.
+func (d *device) unbind(at Version) {
+	d.standing = standing{keys: Keys{Version: at}, used: d.used, expires: d.expires}
+}
 
 // UnbindAt takes the keys of a device away whose object has none at a version,
 // unless newer keys of the object are known.
 func (r *Roster) UnbindAt(name string, at Version) {
 	r.update(name, func(d *device, _ *effects) {
 		if !at.isBefore(d.keys.Version) {
-			d.unbind()
+			d.unbind(at)
 		}
 	})
 }

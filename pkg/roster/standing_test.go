@@ -282,6 +282,62 @@ func TestUnbindAtAnOlderVersion(t *testing.T) {
 	}
 }
 
+// Who learns late of an older version of a Device whose keys were taken away brings none
+// back; a newer version does, and another object of that name.
+func TestLateBindAfterUnbind(t *testing.T) {
+	t.Parallel()
+	version := func(generation int64) roster.Version { return roster.Version{UID: "u", Generation: generation} }
+	for what, tc := range map[string]struct {
+		unbind func(r *rostertest)
+		late   int64
+	}{
+		"keys taken away": {func(r *rostertest) { r.UnbindAt("edge-1", version(5)) }, 4},
+		"let back in":     {func(r *rostertest) { r.Unbind("edge-1") }, 3},
+	} {
+		r := newRoster()
+		r.Bind("edge-1", roster.Keys{Current: "k1", Version: version(4)})
+		tc.unbind(r)
+		r.Bind("edge-1", roster.Keys{Current: "k1", Next: "k2", Version: version(tc.late)})
+		for _, key := range []string{"k1", "k2"} {
+			if err := r.Check("edge-1", key); !errors.Is(err, roster.ErrUnknown) {
+				t.Errorf("%s: a late version lets key %s in: %v", what, key, err)
+			}
+		}
+		r.Bind("edge-1", roster.Keys{Current: "k3", Version: version(6)})
+		if err := r.Check("edge-1", "k3"); err != nil {
+			t.Errorf("%s: the next version: %v", what, err)
+		}
+		r.Bind("edge-1", roster.Keys{Current: "k4", Version: roster.Version{UID: "v", Generation: 1}})
+		if err := r.Check("edge-1", "k4"); err != nil {
+			t.Errorf("%s: another object: %v", what, err)
+		}
+	}
+}
+
+// An operator may accept the session with the previous key just after another has
+// proven itself with the next one: that key is good again, and the other is not.
+func TestPreviousKeyThatIsKept(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	version := func(generation int64) roster.Version { return roster.Version{UID: "u", Generation: generation} }
+	r.Bind("edge-1", roster.Keys{Current: "k1", Next: "k2", Version: version(1)})
+	r.connect(t, "edge-1", 1, "a", "k2")
+	if _, err := r.Snapshot("edge-1", "a", roster.Claim{Epoch: "e1"}); err != nil {
+		t.Fatal(err)
+	}
+	r.Bind("edge-1", roster.Keys{Current: "k1", Next: "k2", Version: version(1)}) // the object does not say so yet
+	if err := r.Check("edge-1", "k1"); !errors.Is(err, roster.ErrRetired) {
+		t.Errorf("the previous key: %v", err)
+	}
+	r.Bind("edge-1", roster.Keys{Current: "k1", Version: version(2)})
+	if err := r.Check("edge-1", "k1"); err != nil {
+		t.Errorf("the key that an operator accepted: %v", err)
+	}
+	if err := r.Check("edge-1", "k2"); err == nil {
+		t.Error("the other key is good")
+	}
+}
+
 // The previous key is still refused when a device's keys are taken away and given back
 // before its object has the next one as the only one.
 func TestUsedKeyOutlivesUnbind(t *testing.T) {

@@ -27,7 +27,7 @@ type Entry struct {
 	// Device is the name that the key had.
 	Device string `json:"device"`
 	// Reason is for people: "revoked", "deleted",
-	// "replaced" or "renewed".
+	// "replaced", ReasonNotAccepted or ReasonRenewed.
 	Reason string    `json:"reason"`
 	Time   time.Time `json:"time"`
 	// Revocation is what the device should do when it asks.
@@ -40,6 +40,10 @@ type Entry struct {
 // ReasonRenewed is the Reason of a key that made room for the next one of the
 // same device. Those of a device are merged in time, see Compact.
 const ReasonRenewed = "renewed"
+
+// ReasonNotAccepted is the Reason of a key of a device for which an operator accepted a
+// session with another.
+const ReasonNotAccepted = "not accepted"
 
 // List is the list of tombstones: a file of JSON lines. It
 // is kept apart from the API store, so that restoring an older backup lets nobody
@@ -66,8 +70,39 @@ type List struct {
 // refusal is what is kept in memory of a tombstone.
 type refusal struct {
 	revocation wire.Revocation
-	// renewed: it made room for the next key of its device, which goes on.
-	renewed bool
+	// why is how much it weighs.
+	why weight
+}
+
+// weight orders the reasons of tombstones: one never takes back what weighs more.
+type weight int
+
+const (
+	// renewed: the key made room for the next one of its device, which goes on.
+	renewed weight = iota
+	// notAccepted: the key is that of a copy.
+	notAccepted
+	// revoked: an operator decided about the device, and may change what it should do.
+	revoked
+)
+
+func weightOf(reason string) weight {
+	switch reason {
+	case ReasonRenewed:
+		return renewed
+	case ReasonNotAccepted:
+		return notAccepted
+	}
+	return revoked
+}
+
+// refusalOf returns what becomes of a refusal, if there is one, with another tombstone of
+// the same key: of two that weigh the same the last counts.
+func refusalOf(s Entry, was refusal, has bool) refusal {
+	if why := weightOf(s.Reason); !has || why >= was.why {
+		return refusal{s.Revocation, why}
+	}
+	return was
 }
 
 // Open reads the file at path and creates it when it is missing. A
@@ -118,15 +153,20 @@ func (t *List) Revocation(fingerprint string) (r wire.Revocation, has bool) {
 func (t *List) Renewed(fingerprint string) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.keys[fingerprint].renewed
+	was, has := t.keys[fingerprint]
+	return has && was.why == renewed
 }
 
 // Add refuses a key for good. The tombstone is on disk when Add returns. Adding it again does
-// nothing, but for another Revocation.
+// nothing, but for another Revocation or a Reason that weighs more: a key that an operator
+// revoked is not merely one that was renewed afterwards.
 func (t *List) Add(s Entry) error {
 	t.writing.Lock()
 	defer t.writing.Unlock()
-	if revocation, has := t.Revocation(s.Fingerprint); has && revocation == s.Revocation {
+	t.mu.RLock()
+	was, has := t.keys[s.Fingerprint]
+	t.mu.RUnlock()
+	if has && refusalOf(s, was, has) == was {
 		return nil
 	}
 	return t.write(s)
@@ -145,11 +185,12 @@ func (t *List) write(s Entry) error {
 	return nil
 }
 
-// take makes a tombstone count. Of two for one key the last counts.
+// take makes a tombstone count.
 func (t *List) take(s Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.keys[s.Fingerprint] = refusal{s.Revocation, s.Reason == ReasonRenewed}
+	was, has := t.keys[s.Fingerprint]
+	t.keys[s.Fingerprint] = refusalOf(s, was, has)
 	switch {
 	case !s.CertificatesUntil.IsZero():
 		t.merged[s.Device] = s

@@ -88,6 +88,62 @@ func TestTombstonesStay(t *testing.T) {
 	}
 }
 
+// A key that an operator revoked is not made into one that was renewed, or not accepted,
+// by what comes later or was written by an earlier version. The operator may still
+// change what its holder should do.
+func TestTombstonesAreNotTakenBack(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "revoked-keys.jsonl")
+	list := reopen(t, nil, path)
+	s := stone(1)
+	add := func(reason string, r wire.Revocation) {
+		t.Helper()
+		s.Reason, s.Revocation = reason, r
+		if err := list.Add(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(what string, want wire.Revocation, renewed bool) {
+		t.Helper()
+		for range 2 { // and after a restart
+			r, has := list.Revocation(s.Fingerprint)
+			if !has || r != want || list.Renewed(s.Fingerprint) != renewed {
+				t.Errorf("%s: %q, %v, renewed %v", what, r, has, list.Renewed(s.Fingerprint))
+			}
+			list = reopen(t, list, path)
+		}
+	}
+	add(tombstone.ReasonRenewed, "")
+	want("renewed", "", true)
+	add(tombstone.ReasonNotAccepted, "")
+	want("not accepted", "", false)
+	add(tombstone.ReasonRenewed, "")
+	want("renewed afterwards", "", false)
+	add("revoked", wire.RevocationWipe)
+	want("revoked", wire.RevocationWipe, false)
+	add(tombstone.ReasonRenewed, "")
+	add(tombstone.ReasonNotAccepted, "")
+	want("renewed and not accepted afterwards", wire.RevocationWipe, false)
+	add("revoked", wire.RevocationKeep)
+	want("when the operator changes it", wire.RevocationKeep, false)
+	add("deleted", wire.RevocationWipe)
+	want("when the operator changes it again", wire.RevocationWipe, false)
+
+	line := fmt.Sprintf(`{"fingerprint":%q,"device":"edge-1","reason":"renewed","time":"2026-11-21T08:00:00Z"}`+"\n", s.Fingerprint)
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(line); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	list = reopen(t, list, path)
+	want("after what an earlier version wrote", wire.RevocationWipe, false)
+}
+
 func TestTombstonesFromManySides(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "revoked-keys.jsonl")

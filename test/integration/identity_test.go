@@ -600,6 +600,51 @@ func TestQuarantinedSessionIsAccepted(t *testing.T) {
 	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
 }
 
+// The session that an operator accepted comes in at once, whatever connections the copy
+// had, and goes on with the nonce on its disk until it has the next.
+func TestAcceptedSessionGoesOn(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := s.holder("edge-1").enroll(s.token(nil))
+	h.fixed = deviceclient.NewSession(h.name).ID
+	thief := h.connect() // took over while the device was off
+	thief.settle()
+	other := h.connect()
+	genuine := *h
+	genuine.nonce = "00112233445566778899aabbccddeeff"
+	genuine.fixed = deviceclient.NewSession(h.name).ID
+	device := genuine.connect()
+	wait.For(t, "two that talk at the same time", waitTimeout, snapshotPace, func() error {
+		r := device.snapshot()
+		thief.snapshot()
+		if r.Error == nil || r.Error.Code != wire.RefusedQuarantined {
+			return fmt.Errorf("the device is answered %+v", r)
+		}
+		return nil
+	})
+	device.ends()
+	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionTrue)
+	s.accept(h.name, wire.SessionLabel(genuine.fixed))
+	thief.ends()
+	other.ends()
+	device, genuine.nonce = genuine.connect(), "00112233445566778899aabbccddeeff"
+	before := genuine.nonce
+	wait.For(t, "the next nonce", waitTimeout, snapshotPace, func() error {
+		r := device.snapshot()
+		if r.Error != nil {
+			t.Fatalf("the accepted device is answered %v", r.Error)
+		}
+		if genuine.nonce == before {
+			return errors.New("none yet")
+		}
+		return nil
+	})
+	if r := device.snapshot(); r.Error != nil {
+		t.Errorf("with its next nonce the device is answered %v", r.Error)
+	}
+	s.deviceCondition(h.name, v1alpha1.DeviceCloneSuspected, metav1.ConditionFalse)
+}
+
 // A copy that was made before a renewal has a key that is refused. That it shows it
 // is what tells of it, at either door, while the device is there and while not.
 func TestRetiredKeyThatIsShownAgain(t *testing.T) {

@@ -64,7 +64,7 @@ func (c *Controller) keepKey(ctx context.Context, d *v1alpha1.Device, key string
 	if key == other {
 		other = e.KeyFingerprint
 	}
-	err = c.Tombstones.Add(tombstone.Entry{Fingerprint: other, Device: d.Name, Reason: "not accepted", Time: c.Clock.Now().UTC()})
+	err = c.Tombstones.Add(tombstone.Entry{Fingerprint: other, Device: d.Name, Reason: tombstone.ReasonNotAccepted, Time: c.Clock.Now().UTC()})
 	if err != nil {
 		return false, err
 	}

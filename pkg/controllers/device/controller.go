@@ -414,8 +414,8 @@ func (c *Controller) revoke(ctx context.Context, d *v1alpha1.Device, reason stri
 			return err
 		}
 	}
+	c.Roster.Reset(d.Name) // first, so that no report that is on its way counts
 	c.Roster.Drop(d.Name)
-	c.Roster.Reset(d.Name)
 	return c.Door.Forget(ctx, d.Name)
 }
 

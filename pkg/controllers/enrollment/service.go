@@ -450,9 +450,9 @@ func (s *Service) retire(ctx context.Context, d *v1alpha1.Device) error {
 	if err != nil {
 		return err
 	}
+	s.Roster.Reset(d.Name) // first, so that no report that is on its way counts
 	s.Roster.Drop(d.Name)
 	s.ForgetReports(d.Name)
-	s.Roster.Reset(d.Name)
 	s.Logger.Info("device gets a new machine", "device", d.Name)
 	return nil
 }
