@@ -65,12 +65,12 @@ func deviceEnrolled(e *v1alpha1.DeviceEnrollment) Event {
 	return normal("Enrolled", "the device enrolled with token %s", e.Token)
 }
 
-// DeviceApproved: an operator approved the request of a device.
+// DeviceApproved tells that an operator approved the request of a device.
 func DeviceApproved(fingerprint string) Event {
 	return normal("Approved", "an operator approved the device with the key %s", fingerprint)
 }
 
-// DeviceRevoked: a device is refused for good.
+// DeviceRevoked tells that a device is refused for good.
 func DeviceRevoked(how string) Event {
 	return warning("Revoked", "the device was %s: its key is refused for good", how)
 }
