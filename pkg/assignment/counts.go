@@ -149,3 +149,15 @@ func (t *Table) Aggregate(ref wire.DeploymentRef) (c Counts, accepted, ok bool) 
 	}
 	return c, dep.accepted, true
 }
+
+// EachCounts calls f with the counts of each Deployment, without the newest failure.
+// The table is locked meanwhile: f must be quick, and ask nothing of the table.
+func (t *Table) EachCounts(f func(c Counts, accepted bool)) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, dep := range t.deployments {
+		if dep.known {
+			f(dep.counts, dep.accepted)
+		}
+	}
+}

@@ -524,6 +524,7 @@ func (m *machine) Check(t *rapid.T) {
 			t.Fatalf("%d failures of %s are kept, want %d", got, ref, failures[ref])
 		}
 	}
+	m.checkEachCounts(t)
 	want := m.issued()
 	for _, name := range deviceNames {
 		for _, ref := range refs {
@@ -573,6 +574,23 @@ func (m *machine) checkManifest(t *rapid.T, name string) {
 		t.Fatalf("another device has the name %s, but its seq is still %d", name, seq)
 	}
 	m.seqs[name], m.contents[name] = seq, want
+}
+
+func (m *machine) checkEachCounts(t *rapid.T) {
+	want, got := map[string]int{}, map[string]int{}
+	for _, ref := range refs {
+		if c, accepted, ok := m.table.Aggregate(ref); ok {
+			c.Newest, c.Generation = nil, 0
+			want[fmt.Sprint(c, accepted)]++
+		}
+	}
+	m.table.EachCounts(func(c assignment.Counts, accepted bool) {
+		c.Newest, c.Generation = nil, 0
+		got[fmt.Sprint(c, accepted)]++
+	})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("counts of each Deployment (-want +got):\n%s", diff)
+	}
 }
 
 func (m *machine) checkAggregate(t *rapid.T, ref wire.DeploymentRef) {

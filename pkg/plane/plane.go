@@ -20,6 +20,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/clock"
 	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
+	"fleet.nationtech.io/fleet/pkg/controllers/census"
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
@@ -153,9 +154,14 @@ func (p *Plane) addDevices(recorder record.EventRecorder) {
 
 // Collectors are the plane's metrics.
 func (p *Plane) Collectors() []prometheus.Collector {
-	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors(), p.metrics.Collectors(), p.recorder.Collectors()), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fleet_devices_connected", Help: "Devices that have a connection.",
-	}, func() float64 { return float64(p.Gate.Count()) }))
+	}, func() float64 { return float64(p.Gate.Count()) })
+	counts := census.New(census.Config{
+		Ready: p.ready, Devices: p.informers.devices.GetStore(), Requests: p.informers.requests.GetStore(),
+		Phases: p.assignments.CountPhases, Now: p.Clock.Now,
+	})
+	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors(), p.metrics.Collectors(), p.recorder.Collectors()), connected, counts)
 }
 
 // Enrollment decides who enrolls.

@@ -119,6 +119,8 @@ func TestViolations(t *testing.T) {
 		{"the seam of drivers and the contract", []string{"pkg/agent/workload pkg/wire", "pkg/agent/workload pkg/score"}, ""},
 		{"the seam of drivers and the agent", []string{"pkg/agent/workload pkg/agent/store"}, "pkg/agent/workload → pkg/agent/store"},
 		{"tests of drivers", []string{"pkg/agent/workload/workloadtest pkg/atomicfile"}, ""},
+		{"the census and what it counts", []string{"pkg/controllers/census pkg/controllers/assigner", "pkg/controllers/census k8s.io/client-go/tools/cache"}, ""},
+		{"the census and a client", []string{"pkg/controllers/census pkg/client"}, "pkg/controllers/census → pkg/client"},
 		{"the device's client and nats.go", []string{"pkg/agent/link pkg/deviceclient", "pkg/deviceclient github.com/nats-io/nats.go", "pkg/deviceclient pkg/wire"}, ""},
 		{"the device's client and the agent", []string{"pkg/deviceclient pkg/agent/store"}, "pkg/deviceclient → pkg/agent/store"},
 		{"server and the device's client", []string{"pkg/deviceapi pkg/deviceclient"}, "pkg/deviceapi → pkg/deviceclient"},

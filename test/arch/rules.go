@@ -109,6 +109,15 @@ var rules = []rule{
 		},
 	},
 	{
+		why:    "the census counts what caches hold: it knows no client and no bus",
+		from:   []string{"pkg/controllers/census"},
+		direct: true,
+		forbids: func(p Package) bool {
+			return !p.Standard && !within(p.ImportPath, module+"pkg/apis", module+"pkg/controllers/assigner",
+				"github.com/prometheus/client_golang/prometheus", "k8s.io/apimachinery/pkg", "k8s.io/client-go/tools/cache")
+		},
+	},
+	{
 		why:    "what speaks to NATS for others imports nats.go, the contract and the cores only",
 		from:   []string{"pkg/bus", "pkg/deviceclient"},
 		direct: true,

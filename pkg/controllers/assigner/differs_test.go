@@ -71,6 +71,9 @@ func TestStatusesAreNoWork(t *testing.T) {
 	last := deploymentObject("api", "a")
 	r.deployments.Add(last)
 	r.keys("edge-1.shop.api", "edge-1.shop.web")
+	if diff := cmp.Diff(map[assigner.Phase]int{assigner.RollingOut: 2}, r.CountPhases()); diff != "" {
+		t.Errorf("phases (-want +got):\n%s", diff)
+	}
 	if n := testutil.ToFloat64(r.verdicts.Collectors()[0]); n != 2 {
 		t.Errorf("%v evaluations of 2 Deployments", n)
 	}

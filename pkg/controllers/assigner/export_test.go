@@ -49,6 +49,8 @@ func Conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 	return conditions(c, accepted)
 }
 
+func PhaseOf(c assignment.Counts, accepted bool) Phase { return phaseOf(c, accepted) }
+
 func Readiness(c assignment.Counts, accepted bool) []metav1.Condition {
 	return readiness(c, accepted)
 }

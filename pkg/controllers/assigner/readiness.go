@@ -15,14 +15,14 @@ import (
 // that is offline is waited for, until its report on the current score arrives.
 func readiness(c assignment.Counts, accepted bool) []metav1.Condition {
 	running := fmt.Sprintf("%d of %d devices run the current score", c.Succeeded, c.Matched) + outdated(c.Outdated)
-	switch {
-	case !accepted:
+	switch phaseOf(c, accepted) {
+	case Refused:
 		return notReady(v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, "the score is not accepted: see condition Accepted")
-	case c.Matched == 0:
+	case Accepted:
 		return ready(v1alpha1.ReasonNoDevicesMatched, "the target selector matches no device")
-	case c.Failed > 0:
+	case Failed:
 		return notReady(v1alpha1.DeploymentStalled, v1alpha1.ReasonDevicesFailed, fmt.Sprintf("%s, %d failed%s", running, c.Failed, newest(c)))
-	case c.Pending > 0:
+	case RollingOut:
 		return notReady(v1alpha1.DeploymentReconciling, v1alpha1.ReasonRolling, running)
 	}
 	return ready(v1alpha1.ReasonComplete, running)

@@ -150,14 +150,14 @@ func conditions(c assignment.Counts, accepted bool) []metav1.Condition {
 		progressing.Message, available.Message = message, message
 	}
 	running := fmt.Sprintf("%d of %d devices run the current score", c.Succeeded, c.Matched) + outdated(c.Outdated)
-	switch {
-	case !accepted:
+	switch phaseOf(c, accepted) {
+	case Refused:
 		set(v1alpha1.ReasonHeld, "the score is not accepted: devices keep what they run")
-	case c.Matched == 0:
+	case Accepted:
 		set(v1alpha1.ReasonNoDevicesMatched, "the target selector matches no device")
-	case c.Failed > 0:
+	case Failed:
 		set(v1alpha1.ReasonDevicesFailed, fmt.Sprintf("%s, %d failed: see status.aggregate.lastError", running, c.Failed))
-	case c.Pending > 0:
+	case RollingOut:
 		set(v1alpha1.ReasonRolling, running)
 	default:
 		set(v1alpha1.ReasonComplete, running)

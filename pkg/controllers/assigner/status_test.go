@@ -71,6 +71,30 @@ func TestConditionsSayWhatTheCountsMean(t *testing.T) {
 	}
 }
 
+// The metrics and the conditions tell the same.
+func TestPhase(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		counts   assignment.Counts
+		accepted bool
+		want     assigner.Phase
+	}{
+		"no device":            {assignment.Counts{}, true, assigner.Accepted},
+		"refused":              {assignment.Counts{Matched: 2, Failed: 1, Pending: 1}, false, assigner.Refused},
+		"refused, no device":   {assignment.Counts{}, false, assigner.Refused},
+		"failed and pending":   {assignment.Counts{Matched: 3, Succeeded: 1, Failed: 1, Pending: 1}, true, assigner.Failed},
+		"pending":              {assignment.Counts{Matched: 2, Succeeded: 1, Pending: 1}, true, assigner.RollingOut},
+		"all run, one offline": {assignment.Counts{Matched: 2, Succeeded: 2, Offline: 1}, true, assigner.RolledOut},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := assigner.PhaseOf(tc.counts, tc.accepted); got != tc.want {
+				t.Errorf("phase %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
 // Tools that know nothing of fleet follow a rollout by these.
 func TestReadinessIsKstatus(t *testing.T) {
 	t.Parallel()
