@@ -176,9 +176,9 @@ fleet_enrollment_requests_waiting %d
 		}
 		waits(0)
 		put(t, r.requests, &v1alpha1.EnrollmentRequest{ObjectMeta: metav1.ObjectMeta{Name: "waiting"}})
-		time.Sleep(15*time.Second - 1) // the clock of the bubble
+		time.Sleep(15*time.Second - time.Millisecond) // the clock of the bubble
 		waits(0)
-		time.Sleep(1)
+		time.Sleep(time.Millisecond)
 		waits(1)
 	})
 }
