@@ -15,6 +15,8 @@ packages=(
   bats dash
   # machines under test: root file systems, systemd-nspawn, an image to run
   mmdebstrap systemd-container busybox-static iproute2 curl procps
+  # alerts, and a scrape of the server
+  prometheus
   # disks whose power is cut
   e2fsprogs mount
 )

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"fleet.nationtech.io/fleet/pkg/refusals"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // metrics count what comes in by the door.
@@ -28,6 +29,9 @@ func newMetrics() *metrics {
 		refusals: refusals.New(refusals.DeviceAPI),
 	}
 	m.flooded = m.refusals.WithLabelValues("flood")
+	for _, kind := range wire.Kinds { // there, with 0, before anything happens
+		m.requests.WithLabelValues(string(kind), "ok")
+	}
 	return m
 }
 

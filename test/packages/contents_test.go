@@ -38,7 +38,13 @@ var (
 			"-rw-r--r-- /usr/share/doc/NAME/examples/agent.yaml",
 			"-rw-r--r-- /usr/share/NAME/release.pub",
 		},
-		"fleet-server": {"-rw-r--r-- /usr/share/doc/NAME/examples/config.yaml"},
+		"fleet-server": {
+			"-rw-r--r-- /usr/share/doc/NAME/examples/config.yaml",
+			"-rw-r--r-- /usr/share/NAME/monitoring/alerts.yaml",
+			"-rw-r--r-- /usr/share/NAME/monitoring/scrape.yaml",
+			"-rw-r--r-- /usr/share/NAME/monitoring/fleet.json",
+			"-rw-r--r-- /usr/share/NAME/monitoring/fleet-server.json",
+		},
 	}
 	inDebs = files{
 		"-rw-r--r-- /usr/share/zsh/vendor-completions/_NAME",

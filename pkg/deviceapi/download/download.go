@@ -58,10 +58,14 @@ type waiter struct {
 // NewGate returns a gate with places for all downloads together and for each
 // host. Requests are counted under the name.
 func NewGate(name string, all, each int) *Gate {
-	return &Gate{all: all, each: each, hosts: map[string]int{}, running: map[*patientWriter]bool{}, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fleet_downloads_total", ConstLabels: prometheus.Labels{"of": name},
 		Help: "Downloads from the enrollment listener by what they are of (packages, images) and result (ok, busy).",
-	}, []string{"result"})}
+	}, []string{"result"})
+	for _, result := range []string{"ok", "busy"} { // there, with 0, before anything happens
+		requests.WithLabelValues(result)
+	}
+	return &Gate{all: all, each: each, hosts: map[string]int{}, running: map[*patientWriter]bool{}, requests: requests}
 }
 
 // Collectors are the metrics.

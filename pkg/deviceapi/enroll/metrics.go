@@ -6,10 +6,14 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct{ requests *prometheus.CounterVec }
 
 func newMetrics() *metrics {
-	return &metrics{prometheus.NewCounterVec(prometheus.CounterOpts{
+	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fleet_enrollment_requests_total",
 		Help: "Requests at the enrollment listener by kind (ca, time, enroll, renew) and result (ok, pending, or the code of the refusal).",
-	}, []string{"request", "result"})}
+	}, []string{"request", "result"})
+	for _, request := range []string{"time", "enroll", "renew"} { // there, with 0, before anything happens
+		requests.WithLabelValues(request, "ok")
+	}
+	return &metrics{requests}
 }
 
 func (m *metrics) count(request, result string) { m.requests.WithLabelValues(request, result).Inc() }
