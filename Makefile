@@ -50,7 +50,7 @@ UNIT = $(filter-out $(E2E) $(INTEGRATION) $(MODULE)/test/arch,$(PACKAGES))
 # that link the apiserver are left out.
 RACE = $(filter $(addprefix $(MODULE)/,pkg/wire pkg/score pkg/roster pkg/tombstone pkg/parts pkg/plane pkg/agent% pkg/deviceapi% pkg/controllers%),$(PACKAGES))
 
-FUZZTIME ?= 20s
+FUZZTIME ?= 10s
 DEVICES ?= 20
 GROUP_SIZES ?= 10,5,5
 DURATION ?= 20
@@ -201,7 +201,7 @@ test-race: | tools ## the race detector on code of ours
 	CGO_ENABLED=1 go test -race -timeout 15m $(RACE)
 
 .PHONY: test-fuzz
-test-fuzz: ## every fuzz target for FUZZTIME each (20s)
+test-fuzz: ## every fuzz target for FUZZTIME each (10s)
 	echo "==> fuzz targets, $(FUZZTIME) each"
 	tools/fuzz.sh $(FUZZTIME)
 

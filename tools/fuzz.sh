@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: fuzz.sh TIME [keep [TARGET...]]
 # Runs each fuzz target of the repository, or those named, for TIME (for example
-# 20s), one on each processor. With keep, the inputs that reached something new
+# 10s), one on each processor. With keep, the inputs that reached something new
 # are copied to testdata/fuzz, the smallest first, at most 50 a target.
 set -euo pipefail
 
