@@ -83,6 +83,17 @@ func keepValuesOnce(d *generic.Generic) {
 // log is kine's log of changes.
 type log struct{ *sqllog.SQLLog }
 
+// Watch returns the changes to come. kine's log has none for a watch that begins while
+// it stops, and its watch would then wait for one for ever.
+func (l log) Watch(ctx context.Context) <-chan server.EventBatch {
+	if changes := l.SQLLog.Watch(ctx); changes != nil {
+		return changes
+	}
+	none := make(chan server.EventBatch)
+	close(none)
+	return none
+}
+
 // After reads the changes of what a watch is about. kine would read those of
 // everything: a watch that begins five minutes ago would read the whole store with
 // its history, and there is one for each informer and client every few minutes.

@@ -246,6 +246,11 @@ func checkReadable(ctx context.Context, path string) error {
 		return fmt.Errorf("opening %s: %w", path, err)
 	}
 	defer db.Close()
+	db.SetMaxOpenConns(1) // which the pragma is for
+	// A process that ends may still write its log into the file.
+	if _, err := db.ExecContext(ctx, "PRAGMA busy_timeout=30000"); err != nil {
+		return explain(path, err)
+	}
 	var tables, newest sql.NullInt64
 	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name = 'kine'").Scan(&tables); err != nil {
 		return explain(path, err)
