@@ -8,7 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"syscall"
+
+	"fleet.nationtech.io/fleet/pkg/atomicfile"
 )
 
 const (
@@ -124,7 +125,7 @@ func replace(path string) error {
 	if err := os.Rename(path+copySuffix, path); err != nil {
 		return err
 	}
-	return syncFile(filepath.Dir(path))
+	return atomicfile.SyncDir(filepath.Dir(path))
 }
 
 func syncFile(path string) error {
@@ -143,9 +144,6 @@ func removeCopy(path string) error {
 }
 
 func hasRoom(dir string, bytes int64) bool {
-	var stat syscall.Statfs_t
-	if err := syscall.Statfs(dir, &stat); err != nil {
-		return false
-	}
-	return int64(stat.Bavail)*stat.Bsize >= bytes
+	space, err := spaceOf(dir)
+	return err == nil && space.Free >= bytes
 }

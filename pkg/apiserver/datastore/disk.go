@@ -61,11 +61,11 @@ func (d *disk) now() Space {
 }
 
 func (d *disk) ask(now time.Time) {
-	var stat syscall.Statfs_t
-	if err := syscall.Statfs(d.dir, &stat); err != nil {
+	space, err := spaceOf(d.dir)
+	if err != nil {
 		return // whatever is wrong, SQLite will say it
 	}
-	d.asked, d.space = now, Space{Free: int64(stat.Bavail) * stat.Bsize, Total: int64(stat.Blocks) * stat.Bsize}
+	d.asked, d.space = now, space
 	full := d.space.Free < reserve
 	switch {
 	case full && !d.full:
@@ -74,6 +74,15 @@ func (d *disk) ask(now time.Time) {
 		d.logger.Info("the disk has room again", "directory", d.dir, "free_bytes", d.space.Free, "total_bytes", d.space.Total)
 	}
 	d.full = full
+}
+
+// spaceOf is what the file system of a directory has.
+func spaceOf(dir string) (Space, error) {
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs(dir, &stat); err != nil {
+		return Space{}, err
+	}
+	return Space{Free: int64(stat.Bavail) * stat.Bsize, Total: int64(stat.Blocks) * stat.Bsize}, nil
 }
 
 func (d *disk) err() error {
