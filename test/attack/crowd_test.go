@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/pki/pkitest"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -72,7 +73,7 @@ func (a *arena) newRequest(t *testing.T) string {
 	t.Helper()
 	key, err := pki.NewKey()
 	must(t, err)
-	return certificateRequest(t, key)
+	return pkitest.CSROf(t, key)
 }
 
 // crowd are strangers who ask so many questions a second. Those that the answers

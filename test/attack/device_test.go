@@ -4,10 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +18,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/pki/pkitest"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -51,7 +49,7 @@ func (s *site) enroll(t testing.TB, token, name string) *device {
 	key, err := pki.NewKey()
 	must(t, err)
 	d := &device{site: s, t: t, name: name, key: key, Session: deviceclient.NewSession(name)}
-	_, reply, err := s.post(t.Context(), s.web(), encode(t, wire.EnrollRequest{Token: token, Device: name, CSR: certificateRequest(t, key)}))
+	_, reply, err := s.post(t.Context(), s.web(), encode(t, wire.EnrollRequest{Token: token, Device: name, CSR: pkitest.CSROf(t, key)}))
 	must(t, err)
 	if reply.Error != nil {
 		t.Fatalf("enrolling %s: %v", name, reply.Error)
@@ -59,13 +57,6 @@ func (s *site) enroll(t testing.TB, token, name string) *device {
 	d.cert, err = decodeChain(reply.Certificate, key)
 	must(t, err)
 	return d
-}
-
-func certificateRequest(t testing.TB, key *ecdsa.PrivateKey) string {
-	t.Helper()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	must(t, err)
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
 
 func encode(t testing.TB, v any) []byte {

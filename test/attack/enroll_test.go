@@ -25,6 +25,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/enroll"
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/pki/pkitest"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -33,7 +34,7 @@ func (a *arena) enrollRequest(t *testing.T, token string) (wire.EnrollRequest, *
 	t.Helper()
 	key, err := pki.NewKey()
 	must(t, err)
-	return wire.EnrollRequest{Token: token, Device: fmt.Sprintf("%s%d", attackerPrefix, a.attackers.Add(1)), CSR: certificateRequest(t, key)}, key
+	return wire.EnrollRequest{Token: token, Device: fmt.Sprintf("%s%d", attackerPrefix, a.attackers.Add(1)), CSR: pkitest.CSROf(t, key)}, key
 }
 
 // enrolls posts a request.
@@ -287,7 +288,7 @@ func (a *arena) greedyRequest(t *testing.T, _ *device) {
 	weak, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	must(t, err)
 	again, _ := a.enrollRequest(t, a.token)
-	again.CSR = certificateRequest(t, weak)
+	again.CSR = pkitest.CSROf(t, weak)
 	if _, reply := a.enrolls(t, again); reply.Certificate != "" {
 		t.Logf("a key on P-224 is accepted")
 	}

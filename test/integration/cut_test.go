@@ -21,6 +21,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/pki/pkitest"
 	"fleet.nationtech.io/fleet/pkg/plane"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -126,7 +127,7 @@ func TestEnrollmentSurvivesAPowerCutAtEachStep(t *testing.T) {
 				token := s.token(map[string]string{"group": "a"})
 				id := strings.Split(token, ".")[2]
 				s.editToken(id, func(o *v1alpha1.EnrollmentToken) { o.Spec.MaxUses, o.Spec.PreApproved = 1, !approval })
-				r := wire.EnrollRequest{Token: token, Device: name, CSR: csrOf(t, newKey(t))}
+				r := wire.EnrollRequest{Token: token, Device: name, CSR: pkitest.CSROf(t, newKey(t))}
 				cut := &cutter{n: n, late: late}
 				post(t, s.listener(cut), r) // whatever it says, nobody may have heard it
 				if done = !cut.dead; done && n == 1 {

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -23,6 +22,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/pki/pkitest"
 	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/wait"
 )
@@ -108,19 +108,10 @@ func (h *holder) post(path string, request any) wire.EnrollReply {
 	return reply
 }
 
-func csrOf(t testing.TB, key *ecdsa.PrivateKey) string {
-	t.Helper()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
-}
-
 // ask sends an enrollment request.
 func (h *holder) ask(token string, change ...func(*wire.EnrollRequest)) wire.EnrollReply {
 	h.s.t.Helper()
-	r := wire.EnrollRequest{Token: token, Device: h.name, CSR: csrOf(h.s.t, h.key)}
+	r := wire.EnrollRequest{Token: token, Device: h.name, CSR: pkitest.CSROf(h.s.t, h.key)}
 	for _, c := range change {
 		c(&r)
 	}
@@ -149,7 +140,7 @@ func (h *holder) take(reply wire.EnrollReply, key *ecdsa.PrivateKey) {
 // renew asks for a certificate for a key.
 func (h *holder) renew(key *ecdsa.PrivateKey) wire.EnrollReply {
 	h.s.t.Helper()
-	return h.post(wire.PathRenew, wire.RenewRequest{CSR: csrOf(h.s.t, key)})
+	return h.post(wire.PathRenew, wire.RenewRequest{CSR: pkitest.CSROf(h.s.t, key)})
 }
 
 // connection is a session of a holder.

@@ -24,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/pki/pkitest"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -235,7 +236,7 @@ func TestAKeyHasOneNameAfterCuts(t *testing.T) {
 				key, token := newKey(t), s.limited(1, !approval)
 				names := []string{fmt.Sprintf("a-%v-%d-%v", approval, n, late), fmt.Sprintf("b-%v-%d-%v", approval, n, late)}
 				request := func(name string) wire.EnrollRequest {
-					return wire.EnrollRequest{Token: token, Device: name, CSR: csrOf(t, key)}
+					return wire.EnrollRequest{Token: token, Device: name, CSR: pkitest.CSROf(t, key)}
 				}
 				post(t, s.listener(&cutter{n: n, late: late}), request(names[0]))
 				if n == 1 && !late {
@@ -258,9 +259,9 @@ func TestAKeyHasOneNameBesideStaleCaches(t *testing.T) {
 	s := newServer(t)
 	key, one, two := newKey(t), s.limited(1, true), s.limited(1, true)
 	h := s.listener(&cutter{n: 1000})
-	post(t, h, wire.EnrollRequest{Token: one, Device: "edge-1", CSR: csrOf(t, key)})
-	post(t, h, wire.EnrollRequest{Token: two, Device: "edge-2", CSR: csrOf(t, key)})
-	post(t, h, wire.EnrollRequest{Token: two, Device: "edge-3", CSR: csrOf(t, newKey(t))}) // the control
+	post(t, h, wire.EnrollRequest{Token: one, Device: "edge-1", CSR: pkitest.CSROf(t, key)})
+	post(t, h, wire.EnrollRequest{Token: two, Device: "edge-2", CSR: pkitest.CSROf(t, key)})
+	post(t, h, wire.EnrollRequest{Token: two, Device: "edge-3", CSR: pkitest.CSROf(t, newKey(t))}) // the control
 	if devices, _ := s.names(); strings.Join(devices, " ") != "edge-1 edge-3" {
 		t.Errorf("devices are %v", devices)
 	}
@@ -279,7 +280,7 @@ func TestHangingUpGivesNoSecondName(t *testing.T) {
 			brokenOff++
 		}
 	}})
-	body, err := json.Marshal(wire.EnrollRequest{Token: token, Device: "edge-1", CSR: csrOf(t, key)})
+	body, err := json.Marshal(wire.EnrollRequest{Token: token, Device: "edge-1", CSR: pkitest.CSROf(t, key)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +340,7 @@ func TestAKeyHasOneEncoding(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	h := s.holder("edge-1")
-	block, _ := pem.Decode([]byte(csrOf(t, h.key)))
+	block, _ := pem.Decode([]byte(pkitest.CSROf(t, h.key)))
 	odd := oddEncoding(t, block.Bytes, h.key)
 	if parsed, err := x509.ParseCertificateRequest(odd); err != nil || parsed.CheckSignature() != nil {
 		t.Fatalf("the request with another encoding of the key is not good: it proves nothing (%v)", err)

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/pki/pkitest"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -64,7 +65,7 @@ func TestDeviceThatIsPreparedMeanwhileWaitsForApproval(t *testing.T) {
 			}
 		}
 	}})
-	post(t, h, wire.EnrollRequest{Token: token, Device: "vault-1", CSR: csrOf(t, key)})
+	post(t, h, wire.EnrollRequest{Token: token, Device: "vault-1", CSR: pkitest.CSROf(t, key)})
 	d, err := s.client().Devices().Get(t.Context(), "vault-1", metav1.GetOptions{})
 	if err != nil || d.Spec.Enrollment != nil || d.Labels["vault"] != "yes" {
 		t.Errorf("the prepared Device is %+v (%v)", d, err)

@@ -1,16 +1,13 @@
 package enrollment_test
 
 import (
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"strings"
 	"testing"
 
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
-	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/pki/pkitest"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -25,9 +22,9 @@ func FuzzParseRequest(f *testing.F) {
 		}
 		return data
 	}
-	f.Add(valid("edge-1", csr(f), ""))
-	f.Add(valid("edge-1", csr(f), strings.Repeat("ab", 32)))
-	f.Add(valid("Edge.*", damage(csr(f)), "x"))
+	f.Add(valid("edge-1", pkitest.CSR(f), ""))
+	f.Add(valid("edge-1", pkitest.CSR(f), strings.Repeat("ab", 32)))
+	f.Add(valid("Edge.*", pkitest.Damage(pkitest.CSR(f)), "x"))
 	f.Add([]byte(`{"token":"FLT1.x","device":"edge","csr":"-----BEGIN CERTIFICATE REQUEST-----"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		req, err := wire.Decode[wire.EnrollRequest](body, wire.MaxEnrollRequest)
@@ -50,25 +47,4 @@ func FuzzParseRequest(f *testing.F) {
 			t.Errorf("accepted device %q with key %q", a.Device, a.Fingerprint())
 		}
 	})
-}
-
-// csr is a certificate request in PEM for a new key.
-func csr(t testing.TB) string {
-	t.Helper()
-	key, err := pki.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
-}
-
-// damage changes what a certificate request is signed over.
-func damage(csr string) string {
-	block, _ := pem.Decode([]byte(csr))
-	block.Bytes[len(block.Bytes)-1] ^= 1
-	return string(pem.EncodeToMemory(block))
 }

@@ -19,6 +19,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/pki/pkitest"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -77,7 +78,7 @@ func ask(h http.Handler, method, target, body string, chain []*x509.Certificate)
 // renewal is the body of a request for a new key.
 func renewal(t testing.TB) string {
 	t.Helper()
-	data, err := json.Marshal(wire.RenewRequest{CSR: csr(t)})
+	data, err := json.Marshal(wire.RenewRequest{CSR: pkitest.CSR(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +102,7 @@ func flood(t *testing.T, h *enroll.Handler, authorities *pki.PKI) map[string]que
 	wrong, unknown, foreign := token, wire.NewToken(authorities.RootHash()), wire.NewToken(wire.Digest{1})
 	wrong.Secret[0]++
 	with := func(token string, status int) question {
-		body, err := json.Marshal(wire.EnrollRequest{Token: token, Device: "stranger", CSR: csr(t)})
+		body, err := json.Marshal(wire.EnrollRequest{Token: token, Device: "stranger", CSR: pkitest.CSR(t)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +197,7 @@ func TestACrowdIsToldToComeBack(t *testing.T) {
 	defer close(api)
 	answers := make(chan int, enroll.MaxDeciding+more)
 	for n := range enroll.MaxDeciding + more {
-		body, err := json.Marshal(wire.EnrollRequest{Token: token.Encode(), Device: fmt.Sprintf("edge-%d", n), CSR: csr(t)})
+		body, err := json.Marshal(wire.EnrollRequest{Token: token.Encode(), Device: fmt.Sprintf("edge-%d", n), CSR: pkitest.CSR(t)})
 		if err != nil {
 			t.Fatal(err)
 		}

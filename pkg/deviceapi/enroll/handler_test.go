@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -30,6 +28,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/pki/pkitest"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -101,20 +100,6 @@ func post(t testing.TB, h http.Handler, body string) (int, wire.EnrollReply) {
 	return w.Code, reply
 }
 
-// csr is a certificate request in PEM for a new key.
-func csr(t testing.TB) string {
-	t.Helper()
-	key, err := pki.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
-}
-
 func TestRootIsGivenToAnybody(t *testing.T) {
 	t.Parallel()
 	h, authorities := newHandler(t)
@@ -151,7 +136,7 @@ func TestGarbageIsRefused(t *testing.T) {
 	guessed := wire.NewToken(authorities.RootHash())
 	guessed.ID = known.ID
 	request := func(change func(*wire.EnrollRequest)) string {
-		r := wire.EnrollRequest{Token: token, Device: "edge-1", CSR: csr(t)}
+		r := wire.EnrollRequest{Token: token, Device: "edge-1", CSR: pkitest.CSR(t)}
 		change(&r)
 		data, err := json.Marshal(r)
 		if err != nil {
@@ -175,10 +160,10 @@ func TestGarbageIsRefused(t *testing.T) {
 		"a bad name":      {request(func(r *wire.EnrollRequest) { r.Device = "Edge.*" }), wire.RefusedBadRequest, "--name"},
 		"no request":      {request(func(r *wire.EnrollRequest) { r.CSR = "" }), wire.RefusedBadRequest, "PEM"},
 		"a certificate":   {request(func(r *wire.EnrollRequest) { r.CSR = certificate(r.CSR) }), wire.RefusedBadRequest, "PEM"},
-		"a damaged one":   {request(func(r *wire.EnrollRequest) { r.CSR = damage(r.CSR) }), wire.RefusedBadRequest, "damaged"},
+		"a damaged one":   {request(func(r *wire.EnrollRequest) { r.CSR = pkitest.Damage(r.CSR) }), wire.RefusedBadRequest, "damaged"},
 		"a foreign token": {request(func(r *wire.EnrollRequest) { r.Token = foreign }), wire.RefusedToken, "token create"},
 		// A stranger's request is not worth looking at a signature.
-		"a guessed one": {request(func(r *wire.EnrollRequest) { r.Token, r.CSR = guessed.Encode(), damage(r.CSR) }), wire.RefusedToken, "token create"},
+		"a guessed one": {request(func(r *wire.EnrollRequest) { r.Token, r.CSR = guessed.Encode(), pkitest.Damage(r.CSR) }), wire.RefusedToken, "token create"},
 		// The control, which gets as far as the API. What is wrong there is hidden.
 		"all is well": {request(func(*wire.EnrollRequest) {}), wire.RefusedUnavailable, "try again later"},
 	} {
@@ -248,7 +233,7 @@ func TestChangedTokenCountsAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			api.token = tc.change(cached.(*v1alpha1.EnrollmentToken).DeepCopy())
-			body, err := json.Marshal(wire.EnrollRequest{Token: known.Encode(), Device: "edge-1", CSR: csr(t)})
+			body, err := json.Marshal(wire.EnrollRequest{Token: known.Encode(), Device: "edge-1", CSR: pkitest.CSR(t)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -258,13 +243,6 @@ func TestChangedTokenCountsAtOnce(t *testing.T) {
 			}
 		})
 	}
-}
-
-// damage changes what a certificate request is signed over.
-func damage(csr string) string {
-	block, _ := pem.Decode([]byte(csr))
-	block.Bytes[len(block.Bytes)-1] ^= 1
-	return string(pem.EncodeToMemory(block))
 }
 
 // What anybody may ask for is bounded, and that bound does not touch a device
@@ -316,7 +294,7 @@ func TestFloodOfStrangersIsRefused(t *testing.T) {
 	h, authorities := newHandler(t)
 	token := wire.NewToken(authorities.RootHash())
 	request := func() (wire.EnrollReply, int) {
-		data, err := json.Marshal(wire.EnrollRequest{Token: token.Encode(), Device: "edge-1", CSR: csr(t)})
+		data, err := json.Marshal(wire.EnrollRequest{Token: token.Encode(), Device: "edge-1", CSR: pkitest.CSR(t)})
 		if err != nil {
 			t.Fatal(err)
 		}
