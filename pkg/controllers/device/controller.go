@@ -175,9 +175,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { c.compactTombstones(ctx); return nil })
 	for range workers {
 		g.Go(func() error {
-			reconcile.Work(ctx, c.queue, c.Logger, func(ctx context.Context, name string) (time.Duration, error) {
-				return 0, c.Reconcile(ctx, name)
-			})
+			reconcile.Work(ctx, c.queue, c.Logger, c.Reconcile)
 			return nil
 		})
 	}
@@ -300,45 +298,44 @@ func (c *Controller) finish(ctx context.Context, name string) error {
 	return nil
 }
 
-// Reconcile brings one Device up to date.
-func (c *Controller) Reconcile(ctx context.Context, name string) error {
+// Reconcile brings one Device up to date, and returns when to look at it again.
+func (c *Controller) Reconcile(ctx context.Context, name string) (again time.Duration, err error) {
 	o, exists, err := c.Devices.GetStore().GetByKey(name)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if _, is := c.Roster.Leaving(name); is {
-		return nil // it is looked at again afterwards
+		return 0, nil // it is looked at again afterwards
 	}
 	if err := c.finish(ctx, name); err != nil || !exists {
-		return err
+		return 0, err
 	}
 	d := o.(*v1alpha1.Device).DeepCopy()
 	switch {
 	case !d.DeletionTimestamp.IsZero():
-		return c.release(ctx, d)
+		return 0, c.release(ctx, d)
 	case !slices.Contains(d.Finalizers, v1alpha1.DeviceFinalizer):
-		return c.addFinalizer(ctx, d)
+		return 0, c.addFinalizer(ctx, d)
 	case d.Spec.Revoked:
 		if err := c.revoke(ctx, d, "revoked"); err != nil {
-			return err
+			return 0, err
 		}
-		return c.writeStatus(ctx, d)
+		return 0, c.writeStatus(ctx, d)
 	}
 	c.bind(d)
 	if d.Spec.Enrollment == nil && len(c.Roster.Keys(d.Name)) == 0 {
 		c.Roster.Drop(d.Name) // somebody took its keys away
 	}
 	if c.wasUsed(d) {
-		return c.adoptKey(ctx, d)
+		return 0, c.adoptKey(ctx, d)
 	}
 	if wait := c.arrives(d); wait > 0 {
-		c.queue.AddAfter(name, wait)
-		return nil
+		return wait, nil
 	}
 	if changed, err := c.writeReport(ctx, d); err != nil || changed {
-		return err // once the cache has what changed, it is looked at again
+		return 0, err // once the cache has what changed, it is looked at again
 	}
-	return c.writeStatus(ctx, d)
+	return 0, c.writeStatus(ctx, d)
 }
 
 // arrives returns how long to wait for a device that enrolled a moment ago, and has

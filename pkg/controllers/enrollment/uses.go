@@ -81,6 +81,11 @@ func (l *ledger) keep(token string, u use, now time.Time) {
 		a.usedAt = now
 	}
 	l.mu.Unlock()
+	l.tell(token)
+}
+
+// tell has the status of a token written.
+func (l *ledger) tell(token string) {
 	if l.changed != nil {
 		l.changed(token)
 	}
@@ -136,8 +141,8 @@ func (s *Service) usesOf(token *v1alpha1.EnrollmentToken) (uses int, usedAt time
 
 // notice has the status of a token written that lacks a use which an object bears.
 func (s *Service) notice(token *v1alpha1.EnrollmentToken, number int) {
-	if number > token.Status.Uses && s.uses.changed != nil {
-		s.uses.changed(token.Name)
+	if number > token.Status.Uses {
+		s.uses.tell(token.Name)
 	}
 }
 
