@@ -28,6 +28,7 @@ type machine struct {
 	packaged  bool     // dpkg owns /usr/bin/fleet-server
 	mounts    []string // of the machine
 	accounts  []string
+	groups    []string
 	enabled   bool
 	held      bool // a condition of the unit is not met
 	active    bool
@@ -112,11 +113,15 @@ func (m *machine) Mounts() ([]string, error) {
 	return m.mounts, nil
 }
 
-func (m *machine) Free(string) (uint64, error)           { return m.free, nil }
-func (m *machine) Has(name string) bool                  { return name == "useradd" || name == "dpkg-query" }
+func (m *machine) Free(string) (uint64, error) { return m.free, nil }
+func (m *machine) Has(name string) bool {
+	return slices.Contains([]string{"useradd", "groupadd", "dpkg-query"}, name)
+}
 func (m *machine) Own(string, string, fs.FileMode) error { return nil }
 func (m *machine) Run(_ context.Context, args ...string) error {
 	switch {
+	case args[0] == "groupadd":
+		m.groups = append(m.groups, strings.Join(args[2:], " "))
 	case args[0] == "useradd":
 		m.accounts = append(m.accounts, args[len(args)-1])
 	case slices.Contains(args, "apt-get"), slices.Contains(args, "dpkg"):
@@ -222,8 +227,10 @@ func (m *machine) Query(_ context.Context, args ...string) (string, error) {
 		return says(m.active, "active", "inactive")
 	case "systemctl is-enabled":
 		return says(m.enabled, "enabled", "disabled")
-	case "id -u":
+	case "id -g":
 		return says(slices.Contains(m.accounts, args[2]), "998", "")
+	case "getent group":
+		return says(slices.ContainsFunc(m.groups, func(g string) bool { return strings.HasSuffix(g, args[2]) }), args[2]+":x:998:", "")
 	}
 	m.t.Errorf("it asked %q", args)
 	return "", nil

@@ -167,20 +167,39 @@ func (in *Installer) makeAccounts(ctx context.Context) error {
 
 func (in *Installer) makeAccount(ctx context.Context) error {
 	name := in.Product.Name
-	if _, err := in.Host.Query(ctx, "id", "-u", name); err == nil {
-		return nil
+	gid, err := in.Host.Query(ctx, "id", "-g", name)
+	exists := err == nil
+	if err := in.makeGroup(ctx, strings.TrimSpace(gid)); err != nil || exists {
+		return err
 	}
 	in.say("create  account %s", name)
-	add := []string{"useradd", "--system", "--user-group", "--home-dir", in.Product.DataDir, "--no-create-home", "--shell", "/usr/sbin/nologin", name}
+	add := []string{"useradd", "--system", "--gid", name, "--home-dir", in.Product.DataDir, "--no-create-home", "--shell", "/usr/sbin/nologin", name}
 	if !in.Host.Has("useradd") {
 		// That of busybox.
-		if err := in.Host.Run(ctx, "addgroup", "-S", name); err != nil {
-			return fmt.Errorf("creating the group %s: %w", name, err)
-		}
 		add = []string{"adduser", "-S", "-D", "-H", "-G", name, "-h", in.Product.DataDir, "-s", "/sbin/nologin", name}
 	}
 	if err := in.Host.Run(ctx, add...); err != nil {
 		return fmt.Errorf("creating the account %s: %w", name, err)
+	}
+	return nil
+}
+
+// makeGroup makes the group of the account. A power cut can leave the account
+// without it, and then gid is the id that it has to have.
+func (in *Installer) makeGroup(ctx context.Context, gid string) error {
+	name := in.Product.Name
+	if _, err := in.Host.Query(ctx, "getent", "group", name); err == nil {
+		return nil
+	}
+	add, option := []string{"groupadd", "--system"}, "--gid"
+	if !in.Host.Has("groupadd") {
+		add, option = []string{"addgroup", "-S"}, "-g"
+	}
+	if gid != "" {
+		add = append(add, option, gid)
+	}
+	if err := in.Host.Run(ctx, append(add, name)...); err != nil {
+		return fmt.Errorf("creating the group %s: %w", name, err)
 	}
 	return nil
 }

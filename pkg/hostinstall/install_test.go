@@ -122,6 +122,31 @@ func TestForeignProgramStays(t *testing.T) {
 	}
 }
 
+// A power cut while useradd writes its files leaves an account without a group,
+// or a group without an account.
+func TestAccountsAreCompleted(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name                                       string
+		accounts, groups, wantAccounts, wantGroups []string
+	}{
+		{"nothing", nil, nil, []string{"fleet-server"}, []string{"fleet-server"}},
+		{"an account", []string{"fleet-server"}, nil, []string{"fleet-server"}, []string{"--gid 998 fleet-server"}},
+		{"a group", nil, []string{"fleet-server"}, []string{"fleet-server"}, []string{"fleet-server"}},
+		{"both", []string{"fleet-server"}, []string{"fleet-server"}, []string{"fleet-server"}, []string{"fleet-server"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.accounts, m.groups = tt.accounts, tt.groups
+			must(t, m, release(t, "v1"), defaults)
+			if diff := cmp.Diff([][]string{tt.wantAccounts, tt.wantGroups}, [][]string{m.accounts, m.groups}); diff != "" {
+				t.Errorf("accounts and groups (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // TestWhatInstallationsSay has what it says.
 func TestDryRunChangesNothing(t *testing.T) {
 	t.Parallel()

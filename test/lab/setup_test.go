@@ -166,6 +166,31 @@ var setupCases = []struct {
 		check:   oneRange,
 	},
 	{
+		name:    "an interrupted run left the group of its account",
+		prepare: `groupadd fleet-subid-reserve; useradd --system --home-dir /var/lib/fleet-workload fleet-workload`,
+		check:   oneRange + ` && ` + noAccountLeft,
+	},
+	{
+		name: "useradd was interrupted after the accounts",
+		prepare: setupUser + `
+			sed -i '/^fleet-agent:/d; /^fleet-workload:/d' /etc/group /etc/gshadow /etc/shadow
+			systemctl stop user@$(id -u fleet-workload).service`,
+		check: `test "$(id -gn fleet-agent) $(id -gn fleet-workload)" = 'fleet-agent fleet-workload' &&
+			getent shadow fleet-agent fleet-workload && test -S ` + lab.PodmanSocket,
+	},
+	{
+		name:    "useradd was interrupted before the account",
+		prepare: `groupadd --system fleet-workload`,
+		check:   `test "$(id -gn fleet-workload)" = fleet-workload && ` + oneRange,
+	},
+	{
+		name: "the id of the group is somebody else's by now",
+		prepare: setupUser + `
+			groupmod --new-name taken fleet-workload`,
+		fail:  "groupadd could not create the group fleet-workload",
+		check: `groupmod --new-name fleet-workload taken`,
+	},
+	{
 		name:    "no ids per account",
 		prepare: `printf 'SUB_UID_COUNT 0\nSUB_GID_COUNT 0\n' >>/etc/login.defs`,
 		fail:    "set SUB_UID_COUNT and SUB_GID_COUNT to 65536 in /etc/login.defs",
