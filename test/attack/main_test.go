@@ -36,7 +36,7 @@ type scale struct {
 
 // full is `make soak`; small is for every day.
 var (
-	full  = scale{strict: true, samples: 500, flood: 10 * time.Second, subjects: 10_000, connections: 1000, enrolled: 1000}
+	full  = scale{strict: true, samples: 4 * stretch, flood: 10 * time.Second, subjects: 10_000, connections: 1000, enrolled: 1000}
 	small = scale{samples: 40, flood: time.Second, subjects: 1000, connections: 50, enrolled: 1000}
 )
 
