@@ -2,13 +2,16 @@ package apiserver
 
 import (
 	"context"
+	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/duration"
 )
 
@@ -62,7 +65,26 @@ var (
 		}},
 		ageColumn,
 	}
+	revisionColumns = []column{
+		nameColumn,
+		{name: "Controller", value: func(o runtime.Object) any { return controllerOf(accessor(o)) }},
+		{name: "Revision", value: func(o runtime.Object) any { return o.(*appsv1.ControllerRevision).Revision }},
+		ageColumn,
+	}
 )
+
+// controllerOf names the owner as kubectl does.
+func controllerOf(o metav1.Object) string {
+	owner := metav1.GetControllerOf(o)
+	if owner == nil {
+		return "<none>"
+	}
+	kind := strings.ToLower(owner.Kind)
+	if gv, err := schema.ParseGroupVersion(owner.APIVersion); err == nil && gv.Group != "" {
+		kind += "." + gv.Group
+	}
+	return kind + "/" + owner.Name
+}
 
 // table converts objects to what kubectl prints.
 type table struct{ columns []column }

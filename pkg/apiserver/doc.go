@@ -1,6 +1,6 @@
 // Package apiserver is a Kubernetes-compatible API server for a single
 // machine: any CustomResourceDefinition, and the built-in kinds that a small
-// site needs (namespaces, secrets, configmaps, events, leases), on the storage
+// site needs (namespaces, secrets, configmaps, events, leases, revisions), on the storage
 // of package datastore. Who asks is told what they may do, and package collector
 // deletes what belongs to owners that are gone.
 //

@@ -1,10 +1,12 @@
 package apiserver
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -134,4 +136,26 @@ func validateLease(obj, _ runtime.Object) field.ErrorList {
 		errs = append(errs, field.Invalid(field.NewPath("spec", "leaseTransitions"), *n, "must not be negative"))
 	}
 	return errs
+}
+
+// validateRevision: what a revision is of never changes.
+func validateRevision(obj, old runtime.Object) field.ErrorList {
+	r := obj.(*appsv1.ControllerRevision)
+	var errs field.ErrorList
+	if r.Revision < 0 {
+		errs = append(errs, field.Invalid(field.NewPath("revision"), r.Revision, "must not be negative"))
+	}
+	data := field.NewPath("data")
+	switch {
+	case len(r.Data.Raw) == 0:
+		errs = append(errs, field.Required(data, "is what the revision is of"))
+	case old != nil && !sameJSON(r.Data.Raw, old.(*appsv1.ControllerRevision).Data.Raw):
+		errs = append(errs, field.Forbidden(data, "cannot be changed"))
+	}
+	return errs
+}
+
+func sameJSON(a, b []byte) bool {
+	var va, vb any
+	return json.Unmarshal(a, &va) == nil && json.Unmarshal(b, &vb) == nil && apiequality.Semantic.DeepEqual(va, vb)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -69,6 +70,11 @@ func resources() []resource {
 			gv: coordination, plural: "leases", singular: "lease", namespaced: true,
 			obj: &coordinationv1.Lease{}, list: &coordinationv1.LeaseList{}, columns: leaseColumns,
 			validate: validateLease,
+		},
+		{ // no other kind of the group: a Deployment of apps/v1 would stand before ours in every kubectl
+			gv: appsv1.SchemeGroupVersion, plural: "controllerrevisions", singular: "controllerrevision", namespaced: true,
+			obj: &appsv1.ControllerRevision{}, list: &appsv1.ControllerRevisionList{}, columns: revisionColumns,
+			validate: validateRevision,
 		},
 	}
 }

@@ -68,6 +68,41 @@ func (t *Table) Body(name, hash string) ([]byte, bool) {
 	return nil, false
 }
 
+// BodiesOf returns the hashes of the bodies that devices have of a Deployment that they
+// should run: what they report, and what they were told.
+func (t *Table) BodiesOf(ref wire.DeploymentRef) map[string]bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	held := map[string]bool{}
+	dep := t.deployments[ref]
+	if dep == nil {
+		return held
+	}
+	dep.devices.each(func(number uint32) {
+		x := t.numberedDevices.at(number).target(dep.number)
+		held[t.entries.value(x.issued).Hash] = true
+		held[t.reports.value(x.report).hash] = true
+	})
+	delete(held, "")
+	return held
+}
+
+// Wanted returns the Deployments that a device should run.
+func (t *Table) Wanted(name string) (refs []wire.DeploymentRef) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	dev := t.member(name)
+	if dev == nil {
+		return nil
+	}
+	for dep, x := range t.wanted(dev) {
+		if !x.is(reserved) {
+			refs = append(refs, dep.DeploymentRef)
+		}
+	}
+	return refs
+}
+
 // NeedsSecret reports whether a score in the manifest of the device names the
 // Secret.
 func (t *Table) NeedsSecret(device, namespace, name string) bool {

@@ -508,6 +508,7 @@ func (m *machine) Check(t *rapid.T) {
 	outdated := m.outdated()
 	for _, name := range deviceNames {
 		m.checkManifest(t, name)
+		m.checkWanted(t, name)
 		if diff := cmp.Diff(outdated[name], m.table.Lacks(name)); diff != "" {
 			t.Fatalf("what %s lacks (-want +got):\n%s", name, diff)
 		}
@@ -520,6 +521,7 @@ func (m *machine) Check(t *rapid.T) {
 	}
 	for _, ref := range refs {
 		m.checkAggregate(t, ref)
+		m.checkBodiesOf(t, ref)
 		if got := m.table.Failures(ref); got != failures[ref] {
 			t.Fatalf("%d failures of %s are kept, want %d", got, ref, failures[ref])
 		}
@@ -621,6 +623,34 @@ func (m *machine) checkBodies(t *rapid.T, k assignment.Key) {
 		if ok != named || ok && string(body) != string(want) {
 			t.Fatalf("body %d of %s: %q, %v, but the manifest names it: %v", version, k, body, ok, named)
 		}
+	}
+}
+
+// checkBodiesOf checks that what devices run, or were told to run, is known to be
+// needed.
+func (m *machine) checkBodiesOf(t *rapid.T, ref wire.DeploymentRef) {
+	want := map[string]bool{}
+	for k, p := range m.pairs {
+		if k.DeploymentRef == ref {
+			want[p.issued.Hash], want[m.states[k].Hash] = true, true
+		}
+	}
+	delete(want, "")
+	if diff := cmp.Diff(want, m.table.BodiesOf(ref)); diff != "" {
+		t.Fatalf("bodies of %s that devices have (-want +got):\n%s", ref, diff)
+	}
+}
+
+func (m *machine) checkWanted(t *rapid.T, name string) {
+	var want []wire.DeploymentRef
+	for k, p := range m.pairs {
+		if k.Device == name && !p.reserved && !m.devices[name].Revoked {
+			want = append(want, k.DeploymentRef)
+		}
+	}
+	compare := cmpopts.SortSlices(func(a, b wire.DeploymentRef) bool { return a.Compare(b) < 0 })
+	if diff := cmp.Diff(want, m.table.Wanted(name), compare, cmpopts.EquateEmpty()); diff != "" {
+		t.Fatalf("what %s should run (-want +got):\n%s", name, diff)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -90,38 +91,39 @@ func (c *Client) EnrollmentRequests() *EnrollmentRequests {
 func (c *Client) DeploymentInformer() cache.SharedIndexInformer {
 	d := c.Deployments(metav1.NamespaceAll)
 	return newInformer(&v1alpha1.Deployment{},
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return d.List(ctx, o) }, d.Watch)
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return d.List(ctx, o) }, d.Watch, keepScoreManager)
 }
 
 // DeviceInformer watches the Devices.
 func (c *Client) DeviceInformer() cache.SharedIndexInformer {
 	d := c.Devices()
 	return newInformer(&v1alpha1.Device{},
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return d.List(ctx, o) }, d.Watch)
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return d.List(ctx, o) }, d.Watch, stripManagedFields)
 }
 
 // EnrollmentTokenInformer watches the EnrollmentTokens.
 func (c *Client) EnrollmentTokenInformer() cache.SharedIndexInformer {
 	t := c.EnrollmentTokens()
 	return newInformer(&v1alpha1.EnrollmentToken{},
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return t.List(ctx, o) }, t.Watch)
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return t.List(ctx, o) }, t.Watch, stripManagedFields)
 }
 
 // EnrollmentRequestInformer watches the EnrollmentRequests.
 func (c *Client) EnrollmentRequestInformer() cache.SharedIndexInformer {
 	r := c.EnrollmentRequests()
 	return newInformer(&v1alpha1.EnrollmentRequest{},
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return r.List(ctx, o) }, r.Watch)
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return r.List(ctx, o) }, r.Watch, stripManagedFields)
 }
 
 func newInformer(obj runtime.Object,
 	list func(context.Context, metav1.ListOptions) (runtime.Object, error),
 	watch func(context.Context, metav1.ListOptions) (watch.Interface, error),
+	strip cache.TransformFunc,
 ) cache.SharedIndexInformer {
 	lw := &cache.ListWatch{ListWithContextFunc: list, WatchFuncWithContext: watch}
 	i := cache.NewSharedIndexInformer(lw, obj, 0, cache.Indexers{})
 	// Managed fields are as large as the rest of an object.
-	if err := i.SetTransform(stripManagedFields); err != nil {
+	if err := i.SetTransform(strip); err != nil {
 		panic(fmt.Sprintf("configuring a new informer: %v", err)) // fails on a started informer only
 	}
 	return i
@@ -132,6 +134,50 @@ func stripManagedFields(o any) (any, error) {
 		m.SetManagedFields(nil)
 	}
 	return o, nil
+}
+
+// keepScoreManager strips the managed fields of a Deployment of all but who set the
+// score.
+func keepScoreManager(o any) (any, error) {
+	d, ok := o.(*v1alpha1.Deployment)
+	if !ok {
+		return stripManagedFields(o)
+	}
+	manager := ScoreManager(d)
+	d.ManagedFields = nil
+	if manager != "" {
+		d.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: manager}}
+	}
+	return d, nil
+}
+
+// ScoreManager returns the field manager that last set the score of a Deployment,
+// empty if that is not known. It also takes a Deployment of an informer, whose
+// managed fields must not be written back.
+func ScoreManager(d *v1alpha1.Deployment) (manager string) {
+	var last time.Time
+	for _, e := range d.ManagedFields {
+		var at time.Time
+		if e.Time != nil {
+			at = e.Time.Time
+		}
+		if e.Subresource == "" && !at.Before(last) && setsScore(e.FieldsV1) {
+			manager, last = e.Manager, at
+		}
+	}
+	return manager
+}
+
+func setsScore(fields *metav1.FieldsV1) bool {
+	if fields == nil { // of an informer
+		return true
+	}
+	var set struct {
+		Spec struct {
+			Score json.RawMessage `json:"f:score"`
+		} `json:"f:spec"`
+	}
+	return json.Unmarshal(fields.Raw, &set) == nil && set.Spec.Score != nil
 }
 
 // Patcher patches objects of one kind; every client of this package is one.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 )
 
@@ -101,5 +103,30 @@ func TestIgnoreNotFound(t *testing.T) {
 	gone := apierrors.NewNotFound(schema.GroupResource{Resource: "devices"}, "x")
 	if client.IgnoreNotFound(gone) != nil || client.IgnoreNotFound(nil) != nil || !errors.Is(client.IgnoreNotFound(other), other) {
 		t.Error("the wrong error is ignored")
+	}
+}
+
+func TestWhoSetTheScore(t *testing.T) {
+	t.Parallel()
+	at := func(second int64) *metav1.Time { return &metav1.Time{Time: time.Unix(second, 0)} }
+	score, labels := &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:score":{"f:data":{}}}}`)}, &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:labels":{}}}`)}
+	for name, tc := range map[string]struct {
+		fields []metav1.ManagedFieldsEntry
+		want   string
+	}{
+		"nobody":           {nil, ""},
+		"one":              {[]metav1.ManagedFieldsEntry{{Manager: "helm", FieldsV1: score, Time: at(1)}, {Manager: "kubectl-label", FieldsV1: labels, Time: at(2)}}, "helm"},
+		"the last":         {[]metav1.ManagedFieldsEntry{{Manager: "kubectl-edit", FieldsV1: score, Time: at(2)}, {Manager: "helm", FieldsV1: score, Time: at(1)}}, "kubectl-edit"},
+		"a status":         {[]metav1.ManagedFieldsEntry{{Manager: "other", FieldsV1: score, Subresource: "status"}}, ""},
+		"one without time": {[]metav1.ManagedFieldsEntry{{Manager: "old", FieldsV1: score}}, "old"},
+		"garbage":          {[]metav1.ManagedFieldsEntry{{Manager: "odd", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{`)}}}, ""},
+		"of an informer":   {[]metav1.ManagedFieldsEntry{{Manager: "helm"}}, "helm"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := client.ScoreManager(&v1alpha1.Deployment{ObjectMeta: metav1.ObjectMeta{ManagedFields: tc.fields}}); got != tc.want {
+				t.Errorf("it is %q, want %q", got, tc.want)
+			}
+		})
 	}
 }

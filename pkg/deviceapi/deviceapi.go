@@ -31,8 +31,8 @@ type Manifests interface {
 	Manifest(device string) (*wire.Manifest, error)
 	// Epoch is that of every manifest.
 	Epoch() string
-	// Body returns a body that the device's manifest names.
-	Body(device, hash string) ([]byte, bool)
+	// Body returns a body that the device's manifest names, or an earlier one named.
+	Body(ctx context.Context, device, hash string) ([]byte, bool)
 	// Secret returns the content of a Secret that a score in the device's manifest
 	// names.
 	Secret(device, namespace, name string) (map[string][]byte, bool)
@@ -393,7 +393,7 @@ func (s *Server) body(m message) (any, error) {
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	body, ok := s.Manifests.Body(m.device, req.Hash)
+	body, ok := s.Manifests.Body(s.ctx, m.device, req.Hash)
 	if !ok {
 		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "the manifest of this device does not name this body: fetch a snapshot"}
 	}

@@ -47,7 +47,7 @@ func (m *manifests) Manifest(device string) (*wire.Manifest, error) {
 
 func (m *manifests) Epoch() string { return "e1" }
 
-func (m *manifests) Body(device, hash string) ([]byte, bool) {
+func (m *manifests) Body(_ context.Context, device, hash string) ([]byte, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	body, ok := m.bodies[device+" "+hash]

@@ -9,12 +9,13 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
+	"fleet.nationtech.io/fleet/pkg/controllers/revisions"
 	"fleet.nationtech.io/fleet/pkg/parts"
 )
 
 // informers are caches of the API's objects.
 type informers struct {
-	devices, deployments, namespaces, secrets, tokens, requests cache.SharedIndexInformer
+	devices, deployments, revisions, namespaces, secrets, tokens, requests cache.SharedIndexInformer
 }
 
 func newInformers(fleet *client.Client, kube kubernetes.Interface) (*informers, error) {
@@ -23,6 +24,10 @@ func newInformers(fleet *client.Client, kube kubernetes.Interface) (*informers, 
 		devices: fleet.DeviceInformer(), deployments: fleet.DeploymentInformer(),
 		namespaces: core.Namespaces().Informer(), secrets: core.Secrets().Informer(),
 		tokens: fleet.EnrollmentTokenInformer(), requests: fleet.EnrollmentRequestInformer(),
+	}
+	var err error
+	if i.revisions, err = revisions.NewInformer(kube); err != nil {
+		return nil, err
 	}
 	if err := i.deployments.AddIndexers(cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}); err != nil {
 		return nil, err
@@ -36,7 +41,7 @@ func newInformers(fleet *client.Client, kube kubernetes.Interface) (*informers, 
 }
 
 func (i *informers) run(p *parts.Parts) {
-	for _, informer := range []cache.SharedIndexInformer{i.devices, i.deployments, i.namespaces, i.secrets, i.tokens, i.requests} {
+	for _, informer := range []cache.SharedIndexInformer{i.devices, i.deployments, i.revisions, i.namespaces, i.secrets, i.tokens, i.requests} {
 		p.Run("informer", func(ctx context.Context) error { informer.RunWithContext(ctx); return nil })
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/controllers/events"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
+	"fleet.nationtech.io/fleet/pkg/controllers/revisions"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
 	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
@@ -33,6 +34,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/parts"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 const (
@@ -113,9 +115,13 @@ func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resol
 	p.verdicts = verdicts.New(verdicts.Config{
 		Deployments: i.deployments.GetIndexer(), Namespaces: i.namespaces.GetStore(), Secrets: i.secrets.GetStore(), Digests: resolver,
 	})
+	keeper := revisions.New(revisions.Config{
+		Kube: p.Kube, Revisions: i.revisions, Held: func(ref wire.DeploymentRef) map[string]bool { return p.assignments.Held(ref) },
+		Now: p.Clock.Now, Metrics: p.metrics, Logger: p.component("revisions"),
+	})
 	p.assignments = assigner.New(assigner.Config{
 		Client: p.Client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
-		Verdicts: p.verdicts, Resolver: resolver, Buckets: p.Buckets, Term: p.Term, Servers: p.Servers,
+		Verdicts: p.verdicts, Revisions: keeper, Resolver: resolver, Buckets: p.Buckets, Term: p.Term, Servers: p.Servers,
 		Nudge:        func(name string) { p.door.Nudge(name) },
 		LacksChanged: func(name string) { p.devices.StatusChanged(name) },
 		Recorder:     recorder, Metrics: p.metrics, Logger: p.component("assigner"),

@@ -23,6 +23,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
+	"fleet.nationtech.io/fleet/pkg/controllers/revisions"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
 	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
@@ -33,6 +34,9 @@ import (
 // something else wrote to it.
 const resyncInterval = 10 * time.Minute
 
+// revisionTimeout bounds a read or a write of revisions.
+const revisionTimeout = 10 * time.Second
+
 // Config is what the controller needs. The informers are started by the
 // caller.
 type Config struct {
@@ -42,6 +46,7 @@ type Config struct {
 	Namespaces  cache.SharedIndexInformer
 	Secrets     cache.SharedIndexInformer
 	Verdicts    *verdicts.Book
+	Revisions   Revisions
 	Resolver    *secrets.Resolver
 	Buckets     *bus.Buckets
 	Term        term.Term
@@ -54,6 +59,17 @@ type Config struct {
 	Recorder     record.EventRecorder
 	Metrics      *reconcile.Metrics
 	Logger       *slog.Logger
+}
+
+// Revisions keep the scores of Deployments; revisions.Keeper is one.
+type Revisions interface {
+	// Watch calls gone with the key of a Deployment that lost a revision. It returns
+	// what says that every revision is listed.
+	Watch(gone func(deployment string)) (cache.InformerSynced, error)
+	// Keep fails while the score should wait for its revision.
+	Keep(ctx context.Context, d *v1alpha1.Deployment, hash string, body []byte) error
+	// Body returns nil when no revision has it.
+	Body(ctx context.Context, d *v1alpha1.Deployment, hash string) ([]byte, error)
 }
 
 // Controller keeps the table in step with the API and carries its changes out.
@@ -118,6 +134,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if err := c.watchObjects(ctx); err != nil {
 		return err
 	}
+	c.keepNew(ctx, prior)
 	c.build()
 	c.table.Settle()
 	c.projector.add(c.table.Diff(prior))
@@ -125,6 +142,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.Logger.Info("manifests are ready", "epoch", c.Term.Epoch, "term", c.Term.Number)
 	return c.work(ctx)
 }
+
+// Held returns the hashes of the bodies that devices have of a Deployment.
+func (c *Controller) Held(ref wire.DeploymentRef) map[string]bool { return c.table.BodiesOf(ref) }
 
 // Epoch implements deviceapi.Manifests.
 func (c *Controller) Epoch() string { return c.Term.Epoch }
@@ -148,11 +168,35 @@ func (c *Controller) Manifest(device string) (*wire.Manifest, error) {
 }
 
 // Body implements deviceapi.Manifests.
-func (c *Controller) Body(device, hash string) ([]byte, bool) {
+func (c *Controller) Body(ctx context.Context, device, hash string) ([]byte, bool) {
 	if !c.isReady() {
 		return nil, false
 	}
-	return c.table.Body(device, hash)
+	if body, ok := c.table.Body(device, hash); ok {
+		return body, true
+	}
+	return c.earlierBody(ctx, device, hash)
+}
+
+// earlierBody finds what a device was told to run before, by this process or by
+// another one.
+func (c *Controller) earlierBody(ctx context.Context, device, hash string) ([]byte, bool) {
+	ctx, cancel := context.WithTimeout(ctx, revisionTimeout)
+	defer cancel()
+	for _, ref := range c.table.Wanted(device) {
+		o, exists, err := c.Deployments.GetStore().GetByKey(ref.String())
+		if err != nil || !exists {
+			continue
+		}
+		body, err := c.Revisions.Body(ctx, o.(*v1alpha1.Deployment), hash)
+		if err != nil {
+			c.Logger.Warn("reading an earlier score", "deployment", ref.String(), "error", err)
+		}
+		if body != nil {
+			return body, true
+		}
+	}
+	return nil, false
 }
 
 // Secret implements deviceapi.Manifests.
@@ -204,10 +248,10 @@ func (c *Controller) bucket(ctx context.Context) (map[assignment.Key]wire.Entry,
 
 // watchObjects enqueues what changes and returns when every list is complete.
 func (c *Controller) watchObjects(ctx context.Context) error {
-	synced := make([]cache.InformerSynced, 0, 4)
+	synced := make([]cache.InformerSynced, 0, 5)
 	for informer, handler := range map[cache.SharedIndexInformer]cache.ResourceEventHandler{
 		c.Devices:     reconcile.Changes(deviceDiffers, c.enqueuer(deviceItem)),
-		c.Deployments: reconcile.Changes(verdicts.DeploymentDiffers, c.enqueuer(deploymentItem)),
+		c.Deployments: reconcile.Changes(deploymentDiffers, c.enqueuer(deploymentItem)),
 		c.Namespaces:  reconcile.Changes(verdicts.NamespaceDiffers, c.enqueuer(namespaceItem)),
 		c.Secrets:     reconcile.Changes(verdicts.SecretDiffers, c.enqueuer(secretItem)),
 	} {
@@ -217,14 +261,46 @@ func (c *Controller) watchObjects(ctx context.Context) error {
 		}
 		synced = append(synced, h.HasSynced)
 	}
-	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
+	revisions, err := c.Revisions.Watch(c.enqueuer(deploymentItem))
+	if err != nil {
+		return fmt.Errorf("watching revisions: %w", err)
+	}
+	if !cache.WaitForCacheSync(ctx.Done(), append(synced, revisions)...) {
 		return fmt.Errorf("listing objects: %w", ctx.Err())
 	}
 	return nil
 }
 
+// deploymentDiffers reports whether anything here depends on what was changed.
+func deploymentDiffers(old, now *v1alpha1.Deployment) bool {
+	return verdicts.DeploymentDiffers(old, now) || revisions.CauseDiffers(old, now)
+}
+
 func (c *Controller) enqueuer(kind itemKind) func(key string) {
 	return func(key string) { c.queue.Add(item{kind, key}) }
+}
+
+// keepNew writes the revisions of scores that no device was told of before the start.
+// Those that devices have were written before, or by the queue after a version that
+// wrote none. A slow API delays the start for a bounded time.
+func (c *Controller) keepNew(ctx context.Context, prior map[assignment.Key]wire.Entry) {
+	ctx, cancel := context.WithTimeout(ctx, revisionTimeout)
+	defer cancel()
+	issued := map[wire.DeploymentRef]string{}
+	for k, e := range prior {
+		issued[k.DeploymentRef] = e.Hash
+	}
+	for _, o := range c.Deployments.GetStore().List() {
+		d := o.(*v1alpha1.Deployment)
+		ref := wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name}
+		if v := c.Verdicts.Of(d); !v.Accepted || v.Entry.Hash == issued[ref] {
+			continue
+		}
+		if err := c.keepRevision(ctx, d); err != nil { // the queue tries again
+			c.Logger.Warn("starting before every score has its revision", "deployment", ref.String(), "error", err)
+			return
+		}
+	}
 }
 
 // build fills the table from the complete lists. Its changes are not carried
@@ -245,26 +321,26 @@ func (c *Controller) work(ctx context.Context) error {
 	g.Go(func() error { c.resync(ctx); return nil })
 	g.Go(func() error { return c.watchStates(ctx) })
 	g.Go(func() error {
-		reconcile.Work(ctx, c.queue, c.Logger, func(_ context.Context, i item) (time.Duration, error) {
-			c.process(i)
-			return 0, nil
+		reconcile.Work(ctx, c.queue, c.Logger, func(ctx context.Context, i item) (time.Duration, error) {
+			return 0, c.process(ctx, i)
 		})
 		return nil
 	})
 	return g.Wait()
 }
 
-func (c *Controller) process(i item) {
+func (c *Controller) process(ctx context.Context, i item) error {
 	switch i.kind {
 	case deviceItem:
 		c.processDevice(i.name)
 	case deploymentItem:
-		c.processDeployment(i.name)
+		return c.processDeployment(ctx, i.name)
 	case namespaceItem:
 		c.enqueueDeployments(c.Verdicts.In(i.name))
 	case secretItem:
 		c.enqueueDeployments(c.Verdicts.Needing(i.name))
 	}
+	return nil
 }
 
 func (c *Controller) enqueueDeployments(keys []string) {
@@ -282,18 +358,35 @@ func (c *Controller) processDevice(name string) {
 	c.apply(c.table.SetDevice(deviceFacts(o.(*v1alpha1.Device))))
 }
 
-func (c *Controller) processDeployment(key string) {
+func (c *Controller) processDeployment(ctx context.Context, key string) error {
 	o, exists, err := c.Deployments.GetStore().GetByKey(key)
 	if err != nil || !exists {
 		c.Verdicts.Forget(key)
 		if ns, name, err := cache.SplitMetaNamespaceKey(key); err == nil {
 			c.apply(c.table.RemoveDeployment(wire.DeploymentRef{Namespace: ns, Name: name}))
 		}
-		return
+		return nil
+	}
+	d := o.(*v1alpha1.Deployment)
+	if err := c.keepRevision(ctx, d); err != nil {
+		return err
 	}
 	// Not delayed until the finalizer is on: it lets a deletion wait for the keys,
 	// but an object that vanishes without it loses its keys as well.
-	c.apply(c.table.SetDeployment(c.deploymentFacts(o.(*v1alpha1.Deployment))))
+	c.apply(c.table.SetDeployment(c.deploymentFacts(d)))
+	return nil
+}
+
+// keepRevision writes a score to the API before any device is told of it, so that
+// what devices were told can be found later. Until then they keep what they have.
+func (c *Controller) keepRevision(ctx context.Context, d *v1alpha1.Deployment) error {
+	v := c.Verdicts.Of(d)
+	if !v.Accepted || !d.DeletionTimestamp.IsZero() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, revisionTimeout)
+	defer cancel()
+	return c.Revisions.Keep(ctx, d, v.Entry.Hash, v.Body)
 }
 
 func (c *Controller) apply(changes assignment.Changes) {

@@ -41,6 +41,7 @@ type rig struct {
 	api     *statusAPI
 
 	verdicts *verdicts.Book
+	history  *history
 
 	devices, deployments, namespaces, secrets *cachetest.FakeControllerSource
 
@@ -54,7 +55,7 @@ func newRig(t testing.TB) *rig {
 	desired := &brokenBucket{KeyValue: buckets.DesiredState}
 	buckets.DesiredState = desired
 	r := &rig{
-		t: t, buckets: &buckets, desired: desired, api: newStatusAPI(),
+		t: t, buckets: &buckets, desired: desired, api: newStatusAPI(), history: &history{},
 		devices: cachetest.NewFakeControllerSource(), deployments: cachetest.NewFakeControllerSource(), namespaces: cachetest.NewFakeControllerSource(),
 		secrets: cachetest.NewFakeControllerSource(),
 	}
@@ -75,12 +76,59 @@ func newRig(t testing.TB) *rig {
 	r.Controller = assigner.New(assigner.Config{
 		Recorder: &record.FakeRecorder{},
 		Client:   c, Devices: informer(r.devices, &v1alpha1.Device{}), Deployments: deployments,
-		Namespaces: namespaces, Secrets: secretObjects, Verdicts: r.verdicts, Resolver: resolver,
+		Namespaces: namespaces, Secrets: secretObjects, Verdicts: r.verdicts, Revisions: r.history, Resolver: resolver,
 		Buckets: r.buckets, Term: term.Term{Epoch: "e1", Number: 7}, Servers: []string{"tls://a:4222", "tls://b:4222"},
 		Nudge: r.nudge, Logger: logger(t),
 	})
 	r.namespaces.Add(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
 	return r
+}
+
+// history keeps revisions in memory, and fails when it is told to.
+type history struct {
+	mu       sync.Mutex
+	bodies   map[string][]byte
+	err      error
+	failures int
+}
+
+func (h *history) Watch(func(string)) (cache.InformerSynced, error) {
+	return func() bool { return true }, nil
+}
+
+func (h *history) Keep(_ context.Context, _ *v1alpha1.Deployment, hash string, body []byte) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err != nil {
+		h.failures++
+		return h.err
+	}
+	if h.bodies == nil {
+		h.bodies = map[string][]byte{}
+	}
+	h.bodies[hash] = body
+	return nil
+}
+
+func (h *history) Body(_ context.Context, _ *v1alpha1.Deployment, hash string) ([]byte, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.bodies[hash], h.err
+}
+
+func (h *history) failed() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failures < 2 { // the first one has returned
+		return errors.New("has not arrived twice")
+	}
+	return nil
+}
+
+func (h *history) fail(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = err
 }
 
 func informer(source *cachetest.FakeControllerSource, o runtime.Object) cache.SharedIndexInformer {
@@ -184,7 +232,7 @@ func TestNothingIsOmittedBeforeAllListsAreComplete(t *testing.T) {
 			if _, err := r.Manifest("edge-1"); !errors.Is(err, assignment.ErrNotReady) {
 				t.Errorf("manifest: %v, want ErrNotReady", err)
 			}
-			if _, ok := r.Body("edge-1", "x"); ok {
+			if _, ok := r.Body(t.Context(), "edge-1", "x"); ok {
 				t.Error("a body is given away")
 			}
 			if err := r.Withdraw(t.Context(), refs[0]); !errors.Is(err, assignment.ErrNotReady) {
@@ -446,4 +494,45 @@ func TestSecretsFollowTheScore(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A score is sent once it can be found again; a device gets what it was told before.
+func TestAScoreWaitsForItsRevision(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.devices.Add(deviceObject("edge-1", "a"))
+	r.deployments.Add(deploymentObject("web", "a"))
+	r.startAll()
+	r.keys("edge-1.shop.web")
+	hash := func() string {
+		m, err := r.Manifest("edge-1")
+		if err != nil || len(m.Entries) != 1 {
+			t.Fatalf("manifest is %+v (%v)", m, err)
+		}
+		return m.Entries[0].Hash
+	}
+	before := hash()
+	r.history.fail(errors.New("the disk is full"))
+	changed := deploymentObject("web", "a")
+	changed.Generation, changed.Spec.Score.Data.Raw = 2, []byte(`{"services":[{"name":"web","image":"localhost/web:2"}]}`)
+	r.deployments.Modify(changed)
+	brokertest.Eventually(t, "the change", r.history.failed)
+	if hash() != before {
+		t.Error("a score is sent that nobody can find again")
+	}
+	r.history.fail(nil)
+	brokertest.Eventually(t, "the new score", func() error {
+		if hash() == before {
+			return errors.New("is not sent")
+		}
+		return nil
+	})
+	for _, h := range []string{before, hash()} {
+		if _, ok := r.Body(t.Context(), "edge-1", h); !ok {
+			t.Errorf("body %.12s is not served", h)
+		}
+	}
+	if _, ok := r.Body(t.Context(), "edge-2", before); ok {
+		t.Error("another device gets the body")
+	}
 }

@@ -110,6 +110,7 @@ func (c *Controller) Reconcile(ctx context.Context, key string) error {
 		return err
 	}
 	d := o.(*v1alpha1.Deployment).DeepCopy()
+	d.ManagedFields = nil // the API knows them better than the informer
 	has := slices.Contains(d.Finalizers, v1alpha1.DeploymentFinalizer)
 	switch {
 	case !d.DeletionTimestamp.IsZero() && has:

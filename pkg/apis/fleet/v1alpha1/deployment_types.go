@@ -57,6 +57,13 @@ type DeploymentSpec struct {
 	// +optional
 	// +kubebuilder:default=Retain
 	VolumeRetention VolumeRetention `json:"volumeRetention,omitempty"`
+	// revisionHistoryLimit is how many earlier scores the server keeps, as
+	// ControllerRevisions. A score that a device still runs is kept in any case.
+	// +optional
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000
+	RevisionHistoryLimit *int32 `json:"revisionHistoryLimit,omitempty"`
 }
 
 // VolumeRetention is Retain or Delete.

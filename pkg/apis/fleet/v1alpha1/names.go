@@ -31,6 +31,21 @@ const (
 	LabelPrivilege = GroupName + "/privilege"
 )
 
+// What a ControllerRevision of a Deployment says.
+const (
+	// LabelDeployment on a revision is the name of its Deployment.
+	LabelDeployment = GroupName + "/deployment"
+	// AnnotationScoreHash is the SHA-256 of the score, as in manifests and reports.
+	AnnotationScoreHash = GroupName + "/score-hash"
+	// AnnotationChangedAt is when the score was last made the present one, in RFC 3339.
+	AnnotationChangedAt = GroupName + "/changed-at"
+	// AnnotationChangedBy is the field manager that set the score, such as
+	// kubectl-client-side-apply.
+	AnnotationChangedBy = GroupName + "/changed-by"
+	// AnnotationChangeCause is why, in the words of whoever changed the Deployment.
+	AnnotationChangeCause = "kubernetes.io/change-cause"
+)
+
 // IsServerLabel reports whether the server itself sets a label on Devices,
 // whatever a token says.
 func IsServerLabel(key string) bool {

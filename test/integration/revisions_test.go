@@ -1,0 +1,185 @@
+package integration_test
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+
+	"fleet.nationtech.io/fleet/pkg/agent/sim"
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// revisions are those of a Deployment in namespace default, the oldest first.
+func (s *server) revisions(deployment string) []appsv1.ControllerRevision {
+	s.t.Helper()
+	kube := kubernetes.NewForConfigOrDie(s.rest())
+	list, err := kube.AppsV1().ControllerRevisions("default").List(s.t.Context(), metav1.ListOptions{LabelSelector: v1alpha1.LabelDeployment + "=" + deployment})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	slices.SortFunc(list.Items, func(a, b appsv1.ControllerRevision) int { return cmp.Compare(a.Revision, b.Revision) })
+	return list.Items
+}
+
+// history waits until the revisions of a Deployment have these numbers and causes.
+func (s *server) history(deployment string, want ...string) []appsv1.ControllerRevision {
+	s.t.Helper()
+	var all []appsv1.ControllerRevision
+	eventually(s.t, "revisions of "+deployment, func() error {
+		all = s.revisions(deployment)
+		var got []string
+		for _, r := range all {
+			got = append(got, fmt.Sprint(r.Revision, " ", r.Annotations[v1alpha1.AnnotationChangeCause]))
+		}
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("they are %q, want %q", got, want)
+		}
+		return nil
+	})
+	return all
+}
+
+// change gives a Deployment another argument, and says why.
+func (s *server) change(name, arg, why string) {
+	s.t.Helper()
+	s.edit("default", name, func(d *v1alpha1.Deployment) {
+		d.Spec.Score = deployment(name, "a", arg).Spec.Score
+		metav1.SetMetaDataAnnotation(&d.ObjectMeta, v1alpha1.AnnotationChangeCause, why)
+	})
+}
+
+func TestEveryScoreThatWasAcceptedIsARevision(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.create(deployment("hello", "a", "one"))
+	first := s.history("hello", "1 ")[0]
+	if owner := metav1.GetControllerOf(&first); owner == nil || owner.Kind != "Deployment" || owner.Name != "hello" || owner.APIVersion != v1alpha1.GroupVersion.String() {
+		t.Errorf("the owner is %+v", owner)
+	}
+	if want := `{"spec":{"score":{"data":{"services":[{"args":["one"],"image":"localhost/hello:1","name":"web"}]},"type":"PodmanV0"}}}`; string(first.Data.Raw) != want {
+		t.Errorf("data are %s, want %s", first.Data.Raw, want)
+	}
+	if at, err := time.Parse(time.RFC3339, first.Annotations[v1alpha1.AnnotationChangedAt]); err != nil || at.IsZero() || first.Annotations[v1alpha1.AnnotationChangedBy] == "" {
+		t.Errorf("annotations are %v (%v)", first.Annotations, err)
+	}
+	// A cause that is told afterwards, as kubectl annotate does.
+	s.edit("default", "hello", func(d *v1alpha1.Deployment) {
+		metav1.SetMetaDataAnnotation(&d.ObjectMeta, v1alpha1.AnnotationChangeCause, "opening")
+	})
+	s.history("hello", "1 opening")
+	s.change("hello", "two", "second try")
+	s.history("hello", "1 opening", "2 second try")
+	// What is no change of the score makes none.
+	s.edit("default", "hello", func(d *v1alpha1.Deployment) {
+		d.Spec.TargetSelector.MatchLabels = map[string]string{"group": "b"}
+	})
+	// What is refused makes none.
+	s.edit("default", "hello", func(d *v1alpha1.Deployment) {
+		d.Spec.Score.Data = runtime.RawExtension{Raw: []byte(`{"services":[{"name":"web"}]}`)}
+	})
+	s.condition("default", "hello", v1alpha1.DeploymentAccepted, metav1.ConditionFalse, v1alpha1.ReasonInvalid)
+	s.history("hello", "1 opening", "2 second try")
+	// A score that is back is the newest.
+	s.change("hello", "one", "back")
+	s.history("hello", "2 second try", "3 back")
+	// The present one is made again when somebody deletes it.
+	kube := kubernetes.NewForConfigOrDie(s.rest())
+	if err := kube.AppsV1().ControllerRevisions("default").Delete(t.Context(), first.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.history("hello", "2 second try", "3 back")
+	// They go with their Deployment, and do not stand in the way of the next of its name.
+	if err := s.client().Deployments("default").Delete(t.Context(), "hello", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the object goes", func() error {
+		if _, err := s.client().Deployments("default").Get(t.Context(), "hello", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return errStillThere
+		}
+		return nil
+	})
+	s.create(deployment("hello", "a", "one"))
+	s.history("hello", "1 ")
+}
+
+// A restart makes no revision, and knows those that are there.
+func TestRevisionsOutliveTheServer(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.create(deployment("hello", "a", "one"))
+	s.history("hello", "1 ")
+	s.change("hello", "two", "two")
+	before := s.history("hello", "1 ", "2 two")
+	s.stop()
+	s.start()
+	s.change("hello", "three", "three")
+	after := s.history("hello", "1 ", "2 two", "3 three")
+	if diff := gocmp.Diff(before, after[:2]); diff != "" {
+		t.Errorf("earlier revisions (-before +after):\n%s", diff)
+	}
+}
+
+// The limit counts what nobody has.
+func TestARevisionThatADeviceHasIsKept(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	token := s.token(map[string]string{"group": "a"})
+	s.device(sim.Config{Device: "edge-1", Token: token})
+	_, stop := s.device(sim.Config{Device: "edge-2", Token: token})
+	limit := int32(1)
+	d := deployment("hello", "a", "one")
+	d.Spec.RevisionHistoryLimit = &limit
+	s.create(d)
+	s.aggregate("default", "hello", counts{2, 2, 0, 0})
+	stop() // with the first
+	for _, arg := range []string{"two", "three", "four"} {
+		s.change("hello", arg, arg)
+		s.aggregate("default", "hello", counts{2, 1, 0, 1})
+	}
+	s.history("hello", "1 ", "3 three", "4 four")
+	s.editDevice("edge-2", func(d *v1alpha1.Device) { d.Labels["group"] = "b" })
+	s.aggregate("default", "hello", counts{1, 1, 0, 0})
+	s.change("hello", "five", "five")
+	s.history("hello", "4 four", "5 five")
+}
+
+// A device gets what a manifest named, although another score has replaced it.
+func TestAnEarlierBodyIsServed(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.create(deployment("hello", "a", "one"))
+	h := s.holder("edge-1").enroll(s.token(map[string]string{"group": "a"}))
+	stranger := s.holder("edge-2").enroll(s.token(map[string]string{"group": "b"}))
+	c, other := h.connect(), stranger.connect()
+	c.settle()
+	other.settle()
+	var entry wire.Entry
+	eventually(t, "the manifest", func() error {
+		r := c.snapshot()
+		if r.Manifest == nil || len(r.Manifest.Entries) != 1 {
+			return errors.New("it has no entry")
+		}
+		entry = r.Manifest.Entries[0]
+		return nil
+	})
+	s.change("hello", "two", "")
+	s.history("hello", "1 ", "2 ")
+	if _, err := c.client.Body(t.Context(), entry.Hash, entry.Size); err != nil {
+		t.Error(err)
+	}
+	var refusal *wire.Refusal
+	if _, err := other.client.Body(t.Context(), entry.Hash, entry.Size); !errors.As(err, &refusal) || refusal.Code != wire.RefusedNotFound {
+		t.Errorf("another device gets %v", err)
+	}
+}
