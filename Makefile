@@ -290,5 +290,8 @@ mutate: ## change the pure cores, and fail when their own tests do not see nine 
 	done
 
 .PHONY: bench
-bench: build | tools ## measure, print a table and write docs/benchmarks.md
-	go run ./test/bench
+bench: build | tools ## measure, beside BASE=COMMIT if given, print a table and write docs/benchmarks.md
+	if [ -n "$(BASE)" ]; then \
+		rm -rf bin/before && mkdir -p bin/before && git archive $(BASE) | tar -x -C bin/before && $(MAKE) -C bin/before build; \
+	fi
+	go run ./test/bench $(if $(BASE),-before bin/before/bin) $(BENCHFLAGS)

@@ -20,13 +20,13 @@ func (r *report) chart() string {
 		2*(panelWidth+2*margin), panelHeight+2*margin)
 	b.WriteString(`<rect width="100%" height="100%" fill="#ffffff"/>` + "\n")
 	r.panel(&b, 0, "apply until all aggregates are exact, s", "#0b6e4f", func(l loadResult) float64 { return l.Exact.Seconds() })
-	r.panel(&b, panelWidth+2*margin, "resident memory of fleet-server, MB", "#8a3033", func(l loadResult) float64 { return float64(l.RSS) / 1e6 })
+	r.panel(&b, panelWidth+2*margin, "resident memory of fleet-server, MB", "#8a3033", func(l loadResult) float64 { return float64(l.settled) / 1e6 })
 	b.WriteString("</svg>\n")
 	return b.String()
 }
 
 func (r *report) panel(b *strings.Builder, left int, title, color string, value func(loadResult) float64) {
-	largest, most := 0.0, r.loads[len(r.loads)-1].devices
+	largest, most := 0.0, r.most()
 	for _, l := range r.loads {
 		largest = max(largest, value(l))
 	}
@@ -36,14 +36,22 @@ func (r *report) panel(b *strings.Builder, left int, title, color string, value 
 	y := func(v float64) float64 { return margin + panelHeight*(1-v/(1.15*largest)) }
 	fmt.Fprintf(b, `<text x="%d" y="%d" font-weight="bold" fill="#222222">%s</text>`+"\n", left+margin, margin-20, title)
 	fmt.Fprintf(b, `<path d="M%d %d V%d H%d" fill="none" stroke="#888888"/>`+"\n", left+margin, margin, margin+panelHeight, left+margin+panelWidth)
-	points := make([]string, len(r.loads))
-	for i, l := range r.loads {
-		v := value(l)
-		points[i] = fmt.Sprintf("%.1f,%.1f", x(l.devices), y(v))
-		fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>`+"\n", x(l.devices), y(v), color)
-		fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="middle" fill="#222222">%.4g</text>`+"\n", x(l.devices), y(v)-8, v)
+	for _, tree := range []struct{ name, color string }{{earlierTree, "#999999"}, {thisTree, color}} {
+		loads := r.of(tree.name)
+		points := make([]string, len(loads))
+		for i, l := range loads {
+			v := value(l)
+			points[i] = fmt.Sprintf("%.1f,%.1f", x(l.devices), y(v))
+			fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>`+"\n", x(l.devices), y(v), tree.color)
+			fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="middle" fill="%s">%.4g</text>`+"\n", x(l.devices), y(v)-8, tree.color, v)
+		}
+		fmt.Fprintf(b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>`+"\n", strings.Join(points, " "), tree.color)
+	}
+	for _, l := range r.of(thisTree) {
 		fmt.Fprintf(b, `<text x="%.1f" y="%d" text-anchor="middle" fill="#555555">%d</text>`+"\n", x(l.devices), margin+panelHeight+16, l.devices)
 	}
-	fmt.Fprintf(b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>`+"\n", strings.Join(points, " "), color)
+	if len(r.of(earlierTree)) > 0 {
+		fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end" fill="#999999">%s</text>`+"\n", left+margin+panelWidth, margin-4, earlierTree)
+	}
 	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="middle" fill="#555555">devices</text>`+"\n", left+margin+panelWidth/2, margin+panelHeight+36)
 }

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -38,22 +39,36 @@ type bench struct {
 	repeat int
 	// idle is how long idle processor time is measured for.
 	idle time.Duration
-	// loads are the numbers of simulated devices.
-	loads []int
+	// before holds the binaries of an earlier tree to compare with; may be empty.
+	before string
+	// loads are the numbers of simulated devices, of which an earlier tree gets those
+	// up to mostBefore.
+	loads      []int
+	mostBefore int
 
 	report report
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	b := &bench{out: out, loads: []int{100, 300, 1000}}
+	b := &bench{out: out}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&b.bin, "bin", "bin", "directory of the binaries")
 	f.StringVar(&b.docs, "docs", "docs", "directory to write benchmarks.md and benchmarks.svg to")
 	only := f.String("only", "", "measure only the steps whose names contain this, and write no report")
 	f.IntVar(&b.repeat, "repeat", 9, "how often to measure what is shown as a median")
+	f.StringVar(&b.before, "before", "", "directory of the binaries of an earlier tree, to put the same devices on")
+	f.IntVar(&b.mostBefore, "most-before", 4000, "how many devices an earlier tree gets at most")
+	loads := f.String("loads", "100,1000,4000,8000", "numbers of simulated devices")
 	f.DurationVar(&b.idle, "idle", time.Minute, "how long to measure idle processor time for")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	for load := range strings.SplitSeq(*loads, ",") {
+		n, err := strconv.Atoi(load)
+		if err != nil || n < 4 {
+			return fmt.Errorf("-loads: %q is no number of devices from 4 on", load)
+		}
+		b.loads = append(b.loads, n)
 	}
 	for _, step := range []struct {
 		what string

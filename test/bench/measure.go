@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/test/lab"
-	"fleet.nationtech.io/fleet/test/load/fleetload"
 	"fleet.nationtech.io/fleet/test/process"
 	"fleet.nationtech.io/fleet/test/wait"
 )
@@ -303,35 +302,6 @@ func (s *site) use(ctx context.Context, agentPID string) (u use, err error) {
 	}
 	u.agentCPU, err = process.ParseCPU(stat)
 	return u, err
-}
-
-// simulated puts growing numbers of simulated devices on a fresh server each.
-func (b *bench) simulated(ctx context.Context) error {
-	for _, devices := range b.loads {
-		err := withDir(func(dir string) error {
-			s, err := process.StartServer(ctx, process.Config{Binary: filepath.Join(b.bin, "fleet-server"), DataDir: dir})
-			if err != nil {
-				return err
-			}
-			load := fleetload.Config{
-				Groups: []int{devices / 2, devices / 4, devices / 4}, Watch: 5 * time.Second,
-				Progress: func(line string) { fmt.Fprintln(b.out, line) },
-			}
-			r, err := load.Run(ctx, s)
-			b.report.loads = append(b.report.loads, loadResult{devices, r})
-			return errors.Join(err, s.Stop())
-		})
-		if err != nil {
-			return err
-		}
-	}
-	last := b.report.loads[len(b.report.loads)-1]
-	b.report.add(fmt.Sprintf("%d simulated devices: apply until all aggregates are exact", last.devices), seconds(last.Exact), "≤ 5 s", last.Exact <= 5*time.Second)
-	if first := b.report.loads[0]; last.devices > first.devices {
-		each := float64(last.RSS-first.RSS) / float64(last.devices-first.devices)
-		b.report.add(fmt.Sprintf("fleet-server, memory for each device from the %dth on", first.devices), fmt.Sprintf("%.0f KB", each/1e3), "", true)
-	}
-	return nil
 }
 
 // withDir calls f with a directory that is removed afterwards.

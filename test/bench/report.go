@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
-	"fleet.nationtech.io/fleet/test/load/fleetload"
 )
 
 const (
@@ -30,11 +29,6 @@ type report struct {
 type row struct {
 	what, value, target string
 	met                 bool
-}
-
-type loadResult struct {
-	devices int
-	fleetload.Result
 }
 
 func (r *report) add(what, value, target string, met bool) {
@@ -61,9 +55,11 @@ func (r *report) table() string {
 
 func (r *report) loadTable() string {
 	var b strings.Builder
-	b.WriteString("| devices | enrolled in | connected and labelled in | apply until exact | fleet-server |\n|---|---|---|---|---|\n")
+	b.WriteString("| devices | tree | enrolled in | a second | connected and labelled in | apply until exact | memory when settled | for each device | processor when settled | data directory |\n" +
+		"|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, l := range r.loads {
-		fmt.Fprintf(&b, "| %d | %s | %s | %s | %.0f MB |\n", l.devices, seconds(l.Enroll), seconds(l.Connect), seconds(l.Exact), float64(l.RSS)/1e6)
+		fmt.Fprintf(&b, "| %d | %s | %s | %.0f | %s | %s | %.0f MB | %.0f KB | %.2f %% of a core | %.0f MB |\n", l.devices, l.tree, seconds(l.Enroll), l.perSecond(),
+			seconds(l.Connect), seconds(l.Exact), float64(l.settled)/1e6, l.each()/1e3, l.idle, float64(l.store)/1e6)
 	}
 	return b.String()
 }
@@ -101,6 +97,9 @@ Everything is measured on the binaries as shipped, on one machine: %s.
   a connection over mutual TLS of its own, and share the machine with the server.
   Three Deployments select half, a quarter and a quarter of them. Each number is
   one run; statuses are written at most once a second, which sets the floor.
+  *Settled* is 90 s later, while all of them are connected and nothing changes. The
+  memory for each device is what the server takes then, less what it took before the
+  first one came. *Before* is an earlier tree, measured by turns: ` + "`make bench BASE=COMMIT`" + `.
 
 ## What the time of an apply is made of
 

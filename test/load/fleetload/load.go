@@ -19,6 +19,8 @@ type Config struct {
 	Groups []int
 	// Watch is how long the aggregates have to stay exact.
 	Watch time.Duration
+	// Settled is called then, while the devices are connected; it may be nil.
+	Settled func(context.Context) error
 	// Progress is called with a line at each step; it may be nil.
 	Progress func(string)
 }
@@ -69,7 +71,11 @@ func (c Config) Run(ctx context.Context, server *process.Server) (Result, error)
 	}
 	r.Connect = time.Since(begin)
 	c.printf("%d devices connected and labelled in %s", c.Devices(), r.Connect.Round(time.Millisecond))
-	return r, c.deploy(ctx, server, &r)
+	err = c.deploy(ctx, server, &r)
+	if err == nil && c.Settled != nil {
+		err = c.Settled(ctx)
+	}
+	return r, err
 }
 
 // fleet makes the devices. One token lets them all in and allows them to label

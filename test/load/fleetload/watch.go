@@ -19,7 +19,7 @@ import (
 const (
 	namespace    = "default"
 	pollInterval = 20 * time.Millisecond
-	pollTimeout  = 2 * time.Minute
+	pollTimeout  = 10 * time.Minute // thousands of devices on an earlier server
 )
 
 // poll waits until check returns nil, and not when it returns errSum.
