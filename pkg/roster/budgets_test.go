@@ -393,3 +393,15 @@ func TestKeysThatAreGivenUpAreFew(t *testing.T) {
 		t.Errorf("%d keys are given up at once", given)
 	}
 }
+
+// What a device says costs it no strike while its budget for that kind lasts.
+func TestEveryKindHasABudget(t *testing.T) {
+	t.Parallel()
+	for _, kind := range wire.Kinds {
+		r := newRoster()
+		r.there(t, "edge-1")
+		if v := r.take("edge-1", kind); v != roster.Pass {
+			t.Errorf("the first %s of a device: verdict %d", kind, v)
+		}
+	}
+}

@@ -323,3 +323,22 @@ func TestForgottenDeviceDoesNotConnect(t *testing.T) {
 		t.Errorf("%d devices and %d connections are known", n, len(r.Connections()))
 	}
 }
+
+// Those that are to be dropped already count: the network that most connections come from
+// makes room only until it has no more than others.
+func TestRoomIsMadeByTurns(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.Bind(device, roster.Keys{Current: "k1"})
+	r.lead(t, device, first, 1)
+	r.Disconnected(1)
+	for i, address := range []string{"198.51.100.1:1", "192.0.2.9:1", "192.0.2.9:2"} {
+		session := []string{second, third, "d000000000000004"}[i]
+		if _, err := r.Connected(device, roster.Connection{ID: uint64(2 + i), Session: session, Proof: roster.Proof{Key: "k1", Address: address}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.wantDrops(t, "of three others", 3)
+	r.connect(t, device, 5, first, "k1")
+	r.wantDrops(t, "of three others and the device", 2, 3)
+}

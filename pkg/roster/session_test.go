@@ -737,3 +737,52 @@ func TestAcceptingTheCurrentSession(t *testing.T) {
 		t.Error("something is left of a device that is gone")
 	}
 }
+
+// Of those who claim to be the device, one from each machine comes before any second one.
+func TestOneClaimantOfEachMachineIsFirst(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.settled()
+	r.disconnect(first)
+	claims := func(session, address string) {
+		t.Helper()
+		r.next++
+		if _, err := r.Connected(device, roster.Connection{ID: r.next, Session: session, Proof: roster.Proof{Key: "k1", Address: address}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Snapshot(device, session, roster.Claim{Nonce: "stale", Hardware: "board", Epoch: epoch}); err == nil {
+			t.Fatal("an old nonce is good")
+		}
+		r.Disconnected(r.next)
+		r.pass(time.Second)
+	}
+	claims(second, "198.51.100.1:1")
+	names := []string{"d000000000000001", "d000000000000002", "d000000000000003"}
+	for _, name := range names {
+		claims(name, "192.0.2.9:1")
+	}
+	order := func() (sessions []string) {
+		for _, c := range r.Claimants(device) {
+			sessions = append(sessions, c.Session)
+		}
+		return sessions
+	}
+	want := []string{first, names[2], second, names[1], names[0]}
+	if got := order(); !slices.Equal(got, want) {
+		t.Errorf("claimants are %v, want %v", got, want)
+	}
+	// One that asks again is there once, and people see it when it was silent for a while.
+	told := func() int {
+		before := r.changed[device]
+		claims(names[0], "192.0.2.9:1")
+		return r.changed[device] - before
+	}
+	often := told()
+	r.pass(2 * time.Minute)
+	if seldom := told(); seldom <= often {
+		t.Errorf("people are told %d times of one that asks at once, and %d times of one that was silent", often, seldom)
+	}
+	if got, want := order(), []string{first, names[0], second, names[2], names[1]}; !slices.Equal(got, want) {
+		t.Errorf("claimants are %v, want %v", got, want)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 func tombstones(t testing.TB) *tombstone.List {
@@ -366,5 +367,21 @@ func TestUsedKeyOutlivesUnbind(t *testing.T) {
 				t.Errorf("the key that the device used: %v", err)
 			}
 		})
+	}
+}
+
+// A device that begins to leave is told to the outside once.
+func TestLeavingIsTold(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.there(t, device)
+	r.Outdated(device)
+	if len(r.left) > 0 {
+		t.Errorf("devices that leave are %v", r.left)
+	}
+	r.Revoke(device, wire.RevocationStop)
+	r.Revoke(device, wire.RevocationStop)
+	if want := []string{device}; !slices.Equal(r.left, want) {
+		t.Errorf("devices that leave are %v, want %v", r.left, want)
 	}
 }
