@@ -60,6 +60,7 @@ func TestWhatCommandsPrint(t *testing.T) {
 		"device approve edge-1 --fingerprint 9f86", "device deny edge-1", "device reopen edge-1", "device revoke edge-9", "device replace edge-9",
 		"device accept edge-9", "device revoke edge-9 --workloads burn", "token create --uses 0", "token create --label x",
 		"admin-cert --ttl 0s", "ca prune", "clock accept", "kubeconfig --server gw", "upgrade --bogus", "devise",
+		"token create --ttl 1d", "token create --uses many", "device approve", "token revoke",
 	} {
 		stdout, stderr, err := s.both(strings.Fields(args)...)
 		b.WriteString("$ fleet-server " + args + "\n" + stdout + stderr)
