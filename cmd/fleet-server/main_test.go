@@ -317,6 +317,24 @@ func TestDataDirectoryOfFileAndEnvironmentIsAbsolute(t *testing.T) {
 	}
 }
 
+func TestUnreadableKubeconfigIsNamed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	broken := filepath.Join(dir, "broken")
+	if err := os.WriteFile(broken, []byte("}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"": "is the server running", "/nosuch/kubeconfig": "unset KUBECONFIG", broken: "unset KUBECONFIG",
+	} {
+		o := &options{config: defaultConfig(), env: settings.Env{"KUBECONFIG=" + path}}
+		o.DataDir = dir
+		if _, err := o.restConfig(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("KUBECONFIG=%s: got %v, want %q", path, err, want)
+		}
+	}
+}
+
 func TestNamesOfTheServerAreReadAgain(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "config.yaml")
