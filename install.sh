@@ -75,6 +75,8 @@ parse_flags() {
 	case $role in server | agent) name=fleet-$role ;; *) die 2 "which part? use --role server or --role agent" ;; esac
 	case $packages in '' | apt | dnf | none) ;; *) die 2 "--packages $packages: it must be apt, dnf or none" ;; esac
 	case $version$channel in *[!A-Za-z0-9.~+_-]*) die 2 "--version and --channel have letters, digits and .~+_- only" ;; esac
+	case $mirror in '' | https://* | http://* | file://*) ;; *) die 2 "--mirror $mirror: it must begin with https://, http:// or file://" ;; esac
+	case $server in '' | https://*) ;; *) die 2 "--server $server: it must have the form https://GATEWAY:8443" ;; esac
 	case $tls_san in *[!A-Za-z0-9.:,*_-]*) die 2 "--tls-san has letters, digits and .:,*_- only" ;; esac
 	case $listen in *[!][A-Za-z0-9.:-]*) die 2 "--listen has letters, digits and .:[]- only" ;; '['*']') ;; *:*:*) listen="[$listen]" ;; *:*) die 2 "--listen has no port: the server has three" ;; esac
 	case $volumes-$role-$purge in -* | 1-agent-1) ;; *) die 2 "--volumes goes with --role agent --purge" ;; esac

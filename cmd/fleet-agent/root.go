@@ -16,6 +16,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/logging"
 	"fleet.nationtech.io/fleet/pkg/manual"
 	"fleet.nationtech.io/fleet/pkg/printable"
+	"fleet.nationtech.io/fleet/pkg/usage"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
 
@@ -48,6 +49,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(newEnroll(f), newRun(f), newStatus(f), newDoctor(f), newConfirmEpoch(f), newHardwareID(), newFingerprint(f), newVersion(), manual.NewCommand())
 	root.AddCommand(newInstall(), newUninstall(), newAddRepository(), newVerifyPackages())
+	usage.Explain(root)
 	return root
 }
 

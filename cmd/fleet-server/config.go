@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 
 	"github.com/spf13/pflag"
@@ -65,6 +66,9 @@ func (o *options) load(f *pflag.FlagSet) error {
 	if err := program.Load(&o.config, o.file, o.file == program.File, o.env, f); err != nil {
 		return err
 	}
+	if !f.Changed("data-dir") && !filepath.IsAbs(o.DataDir) {
+		return fmt.Errorf("dataDir: %q is not an absolute path", o.DataDir)
+	}
 	return o.validate()
 }
 
@@ -114,25 +118,39 @@ func (o *options) sans(f *pflag.FlagSet, log *slog.Logger) func() []string {
 
 // validate names the key that is wrong.
 func (c *config) validate() error {
+	if strings.HasPrefix(c.DataDir, "~") {
+		return fmt.Errorf("data-dir: %q: no shell replaced the ~: write the whole path", c.DataDir)
+	}
 	dir, err := filepath.Abs(c.DataDir)
 	if c.DataDir == "" || err != nil {
 		return fmt.Errorf("data-dir: %q is not a directory", c.DataDir)
 	}
 	c.DataDir = dir
 	for name, listen := range map[string]string{"api-listen": c.APIListen, "nats-listen": c.NATSListen, "enroll-listen": c.EnrollListen} {
-		if _, _, err := net.SplitHostPort(listen); err != nil {
+		_, port, err := net.SplitHostPort(listen)
+		if err != nil {
 			return fmt.Errorf("%s: %q must have the form host:port or :port", name, listen)
+		}
+		if !isPort(port) {
+			return fmt.Errorf("%s: %q: there is no port %q: use 1 to 65535", name, listen, port)
 		}
 	}
 	if err := c.validateSANs(); err != nil {
 		return err
 	}
 	for _, a := range c.Advertise {
-		if u, err := url.Parse(a); err != nil || u.Scheme != "tls" || u.Host == "" {
+		if u, err := url.Parse(a); err != nil || u.Scheme != "tls" || u.Host == "" || !isPort(u.Port()) {
 			return fmt.Errorf("advertise: %q must have the form tls://HOST:PORT", a)
 		}
 	}
 	return nil
+}
+
+// isPort reports whether a port is a number that exists, or the name of a service;
+// none is 0, which is any.
+func isPort(port string) bool {
+	_, err := net.LookupPort("tcp", port)
+	return err == nil
 }
 
 func (c *config) validateSANs() error {

@@ -60,6 +60,7 @@ func TestWhatCommandsPrint(t *testing.T) {
 		"device approve edge-1 --fingerprint 9f86", "device deny edge-1", "device reopen edge-1", "device revoke edge-9", "device replace edge-9",
 		"device accept edge-9", "device revoke edge-9 --workloads burn", "token create --uses 0", "token create --label x",
 		"admin-cert --ttl 0s", "ca prune", "clock accept", "kubeconfig --server gw", "upgrade --bogus", "devise",
+		"token create --ttl 1d", "token create --uses many", "device approve", "token revoke",
 	} {
 		stdout, stderr, err := s.both(strings.Fields(args)...)
 		b.WriteString("$ fleet-server " + args + "\n" + stdout + stderr)
@@ -117,7 +118,10 @@ func TestErrorsOfTheConfiguration(t *testing.T) {
 		{"advertise: [gw]\n", nil, ""},
 		{"#\n", []string{"FLEET_SERVER_APILISTEN=:1"}, ""},
 		{"#\n", []string{"FLEET_SERVER_API_LISTEN=1"}, ""},
+		{"apiListen: 127.0.0.1:99999\n", nil, ""},
+		{"advertise: ['tls://gw:42220000']\n", nil, ""},
 		{"#\n", nil, "--data-dir="},
+		{"#\n", nil, "--data-dir=~/fleet"},
 		{"#\n", nil, "--nats-listen=4222"},
 		{"#\n", nil, "--config=/nosuch/config.yaml"},
 		{"#\n", nil, "--config=/"},

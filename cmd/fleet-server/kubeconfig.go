@@ -55,7 +55,7 @@ func newKubeconfig(o *options) *cobra.Command {
 func checkAddress(server string) (*url.URL, error) {
 	const form = "it must have the form https://HOST:PORT, with the host by which the other machine reaches this server"
 	u, err := url.Parse(server)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" || !isPort(u.Port()) || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return nil, errors.New(form)
 	}
 	return u, nil

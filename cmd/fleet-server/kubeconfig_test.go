@@ -45,6 +45,7 @@ func TestKubeconfigForAnotherMachine(t *testing.T) {
 		"gateway:6443":                    "it must have the form",
 		"http://gateway:6443":             "it must have the form",
 		"https://gateway":                 "it must have the form",
+		"https://gateway:99999":           "it must have the form",
 		"https://gateway:6443/x":          "it must have the form",
 		"https://a:b@gateway:6443":        "it must have the form",
 		"https://gateway.example.com:443": "--tls-san gateway.example.com",

@@ -32,6 +32,7 @@ import (
 // that is not as the server wrote it.
 const (
 	askForServer  = "is the server running, and is this its user?"
+	askToUnset    = "$KUBECONFIG names it: unset KUBECONFIG to use the server's own"
 	askForRestart = "systemctl restart fleet-server writes that of the server again"
 )
 
@@ -70,12 +71,20 @@ func (o *options) kubectl(cmd *cobra.Command, args ...string) error {
 	_, missing := os.Stat(path)
 	speakThrough(cmd.ErrOrStderr(), func(msg string) string {
 		if missing != nil && strings.Contains(msg, path) { // much of kubectl needs no server
-			return msg + ": " + askForServer
+			return msg + ": " + o.aboutUnreadable(path)
 		}
 		return msg
 	})
 	c := o.newKubectl(genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()}, args)
 	return c.ExecuteContext(cmd.Context())
+}
+
+// aboutUnreadable says what to do about a kubeconfig that is missing or broken.
+func (o *options) aboutUnreadable(path string) string {
+	if path == o.kubeconfig() && !o.isServers(path) {
+		return askToUnset
+	}
+	return askForServer
 }
 
 // speakThrough leads to a writer what kubectl and its libraries say by themselves:

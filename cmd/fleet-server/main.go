@@ -18,6 +18,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/manual"
 	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/settings"
+	"fleet.nationtech.io/fleet/pkg/usage"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
 
@@ -66,6 +67,7 @@ func newRoot(env settings.Env) *cobra.Command {
 	}
 	root.AddCommand(newRun(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newBundle(o), newImage(o), newGenCRD(), newRepodata(), newKubectl(o), newKubeconfig(o), newVersion(), manual.NewCommand())
 	root.AddCommand(newInstall(o), newUpgrade(o), newUninstall())
+	usage.Explain(root)
 	return root
 }
 

@@ -283,6 +283,58 @@ func TestNothingIsMadeWhileTheClockIsWrong(t *testing.T) {
 	}
 }
 
+// A directory that depends on where a command runs is another one for each: only
+// who names it on the command line can mean that.
+func TestDataDirectoryOfFileAndEnvironmentIsAbsolute(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte("dataDir: ~/fleet\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		env     settings.Env
+		args    []string
+		problem string
+	}{
+		"file":        {nil, []string{"--config", file}, `dataDir: "~/fleet" is not an absolute path`},
+		"environment": {settings.Env{`FLEET_SERVER_DATA_DIR="/srv/fleet"`}, nil, `dataDir: "\"/srv/fleet\"" is not an absolute path`},
+		"flag":        {settings.Env{"FLEET_SERVER_DATA_DIR=fleet"}, []string{"--data-dir", "fleet"}, ""},
+		"tilde":       {nil, []string{"--data-dir=~/fleet"}, `data-dir: "~/fleet": no shell replaced the ~: write the whole path`},
+	} {
+		o := &options{config: defaultConfig(), env: tt.env}
+		cmd := newVersion()
+		o.addFlags(cmd.Flags())
+		if err := cmd.Flags().Parse(append([]string{"--config", os.DevNull}, tt.args...)); err != nil {
+			t.Fatal(err)
+		}
+		problem := ""
+		if err := o.load(cmd.Flags()); err != nil {
+			problem = err.Error()
+		}
+		if problem != tt.problem {
+			t.Errorf("%s: got %q, want %q", name, problem, tt.problem)
+		}
+	}
+}
+
+func TestUnreadableKubeconfigIsNamed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	broken := filepath.Join(dir, "broken")
+	if err := os.WriteFile(broken, []byte("}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"": "is the server running", "/nosuch/kubeconfig": "unset KUBECONFIG", broken: "unset KUBECONFIG",
+	} {
+		o := &options{config: defaultConfig(), env: settings.Env{"KUBECONFIG=" + path}}
+		o.DataDir = dir
+		if _, err := o.restConfig(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("KUBECONFIG=%s: got %v, want %q", path, err, want)
+		}
+	}
+}
+
 func TestNamesOfTheServerAreReadAgain(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "config.yaml")

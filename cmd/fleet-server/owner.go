@@ -70,7 +70,7 @@ func (o *options) restConfig() (*rest.Config, error) {
 		return nil, fmt.Errorf("reading the kubeconfig: %w: %s", err, askForRestart)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig: %w: %s", err, askForServer)
+		return nil, fmt.Errorf("reading the kubeconfig: %w: %s", err, o.aboutUnreadable(path))
 	}
 	return config, nil
 }

@@ -16,6 +16,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/sim"
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/logging"
+	"fleet.nationtech.io/fleet/pkg/usage"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
 
@@ -79,6 +80,7 @@ So a test of what a gateway can carry is, for example:
 		},
 	}
 	o.define(cmd)
+	usage.Explain(cmd)
 	return cmd
 }
 

@@ -29,6 +29,9 @@ type Host interface {
 	Mounts() ([]string, error)
 	// Free is the number of bytes that may still be written below path.
 	Free(path string) (uint64, error)
+	// ReadOnly reports whether path is, or would be, on a file system that nobody can
+	// write.
+	ReadOnly(path string) bool
 	// Has reports whether a program can be run.
 	Has(program string) bool
 	// Query runs a program that changes nothing, and returns its output.
@@ -109,6 +112,18 @@ func (h OS) Free(path string) (uint64, error) {
 		return 0, fmt.Errorf("measuring the space in %s: %w", path, err)
 	}
 	return s.Bavail * uint64(s.Bsize), nil //nolint:gosec // a block size is positive
+}
+
+// ReadOnly implements Host.
+func (h OS) ReadOnly(path string) bool {
+	const write = 2 // W_OK
+	for {
+		err := syscall.Access(h.path(path), write)
+		if !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
+			return errors.Is(err, syscall.EROFS)
+		}
+		path = filepath.Dir(path)
+	}
 }
 
 // Has implements Host.

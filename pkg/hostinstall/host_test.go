@@ -36,6 +36,7 @@ type machine struct {
 	installed []string // packages, in order
 	locked    bool     // somebody else installs packages
 	free      uint64
+	readOnly  string   // what begins with it cannot be written; empty for nothing
 	cleanups  []string // what cleanup-user was told
 	// started, if it is set, is told when a program has started, or failed to.
 	started func(program string)
@@ -114,6 +115,9 @@ func (m *machine) Mounts() ([]string, error) {
 }
 
 func (m *machine) Free(string) (uint64, error) { return m.free, nil }
+func (m *machine) ReadOnly(path string) bool {
+	return m.readOnly != "" && strings.HasPrefix(path, m.readOnly)
+}
 func (m *machine) Has(name string) bool {
 	return slices.Contains([]string{"useradd", "groupadd", "dpkg-query"}, name)
 }

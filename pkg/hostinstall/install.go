@@ -143,7 +143,22 @@ func (in *Installer) plan(o Options) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	return f.planInstall(o, in.Version, measured)
+	p, err := f.planInstall(o, in.Version, measured)
+	if err != nil {
+		return plan{}, err
+	}
+	return p, in.refuseReadOnly(p)
+}
+
+// refuseReadOnly returns an error for a file that could not be written: half an
+// installation helps nobody.
+func (in *Installer) refuseReadOnly(p plan) error {
+	for _, path := range append(p.written(), stateDir) {
+		if in.Host.ReadOnly(path) {
+			return fmt.Errorf("%s is on a file system that is read-only: make it writable, then run this again: %w", path, ErrRefused)
+		}
+	}
+	return nil
 }
 
 // show says what is about to happen to files.

@@ -162,6 +162,33 @@ func TestDryRunChangesNothing(t *testing.T) {
 	}
 }
 
+// A system whose /usr, /etc or /var cannot be written gets no half of a server.
+func TestReadOnlyFileSystem(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{"/usr/local/bin", "/etc/", "/var/lib/"} {
+		m := newMachine(t)
+		m.readOnly = dir
+		before := m.tree()
+		in, _ := installer(m, release(t, "v1"))
+		err := in.Install(t.Context(), with(one("logLevel", "warn")))
+		if !errors.Is(err, hostinstall.ErrRefused) || !strings.Contains(err.Error(), "read-only: make it writable") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got %v", dir, err)
+		}
+		if diff := cmp.Diff(before, m.tree()); diff != "" || len(m.accounts) > 0 {
+			t.Errorf("%s: it changed something:\n%s", dir, diff)
+		}
+	}
+}
+
+// A file that does not exist yet is on the file system of what is above it.
+func TestMissingFilesCanBeWritten(t *testing.T) {
+	t.Parallel()
+	h := hostinstall.OS{Root: t.TempDir()}
+	if h.ReadOnly("/nosuch/directory/file") {
+		t.Error("it is on a file system that is read-only")
+	}
+}
+
 func TestNoStart(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)

@@ -112,6 +112,17 @@ func (p *plan) incomplete() error {
 	return nil
 }
 
+// written are the files that a plan creates or changes.
+func (p *plan) written() []string {
+	var paths []string
+	for _, s := range p.steps {
+		if w, ok := s.(writeFile); ok && (w.verdict == create || w.verdict == update) {
+			paths = append(paths, w.path)
+		}
+	}
+	return paths
+}
+
 // files are what a plan does to files, but for those that are as they should be.
 // People are told before it begins.
 func (p *plan) files() []string {

@@ -52,7 +52,7 @@ func mapping() *yaml.Node { return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!ma
 func Edit(content []byte, changes ...Change) (edited []byte, made []Change, err error) {
 	var root yaml.Node
 	if err := yaml.Unmarshal(content, &root); err != nil {
-		return nil, nil, errors.New(oneLine(strings.TrimPrefix(err.Error(), "yaml: ")))
+		return nil, nil, notYAML(err, content)
 	}
 	var b bytes.Buffer
 	if len(root.Content) == 0 { // comments, which no node has

@@ -9,11 +9,12 @@ import (
 // Env is an environment, as os.Environ returns it.
 type Env []string
 
-// Get returns a variable, empty when it is not set.
+// Get returns a variable, empty when it is not set. White space around it is no
+// part of it: a file of variables from Windows has a carriage return there.
 func (e Env) Get(name string) string {
 	for _, variable := range e {
 		if value, ok := strings.CutPrefix(variable, name+"="); ok {
-			return value
+			return strings.TrimSpace(value)
 		}
 	}
 	return ""

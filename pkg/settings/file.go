@@ -87,9 +87,30 @@ func decode(data []byte, v reflect.Value) error {
 		err = end(dec)
 	}
 	if err != nil {
-		return errors.New(oneLine(strings.TrimPrefix(err.Error(), "yaml: ")))
+		return notYAML(err, data)
 	}
 	return fill(v, doc.Content[0], "")
+}
+
+// notYAML says in one line what the parser did not like about data.
+func notYAML(err error, data []byte) error {
+	if line := tabbed(data); line > 0 && (strings.Contains(err.Error(), "cannot start any token") || strings.Contains(err.Error(), "tab character")) {
+		return fmt.Errorf("line %d: a tab begins it: indent with spaces", line)
+	}
+	return errors.New(oneLine(strings.TrimPrefix(err.Error(), "yaml: ")))
+}
+
+// tabbed is the number of the first line with a tab in its indentation; 0 for none.
+func tabbed(data []byte) int {
+	number := 0
+	for line := range bytes.Lines(data) {
+		number++
+		text := bytes.TrimLeft(line, " \t")
+		if bytes.ContainsRune(line[:len(line)-len(text)], '\t') && len(bytes.TrimSpace(text)) > 0 {
+			return number
+		}
+	}
+	return 0
 }
 
 // isText reports whether data can be YAML. A power cut can leave zeros.

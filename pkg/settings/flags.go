@@ -59,7 +59,7 @@ func fillFromFlags(all []Setting, flags *pflag.FlagSet) {
 		}
 		if list, ok := f.Value.(pflag.SliceValue); ok {
 			if values := list.GetSlice(); len(values) > 0 {
-				s.value.Set(reflect.ValueOf(values))
+				s.value.Set(reflect.ValueOf(trimmed(values)))
 			}
 		} else if text := f.Value.String(); text != "" {
 			s.value.SetString(text)

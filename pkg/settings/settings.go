@@ -116,7 +116,7 @@ func (s Setting) parse(text string) error {
 	case *string:
 		*v = text
 	case *[]string:
-		*v = strings.Split(text, ",")
+		*v = trimmed(strings.Split(text, ","))
 	case *time.Duration:
 		d, err := time.ParseDuration(text)
 		if err != nil {
@@ -127,6 +127,7 @@ func (s Setting) parse(text string) error {
 		pairs := map[string]string{}
 		for pair := range strings.SplitSeq(text, ",") {
 			name, value, ok := strings.Cut(pair, "=")
+			name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 			if !ok || name == "" {
 				return fmt.Errorf("%.64q is not of the form NAME=VALUE", pair)
 			}
@@ -140,6 +141,14 @@ func (s Setting) parse(text string) error {
 		return fmt.Errorf("no setting can be a %s", s.value.Type()) // a mistake of the program's
 	}
 	return nil
+}
+
+// trimmed are the items of a list, written as a, b.
+func trimmed(items []string) []string {
+	for i, item := range items {
+		items[i] = strings.TrimSpace(item)
+	}
+	return items
 }
 
 func notDuration(text string) error {

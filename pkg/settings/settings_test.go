@@ -78,7 +78,13 @@ func TestFlagOverEnvironmentOverFileOverDefault(t *testing.T) {
 		"empty": {
 			settings.Env{"TEST_NAME=", "TEST_CONFIG="}, []string{"--port", "", "--name", "", "--config", ""}, defaults(),
 		},
-		"no file": {nil, []string{"--config", os.DevNull}, defaults()},
+		"white space": {
+			settings.Env{"TEST_NAME= env\r", "TEST_PORTS=3, 4 ", "TEST_LABELS=a=b, c = d", "TEST_EVERY= 6s\n", "TEST_CONFIG= " + file + " "}, nil,
+			config{"env", []string{"3", "4"}, map[string]string{"a": "b", "c": "d"}, 6 * time.Second, logConfig{"debug"}},
+		},
+		"white space only":     {settings.Env{"TEST_NAME= ", "TEST_PORTS=\t", "TEST_CONFIG= "}, nil, defaults()},
+		"white space in flags": {nil, []string{"--port", "5, 6", "--port", " 7"}, config{"default", []string{"5", "6", "7"}, nil, time.Minute, logConfig{"info"}}},
+		"no file":              {nil, []string{"--config", os.DevNull}, defaults()},
 		"Kubernetes' own variables": {settings.Env{
 			"TEST_SERVICE_HOST=10.0.0.1", "TEST_SERVICE_PORT=1", "TEST_SERVICE_PORT_API=1", "TEST_PORT=tcp://10.0.0.1:1", "TEST_PORT_1_TCP=tcp://10.0.0.1:1",
 			"TEST_BUS_SERVICE_HOST=10.0.0.2", "TEST_BUS_PORT_1_TCP_ADDR=10.0.0.2",
@@ -127,6 +133,8 @@ func TestWhatIsWrongIsOneLineThatSaysWhereAndWhatToDo(t *testing.T) {
 		"two documents":         {"name: a\n---\nname: b\n", nil, in + "more than one YAML document: keep the first, and delete the line --- and what follows"},
 		"half a second one":     {"name: a\n---\n[", nil, in + "line 3: did not find expected node content"},
 		"no YAML":               {"name: [a\nlog: b", nil, in + "line 1: did not find expected ',' or ']'"},
+		"a tab":                 {"name: a\nlog:\n\tlevel: b\n", nil, in + "line 3: a tab begins it: indent with spaces"},
+		"a tab in a list":       {"ports:\n  - a\n \t- b\n", nil, in + "line 3: a tab begins it: indent with spaces"},
 		"itself":                {"labels: &a {b: *a}\n", nil, in + "line 1: labels: it must have names and values, such as {a: b}"},
 		"empty":                 {"", nil, in + "the file is empty: write settings or a comment into it, or delete it"},
 		"zeros":                 {"\x00\x00\x00\x00", nil, in + "the file is no text: restore it from a backup, or delete it"},

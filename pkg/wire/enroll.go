@@ -177,11 +177,11 @@ func (t Token) Matches(secretHash string) bool {
 	return subtle.ConstantTimeCompare([]byte(t.SecretHash()), []byte(secretHash)) == 1
 }
 
-// ParseToken parses the text form. Surrounding white space is dropped, since
-// tokens are pasted and read from files. Errors wrap ErrToken and never repeat
-// the input.
+// ParseToken parses the text form. Surrounding white space is dropped, and the byte
+// order mark with which editors on Windows begin a file, since tokens are pasted
+// and read from files. Errors wrap ErrToken and never repeat the input.
 func ParseToken(s string) (Token, error) {
-	s = strings.TrimSpace(s)
+	s = strings.TrimSpace(strings.TrimPrefix(s, "\ufeff"))
 	if len(s) > maxTokenLength {
 		return Token{}, fmt.Errorf("%w: too long", ErrToken)
 	}

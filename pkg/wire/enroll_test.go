@@ -45,6 +45,11 @@ func TestTokenForm(t *testing.T) {
 	if got := token.Encode(); got != want {
 		t.Errorf("Encode() = %q, want %q", got, want)
 	}
+	for _, text := range []string{want + "\n", want + "\r\n", " \t" + want, "\ufeff" + want + "\r\n"} {
+		if got, err := wire.ParseToken(text); err != nil || got != token {
+			t.Errorf("ParseToken(%q) = %v: %v", text, got, err)
+		}
+	}
 }
 
 // A token with any one byte changed names another secret or is refused; it is

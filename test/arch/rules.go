@@ -156,6 +156,14 @@ var rules = []rule{
 		},
 	},
 	{
+		why:    "pkg/usage imports cobra and its flags only, for all programs",
+		from:   []string{"pkg/usage"},
+		direct: true,
+		forbids: func(p Package) bool {
+			return !p.Standard && !within(p.ImportPath, "github.com/spf13/cobra", "github.com/spf13/pflag")
+		},
+	},
+	{
 		why:     "pkg/atomicfile and pkg/settings know nothing of what they are for",
 		from:    []string{"pkg/atomicfile", "pkg/settings"},
 		forbids: func(p Package) bool { return within(p.ImportPath, strings.TrimSuffix(module, "/")) },

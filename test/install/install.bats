@@ -161,6 +161,12 @@ gateway() {
 	install --role server --packages yum && expect 2 "apt, dnf or none"
 	install --role server --version '1;reboot' && expect 2 "letters, digits"
 	install --role agent --token FLT1.secret && expect 2 "FLEET_TOKEN"
+	for mirror in mirror.example.com ftp://mirror.example.com mirror.example.com:8443/x; do
+		install --role server --mirror "$mirror" && expect 2 "--mirror $mirror: it must begin with https://, http:// or file://"
+	done
+	for gateway in gw gw:8443 http://gw:8443; do
+		install --role agent --server "$gateway" && expect 2 "--server $gateway: it must have the form https://GATEWAY:8443"
+	done
 	for listen in '10.0.0.1;reboot' 'a b' 'gw/x' 'fe80::1%eth0' 'a,b' '*'; do
 		install --role server --listen "$listen" && expect 2 "--listen has letters"
 	done

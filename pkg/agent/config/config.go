@@ -6,6 +6,7 @@ package config
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"path/filepath"
 	"time"
@@ -137,11 +138,17 @@ func (c *Config) Validate() error {
 func (c *Config) validateServers() error {
 	for i, s := range c.Server.URLs {
 		u, err := url.Parse(s)
-		if err != nil || u.Scheme != "tls" || u.Host == "" || u.User != nil {
+		if err != nil || u.Scheme != "tls" || u.Host == "" || u.User != nil || !isPort(u.Port()) {
 			return fmt.Errorf("server.urls[%d]: %.200q is not of the form tls://HOST:4222", i, s)
 		}
 	}
 	return nil
+}
+
+// isPort reports whether a port of a URL exists; none is the usual one.
+func isPort(port string) bool {
+	_, err := net.LookupPort("tcp", port)
+	return err == nil
 }
 
 func (c *Config) validateCredentials() error {

@@ -18,6 +18,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -145,6 +146,9 @@ func CanonicalServer(server string) (string, error) {
 
 func parseServer(server string) (*url.URL, error) {
 	u, err := url.Parse(server)
+	if err == nil {
+		_, err = net.LookupPort("tcp", u.Port()) // none is the usual one
+	}
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || (u.Path != "" && u.Path != "/") || u.RawQuery != "" {
 		return nil, fmt.Errorf("%w, not %.200q", ErrServerURL, server)
 	}

@@ -394,7 +394,9 @@ func TestCanonicalServer(t *testing.T) {
 			t.Errorf("%s is %s: %v", server, got, err)
 		}
 	}
-	if _, err := enroll.CanonicalServer("gw.example:8443"); !errors.Is(err, enroll.ErrServerURL) {
-		t.Errorf("got %v", err)
+	for _, server := range []string{"gw.example:8443", "https://gw.example:84430"} {
+		if _, err := enroll.CanonicalServer(server); !errors.Is(err, enroll.ErrServerURL) {
+			t.Errorf("%s: got %v", server, err)
+		}
 	}
 }

@@ -64,7 +64,7 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests
 	case err != nil:
 		v.Message = err.Error()
 	case reason == v1alpha1.ReasonUnknownType:
-		v.Accepted, v.Message = true, fmt.Sprintf("this server does not know score type %s and sends it as it is", d.Spec.Score.Type)
+		v.Accepted, v.Message = true, fmt.Sprintf("this server does not know score type %s and sends it as it is; known here: %s", d.Spec.Score.Type, score.TypePodmanV0)
 	default:
 		v.Accepted, v.Message = true, "the score is valid"
 	}

@@ -1,0 +1,54 @@
+// Package usage makes errors about the arguments and flags of a command say what
+// to write instead. cobra and pflag say what is wrong in words of Go. Only
+// programs may import it.
+package usage
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Explain changes the errors of a program's commands: root and all that it has
+// by now.
+func Explain(root *cobra.Command) {
+	root.SetFlagErrorFunc(explainFlag)
+	explainArgs(root)
+}
+
+func explainArgs(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return fmt.Errorf("%w: write %s", err, cmd.UseLine())
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		explainArgs(sub)
+	}
+}
+
+// wanted is what the value of a flag has to be, by the type of the flag.
+var wanted = map[string]string{
+	"bool":     "true or false",
+	"duration": "a duration such as 90s or 24h",
+	"float64":  "a number such as 0.5",
+	"int":      "a whole number",
+	"intSlice": "a list of whole numbers such as 4,2",
+}
+
+func explainFlag(cmd *cobra.Command, err error) error {
+	if errors.Is(err, pflag.ErrHelp) {
+		return err
+	}
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		if form := wanted[invalid.GetFlag().Value.Type()]; form != "" {
+			return fmt.Errorf("--%s: %.64q is not %s", invalid.GetFlag().Name, invalid.GetValue(), form)
+		}
+	}
+	return fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())
+}
