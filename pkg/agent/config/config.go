@@ -6,7 +6,6 @@ package config
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
 	"path/filepath"
 	"time"
@@ -138,17 +137,11 @@ func (c *Config) Validate() error {
 func (c *Config) validateServers() error {
 	for i, s := range c.Server.URLs {
 		u, err := url.Parse(s)
-		if err != nil || u.Scheme != "tls" || u.Host == "" || u.User != nil || !isPort(u.Port()) {
+		if err != nil || u.Scheme != "tls" || u.Host == "" || u.User != nil {
 			return fmt.Errorf("server.urls[%d]: %.200q is not of the form tls://HOST:4222", i, s)
 		}
 	}
 	return nil
-}
-
-// isPort reports whether a port of a URL exists; none is the usual one.
-func isPort(port string) bool {
-	_, err := net.LookupPort("tcp", port)
-	return err == nil
 }
 
 func (c *Config) validateCredentials() error {

@@ -83,7 +83,6 @@ func TestBadConfigurationIsNamed(t *testing.T) {
 		"unknown credentials": {content: "credentials: {type: nkey}\n", want: `credentials.type: "nkey" is unknown; known here: x509`},
 		"bad device":          {content: "device: Pi.1\n", want: "device"},
 		"plain-text server":   {content: "server: {urls: ['nats://a:4222']}\n", want: "server.urls[0]"},
-		"no port":             {content: "server: {urls: ['tls://a:4222', 'tls://a:42220000']}\n", want: "server.urls[1]"},
 		"relative state":      {content: "stateDir: state\n", want: "stateDir"},
 		"relative root":       {content: "bindRoots: [srv]\n", want: "bindRoots[0]"},
 		"relative socket":     {content: "podman: {socket: podman.sock}\n", want: "podman.socket"},
