@@ -171,19 +171,19 @@ func (c *Controller) Manifest(device string) (*wire.Manifest, error) {
 }
 
 // Body implements deviceapi.Manifests.
-func (c *Controller) Body(ctx context.Context, device, hash string) ([]byte, bool) {
+func (c *Controller) Body(device, hash string) ([]byte, bool) {
 	if !c.isReady() {
 		return nil, false
 	}
-	if body, ok := c.table.Body(device, hash); ok {
-		return body, true
-	}
-	return c.earlierBody(ctx, device, hash)
+	return c.table.Body(device, hash)
 }
 
-// earlierBody finds what a device was told to run before, by this process or by
-// another one.
-func (c *Controller) earlierBody(ctx context.Context, device, hash string) ([]byte, bool) {
+// EarlierBody implements deviceapi.Manifests: what a device was told to run before, by
+// this process or by another one.
+func (c *Controller) EarlierBody(ctx context.Context, device, hash string) ([]byte, bool) {
+	if !c.isReady() {
+		return nil, false
+	}
 	ctx, cancel := context.WithTimeout(ctx, revisionTimeout)
 	defer cancel()
 	for _, ref := range c.table.Wanted(device) {

@@ -243,7 +243,10 @@ func TestNothingIsOmittedBeforeAllListsAreComplete(t *testing.T) {
 			if _, err := r.Manifest("edge-1"); !errors.Is(err, assignment.ErrNotReady) {
 				t.Errorf("manifest: %v, want ErrNotReady", err)
 			}
-			if _, ok := r.Body(t.Context(), "edge-1", "x"); ok {
+			if _, ok := r.Body("edge-1", "x"); ok {
+				t.Error("a body is given away")
+			}
+			if _, ok := r.EarlierBody(t.Context(), "edge-1", "x"); ok {
 				t.Error("a body is given away")
 			}
 			if err := r.Withdraw(t.Context(), refs[0]); !errors.Is(err, assignment.ErrNotReady) {
@@ -538,12 +541,13 @@ func TestAScoreWaitsForItsRevision(t *testing.T) {
 		}
 		return nil
 	})
-	for _, h := range []string{before, hash()} {
-		if _, ok := r.Body(t.Context(), "edge-1", h); !ok {
-			t.Errorf("body %.12s is not served", h)
-		}
+	if _, ok := r.Body("edge-1", hash()); !ok {
+		t.Error("the body is not served")
 	}
-	if _, ok := r.Body(t.Context(), "edge-2", before); ok {
+	if _, ok := r.EarlierBody(t.Context(), "edge-1", before); !ok {
+		t.Error("the earlier body is not served")
+	}
+	if _, ok := r.EarlierBody(t.Context(), "edge-2", before); ok {
 		t.Error("another device gets the body")
 	}
 }
