@@ -31,8 +31,11 @@ type Manifests interface {
 	Manifest(device string) (*wire.Manifest, error)
 	// Epoch is that of every manifest.
 	Epoch() string
-	// Body returns a body that the device's manifest names, or an earlier one named.
-	Body(ctx context.Context, device, hash string) ([]byte, bool)
+	// Body returns a body that the device's manifest names.
+	Body(device, hash string) ([]byte, bool)
+	// EarlierBody returns one that an earlier manifest may have named. It may wait for
+	// the API.
+	EarlierBody(ctx context.Context, device, hash string) ([]byte, bool)
 	// Secret returns the content of a Secret that a score in the device's manifest
 	// names.
 	Secret(device, namespace, name string) (map[string][]byte, bool)
@@ -65,18 +68,21 @@ type Server struct {
 	Config
 
 	handlers map[wire.Kind]handler
-	reports  *reports
-	nudger   *nudger
-	metrics  *metrics
-	ctx      context.Context
-	ready    chan struct{}
+	// earlier are requests for bodies that the API has to be asked for: nobody who asks
+	// for another one waits behind them.
+	earlier *turns
+	reports *reports
+	nudger  *nudger
+	metrics *metrics
+	ctx     context.Context
+	ready   chan struct{}
 }
 
 // New returns a server that does not serve yet.
 func New(c Config) *Server {
 	s := &Server{
 		Config: c, reports: &reports{buckets: c.Buckets, roster: c.Roster},
-		nudger: newNudger(c.Conn, c.Roster.Current, c.Logger), metrics: newMetrics(), ready: make(chan struct{}),
+		nudger: newNudger(c.Conn, c.Roster.Current, c.Logger), metrics: newMetrics(), earlier: newTurns(), ready: make(chan struct{}),
 	}
 	s.handlers = s.answers()
 	return s
@@ -140,6 +146,7 @@ func (s *Server) Run(ctx context.Context) error {
 		queues[kind] = queue
 		working.Go(func() { queue.run(ctx) })
 	}
+	working.Go(func() { s.earlier.run(ctx) })
 	// The queue group lets several servers share the work.
 	sub, err := s.Conn.QueueSubscribe(wire.UpWildcard, "deviceapi", func(m *nats.Msg) { s.guard(m, queues) })
 	if err != nil {
@@ -212,9 +219,19 @@ func (s *Server) guard(raw *nats.Msg, queues map[wire.Kind]*turns) {
 
 // work does what a message asks for.
 func (s *Server) work(m message) {
-	reply, err := s.handle(m)
+	reply, err := s.handle(m, s.handlers[m.kind])
+	if errors.Is(err, errEarlier) {
+		s.earlier.add(m.device, func() {
+			reply, err := s.handle(m, s.earlierBody)
+			s.answer(m, reply, err)
+		})
+		return
+	}
 	s.answer(m, reply, err)
 }
+
+// errEarlier: the body is not of the present manifest.
+var errEarlier = errors.New("an earlier body")
 
 // mayPass takes a message from its device's budget. It refuses what is over it, and
 // reports whether to go on.
@@ -259,13 +276,13 @@ func (s *Server) refuse(m message, refusal error, queue *turns) {
 	queue.add(m.device, func() { s.answer(m, nil, refusal) })
 }
 
-func (s *Server) handle(m message) (any, error) {
+func (s *Server) handle(m message, f handler) (any, error) {
 	if m.kind != wire.KindSnapshot { // which brings its own proof
 		if err := s.Roster.Report(m.device, m.session); err != nil {
 			return nil, err
 		}
 	}
-	return s.handlers[m.kind](m)
+	return f(m)
 }
 
 // sessionOf returns the session that a message belongs to. NATS acts upon some
@@ -389,13 +406,33 @@ func (s *Server) wants(device string, req wire.SnapshotRequest, m *wire.Manifest
 }
 
 func (s *Server) body(m message) (any, error) {
+	return partOfBody(m, func(hash string) ([]byte, error) {
+		body, ok := s.Manifests.Body(m.device, hash)
+		if !ok {
+			return nil, errEarlier
+		}
+		return body, nil
+	})
+}
+
+func (s *Server) earlierBody(m message) (any, error) {
+	return partOfBody(m, func(hash string) ([]byte, error) {
+		body, ok := s.Manifests.EarlierBody(s.ctx, m.device, hash)
+		if !ok {
+			return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "the manifest of this device does not name this body: fetch a snapshot"}
+		}
+		return body, nil
+	})
+}
+
+func partOfBody(m message, find func(hash string) ([]byte, error)) (any, error) {
 	req, err := wire.DecodeRequest[wire.BodyRequest](m.kind, m.payload)
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	body, ok := s.Manifests.Body(s.ctx, m.device, req.Hash)
-	if !ok {
-		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "the manifest of this device does not name this body: fetch a snapshot"}
+	body, err := find(req.Hash)
+	if err != nil {
+		return nil, err
 	}
 	if req.Offset < 0 || req.Offset >= len(body) {
 		return nil, &wire.Refusal{Code: wire.RefusedBadRequest, Message: fmt.Sprintf("offset %d is not within the body of %d bytes", req.Offset, len(body))}

@@ -30,6 +30,8 @@ type manifests struct {
 	err       error
 	manifests map[string]wire.Manifest
 	bodies    map[string][]byte // by device and hash
+	// hang keeps whoever asks for an earlier body waiting until it is closed.
+	hang chan struct{}
 }
 
 func (m *manifests) Manifest(device string) (*wire.Manifest, error) {
@@ -47,7 +49,18 @@ func (m *manifests) Manifest(device string) (*wire.Manifest, error) {
 
 func (m *manifests) Epoch() string { return "e1" }
 
-func (m *manifests) Body(_ context.Context, device, hash string) ([]byte, bool) {
+func (m *manifests) EarlierBody(_ context.Context, device, hash string) ([]byte, bool) {
+	m.mu.Lock()
+	hang := m.hang
+	m.mu.Unlock()
+	if hang != nil {
+		<-hang
+		return []byte("{}"), hash == strings.Repeat("e", 64)
+	}
+	return nil, false
+}
+
+func (m *manifests) Body(device, hash string) ([]byte, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	body, ok := m.bodies[device+" "+hash]
@@ -691,5 +704,41 @@ func TestCredentialsForImages(t *testing.T) {
 	refused := ask[wire.RegistryReply](t, d.connect("edge-2"), "edge-2", wire.KindRegistry, wire.RegistryRequest{})
 	if refused.Error == nil || refused.Error.Code != wire.RefusedRevoked || refused.Password != "" {
 		t.Errorf("a device that may have none gets %+v", refused)
+	}
+}
+
+// A body that the API has to be asked for, which is slow, delays no other body.
+func TestAnEarlierBodyDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	one, other := d.connect("edge-1"), d.connect("edge-2")
+	hang := make(chan struct{})
+	answer := sync.OnceFunc(func() { close(hang) })
+	t.Cleanup(answer)
+	d.manifests.mu.Lock()
+	d.manifests.hang = hang
+	d.manifests.mu.Unlock()
+	subject, err := wire.UpSubject("edge-1", wire.KindBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inbox := one.NewRespInbox()
+	replies, err := one.SubscribeSync(inbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(one, subject, inbox, []byte(`{"hash":"`+strings.Repeat("e", 64)+`"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	theirs, _ := manifestOf("edge-2")
+	if reply := ask[wire.BodyReply](t, other, "edge-2", wire.KindBody, wire.BodyRequest{Hash: theirs.Entries[0].Hash}); reply.Error != nil {
+		t.Error(reply.Error)
+	}
+	answer()
+	if m, err := replies.NextMsg(20 * time.Second); err != nil || !strings.Contains(string(m.Data), `"size":2`) {
+		t.Errorf("the earlier body: %v (%v)", m, err)
 	}
 }

@@ -2,21 +2,27 @@ package integration_test
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"fleet.nationtech.io/fleet/pkg/agent/sim"
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -182,4 +188,88 @@ func TestAnEarlierBodyIsServed(t *testing.T) {
 	if _, err := other.client.Body(t.Context(), entry.Hash, entry.Size); !errors.As(err, &refusal) || refusal.Code != wire.RefusedNotFound {
 		t.Errorf("another device gets %v", err)
 	}
+}
+
+// Revisions that somebody made by hand keep no score from its devices, and none that
+// was accepted is without a revision of its own.
+func TestRevisionsMadeByHandMisleadNobody(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	kube := kubernetes.NewForConfigOrDie(s.rest())
+	if _, err := kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	token := s.token(map[string]string{"group": "a"})
+	s.device(sim.Config{Device: "edge-1", Token: token})
+	body := func(name, arg string) string {
+		b, err := score.Canonical("PodmanV0", deployment(name, "a", arg).Spec.Score.Data.Raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	for name, forge := range map[string]func(r *appsv1.ControllerRevision, d *v1alpha1.Deployment, hash string){
+		"elsewhere": func(r *appsv1.ControllerRevision, _ *v1alpha1.Deployment, _ string) { r.Namespace = "other" },
+		"last":      func(r *appsv1.ControllerRevision, _ *v1alpha1.Deployment, _ string) { r.Revision = math.MaxInt64 },
+		"alike":     func(*appsv1.ControllerRevision, *v1alpha1.Deployment, string) {},
+		"namesake": func(r *appsv1.ControllerRevision, d *v1alpha1.Deployment, hash string) {
+			sum := sha256.Sum256([]byte(string(d.UID) + "/" + hash))
+			r.Name = d.Name + "-" + hex.EncodeToString(sum[:5])
+			r.OwnerReferences = nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s.create(deployment(name, "a", "one"))
+			s.aggregate("default", name, counts{1, 1, 0, 0})
+			s.history(name, "1 ")
+			d, err := s.client().Deployments("default").Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			hash := score.Hash([]byte(body(name, "two")))
+			forged := &appsv1.ControllerRevision{
+				ObjectMeta: metav1.ObjectMeta{
+					Namespace: "default", Name: name + "-forged", Finalizers: []string{"example.com/kept"},
+					Labels:          map[string]string{v1alpha1.LabelDeployment: name},
+					Annotations:     map[string]string{v1alpha1.AnnotationScoreHash: hash},
+					OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(d, v1alpha1.GroupVersion.WithKind("Deployment"))},
+				},
+				Data: runtime.RawExtension{Raw: []byte(`{"spec":{"score":` + body(name, "forged") + `}}`)}, Revision: 5,
+			}
+			forge(forged, d, hash)
+			if _, err := kube.AppsV1().ControllerRevisions(forged.Namespace).Create(t.Context(), forged, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			s.change(name, "two", "")
+			eventually(t, "the revision", func() error {
+				for _, r := range s.revisions(name) {
+					if string(r.Data.Raw) == `{"spec":{"score":`+body(name, "two")+`}}` && r.Revision > 1 {
+						return nil
+					}
+				}
+				return errors.New("there is none of the score")
+			})
+			s.aggregate("default", name, counts{1, 1, 0, 0})
+		})
+	}
+}
+
+// What takes the label or the owner of a revision away does not multiply it.
+func TestARevisionThatLostItsOwnerIsAdopted(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	kube := kubernetes.NewForConfigOrDie(s.rest())
+	s.create(deployment("hello", "a", "one"))
+	first := s.history("hello", "1 ")[0]
+	if _, err := kube.AppsV1().ControllerRevisions("default").Patch(t.Context(), first.Name, types.MergePatchType,
+		[]byte(`{"metadata":{"labels":null,"ownerReferences":null}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	again := s.history("hello", "1 ")[0]
+	if owner := metav1.GetControllerOf(&again); again.UID != first.UID || owner == nil || owner.Name != "hello" {
+		t.Errorf("the revision is %+v", again.ObjectMeta)
+	}
+	s.change("hello", "two", "two")
+	s.history("hello", "1 ", "2 two")
 }

@@ -80,6 +80,7 @@ type Controller struct {
 	queue     *reconcile.Queue[item]
 	projector *projector
 	status    *statusWriter
+	history   *history
 	ready     chan struct{}
 }
 
@@ -105,7 +106,7 @@ const (
 // New returns a controller that does not run yet. Buckets and Nudge may be
 // set until Run.
 func New(c Config) *Controller {
-	return &Controller{Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), ready: make(chan struct{})}
+	return &Controller{Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), history: newHistory(c.Metrics), ready: make(chan struct{})}
 }
 
 // Ready is closed when manifests are complete.
@@ -124,6 +125,8 @@ func (c *Controller) isReady() bool {
 // cannot see reports any more.
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.queue.ShutDown()
+	defer c.history.fresh.ShutDown()
+	defer c.history.settled.ShutDown()
 	prior, err := c.bucket(ctx)
 	if err != nil {
 		return err
@@ -168,19 +171,19 @@ func (c *Controller) Manifest(device string) (*wire.Manifest, error) {
 }
 
 // Body implements deviceapi.Manifests.
-func (c *Controller) Body(ctx context.Context, device, hash string) ([]byte, bool) {
+func (c *Controller) Body(device, hash string) ([]byte, bool) {
 	if !c.isReady() {
 		return nil, false
 	}
-	if body, ok := c.table.Body(device, hash); ok {
-		return body, true
-	}
-	return c.earlierBody(ctx, device, hash)
+	return c.table.Body(device, hash)
 }
 
-// earlierBody finds what a device was told to run before, by this process or by
-// another one.
-func (c *Controller) earlierBody(ctx context.Context, device, hash string) ([]byte, bool) {
+// EarlierBody implements deviceapi.Manifests: what a device was told to run before, by
+// this process or by another one.
+func (c *Controller) EarlierBody(ctx context.Context, device, hash string) ([]byte, bool) {
+	if !c.isReady() {
+		return nil, false
+	}
 	ctx, cancel := context.WithTimeout(ctx, revisionTimeout)
 	defer cancel()
 	for _, ref := range c.table.Wanted(device) {
@@ -310,7 +313,11 @@ func (c *Controller) build() {
 		c.table.SetDevice(deviceFacts(o.(*v1alpha1.Device)))
 	}
 	for _, o := range c.Deployments.GetStore().List() {
-		c.status.add(c.table.SetDeployment(c.deploymentFacts(o.(*v1alpha1.Deployment))).Deployments)
+		d := o.(*v1alpha1.Deployment)
+		if s, accepted := c.scoreOf(d); accepted {
+			c.history.tell(d.Namespace+"/"+d.Name, s)
+		}
+		c.status.add(c.table.SetDeployment(c.deploymentFacts(d)).Deployments)
 	}
 }
 
@@ -319,28 +326,29 @@ func (c *Controller) work(ctx context.Context) error {
 	g.Go(func() error { c.projector.run(ctx); return nil })
 	g.Go(func() error { c.status.run(ctx); return nil })
 	g.Go(func() error { c.resync(ctx); return nil })
+	g.Go(func() error { c.keepRevisions(ctx); return nil })
 	g.Go(func() error { return c.watchStates(ctx) })
 	g.Go(func() error {
-		reconcile.Work(ctx, c.queue, c.Logger, func(ctx context.Context, i item) (time.Duration, error) {
-			return 0, c.process(ctx, i)
+		reconcile.Work(ctx, c.queue, c.Logger, func(_ context.Context, i item) (time.Duration, error) {
+			c.process(i)
+			return 0, nil
 		})
 		return nil
 	})
 	return g.Wait()
 }
 
-func (c *Controller) process(ctx context.Context, i item) error {
+func (c *Controller) process(i item) {
 	switch i.kind {
 	case deviceItem:
 		c.processDevice(i.name)
 	case deploymentItem:
-		return c.processDeployment(ctx, i.name)
+		c.processDeployment(i.name)
 	case namespaceItem:
 		c.enqueueDeployments(c.Verdicts.In(i.name))
 	case secretItem:
 		c.enqueueDeployments(c.Verdicts.Needing(i.name))
 	}
-	return nil
 }
 
 func (c *Controller) enqueueDeployments(keys []string) {
@@ -358,35 +366,23 @@ func (c *Controller) processDevice(name string) {
 	c.apply(c.table.SetDevice(deviceFacts(o.(*v1alpha1.Device))))
 }
 
-func (c *Controller) processDeployment(ctx context.Context, key string) error {
+func (c *Controller) processDeployment(key string) {
 	o, exists, err := c.Deployments.GetStore().GetByKey(key)
 	if err != nil || !exists {
 		c.Verdicts.Forget(key)
+		c.history.forget(key)
 		if ns, name, err := cache.SplitMetaNamespaceKey(key); err == nil {
 			c.apply(c.table.RemoveDeployment(wire.DeploymentRef{Namespace: ns, Name: name}))
 		}
-		return nil
+		return
 	}
 	d := o.(*v1alpha1.Deployment)
-	if err := c.keepRevision(ctx, d); err != nil {
-		return err
+	if s, accepted := c.scoreOf(d); accepted && !c.history.mayTell(key, s) {
+		return // until its revision is written
 	}
 	// Not delayed until the finalizer is on: it lets a deletion wait for the keys,
 	// but an object that vanishes without it loses its keys as well.
 	c.apply(c.table.SetDeployment(c.deploymentFacts(d)))
-	return nil
-}
-
-// keepRevision writes a score to the API before any device is told of it, so that
-// what devices were told can be found later. Until then they keep what they have.
-func (c *Controller) keepRevision(ctx context.Context, d *v1alpha1.Deployment) error {
-	v := c.Verdicts.Of(d)
-	if !v.Accepted || !d.DeletionTimestamp.IsZero() {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, revisionTimeout)
-	defer cancel()
-	return c.Revisions.Keep(ctx, d, v.Entry.Hash, v.Body)
 }
 
 func (c *Controller) apply(changes assignment.Changes) {

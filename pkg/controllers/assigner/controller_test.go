@@ -90,6 +90,10 @@ type history struct {
 	bodies   map[string][]byte
 	err      error
 	failures int
+	// hang keeps the API from answering until it is closed; begun has a value for each
+	// write that hangs.
+	hang  chan struct{}
+	begun chan struct{}
 }
 
 func (h *history) Watch(func(string)) (cache.InformerSynced, error) {
@@ -97,6 +101,13 @@ func (h *history) Watch(func(string)) (cache.InformerSynced, error) {
 }
 
 func (h *history) Keep(_ context.Context, _ *v1alpha1.Deployment, hash string, body []byte) error {
+	h.mu.Lock()
+	hang := h.hang
+	h.mu.Unlock()
+	if hang != nil {
+		h.begun <- struct{}{}
+		<-hang
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.err != nil {
@@ -232,7 +243,10 @@ func TestNothingIsOmittedBeforeAllListsAreComplete(t *testing.T) {
 			if _, err := r.Manifest("edge-1"); !errors.Is(err, assignment.ErrNotReady) {
 				t.Errorf("manifest: %v, want ErrNotReady", err)
 			}
-			if _, ok := r.Body(t.Context(), "edge-1", "x"); ok {
+			if _, ok := r.Body("edge-1", "x"); ok {
+				t.Error("a body is given away")
+			}
+			if _, ok := r.EarlierBody(t.Context(), "edge-1", "x"); ok {
 				t.Error("a body is given away")
 			}
 			if err := r.Withdraw(t.Context(), refs[0]); !errors.Is(err, assignment.ErrNotReady) {
@@ -527,12 +541,40 @@ func TestAScoreWaitsForItsRevision(t *testing.T) {
 		}
 		return nil
 	})
-	for _, h := range []string{before, hash()} {
-		if _, ok := r.Body(t.Context(), "edge-1", h); !ok {
-			t.Errorf("body %.12s is not served", h)
-		}
+	if _, ok := r.Body("edge-1", hash()); !ok {
+		t.Error("the body is not served")
 	}
-	if _, ok := r.Body(t.Context(), "edge-2", before); ok {
+	if _, ok := r.EarlierBody(t.Context(), "edge-1", before); !ok {
+		t.Error("the earlier body is not served")
+	}
+	if _, ok := r.EarlierBody(t.Context(), "edge-2", before); ok {
 		t.Error("another device gets the body")
 	}
+}
+
+// Whoever waits for an API that does not answer, or refuses one revision, is in nobody's
+// way, and what was told before is changed at once.
+func TestARevisionThatIsNotWrittenKeepsNothingElseWaiting(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.devices.Add(deviceObject("edge-1", "a"))
+	r.deployments.Add(deploymentObject("web", "a"))
+	r.startAll()
+	r.keys("edge-1.shop.web")
+	hang := make(chan struct{})
+	answer := sync.OnceFunc(func() { close(hang) })
+	t.Cleanup(answer)
+	r.history.mu.Lock()
+	r.history.hang, r.history.begun = hang, make(chan struct{}, 100)
+	r.history.mu.Unlock()
+	r.deployments.Add(deploymentObject("api", "a"))
+	<-r.history.begun
+	r.devices.Add(deviceObject("edge-2", "a"))
+	r.keys("edge-1.shop.web", "edge-2.shop.web")
+	moved := deploymentObject("web", "b")
+	moved.Generation = 2
+	r.deployments.Modify(moved)
+	r.keys()
+	answer()
+	r.keys("edge-1.shop.api", "edge-2.shop.api")
 }

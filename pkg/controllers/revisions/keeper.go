@@ -32,8 +32,13 @@ import (
 
 const (
 	fieldManager = "fleet-revisions"
-	// ownerIndex leads from the UID of a Deployment to its revisions.
+	// ownerIndex leads from the namespace and the UID of a Deployment to its revisions.
 	ownerIndex = "owner"
+	// maxNumber bounds the numbers that count. A larger one was set by hand, and the next
+	// would not be larger still.
+	maxNumber = 1 << 53
+	// maxNames is how many names a revision is tried under.
+	maxNames = 4
 	// maxBodies is how many bodies of earlier revisions are held in memory.
 	maxBodies = 16
 )
@@ -45,20 +50,41 @@ func NewInformer(kube kubernetes.Interface) (cache.SharedIndexInformer, error) {
 	return i, i.SetTransform(withoutData)
 }
 
+// withoutData drops the data of a revision, and makes its annotation tell their hash,
+// whatever it said: anybody can write an annotation.
 func withoutData(o any) (any, error) {
-	if r, ok := o.(*appsv1.ControllerRevision); ok {
-		r.Data, r.ManagedFields = runtime.RawExtension{}, nil
+	r, ok := o.(*appsv1.ControllerRevision)
+	if !ok || len(r.Data.Raw) == 0 {
+		return o, nil
 	}
-	return o, nil
+	if hash := hashOf(r); hash != r.Annotations[v1alpha1.AnnotationScoreHash] {
+		metav1.SetMetaDataAnnotation(&r.ObjectMeta, v1alpha1.AnnotationScoreHash, hash)
+	}
+	r.Data, r.ManagedFields = runtime.RawExtension{}, nil
+	return r, nil
+}
+
+// hashOf returns the hash of the score that a revision holds, empty if it holds none.
+func hashOf(r *appsv1.ControllerRevision) string {
+	body, err := bodyOf(r)
+	if err != nil {
+		return ""
+	}
+	return score.Hash(body)
 }
 
 func ownerOf(o any) ([]string, error) {
-	owner := metav1.GetControllerOfNoCopy(o.(*appsv1.ControllerRevision))
+	r := o.(*appsv1.ControllerRevision)
+	owner := metav1.GetControllerOfNoCopy(r)
 	if owner == nil {
 		return nil, nil
 	}
-	return []string{string(owner.UID)}, nil
+	return []string{ownerKey(r.Namespace, owner.UID)}, nil
 }
+
+// ownerKey has the namespace: a reference cannot lead to another one, whatever UID it
+// names.
+func ownerKey(namespace string, uid types.UID) string { return namespace + "/" + string(uid) }
 
 // Config is what a keeper needs.
 type Config struct {
@@ -144,12 +170,19 @@ func (k *Keeper) write(ctx context.Context, d *v1alpha1.Deployment, hash string,
 // judge says whether a score has to wait. It does not when the API would refuse the
 // revision each time: the namespace is about to be deleted, or a quota is used up.
 func (k *Keeper) judge(d *v1alpha1.Deployment, err error) error {
-	if !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) && !apierrors.IsRequestEntityTooLargeError(err) {
+	if !refused(err) {
 		return fmt.Errorf("keeping the score as a revision: %w", err)
 	}
 	k.Logger.Warn("the API refuses a revision, so that the score will be gone once it is replaced", "deployment", d.Namespace+"/"+d.Name, "error", err)
 	return nil
 }
+
+func refused(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsMethodNotSupported(err) ||
+		apierrors.IsRequestEntityTooLargeError(err) || errors.Is(err, errNoName)
+}
+
+var errNoName = errors.New("foreign revisions have its names: delete them")
 
 func (k *Keeper) create(ctx context.Context, d *v1alpha1.Deployment, hash string, body []byte, number int64) (*appsv1.ControllerRevision, error) {
 	annotations := map[string]string{}
@@ -160,18 +193,46 @@ func (k *Keeper) create(ctx context.Context, d *v1alpha1.Deployment, hash string
 	}
 	r := &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: d.Namespace, Name: nameOf(d, hash), Annotations: annotations,
+			Namespace: d.Namespace, Annotations: annotations,
 			Labels:          map[string]string{v1alpha1.LabelDeployment: d.Name},
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(d, v1alpha1.GroupVersion.WithKind("Deployment"))},
+			OwnerReferences: []metav1.OwnerReference{ownerReference(d)},
 		},
 		Data:     runtime.RawExtension{Raw: []byte(`{"spec":{"score":` + string(body) + `}}`)},
 		Revision: number,
 	}
-	made, err := k.Kube.AppsV1().ControllerRevisions(d.Namespace).Create(ctx, r, metav1.CreateOptions{FieldManager: fieldManager})
-	if apierrors.IsAlreadyExists(err) { // made by a process before this one, and the informer is behind
-		return k.renumber(ctx, d, r.Name, hash, number)
+	for attempt := range maxNames {
+		r.Name = nameOf(d, hash, attempt)
+		made, err := k.Kube.AppsV1().ControllerRevisions(d.Namespace).Create(ctx, r, metav1.CreateOptions{FieldManager: fieldManager})
+		if apierrors.IsAlreadyExists(err) { // made by a process before this one, or by somebody else
+			made, err = k.adopt(ctx, d, r.Name, hash, number)
+		}
+		if !errors.Is(err, errForeign) {
+			return made, err
+		}
 	}
-	return made, err
+	return nil, errNoName
+}
+
+func ownerReference(d *v1alpha1.Deployment) metav1.OwnerReference {
+	return *metav1.NewControllerRef(d, v1alpha1.GroupVersion.WithKind("Deployment"))
+}
+
+var errForeign = errors.New("it is of something else")
+
+// adopt makes a revision that the informer does not show as one of the Deployment the
+// newest: it is behind, or somebody took the label or the owner away.
+func (k *Keeper) adopt(ctx context.Context, d *v1alpha1.Deployment, name, hash string, number int64) (*appsv1.ControllerRevision, error) {
+	r, err := k.Kube.AppsV1().ControllerRevisions(d.Namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if owner := metav1.GetControllerOfNoCopy(r); owner != nil && owner.UID != d.UID || hashOf(r) != hash {
+		return nil, errForeign
+	}
+	owners := slices.DeleteFunc(r.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == d.UID })
+	return k.patch(ctx, d.Namespace, name, map[string]any{"revision": number, "metadata": map[string]any{
+		"uid": r.UID, "annotations": k.annotations(d, hash), "labels": map[string]any{v1alpha1.LabelDeployment: d.Name}, "ownerReferences": append(owners, ownerReference(d)),
+	}})
 }
 
 // renumber makes the revision of a score that is back the newest.
@@ -206,14 +267,18 @@ func orNull(s string) any {
 
 // nameOf is another one for a Deployment that was deleted and created again: the
 // revisions of the first may still be there.
-func nameOf(d *v1alpha1.Deployment, hash string) string {
-	sum := sha256.Sum256([]byte(string(d.UID) + "/" + hash))
+func nameOf(d *v1alpha1.Deployment, hash string, attempt int) string {
+	of := string(d.UID) + "/" + hash
+	if attempt > 0 {
+		of += "/" + strconv.Itoa(attempt)
+	}
+	sum := sha256.Sum256([]byte(of))
 	return d.Name + "-" + hex.EncodeToString(sum[:5])
 }
 
 // known are the revisions of a Deployment.
 func (k *Keeper) known(d *v1alpha1.Deployment) []revision {
-	objects, _ := k.Revisions.GetIndexer().ByIndex(ownerIndex, string(d.UID)) // fails for an unknown index only
+	objects, _ := k.Revisions.GetIndexer().ByIndex(ownerIndex, ownerKey(d.Namespace, d.UID)) // fails for an unknown index only
 	byName := map[string]*appsv1.ControllerRevision{}
 	for _, o := range objects {
 		r := o.(*appsv1.ControllerRevision)
@@ -230,6 +295,9 @@ func (k *Keeper) known(d *v1alpha1.Deployment) []revision {
 	}
 	revisions := make([]revision, 0, len(byName))
 	for _, r := range byName {
+		if r.Revision > maxNumber {
+			continue
+		}
 		revisions = append(revisions, revision{
 			name: r.Name, number: r.Revision, hash: r.Annotations[v1alpha1.AnnotationScoreHash], cause: r.Annotations[v1alpha1.AnnotationChangeCause],
 		})
@@ -290,14 +358,12 @@ func (k *Keeper) Body(ctx context.Context, d *v1alpha1.Deployment, hash string) 
 	if err != nil {
 		return nil, fmt.Errorf("reading revision %s/%s: %w", d.Namespace, o.Name, err)
 	}
-	if score.Hash(body) != hash {
-		return nil, fmt.Errorf("revision %s/%s: %w", d.Namespace, o.Name, errChanged)
+	if score.Hash(body) != hash { // deleted and made again meanwhile
+		return nil, nil
 	}
 	k.bodies.Add(hash, body)
 	return body, nil
 }
-
-var errChanged = errors.New("its data are not the score that its annotation names: delete it")
 
 func bodyOf(r *appsv1.ControllerRevision) ([]byte, error) {
 	var data struct {
