@@ -35,7 +35,7 @@ type report struct {
 // issued, and is kept meanwhile.
 type failure struct {
 	Failure
-	// place is that among the failures that count, -1 if it does not.
+	// place is that among the failures that count, if it does.
 	place int
 }
 
@@ -49,7 +49,7 @@ func (f *failures) report(device uint32, reported Failure) {
 	if f.reported == nil {
 		f.reported = map[uint32]*failure{}
 	}
-	f.reported[device] = &failure{Failure: reported, place: -1}
+	f.reported[device] = &failure{Failure: reported}
 }
 
 // forget forgets a failure that does not count.
@@ -84,7 +84,6 @@ func (h *newest) Pop() any {
 	f := (*h)[last]
 	(*h)[last] = nil
 	*h = (*h)[:last]
-	f.place = -1
 	return f
 }
 

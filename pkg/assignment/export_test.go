@@ -37,3 +37,16 @@ func (s *set) Remove(n uint32)   { s.remove(n) }
 func (s *set) Has(n uint32) bool { return s.has(n) }
 func (s *set) Len() int          { return s.len() }
 func (s *set) Members() []uint32 { return s.members() }
+
+// Bitmaps is how many blocks of the set have a bit for each number.
+func (s *set) Bitmaps() (n int) {
+	if s.blocks == nil {
+		return 0
+	}
+	for i := range *s.blocks {
+		if (*s.blocks)[i].bits != nil {
+			n++
+		}
+	}
+	return n
+}

@@ -67,3 +67,28 @@ func TestSetGrowsAndShrinks(t *testing.T) {
 	}
 	checkSet(t, &s, nil)
 }
+
+// A block is what takes less memory, and is not converted to and fro at the limit.
+func TestBlocksAreWhatIsSmaller(t *testing.T) {
+	t.Parallel()
+	s := assignment.Set{}
+	bitmaps := func(members, want int) {
+		t.Helper()
+		if s.Len() != members || s.Bitmaps() != want {
+			t.Fatalf("%d members, %d bitmaps, want %d, %d", s.Len(), s.Bitmaps(), members, want)
+		}
+	}
+	const limit = 1 << 16 / 16 // two bytes a member are as much as a bit for each number
+	for n := range uint32(limit) {
+		s.Add(n)
+	}
+	bitmaps(limit, 0)
+	s.Add(limit)
+	bitmaps(limit+1, 1)
+	for n := uint32(limit); n >= limit/2; n-- {
+		s.Remove(n)
+	}
+	bitmaps(limit/2, 1)
+	s.Remove(0)
+	bitmaps(limit/2-1, 0)
+}

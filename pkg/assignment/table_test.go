@@ -685,6 +685,41 @@ func (m *machine) empty(t *rapid.T) {
 	}
 }
 
+// A selector that differs in one thing alone selects others.
+func TestSelectorsThatDifferInOneThing(t *testing.T) {
+	t.Parallel()
+	table := assignment.NewTable(nil)
+	entry, _ := entryOf(refs[0], 0)
+	for _, name := range []string{"group", "site"} {
+		table.SetDevice(assignment.Device{Name: name, Labels: map[string]string{name: "a"}})
+	}
+	for _, tt := range []struct {
+		requirement assignment.Requirement
+		want        []string
+	}{
+		{assignment.Requirement{Key: "group", Operator: assignment.In, Values: []string{"a"}}, []string{"group"}},
+		{assignment.Requirement{Key: "site", Operator: assignment.In, Values: []string{"a"}}, []string{"site"}},
+		{assignment.Requirement{Key: "site", Operator: assignment.NotIn, Values: []string{"a"}}, []string{"group"}},
+		{assignment.Requirement{Key: "site", Operator: assignment.NotIn, Values: []string{"b"}}, []string{"group", "site"}},
+		{assignment.Requirement{Key: "site", Operator: assignment.Exists}, []string{"site"}},
+		{assignment.Requirement{Key: "site", Operator: assignment.DoesNotExist}, []string{"group"}},
+		{assignment.Requirement{Key: "group", Operator: assignment.DoesNotExist}, []string{"site"}},
+	} {
+		table.SetDeployment(assignment.Deployment{
+			DeploymentRef: refs[0], Selector: assignment.Selector{Requirements: []assignment.Requirement{tt.requirement}}, Accepted: true, Entry: entry,
+		})
+		var got []string
+		for _, name := range []string{"group", "site"} {
+			if len(table.Wanted(name)) > 0 {
+				got = append(got, name)
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%+v selects %v, want %v", tt.requirement, got, tt.want)
+		}
+	}
+}
+
 func TestUnschedulableDeviceKeepsWhatTheBucketSaysItHas(t *testing.T) {
 	t.Parallel()
 	old, _ := entryOf(refs[0], 0)
