@@ -59,7 +59,10 @@ CUTS ?= 100
 SOAK_FUZZTIME ?= 10m
 
 # In: the output of `go build -v`. Out: one line for every 100 packages, and errors.
-COUNT = awk '/^[^ \t]+$$/ { if (++n % 100 == 0) print "    " n " packages compiled"; next } { print }'
+COUNT = { n=0; while IFS= read -r line; do case $$line in \
+	'' | *[[:blank:]]*) printf '%s\n' "$$line" ;; \
+	*) n=$$((n + 1)); [ $$((n % 100)) -ne 0 ] || echo "    $$n packages compiled" ;; \
+	esac; done; }
 
 ##@ Build
 
@@ -255,7 +258,7 @@ demo: build ## a server, a device, and a container on it
 	go run ./test/demo up
 
 .PHONY: demo-down
-demo-down: ## remove everything that demo made
+demo-down: ## remove what demo made, but for caches and Debian packages
 	go run ./test/demo down
 
 .PHONY: load-test

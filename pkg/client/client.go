@@ -177,7 +177,7 @@ func setsScore(fields *metav1.FieldsV1) bool {
 			Score json.RawMessage `json:"f:score"`
 		} `json:"f:spec"`
 	}
-	return json.Unmarshal(fields.Raw, &set) == nil && set.Spec.Score != nil
+	return json.Unmarshal(fields.GetRawBytes(), &set) == nil && set.Spec.Score != nil
 }
 
 // Patcher patches objects of one kind; every client of this package is one.

@@ -109,7 +109,7 @@ func TestIgnoreNotFound(t *testing.T) {
 func TestWhoSetTheScore(t *testing.T) {
 	t.Parallel()
 	at := func(second int64) *metav1.Time { return &metav1.Time{Time: time.Unix(second, 0)} }
-	score, labels := &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:score":{"f:data":{}}}}`)}, &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:labels":{}}}`)}
+	score, labels := metav1.NewFieldsV1(`{"f:spec":{"f:score":{"f:data":{}}}}`), metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{}}}`)
 	for name, tc := range map[string]struct {
 		fields []metav1.ManagedFieldsEntry
 		want   string
@@ -119,7 +119,7 @@ func TestWhoSetTheScore(t *testing.T) {
 		"the last":         {[]metav1.ManagedFieldsEntry{{Manager: "kubectl-edit", FieldsV1: score, Time: at(2)}, {Manager: "helm", FieldsV1: score, Time: at(1)}}, "kubectl-edit"},
 		"a status":         {[]metav1.ManagedFieldsEntry{{Manager: "other", FieldsV1: score, Subresource: "status"}}, ""},
 		"one without time": {[]metav1.ManagedFieldsEntry{{Manager: "old", FieldsV1: score}}, "old"},
-		"garbage":          {[]metav1.ManagedFieldsEntry{{Manager: "odd", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{`)}}}, ""},
+		"garbage":          {[]metav1.ManagedFieldsEntry{{Manager: "odd", FieldsV1: metav1.NewFieldsV1(`{`)}}, ""},
 		"of an informer":   {[]metav1.ManagedFieldsEntry{{Manager: "helm"}}, "helm"},
 	} {
 		t.Run(name, func(t *testing.T) {
