@@ -385,7 +385,7 @@ func TestChangesOfObjectsArriveEverywhere(t *testing.T) {
 	api.Finalizers = nil
 	r.deployments.Add(api)
 	r.keys("edge-1.shop.api", "edge-1.shop.web")
-	r.deployments.Delete(api)
+	r.deployments.Delete(api.DeepCopy())
 	r.keys("edge-1.shop.web")
 
 	api = deploymentObject("api", "a")
@@ -407,7 +407,7 @@ func TestChangesOfObjectsArriveEverywhere(t *testing.T) {
 		t.Errorf("bucket holds %v", held)
 	}
 
-	r.deployments.Delete(api)
+	r.deployments.Delete(api.DeepCopy())
 
 	// A namespace that forbids what the score needs makes devices hold it.
 	privileged := web.DeepCopy()
@@ -498,10 +498,10 @@ func TestSecretsFollowTheScore(t *testing.T) {
 	if strings.Contains(fmt.Sprint(held), "changed") {
 		t.Errorf("the bus holds the content: %v", held)
 	}
-	r.secrets.Delete(changed)
+	r.secrets.Delete(changed.DeepCopy())
 	r.hold("edge-1", true)
 
-	r.deployments.Delete(web)
+	r.deployments.Delete(web.DeepCopy())
 	brokertest.Eventually(t, "nothing is known of the Deployment", func() error {
 		if keys := r.verdicts.Needing("shop/tls"); len(keys) > 0 {
 			return fmt.Errorf("%v need the Secret", keys)
