@@ -41,9 +41,13 @@ func (t *Table) member(name string) *device {
 	return nil
 }
 
-// wanted ranges over the targets that the manifest of a device lists.
+// wanted ranges over the targets that the manifest of a device lists: none of a
+// device that is nil.
 func (t *Table) wanted(dev *device) func(yield func(*deployment, target) bool) {
 	return func(yield func(*deployment, target) bool) {
+		if dev == nil {
+			return
+		}
 		for _, x := range dev.targets {
 			if x.is(wanted) && !yield(t.numberedDeployments.at(x.number()), x) {
 				return
@@ -56,11 +60,7 @@ func (t *Table) wanted(dev *device) func(yield func(*deployment, target) bool) {
 func (t *Table) Body(name, hash string) ([]byte, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	dev := t.member(name)
-	if dev == nil {
-		return nil, false
-	}
-	for dep, x := range t.wanted(dev) {
+	for dep, x := range t.wanted(t.member(name)) {
 		if !x.is(hold) && t.entries.value(x.issued).Hash == hash && t.entries.value(dep.entry).Hash == hash {
 			return dep.body, true
 		}
@@ -91,11 +91,7 @@ func (t *Table) BodiesOf(ref wire.DeploymentRef) map[string]bool {
 func (t *Table) Wanted(name string) (refs []wire.DeploymentRef) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	dev := t.member(name)
-	if dev == nil {
-		return nil
-	}
-	for dep, x := range t.wanted(dev) {
+	for dep, x := range t.wanted(t.member(name)) {
 		if !x.is(reserved) {
 			refs = append(refs, dep.DeploymentRef)
 		}
@@ -108,11 +104,7 @@ func (t *Table) Wanted(name string) (refs []wire.DeploymentRef) {
 func (t *Table) NeedsSecret(device, namespace, name string) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	dev := t.member(device)
-	if dev == nil {
-		return false
-	}
-	for dep, x := range t.wanted(dev) {
+	for dep, x := range t.wanted(t.member(device)) {
 		if dep.Namespace == namespace && !x.is(hold) && slices.Contains(dep.secrets, name) {
 			return true
 		}
@@ -132,9 +124,6 @@ func (t *Table) Lacks(name string) (lacks []Lack) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	dev := t.member(name)
-	if dev == nil {
-		return nil
-	}
 	for dep, x := range t.wanted(dev) {
 		if x.is(outdated) {
 			lacks = append(lacks, Lack{dep.DeploymentRef, wire.Missing(dev.traits.can, dep.needs)})
