@@ -253,14 +253,16 @@ func (b *bench) idleUse(ctx context.Context, s *site) error {
 	if err != nil {
 		return err
 	}
-	share := func(d time.Duration) float64 { return 100 * d.Seconds() / b.idle.Seconds() }
 	b.memory("fleet-server, resident memory when idle", after.serverRSS, 130)
 	b.memory("fleet-agent, resident memory when idle", after.agentRSS, 25)
-	serverCPU, agentCPU := share(after.serverCPU-before.serverCPU), share(after.agentCPU-before.agentCPU)
+	serverCPU, agentCPU := b.share(after.serverCPU-before.serverCPU), b.share(after.agentCPU-before.agentCPU)
 	b.report.add("fleet-server, processor when idle", fmt.Sprintf("%.2f %% of a core", serverCPU), "< 0.5 %", serverCPU < 0.5)
 	b.report.add("fleet-agent, processor when idle", fmt.Sprintf("%.2f %% of a core", agentCPU), "< 0.5 %", agentCPU < 0.5)
 	return nil
 }
+
+// share is the processor time of the idle interval in percent of a core.
+func (b *bench) share(d time.Duration) float64 { return 100 * d.Seconds() / b.idle.Seconds() }
 
 func pause(ctx context.Context, d time.Duration) error {
 	select {

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -135,7 +134,7 @@ func (b *bench) settle(ctx context.Context, s *process.Server, l *loadResult) er
 	if err != nil {
 		return err
 	}
-	l.idle = 100 * (after - before).Seconds() / b.idle.Seconds()
+	l.idle = b.share(after - before)
 	l.settled, err = process.RSS(s.PID())
 	fmt.Fprintf(b.out, "settled: %d MB, %.0f KB a device, %.2f %% of a core\n", l.settled/1e6, l.each()/1e3, l.idle)
 	return err
@@ -169,7 +168,7 @@ func (r *report) of(tree string) (loads []loadResult) {
 // most is the largest number of devices.
 func (r *report) most() (devices int) {
 	for _, l := range r.loads {
-		devices = max(devices, cmp.Or(l.devices, devices))
+		devices = max(devices, l.devices)
 	}
 	return devices
 }
