@@ -22,6 +22,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/controllers/revisions"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
@@ -296,10 +297,11 @@ func (c *Controller) keepNew(ctx context.Context, prior map[assignment.Key]wire.
 	for _, o := range c.Deployments.GetStore().List() {
 		d := o.(*v1alpha1.Deployment)
 		ref := wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name}
-		if v := c.Verdicts.Of(d); !v.Accepted || v.Entry.Hash == issued[ref] {
+		v := c.Verdicts.Of(d)
+		if !mayTell(d, v) || v.Entry.Hash == issued[ref] {
 			continue
 		}
-		if err := c.keepRevision(ctx, d); err != nil { // the queue tries again
+		if err := c.keepRevision(ctx, d, v); err != nil { // the queue tries again
 			c.Logger.Warn("starting before every score has its revision", "deployment", ref.String(), "error", err)
 			return
 		}
@@ -314,10 +316,11 @@ func (c *Controller) build() {
 	}
 	for _, o := range c.Deployments.GetStore().List() {
 		d := o.(*v1alpha1.Deployment)
-		if s, accepted := c.scoreOf(d); accepted {
-			c.history.tell(d.Namespace+"/"+d.Name, s)
+		v := c.Verdicts.Of(d)
+		if mayTell(d, v) {
+			c.history.tell(d.Namespace+"/"+d.Name, scoreOf(d, v))
 		}
-		c.status.add(c.table.SetDeployment(c.deploymentFacts(d)).Deployments)
+		c.status.add(c.table.SetDeployment(deploymentFacts(d, v)).Deployments)
 	}
 }
 
@@ -377,12 +380,13 @@ func (c *Controller) processDeployment(key string) {
 		return
 	}
 	d := o.(*v1alpha1.Deployment)
-	if s, accepted := c.scoreOf(d); accepted && !c.history.mayTell(key, s) {
+	v := c.Verdicts.Of(d)
+	if mayTell(d, v) && !c.history.told(key, scoreOf(d, v)) {
 		return // until its revision is written
 	}
 	// Not delayed until the finalizer is on: it lets a deletion wait for the keys,
 	// but an object that vanishes without it loses its keys as well.
-	c.apply(c.table.SetDeployment(c.deploymentFacts(d)))
+	c.apply(c.table.SetDeployment(deploymentFacts(d, v)))
 }
 
 func (c *Controller) apply(changes assignment.Changes) {
@@ -396,8 +400,7 @@ func (c *Controller) apply(changes assignment.Changes) {
 	c.status.add(changes.Deployments)
 }
 
-func (c *Controller) deploymentFacts(d *v1alpha1.Deployment) assignment.Deployment {
-	v := c.Verdicts.Of(d)
+func deploymentFacts(d *v1alpha1.Deployment, v *acceptance.Verdict) assignment.Deployment {
 	return assignment.Deployment{
 		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
 		Generation:    d.Generation,

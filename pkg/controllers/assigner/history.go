@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 )
 
@@ -21,9 +22,9 @@ type history struct {
 	// writing is held while a revision is written: for fresh and settled ones in turn.
 	writing sync.Mutex
 
-	mu sync.Mutex // guards told
-	// told has the score that devices may be told of, by the key of its Deployment.
-	told map[string]toldScore
+	mu sync.Mutex // guards scores
+	// scores are those that devices may be told of, by the key of the Deployment.
+	scores map[string]toldScore
 }
 
 type toldScore struct {
@@ -32,14 +33,14 @@ type toldScore struct {
 }
 
 func newHistory(m *reconcile.Metrics) *history {
-	return &history{fresh: reconcile.NewQueue[string]("revisions", m), settled: reconcile.NewQueue[string]("revisions-settled", m), told: map[string]toldScore{}}
+	return &history{fresh: reconcile.NewQueue[string]("revisions", m), settled: reconcile.NewQueue[string]("revisions-settled", m), scores: map[string]toldScore{}}
 }
 
-// mayTell reports whether devices may be told of a score, and sees to its revision.
-func (h *history) mayTell(key string, s toldScore) bool {
+// told reports whether devices may be told of a score by now, and sees to its revision.
+func (h *history) told(key string, s toldScore) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.told[key] == s {
+	if h.scores[key] == s {
 		h.settled.Add(key)
 		return true
 	}
@@ -51,15 +52,15 @@ func (h *history) mayTell(key string, s toldScore) bool {
 func (h *history) tell(key string, s toldScore) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	changed = h.told[key] != s
-	h.told[key] = s
+	changed = h.scores[key] != s
+	h.scores[key] = s
 	return changed
 }
 
 func (h *history) forget(key string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.told, key)
+	delete(h.scores, key)
 }
 
 // keepRevisions works until ctx ends.
@@ -84,32 +85,31 @@ func (c *Controller) keepRevisionOf(ctx context.Context, key string) error {
 		return nil
 	}
 	d := o.(*v1alpha1.Deployment)
-	s, accepted := c.scoreOf(d)
-	if !accepted {
+	v := c.Verdicts.Of(d)
+	if !mayTell(d, v) {
 		return nil
 	}
-	if err := c.keepRevision(ctx, d); err != nil {
+	if err := c.keepRevision(ctx, d, v); err != nil {
 		return err
 	}
-	if c.history.tell(key, s) {
+	if c.history.tell(key, scoreOf(d, v)) {
 		c.queue.Add(item{deploymentItem, key})
 	}
 	return nil
 }
 
-// scoreOf returns the score of a Deployment if it may be told at all.
-func (c *Controller) scoreOf(d *v1alpha1.Deployment) (s toldScore, accepted bool) {
-	v := c.Verdicts.Of(d)
-	return toldScore{d.UID, v.Entry.Hash}, v.Accepted && d.DeletionTimestamp.IsZero()
+// mayTell reports whether devices may be told of the score at all.
+func mayTell(d *v1alpha1.Deployment, v *acceptance.Verdict) bool {
+	return v.Accepted && d.DeletionTimestamp.IsZero()
+}
+
+func scoreOf(d *v1alpha1.Deployment, v *acceptance.Verdict) toldScore {
+	return toldScore{d.UID, v.Entry.Hash}
 }
 
 // keepRevision writes a score to the API before any device is told of it, so that
 // what devices were told can be found later. Until then they keep what they have.
-func (c *Controller) keepRevision(ctx context.Context, d *v1alpha1.Deployment) error {
-	v := c.Verdicts.Of(d)
-	if !v.Accepted || !d.DeletionTimestamp.IsZero() {
-		return nil
-	}
+func (c *Controller) keepRevision(ctx context.Context, d *v1alpha1.Deployment, v *acceptance.Verdict) error {
 	ctx, cancel := context.WithTimeout(ctx, revisionTimeout)
 	defer cancel()
 	return c.Revisions.Keep(ctx, d, v.Entry.Hash, v.Body)
