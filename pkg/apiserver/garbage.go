@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"fleet.nationtech.io/fleet/pkg/apiserver/collector"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
 // garbage returns what collects garbage of all kinds: those of now, and those that
@@ -23,15 +24,15 @@ func (b *builder) garbage(crds extensionsinformers.CustomResourceDefinitionInfor
 	if err != nil {
 		return nil, err
 	}
-	c := collector.New(client, b.Logger)
+	c := collector.New(client, b.Queues, b.Logger)
 	sync := func() {
 		if all, err := crds.Lister().List(labels.Everything()); err == nil { // the lister reads memory and cannot fail
 			c.SetKinds(collectedKinds(all))
 		}
 	}
-	added, err := crds.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+	added, err := crds.Informer().AddEventHandler(reconcile.Guarded(b.Queues.Loop("garbage-kinds", b.Logger), cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { sync() }, UpdateFunc: func(any, any) { sync() }, DeleteFunc: func(any) { sync() },
-	})
+	}))
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -16,60 +15,37 @@ import (
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/workqueue"
+
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
 // errNotEmpty: objects with finalizers are still on their way out.
-var errNotEmpty = errors.New("namespace is not empty yet")
+var errNotEmpty = fmt.Errorf("the namespace is not empty yet: %w", reconcile.ErrLater)
 
 // namespaceController empties terminating namespaces and lets them go.
 type namespaceController struct {
 	client  kubernetes.Interface
 	dynamic dynamic.Interface
 	log     *slog.Logger
-	queue   workqueue.TypedRateLimitingInterface[string]
+	queue   *reconcile.Queue[string]
 }
 
-func newNamespaceController(client kubernetes.Interface, dyn dynamic.Interface, informer coreinformers.NamespaceInformer, log *slog.Logger) (*namespaceController, error) {
-	// A namespace is usually held up for as long as a controller takes to
-	// remove a finalizer, so try again soon, but not for ever at that pace.
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, 30*time.Second)
-	c := &namespaceController{client: client, dynamic: dyn, log: log, queue: workqueue.NewTypedRateLimitingQueue(limiter)}
+func newNamespaceController(client kubernetes.Interface, dyn dynamic.Interface, informer coreinformers.NamespaceInformer, metrics *reconcile.Metrics, log *slog.Logger) (*namespaceController, error) {
+	c := &namespaceController{client: client, dynamic: dyn, log: log, queue: reconcile.NewQueue[string]("namespace", metrics)}
 	enqueue := func(o any) {
 		if ns, ok := o.(*corev1.Namespace); ok && !ns.DeletionTimestamp.IsZero() {
 			c.queue.Add(ns.Name)
 		}
 	}
-	_, err := informer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+	_, err := informer.Informer().AddEventHandler(reconcile.Guarded(metrics.Loop("namespace-changes", log), cache.ResourceEventHandlerFuncs{
 		AddFunc:    enqueue,
 		UpdateFunc: func(_, o any) { enqueue(o) },
-	})
+	}))
 	return c, err
 }
 
 func (c *namespaceController) run(ctx context.Context) {
-	stop := context.AfterFunc(ctx, c.queue.ShutDown)
-	defer stop()
-	for {
-		name, shutdown := c.queue.Get()
-		if shutdown {
-			return
-		}
-		c.process(ctx, name)
-	}
-}
-
-func (c *namespaceController) process(ctx context.Context, name string) {
-	defer c.queue.Done(name)
-	err := c.empty(ctx, name)
-	if err == nil {
-		c.queue.Forget(name)
-		return
-	}
-	if !errors.Is(err, errNotEmpty) && ctx.Err() == nil {
-		c.log.Warn("emptying a namespace", "namespace", name, "error", err)
-	}
-	c.queue.AddRateLimited(name)
+	reconcile.Work(ctx, c.queue, c.log, func(ctx context.Context, name string) (time.Duration, error) { return 0, c.empty(ctx, name) })
 }
 
 // empty deletes everything in the namespace, then the namespace itself.

@@ -52,6 +52,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apiserver/openapi"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/handshake"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
 // LoopbackHost is the name under which the server's own clients reach it.
@@ -110,6 +111,8 @@ type Config struct {
 	Handlers map[string]http.Handler
 	// Metrics are shown under /metrics beside those of the API server itself.
 	Metrics prometheus.Gatherer
+	// Queues count what the server's own loops do.
+	Queues *reconcile.Metrics
 	// Refusals counts what the listener turns away, by reason.
 	Refusals *prometheus.CounterVec
 	Logger   *slog.Logger
@@ -369,10 +372,10 @@ func (b *builder) metrics(m *mux.PathRecorderMux) {
 func (b *builder) hooks(s *Server, extensions *apiextensions.CustomResourceDefinitions) error {
 	crds := extensions.Informers.Apiextensions().V1().CustomResourceDefinitions()
 	publisher := &groupPublisher{manager: s.generic.DiscoveryGroupManager, lister: crds.Lister()}
-	if _, err := crds.Informer().AddEventHandler(publisher.handler()); err != nil {
+	if _, err := crds.Informer().AddEventHandler(reconcile.Guarded(b.Queues.Loop("groups", b.Logger), publisher.handler())); err != nil {
 		return err
 	}
-	namespaces, err := newNamespaceController(b.client, b.dynamic, b.informers.Core().V1().Namespaces(), b.Logger)
+	namespaces, err := newNamespaceController(b.client, b.dynamic, b.informers.Core().V1().Namespaces(), b.Queues, b.Logger)
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func startServer(t *testing.T) (own, administrator *rest.Config, storage string)
 	t.Helper()
 	dir := t.TempDir()
 	now := time.Now()
-	store, err := datastore.Open(dir, slog.New(slog.DiscardHandler))
+	store, err := datastore.Open(dir, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
+	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -29,6 +30,7 @@ const (
 
 // authenticator implements server.Authentication.
 type authenticator struct {
+	guard     *guard.Guard
 	gate      bus.Gate
 	operators Authority
 	now       func() time.Time
@@ -51,8 +53,13 @@ func newSecret() string {
 	return hex.EncodeToString(b[:])
 }
 
-// Check implements server.Authentication.
-func (a *authenticator) Check(c server.ClientAuthentication) bool {
+// Check implements server.Authentication. A mistake of the program costs one connection.
+func (a *authenticator) Check(c server.ClientAuthentication) (admitted bool) {
+	a.guard.Do(func() { admitted = a.check(c) }, "remote", remoteOf(c))
+	return admitted
+}
+
+func (a *authenticator) check(c server.ClientAuthentication) bool {
 	if c.Kind() != server.CLIENT {
 		return false
 	}

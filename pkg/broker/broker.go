@@ -19,6 +19,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
+	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -73,7 +74,9 @@ type Config struct {
 	// MaxFileStore bounds the files in bytes; DefaultMaxFileStore when zero.
 	MaxFileStore int64
 	// Gate decides which devices may connect.
-	Gate   bus.Gate
+	Gate bus.Gate
+	// Panics counts mistakes of the program; nil for nobody.
+	Panics *guard.Panics
 	Logger *slog.Logger
 }
 
@@ -96,6 +99,7 @@ type Broker struct {
 	server  *server.Server
 	places  *connlimit.Listener
 	gate    bus.Gate
+	guard   *guard.Guard
 	refused *refused
 }
 
@@ -107,9 +111,9 @@ func Start(c Config) (*Broker, error) {
 	if c.Places == (connlimit.Limits{}) {
 		c.Places = DefaultPlaces
 	}
-	b := &Broker{gate: c.Gate}
+	b := &Broker{gate: c.Gate, guard: c.Panics.Loop("connections", c.Logger)}
 	auth := &authenticator{
-		gate: c.Gate, operators: c.OperatorCAs, now: c.Now, log: c.Logger, secret: newSecret(), lines: rate.NewLimiter(logRate, logBurst),
+		guard: b.guard, gate: c.Gate, operators: c.OperatorCAs, now: c.Now, log: c.Logger, secret: newSecret(), lines: rate.NewLimiter(logRate, logBurst),
 	}
 	if err := checkTexts(); err != nil {
 		return nil, err
@@ -314,7 +318,7 @@ func (b *Broker) watchConnections() error {
 	_, err := b.system.Subscribe("$SYS.ACCOUNT."+accountDevices+".DISCONNECT", func(m *nats.Msg) {
 		var event server.DisconnectEventMsg
 		if json.Unmarshal(m.Data, &event) == nil {
-			b.gate.Disconnected(event.Client.ID)
+			b.guard.Do(func() { b.gate.Disconnected(event.Client.ID) }, "connection", event.Client.ID)
 		}
 	})
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
+	"fleet.nationtech.io/fleet/pkg/guard"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -60,7 +62,9 @@ type Config struct {
 	Roster    *roster.Roster
 	// Connections are those of Conn's account.
 	Connections bus.Connections
-	Logger      *slog.Logger
+	// Metrics count what its loops do.
+	Metrics *reconcile.Metrics
+	Logger  *slog.Logger
 }
 
 // Server is the door.
@@ -74,16 +78,19 @@ type Server struct {
 	reports *reports
 	nudger  *nudger
 	metrics *metrics
-	ctx     context.Context
-	ready   chan struct{}
+	// loop guards what is done for a message.
+	loop  *guard.Guard
+	ctx   context.Context
+	ready chan struct{}
 }
 
 // New returns a server that does not serve yet.
 func New(c Config) *Server {
 	s := &Server{
 		Config: c, reports: &reports{buckets: c.Buckets, roster: c.Roster},
-		nudger: newNudger(c.Conn, c.Roster.Current, c.Logger), metrics: newMetrics(), earlier: newTurns(), ready: make(chan struct{}),
+		nudger: newNudger(c.Conn, c.Roster.Current, c.Logger), metrics: newMetrics(), loop: c.Metrics.Loop("device-api", c.Logger), ready: make(chan struct{}),
 	}
+	s.earlier = newTurns(s.loop)
 	s.handlers = s.answers()
 	return s
 }
@@ -142,13 +149,15 @@ func (s *Server) Run(ctx context.Context) error {
 		if s.handlers[kind] == nil && kind != wire.KindUnknown {
 			return fmt.Errorf("the server has no answer to messages of kind %s", kind)
 		}
-		queue := newTurns()
+		queue := newTurns(s.loop)
 		queues[kind] = queue
 		working.Go(func() { queue.run(ctx) })
 	}
 	working.Go(func() { s.earlier.run(ctx) })
 	// The queue group lets several servers share the work.
-	sub, err := s.Conn.QueueSubscribe(wire.UpWildcard, "deviceapi", func(m *nats.Msg) { s.guard(m, queues) })
+	sub, err := s.Conn.QueueSubscribe(wire.UpWildcard, "deviceapi", func(m *nats.Msg) {
+		s.loop.Do(func() { s.guard(m, queues) }, "subject", m.Subject)
+	})
 	if err != nil {
 		return fmt.Errorf("subscribing to %s: %w", wire.UpWildcard, err)
 	}
@@ -157,8 +166,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("subscribing: %w", err)
 	}
 	close(s.ready)
-	s.nudger.run(ctx)
-	return nil
+	return s.Metrics.Loop("nudges", s.Logger).Keep(ctx, s.nudger.run)
 }
 
 // answers has what answers each kind of message.
@@ -276,13 +284,15 @@ func (s *Server) refuse(m message, refusal error, queue *turns) {
 	queue.add(m.device, func() { s.answer(m, nil, refusal) })
 }
 
-func (s *Server) handle(m message, f handler) (any, error) {
+// handle returns the answer to a message. A mistake of the program costs one answer.
+func (s *Server) handle(m message, f handler) (reply any, err error) {
 	if m.kind != wire.KindSnapshot { // which brings its own proof
 		if err := s.Roster.Report(m.device, m.session); err != nil {
 			return nil, err
 		}
 	}
-	return f(m)
+	err = s.loop.Try(func() (err error) { reply, err = f(m); return err }, "device", m.device, "kind", m.kind)
+	return reply, err
 }
 
 // sessionOf returns the session that a message belongs to. NATS acts upon some
@@ -356,6 +366,7 @@ func (s *Server) logRefusal(m message, code, reason string) {
 }
 
 func (s *Server) snapshot(m message) (any, error) {
+	defer s.nudger.asked(m.device)
 	req, err := wire.DecodeRequest[wire.SnapshotRequest](m.kind, m.payload)
 	if err != nil {
 		return nil, badRequest(err)

@@ -3,10 +3,12 @@ package deviceapi
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"fleet.nationtech.io/fleet/pkg/bus"
+	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -18,8 +20,7 @@ type (
 )
 
 const (
-	NudgeRate    = nudgeRate
-	NudgeBurst   = nudgeBurst
+	MaxNudged    = maxNudged
 	RetrySeconds = retrySeconds
 )
 
@@ -47,11 +48,17 @@ func NewNudger(conn *nats.Conn, current func(string) string, log *slog.Logger) *
 
 func (n *nudger) Add(device string) { n.add(device) }
 
-func (n *nudger) Run(ctx context.Context) { n.run(ctx) }
+func (n *nudger) SetPatience(d time.Duration) { n.patience = d }
+
+func (n *nudger) Asked(device string) { n.asked(device) }
+
+func (n *nudger) Run(ctx context.Context) { _ = n.run(ctx) } // it returns no error
 
 type Turns = turns
 
-func NewTurns() *Turns { return newTurns() }
+func NewTurns() *Turns {
+	return newTurns((*guard.Panics)(nil).Loop("test", slog.New(slog.DiscardHandler)))
+}
 
 func (t *turns) Add(device string, work func()) { t.add(device, work) }
 

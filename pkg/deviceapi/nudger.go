@@ -3,19 +3,22 @@ package deviceapi
 import (
 	"context"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
-	"golang.org/x/time/rate"
 
 	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// nudgeRate paces a rollout: each nudge brings back a snapshot request, which
-// costs about half a millisecond.
+// A rollout goes as fast as the server answers: each nudge brings back a snapshot
+// request, and so many may be on their way.
 const (
-	nudgeRate  = 1000 // a second
-	nudgeBurst = 100
+	maxNudged = 128
+	// nudgePatience is how long a device that was nudged keeps its place. After that
+	// it is slow, or hangs.
+	nudgePatience = 500 * time.Millisecond
 )
 
 // nudger tells devices to ask for a snapshot. A device that is waiting for
@@ -23,42 +26,87 @@ const (
 type nudger struct {
 	conn *nats.Conn
 	// current names the session that is the device, or "": it asks by itself.
-	current func(device string) string
-	log     *slog.Logger
-	limiter *rate.Limiter
-	pending *dirty.Set[string]
+	current  func(device string) string
+	log      *slog.Logger
+	patience time.Duration
+	pending  *dirty.Set[string]
+	// places has an element for each device in nudged.
+	places chan struct{}
+
+	mu sync.Mutex // guards nudged
+	// nudged are the devices that have not asked yet, with what ends the patience.
+	nudged map[string]*time.Timer
 }
 
 func newNudger(conn *nats.Conn, current func(device string) string, log *slog.Logger) *nudger {
 	return &nudger{
-		conn: conn, current: current, log: log, limiter: rate.NewLimiter(nudgeRate, nudgeBurst),
-		pending: dirty.NewSet[string](),
+		conn: conn, current: current, log: log, patience: nudgePatience, pending: dirty.NewSet[string](),
+		places: make(chan struct{}, maxNudged), nudged: map[string]*time.Timer{},
 	}
 }
 
 func (n *nudger) add(device string) { n.pending.Add(device) }
 
-func (n *nudger) run(ctx context.Context) {
+// asked tells that a device was given a snapshot, or is not there any more.
+func (n *nudger) asked(device string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.leave(device)
+}
+
+// leave gives a device's place back, if it has one. n.mu is held.
+func (n *nudger) leave(device string) {
+	if timer := n.nudged[device]; timer != nil {
+		timer.Stop()
+		delete(n.nudged, device)
+		<-n.places
+	}
+}
+
+// take gives a device the place that was taken for it.
+func (n *nudger) take(device string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.leave(device)
+	var own *time.Timer
+	own = time.AfterFunc(n.patience, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.nudged[device] == own {
+			n.leave(device)
+		}
+	})
+	n.nudged[device] = own
+}
+
+// run nudges until ctx ends.
+func (n *nudger) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-n.pending.Wake():
 		}
 		for device, ok := n.pending.Pop(); ok; device, ok = n.pending.Pop() {
-			if n.limiter.Wait(ctx) != nil {
-				return
+			select {
+			case <-ctx.Done():
+				return nil
+			case n.places <- struct{}{}:
 			}
-			n.send(device)
+			n.take(device) // before it can ask
+			if !n.send(device) {
+				n.asked(device)
+			}
 		}
 	}
 }
 
-// send is best effort: a device asks again by itself after a while.
-func (n *nudger) send(device string) {
+// send reports whether a nudge is on its way. It is best effort: a device asks again by
+// itself after a while.
+func (n *nudger) send(device string) bool {
 	session := n.current(device)
 	if session == "" {
-		return
+		return false
 	}
 	subject, err := wire.DownSubject(device, session, wire.KindNudge)
 	if err == nil {
@@ -67,4 +115,5 @@ func (n *nudger) send(device string) {
 	if err != nil {
 		n.log.Warn("nudging a device", "device", device, "error", err)
 	}
+	return err == nil
 }

@@ -51,24 +51,72 @@ func TestWaitingNudgesAreSentOnce(t *testing.T) {
 	wantNudge(t, msgs, "edge-1")
 }
 
-func TestNudgesArePaced(t *testing.T) {
+// As many devices are nudged as may ask at one time; then each that has asked lets
+// another one be.
+func TestNudgesArePacedByThoseWhoAsk(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
 	msgs := nudges(t, b)
 	n := deviceapi.NewNudger(b.Devices, current, logger(t))
-	const devices = deviceapi.NudgeBurst + deviceapi.NudgeRate/4
+	n.SetPatience(time.Hour)
+	const devices = 2 * deviceapi.MaxNudged
 	for i := range devices {
-		n.Add(fmt.Sprintf("edge-%d", i))
+		n.Add(edge(i))
 	}
-	began := time.Now()
 	background(t, n.Run)
 	for i := range devices {
-		wantNudge(t, msgs, fmt.Sprintf("edge-%d", i)) // in the order of their coming
-	}
-	if took := time.Since(began); took < time.Second/5 {
-		t.Errorf("%d nudges within %s", devices, took)
+		wantNudge(t, msgs, edge(i)) // in the order of their coming
+		if i < deviceapi.MaxNudged-1 {
+			continue
+		}
+		if err := b.Devices.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if len(msgs) > 0 {
+			t.Fatalf("%d devices are nudged, and %d have asked", i+1+len(msgs), i+1-deviceapi.MaxNudged)
+		}
+		n.Asked(edge(i))
+		n.Asked(edge(i)) // once more by itself
 	}
 }
+
+// Devices that never ask do not hold up the others.
+func TestDevicesThatHangLoseTheirPlaces(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, nil)
+	msgs := nudges(t, b)
+	n := deviceapi.NewNudger(b.Devices, current, logger(t))
+	n.SetPatience(time.Millisecond)
+	for i := range 3 * deviceapi.MaxNudged {
+		n.Add(edge(i))
+	}
+	background(t, n.Run)
+	for i := range 3 * deviceapi.MaxNudged {
+		wantNudge(t, msgs, edge(i))
+	}
+}
+
+// Devices that are not there take no places.
+func TestAbsentDevicesTakeNoPlaces(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, nil)
+	msgs := nudges(t, b)
+	n := deviceapi.NewNudger(b.Devices, func(device string) string {
+		if device == "there" {
+			return brokertest.Session
+		}
+		return ""
+	}, logger(t))
+	n.SetPatience(time.Hour)
+	for i := range 2 * deviceapi.MaxNudged {
+		n.Add(edge(i))
+	}
+	n.Add("there")
+	background(t, n.Run)
+	wantNudge(t, msgs, "there")
+}
+
+func edge(i int) string { return fmt.Sprintf("edge-%d", i) }
 
 // current is the session of every device.
 func current(string) string { return brokertest.Session }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/util/workqueue"
+
+	"fleet.nationtech.io/fleet/pkg/guard"
 )
 
 // After each piece of work a device rests, so that one that uses its budget at
@@ -24,6 +26,7 @@ const (
 type turns struct {
 	// next are the devices in the order of their turns.
 	next workqueue.TypedDelayingInterface[string]
+	loop *guard.Guard
 
 	mu sync.Mutex // guards waiting
 	// waiting is the work of each device that is in next or whose work is being
@@ -31,8 +34,8 @@ type turns struct {
 	waiting map[string][]func()
 }
 
-func newTurns() *turns {
-	return &turns{next: workqueue.NewTypedDelayingQueue[string](), waiting: map[string][]func(){}}
+func newTurns(loop *guard.Guard) *turns {
+	return &turns{loop: loop, next: workqueue.NewTypedDelayingQueue[string](), waiting: map[string][]func(){}}
 }
 
 // add queues work for a device. It does not wait for it.
@@ -59,7 +62,7 @@ func (t *turns) run(ctx context.Context) {
 		}
 		if work := t.take(device); work != nil {
 			begin := time.Now()
-			work()
+			t.loop.Do(work, "device", device)
 			t.next.AddAfter(device, min(restShare*time.Since(begin), maxRest))
 		}
 		t.next.Done(device)

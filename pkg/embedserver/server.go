@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,10 +33,12 @@ import (
 	"fleet.nationtech.io/fleet/pkg/clock"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
+	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/handshake"
 	"fleet.nationtech.io/fleet/pkg/parts"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/plane"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/refusals"
 	"fleet.nationtech.io/fleet/pkg/registry"
 	"fleet.nationtech.io/fleet/pkg/release"
@@ -86,7 +89,9 @@ type Ready struct {
 
 // Run runs a server until ctx ends. It calls ready once, when everything works.
 func Run(ctx context.Context, c Config, ready func(Ready)) error {
-	s := &server{Config: c, parts: parts.New(c.Logger), metrics: prometheus.NewRegistry(), handshakes: handshake.NewGate()}
+	s := &server{Config: c, parts: parts.New(c.Logger), metrics: prometheus.NewRegistry(), panics: guard.NewPanics(), handshakes: handshake.NewGate()}
+	s.queues = reconcile.NewMetrics(s.panics)
+	s.metrics.MustRegister(slices.Concat(s.panics.Collectors(), s.queues.Collectors())...)
 	err := s.start(ctx)
 	if err == nil {
 		s.noteReady()
@@ -111,6 +116,8 @@ type server struct {
 	tombstones *tombstone.List
 	gate       *plane.Gate
 	metrics    *prometheus.Registry
+	panics     *guard.Panics
+	queues     *reconcile.Metrics
 
 	places                      places
 	apiListener, enrollListener *connlimit.Listener
@@ -215,7 +222,7 @@ func (s *server) startClock() {
 		}
 		return 1
 	}))
-	s.parts.Run("clock", func(ctx context.Context) error { return s.clock.Run(ctx, s.component("clock")) })
+	s.loop("clock", func(ctx context.Context) error { return s.clock.Run(ctx, s.component("clock")) })
 }
 
 // listen takes the ports before anything is written, so that one that is in
@@ -256,7 +263,7 @@ func (s *server) loadPKI(context.Context) (err error) {
 	if s.apiServing, err = s.pki.Serving("api", s.hosts, s.clock.Now); err != nil {
 		return err
 	}
-	s.parts.Run("serving certificates", func(ctx context.Context) error {
+	s.loop("serving-certificates", func(ctx context.Context) error {
 		return pki.KeepCurrent(ctx, s.component("pki"), s.serving, s.apiServing)
 	})
 	return s.writeKubeconfig(s.clock.Now())
@@ -271,7 +278,7 @@ func (s *server) startAPI(context.Context) error {
 			return err
 		}
 	}
-	store, err := datastore.Open(s.DataDir, s.component("datastore"))
+	store, err := datastore.Open(s.DataDir, s.panics, s.component("datastore"))
 	if err != nil {
 		return err
 	}
@@ -286,7 +293,7 @@ func (s *server) startAPI(context.Context) error {
 		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
 		Handlers:     map[string]http.Handler{adminapi.Path: adminapi.NewHandler(admin{s})},
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
-		CRDs: crds.Documents(), Metrics: s.metrics, Logger: s.Logger.With("component", "apiserver"),
+		CRDs: crds.Documents(), Metrics: s.metrics, Queues: s.queues, Logger: s.Logger.With("component", "apiserver"),
 	})
 	if err != nil {
 		return err
@@ -303,7 +310,7 @@ func (s *server) startBroker(ctx context.Context) error {
 	s.broker, err = broker.Start(broker.Config{
 		Handshakes: s.handshakes, Places: s.places.bus,
 		Listen: s.NATSListen, Certificate: s.serving.GetCertificate, DeviceCAs: s.pki.Device, OperatorCAs: s.pki.Operator, Now: s.clock.Now, StoreDir: s.path("nats"),
-		Gate: s.gate, Logger: s.component("nats"),
+		Gate: s.gate, Panics: s.panics, Logger: s.component("nats"),
 	})
 	if err != nil {
 		return err
@@ -350,7 +357,7 @@ func (s *server) startPlane(ctx context.Context) error {
 	s.plane, err = plane.New(ctx, plane.Config{
 		Client: s.client, Kube: s.kube, Conn: s.broker.Devices, Connections: s.broker, Buckets: s.buckets,
 		Gate: s.gate, Tombstones: s.tombstones, Fleet: trustDomain, PKI: s.pki, Images: images{s},
-		Term: t, Servers: s.Advertise, Clock: s.clock, Logger: s.Logger,
+		Term: t, Servers: s.Advertise, Clock: s.clock, Metrics: s.queues, Logger: s.Logger,
 	})
 	if err != nil {
 		return err
@@ -380,7 +387,7 @@ func (s *server) startEnrollment(context.Context) error {
 	}
 	web.Protocols.SetHTTP1(true)
 	keeper := &release.Keeper{Store: s.release, Clock: s.clock, Logger: s.component("release")}
-	s.parts.Run("signatures of the release", keeper.Run)
+	s.loop("release-signatures", keeper.Run)
 	s.parts.Run("enrollment listener", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { _ = web.Close() })
 		defer stop()
@@ -412,6 +419,12 @@ func sizeOfTree(dir string) (bytes int64) {
 		return nil
 	})
 	return bytes
+}
+
+// loop runs a part that can begin anew: a mistake of the program only delays it.
+func (s *server) loop(name string, run func(context.Context) error) {
+	g := s.panics.Loop(name, s.component(name))
+	s.parts.Run(name, func(ctx context.Context) error { return g.Keep(ctx, run) })
 }
 
 func (s *server) component(name string) *slog.Logger { return s.Logger.With("component", name) }

@@ -25,7 +25,6 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/device"
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/controllers/events"
-	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/controllers/revisions"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
@@ -33,6 +32,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
 	"fleet.nationtech.io/fleet/pkg/parts"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -67,6 +67,8 @@ type Config struct {
 	// they enrolled with when it is empty.
 	Servers []string
 	Clock   *clock.Clock
+	// Metrics count what the controllers' loops do.
+	Metrics *reconcile.Metrics
 	Logger  *slog.Logger
 }
 
@@ -75,7 +77,6 @@ type Plane struct {
 	Config
 
 	informers   *informers
-	metrics     *reconcile.Metrics
 	verdicts    *verdicts.Book
 	assignments *assigner.Controller
 	deployments *deployment.Controller
@@ -90,7 +91,7 @@ type Plane struct {
 
 // New returns a plane that does not run yet.
 func New(ctx context.Context, c Config) (*Plane, error) {
-	p := &Plane{Config: c, metrics: reconcile.NewMetrics(), ready: make(chan struct{})}
+	p := &Plane{Config: c, ready: make(chan struct{})}
 	key, err := secrets.Key(ctx, c.Kube)
 	if err != nil {
 		return nil, err
@@ -117,18 +118,18 @@ func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resol
 	})
 	keeper := revisions.New(revisions.Config{
 		Kube: p.Kube, Revisions: i.revisions, Held: func(ref wire.DeploymentRef) map[string]bool { return p.assignments.Held(ref) },
-		Now: p.Clock.Now, Metrics: p.metrics, Logger: p.component("revisions"),
+		Now: p.Clock.Now, Metrics: p.Metrics, Logger: p.component("revisions"),
 	})
 	p.assignments = assigner.New(assigner.Config{
 		Client: p.Client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
 		Verdicts: p.verdicts, Revisions: keeper, Resolver: resolver, Buckets: p.Buckets, Term: p.Term, Servers: p.Servers,
 		Nudge:        func(name string) { p.door.Nudge(name) },
 		LacksChanged: func(name string) { p.devices.StatusChanged(name) },
-		Recorder:     recorder, Metrics: p.metrics, Logger: p.component("assigner"),
+		Recorder:     recorder, Metrics: p.Metrics, Logger: p.component("assigner"),
 	})
 	p.deployments = &deployment.Controller{
 		Client: p.Client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
-		Verdicts: p.verdicts, Withdrawer: p.assignments, Recorder: recorder, Metrics: p.metrics, Logger: p.component("deployment-controller"),
+		Verdicts: p.verdicts, Withdrawer: p.assignments, Recorder: recorder, Metrics: p.Metrics, Logger: p.component("deployment-controller"),
 	}
 }
 
@@ -136,7 +137,7 @@ func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resol
 func (p *Plane) addOwner() {
 	p.door = deviceapi.New(deviceapi.Config{
 		Conn: p.Conn, Buckets: p.Buckets, Manifests: p.assignments, Registry: p.Images,
-		Roster: p.Gate.Roster, Connections: p.Connections, Logger: p.component("device-api"),
+		Roster: p.Gate.Roster, Connections: p.Connections, Metrics: p.Metrics, Logger: p.component("device-api"),
 	})
 	i := p.informers
 	p.enrollment = &enrollment.Service{
@@ -150,11 +151,11 @@ func (p *Plane) addOwner() {
 func (p *Plane) addDevices(recorder record.EventRecorder) {
 	p.devices = device.New(device.Config{
 		Client: p.Client, Devices: p.informers.devices, Infos: p.Buckets.Info, Roster: p.Gate.Roster, Tombstones: p.Tombstones,
-		Door: p.door, Uses: p.enrollment, Lacks: p.assignments.Lacks, Recorder: recorder, Metrics: p.metrics, Logger: p.component("device-controller"), Clock: p.Clock,
+		Door: p.door, Uses: p.enrollment, Lacks: p.assignments.Lacks, Recorder: recorder, Metrics: p.Metrics, Logger: p.component("device-controller"), Clock: p.Clock,
 	})
 	p.requests = enrollment.New(enrollment.Config{
 		Client: p.Client, Tokens: p.informers.tokens, Requests: p.informers.requests, Devices: p.informers.devices, Service: p.enrollment, Recorder: recorder,
-		Metrics: p.metrics, Logger: p.component("enrollment-controller"), Now: p.Clock.Now,
+		Metrics: p.Metrics, Logger: p.component("enrollment-controller"), Now: p.Clock.Now,
 	})
 }
 
@@ -167,7 +168,7 @@ func (p *Plane) Collectors() []prometheus.Collector {
 		Ready: p.ready, Devices: p.informers.devices.GetStore(), Requests: p.informers.requests.GetStore(),
 		Phases: p.assignments.CountPhases, Now: p.Clock.Now,
 	})
-	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors(), p.metrics.Collectors(), p.recorder.Collectors()), connected, counts)
+	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors(), p.recorder.Collectors()), connected, counts)
 }
 
 // Enrollment decides who enrolls.
@@ -186,7 +187,9 @@ func (p *Plane) Run(ctx context.Context) error {
 	running.Run("deployment controller", p.deployments.Run)
 	running.Run("device controller", p.devices.Run)
 	running.Run("enrollment controller", p.requests.Run)
-	running.Run("certificate check", dropExpired(p.Gate.Roster, p.Clock.Now, p.Logger))
+	running.Run("certificate check", func(ctx context.Context) error {
+		return p.Metrics.Loop("certificate-check", p.Logger).Keep(ctx, dropExpired(p.Gate.Roster, p.Clock.Now, p.Logger))
+	})
 	running.Run("device API", p.door.Run)
 	err := p.open(ctx, running)
 	if err == nil {

@@ -43,7 +43,7 @@ var (
 	apis       = []string{"pkg/apis"}
 	agentSide  = []string{"pkg/agent", "pkg/deviceclient", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
 	serverSide = []string{
-		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/logging/capture", "pkg/ops", "pkg/parts", "pkg/pki", "pkg/plane", "pkg/registry", "pkg/release", "pkg/roster", "pkg/tombstone", "cmd/fleet-server",
+		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/guard", "pkg/logging/capture", "pkg/ops", "pkg/parts", "pkg/pki", "pkg/plane", "pkg/reconcile", "pkg/registry", "pkg/release", "pkg/roster", "pkg/tombstone", "cmd/fleet-server",
 	}
 	// heavy is what would make the agent as large as the server.
 	heavy = []string{"k8s.io", "github.com/k3s-io/kine", natsServer}
@@ -140,11 +140,11 @@ var rules = []rule{
 		},
 	},
 	{
-		why:    "the collector of garbage imports client-go only: it knows objects by their metadata",
+		why:    "the collector of garbage imports client-go and the work loop only: it knows objects by their metadata",
 		from:   []string{"pkg/apiserver/collector"},
 		direct: true,
 		forbids: func(p Package) bool {
-			return !p.Standard && !within(p.ImportPath, "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/utils")
+			return !p.Standard && !within(p.ImportPath, "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/utils", module+"pkg/guard", module+"pkg/reconcile")
 		},
 	},
 	{

@@ -11,13 +11,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/metadata"
+
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
 const fieldManager = "fleet-garbage-collector"
 
 var (
 	// errChanged: the object changed meanwhile; it is read again.
-	errChanged = errors.New("the object changed meanwhile")
+	errChanged = fmt.Errorf("the object changed meanwhile: %w", reconcile.ErrLater)
 	// errUnknown: nothing can be said about an owner, so its dependents are kept.
 	errUnknown = errors.New("nothing is known about the owner")
 )

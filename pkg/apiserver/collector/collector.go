@@ -2,7 +2,6 @@ package collector
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -11,16 +10,16 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/lru"
+
+	"fleet.nationtech.io/fleet/pkg/guard"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
 const (
 	workers = 4
 	// maxFates is how many owners that went lately are remembered.
 	maxFates = 4096
-	// How soon a task that failed is done again.
-	shortestDelay, longestDelay = 50 * time.Millisecond, time.Minute
 )
 
 // fate is what became of an owner.
@@ -35,7 +34,8 @@ type Collector struct {
 	client metadata.Interface
 	log    *slog.Logger
 	graph  *graph
-	queue  workqueue.TypedRateLimitingInterface[task]
+	queue  *reconcile.Queue[task]
+	guard  *guard.Guard
 	// fates is safe for concurrent use.
 	fates *lru.Cache
 
@@ -48,10 +48,10 @@ type Collector struct {
 }
 
 // New returns a collector that does not run yet.
-func New(client metadata.Interface, log *slog.Logger) *Collector {
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[task](shortestDelay, longestDelay)
+func New(client metadata.Interface, metrics *reconcile.Metrics, log *slog.Logger) *Collector {
 	return &Collector{
-		client: client, log: log, graph: newGraph(), queue: workqueue.NewTypedRateLimitingQueue(limiter), fates: lru.New(maxFates),
+		client: client, log: log, graph: newGraph(),
+		queue: reconcile.NewQueue[task]("garbage", metrics), guard: metrics.Loop("garbage-watch", log), fates: lru.New(maxFates),
 		kinds: map[schema.GroupKind]Kind{}, following: map[Kind]context.CancelFunc{},
 	}
 }
@@ -63,12 +63,12 @@ func (c *Collector) Run(ctx context.Context) {
 	c.running = ctx
 	c.follow(c.listing.Add)
 	c.mu.Unlock()
-	stop := context.AfterFunc(ctx, c.queue.ShutDown)
-	defer stop()
 	c.listing.Wait()
 	var working sync.WaitGroup
 	for range workers {
-		working.Go(func() { c.work(ctx) })
+		working.Go(func() {
+			reconcile.Work(ctx, c.queue, c.log, func(ctx context.Context, t task) (time.Duration, error) { return 0, c.do(ctx, t) })
+		})
 	}
 	working.Wait()
 }
@@ -139,29 +139,4 @@ func (c *Collector) enqueue(tasks []task) {
 	for _, t := range tasks {
 		c.queue.Add(t)
 	}
-}
-
-func (c *Collector) work(ctx context.Context) {
-	for {
-		t, shutdown := c.queue.Get()
-		if shutdown {
-			return
-		}
-		c.process(ctx, t)
-	}
-}
-
-func (c *Collector) process(ctx context.Context, t task) {
-	defer c.queue.Done(t)
-	err := c.do(ctx, t)
-	switch {
-	case err == nil:
-		c.queue.Forget(t)
-		return
-	case ctx.Err() != nil:
-		return
-	case !errors.Is(err, errChanged):
-		c.log.Warn("collecting garbage", "error", err)
-	}
-	c.queue.AddRateLimited(t)
 }

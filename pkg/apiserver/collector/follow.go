@@ -76,7 +76,7 @@ func (f *follower) Watch(o metav1.ListOptions) (watch.Interface, error) {
 // Add implements cache.ReflectorStore.
 func (f *follower) Add(o any) error {
 	if m, ok := o.(*metav1.PartialObjectMetadata); ok {
-		f.enqueue(f.graph.observe(f.kind, m))
+		f.guard.Do(func() { f.enqueue(f.graph.observe(f.kind, m)) }, "kind", f.kind.Kind, "object", m.Name)
 	}
 	return nil
 }
@@ -87,7 +87,7 @@ func (f *follower) Update(o any) error { return f.Add(o) }
 // Delete implements cache.ReflectorStore.
 func (f *follower) Delete(o any) error {
 	if m, ok := o.(*metav1.PartialObjectMetadata); ok {
-		f.gone(object{f.kind, m.Namespace, m.Name, m.UID})
+		f.guard.Do(func() { f.gone(object{f.kind, m.Namespace, m.Name, m.UID}) }, "kind", f.kind.Kind, "object", m.Name)
 	}
 	return nil
 }
@@ -100,8 +100,7 @@ func (f *follower) Replace(list []any, _ string) error {
 			items = append(items, m)
 		}
 	}
-	f.enqueue(f.graph.replace(f.kind, items))
-	return nil
+	return f.guard.Try(func() error { f.enqueue(f.graph.replace(f.kind, items)); return nil }, "kind", f.kind.Kind)
 }
 
 // Resync implements cache.ReflectorStore.

@@ -1,6 +1,8 @@
 package collector
 
 import (
+	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 
@@ -47,6 +49,14 @@ func ownerOf(namespace string, r metav1.OwnerReference) owner {
 type task struct {
 	object object
 	owner  owner
+}
+
+// LogValue implements slog.LogValuer.
+func (t task) LogValue() slog.Value {
+	if t.object == (object{}) {
+		return slog.StringValue(fmt.Sprintf("owner %s %s/%s", t.owner.GroupKind, t.owner.namespace, t.owner.name))
+	}
+	return slog.StringValue(t.object.String())
 }
 
 // node is what is kept of an object.

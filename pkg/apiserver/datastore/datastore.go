@@ -23,6 +23,8 @@ import (
 	"github.com/k3s-io/kine/pkg/server"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"fleet.nationtech.io/fleet/pkg/guard"
 )
 
 const (
@@ -70,9 +72,11 @@ type Datastore struct {
 
 // Open opens or creates the database in dir and serves it until Close. It
 // returns ErrDamaged when the file is no usable database.
-func Open(dir string, logger *slog.Logger) (*Datastore, error) { return open(dir, logger, ofServers) }
+func Open(dir string, panics *guard.Panics, logger *slog.Logger) (*Datastore, error) {
+	return open(dir, panics, logger, ofServers)
+}
 
-func open(dir string, logger *slog.Logger, kept history) (*Datastore, error) {
+func open(dir string, panics *guard.Panics, logger *slog.Logger, kept history) (*Datastore, error) {
 	socket := filepath.Join(dir, socketName)
 	if len(socket) > maxSocketPath {
 		return nil, fmt.Errorf("opening the data store: the path %s is longer than the %d bytes of a unix socket: choose a shorter data directory", socket, maxSocketPath)
@@ -82,14 +86,14 @@ func open(dir string, logger *slog.Logger, kept history) (*Datastore, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Datastore{Endpoint: "unix://" + socket, cancel: cancel, disk: &disk{dir: dir, logger: logger}}
-	if err := d.start(ctx, filepath.Join(dir, FileName), socket, kept); err != nil {
+	if err := d.start(ctx, filepath.Join(dir, FileName), socket, panics, kept); err != nil {
 		d.Close()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *Datastore) start(ctx context.Context, path, socket string, kept history) error {
+func (d *Datastore) start(ctx context.Context, path, socket string, panics *guard.Panics, kept history) error {
 	backend, err := d.openBackend(ctx, path, kept)
 	if err != nil {
 		return err
@@ -102,7 +106,7 @@ func (d *Datastore) start(ctx context.Context, path, socket string, kept history
 	}
 	keeping, stop := context.WithCancel(ctx)
 	d.upkeep.stop = stop
-	d.done.Go(func() { d.upkeep.run(keeping) })
+	d.done.Go(func() { _ = panics.Loop("data-store-upkeep", d.disk.logger).Keep(keeping, d.upkeep.run) }) // it returns no error
 	if err := d.serve(backend, socket); err != nil {
 		return fmt.Errorf("opening the data store: %w", err)
 	}

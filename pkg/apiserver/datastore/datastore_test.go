@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 
 func open(t testing.TB, dir string) *datastore.Datastore {
 	t.Helper()
-	d, err := datastore.Open(dir, slog.New(slog.DiscardHandler))
+	d, err := datastore.Open(dir, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestAcknowledgedDataOutlivesTheProcess(t *testing.T) {
 func TestAStopLeavesOneFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	d, err := datastore.Open(dir, slog.New(slog.DiscardHandler))
+	d, err := datastore.Open(dir, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestLongPathIsRefused(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, err := datastore.Open(dir, slog.New(slog.DiscardHandler))
+	_, err := datastore.Open(dir, nil, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "shorter") {
 		t.Errorf("error is %v, want one that names the path and what to do", err)
 	}
@@ -172,7 +172,7 @@ func TestDamagedDatabaseIsRefused(t *testing.T) {
 			defer cancel()
 			done := make(chan error, 1)
 			go func() {
-				d, err := datastore.Open(dir, slog.New(slog.DiscardHandler))
+				d, err := datastore.Open(dir, nil, slog.New(slog.DiscardHandler))
 				if err == nil {
 					d.Close()
 				}
@@ -200,7 +200,7 @@ func TestDatabaseIsPrivate(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	d, err := datastore.Open(dir, slog.New(slog.DiscardHandler))
+	d, err := datastore.Open(dir, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

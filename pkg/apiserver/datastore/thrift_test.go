@@ -299,7 +299,7 @@ func TestAFileInUseIsLeftAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := datastore.Open(dir, slog.New(slog.DiscardHandler))
+	d, err := datastore.Open(dir, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,13 +53,13 @@ func openUpkeep(path string, logger *slog.Logger) (*upkeep, error) {
 }
 
 // run works until ctx ends.
-func (u *upkeep) run(ctx context.Context) {
+func (u *upkeep) run(ctx context.Context) error {
 	ticker := time.NewTicker(upkeepInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-ticker.C:
 		}
 		if err := u.shrink(ctx); err != nil && ctx.Err() == nil {

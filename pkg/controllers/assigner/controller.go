@@ -23,11 +23,11 @@ import (
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
-	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/controllers/revisions"
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
 	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -133,7 +133,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		return err
 	}
 	c.table = assignment.NewTable(prior)
-	c.projector = newProjector(c.Buckets.DesiredState, c.table, c.Logger)
+	c.projector = newProjector(c.Buckets.DesiredState, c.table, c.Metrics, c.Logger)
 	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Recorder, c.Metrics, c.Logger)
 	if err := c.watchObjects(ctx); err != nil {
 		return err
@@ -252,14 +252,14 @@ func (c *Controller) bucket(ctx context.Context) (map[assignment.Key]wire.Entry,
 
 // watchObjects enqueues what changes and returns when every list is complete.
 func (c *Controller) watchObjects(ctx context.Context) error {
-	synced := make([]cache.InformerSynced, 0, 5)
+	synced, guard := make([]cache.InformerSynced, 0, 5), c.Metrics.Loop("assigner-changes", c.Logger)
 	for informer, handler := range map[cache.SharedIndexInformer]cache.ResourceEventHandler{
 		c.Devices:     reconcile.Changes(deviceDiffers, c.enqueuer(deviceItem)),
 		c.Deployments: reconcile.Changes(deploymentDiffers, c.enqueuer(deploymentItem)),
 		c.Namespaces:  reconcile.Changes(verdicts.NamespaceDiffers, c.enqueuer(namespaceItem)),
 		c.Secrets:     reconcile.Changes(verdicts.SecretDiffers, c.enqueuer(secretItem)),
 	} {
-		h, err := informer.AddEventHandler(handler)
+		h, err := informer.AddEventHandler(reconcile.Guarded(guard, handler))
 		if err != nil {
 			return fmt.Errorf("watching objects: %w", err)
 		}
@@ -328,7 +328,7 @@ func (c *Controller) work(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { c.projector.run(ctx); return nil })
 	g.Go(func() error { c.status.run(ctx); return nil })
-	g.Go(func() error { c.resync(ctx); return nil })
+	g.Go(func() error { return c.Metrics.Loop("assigner-resync", c.Logger).Keep(ctx, c.resync) })
 	g.Go(func() error { c.keepRevisions(ctx); return nil })
 	g.Go(func() error { return c.watchStates(ctx) })
 	g.Go(func() error {
@@ -455,7 +455,8 @@ func isOffline(d *v1alpha1.Device) bool {
 
 // watchStates follows bucket device-state.
 func (c *Controller) watchStates(ctx context.Context) error {
-	err := bus.Watch(ctx, c.Buckets.State, c.takeState)
+	guard := c.Metrics.Loop("assigner-reports", c.Logger)
+	err := bus.Watch(ctx, c.Buckets.State, func(e jetstream.KeyValueEntry) { guard.Do(func() { c.takeState(e) }, "key", e.Key()) })
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -495,13 +496,13 @@ func plausible(at, received time.Time) time.Time {
 	return at
 }
 
-func (c *Controller) resync(ctx context.Context) {
+func (c *Controller) resync(ctx context.Context) error {
 	tick := time.NewTicker(resyncInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-tick.C:
 		}
 		held, err := c.bucket(ctx)

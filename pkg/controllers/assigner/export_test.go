@@ -24,7 +24,7 @@ type (
 )
 
 func NewProjector(kv jetstream.KeyValue, table *assignment.Table, log *slog.Logger) *Projector {
-	return newProjector(kv, table, log)
+	return newProjector(kv, table, nil, log)
 }
 
 func (p *projector) Run(ctx context.Context) { p.run(ctx) }

@@ -10,7 +10,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
-	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
 // history lets new scores wait for their revisions. It has queues of its own, so that an

@@ -15,6 +15,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/dirty"
+	"fleet.nationtech.io/fleet/pkg/guard"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -32,6 +34,7 @@ type projector struct {
 	kv    jetstream.KeyValue
 	table *assignment.Table
 	log   *slog.Logger
+	guard *guard.Guard
 	// dirty keys wait to be written.
 	dirty *dirty.Set[assignment.Key]
 
@@ -42,9 +45,9 @@ type projector struct {
 	done chan struct{}
 }
 
-func newProjector(kv jetstream.KeyValue, table *assignment.Table, log *slog.Logger) *projector {
+func newProjector(kv jetstream.KeyValue, table *assignment.Table, metrics *reconcile.Metrics, log *slog.Logger) *projector {
 	return &projector{
-		kv: kv, table: table, log: log, dirty: dirty.NewSet[assignment.Key](),
+		kv: kv, table: table, log: log, guard: metrics.Loop("projector", log), dirty: dirty.NewSet[assignment.Key](),
 		open: map[wire.DeploymentRef]int{}, done: make(chan struct{}),
 	}
 }
@@ -105,7 +108,7 @@ func (p *projector) writeAll(ctx context.Context) error {
 	g.SetLimit(projectorWriters)
 	for _, k := range keys {
 		g.Go(func() error {
-			err := p.write(ctx, k)
+			err := p.guard.Try(func() error { return p.write(ctx, k) }, "key", k)
 			if err != nil {
 				failed.Store(k, true)
 			}

@@ -18,8 +18,9 @@ import (
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/events"
-	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/dirty"
+	"fleet.nationtech.io/fleet/pkg/guard"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -38,6 +39,7 @@ type statusWriter struct {
 	recorder record.EventRecorder
 	metrics  *reconcile.Metrics
 	log      *slog.Logger
+	guard    *guard.Guard
 	dirty    *dirty.Set[wire.DeploymentRef]
 
 	// written is what the API is known to hold; only run uses it.
@@ -53,7 +55,7 @@ type written struct {
 func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, recorder record.EventRecorder, metrics *reconcile.Metrics, log *slog.Logger) *statusWriter {
 	return &statusWriter{
 		client: c, store: store, table: table, recorder: recorder, metrics: metrics, log: log,
-		dirty: dirty.NewSet[wire.DeploymentRef](), written: map[wire.DeploymentRef]written{},
+		guard: metrics.Loop("deployment-status", log), dirty: dirty.NewSet[wire.DeploymentRef](), written: map[wire.DeploymentRef]written{},
 	}
 }
 
@@ -80,7 +82,7 @@ func (w *statusWriter) run(ctx context.Context) {
 
 func (w *statusWriter) flush(ctx context.Context) {
 	for _, ref := range w.dirty.Take() {
-		if err := w.write(ctx, ref); err != nil && ctx.Err() == nil {
+		if err := w.guard.Try(func() error { return w.write(ctx, ref) }, "deployment", ref.String()); err != nil && ctx.Err() == nil {
 			w.log.Warn("writing the status of a Deployment", "deployment", ref.String(), "error", err)
 			w.dirty.Add(ref)
 		}

@@ -20,8 +20,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/events"
-	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
 	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -77,6 +77,7 @@ func (c *Controller) watch(queue *reconcile.Queue[string]) (synced []cache.Infor
 			queue.Add(key)
 		}
 	}
+	guard := c.Metrics.Loop("deployment-changes", c.Logger)
 	for informer, handler := range map[cache.SharedIndexInformer]cache.ResourceEventHandler{
 		c.Deployments: reconcile.Changes(differs, func(key string) { add(key) }),
 		// A namespace's label decides about the privilege of what is in it.
@@ -84,7 +85,7 @@ func (c *Controller) watch(queue *reconcile.Queue[string]) (synced []cache.Infor
 		// A score may wait for a Secret.
 		c.Secrets: reconcile.Changes(verdicts.SecretDiffers, func(secret string) { add(c.Verdicts.Needing(secret)...) }),
 	} {
-		h, err := informer.AddEventHandler(handler)
+		h, err := informer.AddEventHandler(reconcile.Guarded(guard, handler))
 		if err != nil {
 			return nil, err
 		}

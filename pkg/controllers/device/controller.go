@@ -25,7 +25,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/events"
-	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -152,9 +152,9 @@ func (c *Controller) Run(ctx context.Context) error {
 		c.refuse(d)
 		c.queue.Add(d.Name)
 	}
-	h, err := c.Devices.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	h, err := c.Devices.AddEventHandler(reconcile.Guarded(c.Metrics.Loop("device-changes", c.Logger), cache.ResourceEventHandlerFuncs{
 		AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: c.removed,
-	})
+	}))
 	if err != nil {
 		return fmt.Errorf("watching Devices: %w", err)
 	}
@@ -170,9 +170,9 @@ func (c *Controller) Run(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.watchInfos(ctx) })
-	g.Go(func() error { return c.watchPresence(ctx) })
+	g.Go(func() error { return c.Metrics.Loop("device-presence", c.Logger).Keep(ctx, c.watchPresence) })
 	g.Go(func() error { c.runLeaving(ctx); return nil })
-	g.Go(func() error { c.compactTombstones(ctx); return nil })
+	g.Go(func() error { return c.Metrics.Loop("revoked-keys", c.Logger).Keep(ctx, c.compactTombstones) })
 	for range workers {
 		g.Go(func() error {
 			reconcile.Work(ctx, c.queue, c.Logger, c.Reconcile)
@@ -434,7 +434,7 @@ func (c *Controller) writeTombstones(d *v1alpha1.Device, reason string) error {
 
 // compactTombstones merges, once a day, the tombstones of keys that devices
 // renewed long ago.
-func (c *Controller) compactTombstones(ctx context.Context) {
+func (c *Controller) compactTombstones(ctx context.Context) error {
 	tick := time.NewTicker(compactInterval)
 	defer tick.Stop()
 	for {
@@ -448,7 +448,7 @@ func (c *Controller) compactTombstones(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-tick.C:
 		}
 	}
@@ -590,7 +590,8 @@ func (c *Controller) tell(d *v1alpha1.Device, g grant) {
 }
 
 func (c *Controller) watchInfos(ctx context.Context) error {
-	err := bus.Watch(ctx, c.Infos, c.takeInfo)
+	guard := c.Metrics.Loop("device-reports", c.Logger)
+	err := bus.Watch(ctx, c.Infos, func(e jetstream.KeyValueEntry) { guard.Do(func() { c.takeInfo(e) }, "key", e.Key()) })
 	if ctx.Err() != nil {
 		return nil
 	}

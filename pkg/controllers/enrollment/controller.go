@@ -21,7 +21,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/events"
-	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -105,15 +105,16 @@ func (c *Controller) Stranger(device, fingerprint string, expires time.Time) {
 
 // Run works until ctx ends. It returns an error only when it cannot start.
 func (c *Controller) Run(ctx context.Context) error {
+	guard := c.Metrics.Loop("enrollment-changes", c.Logger)
 	for kind, informer := range map[itemKind]cache.SharedIndexInformer{tokenItem: c.Tokens, requestItem: c.Requests} {
 		enqueue := func(o any) { c.queue.Add(item{kind: kind, name: o.(metav1.Object).GetName()}) }
-		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		_, err := informer.AddEventHandler(reconcile.Guarded(guard, cache.ResourceEventHandlerFuncs{
 			AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) }, DeleteFunc: func(o any) {
 				if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
 					c.queue.Add(item{kind: kind, name: key})
 				}
 			},
-		})
+		}))
 		if err != nil {
 			return fmt.Errorf("watching enrollment objects: %w", err)
 		}

@@ -25,7 +25,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
-	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -315,7 +315,7 @@ func older(a, b *appsv1.ControllerRevision) bool {
 // Watch calls gone with the key of a Deployment that lost a revision. It returns what
 // says that every revision is listed.
 func (k *Keeper) Watch(gone func(deployment string)) (cache.InformerSynced, error) {
-	h, err := k.Revisions.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(o any) {
+	h, err := k.Revisions.AddEventHandler(reconcile.Guarded(k.Metrics.Loop("revision-changes", k.Logger), cache.ResourceEventHandlerFuncs{DeleteFunc: func(o any) {
 		if last, ok := o.(cache.DeletedFinalStateUnknown); ok {
 			o = last.Obj
 		}
@@ -324,7 +324,7 @@ func (k *Keeper) Watch(gone func(deployment string)) (cache.InformerSynced, erro
 			k.forget(owner.UID, r.Name)
 			gone(r.Namespace + "/" + owner.Name)
 		}
-	}})
+	}}))
 	if err != nil {
 		return nil, err
 	}

@@ -13,15 +13,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
+	"fleet.nationtech.io/fleet/pkg/guard"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
 // values are counters and gauges, and of histograms the number and the sum of
 // observations, by name and last label.
-func values(t testing.TB, m *reconcile.Metrics) map[string]float64 {
+func values(t testing.TB, panics *guard.Panics, m *reconcile.Metrics) map[string]float64 {
 	t.Helper()
 	r := prometheus.NewRegistry()
-	r.MustRegister(m.Collectors()...)
+	r.MustRegister(append(m.Collectors(), panics.Collectors()...)...)
 	families, err := r.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -47,12 +48,13 @@ func values(t testing.TB, m *reconcile.Metrics) map[string]float64 {
 func TestQueuesAreMeasured(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := reconcile.NewMetrics()
+		panics := guard.NewPanics()
+		m := reconcile.NewMetrics(panics)
 		queue := reconcile.NewQueue[string]("test", m)
 		queue.Add("a")
 		queue.Add("a") // waits once
 		queue.Add("b")
-		if depth := values(t, m)["fleet_queue_depth test"]; depth != 2 {
+		if depth := values(t, panics, m)["fleet_queue_depth test"]; depth != 2 {
 			t.Errorf("depth is %v, want 2", depth)
 		}
 		time.Sleep(3 * time.Second)
@@ -75,47 +77,43 @@ func TestQueuesAreMeasured(t *testing.T) {
 			// after its end to that of the second.
 			"fleet_queue_latency_seconds test": 3, "fleet_queue_latency_seconds test sum": 3 + 5 + 1.95,
 		}
-		if diff := cmp.Diff(want, values(t, m)); diff != "" {
+		if diff := cmp.Diff(want, values(t, panics, m)); diff != "" {
 			t.Errorf("metrics (-want +got):\n%s", diff)
 		}
 	})
 }
 
-// A panic is reported with its stack once for each place, however often the key is
-// tried, and others are worked on.
-func TestAPanicIsReportedOnce(t *testing.T) {
+// A panic costs one key, which is tried again like after any other error, and is
+// counted as the queue's.
+func TestAPanicCostsOneKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		var log bytes.Buffer
-		m, calls := reconcile.NewMetrics(), map[string]int{}
+		panics, calls := guard.NewPanics(), map[string]int{}
+		m := reconcile.NewMetrics(panics)
 		queue := reconcile.NewQueue[string]("test", m)
-		for _, key := range []string{"nil map", "bounds", "nil map too", "good"} {
+		for _, key := range []string{"bad", "good"} {
 			queue.Add(key)
 		}
 		reconcile.Work(ctx, queue, slog.New(slog.NewTextHandler(&log, nil)), func(_ context.Context, key string) (time.Duration, error) {
 			calls[key]++
-			switch key {
-			case "nil map", "nil map too":
+			if key == "bad" {
 				writeNilMap(nil)
-			case "bounds":
-				beyondBounds(nil)
 			}
 			return 0, nil
 		})
-		if calls["good"] != 1 || calls["bounds"] < 3 || calls["bounds"] > 20 {
+		if calls["good"] != 1 || calls["bad"] < 3 || calls["bad"] > 20 {
 			t.Errorf("calls are %v", calls)
 		}
-		if n := strings.Count(log.String(), "stack="); n != 2 || !strings.Contains(log.String(), "writeNilMap") || !strings.Contains(log.String(), "beyondBounds") {
-			t.Errorf("%d stacks are reported, want 2:\n%s", n, log.String())
+		if n := strings.Count(log.String(), "stack="); n != 1 || !strings.Contains(log.String(), "writeNilMap") || !strings.Contains(log.String(), "key=bad") {
+			t.Errorf("%d stacks are reported, want 1:\n%s", n, log.String())
 		}
-		if got, want := values(t, m)["fleet_panics_total test"], float64(calls["nil map"]+calls["nil map too"]+calls["bounds"]); got != want {
-			t.Errorf("%v panics are counted, want %v", got, want)
+		if got := values(t, panics, m)["fleet_panics_total test"]; got != float64(calls["bad"]) {
+			t.Errorf("%v panics are counted, want %d", got, calls["bad"])
 		}
 	})
 }
 
 func writeNilMap(m map[string]int) { m["a"] = 1 }
-
-func beyondBounds(list []int) int { return list[len(list)] }

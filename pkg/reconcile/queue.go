@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"sync"
 	"time"
 
 	"k8s.io/client-go/util/workqueue"
@@ -16,8 +15,6 @@ type Queue[K comparable] struct {
 
 	name    string
 	metrics queueMetrics
-	// places are where panics came from that were reported.
-	places sync.Map
 }
 
 // NewQueue returns an empty queue. Its metrics bear its name.

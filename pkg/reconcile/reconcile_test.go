@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -13,7 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
 // TestWork calls a function that answers once with each answer, then with
@@ -32,6 +33,7 @@ func TestWork(t *testing.T) {
 		{"conflict", func() (time.Duration, error) {
 			return 0, apierrors.NewConflict(schema.GroupResource{Resource: "devices"}, "a", errors.New("changed"))
 		}, 2, ""},
+		{"later", func() (time.Duration, error) { return 0, fmt.Errorf("it is full: %w", reconcile.ErrLater) }, 2, ""},
 		{"panic", func() (time.Duration, error) { panic("nil map") }, 2, "nil map"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

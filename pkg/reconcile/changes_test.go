@@ -1,14 +1,17 @@
 package reconcile_test
 
 import (
+	"log/slog"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
-	"fleet.nationtech.io/fleet/pkg/controllers/reconcile"
+	"fleet.nationtech.io/fleet/pkg/guard"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
 func TestChangesThatCount(t *testing.T) {
@@ -25,5 +28,29 @@ func TestChangesThatCount(t *testing.T) {
 	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "shop/long-gone", Obj: secret("long-gone", "1")})
 	if diff := cmp.Diff([]string{"shop/new", "shop/other", "shop/gone", "shop/long-gone"}, got); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
+	}
+}
+
+// A handler's mistake costs one change.
+func TestGuardedHandlers(t *testing.T) {
+	t.Parallel()
+	var got []string
+	panics := guard.NewPanics()
+	h := reconcile.Guarded(panics.Loop("test", slog.New(slog.DiscardHandler)), cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { got = append(got, "new "+o.(string)) },
+		UpdateFunc: func(_, o any) { got = append(got, "changed "+o.(string)) },
+		DeleteFunc: func(o any) { got = append(got, "gone "+o.(string)) },
+	})
+	h.OnAdd(1, true)
+	h.OnAdd("a", false)
+	h.OnUpdate(1, 2)
+	h.OnUpdate("a", "a")
+	h.OnDelete(1)
+	h.OnDelete("a")
+	if diff := cmp.Diff([]string{"new a", "changed a", "gone a"}, got); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
+	}
+	if n := testutil.ToFloat64(panics.Collectors()[0]); n != 3 {
+		t.Errorf("%v panics are counted, want 3", n)
 	}
 }

@@ -1,6 +1,10 @@
 package reconcile
 
-import "k8s.io/client-go/tools/cache"
+import (
+	"k8s.io/client-go/tools/cache"
+
+	"fleet.nationtech.io/fleet/pkg/guard"
+)
 
 // Changes returns a handler that calls changed with the key of an object that is
 // new, gone, or another than before. differs says what counts: a controller whose
@@ -19,5 +23,15 @@ func Changes[T any](differs func(old, now T) bool, changed func(key string)) cac
 			}
 		},
 		DeleteFunc: tell,
+	}
+}
+
+// Guarded returns a handler that calls another one. A change that its mistake costs is
+// missed; the informer goes on.
+func Guarded(g *guard.Guard, h cache.ResourceEventHandler) cache.ResourceEventHandler {
+	return cache.ResourceEventHandlerDetailedFuncs{
+		AddFunc:    func(o any, initial bool) { g.Do(func() { h.OnAdd(o, initial) }) },
+		UpdateFunc: func(old, now any) { g.Do(func() { h.OnUpdate(old, now) }) },
+		DeleteFunc: func(o any) { g.Do(func() { h.OnDelete(o) }) },
 	}
 }

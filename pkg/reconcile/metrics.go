@@ -1,6 +1,12 @@
 package reconcile
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"fleet.nationtech.io/fleet/pkg/guard"
+)
 
 // Metrics are those of the controllers of a process. A nil Metrics counts nothing.
 type Metrics struct {
@@ -8,15 +14,16 @@ type Metrics struct {
 	latency   *prometheus.HistogramVec
 	durations *prometheus.HistogramVec
 	retries   *prometheus.CounterVec
-	panics    *prometheus.CounterVec
+	panics    *guard.Panics
 	writes    *prometheus.CounterVec
 }
 
 // seconds are the bounds of histograms: from a tenth of a millisecond to 100 s.
 var seconds = prometheus.ExponentialBuckets(1e-4, 10, 7)
 
-// NewMetrics returns metrics that count nothing yet.
-func NewMetrics() *Metrics {
+// NewMetrics returns metrics that count nothing yet. Panics of what works on a queue
+// are counted elsewhere.
+func NewMetrics(panics *guard.Panics) *Metrics {
 	queue := []string{"queue"}
 	return &Metrics{
 		depth: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -31,9 +38,7 @@ func NewMetrics() *Metrics {
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_queue_retries_total", Help: "Objects that are looked at again because that failed.",
 		}, queue),
-		panics: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fleet_panics_total", Help: "Mistakes of the program that one object was the victim of rather than the process.",
-		}, queue),
+		panics: panics,
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_api_writes_total", Help: "Writes of the controllers to the API, by kind of object and reason.",
 		}, []string{"kind", "reason"}),
@@ -42,7 +47,7 @@ func NewMetrics() *Metrics {
 
 // Collectors are the metrics for a registry.
 func (m *Metrics) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.depth, m.latency, m.durations, m.retries, m.panics, m.writes}
+	return []prometheus.Collector{m.depth, m.latency, m.durations, m.retries, m.writes}
 }
 
 // Wrote counts a write to the API.
@@ -56,15 +61,25 @@ func (m *Metrics) Wrote(kind, reason string) {
 type queueMetrics struct {
 	depth             prometheus.Gauge
 	latency, duration prometheus.Observer
-	retries, panics   prometheus.Counter
+	retries           prometheus.Counter
+	panics            *guard.Panics
 }
 
 func (m *Metrics) of(queue string) queueMetrics {
 	if m == nil {
-		m = NewMetrics()
+		m = NewMetrics(nil)
 	}
+	m.panics.Loop(queue, nil) // so that its count is there
 	return queueMetrics{
 		depth: m.depth.WithLabelValues(queue), latency: m.latency.WithLabelValues(queue), duration: m.durations.WithLabelValues(queue),
-		retries: m.retries.WithLabelValues(queue), panics: m.panics.WithLabelValues(queue),
+		retries: m.retries.WithLabelValues(queue), panics: m.panics,
 	}
+}
+
+// Loop returns the guard of a loop that has no queue.
+func (m *Metrics) Loop(name string, log *slog.Logger) *guard.Guard {
+	if m == nil {
+		return (*guard.Panics)(nil).Loop(name, log)
+	}
+	return m.panics.Loop(name, log)
 }
