@@ -55,7 +55,9 @@ func newSecret() string {
 
 // Check implements server.Authentication. A mistake of the program costs one connection.
 func (a *authenticator) Check(c server.ClientAuthentication) (admitted bool) {
-	a.guard.Do(func() { admitted = a.check(c) }, "remote", remoteOf(c))
+	if err := a.guard.Try(func() error { admitted = a.check(c); return nil }, "remote", remoteOf(c)); err != nil {
+		a.guard.Do(func() { a.gate.Disconnected(c.GetID()) }) // it may have been told that it is there
+	}
 	return admitted
 }
 

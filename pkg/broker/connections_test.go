@@ -48,6 +48,37 @@ func (r *recorder) wait(t testing.TB, want ...string) {
 	})
 }
 
+// faulty makes a mistake when the first device comes, and another when the second goes.
+type faulty struct{}
+
+func (faulty) DeviceConnected(device string) {
+	if device == "edge-1" {
+		panic("a mistake")
+	}
+}
+
+func (faulty) DeviceDisconnected(device string) {
+	if device == "edge-2" {
+		panic("another mistake")
+	}
+}
+
+// A mistake of the program costs the connection that it was made with.
+func TestAMistakeCostsOneConnection(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, faulty{})
+	cert := b.Enroll("edge-1")
+	if c, err := b.Dial(cert); err == nil {
+		c.Close()
+		t.Error("a connection is let in that was not finished with")
+	}
+	devices(t, b, 0)
+	b.Connect("edge-2").Close()
+	devices(t, b, 0)
+	b.Connect("edge-3").Close()
+	devices(t, b, 0)
+}
+
 // session is a connection that tells when it ends.
 type session struct {
 	*nats.Conn

@@ -28,6 +28,7 @@ import (
 type manifests struct {
 	mu        sync.Mutex // guards what follows
 	err       error
+	mistake   bool // panics instead of answering
 	manifests map[string]wire.Manifest
 	bodies    map[string][]byte // by device and hash
 	// hang keeps whoever asks for an earlier body waiting until it is closed.
@@ -37,6 +38,9 @@ type manifests struct {
 func (m *manifests) Manifest(device string) (*wire.Manifest, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.mistake {
+		panic("a mistake")
+	}
 	if m.err != nil {
 		return nil, m.err
 	}
@@ -274,6 +278,30 @@ func TestSnapshotWhenThereIsNone(t *testing.T) {
 	wantRefusal(t, reply.Error, wire.RefusedUnavailable, "try again")
 	if strings.Contains(reply.Error.Message, "secret") {
 		t.Errorf("refusal says %q", reply.Error.Message)
+	}
+}
+
+// A mistake of the program costs one answer, which the device asks for again.
+func TestAMistakeCostsOneAnswer(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t)
+	c := d.connect("edge-1")
+	mistake := func(is bool) {
+		d.manifests.mu.Lock()
+		defer d.manifests.mu.Unlock()
+		d.manifests.mistake = is
+	}
+	mistake(true)
+	for range 2 {
+		reply := ask[wire.SnapshotReply](t, c, "edge-1", wire.KindSnapshot, wire.SnapshotRequest{})
+		wantRefusal(t, reply.Error, wire.RefusedUnavailable, "try again")
+	}
+	if n := d.log.with("stack=", "a mistake", "device=edge-1"); n != 1 {
+		t.Errorf("the stack is reported %d times, want once", n)
+	}
+	mistake(false)
+	if reply := ask[wire.SnapshotReply](t, c, "edge-1", wire.KindSnapshot, wire.SnapshotRequest{}); reply.Error != nil {
+		t.Errorf("afterwards the device is refused: %v", reply.Error)
 	}
 }
 
