@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -250,16 +252,33 @@ func tlsConfig(c Config) *tls.Config {
 		MinVersion: tls.VersionTLS13, GetCertificate: c.Certificate, Time: c.Now,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool(),
 	}
+	present := &presentConfig{base: base}
 	return c.Handshakes.Config(base, func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		present := base.Clone()
-		present.ClientCAs = x509.NewCertPool()
-		for _, authority := range []Authority{c.DeviceCAs, c.OperatorCAs} {
-			for _, ca := range authority.Certificates() {
-				present.ClientCAs.AddCert(ca)
-			}
-		}
-		return present, nil
+		return present.of(slices.Concat(c.DeviceCAs.Certificates(), c.OperatorCAs.Certificates())), nil
 	})
+}
+
+// presentConfig makes the configuration for some authorities. Each connection keeps
+// its own for as long as it lasts, so that all share one until the authorities change.
+type presentConfig struct {
+	base *tls.Config
+
+	mu          sync.Mutex // guards what follows
+	authorities []*x509.Certificate
+	config      *tls.Config
+}
+
+func (p *presentConfig) of(authorities []*x509.Certificate) *tls.Config {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.config == nil || !slices.Equal(p.authorities, authorities) {
+		p.authorities, p.config = authorities, p.base.Clone()
+		p.config.ClientCAs = x509.NewCertPool()
+		for _, ca := range authorities {
+			p.config.ClientCAs.AddCert(ca)
+		}
+	}
+	return p.config
 }
 
 func lookUpAccounts(s *server.Server) (map[string]*server.Account, error) {

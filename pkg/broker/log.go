@@ -59,11 +59,15 @@ func (l natsLog) Errorf(format string, v ...any) { l.write(slog.LevelError, form
 // handshakes that time out or are no TLS are told here alone. The end of a
 // connection is told with its reason, and so each client that says nothing.
 func (l natsLog) Debugf(format string, v ...any) {
+	silent := len(v) > 0 && v[len(v)-1] == server.AuthenticationTimeout
+	if !silent && !refuses(format) {
+		return // nearly all: NATS tells of each ping
+	}
 	_, id, text := cutClient(format)
 	if id == 0 {
 		return
 	}
-	if len(v) > 0 && v[len(v)-1] == server.AuthenticationTimeout {
+	if silent {
 		text = server.AuthenticationTimeout.String()
 	}
 	l.refused.note(id, text)

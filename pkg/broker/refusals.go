@@ -45,6 +45,17 @@ var reasons = []struct{ text, reason string }{
 	{"Slow Consumer State", "slowConsumer"},
 }
 
+// refuses reports whether a message of NATS may be about a refusal: it costs less than
+// to find out which.
+func refuses(format string) bool {
+	for _, known := range reasons {
+		if strings.Contains(format, known.text) {
+			return true
+		}
+	}
+	return false
+}
+
 // clientPrefix is what NATS puts before a message about a connection: address
 // and connection id, then version, language and name as the client gave them,
 // then account and user.

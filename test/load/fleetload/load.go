@@ -37,7 +37,7 @@ func (c Config) Devices() int {
 // Result is what was measured.
 type Result struct {
 	// Enroll is the time until every device had a certificate, Connect the time
-	// from then until the API showed every device's labels, Exact the time from
+	// from then until the API showed every device's labels, to two seconds, Exact the time from
 	// the first Deployment's creation until every aggregate was exact.
 	Enroll, Connect, Exact time.Duration
 	// RSS is the server's resident memory at the end, in bytes.
@@ -66,12 +66,19 @@ func (c Config) Run(ctx context.Context, server *process.Server) (Result, error)
 		<-done
 	}()
 	begin = time.Now()
-	if err := poll(ctx, func() error { return c.labelled(ctx, server) }); err != nil {
+	api, err := newClient(server)
+	if err != nil {
+		return r, err
+	}
+	if err := c.labelled(ctx, api); err != nil {
 		return r, fmt.Errorf("waiting for the devices' labels: %w", err)
 	}
 	r.Connect = time.Since(begin)
 	c.printf("%d devices connected and labelled in %s", c.Devices(), r.Connect.Round(time.Millisecond))
-	err = c.deploy(ctx, server, &r)
+	if err := c.quiet(ctx, api); err != nil {
+		return r, fmt.Errorf("waiting for the server to have nothing to do: %w", err)
+	}
+	err = c.deploy(ctx, server, api, &r)
 	if err == nil && c.Settled != nil {
 		err = c.Settled(ctx)
 	}

@@ -19,6 +19,7 @@ import (
 const (
 	namespace    = "default"
 	pollInterval = 20 * time.Millisecond
+	listInterval = 2 * time.Second
 	pollTimeout  = 10 * time.Minute // thousands of devices on an earlier server
 )
 
@@ -44,29 +45,40 @@ func newClient(server *process.Server) (*client.Client, error) {
 	return client.New(config)
 }
 
-// labelled returns nil when every device has the label of its group.
-func (c Config) labelled(ctx context.Context, server *process.Server) error {
-	api, err := newClient(server)
-	if err != nil {
-		return err
-	}
-	list, err := api.Devices().List(ctx, metav1.ListOptions{LabelSelector: "group"})
-	if err != nil {
-		return err
-	}
-	if n := len(list.Items); n != c.Devices() {
-		return fmt.Errorf("%d of %d devices have their label", n, c.Devices())
-	}
-	return nil
+// labelled returns when every device has the label of its group. A list of many
+// devices costs the server more than all else, so it asks seldom.
+func (c Config) labelled(ctx context.Context, api *client.Client) error {
+	return wait.Until(ctx, pollTimeout, listInterval, func() error {
+		list, err := api.Devices().List(ctx, metav1.ListOptions{LabelSelector: "group"})
+		if err != nil {
+			return err
+		}
+		if n := len(list.Items); n != c.Devices() {
+			return fmt.Errorf("%d of %d devices have their label", n, c.Devices())
+		}
+		return nil
+	})
+}
+
+// quiet returns when nothing is written any more of the devices that came.
+func (c Config) quiet(ctx context.Context, api *client.Client) error {
+	last := ""
+	return wait.Until(ctx, pollTimeout, listInterval, func() error {
+		list, err := api.Devices().List(ctx, metav1.ListOptions{Limit: 1})
+		if err != nil {
+			return err
+		}
+		before := last
+		if last = list.ResourceVersion; last != before {
+			return errors.New("the server is still writing")
+		}
+		return nil
+	})
 }
 
 // deploy creates the Deployments, waits for exact aggregates and then looks at
 // them for as long as asked.
-func (c Config) deploy(ctx context.Context, server *process.Server, r *Result) error {
-	api, err := newClient(server)
-	if err != nil {
-		return err
-	}
+func (c Config) deploy(ctx context.Context, server *process.Server, api *client.Client, r *Result) error {
 	begin := time.Now()
 	for group := range c.Groups {
 		if _, err := api.Deployments(namespace).Create(ctx, newDeployment(group), metav1.CreateOptions{}); err != nil {
@@ -81,6 +93,7 @@ func (c Config) deploy(ctx context.Context, server *process.Server, r *Result) e
 	if err := c.watch(ctx, api); err != nil {
 		return err
 	}
+	var err error
 	if r.RSS, err = process.RSS(server.PID()); err != nil {
 		return err
 	}
