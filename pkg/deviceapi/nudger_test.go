@@ -24,6 +24,17 @@ func nudges(t testing.TB, b *brokertest.Bus) chan *nats.Msg {
 	return msgs
 }
 
+// newNudger returns a nudger that waits so long for those who do not ask, and what it
+// sends to devices.
+func newNudger(t testing.TB, current func(device string) string, patience time.Duration) (*brokertest.Bus, *deviceapi.Nudger, chan *nats.Msg) {
+	t.Helper()
+	b := brokertest.Start(t, nil)
+	msgs := nudges(t, b)
+	n := deviceapi.NewNudger(b.Devices, current, logger(t))
+	n.SetPatience(patience)
+	return b, n, msgs
+}
+
 func wantNudge(t testing.TB, msgs chan *nats.Msg, device string) {
 	t.Helper()
 	m := <-msgs
@@ -55,10 +66,7 @@ func TestWaitingNudgesAreSentOnce(t *testing.T) {
 // another one be.
 func TestNudgesArePacedByThoseWhoAsk(t *testing.T) {
 	t.Parallel()
-	b := brokertest.Start(t, nil)
-	msgs := nudges(t, b)
-	n := deviceapi.NewNudger(b.Devices, current, logger(t))
-	n.SetPatience(time.Hour)
+	b, n, msgs := newNudger(t, current, time.Hour)
 	const devices = 2 * deviceapi.MaxNudged
 	for i := range devices {
 		n.Add(edge(i))
@@ -83,10 +91,7 @@ func TestNudgesArePacedByThoseWhoAsk(t *testing.T) {
 // Devices that never ask do not hold up the others.
 func TestDevicesThatHangLoseTheirPlaces(t *testing.T) {
 	t.Parallel()
-	b := brokertest.Start(t, nil)
-	msgs := nudges(t, b)
-	n := deviceapi.NewNudger(b.Devices, current, logger(t))
-	n.SetPatience(time.Millisecond)
+	_, n, msgs := newNudger(t, current, time.Millisecond)
 	for i := range 3 * deviceapi.MaxNudged {
 		n.Add(edge(i))
 	}
@@ -99,15 +104,12 @@ func TestDevicesThatHangLoseTheirPlaces(t *testing.T) {
 // Devices that are not there take no places.
 func TestAbsentDevicesTakeNoPlaces(t *testing.T) {
 	t.Parallel()
-	b := brokertest.Start(t, nil)
-	msgs := nudges(t, b)
-	n := deviceapi.NewNudger(b.Devices, func(device string) string {
+	_, n, msgs := newNudger(t, func(device string) string {
 		if device == "there" {
 			return brokertest.Session
 		}
 		return ""
-	}, logger(t))
-	n.SetPatience(time.Hour)
+	}, time.Hour)
 	for i := range 2 * deviceapi.MaxNudged {
 		n.Add(edge(i))
 	}

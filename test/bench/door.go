@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,24 +28,24 @@ func (b *bench) door(ctx context.Context) error {
 	type waits struct{ median, p99 []time.Duration }
 	var order []string
 	found := map[string]*waits{}
-	trees := map[string]string{"": "."}
+	trees := []struct{ of, dir string }{{"", "."}}
 	if b.before != "" {
 		before := filepath.Dir(b.before)
 		if err := copyFile(filepath.Join(before, doorBenchmark), doorBenchmark); err != nil {
 			return err
 		}
-		trees[", before"] = before
+		trees = append(trees, struct{ of, dir string }{", before", before})
 	}
 	for range b.repeat {
-		for _, of := range slices.Backward(slices.Sorted(maps.Keys(trees))) {
+		for _, tree := range trees {
 			cmd := exec.CommandContext(ctx, "go", "test", "-run=^$", "-bench=Door", fmt.Sprintf("-benchtime=%dx", doorReports), "./pkg/deviceapi")
-			cmd.Dir = trees[of]
+			cmd.Dir = tree.dir
 			out, err := cmd.CombinedOutput()
 			if err != nil {
-				return fmt.Errorf("running the benchmark of the door%s: %w: %s", of, err, out)
+				return fmt.Errorf("running the benchmark of the door%s: %w: %s", tree.of, err, out)
 			}
 			for _, m := range doorResult.FindAllStringSubmatch(string(out), -1) {
-				what := m[1] + " devices report at once" + of
+				what := m[1] + " devices report at once" + tree.of
 				if found[what] == nil {
 					order, found[what] = append(order, what), &waits{}
 				}

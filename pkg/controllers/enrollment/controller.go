@@ -107,15 +107,8 @@ func (c *Controller) Stranger(device, fingerprint string, expires time.Time) {
 func (c *Controller) Run(ctx context.Context) error {
 	guard := c.Metrics.Loop("enrollment-changes", c.Logger)
 	for kind, informer := range map[itemKind]cache.SharedIndexInformer{tokenItem: c.Tokens, requestItem: c.Requests} {
-		enqueue := func(o any) { c.queue.Add(item{kind: kind, name: o.(metav1.Object).GetName()}) }
-		_, err := informer.AddEventHandler(reconcile.Guarded(guard, cache.ResourceEventHandlerFuncs{
-			AddFunc: enqueue, UpdateFunc: func(_, o any) { enqueue(o) }, DeleteFunc: func(o any) {
-				if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
-					c.queue.Add(item{kind: kind, name: key})
-				}
-			},
-		}))
-		if err != nil {
+		changes := reconcile.Changes(func(_, _ any) bool { return true }, func(name string) { c.queue.Add(item{kind: kind, name: name}) })
+		if _, err := informer.AddEventHandler(reconcile.Guarded(guard, changes)); err != nil {
 			return fmt.Errorf("watching enrollment objects: %w", err)
 		}
 	}
