@@ -229,16 +229,17 @@ test-vm: build ## virtual machines under libvirt (needs root): FLEET_VM_SUITE=bo
 
 # Programs of others, each in a module of its own: nothing that they need is linked
 # into ours.
-INTEROP := kstatus helm
+INTEROP := kstatus helm k9s
 bin/interop/kstatus: PROGRAM := .
 bin/interop/helm: PROGRAM := helm.sh/helm/v4/cmd/helm
+bin/interop/k9s: PROGRAM := github.com/derailed/k9s
 .PHONY: $(addprefix bin/interop/,$(INTEROP))
 $(addprefix bin/interop/,$(INTEROP)): bin/interop/%:
 	echo "==> $@"
 	go -C tools/$* build -v -ldflags '-s -w' -o $(CURDIR)/$@ $(PROGRAM) 2>&1 | $(COUNT)
 
 .PHONY: interop
-interop: build $(addprefix bin/interop/,$(INTEROP)) ## programs of others on a server: Helm, kstatus (compiles them: 10 minutes)
+interop: build $(addprefix bin/interop/,$(INTEROP)) ## programs of others on a server: Helm, k9s, kstatus (compiles them: 15 minutes)
 	echo "==> programs of others"
 	go -C tools/kstatus vet .
 	FLEET_INTEROP=1 go test -count=1 -timeout 10m ./test/interop
