@@ -18,21 +18,7 @@ const markerTTL = time.Hour
 type Buckets struct {
 	DesiredState, Info, State, Heartbeat jetstream.KeyValue
 
-	conn *nats.Conn
-}
-
-// Beat puts a heartbeat into the bucket for those who read it. Nothing says whether it
-// got there: the next comes soon, and to wait for an answer costs ten times as much as
-// the rest of a heartbeat.
-func (b *Buckets) Beat(device string, heartbeat []byte) error {
-	key, err := wire.HeartbeatKey(device)
-	if err != nil {
-		return err
-	}
-	if err := b.conn.Publish("$KV."+wire.BucketDeviceHeartbeat+"."+key, heartbeat); err != nil {
-		return fmt.Errorf("writing key %s to bucket %s: %w", key, wire.BucketDeviceHeartbeat, err)
-	}
-	return nil
+	beats beats
 }
 
 // Open opens the buckets over a connection, and creates those that are missing.
@@ -42,7 +28,7 @@ func Open(ctx context.Context, conn *nats.Conn) (*Buckets, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening JetStream: %w", err)
 	}
-	b := &Buckets{conn: conn}
+	b := &Buckets{beats: beats{publish: conn.Publish}}
 	for _, bucket := range []struct {
 		name    string
 		storage jetstream.StorageType

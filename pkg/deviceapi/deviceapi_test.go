@@ -524,7 +524,8 @@ func TestHeartbeats(t *testing.T) {
 	d := newDoor(t)
 	c := d.connect("edge-1")
 	beat := `{"at":1,"up":2}`
-	for _, payload := range []string{`not a document`, strings.Repeat("x", wire.KindHeartbeat.Verb().MaxRequest+1), beat} {
+	// What is last would be written, if it were taken.
+	for _, payload := range []string{`{"at":0,"up":1}`, beat, `not a document`, strings.Repeat("x", wire.KindHeartbeat.Verb().MaxRequest+1)} {
 		if err := publish(c, "fleet.v1.up.edge-1.heartbeat", brokertest.Inbox("edge-1")+".x", []byte(payload)); err != nil {
 			t.Fatal(err)
 		}

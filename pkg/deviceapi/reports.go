@@ -105,14 +105,10 @@ func (r *reports) forget(ctx context.Context, device string) error {
 	if err != nil {
 		return err
 	}
-	heartbeat, err := wire.HeartbeatKey(device)
-	if err != nil {
-		return err
-	}
 	if err := bus.Remove(ctx, r.buckets.Info, info); err != nil {
 		return err
 	}
-	if err := bus.Remove(ctx, r.buckets.Heartbeat, heartbeat); err != nil {
+	if err := r.buckets.RemoveHeartbeat(ctx, device); err != nil {
 		return err
 	}
 	r.roster.ReportsRemoved(device)

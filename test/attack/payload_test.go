@@ -322,7 +322,15 @@ func (a *arena) oversize(t *testing.T, d *device) {
 		}
 	}
 	d.settle()
-	if _, err := a.ready.Buckets.Heartbeat.Get(t.Context(), "heartbeat."+d.name); err == nil {
+	buckets := a.ready.Buckets
+	for _, later := range []string{"later", "latest"} { // heartbeats are written together
+		must(t, buckets.Beat(later, nil))
+		eventually(t, "a later heartbeat", func() error {
+			_, err := buckets.Heartbeat.Get(t.Context(), "heartbeat."+later)
+			return err
+		})
+	}
+	if _, err := buckets.Heartbeat.Get(t.Context(), "heartbeat."+d.name); err == nil {
 		t.Error("the oversize heartbeat is there")
 	}
 }
