@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ import (
 )
 
 // oneDevice is an API with one Device, which somebody changes after each time
-// that it is read, when meddles is set. Patches of any other version fail.
+// that it is read, when meddles is set. Patches and statuses of any other version fail.
 type oneDevice struct {
 	version  int
 	meddles  bool
@@ -57,7 +58,7 @@ func (a *oneDevice) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
 	w.Header().Set("Content-Type", "application/json")
 	answer := any(a.object())
-	if r.Method == http.MethodPatch {
+	if r.Method == http.MethodPatch || strings.HasSuffix(r.URL.Path, "/status") {
 		data, err := io.ReadAll(r.Body)
 		if err != nil {
 			return nil, err
