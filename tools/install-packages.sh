@@ -17,8 +17,8 @@ packages=(
   mmdebstrap systemd-container busybox-static iproute2 curl procps
   # alerts, and a scrape of the server
   prometheus
-  # disks whose power is cut
-  e2fsprogs mount
+  # disks whose power is cut, or that are slow
+  e2fsprogs mount strace
 )
 if [ "${1:-}" = vm ]; then
   packages=(

@@ -18,7 +18,7 @@ const markerTTL = time.Hour
 type Buckets struct {
 	DesiredState, Info, State, Heartbeat jetstream.KeyValue
 
-	beats beats
+	beats *beats
 }
 
 // Open opens the buckets over a connection, and creates those that are missing.
@@ -28,7 +28,7 @@ func Open(ctx context.Context, conn *nats.Conn) (*Buckets, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening JetStream: %w", err)
 	}
-	b := &Buckets{beats: beats{publish: conn.Publish}}
+	b := &Buckets{beats: &beats{publish: conn.Publish}}
 	for _, bucket := range []struct {
 		name    string
 		storage jetstream.StorageType

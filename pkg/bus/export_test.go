@@ -8,7 +8,7 @@ const BeatInterval = beatInterval
 
 // BucketsThat are those that publish heartbeats to a function.
 func BucketsThat(publish func(subject string, data []byte) error) *Buckets {
-	return &Buckets{beats: beats{publish: publish}}
+	return &Buckets{beats: &beats{publish: publish}}
 }
 
 // DropBeat forgets a heartbeat that is not written yet.

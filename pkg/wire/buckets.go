@@ -19,7 +19,8 @@ const (
 	// assigner reads it. File storage.
 	BucketDeviceState = "device-state"
 	// BucketDeviceHeartbeat holds a Heartbeat under "heartbeat.<device>". The
-	// device API writes it, the device reconciler reads it. Memory storage.
+	// device API writes it, a second late at most; operators and monitoring read it.
+	// Memory storage.
 	BucketDeviceHeartbeat = "device-heartbeat"
 )
 

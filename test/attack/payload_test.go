@@ -329,6 +329,7 @@ func (a *arena) oversize(t *testing.T, d *device) {
 			_, err := buckets.Heartbeat.Get(t.Context(), "heartbeat."+later)
 			return err
 		})
+		must(t, buckets.RemoveHeartbeat(t.Context(), later))
 	}
 	if _, err := buckets.Heartbeat.Get(t.Context(), "heartbeat."+d.name); err == nil {
 		t.Error("the oversize heartbeat is there")

@@ -78,6 +78,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		{"a real device", b.device},
 		{"the door", b.door},
 		{"many simulated ones", b.simulated},
+		{"a slow medium", b.slowMedium},
 	} {
 		if !strings.Contains(step.what, *only) {
 			continue

@@ -8,12 +8,12 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/events"
 	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
@@ -36,12 +36,11 @@ func (c *Controller) acceptIfAsked(ctx context.Context, d *v1alpha1.Device) (cha
 	}
 	i := slices.IndexFunc(d.Status.Claimants, func(k v1alpha1.DeviceClaimant) bool { return k.Session == label })
 	if i < 0 {
-		c.Recorder.Eventf(d, corev1.EventTypeWarning, "NotAccepted", "no session %s claims to be the device: see status.claimants", label)
+		events.Record(c.Recorder, d, events.SessionUnknown(label))
 		return false, nil
 	}
 	if key := d.Status.Claimants[i].KeyFingerprint; key != "" && (!d.HasKey(key) || c.Tombstones.Has(key)) {
-		c.Recorder.Eventf(d, corev1.EventTypeWarning, "NotAccepted", "the key of session %s was replaced and is refused for good: if that machine is the device, give it a new key with the token of "+
-			"`fleet-server device replace %s`", label, d.Name)
+		events.Record(c.Recorder, d, events.SessionRefused(d.Name, label))
 		return false, nil
 	}
 	if changed, err = c.keepKey(ctx, d, d.Status.Claimants[i].KeyFingerprint); err != nil || changed {
@@ -162,12 +161,7 @@ func (c *Controller) reportSuspicion(d *v1alpha1.Device, status *v1alpha1.Device
 		return
 	}
 	c.Logger.Warn("a device may have been copied", "device", d.Name, "reason", suspected.Message)
-	renewals := "Certificates of the device are not renewed until you decide"
-	if suspected.Reason == string(roster.RetiredKey) {
-		renewals = "Decide"
-	}
-	c.Recorder.Eventf(d, corev1.EventTypeWarning, v1alpha1.DeviceCloneSuspected, "%s. %s with `fleet-server device accept %s --session SESSION` or `fleet-server device revoke %s`",
-		suspected.Message, renewals, d.Name, d.Name)
+	events.Record(c.Recorder, d, events.CloneSuspected(d.Name, suspected.Message, suspected.Reason == string(roster.RetiredKey)))
 }
 
 func isSuspected(d *v1alpha1.Device) bool {

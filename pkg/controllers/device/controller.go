@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
@@ -195,7 +193,7 @@ func (c *Controller) Outdated(name string) {
 	if err != nil || !exists {
 		return
 	}
-	c.Recorder.Event(o.(*v1alpha1.Device), corev1.EventTypeWarning, "AgentTooOld", "the device's agent is too old for this server, which refuses it: upgrade fleet-agent on the device. It keeps running what it runs")
+	events.Record(c.Recorder, o.(*v1alpha1.Device), events.AgentTooOld())
 }
 
 // bind tells the roster which keys may connect as the device.
@@ -572,20 +570,16 @@ func (c *Controller) isPresent(ctx context.Context, name string, r report) (bool
 	return wire.Sum(e.Value()) == r.digest, nil
 }
 
-// tell records events about what a device asked for and does not get. The text
-// that a device can cause is always the same, so that however often it tries, it is
-// one event.
+// tell records events about what a device asked for and does not get.
 func (c *Controller) tell(d *v1alpha1.Device, g grant) {
 	if g.overreached {
-		c.Recorder.Event(d, corev1.EventTypeNormal, "LabelsNotGranted", "the device asks for labels that its token does not let it set: they are shown under "+
-			v1alpha1.ReportedLabelPrefix+" and are not its groups")
+		events.Record(c.Recorder, d, events.LabelsNotGranted())
 	}
 	if g.otherArch {
-		c.Recorder.Event(d, corev1.EventTypeWarning, "ArchitectureChanged", "the device reports another architecture than its label "+v1alpha1.LabelArch+
-			" says, which stays: if the change is yours, remove the label, and the device gets the one that it reports")
+		events.Record(c.Recorder, d, events.ArchitectureChanged())
 	}
 	if len(g.dropped) > 0 {
-		c.Recorder.Eventf(d, corev1.EventTypeWarning, "LabelsDropped", "labels that the device asked for were dropped: %s", strings.Join(g.dropped, "; "))
+		events.Record(c.Recorder, d, events.LabelsDropped(g.dropped))
 	}
 }
 

@@ -93,7 +93,7 @@ func (c *Controller) applyStatus(ctx context.Context, d *v1alpha1.Device, status
 }
 
 // putStatus updates the status of one version of a Device, or it would undo what an
-// operator did meanwhile. Nobody else writes that status, so that it needs no
+// operator did meanwhile. The version covers all that a status holds, so that it needs no
 // server-side apply, which costs twice as much.
 func (c *Controller) putStatus(ctx context.Context, d *v1alpha1.Device, version string, status *v1alpha1.DeviceStatus) (*v1alpha1.Device, error) {
 	next := *d // shallow: only what is replaced is written to

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -155,7 +154,7 @@ func (c *Controller) reconcileToken(ctx context.Context, name string) (time.Dura
 			return 0, client.IgnoreNotFound(err)
 		}
 		if u := meta.FindStatusCondition(t.Status.Conditions, v1alpha1.TokenUsable); u.Status == metav1.ConditionFalse {
-			c.Recorder.Event(t, corev1.EventTypeNormal, u.Reason, u.Message)
+			events.Record(c.Recorder, t, events.TokenUnusable(u.Reason, u.Message))
 		}
 	}
 	if now.Before(t.Expiry()) {
@@ -178,9 +177,9 @@ func (c *Controller) reconcileRequest(ctx context.Context, name string) (time.Du
 		switch {
 		case r.IsDenied():
 			c.Logger.Info("an operator denied a device", "device", r.Name, "fingerprint", r.Spec.KeyFingerprint)
-			c.Recorder.Eventf(r, corev1.EventTypeNormal, v1alpha1.RequestDenied, "an operator denied the device with the key %s", shown)
+			events.Record(c.Recorder, r, events.RequestDenied(shown))
 		case !r.IsApproved():
-			c.Recorder.Eventf(r, corev1.EventTypeNormal, v1alpha1.ReasonAwaitsOperator, "a device with the key %s waits: `fleet-server device approve %s`, or deny", shown, r.Name)
+			events.Record(c.Recorder, r, events.RequestAwaitsOperator(r.Name, shown))
 		}
 	}
 	if r.IsApproved() {
@@ -205,7 +204,7 @@ func (c *Controller) grant(ctx context.Context, seen *v1alpha1.EnrollmentRequest
 	}
 	device, err := c.Service.Bind(ctx, r)
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok {
-		c.Recorder.Event(r, corev1.EventTypeWarning, "NotGranted", refusal.Message)
+		events.Record(c.Recorder, r, events.RequestNotGranted(refusal.Message))
 		return false, nil
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package events
 
 import (
 	"cmp"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -73,6 +74,50 @@ func DeviceApproved(fingerprint string) Event {
 // DeviceRevoked tells that a device is refused for good.
 func DeviceRevoked(how string) Event {
 	return warning("Revoked", "the device was %s: its key is refused for good", how)
+}
+
+// AgentTooOld tells that the server refuses a device's agent.
+func AgentTooOld() Event {
+	return warning("AgentTooOld", "the device's agent is too old for this server, which refuses it: upgrade fleet-agent on the device. It keeps running what it runs")
+}
+
+// LabelsNotGranted tells that a device asks for labels that are not its to set. The text
+// of this event and the next does not depend on the device, so that however often it
+// tries, it is one event.
+func LabelsNotGranted() Event {
+	return normal("LabelsNotGranted", "the device asks for labels that its token does not let it set: they are shown under %s and are not its groups", v1alpha1.ReportedLabelPrefix)
+}
+
+// ArchitectureChanged tells that a device claims another architecture than before.
+func ArchitectureChanged() Event {
+	return warning("ArchitectureChanged", "the device reports another architecture than its label %s says, which stays: "+
+		"if the change is yours, remove the label, and the device gets the one that it reports", v1alpha1.LabelArch)
+}
+
+// LabelsDropped tells which labels of a device cannot be set, and why.
+func LabelsDropped(why []string) Event {
+	return warning("LabelsDropped", "labels that the device asked for were dropped: %s", strings.Join(why, "; "))
+}
+
+// CloneSuspected tells, with the message of that condition, that a device may have been
+// copied. renewing says that its certificates are renewed meanwhile.
+func CloneSuspected(device, message string, renewing bool) Event {
+	decide := "Certificates of the device are not renewed until you decide"
+	if renewing {
+		decide = "Decide"
+	}
+	return warning(v1alpha1.DeviceCloneSuspected, "%s. %s with `fleet-server device accept %s --session SESSION` or `fleet-server device revoke %s`", message, decide, device, device)
+}
+
+// SessionUnknown tells that an operator accepted a session that there is not.
+func SessionUnknown(session string) Event {
+	return warning("NotAccepted", "no session %s claims to be the device: see status.claimants", session)
+}
+
+// SessionRefused tells that an operator accepted a session whose key cannot come back.
+func SessionRefused(device, session string) Event {
+	return warning("NotAccepted", "the key of session %s was replaced and is refused for good: if that machine is the device, give it a new key with the token of "+
+		"`fleet-server device replace %s`", session, device)
 }
 
 // renewed reports whether a certificate is another one, which lasts longer.

@@ -66,7 +66,7 @@ func (c Config) Run(ctx context.Context, server *process.Server) (Result, error)
 		<-done
 	}()
 	begin = time.Now()
-	api, err := newClient(server)
+	api, err := NewClient(server)
 	if err != nil {
 		return r, err
 	}

@@ -36,7 +36,8 @@ func poll(ctx context.Context, check func() error) error {
 	return errors.Join(err, sum)
 }
 
-func newClient(server *process.Server) (*client.Client, error) {
+// NewClient returns a client that does not limit itself.
+func NewClient(server *process.Server) (*client.Client, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", server.Kubeconfig())
 	if err != nil {
 		return nil, err
