@@ -19,7 +19,11 @@ type Config struct {
 	Groups []int
 	// Watch is how long the aggregates have to stay exact.
 	Watch time.Duration
-	// Settled is called then, while the devices are connected; it may be nil.
+	// Enrolled is called when every device has a certificate, before the first one
+	// connects, and Labelled when every one has connected and has its labels; they may
+	// be nil.
+	Enrolled, Labelled func() error
+	// Settled is called at the end, while the devices are connected; it may be nil.
 	Settled func(context.Context) error
 	// Progress is called with a line at each step; it may be nil.
 	Progress func(string)
@@ -57,6 +61,9 @@ func (c Config) Run(ctx context.Context, server *process.Server) (Result, error)
 	}
 	r.Enroll = time.Since(begin)
 	c.printf("%d devices enrolled in %s", c.Devices(), r.Enroll.Round(time.Millisecond))
+	if err := call(c.Enrolled); err != nil {
+		return r, err
+	}
 
 	running, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
@@ -75,6 +82,9 @@ func (c Config) Run(ctx context.Context, server *process.Server) (Result, error)
 	}
 	r.Connect = time.Since(begin)
 	c.printf("%d devices connected and labelled in %s", c.Devices(), r.Connect.Round(time.Millisecond))
+	if err := call(c.Labelled); err != nil {
+		return r, err
+	}
 	if err := c.quiet(ctx, api); err != nil {
 		return r, fmt.Errorf("waiting for the server to have nothing to do: %w", err)
 	}
@@ -83,6 +93,13 @@ func (c Config) Run(ctx context.Context, server *process.Server) (Result, error)
 		err = c.Settled(ctx)
 	}
 	return r, err
+}
+
+func call(f func() error) error {
+	if f == nil {
+		return nil
+	}
+	return f()
 }
 
 // fleet makes the devices. One token lets them all in and allows them to label
