@@ -18,6 +18,15 @@ func (t *Table) Held() map[string]int {
 	return held
 }
 
+// Targets is how many Deployments a device has, and how many it has room for.
+func (t *Table) Targets(device string) (have, room int) {
+	d := t.devices[device]
+	return len(d.targets), cap(d.targets)
+}
+
+// Numbers is how many numbers were given to devices.
+func (t *Table) Numbers() int { return len(t.numberedDevices.records) }
+
 // Slots is how many entries the table has room for.
 func (t *Table) Slots() int { return len(t.entries.slots) }
 

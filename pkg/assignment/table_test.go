@@ -810,6 +810,44 @@ func TestNewestFailureIsNamed(t *testing.T) {
 	}
 }
 
+// Most of a table's memory is for what devices have: a device's room grows by an eighth.
+func TestTargetsTakeLittleRoom(t *testing.T) {
+	t.Parallel()
+	table := assignment.NewTable(nil)
+	table.SetDevice(assignment.Device{Name: "edge-1", Labels: map[string]string{"group": "a"}})
+	grew := 0
+	for i := range 200 {
+		ref := wire.DeploymentRef{Namespace: "default", Name: fmt.Sprint("shop-", i)}
+		entry, body := entryOf(ref, 0)
+		_, before := table.Targets("edge-1")
+		table.SetDeployment(assignment.Deployment{DeploymentRef: ref, Accepted: true, Selector: inGroup("a"), Entry: entry, Body: body})
+		have, room := table.Targets("edge-1")
+		if have != i+1 || room > have+have/8+1 {
+			t.Fatalf("after %d Deployments there are %d in room for %d", i+1, have, room)
+		}
+		if room != before {
+			grew++
+		}
+	}
+	if grew > 50 {
+		t.Errorf("for 200 Deployments the room grew %d times", grew)
+	}
+}
+
+// The number of a device that went is that of the next one.
+func TestNumbersAreUsedAgain(t *testing.T) {
+	t.Parallel()
+	table := assignment.NewTable(nil)
+	for i := range 10 {
+		name := fmt.Sprint("edge-", i)
+		table.SetDevice(assignment.Device{Name: name})
+		table.RemoveDevice(name)
+	}
+	if n := table.Numbers(); n != 1 {
+		t.Errorf("for one device at a time there are %d numbers", n)
+	}
+}
+
 // A Deployment that changes for years takes the room of its previous versions.
 func TestVersionsTakeNoRoom(t *testing.T) {
 	t.Parallel()
