@@ -290,7 +290,7 @@ fuzz: ## every fuzz target for SOAK_FUZZTIME each (10m); what it finds stays in 
 mutate: ## change the pure cores, and fail when their own tests do not see nine changes of ten
 	for package in $(CORES); do \
 		echo "==> mutants of $$package"; \
-		go tool -modfile=tools/mutate/go.mod gremlins unleash --workers 1 --timeout-coefficient 10 --output-statuses lctv --threshold-efficacy 90 ./$$package || exit 1; \
+		go tool -modfile=tools/mutate/go.mod gremlins unleash --workers 1 --timeout-coefficient 10 --output-statuses lctv --config tools/mutate/gremlins.yaml ./$$package || exit 1; \
 	done
 
 .PHONY: bench
