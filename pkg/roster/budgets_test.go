@@ -327,6 +327,47 @@ func TestFloodBesideTheCurrentSession(t *testing.T) {
 	}
 }
 
+// A flood says more than a key that was replaced, and less than a copy that was seen.
+func TestFloodWhenACopyIsSuspected(t *testing.T) {
+	t.Parallel()
+	for before, after := range map[roster.Suspicion]roster.Suspicion{roster.RetiredKey: roster.UnprovenFlood, roster.StaleNonce: roster.StaleNonce} {
+		r := newRig(t)
+		r.settled()
+		if before == roster.RetiredKey {
+			r.retired(third, roster.Proof{Key: "k0"})
+		} else {
+			r.disconnect(first)
+			r.refused(third, "an old one", wire.RefusedQuarantined)
+			r.connect(first)
+		}
+		if r.suspicion() != before {
+			t.Fatalf("suspicion %q, want %q", r.suspicion(), before)
+		}
+		r.connect(second)
+		for v := roster.Pass; v < roster.Ignore; {
+			v = r.Take(device, second, wire.KindState, 10)
+		}
+		if r.suspicion() != after {
+			t.Errorf("after %s and a flood the suspicion is %s, want %s", before, r.suspicion(), after)
+		}
+	}
+}
+
+// The longest message of each kind costs what a short one costs.
+func TestLongestMessageCountsOnce(t *testing.T) {
+	t.Parallel()
+	for _, kind := range wire.Kinds {
+		r := newRoster()
+		r.Bind(device, roster.Keys{Current: "k1"})
+		r.lead(t, device, first, 1)
+		for i := range kind.Verb().Burst {
+			if v := r.Take(device, first, kind, kind.Verb().MaxRequest); v != roster.Pass {
+				t.Errorf("%s: message %d of %d is not let through: %v", kind, i+1, kind.Verb().Burst, v)
+			}
+		}
+	}
+}
+
 // The current session that floods is kept out itself, at first: if it is a copy that took
 // over, the device can be heard meanwhile.
 func TestFloodOfTheCurrentSession(t *testing.T) {

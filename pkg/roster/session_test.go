@@ -354,6 +354,33 @@ func TestTwoThatTalkAtTheSameTimeAreADeviceAndItsCopy(t *testing.T) {
 	r.ask(third, nonce) // the device, restarted
 }
 
+// What the device itself asks for meanwhile hides no copy.
+func TestCopyIsFoundWhileTheDeviceAsks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	nonce := r.settled()
+	if _, err := r.shows(second, nonce, epoch); !errors.Is(err, roster.ErrWait) {
+		t.Fatal(err)
+	}
+	r.pass(time.Second)
+	r.ask(first, nonce)
+	r.pass(time.Second)
+	r.refused(second, nonce, wire.RefusedQuarantined)
+}
+
+// The device has still proven itself when another session is set aside, and has not when
+// it is its own.
+func TestSettingAsideAnotherTakesNoProof(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.settled()
+	r.disconnect(first)
+	r.refused(second, "an old one", wire.RefusedQuarantined)
+	if !r.Stray(device, third) {
+		t.Error("after a copy was set aside, any session may be the device")
+	}
+}
+
 // A copy that never asks for a snapshot is found, too.
 func TestReportsOfTwoAtTheSameTime(t *testing.T) {
 	t.Parallel()

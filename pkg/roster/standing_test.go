@@ -384,4 +384,25 @@ func TestLeavingIsTold(t *testing.T) {
 	if want := []string{device}; !slices.Equal(r.left, want) {
 		t.Errorf("devices that leave are %v, want %v", r.left, want)
 	}
+	if _, is := r.Leaving(device); !is {
+		t.Error("the device is not leaving")
+	}
+	changes := r.changed[device]
+	r.Left(device)
+	r.Left(device)
+	if _, is := r.Leaving(device); is || !r.IsOut(device) || r.changed[device] != changes+1 {
+		t.Errorf("a device that left is leaving: %v, out: %v, told %d times", is, r.IsOut(device), r.changed[device]-changes)
+	}
+}
+
+// Who was not told to leave stays.
+func TestOnlyWhoLeavesHasLeft(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	r.there(t, device)
+	changes := r.changed[device]
+	r.Left(device)
+	if r.IsOut(device) || r.changed[device] != changes {
+		t.Error("a device that nobody revoked is out")
+	}
 }
