@@ -147,7 +147,7 @@ clean: ## remove what was built
 ##@ Fast checks
 
 .PHONY: check
-check: fmt-check shellcheck generate-check vet lint arch ## run all of them
+check: fmt-check shellcheck generate-check vet types lint arch ## run all of them
 
 .PHONY: fmt-check
 fmt-check: ## fail on Go files that gofmt would change
@@ -170,6 +170,11 @@ vet: ## go vet
 	echo "==> go vet"
 	go vet ./...
 	go -C tools vet ./...
+
+.PHONY: types
+types: ## types on the other architectures of a release: arm has 32 bits
+	echo "==> types on arm64 and arm"
+	go -C tools run ./typecheck -arches "arm64 arm"
 
 .PHONY: lint
 lint: ## staticcheck

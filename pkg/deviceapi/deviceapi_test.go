@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -389,7 +390,7 @@ func TestBodiesOfTheOwnManifestOnly(t *testing.T) {
 		"no hash":           {wire.BodyRequest{}, wire.RefusedNotFound},
 		"before the start":  {wire.BodyRequest{Hash: hash, Offset: -1}, wire.RefusedBadRequest},
 		"at the end":        {wire.BodyRequest{Hash: hash, Offset: len(body)}, wire.RefusedBadRequest},
-		"far beyond":        {wire.BodyRequest{Hash: hash, Offset: 1<<63 - 1}, wire.RefusedBadRequest},
+		"far beyond":        {wire.BodyRequest{Hash: hash, Offset: math.MaxInt}, wire.RefusedBadRequest},
 	} {
 		t.Run(name, func(t *testing.T) {
 			reply := ask[wire.BodyReply](t, c, "edge-1", wire.KindBody, tc.request)

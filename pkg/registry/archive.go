@@ -135,7 +135,7 @@ func fits(dir string, bytes int64) error {
 	if err := unix.Statfs(dir, &disk); err != nil {
 		return fmt.Errorf("measuring the room for the image: %w", err)
 	}
-	if free := int64(disk.Bavail) * disk.Bsize; bytes > free-spare { //nolint:gosec // no disk has 8 EiB
+	if free := int64(disk.Bavail) * int64(disk.Bsize); bytes > free-spare { //nolint:gosec // no disk has 8 EiB
 		return fmt.Errorf("%w: it needs %d MiB, and %d MiB are free", ErrSpace, (bytes+spare)>>20, free>>20)
 	}
 	return nil

@@ -176,7 +176,7 @@ func TestClaimsOfAMirror(t *testing.T) {
 	g := newGateway(t)
 	var disk unix.Statfs_t
 	must(t, unix.Statfs(g.dir, &disk))
-	free := int64(disk.Bavail) * disk.Bsize
+	free := int64(disk.Bavail) * int64(disk.Bsize)
 	for claim, want := range map[int64]error{free: release.ErrSpace, 1 << 40: release.ErrContent} {
 		m := newMirror(t, g, onlyFor("version", func(w http.ResponseWriter) {
 			w.Header().Set("Content-Length", strconv.FormatInt(claim, 10))

@@ -14,7 +14,7 @@ import (
 func (r *rostertest) barred(t *testing.T, device, session string) bool {
 	t.Helper()
 	r.probes++
-	id := uint64(1<<40 + r.probes)
+	id := 1<<40 + uint64(r.probes)
 	_, err := r.Connected(device, roster.Connection{ID: id, Session: session})
 	r.Disconnected(id)
 	if err != nil && !errors.Is(err, roster.ErrBarred) {

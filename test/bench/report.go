@@ -151,7 +151,7 @@ func machine() string {
 	var info unix.Sysinfo_t
 	memory := "?"
 	if unix.Sysinfo(&info) == nil {
-		memory = fmt.Sprint(info.Totalram * uint64(info.Unit) >> 30)
+		memory = fmt.Sprint(uint64(info.Totalram) * uint64(info.Unit) >> 30)
 	}
 	return fmt.Sprintf("%s, %d cores, %s GiB, %s", model, runtime.NumCPU(), memory, runtime.Version())
 }

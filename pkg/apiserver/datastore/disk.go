@@ -82,7 +82,7 @@ func spaceOf(dir string) (Space, error) {
 	if err := syscall.Statfs(dir, &stat); err != nil {
 		return Space{}, err
 	}
-	return Space{Free: int64(stat.Bavail) * stat.Bsize, Total: int64(stat.Blocks) * stat.Bsize}, nil
+	return Space{Free: int64(stat.Bavail) * int64(stat.Bsize), Total: int64(stat.Blocks) * int64(stat.Bsize)}, nil
 }
 
 func (d *disk) err() error {
