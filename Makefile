@@ -48,7 +48,7 @@ CORES = pkg/wire pkg/score pkg/roster pkg/assignment pkg/agent/plan pkg/agent/co
 UNIT = $(filter-out $(E2E) $(INTEGRATION) $(MODULE)/test/arch,$(PACKAGES))
 # The race detector needs cgo, which would swap the SQLite driver: packages
 # that link the apiserver are left out.
-RACE = $(filter $(addprefix $(MODULE)/,pkg/wire pkg/score pkg/roster pkg/tombstone pkg/parts pkg/plane pkg/agent% pkg/deviceapi% pkg/controllers%),$(PACKAGES))
+RACE = $(filter $(addprefix $(MODULE)/,pkg/wire pkg/score pkg/roster pkg/tombstone pkg/parts pkg/plane pkg/bus pkg/agent% pkg/deviceapi% pkg/controllers%),$(PACKAGES))
 
 FUZZTIME ?= 10s
 DEVICES ?= 20

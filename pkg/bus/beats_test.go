@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,8 +15,11 @@ import (
 func TestBeatsAreGathered(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		written := map[string][]string{}
 		buckets := bus.BucketsThat(func(subject string, data []byte) error {
+			mu.Lock()
+			defer mu.Unlock()
 			written[subject] = append(written[subject], string(data))
 			return nil
 		})
@@ -28,6 +32,8 @@ func TestBeatsAreGathered(t *testing.T) {
 		pass := func() { time.Sleep(bus.BeatInterval); synctest.Wait() }
 		check := func(want map[string][]string) {
 			t.Helper()
+			mu.Lock()
+			defer mu.Unlock()
 			if diff := cmp.Diff(want, written); diff != "" {
 				t.Errorf("written (-want +got):\n%s", diff)
 			}
