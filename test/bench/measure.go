@@ -238,18 +238,7 @@ func (b *bench) idleUse(ctx context.Context, s *site) error {
 		return err
 	}
 	// What the start and the last Deployment left to do is not idleness.
-	if err := pause(ctx, settleTime); err != nil {
-		return err
-	}
-	before, err := s.use(ctx, strings.TrimSpace(pid))
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(b.out, "idle for %s\n", b.idle)
-	if err := pause(ctx, b.idle); err != nil {
-		return err
-	}
-	after, err := s.use(ctx, strings.TrimSpace(pid))
+	before, after, err := whileIdle(ctx, b, settleTime, func() (use, error) { return s.use(ctx, strings.TrimSpace(pid)) })
 	if err != nil {
 		return err
 	}
@@ -259,6 +248,23 @@ func (b *bench) idleUse(ctx context.Context, s *site) error {
 	b.report.add("fleet-server, processor when idle", fmt.Sprintf("%.2f %% of a core", serverCPU), "< 0.5 %", serverCPU < 0.5)
 	b.report.add("fleet-agent, processor when idle", fmt.Sprintf("%.2f %% of a core", agentCPU), "< 0.5 %", agentCPU < 0.5)
 	return nil
+}
+
+// whileIdle reads something after a while in which everything settles, and again after
+// the idle interval.
+func whileIdle[T any](ctx context.Context, b *bench, settle time.Duration, read func() (T, error)) (before, after T, err error) {
+	if err = pause(ctx, settle); err != nil {
+		return before, after, err
+	}
+	if before, err = read(); err != nil {
+		return before, after, err
+	}
+	fmt.Fprintf(b.out, "idle for %s\n", b.idle)
+	if err = pause(ctx, b.idle); err != nil {
+		return before, after, err
+	}
+	after, err = read()
+	return before, after, err
 }
 
 // share is the processor time of the idle interval in percent of a core.

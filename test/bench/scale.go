@@ -63,7 +63,7 @@ func (b *bench) load(ctx context.Context, dir, tree, bin string, devices int) er
 	}
 	l := loadResult{tree: tree, devices: devices}
 	load := fleetload.Config{
-		Groups: []int{devices - devices/4*2, devices / 4, devices / 4}, Watch: 5 * time.Second,
+		Groups: groups(devices), Watch: 5 * time.Second,
 		Progress: func(line string) { fmt.Fprintln(b.out, line) },
 		Settled:  func(ctx context.Context) error { return b.settle(ctx, s, &l) },
 	}
@@ -86,6 +86,10 @@ func (b *bench) load(ctx context.Context, dir, tree, bin string, devices int) er
 	}
 	return nil
 }
+
+// groups are how many devices each of three Deployments selects: half, a quarter and a
+// quarter of them.
+func groups(devices int) []int { return []int{devices - devices/4*2, devices / 4, devices / 4} }
 
 // targets of servers with some number of devices; 0 is none.
 var targets = map[int]struct {
@@ -120,17 +124,7 @@ func (b *bench) compare(l loadResult) {
 
 // settle measures a server whose devices are connected while nothing changes.
 func (b *bench) settle(ctx context.Context, s *process.Server, l *loadResult) error {
-	if err := pause(ctx, fleetSettleTime); err != nil {
-		return err
-	}
-	before, err := process.CPU(s.PID())
-	if err != nil {
-		return err
-	}
-	if err := pause(ctx, b.idle); err != nil {
-		return err
-	}
-	after, err := process.CPU(s.PID())
+	before, after, err := whileIdle(ctx, b, fleetSettleTime, func() (time.Duration, error) { return process.CPU(s.PID()) })
 	if err != nil {
 		return err
 	}

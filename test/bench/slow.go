@@ -62,7 +62,7 @@ func (b *bench) slowMedium(ctx context.Context) error {
 		}
 		ask()
 		load := fleetload.Config{
-			Groups:   []int{slowDevices - slowDevices/4*2, slowDevices / 4, slowDevices / 4},
+			Groups:   groups(slowDevices),
 			Progress: func(line string) { fmt.Fprintln(b.out, line) },
 			Enrolled: func() error {
 				err := answered("enroll")
@@ -89,20 +89,13 @@ func (b *bench) addProbe(what string, took []time.Duration) {
 
 // flushes measures how often a server flushes while nothing changes.
 func (b *bench) flushes(ctx context.Context, m medium) error {
-	if err := pause(ctx, fleetSettleTime); err != nil {
-		return err
-	}
-	before, err := m.flushes()
+	before, after, err := whileIdle(ctx, b, fleetSettleTime, m.flushes)
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, b.idle); err != nil {
-		return err
-	}
-	after, err := m.flushes()
 	perSecond := float64(after-before) / b.idle.Seconds()
 	b.report.add(ofSlowMedium+"flushes while nothing changes", fmt.Sprintf("%.1f a second", perSecond), fmt.Sprintf("≤ %d a second", mostFlushes), perSecond <= mostFlushes)
-	return err
+	return nil
 }
 
 // medium delays and counts the flushes of a process.
