@@ -24,6 +24,9 @@ type desired struct {
 	// seen has the Deployments that drivers have something of.
 	seen    map[wire.DeploymentRef]bool
 	targets map[wire.DeploymentRef]plan.Verdict
+	// forgotten are the Deployments that were forgotten since the last look began:
+	// its answers may be older than that.
+	forgotten map[wire.DeploymentRef]bool
 }
 
 // target is what becomes of one Deployment.
@@ -43,7 +46,7 @@ type target struct {
 func loadDesired(s *store.Store, log *slog.Logger) *desired {
 	d := &desired{
 		store: s, log: log, manifest: s.Manifest(),
-		memory: map[wire.DeploymentRef]store.Remembered{}, seen: map[wire.DeploymentRef]bool{},
+		memory: map[wire.DeploymentRef]store.Remembered{}, seen: map[wire.DeploymentRef]bool{}, forgotten: map[wire.DeploymentRef]bool{},
 	}
 	memory := s.Memory()
 	d.confirmed = memory.ConfirmedEpoch
@@ -185,6 +188,7 @@ func (d *desired) forget(ref wire.DeploymentRef) {
 	}
 	delete(d.memory, ref)
 	delete(d.seen, ref)
+	d.forgotten[ref] = true
 	d.decide()
 	if err := errors.Join(d.save(), d.collect()); err != nil {
 		d.log.Warn("forgetting a Deployment failed", "deployment", ref, "error", err)
@@ -195,8 +199,18 @@ func (d *desired) forget(ref wire.DeploymentRef) {
 // podman's place can invent any number.
 const maxStrangers = wire.MaxEntries
 
-// see notes which Deployments drivers have something of. It returns those of which
-// nothing is left.
+// look is called when a look at all drivers begins. It returns the Deployments
+// that were forgotten since the last one began: what drivers said of them before
+// is over.
+func (d *desired) look() (forgotten map[wire.DeploymentRef]bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	forgotten, d.forgotten = d.forgotten, map[wire.DeploymentRef]bool{}
+	return forgotten
+}
+
+// see notes which Deployments drivers have something of, but for those that were
+// forgotten since the look began. It returns those of which nothing is left.
 func (d *desired) see(refs map[wire.DeploymentRef]bool) (gone []wire.DeploymentRef) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -206,6 +220,9 @@ func (d *desired) see(refs map[wire.DeploymentRef]bool) (gone []wire.DeploymentR
 	for _, ref := range slices.SortedFunc(maps.Keys(refs), wire.DeploymentRef.Compare) {
 		if _, remembered := d.memory[ref]; remembered {
 			d.seen[ref] = true
+			continue
+		}
+		if d.forgotten[ref] {
 			continue
 		}
 		if strangers++; strangers <= maxStrangers {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -242,5 +243,53 @@ func TestRevokedStopAndWipeOfEveryDriver(t *testing.T) {
 		if left, err := os.ReadDir(files.Dir); err != nil || len(left) > 0 {
 			t.Errorf("%d files are left: %v", len(left), err)
 		}
+	})
+}
+
+// late is a driver that answers a look only when asked to.
+type late struct {
+	*workloadtest.Files
+
+	// held: hold is received from between what the driver finds and its answer.
+	held atomic.Bool
+	hold chan struct{}
+}
+
+func (l *late) Ready(ctx context.Context) (workload.Look, error) {
+	look, err := l.Files.Ready(ctx)
+	if l.held.Load() {
+		<-l.hold
+	}
+	return look, err
+}
+
+// A look that began while there was something of a Deployment and ends after it was
+// forgotten must not bring it back.
+func TestALookIsOlderThanARemoval(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.stop()
+		driver := &late{Files: &workloadtest.Files{Dir: filepath.Join(filepath.Dir(d.dir), "files")}, hold: make(chan struct{})}
+		d.must(os.MkdirAll(driver.Dir, 0o755))
+		d.further = []workload.Driver{driver}
+		d.start()
+		d.gateway.issue("e1", nil)
+		d.addFile(api, "first")
+		d.settle()
+		d.expectPhase(api, wire.PhaseRunning, "")
+
+		driver.held.Store(true)
+		d.pass(time.Minute) // the look has begun
+		d.gateway.issue("e1", nil)
+		d.settle()
+		driver.hold <- struct{}{}
+		d.settle()
+		expectFile(t, driver.Files, api, "")
+		if phases := d.gateway.phases(api); phases[len(phases)-1] != wire.PhaseRemoved {
+			t.Errorf("reported as %v", phases)
+		}
+		if c := d.gateway.condition(wire.ConditionManifestHeld); c.Status == wire.ConditionTrue {
+			t.Errorf("condition %+v", c)
+		}
+		close(driver.hold)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,6 +125,10 @@ func (w *watcher) note(d *watched, err error) (back bool) {
 func (w *watcher) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, tickTimeout)
 	defer cancel()
+	forgotten := w.desired.look()
+	for _, d := range w.drivers {
+		d.found = slices.DeleteFunc(d.found, func(ref wire.DeploymentRef) bool { return forgotten[ref] })
+	}
 	looks := w.ask(ctx)
 	w.checkHealth()
 	answered, run := false, w.queue.Soon
