@@ -10,6 +10,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
+	"fleet.nationtech.io/fleet/pkg/agent/heartbeat"
 	"fleet.nationtech.io/fleet/pkg/agent/queue"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
@@ -166,8 +167,8 @@ func (a *Agent) credentials(ctx context.Context) {
 
 // heartbeats says at intervals that the device is alive.
 func (a *Agent) heartbeats(ctx context.Context) {
-	ticker := time.NewTicker(a.cfg.HeartbeatInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(heartbeat.Second(time.Now(), a.cfg.HeartbeatInterval))
+	defer timer.Stop()
 	for {
 		h := wire.Heartbeat{At: time.Now().Unix(), Uptime: int64(time.Since(a.started).Seconds())}
 		if err := a.cfg.Link.Heartbeat(h); err != nil {
@@ -176,7 +177,8 @@ func (a *Agent) heartbeats(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
+			timer.Reset(heartbeat.Next(time.Now(), a.cfg.HeartbeatInterval))
 		}
 	}
 }

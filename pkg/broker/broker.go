@@ -45,6 +45,10 @@ const (
 	// ownConnections are those inside the process, with some to spare.
 	ownConnections = 16
 	authTimeout    = 20 // seconds; a slow device on a slow link needs them
+	// pingInterval is how often a connection that says nothing is asked. Heartbeats are
+	// more frequent, and the system notices what is not there any more. It is long
+	// because NATS looks at each connection as often.
+	pingInterval = 10 * time.Minute
 	// reconnectWait is for the server's own connections. NATS ends those that
 	// read too slowly, and no device is answered until they are back.
 	reconnectWait = 10 * time.Millisecond
@@ -233,6 +237,7 @@ func options(c Config, addr net.Addr, auth *authenticator) *server.Options {
 		TLSTimeout:                 authTimeout,
 		AuthTimeout:                authTimeout,
 		TLSConfig:                  tlsConfig(c),
+		PingInterval:               pingInterval,
 		MaxConn:                    c.Places.All() + ownConnections,
 		MaxPayload:                 maxPayload,
 		MaxSubs:                    maxSubscriptions,

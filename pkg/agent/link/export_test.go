@@ -1,5 +1,10 @@
 package link
 
+import "net"
+
+// Dialer is what a Link without one in its Config dials with.
+func Dialer() *net.Dialer { return newDialer() }
+
 // Follow reads what a server says, in parts.
 func Follow(parts ...string) error {
 	var f frames

@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,8 +32,13 @@ const (
 	// connectTimeout covers TCP and TLS. A gateway that restarts is met by its
 	// whole fleet at once; 1,000 handshakes take it more than a second.
 	connectTimeout = 15 * time.Second
-	// A dead connection is noticed within pingInterval × maxPings.
-	pingInterval = 30 * time.Second
+	// unacknowledged is how long what was sent, each heartbeat too, may wait for the
+	// other end until the system ends the connection.
+	unacknowledged = time.Minute
+	// A server that does not answer although its system does is noticed within
+	// pingInterval × maxPings. Each answer makes NATS keep 32 KB more for this
+	// connection until some collections later, hence rarely.
+	pingInterval = 10 * time.Minute
 	maxPings     = 2
 	// noReconnectBuffer: what is said while disconnected is said again by the
 	// callers; a buffer would bring old reports out of order.
@@ -147,7 +151,7 @@ func (l *Link) options(cfg Config) nats.Options {
 	}
 	d := dialer{raw: cfg.Dial, config: o.TLSConfig, creds: cfg.Credentials}
 	if d.raw == nil {
-		d.raw = &net.Dialer{Timeout: connectTimeout}
+		d.raw = newDialer()
 	}
 	o.CustomDialer, o.SkipHostLookup = d, true
 	o.IgnoreDiscoveredServers = true // the manifest names the servers, not whoever answers

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/enroll"
+	"fleet.nationtech.io/fleet/pkg/agent/heartbeat"
 	"fleet.nationtech.io/fleet/pkg/agent/keystore"
 	"fleet.nationtech.io/fleet/pkg/agent/link"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -107,8 +108,8 @@ func (d *Device) Run(ctx context.Context) error {
 	d.link = l
 	flap := newFlap(d.Flap)
 	defer flap.Stop()
-	heartbeat := time.NewTimer(rand.N(heartbeatInterval)) // a fleet must not beat in step
-	defer heartbeat.Stop()
+	beat := time.NewTimer(heartbeat.Second(time.Now(), heartbeatInterval))
+	defer beat.Stop()
 	retry := time.NewTimer(0)
 	if !retry.Stop() {
 		<-retry.C
@@ -129,8 +130,8 @@ func (d *Device) Run(ctx context.Context) error {
 			flap.Reset(pause(d.Flap))
 			d.drop(l)
 			continue
-		case <-heartbeat.C:
-			heartbeat.Reset(heartbeatInterval)
+		case <-beat.C:
+			beat.Reset(heartbeat.Next(time.Now(), heartbeatInterval))
 			_ = l.Heartbeat(wire.Heartbeat{At: time.Now().Unix(), Uptime: int64(time.Since(started).Seconds())}) // lost without a connection
 			continue
 		}
