@@ -143,13 +143,21 @@ func runDevice(ctx context.Context, p parts) error {
 			info, err := drivers.containers.Info()
 			return health(cfg, credentials, connection, info, err)
 		},
-		HeartbeatInterval: cfg.HeartbeatInterval,
+		HeartbeatInterval: heartbeatInterval(cfg.HeartbeatInterval, log),
 		SnapshotInterval:  cfg.SnapshotInterval,
 		Log:               log,
 	})
 	log.Info("fleet-agent starts", "version", version.Version, "device", identity.Device)
 	defer log.Info("fleet-agent ends; containers go on")
 	return serve(ctx, a, p.state.Dir(), log)
+}
+
+// heartbeatInterval bounds what an agent was told, which earlier ones took as it was.
+func heartbeatInterval(configured time.Duration, log *slog.Logger) time.Duration {
+	if configured > config.MaxHeartbeatInterval {
+		log.Warn("heartbeatInterval is longer than the server waits: the agent uses the longest that works", "configured", configured, "used", config.MaxHeartbeatInterval)
+	}
+	return min(configured, config.MaxHeartbeatInterval)
 }
 
 // recordedHardwareID is for people who have to tell this machine from a copy of it.

@@ -96,6 +96,11 @@ type Log struct {
 	Format string `yaml:"format" env:"FLEET_AGENT_LOG_FORMAT" flag:"log-format" usage:"text or json"`
 }
 
+// MaxHeartbeatInterval is the most that an agent lets pass between two heartbeats,
+// whatever its configuration says: the server lets another session of the device take
+// over after 45 s of silence, and takes the device for offline after 90 s.
+const MaxHeartbeatInterval = 40 * time.Second
+
 // Default returns the configuration of an agent that is told nothing.
 func Default() Config {
 	return Config{

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,14 @@ import (
 // are about the way there, or about the server's own certificate.
 var ErrRefused = errors.New("the fleet server refuses this device")
 
+// ErrBusy: the server could not do the handshake of TLS, mostly because many devices
+// connect at once. It says nothing about the device.
+var ErrBusy = errors.New("the fleet server cannot take another connection at this moment")
+
+// alertInternalError is what a server sends that ends a handshake for a reason of its
+// own: RFC 8446, section 6.
+const alertInternalError = tls.AlertError(80)
+
 const (
 	// Bounds of the pause between two attempts to connect.
 	minBackoff, maxBackoff = time.Second, 5 * time.Minute
@@ -26,7 +35,10 @@ const (
 // failed notes an attempt that did not lead to a connection.
 func (l *Link) failed(err error) {
 	shown := l.shown.Swap(false)
-	if refused(err) || shown && hungUp(err) {
+	switch {
+	case busy(err):
+		err = fmt.Errorf("%w: %w", ErrBusy, err)
+	case refused(err) || shown && hungUp(err):
 		err = fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	l.onError("connecting failed", err)
@@ -41,8 +53,23 @@ func refused(err error) bool {
 			return true
 		}
 	}
-	alert, ok := errors.AsType[*net.OpError](err)
-	return ok && alert.Op == "remote error"
+	_, ok := alertOf(err)
+	return ok
+}
+
+// busy reports whether the server ended the attempt for a reason of its own.
+func busy(err error) bool {
+	alert, ok := alertOf(err)
+	return ok && alert.Error() == alertInternalError.Error()
+}
+
+// alertOf returns the alert of TLS that the server sent. crypto/tls gives it as text.
+func alertOf(err error) (alert error, ok bool) {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" {
+		return nil, false
+	}
+	return op.Err, true
 }
 
 // hungUp reports whether the other side closed the connection. In TLS 1.3 a

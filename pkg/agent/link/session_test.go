@@ -1,6 +1,7 @@
 package link_test
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net"
@@ -218,5 +219,44 @@ func TestUntimelyServer(t *testing.T) {
 	t.Cleanup(l.Close)
 	for range 2 {
 		c.expectUntimely(t)
+	}
+}
+
+// TestBusyServer: a server that has no time for a handshake is not one that refuses
+// the device, whose certificate it has not seen.
+func TestBusyServer(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{p.cert},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("too many handshakes") },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepting := make(chan struct{})
+	go func() {
+		defer close(accepting)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1)) // does the handshake
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = listener.Close(); <-accepting })
+	c := newChanging(p)
+	l, err := link.Open(link.Config{Device: device, Servers: []string{"tls://" + listener.Addr().String()}, Credentials: c, Log: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	for range 2 {
+		c.expect(t, link.ErrBusy)
+	}
+	if _, err := l.Server(); errors.Is(err, link.ErrRefused) || !errors.Is(err, link.ErrBusy) {
+		t.Errorf("got %v", err)
 	}
 }
