@@ -30,13 +30,18 @@ const (
 	minBackoff, maxBackoff = time.Second, 5 * time.Minute
 	// rareBackoff replaces maxBackoff after Rarely.
 	rareBackoff = time.Hour
+	// busyBackoff replaces it for the first busyAttempts while the server is there and
+	// busy: after a restart it takes some hundred devices a second, and the last of a
+	// few thousand would otherwise pause for minutes while it has nothing to do.
+	busyBackoff  = 10 * time.Second
+	busyAttempts = 30
 )
 
 // failed notes an attempt that did not lead to a connection.
 func (l *Link) failed(err error) {
 	shown := l.shown.Swap(false)
 	switch {
-	case busy(err):
+	case busy(err) || !shown && hungUp(err):
 		err = fmt.Errorf("%w: %w", ErrBusy, err)
 	case refused(err) || shown && hungUp(err):
 		err = fmt.Errorf("%w: %w", ErrRefused, err)
@@ -57,7 +62,8 @@ func refused(err error) bool {
 	return ok
 }
 
-// busy reports whether the server ended the attempt for a reason of its own.
+// busy reports whether the server ended the attempt for a reason of its own, with an
+// alert of TLS.
 func busy(err error) bool {
 	alert, ok := alertOf(err)
 	return ok && alert.Error() == alertInternalError.Error()
@@ -87,10 +93,24 @@ func (l *Link) delay(attempt int) time.Duration {
 	if err := l.conn.LastError(); err != nil {
 		l.failed(err)
 	}
-	if l.rare.Load() {
-		return backoff(attempt, rareBackoff)
+	return backoff(attempt, longest(attempt, l.lastError(), l.rare.Load()))
+}
+
+// longest is the longest pause before an attempt, after an error of the one before.
+func longest(attempt int, err error, rare bool) time.Duration {
+	switch {
+	case rare:
+		return rareBackoff
+	case attempt <= busyAttempts && errors.Is(err, ErrBusy):
+		return busyBackoff
 	}
-	return backoff(attempt, maxBackoff)
+	return maxBackoff
+}
+
+func (l *Link) lastError() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lastErr
 }
 
 // backoff doubles with each attempt, with full jitter, so that a fleet that

@@ -1,6 +1,12 @@
 package link
 
-import "net"
+import (
+	"net"
+	"time"
+)
+
+// Longest is the longest pause before an attempt.
+func Longest(attempt int, err error, rare bool) time.Duration { return longest(attempt, err, rare) }
 
 // Dialer is what a Link without one in its Config dials with.
 func Dialer() *net.Dialer { return newDialer() }

@@ -234,10 +234,8 @@ func (l *Link) Server() (url string, err error) {
 	if l.conn.IsConnected() {
 		return l.conn.ConnectedUrlRedacted(), nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.lastErr != nil {
-		return "", l.lastErr
+	if err := l.lastError(); err != nil {
+		return "", err
 	}
 	return "", deviceclient.ErrDisconnected
 }

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -258,5 +260,29 @@ func TestBusyServer(t *testing.T) {
 	}
 	if _, err := l.Server(); errors.Is(err, link.ErrRefused) || !errors.Is(err, link.ErrBusy) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Devices that wait for a busy server come back soon after it has time, but not for
+// ever: something between may cut off what they say.
+func TestPausesOfABusyServer(t *testing.T) {
+	t.Parallel()
+	busy := fmt.Errorf("%w: EOF", link.ErrBusy)
+	for _, tt := range []struct {
+		attempt int
+		err     error
+		rare    bool
+		want    time.Duration
+	}{
+		{1, busy, false, 10 * time.Second},
+		{30, busy, false, 10 * time.Second},
+		{31, busy, false, 5 * time.Minute},
+		{1, io.EOF, false, 5 * time.Minute},
+		{1, link.ErrRefused, false, 5 * time.Minute},
+		{1, busy, true, time.Hour},
+	} {
+		if got := link.Longest(tt.attempt, tt.err, tt.rare); got != tt.want {
+			t.Errorf("attempt %d after %v: %v, want %v", tt.attempt, tt.err, got, tt.want)
+		}
 	}
 }
