@@ -81,7 +81,7 @@ func newRun(o *options) *cobra.Command {
 				announce(cmd.OutOrStdout(), a)
 				notify.send(daemon.SdNotifyReady)
 				go tidyMemory(cmd.Context())
-				go notify.serveWatchdog(cmd.Context(), a.API)
+				go notify.serveWatchdog(cmd.Context(), a)
 				context.AfterFunc(cmd.Context(), func() { notify.send(daemon.SdNotifyStopping) })
 			})
 		},

@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+
+	"fleet.nationtech.io/fleet/pkg/embedserver"
 )
 
-// serveWatchdog tells systemd that the server lives, as long as its API
-// answers. It returns at once when the unit has no watchdog.
-func (n notifier) serveWatchdog(ctx context.Context, api net.Addr) {
+// serveWatchdog tells systemd that the server lives, as long as its API and its port
+// answer. It returns at once when the unit has no watchdog.
+func (n notifier) serveWatchdog(ctx context.Context, server embedserver.Ready) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 {
 		return
@@ -23,12 +25,11 @@ func (n notifier) serveWatchdog(ctx context.Context, api net.Addr) {
 		// It asks itself, and whether it answers is all that it wants to know.
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}}
-	// A disk that hangs is left to the check of readiness: a restart does not fix it.
-	url := "https://" + net.JoinHostPort(reachable(api), port(api)) + "/livez?exclude=etcd"
+	url := "https://" + net.JoinHostPort(reachable(server.API), port(server.API)) + "/livez?exclude=etcd"
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
-		if lives(ctx, client, url) {
+		if lives(ctx, interval, server.Live) && answers(ctx, client, url) {
 			n.send(daemon.SdNotifyWatchdog)
 		}
 		select {
@@ -39,7 +40,16 @@ func (n notifier) serveWatchdog(ctx context.Context, api net.Addr) {
 	}
 }
 
-func lives(ctx context.Context, client *http.Client, url string) bool {
+func lives(ctx context.Context, within time.Duration, live func(context.Context) error) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	return live(ctx) == nil
+}
+
+// answers reports whether the port answers a client that comes anew. That strangers ask
+// too much at this moment is an answer, too: a server that they can have restarted is
+// theirs.
+func answers(ctx context.Context, client *http.Client, url string) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return false
@@ -49,7 +59,7 @@ func lives(ctx context.Context, client *http.Client, url string) bool {
 		return false
 	}
 	resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	return resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusTooManyRequests
 }
 
 // reachable is the host at which this machine reaches a listener.

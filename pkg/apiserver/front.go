@@ -1,14 +1,17 @@
 package apiserver
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log"
+	"maps"
 	"net/http"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -134,6 +137,10 @@ const (
 	maxAnonymousWaiting = 64
 	// anonymousPatience is how long one of them waits for its turn.
 	anonymousPatience = 2 * time.Second
+	// anonymousStall is how long one of them may take to read its answer, of which it
+	// gets maxAnonymousAnswer bytes: as many as the checks of readiness with their names.
+	anonymousStall     = 5 * time.Second
+	maxAnonymousAnswer = 8 << 10
 )
 
 func newStrangers(refusals *prometheus.CounterVec) *strangers {
@@ -152,9 +159,54 @@ func (a *strangers) handler(api http.Handler) http.Handler {
 			}
 			return
 		}
-		defer func() { <-a.places }()
-		api.ServeHTTP(w, r)
+		answerOf(api, r, a.places).send(w)
 	})
+}
+
+// answerOf returns the answer to a request that has a place, and gives the place back.
+func answerOf(api http.Handler, r *http.Request, places <-chan struct{}) *answer {
+	defer func() { <-places }()
+	a := &answer{header: http.Header{}, status: http.StatusOK}
+	api.ServeHTTP(a, r)
+	return a
+}
+
+// answer keeps an answer until it is sent. It implements http.ResponseWriter.
+type answer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+	begun  bool
+}
+
+// Header implements http.ResponseWriter.
+func (a *answer) Header() http.Header { return a.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (a *answer) WriteHeader(status int) {
+	if !a.begun {
+		a.status, a.begun = status, true
+	}
+}
+
+// Write implements http.ResponseWriter. What is too long for a stranger is cut off.
+func (a *answer) Write(p []byte) (int, error) {
+	a.begun = true
+	a.body.Write(p[:min(len(p), maxAnonymousAnswer-a.body.Len())])
+	return len(p), nil
+}
+
+// send sends an answer to a client that has no place any more, and that may not read.
+// Errors are the client's.
+func (a *answer) send(w http.ResponseWriter) {
+	control := http.NewResponseController(w)
+	_ = control.SetWriteDeadline(time.Now().Add(anonymousStall))
+	maps.Copy(w.Header(), a.header)
+	w.Header().Set("Content-Length", strconv.Itoa(a.body.Len()))
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body.Bytes())
+	_ = control.Flush()
+	_ = control.SetWriteDeadline(time.Time{})
 }
 
 // enter waits for a place, among few.

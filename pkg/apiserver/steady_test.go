@@ -101,3 +101,42 @@ func TestFewStrangersWait(t *testing.T) {
 		}
 	})
 }
+
+// unread is a writer of an answer that nobody reads.
+type unread struct {
+	*httptest.ResponseRecorder
+
+	closed <-chan struct{}
+}
+
+func (u unread) Write(p []byte) (int, error) {
+	<-u.closed
+	return len(p), nil
+}
+
+// A stranger that does not read its answers keeps nobody out.
+func TestUnreadAnswersOfStrangers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := apiserver.Strangers(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Test", "kept")
+			w.WriteHeader(http.StatusTeapot)
+			_, _ = w.Write(make([]byte, 1<<20))
+		}))
+		closed := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 2 * apiserver.MaxAnonymous {
+			wg.Go(func() {
+				h.ServeHTTP(unread{httptest.NewRecorder(), closed}, httptest.NewRequest(http.MethodGet, "/livez", nil))
+			})
+		}
+		synctest.Wait()
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/livez", nil))
+		if w.Code != http.StatusTeapot || w.Header().Get("X-Test") != "kept" || w.Body.Len() != 8<<10 {
+			t.Errorf("another is answered with %d, %v and %d bytes", w.Code, w.Header(), w.Body.Len())
+		}
+		close(closed)
+		wg.Wait()
+	})
+}

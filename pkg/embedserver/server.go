@@ -85,6 +85,9 @@ type Ready struct {
 	Kubeconfig string
 	// Buckets are open for as long as the server runs.
 	Buckets *bus.Buckets
+	// Live reports whether the API server answers, over a connection in memory that
+	// strangers take nothing away from.
+	Live func(context.Context) error
 }
 
 // Run runs a server until ctx ends. It calls ready once, when everything works.
@@ -159,8 +162,14 @@ func (s *server) start(ctx context.Context) error {
 func (s *server) ready() Ready {
 	return Ready{
 		API: s.apiListener.Addr(), NATS: s.broker.Addr(), Enroll: s.enrollListener.Addr(),
-		Host: s.host(), Kubeconfig: s.path(KubeconfigName), Buckets: s.buckets,
+		Host: s.host(), Kubeconfig: s.path(KubeconfigName), Buckets: s.buckets, Live: s.live,
 	}
+}
+
+// live asks the API server whether it lives. A disk that hangs is left to the check of
+// readiness: a restart does not fix it.
+func (s *server) live(ctx context.Context) error {
+	return s.kube.Discovery().RESTClient().Get().AbsPath("/livez").Param("exclude", "etcd").Do(ctx).Error()
 }
 
 func (s *server) host() string { return preferredHost(s.sans(), s.EnrollListen) }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -154,4 +155,45 @@ func (c *countingConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.written += n
 	return n, err
+}
+
+// A stranger that gives the server no room for its answers must not keep the question
+// of the watchdog, or of a load balancer, from being answered.
+func TestUnreadAnswersKeepNobodyOut(t *testing.T) {
+	s := newSite(t)
+	for range 8 { // more than are worked on at once
+		s.leaveUnread(t, "/livez?verbose&exclude="+strings.Repeat("x", 5000))
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: s.tls()}}
+	answer, err := client.Get("https://" + s.ready.API.String() + "/livez?exclude=etcd")
+	must(t, err)
+	_ = answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		t.Errorf("another stranger is answered with %s", answer.Status)
+	}
+	must(t, s.ready.Live(t.Context()))
+}
+
+// leaveUnread asks over a connection of its own and leaves the answer, which has begun,
+// unread until the test ends.
+func (s *site) leaveUnread(t *testing.T, path string) {
+	t.Helper()
+	config := s.tls()
+	config.NextProtos = []string{"h2"}
+	conn, err := tls.Dial("tcp", s.ready.API.String(), config)
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	must(t, conn.SetDeadline(time.Now().Add(waitTimeout)))
+	_, err = io.WriteString(conn, http2.ClientPreface)
+	must(t, err)
+	f := http2.NewFramer(conn, conn)
+	must(t, f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+	must(t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: request(path), EndHeaders: true, EndStream: true}))
+	for {
+		frame, err := f.ReadFrame()
+		must(t, err)
+		if frame.Header().Type == http2.FrameHeaders {
+			return
+		}
+	}
 }
