@@ -11,8 +11,13 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// markerTTL is how long a bucket remembers that a key was deleted.
-const markerTTL = time.Hour
+// markerTTL is how long a bucket remembers that a key was deleted. For reports it is
+// stateMarkerTTL: devices name them, and one that reports of a new name each time leaves
+// a marker for each.
+const (
+	markerTTL      = time.Hour
+	stateMarkerTTL = time.Minute
+)
 
 // Buckets are the open buckets of package wire.
 type Buckets struct {
@@ -53,7 +58,11 @@ func Open(ctx context.Context, conn *nats.Conn) (*Buckets, error) {
 // Remove deletes a key so that its marker goes too, after a while. Without
 // that, a bucket grows with every key that it ever had.
 func Remove(ctx context.Context, kv jetstream.KeyValue, key string) error {
-	if err := kv.Purge(ctx, key, jetstream.PurgeTTL(markerTTL)); err != nil {
+	ttl := markerTTL
+	if kv.Bucket() == wire.BucketDeviceState {
+		ttl = stateMarkerTTL
+	}
+	if err := kv.Purge(ctx, key, jetstream.PurgeTTL(ttl)); err != nil {
 		return fmt.Errorf("removing key %s from bucket %s: %w", key, kv.Bucket(), err)
 	}
 	return nil

@@ -79,8 +79,8 @@ func TestRemovedKeysLeaveNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := marker.Header.Get("Nats-TTL"); got != bus.MarkerTTL.String() {
-		t.Errorf("the marker's Nats-TTL is %q, want %s", got, bus.MarkerTTL)
+	if got := marker.Header.Get("Nats-TTL"); got != bus.StateMarkerTTL.String() {
+		t.Errorf("the marker's Nats-TTL is %q, want %s", got, bus.StateMarkerTTL)
 	}
 	if held := brokertest.Content(t.Context(), t, kv); len(held) > 0 {
 		t.Errorf("the bucket holds %v", held)

@@ -1,7 +1,7 @@
 package bus
 
-// MarkerTTL is how long a bucket remembers that a key was deleted.
-const MarkerTTL = markerTTL
+// StateMarkerTTL is how long the bucket of reports remembers that a key was deleted.
+const StateMarkerTTL = stateMarkerTTL
 
 // BeatInterval is how long heartbeats are gathered.
 const BeatInterval = beatInterval

@@ -219,20 +219,27 @@ func (s *Server) guard(raw *nats.Msg, queues map[wire.Kind]*turns) {
 	case badHeader != nil:
 		s.refuse(m, badHeader, queue)
 	case kind == wire.KindHeartbeat: // it costs less than its turn would
-		s.work(m)
+		if _, err := s.handle(m, s.handlers[kind]); err != nil {
+			s.refuse(m, err, queue)
+			return
+		}
+		s.metrics.requests.WithLabelValues(string(kind), resultOK).Inc()
 	default:
-		queue.add(device, func() { s.work(m) })
+		s.queue(queue, device, piece{do: func() { s.work(m) }})
 	}
 }
+
+// resultOK is the label of requests that were not refused.
+const resultOK = "ok"
 
 // work does what a message asks for.
 func (s *Server) work(m message) {
 	reply, err := s.handle(m, s.handlers[m.kind])
 	if errors.Is(err, errEarlier) {
-		s.earlier.add(m.device, func() {
+		s.queue(s.earlier, m.device, piece{do: func() {
 			reply, err := s.handle(m, s.earlierBody)
 			s.answer(m, reply, err)
-		})
+		}})
 		return
 	}
 	s.answer(m, reply, err)
@@ -278,10 +285,18 @@ func (s *Server) outdated(m message) {
 	s.Roster.BarSession(m.device, m.session)
 }
 
+// queue gives a device a turn. What is beyond those that it may have is dropped, and
+// counted: it sends faster than it can be answered.
+func (s *Server) queue(t *turns, device string, p piece) {
+	if !t.add(device, p) {
+		s.metrics.flooded.Inc()
+	}
+}
+
 // refuse answers in the device's turn; what it sent is not kept until then.
 func (s *Server) refuse(m message, refusal error, queue *turns) {
 	m.payload = nil
-	queue.add(m.device, func() { s.answer(m, nil, refusal) })
+	s.queue(queue, m.device, piece{do: func() { s.answer(m, nil, refusal) }, refusal: true})
 }
 
 // handle returns the answer to a message. A mistake of the program costs one answer.
@@ -319,7 +334,7 @@ func (s *Server) answer(m message, reply any, err error) {
 }
 
 func (s *Server) reply(m message, reply any, err error) {
-	result := "ok"
+	result := resultOK
 	if err != nil {
 		refusal, ok := errors.AsType[*wire.Refusal](err)
 		if !ok {

@@ -60,6 +60,14 @@ func NewTurns() *Turns {
 	return newTurns((*guard.Panics)(nil).Loop("test", slog.New(slog.DiscardHandler)))
 }
 
-func (t *turns) Add(device string, work func()) { t.add(device, work) }
+func (t *turns) Add(device string, work func()) bool { return t.add(device, piece{do: work}) }
+
+// Refuse queues a refusal.
+func (t *turns) Refuse(device string) bool {
+	return t.add(device, piece{do: func() {}, refusal: true})
+}
+
+// MaxTurns is how much of one device waits.
+const MaxTurns = maxTurns
 
 func (t *turns) Run(ctx context.Context) { t.run(ctx) }

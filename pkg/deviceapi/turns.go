@@ -29,23 +29,57 @@ type turns struct {
 	loop *guard.Guard
 
 	mu sync.Mutex // guards waiting
-	// waiting is the work of each device that is in next or whose work is being
-	// done. The budgets, which everything has passed, bound it.
-	waiting map[string][]func()
+	// waiting is what waits for each device that is in next or whose work is being
+	// done. Budgets bound what comes, but not how long it takes to do it, so that
+	// this is bounded, too.
+	waiting map[string]*line
+}
+
+// line is what waits for one device.
+type line struct {
+	pieces []piece
+	// works counts the pieces that are no refusals.
+	works int
+}
+
+// piece is one thing to do.
+type piece struct {
+	do      func()
+	refusal bool
 }
 
 func newTurns(loop *guard.Guard) *turns {
-	return &turns{loop: loop, next: workqueue.NewTypedDelayingQueue[string](), waiting: map[string][]func(){}}
+	return &turns{loop: loop, next: workqueue.NewTypedDelayingQueue[string](), waiting: map[string]*line{}}
 }
 
-// add queues work for a device. It does not wait for it.
-func (t *turns) add(device string, work func()) {
+const (
+	// maxTurns is more than an agent asks for at one time: it waits for most answers
+	// before it asks again.
+	maxTurns = 256
+	// maxRefusals is more, so that a flood is told what it is until it is cut off, and
+	// beside that: the flood may be of a copy of the device. They take little memory.
+	maxRefusals = 2048
+)
+
+// add queues work for a device, and does not wait for it. It reports false when too
+// much is waiting for the device already.
+func (t *turns) add(device string, p piece) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, known := t.waiting[device]; !known {
+	l := t.waiting[device]
+	switch {
+	case l == nil:
+		l = &line{}
+		t.waiting[device] = l
 		t.next.Add(device)
+	case p.refusal && len(l.pieces)-l.works >= maxRefusals, !p.refusal && l.works >= maxTurns:
+		return false
 	}
-	t.waiting[device] = append(t.waiting[device], work)
+	if !p.refusal {
+		l.works++
+	}
+	l.pieces = append(l.pieces, p)
+	return true
 }
 
 // run works until ctx ends. It is called once.
@@ -75,11 +109,16 @@ func (t *turns) run(ctx context.Context) {
 func (t *turns) take(device string) func() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	work := t.waiting[device]
-	if len(work) == 0 {
+	l := t.waiting[device]
+	if l == nil || len(l.pieces) == 0 {
 		delete(t.waiting, device)
 		return nil
 	}
-	t.waiting[device] = work[1:]
-	return work[0]
+	next := l.pieces[0]
+	l.pieces[0] = piece{} // the array lives on
+	l.pieces = l.pieces[1:]
+	if !next.refusal {
+		l.works--
+	}
+	return next.do
 }

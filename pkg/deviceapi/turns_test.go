@@ -111,3 +111,32 @@ func TestDevicesRest(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// What a device sends while its work takes long does not pile up, and it has its turns
+// again afterwards.
+func TestTurnsAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turns := deviceapi.NewTurns()
+		done := 0
+		for turns.Refuse("a") { // however many there are
+		}
+		for i := range 2 * deviceapi.MaxTurns {
+			if turns.Add("a", func() { done++ }) != (i < deviceapi.MaxTurns) {
+				t.Fatalf("piece %d", i)
+			}
+		}
+		if !turns.Add("b", func() {}) {
+			t.Error("another device has no turn")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go turns.Run(ctx)
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		if done != deviceapi.MaxTurns || !turns.Add("a", func() { done++ }) {
+			t.Errorf("%d pieces are done", done)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}

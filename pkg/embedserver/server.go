@@ -166,6 +166,18 @@ func (s *server) ready() Ready {
 	}
 }
 
+// full tells that a store has no room. While the server starts, it uses what it keeps
+// back otherwise: it writes a few kilobytes, and without them nobody could make room by
+// deleting what is in the store.
+func (s *server) full(store *datastore.Datastore) func() error {
+	return func() error {
+		if !s.up.Load() {
+			return nil
+		}
+		return store.Full()
+	}
+}
+
 // live asks the API server whether it lives. A disk that hangs is left to the check of
 // readiness: a restart does not fix it.
 func (s *server) live(ctx context.Context) error {
@@ -298,7 +310,7 @@ func (s *server) startAPI(context.Context) error {
 	}
 	s.api, err = apiserver.New(apiserver.Config{
 		Listener: s.apiListener, Handshakes: s.handshakes, Certificate: s.apiServing.GetCertificate, Refusals: s.apiRefusals,
-		Sizes: store.Sizes, Full: store.Full, Memory: memoryForRequests(),
+		Sizes: store.Sizes, Full: s.full(store), Memory: memoryForRequests(),
 		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
 		Handlers:     map[string]http.Handler{adminapi.Path: adminapi.NewHandler(admin{s})},
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,

@@ -27,9 +27,17 @@ const (
 // New returns the counter of one place, by reason. Counters of several places
 // can be registered together.
 func New(where string) *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{
+	counter := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name:        Name,
 		Help:        "What was turned away, by the part of the server that did it and by reason.",
 		ConstLabels: prometheus.Labels{LabelWhere: where},
 	}, []string{LabelReason})
+	for _, reason := range alarming {
+		counter.WithLabelValues(reason)
+	}
+	return counter
 }
+
+// alarming are the reasons that the alert FleetServerRefusals is about. Their counters are
+// there from the start: of one that begins with a thousand, Prometheus sees no increase.
+var alarming = []string{"authentication", "publish", "subscribe", "reply", "flood", "dropped", "sessions", "timeout"}

@@ -63,9 +63,13 @@ func (r *Roster) Sweep() (next time.Duration) {
 // outdatedInterval is how often the outside is told that an agent is too old.
 const outdatedInterval = time.Hour
 
-// Outdated notes that the agent of a device is too old for this server.
+// Outdated notes that the agent of a device is too old for this server. While a session
+// of the device is there, which an old agent has not, it is somebody else with its key.
 func (r *Roster) Outdated(name string) {
 	r.update(name, func(d *device, e *effects) {
+		if d.isThere(r.now()) {
+			return
+		}
 		if now := r.now(); d.outdatedAt.IsZero() || now.Sub(d.outdatedAt) >= outdatedInterval {
 			d.outdatedAt, e.outdated = now, name
 		}

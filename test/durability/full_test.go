@@ -30,8 +30,16 @@ const (
 )
 
 // fill takes every byte of the disk.
-func (d *disk) fill() {
+func (d *disk) fill() { d.t.Helper(); d.fillUpTo(0) }
+
+// fillUpTo takes the disk but for so many bytes.
+func (d *disk) fillUpTo(free int64) {
 	d.t.Helper()
+	defer func() {
+		if free > 0 {
+			must(d.t, os.Truncate(filepath.Join(d.Dir, ballast), d.size(ballast)-free))
+		}
+	}()
 	f, err := os.Create(filepath.Join(d.Dir, ballast))
 	must(d.t, err)
 	defer f.Close()
@@ -47,6 +55,37 @@ func (d *disk) fill() {
 func (d *disk) free() {
 	d.t.Helper()
 	must(d.t, os.Remove(filepath.Join(d.Dir, ballast)))
+}
+
+func (d *disk) size(name string) int64 {
+	d.t.Helper()
+	info, err := os.Stat(filepath.Join(d.Dir, name))
+	must(d.t, err)
+	return info.Size()
+}
+
+// A gateway whose disk is full starts again, as after a power cut: what it manages is
+// there to be read and deleted, and devices connect.
+func TestAFullGatewayStarts(t *testing.T) {
+	r := newRig(t)
+	maps := r.kube.CoreV1().ConfigMaps(namespace)
+	_, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kept"}}, metav1.CreateOptions{})
+	must(t, err)
+	r.server.Kill()
+	r.disk.fillUpTo(4 << 20)
+	server, err := r.server.Restart(t.Context())
+	must(t, err)
+	r.server = server
+	r.connect()
+	maps = r.kube.CoreV1().ConfigMaps(namespace)
+	_, err = maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "refused"}}, metav1.CreateOptions{})
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Code != http.StatusInsufficientStorage {
+		t.Errorf("a write ends with %v", err)
+	}
+	_, err = maps.Get(t.Context(), "kept", metav1.GetOptions{})
+	must(t, err)
+	must(t, maps.Delete(t.Context(), "kept", metav1.DeleteOptions{}))
 }
 
 // A full disk is said at once, with numbers and everywhere, reads go on, and writes

@@ -14,7 +14,7 @@ import (
 // a rollout (kstatus): Ready, and Reconciling or Stalled while it is not. A device
 // that is offline is waited for, until its report on the current score arrives.
 func readiness(c assignment.Counts, accepted bool) []metav1.Condition {
-	running := fmt.Sprintf("%d of %d devices run the current score", c.Succeeded, c.Matched) + outdated(c.Outdated)
+	running := fmt.Sprintf("%d of %d devices run the current score", c.Succeeded, c.Matched) + outdated(c.Outdated) + offline(c.Offline)
 	switch phaseOf(c, accepted) {
 	case Refused:
 		return notReady(v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, "the score is not accepted: see condition Accepted")
@@ -26,6 +26,14 @@ func readiness(c assignment.Counts, accepted bool) []metav1.Condition {
 		return notReady(v1alpha1.DeploymentReconciling, v1alpha1.ReasonRolling, running)
 	}
 	return ready(v1alpha1.ReasonComplete, running)
+}
+
+// offline tells of devices that are waited for, as a part of a message.
+func offline(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d offline", n)
 }
 
 // newest is the newest failure, as a part of a message.

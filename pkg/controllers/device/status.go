@@ -70,18 +70,21 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 }
 
 // applyStatus writes a status, and returns what was written of it: a part that the API
-// refuses keeps no other one out.
+// refuses keeps no other one out, and is not written again; one that it fails to write is.
 func (c *Controller) applyStatus(ctx context.Context, d *v1alpha1.Device, status *v1alpha1.DeviceStatus) (written *v1alpha1.DeviceStatus, err error) {
 	if _, err = c.putStatus(ctx, d, d.ResourceVersion, status); !isRefusal(err) {
 		return status, err
 	}
 	c.Logger.Error("the API refuses a part of a device's status, which is written without it", "device", d.Name, "error", err)
 	written, version := d.Status.DeepCopy(), d.ResourceVersion
+	var failed error
 	for _, set := range parts {
 		next := written.DeepCopy()
 		set(next, status)
 		updated, err := c.putStatus(ctx, d, version, next)
 		switch {
+		case apierrors.IsInternalError(err): // of the store, it may be, and then it passes
+			failed = err
 		case isRefusal(err):
 		case err != nil:
 			return written, err
@@ -89,7 +92,7 @@ func (c *Controller) applyStatus(ctx context.Context, d *v1alpha1.Device, status
 			written, version = next, updated.ResourceVersion
 		}
 	}
-	return written, nil
+	return written, failed
 }
 
 // putStatus updates the status of one version of a Device, or it would undo what an

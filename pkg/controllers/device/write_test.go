@@ -2,6 +2,7 @@ package device_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -39,6 +40,8 @@ type oneDevice struct {
 	wrong map[string]string
 	// refuses returns whether a status is one that the API does not take; nil for none.
 	refuses func(status map[string]any) bool
+	// fails: the API store takes no status at the moment.
+	fails bool
 }
 
 func (a *oneDevice) object() *v1alpha1.Device {
@@ -69,7 +72,10 @@ func (a *oneDevice) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		given, has := patch["metadata"].(map[string]any)["resourceVersion"]
 		status, _ := patch["status"].(map[string]any)
-		if a.refuses != nil && a.refuses(status) {
+		if a.fails {
+			w.WriteHeader(http.StatusInternalServerError)
+			answer = apierrors.NewInternalError(errors.New("database is locked")).Status()
+		} else if a.refuses != nil && a.refuses(status) {
 			invalid := apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("Device").GroupKind(), "edge-1", nil)
 			w.WriteHeader(http.StatusUnprocessableEntity)
 			answer = invalid.Status()
@@ -170,6 +176,24 @@ func TestRefusedPartOfAStatus(t *testing.T) {
 		if stored := !devices.Stored("edge-1", devices.Record("edge-1").Nonce); stored != (part != "nonce") {
 			t.Errorf("without %s the nonce counts as stored: %v", part, stored)
 		}
+	}
+}
+
+// What the API store fails to write is written later.
+func TestAStatusThatFailsIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	api := &oneDevice{version: 1, fails: true}
+	controller, devices, _ := controllerOf(t, api)
+	devices.Bind("edge-1", roster.Keys{Current: "k1"})
+	if _, err := devices.Connected("edge-1", roster.Connection{ID: 1, Session: "00000000000000a1", Proof: roster.Proof{Key: "k1"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := controller.WriteStatus(t.Context(), api.object()); !apierrors.IsInternalError(err) || len(api.accepted) > 0 {
+		t.Errorf("it ends with %v after %v", err, api.accepted)
+	}
+	api.fails = false
+	if err := controller.WriteStatus(t.Context(), api.object()); err != nil || len(api.accepted) != 1 {
+		t.Errorf("the next time it ends with %v after %v", err, api.accepted)
 	}
 }
 

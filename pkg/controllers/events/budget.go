@@ -3,12 +3,17 @@ package events
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/lru"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 )
 
 // Events a second, and how many at once: each is a write to the API store. Thousands
@@ -19,11 +24,25 @@ const (
 	warningRate, warningBurst = 10, 200
 )
 
+// What one object may warn of, so that devices which invent reasons to warn use up
+// nothing of others: events each objectEvery, and how many at once. Of objectsKept objects
+// that is remembered.
+const (
+	objectEvery = 10 * time.Second
+	objectBurst = 10
+	objectsKept = 4096
+)
+
+// urgent is what somebody has to see whatever else happens, also about the same object.
+var urgent = map[string]bool{v1alpha1.ReasonRevoked: true, v1alpha1.DeviceCloneSuspected: true}
+
 // Recorder is an EventRecorder that keeps to a budget.
 type Recorder struct {
 	record.EventRecorder
 
 	budgets map[string]*rate.Limiter
+	urgent  *rate.Limiter
+	objects *lru.Cache // of *rate.Limiter, by key
 	dropped *prometheus.CounterVec
 }
 
@@ -34,6 +53,8 @@ func NewRecorder(r record.EventRecorder) *Recorder {
 		budgets: map[string]*rate.Limiter{
 			corev1.EventTypeNormal: rate.NewLimiter(normalRate, normalBurst), corev1.EventTypeWarning: rate.NewLimiter(warningRate, warningBurst),
 		},
+		urgent:  rate.NewLimiter(warningRate, warningBurst),
+		objects: lru.New(objectsKept),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_events_dropped_total", Help: "Events that were not recorded because there were too many, by type.",
 		}, []string{"type"}),
@@ -45,11 +66,36 @@ func (r *Recorder) Collectors() []prometheus.Collector { return []prometheus.Col
 
 // Event implements record.EventRecorder.
 func (r *Recorder) Event(o runtime.Object, eventType, reason, message string) {
-	if budget := r.budgets[eventType]; budget != nil && !budget.Allow() {
+	if !r.allow(o, eventType, reason) {
 		r.dropped.WithLabelValues(strings.ToLower(eventType)).Inc()
 		return
 	}
 	r.EventRecorder.Event(o, eventType, reason, message)
+}
+
+func (r *Recorder) allow(o runtime.Object, eventType, reason string) bool {
+	if urgent[reason] {
+		return r.urgent.Allow()
+	}
+	if eventType == corev1.EventTypeWarning && !r.ofObject(o).Allow() {
+		return false
+	}
+	budget := r.budgets[eventType]
+	return budget == nil || budget.Allow()
+}
+
+// ofObject is the budget of one object.
+func (r *Recorder) ofObject(o runtime.Object) *rate.Limiter {
+	key := fmt.Sprintf("%T", o)
+	if m, err := meta.Accessor(o); err == nil {
+		key += "/" + m.GetNamespace() + "/" + m.GetName()
+	}
+	if known, ok := r.objects.Get(key); ok {
+		return known.(*rate.Limiter)
+	}
+	budget := rate.NewLimiter(rate.Every(objectEvery), objectBurst)
+	r.objects.Add(key, budget)
+	return budget
 }
 
 // Eventf implements record.EventRecorder.

@@ -1,6 +1,7 @@
 package events_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -136,5 +137,28 @@ func TestEventsKeepToABudget(t *testing.T) {
 	events.Record(r, &v1alpha1.Device{}, events.DeviceRevoked("revoked"))
 	if len(fake.Events) != told+1 {
 		t.Error("a warning has no room beside what is normal")
+	}
+}
+
+// Devices that invent reasons to warn keep nothing else from being told, not even of
+// themselves what matters most.
+func TestOneObjectKeepsNoOthersEventsOut(t *testing.T) {
+	t.Parallel()
+	const many = 1000
+	fake := record.NewFakeRecorder(3 * many)
+	r := events.NewRecorder(fake)
+	device := func(name string) *v1alpha1.Device { return &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: name}} }
+	for i := range many {
+		events.Record(r, device("loud"), events.Event{Type: corev1.EventTypeWarning, Reason: "LabelsDropped", Message: fmt.Sprint(i)})
+	}
+	told := len(fake.Events)
+	if told < 5 || told > 20 {
+		t.Errorf("%d of %d were told", told, many)
+	}
+	events.Record(r, device("quiet"), events.Event{Type: corev1.EventTypeWarning, Reason: "LabelsDropped", Message: "m"})
+	events.Record(r, device("loud"), events.CloneSuspected("loud", "m", false))
+	events.Record(r, device("loud"), events.DeviceRevoked("revoked"))
+	if len(fake.Events) != told+3 {
+		t.Errorf("%d of 3 more were told", len(fake.Events)-told)
 	}
 }
