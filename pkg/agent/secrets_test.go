@@ -91,7 +91,7 @@ func TestSecretsReachTheContainerAndNothingElse(t *testing.T) {
 func (d *device) loseContainers() {
 	list, err := d.podman.List(d.t.Context(), web)
 	for _, c := range list {
-		err = errors.Join(err, d.podman.Stop(d.t.Context(), c.ID), d.podman.Remove(d.t.Context(), c.ID))
+		err = errors.Join(err, d.podman.Stop(d.t.Context(), c.ID, 0), d.podman.Remove(d.t.Context(), c.ID))
 	}
 	for _, name := range d.secretNames() {
 		err = errors.Join(err, d.podman.RemoveSecret(d.t.Context(), name))

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func (p *pass) do(ctx context.Context, s workload.Step) error {
 		return err
 	}
 	defer release(p.slots)
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.Within, stepTimeout))
 	defer cancel()
 	return s.Do(ctx)
 }

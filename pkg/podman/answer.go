@@ -138,7 +138,7 @@ func (l *labels) UnmarshalJSON(data []byte) error {
 func (l *labels) keep(key any, value json.RawMessage) {
 	name, _ := key.(string)
 	switch name {
-	case container.LabelDeployment, container.LabelService, container.LabelHash:
+	case container.LabelDeployment, container.LabelService, container.LabelHash, container.LabelAdopts:
 		var text string
 		if json.Unmarshal(value, &text) == nil && len(text) <= maxLabel {
 			(*l)[name] = text

@@ -95,6 +95,8 @@ type request struct {
 	raw  []byte
 	// limit bounds the answer in bytes; maxAnswer when it is 0.
 	limit int64
+	// more is how much longer than usual podman may take to do it.
+	more time.Duration
 }
 
 // call sends a request and decodes the answer into reply, which may be nil.
@@ -109,7 +111,7 @@ func (c *Client) call(ctx context.Context, r request, reply any) error {
 			return c.ended(ctx, r)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, patience+r.more)
 	defer cancel()
 	response, err := c.send(ctx, r)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,10 +18,6 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
-
-// stopTimeout is the time in seconds that a container has to end before it is
-// killed; it is podman's own default.
-const stopTimeout = "10"
 
 const (
 	// listTimeout bounds a look at all containers.
@@ -32,6 +29,8 @@ const (
 	// maxLabel bounds a label of the agent's, maxName the name of a container,
 	// maxImage that of an image, in bytes.
 	maxLabel, maxName, maxImage = 256, 256, 1024
+	// maxGrace bounds how long a container may have to end, whoever made it.
+	maxGrace = time.Hour
 )
 
 // List implements container.Runtime. Each container is inspected, since
@@ -93,8 +92,11 @@ type inspection struct {
 	ImageName    string
 	Created      time.Time
 	RestartCount int32
-	Config       struct{ Labels labels }
-	State        struct {
+	Config       struct {
+		Labels      labels
+		StopTimeout uint32
+	}
+	State struct {
 		Status                string
 		ExitCode              int32
 		OOMKilled             bool
@@ -104,8 +106,8 @@ type inspection struct {
 }
 
 type mount struct {
-	Type, Source, Destination string
-	RW                        bool
+	Type, Name, Source, Destination string
+	RW                              bool
 }
 
 // convert reports false for a container whose labels the agent did not write.
@@ -118,7 +120,9 @@ func (i *inspection) convert() (container.Container, bool) {
 		Service:     i.Config.Labels[container.LabelService],
 		Hash:        i.Config.Labels[container.LabelHash],
 		Image:       clip(i.ImageName, maxImage),
-		Mounts:      i.binds(),
+		Mounts:      i.mounts(define.TypeBind),
+		Volumes:     i.mounts(define.TypeVolume),
+		Grace:       min(time.Duration(i.Config.StopTimeout)*time.Second, maxGrace),
 		State:       container.State(clip(i.State.Status, maxShort)),
 		ExitCode:    int(i.State.ExitCode),
 		OutOfMemory: i.State.OOMKilled,
@@ -129,14 +133,19 @@ func (i *inspection) convert() (container.Container, bool) {
 	}, ok
 }
 
-func (i *inspection) binds() []container.Mount {
-	var binds []container.Mount
+// mounts lists those of one type.
+func (i *inspection) mounts(typ string) []container.Mount {
+	var mounts []container.Mount
 	for _, m := range i.Mounts {
+		mount := container.Mount{Volume: m.Name, Path: m.Destination, ReadOnly: !m.RW}
 		if m.Type == define.TypeBind {
-			binds = append(binds, container.Mount{HostPath: m.Source, Path: m.Destination, ReadOnly: !m.RW})
+			mount.Volume, mount.HostPath = "", m.Source
+		}
+		if m.Type == typ {
+			mounts = append(mounts, mount)
 		}
 	}
-	return binds
+	return mounts
 }
 
 // size is about how many bytes of memory the container takes.
@@ -144,7 +153,7 @@ func (i *inspection) size() int {
 	const fixed, each = 512, 64
 	total := fixed + min(len(i.Name), maxName) + min(len(i.ImageName), maxImage)
 	for _, m := range i.Mounts {
-		total += each + len(m.Source) + len(m.Destination)
+		total += each + len(m.Name) + len(m.Source) + len(m.Destination)
 	}
 	return total
 }
@@ -190,9 +199,11 @@ func (c *Client) Start(ctx context.Context, id string) error {
 }
 
 // Stop implements container.Runtime.
-func (c *Client) Stop(ctx context.Context, id string) error {
-	query := url.Values{"timeout": {stopTimeout}}
-	err := c.call(ctx, request{method: http.MethodPost, path: "/containers/%s/stop", values: []string{id}, query: query}, nil)
+func (c *Client) Stop(ctx context.Context, id string, grace time.Duration) error {
+	err := c.call(ctx, request{
+		method: http.MethodPost, path: "/containers/%s/stop", values: []string{id}, more: grace,
+		query: url.Values{"timeout": {strconv.FormatInt(int64(grace.Seconds()), 10)}},
+	}, nil)
 	if err != nil && !errors.Is(err, container.ErrNotFound) && !notStarted(err) {
 		return fmt.Errorf("stopping container %.12s: %w", id, err)
 	}
@@ -205,10 +216,9 @@ func notStarted(err error) bool {
 	return strings.Contains(err.Error(), define.ErrCtrStateInvalid.Error())
 }
 
-// Remove implements container.Runtime. Anonymous volumes go with the
-// container; nothing could name them any more.
+// Remove implements container.Runtime.
 func (c *Client) Remove(ctx context.Context, id string) error {
-	query := url.Values{"volumes": {"true"}, "ignore": {"true"}}
+	query := url.Values{"ignore": {"true"}}
 	var reports list[struct{ Err any }]
 	err := c.call(ctx, request{method: http.MethodDelete, path: "/containers/%s", values: []string{id}, query: query}, &reports)
 	for _, r := range reports {

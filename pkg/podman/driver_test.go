@@ -35,7 +35,7 @@ func TestDriverConforms(t *testing.T) {
 		Break: func(t *testing.T, ref wire.DeploymentRef) {
 			list, err := client.List(t.Context(), ref)
 			for _, c := range list {
-				err = errors.Join(err, client.Stop(t.Context(), c.ID), client.Remove(t.Context(), c.ID))
+				err = errors.Join(err, client.Stop(t.Context(), c.ID, 0), client.Remove(t.Context(), c.ID))
 			}
 			if err != nil {
 				t.Fatal(err)

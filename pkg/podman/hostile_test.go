@@ -62,7 +62,7 @@ var calls = map[string]func(context.Context, *podman.Client) error{
 		return err
 	},
 	"start":  func(ctx context.Context, c *podman.Client) error { return c.Start(ctx, "a") },
-	"stop":   func(ctx context.Context, c *podman.Client) error { return c.Stop(ctx, "a") },
+	"stop":   func(ctx context.Context, c *podman.Client) error { return c.Stop(ctx, "a", 0) },
 	"remove": func(ctx context.Context, c *podman.Client) error { return c.Remove(ctx, "a") },
 	"exists": func(ctx context.Context, c *podman.Client) error {
 		_, err := c.ImageExists(ctx, "localhost/a:1")
@@ -70,7 +70,8 @@ var calls = map[string]func(context.Context, *podman.Client) error{
 	},
 	"pull": func(ctx context.Context, c *podman.Client) error { return c.Pull(ctx, "localhost/a:1", nil) },
 	"volume": func(ctx context.Context, c *podman.Client) error {
-		return c.EnsureVolume(ctx, wire.DeploymentRef{}, "a")
+		_, err := c.EnsureVolume(ctx, wire.DeploymentRef{}, "a", "")
+		return err
 	},
 	"secret": func(ctx context.Context, c *podman.Client) error { return c.EnsureSecret(ctx, "a", nil) },
 	"watch":  func(ctx context.Context, c *podman.Client) error { return watch(ctx, c) },

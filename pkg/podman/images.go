@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 )
@@ -21,6 +23,18 @@ func (c *Client) ImageExists(ctx context.Context, image string) (bool, error) {
 		return false, fmt.Errorf("looking for image %q: %w", image, err)
 	}
 	return true, nil
+}
+
+// ImageVolumes implements container.Runtime.
+func (c *Client) ImageVolumes(ctx context.Context, image string) ([]string, error) {
+	var found struct {
+		Config struct{ Volumes map[string]struct{} }
+	}
+	err := c.call(ctx, request{method: http.MethodGet, path: "/images/%s/json", values: []string{image}}, &found)
+	if err != nil {
+		return nil, fmt.Errorf("looking at image %q: %w", image, err)
+	}
+	return slices.Sorted(maps.Keys(found.Config.Volumes)), nil
 }
 
 // Pull implements container.Runtime.

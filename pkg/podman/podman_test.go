@@ -110,7 +110,7 @@ func importProgram(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := images.Import(conn, io.Reader(&layer), new(images.ImportOptions).WithReference(image)); err != nil {
+	if _, err := images.Import(conn, io.Reader(&layer), new(images.ImportOptions).WithReference(image).WithChanges([]string{"VOLUME " + containertest.DeclaredPath})); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

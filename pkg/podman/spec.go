@@ -28,6 +28,11 @@ func generate(s *container.Spec) *specgen.SpecGenerator {
 	g.Env = s.Env
 	g.RestartPolicy = string(s.Restart)
 	g.LogConfiguration = &specgen.LogConfig{Driver: define.KubernetesLogging, Size: maxLog}
+	grace := uint(s.Grace.Seconds())
+	g.StopTimeout = &grace
+	if s.StopSignal != 0 {
+		g.StopSignal = &s.StopSignal
+	}
 	if s.Memory > 0 {
 		// Without swap, which podman would add once more.
 		g.ResourceLimits = &spec.LinuxResources{Memory: &spec.LinuxMemory{Limit: &s.Memory, Swap: &s.Memory}}

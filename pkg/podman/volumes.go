@@ -13,31 +13,68 @@ import (
 
 // EnsureVolume implements container.Runtime. A volume of the name that belongs
 // to nobody or to another Deployment is an error.
-func (c *Client) EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name string) error {
+func (c *Client) EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name, adopts string) (string, error) {
 	owner := container.LabelValue(ref)
-	var found struct{ Labels labels }
-	err := c.call(ctx, request{method: http.MethodGet, path: "/volumes/%s/json", values: []string{name}}, &found)
+	found, there, err := c.volume(ctx, name)
 	switch {
-	case err == nil && found.Labels[container.LabelDeployment] == owner:
-		return nil
-	case err == nil:
-		return fmt.Errorf("volume %s exists and does not belong to %s: remove or rename it", name, ref)
-	case !errors.Is(err, container.ErrNotFound):
-		return fmt.Errorf("looking for volume %s: %w", name, err)
+	case err != nil:
+		return "", err
+	case there && found[container.LabelDeployment] != owner:
+		return "", fmt.Errorf("volume %s exists and does not belong to %s: remove or rename it", name, ref)
+	case there:
+		return c.standsFor(ctx, name, found)
 	}
 	create := struct {
 		Name  string
 		Label map[string]string
 	}{name, map[string]string{container.LabelDeployment: owner}}
-	if err := c.call(ctx, request{method: http.MethodPost, path: "/volumes/create", body: create}, nil); err != nil {
-		return fmt.Errorf("creating volume %s: %w", name, err)
+	if adopts != "" {
+		create.Label[container.LabelAdopts] = adopts
 	}
-	return nil
+	if err := c.call(ctx, request{method: http.MethodPost, path: "/volumes/create", body: create}, nil); err != nil {
+		return "", fmt.Errorf("creating volume %s: %w", name, err)
+	}
+	return c.standsFor(ctx, name, create.Label)
+}
+
+// standsFor returns the volume that one with the given labels stands for.
+func (c *Client) standsFor(ctx context.Context, name string, l labels) (string, error) {
+	adopted, ok := adoptedBy(l)
+	if !ok {
+		return name, nil
+	}
+	_, there, err := c.volume(ctx, adopted)
+	if err != nil || there {
+		return adopted, err
+	}
+	return name, nil // somebody removed it
+}
+
+// adoptedBy returns the volume that one with the given labels stands for, if any.
+func adoptedBy(l labels) (name string, ok bool) {
+	name = l[container.LabelAdopts]
+	return name, container.Anonymous(name)
+}
+
+// volume returns the labels of a volume, if it is there.
+func (c *Client) volume(ctx context.Context, name string) (l labels, there bool, err error) {
+	var found struct{ Labels labels }
+	err = c.call(ctx, request{method: http.MethodGet, path: "/volumes/%s/json", values: []string{name}}, &found)
+	switch {
+	case errors.Is(err, container.ErrNotFound):
+		return nil, false, nil
+	case err != nil:
+		return nil, false, fmt.Errorf("looking for volume %s: %w", name, err)
+	}
+	return found.Labels, true, nil
 }
 
 // Volumes implements container.Runtime.
 func (c *Client) Volumes(ctx context.Context, ref wire.DeploymentRef) ([]string, error) {
-	var found list[struct{ Name string }]
+	var found list[struct {
+		Name   string
+		Labels labels
+	}]
 	err := c.call(ctx, request{method: http.MethodGet, path: "/volumes/json", query: filters(labelFilter(ref)), limit: maxList}, &found)
 	if err != nil {
 		return nil, fmt.Errorf("listing volumes: %w", err)
@@ -45,9 +82,12 @@ func (c *Client) Volumes(ctx context.Context, ref wire.DeploymentRef) ([]string,
 	names := make([]string, 0, len(found))
 	for _, v := range found {
 		names = append(names, v.Name)
+		if adopted, ok := adoptedBy(v.Labels); ok {
+			names = append(names, adopted)
+		}
 	}
 	slices.Sort(names)
-	return names, nil
+	return slices.Compact(names), nil
 }
 
 // RemoveVolume implements container.Runtime.

@@ -12,6 +12,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TypePodmanV0 is the score type that PodmanV0 decodes.
@@ -26,7 +30,11 @@ const (
 	maxPathLength = 4096
 	maxImage      = 512
 	maxSecretName = 253
+	maxGrace      = time.Hour
 )
+
+// DefaultGrace is how long a container has to end that says nothing about it.
+const DefaultGrace = 30 * time.Second
 
 const hostLabel = `[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?`
 
@@ -57,6 +65,12 @@ type Service struct {
 	Restart RestartPolicy `json:"restart,omitempty"`
 	// Resources bounds what the container may use.
 	Resources Resources `json:"resources,omitzero"`
+	// TerminationGracePeriodSeconds is how long the container has to end after it was
+	// asked to, before it is killed; DefaultGrace when it is nil.
+	TerminationGracePeriodSeconds *int `json:"terminationGracePeriodSeconds,omitempty"`
+	// StopSignal asks the container to end: the name of a signal such as SIGINT, or
+	// SIGRTMIN+3. Empty for that of the image, which is SIGTERM by default.
+	StopSignal string `json:"stopSignal,omitempty"`
 }
 
 // Resources are named as in a Kubernetes Pod.
@@ -275,8 +289,40 @@ func (s *Service) validate(at string) error {
 		validateEach(at+".ports", s.Ports, Port.validate),
 		validateEach(at+".volumes", s.Volumes, Volume.validate),
 		s.Resources.Limits.validate(at+".resources.limits"),
+		s.validateEnd(at),
 		s.validateMounts(at),
 	)
+}
+
+func (s *Service) validateEnd(at string) error {
+	if n := s.TerminationGracePeriodSeconds; n != nil && (*n < 0 || *n > int(maxGrace.Seconds())) {
+		return fieldErrorf(at+".terminationGracePeriodSeconds", "%d is not within 0 to %d", *n, int(maxGrace.Seconds()))
+	}
+	if s.StopSignal != "" && s.Signal() == 0 {
+		return fieldErrorf(at+".stopSignal", "%.32q is not the name of a signal such as SIGTERM or SIGRTMIN+3", s.StopSignal)
+	}
+	return nil
+}
+
+// Grace is how long the container has to end. The service must be valid.
+func (s *Service) Grace() time.Duration {
+	if s.TerminationGracePeriodSeconds == nil {
+		return DefaultGrace
+	}
+	return time.Duration(*s.TerminationGracePeriodSeconds) * time.Second
+}
+
+// Signal is the number of StopSignal, or 0 for none.
+func (s *Service) Signal() syscall.Signal {
+	const first, last = 34, 64 // SIGRTMIN and SIGRTMAX of the C libraries of Linux
+	if offset, ok := strings.CutPrefix(s.StopSignal, "SIGRTMIN+"); ok {
+		n, err := strconv.ParseUint(offset, 10, 8)
+		if err != nil || n > last-first {
+			return 0
+		}
+		return syscall.Signal(first + n)
+	}
+	return unix.SignalNum(s.StopSignal)
 }
 
 func (s *Service) validateMounts(at string) error {

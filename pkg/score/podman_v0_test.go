@@ -7,7 +7,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -58,7 +60,7 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		return "[" + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + "]"
 	}
 	const label = "must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit"
-	const knownService = "unknown field; known here: name, image, command, args, env, ports, volumes, restart, resources"
+	const knownService = "unknown field; known here: name, image, command, args, env, ports, volumes, restart, resources, terminationGracePeriodSeconds, stopSignal"
 	const memory = "is not at least 4Mi: use bytes, or a number with Ki, Mi or Gi"
 	const shortest = "is not an absolute path in its shortest form"
 	tests := []struct{ name, data, want string }{
@@ -82,6 +84,12 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"second service", `{"services":[{"name":"a","image":"localhost/a"},{"name":"b"}]}`, "data.services[1].image: an image is needed"},
 
 		// resources
+		{"grace", document(`"terminationGracePeriodSeconds":3601`), "data.services[0].terminationGracePeriodSeconds: 3601 is not within 0 to 3600"},
+		{"negative grace", document(`"terminationGracePeriodSeconds":-1`), "data.services[0].terminationGracePeriodSeconds: -1 is not within 0 to 3600"},
+		{"fraction of a grace", document(`"terminationGracePeriodSeconds":1.5`), "data.services[0].terminationGracePeriodSeconds: is a number, a whole number is needed"},
+		{"no signal", document(`"stopSignal":"TERM"`), `data.services[0].stopSignal: "TERM" is not the name of a signal such as SIGTERM or SIGRTMIN+3`},
+		{"signal out of range", document(`"stopSignal":"SIGRTMIN+31"`), `data.services[0].stopSignal: "SIGRTMIN+31" is not the name of a signal such as SIGTERM or SIGRTMIN+3`},
+		{"signal without a number", document(`"stopSignal":"SIGRTMIN+"`), `data.services[0].stopSignal: "SIGRTMIN+" is not the name of a signal such as SIGTERM or SIGRTMIN+3`},
 		{"unknown limit", document(`"resources":{"limits":{"cpu":"1"}}`), "data.services[0].resources.limits.cpu: unknown field; known here: memory"},
 		{"requests", document(`"resources":{"requests":{}}`), "data.services[0].resources.requests: unknown field; known here: limits"},
 		{"little memory", document(`"resources":{"limits":{"memory":"4095Ki"}}`), `data.services[0].resources.limits.memory: "4095Ki" ` + memory},
@@ -459,6 +467,26 @@ func TestServiceHashIgnoresSpelling(t *testing.T) {
 	}
 }
 
+func TestHowAServiceEnds(t *testing.T) {
+	t.Parallel()
+	for data, want := range map[string]struct {
+		grace  time.Duration
+		signal syscall.Signal
+	}{
+		document(): {30 * time.Second, 0},
+		document(`"terminationGracePeriodSeconds":0,"stopSignal":"SIGINT"`):        {0, syscall.SIGINT},
+		document(`"terminationGracePeriodSeconds":3600,"stopSignal":"SIGRTMIN+3"`): {time.Hour, 37},
+	} {
+		p, err := score.ParsePodmanV0([]byte(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := p.Services[0]; s.Grace() != want.grace || s.Signal() != want.signal {
+			t.Errorf("%s: %v and %v", data, s.Grace(), s.Signal())
+		}
+	}
+}
+
 // The label on every container in the field holds this hash: a release that
 // changes it replaces them all.
 func TestServiceHashGolden(t *testing.T) {
@@ -471,7 +499,7 @@ func TestServiceHashGolden(t *testing.T) {
 		"small": score.Hash([]byte(`{"name":"web","image":"localhost/web:1"}`)),
 		"full": score.Hash([]byte(`{"name":"a","image":"a","command":["a"],"args":["a"],"env":[{"name":"a","value":"a","valueFrom":{"secretKeyRef":{"name":"a","key":"a"}}}],` +
 			`"ports":[{"hostPort":1,"containerPort":1,"hostIP":"a","protocol":"a"}],` +
-			`"volumes":[{"name":"a","hostPath":"a","secretName":"a","mountPath":"a","readOnly":true}],"restart":"a","resources":{"limits":{"memory":"a"}}}`)),
+			`"volumes":[{"name":"a","hostPath":"a","secretName":"a","mountPath":"a","readOnly":true}],"restart":"a","resources":{"limits":{"memory":"a"}},"terminationGracePeriodSeconds":1,"stopSignal":"a"}`)),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -1,7 +1,10 @@
 package container
 
 import (
+	"encoding/hex"
+	"path"
 	"strings"
+	"syscall"
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -16,6 +19,9 @@ const (
 	LabelService = "fleet.nationtech.io/service"
 	// LabelHash is the hash of the service that the container was made from.
 	LabelHash = "fleet.nationtech.io/hash"
+	// LabelAdopts is on a volume that stands for another, see ImageVolume: the name
+	// of the other.
+	LabelAdopts = "fleet.nationtech.io/adopts"
 )
 
 // State is what a container does, in podman's words.
@@ -47,9 +53,11 @@ type Container struct {
 	Service string
 	Hash    string
 	Image   string
-	// Mounts are its bind mounts; volumes are not among them.
-	Mounts []Mount
-	State  State
+	// Mounts are its bind mounts, Volumes its volumes.
+	Mounts, Volumes []Mount
+	// Grace is how long it has to end before it is killed.
+	Grace time.Duration
+	State State
 	// ExitCode is that of the last run; it means nothing before the first end.
 	ExitCode int
 	// OutOfMemory: the last run ended because the kernel had no memory for it.
@@ -108,6 +116,10 @@ type Spec struct {
 	Restart       Restart
 	// Memory is what the container may use at most, in bytes; 0 for no limit.
 	Memory int64
+	// Grace is how long the container has to end before it is killed.
+	Grace time.Duration
+	// StopSignal asks it to end; 0 for the image's own.
+	StopSignal syscall.Signal
 	// Secrets are the contents of the runtime's secrets that the container uses,
 	// by the secret's name. SecretEnv names them by environment variable,
 	// SecretFiles by path.
@@ -169,6 +181,28 @@ const (
 // no underscore, so no two objects collide.
 func ObjectName(ref wire.DeploymentRef, name string) string {
 	return LabelValue(ref) + "_" + name
+}
+
+// ImageVolume is the name of the volume that keeps what an image declares as a volume
+// at a path, when the score mounts nothing there.
+func ImageVolume(ref wire.DeploymentRef, service, at string) string {
+	const digits, longest = 8, 64
+	readable := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.TrimPrefix(path.Clean(at), "/"))
+	readable = readable[:min(len(readable), longest)]
+	return ObjectName(ref, service+"_"+readable+"-"+wire.Sum([]byte(path.Clean(at))).String()[:digits])
+}
+
+// Anonymous reports whether the runtime made up the name of a volume, as it does for
+// what an image declares.
+func Anonymous(volume string) bool {
+	const digits = 64
+	_, err := hex.DecodeString(volume)
+	return len(volume) == digits && err == nil
 }
 
 // LabelValue is the value of LabelDeployment.

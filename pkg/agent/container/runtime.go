@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -37,25 +38,31 @@ type Runtime interface {
 	// Start starts a container; one that runs already is no error. It returns
 	// ErrPortInUse or ErrNotFound among others.
 	Start(ctx context.Context, id string) error
-	// Stop asks the container to end, and kills it after ten seconds. One that
-	// does not run or is gone is no error.
-	Stop(ctx context.Context, id string) error
-	// Remove removes a container that does not run; one that is gone is no error.
+	// Stop asks the container to end, and kills it when it did not after grace. One
+	// that does not run or is gone is no error.
+	Stop(ctx context.Context, id string, grace time.Duration) error
+	// Remove removes a container that does not run, and no volume; one that is gone is
+	// no error.
 	Remove(ctx context.Context, id string) error
 	// ImageExists reports whether the image is on the device.
 	ImageExists(ctx context.Context, image string) (bool, error)
+	// ImageVolumes returns the paths that an image on the device declares as volumes,
+	// in order. It returns ErrNotFound for one that is not there.
+	ImageVolumes(ctx context.Context, image string) ([]string, error)
 	// Pull fetches an image, with a login beside those that the runtime has by
 	// itself unless that is nil. It returns ErrImage.
 	Pull(ctx context.Context, image string, login *Login) error
-	// EnsureVolume makes a volume of a Deployment unless it exists.
-	EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name string) error
-	// Volumes returns the names of the volumes of a Deployment in order, or of all
-	// of them when ref is zero.
+	// EnsureVolume makes a volume of a Deployment unless it exists. When it is made
+	// for another volume, adopts, it stands for that from then on. It returns the
+	// volume to mount: that which it stands for, if that is there, or itself.
+	EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name, adopts string) (volume string, err error)
+	// Volumes returns the names of the volumes of a Deployment in order, with those
+	// that they stand for, or of all Deployments when ref is zero.
 	Volumes(ctx context.Context, ref wire.DeploymentRef) ([]string, error)
 	// RemoveVolume removes a volume; one that is gone is no error.
 	RemoveVolume(ctx context.Context, name string) error
 	// EnsureSecret makes a secret unless one of the name exists. Names begin with
-	// LabelValue of their Deployment and an underscore.
+	// LabelValue of their Deployment and an underscore. There is none without content.
 	EnsureSecret(ctx context.Context, name string, content []byte) error
 	// Secrets returns the names of the secrets of a Deployment in order, or of all
 	// of them when ref is zero.

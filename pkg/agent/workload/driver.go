@@ -120,6 +120,9 @@ type Step struct {
 	Kind Kind
 	// Name says what is done, in a form such as "pulling image X".
 	Name string
+	// Within bounds how long it may take; zero for the agent's own bound. It is for a
+	// Change alone.
+	Within time.Duration
 	// Do does it. What is done already is no error.
 	Do func(ctx context.Context) error
 }
@@ -129,8 +132,8 @@ type Kind int
 
 // Kinds of Step.
 const (
-	// Change changes what there is. It takes two minutes at most. A few of them
-	// proceed at a time on a device.
+	// Change changes what there is. It takes two minutes at most, or Within. A few of
+	// them proceed at a time on a device.
 	Change Kind = iota
 	// Fetch brings something to the device and disturbs nothing. It may take an hour,
 	// holds up no other Deployment, and ends as soon as a newer manifest comes.

@@ -22,7 +22,7 @@ const patience = time.Minute
 // Subject is a runtime under test.
 type Subject struct {
 	Runtime container.Runtime
-	// Image is on the device already.
+	// Image is on the device already. It declares a volume at DeclaredPath.
 	Image string
 	// Missing is an image that cannot be had.
 	Missing string
@@ -34,6 +34,9 @@ type Subject struct {
 	// file have a content, and with another code otherwise.
 	Check func(variable, path, content string) []string
 }
+
+// DeclaredPath is where the image of a Subject declares a volume.
+const DeclaredPath = "/declared"
 
 // Conformance checks that a runtime keeps the promises of container.Runtime.
 // It leaves nothing behind.
@@ -47,6 +50,7 @@ func Conformance(t *testing.T, s Subject) {
 		"missing image":        testMissingImage,
 		"port in use":          testPortInUse,
 		"volumes":              testVolumes,
+		"volumes of an image":  testImageVolumes,
 		"bind mounts":          testBindMounts,
 		"secrets":              testSecrets,
 		"gone is no error":     testGone,
@@ -62,7 +66,7 @@ func (s Subject) spec(t *testing.T, name string, command []string) *container.Sp
 	ref := wire.DeploymentRef{Namespace: "conformance", Name: name}
 	t.Cleanup(func() { s.clean(t, ref) })
 	return &container.Spec{
-		Ref: ref, Service: "web", Hash: wire.Sum([]byte(name)).String(), Image: s.Image, Command: command, Restart: container.RestartNever,
+		Ref: ref, Service: "web", Hash: wire.Sum([]byte(name)).String(), Image: s.Image, Command: command, Restart: container.RestartNever, Grace: 7 * time.Second,
 	}
 }
 
@@ -72,7 +76,7 @@ func (s Subject) clean(t *testing.T, ref wire.DeploymentRef) {
 	defer cancel()
 	list, err := s.Runtime.List(ctx, ref)
 	for _, c := range list {
-		err = errors.Join(err, s.Runtime.Stop(ctx, c.ID), s.Runtime.Remove(ctx, c.ID))
+		err = errors.Join(err, s.Runtime.Stop(ctx, c.ID, 0), s.Runtime.Remove(ctx, c.ID))
 	}
 	volumes, listErr := s.Runtime.Volumes(ctx, ref)
 	err = errors.Join(err, listErr)
@@ -138,6 +142,9 @@ func testLife(t *testing.T, s Subject) {
 		t.Fatal(err)
 	}
 	created := s.one(t, spec.Ref)
+	if created.Grace != spec.Grace {
+		t.Errorf("it has %v to end, want %v", created.Grace, spec.Grace)
+	}
 	if !created.Unstarted() || created.Created.IsZero() || !created.Started.IsZero() {
 		t.Errorf("after create: %+v", created)
 	}
@@ -159,7 +166,7 @@ func testLife(t *testing.T, s Subject) {
 		t.Error("a second container got the same name")
 	}
 	for range 2 { // to stop what does not run is no error
-		if err := s.Runtime.Stop(t.Context(), id); err != nil {
+		if err := s.Runtime.Stop(t.Context(), id, created.Grace); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -258,17 +265,21 @@ func testVolumes(t *testing.T, s Subject) {
 	spec := s.spec(t, "volumes", s.Sleep)
 	name := container.ObjectName(spec.Ref, "data")
 	for range 2 {
-		if err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name); err != nil {
-			t.Fatal(err)
+		if got, err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name, ""); err != nil || got != name {
+			t.Fatalf("got %s: %v", got, err)
 		}
 	}
 	stranger := wire.DeploymentRef{Namespace: "conformance", Name: "stranger"}
-	if err := s.Runtime.EnsureVolume(t.Context(), stranger, name); err == nil {
+	if _, err := s.Runtime.EnsureVolume(t.Context(), stranger, name, ""); err == nil {
 		t.Error("a Deployment got the volume of another")
 	}
 	spec.Mounts = []container.Mount{{Volume: name, Path: "/data", ReadOnly: true}}
 	id := s.run(t, spec)
-	if err := errors.Join(s.Runtime.Stop(t.Context(), id), s.Runtime.Remove(t.Context(), id)); err != nil {
+	named := slices.DeleteFunc(s.one(t, spec.Ref).Volumes, func(m container.Mount) bool { return m.Path == DeclaredPath })
+	if diff := gocmp.Diff(spec.Mounts, named); diff != "" {
+		t.Errorf("the volumes of the container: %s", diff)
+	}
+	if err := errors.Join(s.Runtime.Stop(t.Context(), id, 0), s.Runtime.Remove(t.Context(), id)); err != nil {
 		t.Fatal(err)
 	}
 	got, err := s.Runtime.Volumes(t.Context(), spec.Ref)
@@ -287,6 +298,45 @@ func testVolumes(t *testing.T, s Subject) {
 	}
 	if got, err := s.Runtime.Volumes(t.Context(), spec.Ref); err != nil || len(got) > 0 {
 		t.Errorf("after it was removed: %v, %v", got, err)
+	}
+}
+
+// testImageVolumes: what an image declares has no name until a volume of the
+// Deployment stands for it, and outlives its container in any case.
+func testImageVolumes(t *testing.T, s Subject) {
+	if got, err := s.Runtime.ImageVolumes(t.Context(), s.Image); err != nil || !slices.Equal(got, []string{DeclaredPath}) {
+		t.Fatalf("the image declares %v: %v", got, err)
+	}
+	if got, err := s.Runtime.ImageVolumes(t.Context(), s.Missing); !errors.Is(err, container.ErrNotFound) {
+		t.Errorf("an image that is not there declares %v: %v", got, err)
+	}
+	spec := s.spec(t, "declared", s.Sleep)
+	id := s.run(t, spec)
+	volumes := s.one(t, spec.Ref).Volumes
+	if len(volumes) != 1 || volumes[0].Path != DeclaredPath || !container.Anonymous(volumes[0].Volume) {
+		t.Fatalf("the volumes of the container: %+v", volumes)
+	}
+	anonymous, name := volumes[0].Volume, container.ImageVolume(spec.Ref, spec.Service, DeclaredPath)
+	for _, adopts := range []string{anonymous, "", anonymous} { // the first counts
+		if got, err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name, adopts); err != nil || got != anonymous {
+			t.Errorf("%s stands for %s, want %s: %v", name, got, anonymous, err)
+		}
+	}
+	if err := errors.Join(s.Runtime.Stop(t.Context(), id, 0), s.Runtime.Remove(t.Context(), id)); err != nil {
+		t.Fatal(err)
+	}
+	spec.Mounts = []container.Mount{{Volume: anonymous, Path: DeclaredPath}}
+	s.run(t, spec)
+	if diff := gocmp.Diff(spec.Mounts, s.one(t, spec.Ref).Volumes); diff != "" {
+		t.Errorf("the volumes of the next container: %s", diff)
+	}
+	want := slices.Sorted(slices.Values([]string{anonymous, name}))
+	if got, err := s.Runtime.Volumes(t.Context(), spec.Ref); err != nil || !slices.Equal(got, want) {
+		t.Errorf("the volumes of the Deployment are %v, want %v: %v", got, want, err)
+	}
+	s.clean(t, spec.Ref)
+	if got, err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name, anonymous); err != nil || got != name {
+		t.Errorf("%s stands for %s, which is not there: %v", name, got, err)
 	}
 }
 
@@ -342,7 +392,7 @@ func testGone(t *testing.T, s Subject) {
 	if err := s.Runtime.Start(t.Context(), id); !errors.Is(err, container.ErrNotFound) {
 		t.Errorf("start: %v", err)
 	}
-	if err := s.Runtime.Stop(t.Context(), id); err != nil {
+	if err := s.Runtime.Stop(t.Context(), id, 0); err != nil {
 		t.Errorf("stop: %v", err)
 	}
 	if err := s.Runtime.Remove(t.Context(), id); err != nil {

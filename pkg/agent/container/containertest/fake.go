@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,12 +33,15 @@ type Fake struct {
 	// PullFunc, when set, decides about pulls; it may block. By default every
 	// image can be pulled.
 	PullFunc func(ctx context.Context, image string) error
+	// Ending is how long containers take to end that are asked to.
+	Ending time.Duration
 
 	mu         sync.Mutex // guards what follows
 	down       error
 	images     map[string]bool
+	declared   map[string][]string
 	containers map[string]*entry
-	volumes    map[string]wire.DeploymentRef
+	volumes    map[string]volume
 	secrets    map[string][]byte
 	foreign    map[string]bool
 	watchers   map[chan wire.DeploymentRef]bool
@@ -55,6 +57,12 @@ type entry struct {
 	spec container.Spec
 }
 
+type volume struct {
+	owner wire.DeploymentRef // zero for one without a name
+	// adopts is the volume that it stands for, or empty.
+	adopts string
+}
+
 var _ container.Runtime = (*Fake)(nil)
 
 // NewFake returns a runtime that has the given images and nothing else.
@@ -62,7 +70,8 @@ func NewFake(images ...string) *Fake {
 	f := &Fake{
 		images:     map[string]bool{},
 		containers: map[string]*entry{},
-		volumes:    map[string]wire.DeploymentRef{},
+		volumes:    map[string]volume{},
+		declared:   map[string][]string{},
 		secrets:    map[string][]byte{},
 		foreign:    map[string]bool{},
 		watchers:   map[chan wire.DeploymentRef]bool{},
@@ -128,6 +137,35 @@ func (f *Fake) SetList(invented []container.Container) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.invented = invented
+}
+
+// Declare makes an image declare volumes.
+func (f *Fake) Declare(image string, paths ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.declared[image] = paths
+}
+
+// Leave gives a container a volume without a name, as if its image had declared one
+// when an agent that did not look made it. It returns what the runtime calls it.
+func (f *Fake) Leave(name, path string) (volume string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.Name == name {
+			volume = f.anonymous()
+			c.Volumes = append(c.Volumes, container.Mount{Volume: volume, Path: path})
+		}
+	}
+	return volume
+}
+
+// anonymous makes a volume without a name.
+func (f *Fake) anonymous() (name string) {
+	f.nextID++
+	name = wire.Sum([]byte(strconv.Itoa(f.nextID))).String()
+	f.volumes[name] = volume{}
+	return name
 }
 
 // AddForeign adds a container that the agent did not make. It takes its name
@@ -208,14 +246,20 @@ func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
 	id := strconv.Itoa(f.nextID)
 	f.containers[id] = &entry{spec: *spec, Container: container.Container{
 		ID: id, Name: spec.Name(), Ref: spec.Ref, Service: spec.Service, Hash: spec.Hash, Image: spec.Image,
-		Mounts: bindMounts(spec), State: container.StateCreated, Created: time.Now().UTC(),
+		Mounts: mounts(spec, false), Volumes: mounts(spec, true), Grace: spec.Grace,
+		State: container.StateCreated, Created: time.Now().UTC(),
 	}}
+	for _, path := range f.declared[spec.Image] {
+		if !slices.ContainsFunc(spec.Mounts, func(m container.Mount) bool { return m.Path == path }) {
+			f.containers[id].Volumes = append(f.containers[id].Volumes, container.Mount{Volume: f.anonymous(), Path: path})
+		}
+	}
 	f.notify(spec.Ref)
 	return id, nil
 }
 
-func bindMounts(spec *container.Spec) []container.Mount {
-	return slices.DeleteFunc(slices.Clone(spec.Mounts), func(m container.Mount) bool { return m.HostPath == "" })
+func mounts(spec *container.Spec, volumes bool) []container.Mount {
+	return slices.DeleteFunc(slices.Clone(spec.Mounts), func(m container.Mount) bool { return (m.Volume != "") != volumes })
 }
 
 func (f *Fake) nameTaken(name string) bool {
@@ -279,7 +323,12 @@ func (f *Fake) portTaken(spec *container.Spec) (uint16, bool) {
 }
 
 // Stop implements container.Runtime.
-func (f *Fake) Stop(_ context.Context, id string) error {
+func (f *Fake) Stop(ctx context.Context, id string, grace time.Duration) error {
+	select {
+	case <-time.After(min(f.Ending, grace)):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c := f.containers[id]; f.down == nil && c != nil && c.State == container.StateRunning {
@@ -314,6 +363,16 @@ func (f *Fake) ImageExists(_ context.Context, image string) (bool, error) {
 	return f.images[image], f.down
 }
 
+// ImageVolumes implements container.Runtime.
+func (f *Fake) ImageVolumes(_ context.Context, image string) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down == nil && !f.images[image] {
+		return nil, fmt.Errorf("image %s: %w", image, container.ErrNotFound)
+	}
+	return slices.Clone(f.declared[image]), f.down
+}
+
 // Pull implements container.Runtime.
 func (f *Fake) Pull(ctx context.Context, image string, login *container.Login) error {
 	if f.PullFunc != nil {
@@ -342,28 +401,40 @@ func (f *Fake) Logins() []container.Login {
 }
 
 // EnsureVolume implements container.Runtime.
-func (f *Fake) EnsureVolume(_ context.Context, ref wire.DeploymentRef, name string) error {
+func (f *Fake) EnsureVolume(_ context.Context, ref wire.DeploymentRef, name, adopts string) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	owner, ok := f.volumes[name]
+	v, ok := f.volumes[name]
 	switch {
 	case f.down != nil:
-		return f.down
-	case ok && owner != ref:
-		return fmt.Errorf("volume %s belongs to %s", name, owner)
+		return "", f.down
+	case ok && v.owner != ref:
+		return "", fmt.Errorf("volume %s belongs to %s", name, v.owner)
 	case !ok:
 		f.record("volume %s", name)
-		f.volumes[name] = ref
+		v = volume{owner: ref, adopts: adopts}
+		f.volumes[name] = v
 	}
-	return nil
+	if _, there := f.volumes[v.adopts]; there {
+		return v.adopts, nil
+	}
+	return name, nil
 }
 
 // Volumes implements container.Runtime.
 func (f *Fake) Volumes(_ context.Context, ref wire.DeploymentRef) ([]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	names := slices.Sorted(maps.Keys(f.volumes))
-	names = slices.DeleteFunc(names, func(n string) bool { return ref != (wire.DeploymentRef{}) && f.volumes[n] != ref })
+	names := []string{}
+	for name, v := range f.volumes {
+		if v.owner == (wire.DeploymentRef{}) || ref != (wire.DeploymentRef{}) && v.owner != ref {
+			continue
+		}
+		if names = append(names, name); v.adopts != "" {
+			names = append(names, v.adopts)
+		}
+	}
+	slices.Sort(names)
 	return names, f.down
 }
 

@@ -17,6 +17,7 @@ func TestFakeConforms(t *testing.T) {
 	t.Parallel()
 	const image, missing = "localhost/app:1", "localhost/missing:1"
 	fake := containertest.NewFake(image)
+	fake.Declare(image, containertest.DeclaredPath)
 	fake.PullFunc = func(_ context.Context, image string) error { return fmt.Errorf("%s: %w", image, container.ErrImage) }
 	containertest.Conformance(t, containertest.Subject{
 		Runtime: fake, Image: image, Missing: missing,

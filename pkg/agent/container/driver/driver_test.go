@@ -35,7 +35,7 @@ func TestContainersConform(t *testing.T) {
 		Break: func(t *testing.T, ref wire.DeploymentRef) {
 			list, err := fake.List(t.Context(), ref)
 			for _, c := range list {
-				err = errors.Join(err, fake.Stop(t.Context(), c.ID), fake.Remove(t.Context(), c.ID))
+				err = errors.Join(err, fake.Stop(t.Context(), c.ID, 0), fake.Remove(t.Context(), c.ID))
 			}
 			if err != nil {
 				t.Fatal(err)

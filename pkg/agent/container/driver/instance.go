@@ -33,7 +33,7 @@ func (i *instance) Forbidden() (steps []workload.Step, reason error) {
 		}
 		err = fmt.Errorf("service %s: %w", c.Service, err)
 		i.log.Warn("container must not have its mounts", "container", c.Name, "error", err)
-		steps = append(steps, i.step(plan.Action{Kind: plan.Remove, Container: c}))
+		steps = append(steps, i.removal([]container.Container{c}))
 		if reason == nil {
 			reason = err
 		}
@@ -81,6 +81,9 @@ func (i *instance) Remove(ctx context.Context, retention wire.VolumeRetention) (
 	if err != nil {
 		return nil, err
 	}
+	for _, c := range i.containers {
+		volumes = append(volumes, adoptable(c)...)
+	}
 	steps, err := i.steps(ctx, plan.Departure(i.ref, i.containers, volumes, retention))
 	if err != nil {
 		return nil, err
@@ -109,16 +112,11 @@ func (i *instance) removeSecrets(ctx context.Context, w *plan.Workload) (steps [
 
 // Halt implements workload.Instance.
 func (i *instance) Halt(ctx context.Context) error {
-	for _, c := range i.containers {
-		if c.Ended() || c.Unstarted() {
-			continue
-		}
+	running := slices.DeleteFunc(slices.Clone(i.containers), func(c container.Container) bool { return c.Ended() || c.Unstarted() })
+	return sideBySide(running, func(c container.Container) error {
 		i.log.Info("stopping container", "container", c.Name)
-		if err := i.runtime.Stop(ctx, c.ID); err != nil {
-			return err
-		}
-	}
-	return nil
+		return i.stop(ctx, c)
+	})
 }
 
 // State implements workload.Instance.

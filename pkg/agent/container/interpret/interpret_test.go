@@ -46,10 +46,10 @@ func TestPodmanV0(t *testing.T) {
 					{Volume: "shop_web_data", Path: "/data"},
 					{HostPath: "/srv/www", Path: "/www", ReadOnly: true},
 				},
-				Restart: container.RestartOnFailure, Memory: 64 << 20,
+				Restart: container.RestartOnFailure, Grace: score.DefaultGrace, Memory: 64 << 20,
 			},
-			{Ref: ref, Service: "back", Image: "localhost/back:1", Mounts: []container.Mount{{Volume: "shop_web_data", Path: "/data"}}, Restart: container.RestartAlways},
-			{Ref: ref, Service: "once", Image: "localhost/once:1", Restart: container.RestartNever},
+			{Ref: ref, Service: "back", Image: "localhost/back:1", Mounts: []container.Mount{{Volume: "shop_web_data", Path: "/data"}}, Restart: container.RestartAlways, Grace: score.DefaultGrace},
+			{Ref: ref, Service: "once", Image: "localhost/once:1", Restart: container.RestartNever, Grace: score.DefaultGrace},
 		},
 		Volumes: []string{"shop_web_data"},
 	}

@@ -45,6 +45,7 @@ func specOf(ref wire.DeploymentRef, s *score.Service) container.Spec {
 		Args:    s.Args,
 		Restart: restartOf(s.Restart),
 		Memory:  s.Resources.Limits.MemoryBytes(),
+		Grace:   s.Grace(), StopSignal: s.Signal(),
 	}
 	if len(s.Env) > 0 {
 		spec.Env = make(map[string]string, len(s.Env))

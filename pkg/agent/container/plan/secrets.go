@@ -57,19 +57,33 @@ func (w *Workload) WithSecrets(digest string, contents map[string]map[string][]b
 
 func addSecrets(s *container.Spec, use SecretUse, digest string, contents map[string]map[string][]byte) error {
 	s.Secrets, s.SecretEnv, s.SecretFiles = map[string][]byte{}, map[string]string{}, map[string]string{}
+	s.Env = maps.Clone(s.Env)
 	add := func(k SecretKey) (object string) {
 		object = container.ObjectName(s.Ref, wire.Sum([]byte(k.Secret + "/" + k.Key + "/" + digest)).String()[:16])
 		s.Secrets[object] = contents[k.Secret][k.Key]
 		return object
 	}
-	for variable, k := range use.Env {
-		if _, ok := contents[k.Secret][k.Key]; !ok {
+	for _, variable := range slices.Sorted(maps.Keys(use.Env)) {
+		k := use.Env[variable]
+		content, ok := contents[k.Secret][k.Key]
+		switch {
+		case !ok:
 			return fmt.Errorf("service %s: the Secret %q has no key %q", s.Service, k.Secret, k.Key)
+		case len(content) == 0: // no runtime keeps a secret of nothing, and nothing is no secret
+			if s.Env == nil {
+				s.Env = map[string]string{}
+			}
+			s.Env[variable] = ""
+			continue
 		}
 		s.SecretEnv[variable] = add(k)
 	}
-	for dir, secret := range use.Dirs {
-		for key := range contents[secret] {
+	for _, dir := range slices.Sorted(maps.Keys(use.Dirs)) {
+		secret := use.Dirs[dir]
+		for _, key := range slices.Sorted(maps.Keys(contents[secret])) {
+			if len(contents[secret][key]) == 0 {
+				return fmt.Errorf("service %s: key %q of the Secret %q is empty, and podman cannot make a file of it: give it a content, or remove the key", s.Service, key, secret)
+			}
 			s.SecretFiles[path.Join(dir, key)] = add(SecretKey{secret, key})
 		}
 	}

@@ -142,6 +142,26 @@ func TestMissingKeyOfASecret(t *testing.T) {
 	}
 }
 
+// Nothing is no secret, and podman keeps none of it.
+func TestEmptySecrets(t *testing.T) {
+	t.Parallel()
+	w, err := withSecrets().WithSecrets("1", map[string]map[string][]byte{"db": {"password": {}}, "tls": {"crt": []byte("c")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := w.Services[0]
+	if value, there := s.Env["PASSWORD"]; !there || value != "" || len(s.SecretEnv) > 0 {
+		t.Errorf("an empty key becomes %q (%t), and secrets %v", value, there, s.SecretEnv)
+	}
+	if before := withSecrets().Services[0].Env; len(before) > 0 {
+		t.Errorf("the workload changed: %v", before)
+	}
+	_, err = withSecrets().WithSecrets("1", map[string]map[string][]byte{"db": {"password": []byte("p")}, "tls": {"crt": {}}})
+	if want := `service a: key "crt" of the Secret "tls" is empty, and podman cannot make a file of it: give it a content, or remove the key`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 // Containers whose score is not on the device any more run, or are on their way.
 func TestStateWithoutAScore(t *testing.T) {
 	t.Parallel()

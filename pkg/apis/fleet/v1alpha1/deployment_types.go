@@ -89,8 +89,8 @@ type Score struct {
 	// {services: [{name, image, command, args, env: [{name, value, valueFrom:
 	// {secretKeyRef: {name, key}}}], ports: [{hostPort, containerPort, hostIP,
 	// protocol}], volumes: [{name or hostPath or secretName, mountPath, readOnly}],
-	// restart, resources: {limits: {memory}}}]}. The server rejects a field that the
-	// type does not define.
+	// restart, resources: {limits: {memory}}, terminationGracePeriodSeconds,
+	// stopSignal}]}. The server rejects a field that the type does not define.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=object

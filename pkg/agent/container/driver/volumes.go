@@ -1,0 +1,69 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+)
+
+// maxImageVolumes bounds what an image may declare.
+const maxImageVolumes = 64
+
+// withImageVolumes returns a spec that mounts a volume of the Deployment wherever the
+// image declares one and the score mounts nothing. Podman would make one without a
+// name, which nothing keeps.
+func (i *instance) withImageVolumes(ctx context.Context, spec *container.Spec) (*container.Spec, error) {
+	declared, err := i.runtime.ImageVolumes(ctx, spec.Image)
+	if err != nil {
+		return nil, err
+	}
+	if len(declared) > maxImageVolumes {
+		return nil, fmt.Errorf("service %s: image %q declares %d volumes, at most %d are possible", spec.Service, spec.Image, len(declared), maxImageVolumes)
+	}
+	with := *spec
+	with.Mounts = slices.Clone(spec.Mounts)
+	for _, at := range declared {
+		at = path.Clean("/" + at)
+		if at == "/" {
+			return nil, fmt.Errorf("service %s: image %q declares a volume at /, which is not possible", spec.Service, spec.Image)
+		}
+		if slices.ContainsFunc(with.Mounts, func(m container.Mount) bool { return m.Path == at }) {
+			continue
+		}
+		volume, err := i.runtime.EnsureVolume(ctx, spec.Ref, container.ImageVolume(spec.Ref, spec.Service, at), "")
+		if err != nil {
+			return nil, err
+		}
+		with.Mounts = append(with.Mounts, container.Mount{Volume: volume, Path: at})
+	}
+	return &with, nil
+}
+
+// adopt gives the volumes of a container that have no name to its Deployment, before
+// the container is removed that alone knows them: agents up to 0.1 left to podman what
+// images declare.
+func (d *Driver) adopt(ctx context.Context, c container.Container) error {
+	for _, m := range c.Volumes {
+		if !container.Anonymous(m.Volume) {
+			continue
+		}
+		if _, err := d.runtime.EnsureVolume(ctx, c.Ref, container.ImageVolume(c.Ref, c.Service, m.Path), m.Volume); err != nil {
+			return fmt.Errorf("keeping the data in %s of container %s: %w", m.Path, c.Name, err)
+		}
+	}
+	return nil
+}
+
+// adoptable are the volumes that adopt gives to the Deployment, and those that it
+// makes for that.
+func adoptable(c container.Container) (names []string) {
+	for _, m := range c.Volumes {
+		if container.Anonymous(m.Volume) {
+			names = append(names, container.ImageVolume(c.Ref, c.Service, m.Path), m.Volume)
+		}
+	}
+	return names
+}
