@@ -14,8 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // TypePodmanV0 is the score type that PodmanV0 decodes.
@@ -322,7 +320,14 @@ func (s *Service) Signal() syscall.Signal {
 		}
 		return syscall.Signal(first + n)
 	}
-	return unix.SignalNum(s.StopSignal)
+	return stopSignals[s.StopSignal]
+}
+
+// stopSignals are those that programs take as a request to end, by name.
+var stopSignals = map[string]syscall.Signal{
+	"SIGHUP": syscall.SIGHUP, "SIGINT": syscall.SIGINT, "SIGQUIT": syscall.SIGQUIT, "SIGABRT": syscall.SIGABRT, "SIGKILL": syscall.SIGKILL,
+	"SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2, "SIGALRM": syscall.SIGALRM, "SIGTERM": syscall.SIGTERM, "SIGWINCH": syscall.SIGWINCH,
+	"SIGPWR": syscall.SIGPWR,
 }
 
 func (s *Service) validateMounts(at string) error {
