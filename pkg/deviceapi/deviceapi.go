@@ -225,7 +225,7 @@ func (s *Server) guard(raw *nats.Msg, queues map[wire.Kind]*turns) {
 		}
 		s.metrics.requests.WithLabelValues(string(kind), resultOK).Inc()
 	default:
-		s.queue(queue, device, piece{do: func() { s.work(m) }})
+		s.queue(queue, m, func() { s.work(m) })
 	}
 }
 
@@ -236,10 +236,10 @@ const resultOK = "ok"
 func (s *Server) work(m message) {
 	reply, err := s.handle(m, s.handlers[m.kind])
 	if errors.Is(err, errEarlier) {
-		s.queue(s.earlier, m.device, piece{do: func() {
+		s.queue(s.earlier, m, func() {
 			reply, err := s.handle(m, s.earlierBody)
 			s.answer(m, reply, err)
-		}})
+		})
 		return
 	}
 	s.answer(m, reply, err)
@@ -285,10 +285,10 @@ func (s *Server) outdated(m message) {
 	s.Roster.BarSession(m.device, m.session)
 }
 
-// queue gives a device a turn. What is beyond those that it may have is dropped, and
-// counted: it sends faster than it can be answered.
-func (s *Server) queue(t *turns, device string, p piece) {
-	if !t.add(device, p) {
+// queue gives a message a turn of its device. What is beyond those that it may have is
+// dropped, and counted: it sends faster than it can be answered.
+func (s *Server) queue(t *turns, m message, work func()) {
+	if !t.add(m.device, piece{do: work, own: s.Roster.Current(m.device) == m.session}) {
 		s.metrics.flooded.Inc()
 	}
 }
@@ -296,7 +296,9 @@ func (s *Server) queue(t *turns, device string, p piece) {
 // refuse answers in the device's turn; what it sent is not kept until then.
 func (s *Server) refuse(m message, refusal error, queue *turns) {
 	m.payload = nil
-	s.queue(queue, m.device, piece{do: func() { s.answer(m, nil, refusal) }, refusal: true})
+	if !queue.add(m.device, piece{do: func() { s.answer(m, nil, refusal) }}) {
+		s.metrics.flooded.Inc()
+	}
 }
 
 // handle returns the answer to a message. A mistake of the program costs one answer.

@@ -60,14 +60,14 @@ func NewTurns() *Turns {
 	return newTurns((*guard.Panics)(nil).Loop("test", slog.New(slog.DiscardHandler)))
 }
 
-func (t *turns) Add(device string, work func()) bool { return t.add(device, piece{do: work}) }
-
-// Refuse queues a refusal.
-func (t *turns) Refuse(device string) bool {
-	return t.add(device, piece{do: func() {}, refusal: true})
+func (t *turns) Add(device string, work func()) bool {
+	return t.add(device, piece{do: work, own: true})
 }
 
-// MaxTurns is how much of one device waits.
-const MaxTurns = maxTurns
+// AddOther queues what is not the device's own.
+func (t *turns) AddOther(device string) bool { return t.add(device, piece{do: func() {}}) }
+
+// MaxOwn is how much of one device waits.
+const MaxOwn = maxOwn
 
 func (t *turns) Run(ctx context.Context) { t.run(ctx) }

@@ -38,14 +38,16 @@ type turns struct {
 // line is what waits for one device.
 type line struct {
 	pieces []piece
-	// works counts the pieces that are no refusals.
-	works int
+	// own counts the pieces that are the device's own.
+	own int
 }
 
 // piece is one thing to do.
 type piece struct {
-	do      func()
-	refusal bool
+	do func()
+	// own: the current session asked for it, and has the budget. All else is a refusal,
+	// or for a session that may be of a copy of the device.
+	own bool
 }
 
 func newTurns(loop *guard.Guard) *turns {
@@ -53,12 +55,12 @@ func newTurns(loop *guard.Guard) *turns {
 }
 
 const (
-	// maxTurns is more than an agent asks for at one time: it waits for most answers
+	// maxOwn is more than an agent asks for at one time: it waits for most answers
 	// before it asks again.
-	maxTurns = 256
-	// maxRefusals is more, so that a flood is told what it is until it is cut off, and
-	// beside that: the flood may be of a copy of the device. They take little memory.
-	maxRefusals = 2048
+	maxOwn = 256
+	// maxOther is more, so that a flood is told what it is until it is cut off, and
+	// beside that, as it may be of a copy of the device.
+	maxOther = 2048
 )
 
 // add queues work for a device, and does not wait for it. It reports false when too
@@ -72,11 +74,11 @@ func (t *turns) add(device string, p piece) bool {
 		l = &line{}
 		t.waiting[device] = l
 		t.next.Add(device)
-	case p.refusal && len(l.pieces)-l.works >= maxRefusals, !p.refusal && l.works >= maxTurns:
+	case p.own && l.own >= maxOwn, !p.own && len(l.pieces)-l.own >= maxOther:
 		return false
 	}
-	if !p.refusal {
-		l.works++
+	if p.own {
+		l.own++
 	}
 	l.pieces = append(l.pieces, p)
 	return true
@@ -117,8 +119,8 @@ func (t *turns) take(device string) func() {
 	next := l.pieces[0]
 	l.pieces[0] = piece{} // the array lives on
 	l.pieces = l.pieces[1:]
-	if !next.refusal {
-		l.works--
+	if next.own {
+		l.own--
 	}
 	return next.do
 }

@@ -119,10 +119,10 @@ func TestTurnsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := deviceapi.NewTurns()
 		done := 0
-		for turns.Refuse("a") { // however many there are
+		for turns.AddOther("a") { // however many there are
 		}
-		for i := range 2 * deviceapi.MaxTurns {
-			if turns.Add("a", func() { done++ }) != (i < deviceapi.MaxTurns) {
+		for i := range 2 * deviceapi.MaxOwn {
+			if turns.Add("a", func() { done++ }) != (i < deviceapi.MaxOwn) {
 				t.Fatalf("piece %d", i)
 			}
 		}
@@ -133,7 +133,7 @@ func TestTurnsAreBounded(t *testing.T) {
 		go turns.Run(ctx)
 		synctest.Wait()
 		time.Sleep(time.Minute)
-		if done != deviceapi.MaxTurns || !turns.Add("a", func() { done++ }) {
+		if done != deviceapi.MaxOwn || !turns.Add("a", func() { done++ }) {
 			t.Errorf("%d pieces are done", done)
 		}
 		cancel()

@@ -32,7 +32,7 @@ func New(where string) *prometheus.CounterVec {
 		Help:        "What was turned away, by the part of the server that did it and by reason.",
 		ConstLabels: prometheus.Labels{LabelWhere: where},
 	}, []string{LabelReason})
-	for _, reason := range alarming {
+	for _, reason := range alarming[where] {
 		counter.WithLabelValues(reason)
 	}
 	return counter
@@ -40,4 +40,8 @@ func New(where string) *prometheus.CounterVec {
 
 // alarming are the reasons that the alert FleetServerRefusals is about. Their counters are
 // there from the start: of one that begins with a thousand, Prometheus sees no increase.
-var alarming = []string{"authentication", "publish", "subscribe", "reply", "flood", "dropped", "sessions", "timeout"}
+var alarming = map[string][]string{
+	Bus:       {"authentication", "publish", "subscribe", "dropped", "sessions", "timeout"},
+	DeviceAPI: {"reply", "flood"},
+	API:       {"authentication"},
+}

@@ -78,6 +78,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		{"a real device", b.device},
 		{"the door", b.door},
 		{"many simulated ones", b.simulated},
+		{"a crowd", b.crowd},
+		{"many registered ones", b.readyWithMany},
 		{"a slow medium", b.slowMedium},
 	} {
 		if !strings.Contains(step.what, *only) {

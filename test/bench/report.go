@@ -100,6 +100,9 @@ Everything is measured on the binaries as shipped, on one machine: %s.
   *Settled* is 90 s later, while all of them are connected and nothing changes. The
   memory for each device is what the server takes then, less what it took before the
   first one came. *Before* is an earlier tree, measured by turns: ` + "`make bench BASE=COMMIT`" + `.
+- *The most memory* is the peak of the resident memory (VmHWM) since the start of the
+  server, its devices' enrollment included where they enrolled. *Devices come back* from
+  the moment at which a restarted server is ready.
 - *For each flush of the medium* so long is added: strace delays each fsync and fdatasync
   of the server, and counts them. Meanwhile one client reads and writes one object of
   the API, twenty times a second.

@@ -22,11 +22,22 @@ func RSS(pid int) (int64, error) {
 	return ParseRSS(string(data))
 }
 
+// PeakRSS returns the most resident memory that a process has had, in bytes.
+func PeakRSS(pid int) (int64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	return parseMemory(string(data), "VmHWM:")
+}
+
 // ParseRSS takes the resident memory in bytes from a /proc/<pid>/status.
-func ParseRSS(status string) (int64, error) {
+func ParseRSS(status string) (int64, error) { return parseMemory(status, "VmRSS:") }
+
+func parseMemory(status, of string) (int64, error) {
 	for line := range strings.Lines(status) {
 		fields := strings.Fields(line)
-		if len(fields) == 3 && fields[0] == "VmRSS:" {
+		if len(fields) == 3 && fields[0] == of {
 			kib, err := strconv.ParseInt(fields[1], 10, 64)
 			return kib << 10, err
 		}
