@@ -8,6 +8,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"fleet.nationtech.io/fleet/pkg/guard"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // After each piece of work a device rests, so that one that uses its budget at
@@ -55,12 +56,11 @@ func newTurns(loop *guard.Guard) *turns {
 }
 
 const (
-	// maxOwn is more than an agent asks for at one time: it waits for most answers
-	// before it asks again.
-	maxOwn = 256
+	// maxOwn is as many as the budget of any kind lets through at once.
+	maxOwn = 2 * wire.MaxEntries
 	// maxOther is more, so that a flood is told what it is until it is cut off, and
 	// beside that, as it may be of a copy of the device.
-	maxOther = 2048
+	maxOther = 2 * maxOwn
 )
 
 // add queues work for a device, and does not wait for it. It reports false when too
