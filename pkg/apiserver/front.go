@@ -1,13 +1,11 @@
 package apiserver
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log"
-	"maps"
 	"net/http"
 	"runtime"
 	"slices"
@@ -166,32 +164,16 @@ func (a *strangers) handler(api http.Handler) http.Handler {
 // answerOf returns the answer to a request that has a place, and gives the place back.
 func answerOf(api http.Handler, r *http.Request, places <-chan struct{}) *answer {
 	defer func() { <-places }()
-	a := &answer{header: http.Header{}, status: http.StatusOK}
+	a := &answer{page{header: http.Header{}, code: http.StatusOK}}
 	api.ServeHTTP(a, r)
 	return a
 }
 
-// answer keeps an answer until it is sent. It implements http.ResponseWriter.
-type answer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-	begun  bool
-}
-
-// Header implements http.ResponseWriter.
-func (a *answer) Header() http.Header { return a.header }
-
-// WriteHeader implements http.ResponseWriter.
-func (a *answer) WriteHeader(status int) {
-	if !a.begun {
-		a.status, a.begun = status, true
-	}
-}
+// answer is an answer to a stranger, in memory until it is sent.
+type answer struct{ page }
 
 // Write implements http.ResponseWriter. What is too long for a stranger is cut off.
 func (a *answer) Write(p []byte) (int, error) {
-	a.begun = true
 	a.body.Write(p[:min(len(p), maxAnonymousAnswer-a.body.Len())])
 	return len(p), nil
 }
@@ -201,10 +183,8 @@ func (a *answer) Write(p []byte) (int, error) {
 func (a *answer) send(w http.ResponseWriter) {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Now().Add(anonymousStall))
-	maps.Copy(w.Header(), a.header)
-	w.Header().Set("Content-Length", strconv.Itoa(a.body.Len()))
-	w.WriteHeader(a.status)
-	_, _ = w.Write(a.body.Bytes())
+	a.header.Set("Content-Length", strconv.Itoa(a.body.Len()))
+	a.copyTo(w)
 	_ = control.Flush()
 	_ = control.SetWriteDeadline(time.Time{})
 }

@@ -22,8 +22,17 @@ import (
 // is on its way in buffers.
 const mostOfStranger = 8 << 20
 
-// framed is a connection to the API that speaks HTTP/2, without a certificate.
+// framed is a connection to the API that speaks HTTP/2, without a certificate. What it
+// is sent is thrown away.
 func (s *site) framed(t *testing.T) net.Conn {
+	t.Helper()
+	conn := s.http2(t)
+	go func() { _, _ = io.Copy(io.Discard, conn) }()
+	return conn
+}
+
+// http2 begins a connection to the API that speaks HTTP/2, without a certificate.
+func (s *site) http2(t *testing.T, settings ...http2.Setting) net.Conn {
 	t.Helper()
 	config := s.tls()
 	config.NextProtos = []string{"h2"}
@@ -33,8 +42,7 @@ func (s *site) framed(t *testing.T) net.Conn {
 	must(t, conn.SetDeadline(time.Now().Add(waitTimeout)))
 	_, err = io.WriteString(conn, http2.ClientPreface)
 	must(t, err)
-	must(t, http2.NewFramer(conn, nil).WriteSettings())
-	go func() { _, _ = io.Copy(io.Discard, conn) }()
+	must(t, http2.NewFramer(conn, nil).WriteSettings(settings...))
 	return conn
 }
 
@@ -178,16 +186,8 @@ func TestUnreadAnswersKeepNobodyOut(t *testing.T) {
 // unread until the test ends.
 func (s *site) leaveUnread(t *testing.T, path string) {
 	t.Helper()
-	config := s.tls()
-	config.NextProtos = []string{"h2"}
-	conn, err := tls.Dial("tcp", s.ready.API.String(), config)
-	must(t, err)
-	t.Cleanup(func() { _ = conn.Close() })
-	must(t, conn.SetDeadline(time.Now().Add(waitTimeout)))
-	_, err = io.WriteString(conn, http2.ClientPreface)
-	must(t, err)
+	conn := s.http2(t, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	f := http2.NewFramer(conn, conn)
-	must(t, f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
 	must(t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: request(path), EndHeaders: true, EndStream: true}))
 	for {
 		frame, err := f.ReadFrame()

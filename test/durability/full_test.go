@@ -65,7 +65,7 @@ func (d *disk) size(name string) int64 {
 }
 
 // A gateway whose disk is full starts again, as after a power cut: what it manages is
-// there to be read and deleted, and devices connect.
+// there to be read and deleted.
 func TestAFullGatewayStarts(t *testing.T) {
 	r := newRig(t)
 	maps := r.kube.CoreV1().ConfigMaps(namespace)

@@ -14,21 +14,17 @@ import (
 const clockTick = 10 * time.Millisecond
 
 // RSS returns the resident memory of a process in bytes.
-func RSS(pid int) (int64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	return ParseRSS(string(data))
-}
+func RSS(pid int) (int64, error) { return memory(pid, "VmRSS:") }
 
 // PeakRSS returns the most resident memory that a process has had, in bytes.
-func PeakRSS(pid int) (int64, error) {
+func PeakRSS(pid int) (int64, error) { return memory(pid, "VmHWM:") }
+
+func memory(pid int, of string) (int64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
-	return parseMemory(string(data), "VmHWM:")
+	return parseMemory(string(data), of)
 }
 
 // ParseRSS takes the resident memory in bytes from a /proc/<pid>/status.

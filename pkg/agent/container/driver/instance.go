@@ -115,7 +115,7 @@ func (i *instance) Halt(ctx context.Context) error {
 	running := slices.DeleteFunc(slices.Clone(i.containers), func(c container.Container) bool { return c.Ended() || c.Unstarted() })
 	return sideBySide(running, func(c container.Container) error {
 		i.log.Info("stopping container", "container", c.Name)
-		return i.stop(ctx, c)
+		return i.runtime.Stop(ctx, c.ID, c.Grace)
 	})
 }
 

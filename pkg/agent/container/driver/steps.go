@@ -124,19 +124,13 @@ func sideBySide(list []container.Container, do func(container.Container) error) 
 // remove stops and removes a container, and keeps the data of its volumes.
 func (d *Driver) remove(ctx context.Context, c container.Container) error {
 	d.log.Info("removing container", "container", c.Name)
-	if err := d.stop(ctx, c); err != nil {
+	if err := d.runtime.Stop(ctx, c.ID, c.Grace); err != nil {
 		return err
 	}
 	if err := d.adopt(ctx, c); err != nil {
 		return err
 	}
 	return d.runtime.Remove(ctx, c.ID)
-}
-
-func (d *Driver) stop(ctx context.Context, c container.Container) error {
-	ctx, cancel := context.WithTimeout(ctx, c.Grace+beyondGrace)
-	defer cancel()
-	return d.runtime.Stop(ctx, c.ID, c.Grace)
 }
 
 func (d *Driver) pull(ctx context.Context, image string) error {
