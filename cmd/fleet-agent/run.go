@@ -92,7 +92,7 @@ type parts struct {
 // wipeDevice finishes what a wipe is, and idles.
 func wipeDevice(ctx context.Context, p parts) error {
 	p.log.Warn("fleet-agent starts on a revoked device", "version", version.Version)
-	drivers, err := newDrivers(p, nil, nil)
+	drivers, err := newDrivers(p, nil, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func runDevice(ctx context.Context, p parts) error {
 		return err
 	}
 	defer connection.Close()
-	drivers, err := newDrivers(p, connection, func() string { return credentials.Identity().Root })
+	drivers, err := newDrivers(p, connection, func() string { return credentials.Identity().Root }, p.state.Notes("containers"))
 	if err != nil {
 		return err
 	}

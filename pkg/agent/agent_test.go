@@ -23,6 +23,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
 	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
@@ -376,6 +378,10 @@ type device struct {
 	health  func(container.Info, error) []wire.Condition
 	// further drivers stand beside that of containers.
 	further []workload.Driver
+	// boot is the present start of the device, which was at the time on.
+	boot string
+	on   time.Time
+	runs runs.Keeper
 }
 
 // onDevice runs a test in a bubble, with an agent that is connected.
@@ -384,7 +390,7 @@ func onDevice(t *testing.T, test func(*device)) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "state")
 	synctest.Test(t, func(t *testing.T) {
-		d := &device{t: t, dir: dir, gateway: newGateway(t), podman: containertest.NewFake(image)}
+		d := &device{t: t, dir: dir, gateway: newGateway(t), podman: containertest.NewFake(image), boot: "first", on: time.Now()}
 		d.gateway.setOffline(false)
 		d.start()
 		defer func() { d.stop() }()
@@ -398,6 +404,8 @@ func (d *device) containers() *driver.Driver {
 		Runtime: d.podman, Registry: d.gateway,
 		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
 		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
+		Runs:          d.runs,
+		Uptime:        func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
 		Log:           slog.New(slog.DiscardHandler),
 	})
 }
@@ -409,6 +417,7 @@ func (d *device) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	d.runs = state.Notes("containers")
 	containers := d.containers()
 	drivers, err := workload.NewDrivers(append(d.further, containers)...)
 	if err != nil {
@@ -439,8 +448,8 @@ func (d *device) start() {
 	d.settle()
 }
 
-// settle lets everything happen that happens within a second.
-func (d *device) settle() { d.pass(time.Second) }
+// settle lets everything happen until what started is ready.
+func (d *device) settle() { d.pass(plan.DefaultMinReady + time.Second) }
 
 func (d *device) pass(t time.Duration) {
 	time.Sleep(t)
@@ -772,25 +781,99 @@ func TestContainerChangesAreReportedWithinASecond(t *testing.T) {
 		d.settle()
 		d.podman.Exit("shop_web_front", 3)
 		d.pass(time.Second)
-		d.expectPhase(web, wire.PhaseFailed, "exit code 3")
+		d.expectPhase(web, wire.PhaseFailed, "exited with code 3")
 	})
 }
 
-func TestACrashLoopIsReportedButNotAllTheTime(t *testing.T) {
+// A service that ends at once is started again after ever longer pauses, which an agent
+// that starts keeps to.
+func TestACrashLoopBacksOff(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.podman.Says("shop_web_front", "no such\nhost: db")
+		d.gateway.issue("e1", deployments{web: {"front": command(containertest.ExitCommand, "3")}})
+		d.pass(10 * time.Minute)
+		starts := slices.DeleteFunc(d.podman.Calls(), func(call string) bool { return call != "start shop_web_front" })
+		if n := len(starts); n < 9 || n > 11 {
+			t.Errorf("%d starts in ten minutes", n)
+		}
+		d.expectPhase(web, wire.PhaseFailed, fmt.Sprintf("service front: exited with code 3, %d restarts, last output: no such host: db", len(starts)-1))
+		if s := d.gateway.state(web); s.Containers[0].Restarts != len(starts)-1 {
+			t.Errorf("report %+v", s)
+		}
+		if n := len(d.gateway.phases(web)); n > 25 {
+			t.Errorf("%d reports in ten minutes", n)
+		}
+		d.restart()
+		d.pass(30 * time.Minute)
+		if n := len(d.podman.Calls()); n < 6 || n > 8 {
+			t.Errorf("%d starts in half an hour more", n)
+		}
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.expectPhase(web, wire.PhaseRunning, "")
+	})
+}
+
+// One that fails once is well again as soon as it has run for a while.
+func TestAServiceThatFailsOnce(t *testing.T) {
 	onDevice(t, func(d *device) {
 		d.gateway.issue("e1", deployments{web: {"front": nil}})
 		d.settle()
-		for range 600 { // ten minutes
+		d.podman.Exit("shop_web_front", 1)
+		d.pass(500 * time.Millisecond)
+		d.expectPhase(web, wire.PhaseFailed, "service front: exited with code 1")
+		d.podman.Calls()
+		d.pass(time.Second)
+		d.expectCalls("start shop_web_front")
+		d.pass(plan.Settle - time.Second)
+		d.expectPhase(web, wire.PhaseFailed, "service front: exited with code 1, 1 restart")
+		d.pass(time.Second)
+		d.expectPhase(web, wire.PhaseRunning, "")
+	})
+}
+
+// Podman restarts what an earlier agent made. When that is a crash loop, this agent
+// stops it and takes over.
+func TestACrashLoopOfAnEarlierAgent(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.podman.SetPolicy("shop_web_front", container.RestartAlways)
+		d.podman.Calls()
+		for range 100 { // in 10 s, as podman does
 			d.podman.Exit("shop_web_front", 1)
 			d.podman.Restart("shop_web_front")
-			d.pass(time.Second)
+			d.pass(100 * time.Millisecond)
 		}
-		d.expectPhase(web, wire.PhaseFailed, "restarted")
-		if n := len(d.gateway.phases(web)); n > 60 {
-			t.Errorf("%d reports in ten minutes", n)
+		calls := d.podman.Calls()
+		if n := len(calls); n == 0 || calls[0] != "stop shop_web_front" || n > 12 {
+			t.Errorf("calls %q", calls)
 		}
+		d.expectPhase(web, wire.PhaseFailed, "service front: ")
 		d.pass(10 * time.Minute)
 		d.expectPhase(web, wire.PhaseRunning, "")
+	})
+}
+
+// After a power cut everything starts at once, and none of it has failed.
+func TestAPowerCut(t *testing.T) {
+	onDevice(t, func(d *device) {
+		never := func(s *score.Service) { s.Restart = score.RestartNever }
+		d.gateway.issue("e1", deployments{web: {"front": nil}, api: {"job": never}})
+		d.settle()
+		d.podman.Exit("shop_api_job", 0)
+		d.settle()
+		d.podman.Calls()
+		d.stop()
+		d.podman.Cut()
+		d.boot, d.on = "second", time.Now()
+		d.start()
+		d.expectCalls("start shop_web_front")
+		d.expectPhase(web, wire.PhaseRunning, "")
+		d.expectPhase(api, wire.PhaseRunning, "") // its job is done
+		if s := d.gateway.state(web); s.Containers[0].Restarts != 0 {
+			t.Errorf("report %+v", s)
+		}
 	})
 }
 

@@ -92,10 +92,10 @@ func TestStaleSessionAsksAgainAtOnceButNotForEver(t *testing.T) {
 			d.gateway.refuseStates = &wire.Refusal{Code: wire.RefusedSession, Message: "a newer session"}
 		})
 		d.gateway.issue("e1", deployments{web: {"front": nil}})
-		d.settle()
+		d.pass(time.Second)
 		var before int
 		d.gateway.look(func() { before = d.gateway.snapshots })
-		d.pass(2 * time.Second)
+		d.settle() // until it is ready, which is refused, too
 		d.gateway.look(func() {
 			if d.gateway.snapshots == before {
 				t.Error("nothing was asked")

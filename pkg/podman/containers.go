@@ -102,7 +102,8 @@ type inspection struct {
 		OOMKilled             bool
 		StartedAt, FinishedAt time.Time
 	}
-	Mounts list[mount]
+	HostConfig struct{ RestartPolicy struct{ Name string } }
+	Mounts     list[mount]
 }
 
 type mount struct {
@@ -114,23 +115,32 @@ type mount struct {
 func (i *inspection) convert() (container.Container, bool) {
 	ref, ok := container.ParseLabelValue(i.Config.Labels[container.LabelDeployment])
 	return container.Container{
-		ID:          string(i.ID),
-		Name:        clip(i.Name, maxName),
-		Ref:         ref,
-		Service:     i.Config.Labels[container.LabelService],
-		Hash:        i.Config.Labels[container.LabelHash],
-		Image:       clip(i.ImageName, maxImage),
-		Mounts:      i.mounts(define.TypeBind),
-		Volumes:     i.mounts(define.TypeVolume),
-		Grace:       min(time.Duration(i.Config.StopTimeout)*time.Second, maxGrace),
-		State:       container.State(clip(i.State.Status, maxShort)),
-		ExitCode:    int(i.State.ExitCode),
-		OutOfMemory: i.State.OOMKilled,
-		Restarts:    int(i.RestartCount),
-		Created:     reportable(i.Created),
-		Started:     reportable(i.State.StartedAt),
-		Finished:    reportable(i.State.FinishedAt),
+		ID:             string(i.ID),
+		Name:           clip(i.Name, maxName),
+		Ref:            ref,
+		Service:        i.Config.Labels[container.LabelService],
+		Hash:           i.Config.Labels[container.LabelHash],
+		Image:          clip(i.ImageName, maxImage),
+		Mounts:         i.mounts(define.TypeBind),
+		Volumes:        i.mounts(define.TypeVolume),
+		Grace:          min(time.Duration(i.Config.StopTimeout)*time.Second, maxGrace),
+		State:          container.State(clip(i.State.Status, maxShort)),
+		ExitCode:       int(i.State.ExitCode),
+		OutOfMemory:    i.State.OOMKilled,
+		PolicyRestarts: int(i.RestartCount),
+		Policy:         policy(i.HostConfig.RestartPolicy.Name),
+		Created:        reportable(i.Created),
+		Started:        reportable(i.State.StartedAt),
+		Finished:       reportable(i.State.FinishedAt),
 	}, ok
+}
+
+// policy is a restart policy, of which podman says "" or "no" for none.
+func policy(name string) container.Restart {
+	if name == "" {
+		return container.RestartNever
+	}
+	return container.Restart(clip(name, maxShort))
 }
 
 // mounts lists those of one type.

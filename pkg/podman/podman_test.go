@@ -48,6 +48,7 @@ func play(args []string) {
 		if err != nil {
 			code = 100
 		}
+		containertest.Farewell(os.Stdout, os.Stderr, args[1])
 		os.Exit(code)
 	}
 	if len(args) == 4 && args[0] == containertest.CheckCommand {

@@ -26,7 +26,7 @@ func generate(s *container.Spec) *specgen.SpecGenerator {
 	g.Entrypoint = s.Command
 	g.Command = s.Args
 	g.Env = s.Env
-	g.RestartPolicy = string(s.Restart)
+	g.RestartPolicy = string(container.RestartNever)
 	g.LogConfiguration = &specgen.LogConfig{Driver: define.KubernetesLogging, Size: maxLog}
 	grace := uint(s.Grace.Seconds())
 	g.StopTimeout = &grace

@@ -29,6 +29,7 @@ const (
 	maxImage      = 512
 	maxSecretName = 253
 	maxGrace      = time.Hour
+	maxMinReady   = time.Hour
 )
 
 // DefaultGrace is how long a container has to end that says nothing about it.
@@ -40,6 +41,9 @@ const hostLabel = `[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?`
 type PodmanV0 struct {
 	// Services are the containers of the Deployment, at least one.
 	Services []Service `json:"services"`
+	// MinReadySeconds is how long a service has to run before it counts as ready; 5 when
+	// it is nil. To change it replaces no container.
+	MinReadySeconds *int `json:"minReadySeconds,omitempty"`
 }
 
 // Service is one container.
@@ -229,6 +233,9 @@ func (p *PodmanV0) validate() error {
 	}
 	if len(p.Services) > maxServices {
 		return fieldErrorf("services", "%d services, at most %d are allowed", len(p.Services), maxServices)
+	}
+	if n := p.MinReadySeconds; n != nil && (*n < 0 || *n > int(maxMinReady.Seconds())) {
+		return fieldErrorf("minReadySeconds", "%d is not within 0 to %d", *n, int(maxMinReady.Seconds()))
 	}
 	names := map[string]bool{}
 	for i := range p.Services {

@@ -84,6 +84,8 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"second service", `{"services":[{"name":"a","image":"localhost/a"},{"name":"b"}]}`, "data.services[1].image: an image is needed"},
 
 		// resources
+		{"long to be ready", `{"services":[{"name":"a","image":"localhost/a"}],"minReadySeconds":3601}`, "data.minReadySeconds: 3601 is not within 0 to 3600"},
+		{"negative to be ready", `{"services":[{"name":"a","image":"localhost/a"}],"minReadySeconds":-1}`, "data.minReadySeconds: -1 is not within 0 to 3600"},
 		{"grace", document(`"terminationGracePeriodSeconds":3601`), "data.services[0].terminationGracePeriodSeconds: 3601 is not within 0 to 3600"},
 		{"negative grace", document(`"terminationGracePeriodSeconds":-1`), "data.services[0].terminationGracePeriodSeconds: -1 is not within 0 to 3600"},
 		{"fraction of a grace", document(`"terminationGracePeriodSeconds":1.5`), "data.services[0].terminationGracePeriodSeconds: is a number, a whole number is needed"},
@@ -142,16 +144,16 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"too many volumes", document(`"volumes":` + list(257, `{}`)), "data.services[0].volumes: 257 items, at most 256 are allowed"},
 
 		// unknown fields
-		{"unknown at the top", `{"services":[],"x":1}`, "data.x: unknown field; known here: services"},
+		{"unknown at the top", `{"services":[],"x":1}`, "data.x: unknown field; known here: services, minReadySeconds"},
 		{"unknown in a service", document(`"imagee":"x"`), "data.services[0].imagee: " + knownService},
 		{"upper case", document(`"Restart":"Never"`), "data.services[0].Restart: " + knownService},
-		{"upper case at the top", `{"Services":[]}`, "data.Services: unknown field; known here: services"},
+		{"upper case at the top", `{"Services":[]}`, "data.Services: unknown field; known here: services, minReadySeconds"},
 		{"unknown in a port", document(`"ports":[{"hostPort":1,"containerPort":1},{"hostport":1}]`), "data.services[0].ports[1].hostport: unknown field; known here: hostPort, containerPort, hostIP, protocol"},
 		{"unknown in env", document(`"env":[{"from":{}}]`), "data.services[0].env[0].from: unknown field; known here: name, value, valueFrom"},
 		{"unknown in a volume", document(`"volumes":[{"subPath":"a"}]`), "data.services[0].volumes[0].subPath: unknown field; known here: name, hostPath, secretName, mountPath, readOnly"},
-		{"unknown name with a line break", `{"a\nb":1}`, `data."a\nb": unknown field; known here: services`},
-		{"unknown name with a dot", `{"a.b":1}`, `data."a.b": unknown field; known here: services`},
-		{"unknown empty name", `{"":1}`, `data."": unknown field; known here: services`},
+		{"unknown name with a line break", `{"a\nb":1}`, `data."a\nb": unknown field; known here: services, minReadySeconds`},
+		{"unknown name with a dot", `{"a.b":1}`, `data."a.b": unknown field; known here: services, minReadySeconds`},
+		{"unknown empty name", `{"":1}`, `data."": unknown field; known here: services, minReadySeconds`},
 
 		// wrong types
 		{"document is a list", `[]`, "data: is a list, an object is needed"},

@@ -246,6 +246,8 @@ type ContainerState struct {
 	State    string `json:"state"`
 	Image    string `json:"image,omitempty"`
 	ExitCode int    `json:"exitCode,omitempty"`
+	// Restarts counts how often it was started again since it was made.
+	Restarts int `json:"restarts,omitempty"`
 }
 
 // Heartbeat says that a device is alive.

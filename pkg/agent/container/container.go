@@ -62,12 +62,38 @@ type Container struct {
 	ExitCode int
 	// OutOfMemory: the last run ended because the kernel had no memory for it.
 	OutOfMemory bool
-	// Restarts counts the restarts by the restart policy since the last start
-	// that somebody asked for.
-	Restarts int
-	// Started and Finished are zero when that never happened.
+	// Policy is the runtime's own restart policy. That of a container which this agent
+	// made is RestartNever: the agent starts it again.
+	Policy Restart
+	// PolicyRestarts counts the restarts by that policy since the last start that
+	// somebody asked for.
+	PolicyRestarts int
+	// Started and Finished are zero when that never happened. They are dated by the
+	// system's clock, which may have been set in between.
 	Created, Started, Finished time.Time
+	// What follows is not the runtime's word, but the agent's account, see package runs.
+
+	// Since is when the last run was seen to begin or, when it ended, to end. It may be
+	// compared with a time.Now whatever becomes of the system's clock.
+	Since time.Time
+	// Restarts counts the runs after the first, Ends the ends since the last good run.
+	Restarts, Ends int
+	// Last is how the last run ended that did.
+	Last Exit
+	// Down: the last run ended with the device.
+	Down bool
 }
+
+// Exit is how a run ended.
+type Exit struct {
+	Code        int  `json:"code,omitempty"`
+	OutOfMemory bool `json:"outOfMemory,omitempty"`
+	// Output is the last of what it wrote, in one line; empty when that is not known.
+	Output string `json:"output,omitempty"`
+}
+
+// Exit is how the last run ended, as the runtime says.
+func (c *Container) Exit() Exit { return Exit{Code: c.ExitCode, OutOfMemory: c.OutOfMemory} }
 
 // Ended reports whether the container ran and does not run any more.
 func (c *Container) Ended() bool { return c.State == StateExited || c.State == StateStopped }
@@ -82,11 +108,15 @@ func (c *Container) Unstarted() bool {
 // reads later.
 const clockGap = time.Second
 
-// Interrupted reports whether the container was still running when the device
-// went down: its last start has no end.
-func (c *Container) Interrupted() bool {
+// LooksInterrupted reports whether the last start has no end, as when the device went
+// down. A clock that was set back during the run makes any end look so.
+func (c *Container) LooksInterrupted() bool {
 	return c.Ended() && !c.Started.IsZero() && c.Finished.Before(c.Started.Add(-clockGap))
 }
+
+// Interrupted reports whether the container was still running when the device went
+// down.
+func (c *Container) Interrupted() bool { return c.Down && c.LooksInterrupted() }
 
 // LastEvent is when the container last changed by its own times, so that it
 // does not depend on when the agent looked.
@@ -113,7 +143,8 @@ type Spec struct {
 	Env           map[string]string
 	Ports         []Port
 	Mounts        []Mount
-	Restart       Restart
+	// Restart is up to the agent: the runtime starts nothing again by itself.
+	Restart Restart
 	// Memory is what the container may use at most, in bytes; 0 for no limit.
 	Memory int64
 	// Grace is how long the container has to end before it is killed.
@@ -167,7 +198,7 @@ type Mount struct {
 	ReadOnly bool
 }
 
-// Restart says when the runtime itself starts an ended container again.
+// Restart says when an ended container starts again.
 type Restart string
 
 // Values of Restart, in podman's words.

@@ -66,7 +66,7 @@ func TestInterrupted(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if diff := cmp.Diff(tt.want, tt.c.Interrupted()); diff != "" {
+			if diff := cmp.Diff(tt.want, tt.c.LooksInterrupted()); diff != "" {
 				t.Error(diff)
 			}
 		})

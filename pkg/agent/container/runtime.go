@@ -44,6 +44,9 @@ type Runtime interface {
 	// Remove removes a container that does not run, and no volume; one that is gone is
 	// no error.
 	Remove(ctx context.Context, id string) error
+	// Output returns the last lines that a container wrote, of what it wrote as an error
+	// and otherwise: all of its last run or less. It returns ErrNotFound.
+	Output(ctx context.Context, id string, lines int) ([]byte, error)
 	// ImageExists reports whether the image is on the device.
 	ImageExists(ctx context.Context, image string) (bool, error)
 	// ImageVolumes returns the paths that an image on the device declares as volumes,

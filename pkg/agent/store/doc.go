@@ -18,6 +18,7 @@
 //	               what to do since the device was revoked
 //	manifest.json  the last good manifest
 //	memory.json    what was applied, by Deployment
+//	driver-*.json  what the drivers must not forget
 //	nonce.json     the server's last nonce, by which it knows a copy
 //	clock.json     the last time at which a server's certificate was valid
 //	bodies/HASH    bodies of scores

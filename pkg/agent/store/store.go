@@ -23,15 +23,16 @@ var ErrLocked = errors.New("state directory is in use by another fleet-agent")
 const maxDocument = 1 << 20
 
 const (
-	identityFile = "identity.json"
-	pendingFile  = "pending-identity.json"
-	previousFile = "previous-identity.json"
-	renewalFile  = "renewal.json"
-	manifestFile = "manifest.json"
-	memoryFile   = "memory.json"
-	nonceFile    = "nonce.json"
-	clockFile    = "clock.json"
-	lockFile     = "lock"
+	identityFile             = "identity.json"
+	pendingFile              = "pending-identity.json"
+	previousFile             = "previous-identity.json"
+	renewalFile              = "renewal.json"
+	manifestFile             = "manifest.json"
+	memoryFile               = "memory.json"
+	nonceFile                = "nonce.json"
+	clockFile                = "clock.json"
+	notesPrefix, notesSuffix = "driver-", ".json"
+	lockFile                 = "lock"
 	// socketFile is package control's.
 	socketFile     = "control.sock"
 	revocationFile = "revocation.json"

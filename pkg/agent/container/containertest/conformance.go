@@ -1,11 +1,15 @@
 package containertest
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +50,7 @@ func Conformance(t *testing.T, s Subject) {
 		"info":                 testInfo,
 		"life":                 testLife,
 		"exit code":            testExitCode,
+		"output":               testOutput,
 		"list of a Deployment": testList,
 		"missing image":        testMissingImage,
 		"port in use":          testPortInUse,
@@ -170,7 +175,7 @@ func testLife(t *testing.T, s Subject) {
 			t.Fatal(err)
 		}
 	}
-	if stopped := s.await(t, spec.Ref, func(c container.Container) bool { return c.Ended() }); stopped.Interrupted() {
+	if stopped := s.await(t, spec.Ref, func(c container.Container) bool { return c.Ended() }); stopped.LooksInterrupted() {
 		t.Errorf("after stop: %+v", stopped)
 	}
 	if err := s.Runtime.Remove(t.Context(), id); err != nil {
@@ -185,8 +190,41 @@ func testExitCode(t *testing.T, s Subject) {
 	spec := s.spec(t, "exit-code", s.Exit("3"))
 	s.run(t, spec)
 	c := s.await(t, spec.Ref, func(c container.Container) bool { return c.Ended() })
-	if c.ExitCode != 3 || c.Finished.IsZero() || c.Interrupted() {
+	if c.ExitCode != 3 || c.Finished.IsZero() || c.LooksInterrupted() {
 		t.Errorf("got %+v", c)
+	}
+	if c.Policy != container.RestartNever || c.PolicyRestarts != 0 {
+		t.Errorf("the runtime itself restarts it: %+v", c)
+	}
+}
+
+// farewells is how many lines Farewell writes to one of the streams.
+const farewells = 20
+
+// Farewell is what a command that ends with a code writes before.
+func Farewell(out, errs io.Writer, code string) {
+	for n := range farewells {
+		fmt.Fprintln(out, "line", n)
+	}
+	fmt.Fprintln(errs, "ends with", code)
+}
+
+func testOutput(t *testing.T, s Subject) {
+	spec := s.spec(t, "output", s.Exit("3"))
+	spec.Restart = container.RestartAlways
+	id := s.run(t, spec)
+	s.await(t, spec.Ref, func(c container.Container) bool { return c.Ended() })
+	for lines, first := range map[int]string{3: "line 18", 100: "line 0\n"} {
+		got, err := s.Runtime.Output(t.Context(), id, lines)
+		if err != nil || !bytes.HasPrefix(got, []byte(first)) || !bytes.HasSuffix(got, []byte("line 19\nends with 3\n")) {
+			t.Errorf("the last %d lines are %q: %v", lines, got, err)
+		}
+	}
+	if c := s.one(t, spec.Ref); !c.Ended() || c.PolicyRestarts != 0 {
+		t.Errorf("the runtime itself restarted it: %+v", c)
+	}
+	if _, err := s.Runtime.Output(t.Context(), strings.Repeat("0", 64), 1); !errors.Is(err, container.ErrNotFound) {
+		t.Errorf("the output of a container that is gone: %v", err)
 	}
 }
 

@@ -50,6 +50,7 @@ type Fake struct {
 	logins     []container.Login
 	nextID     int
 	invented   []container.Container
+	outputs    map[string]string
 }
 
 type entry struct {
@@ -74,6 +75,7 @@ func NewFake(images ...string) *Fake {
 		declared:   map[string][]string{},
 		secrets:    map[string][]byte{},
 		foreign:    map[string]bool{},
+		outputs:    map[string]string{},
 		watchers:   map[chan wire.DeploymentRef]bool{},
 		broken:     make(chan struct{}),
 	}
@@ -126,7 +128,7 @@ func (f *Fake) Restart(name string) {
 	for _, c := range f.containers {
 		if c.Name == name {
 			c.State, c.Started = container.StateRunning, time.Now().UTC()
-			c.Restarts++
+			c.PolicyRestarts++
 			f.notify(c.Ref)
 		}
 	}
@@ -247,7 +249,7 @@ func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
 	f.containers[id] = &entry{spec: *spec, Container: container.Container{
 		ID: id, Name: spec.Name(), Ref: spec.Ref, Service: spec.Service, Hash: spec.Hash, Image: spec.Image,
 		Mounts: mounts(spec, false), Volumes: mounts(spec, true), Grace: spec.Grace,
-		State: container.StateCreated, Created: time.Now().UTC(),
+		State: container.StateCreated, Policy: container.RestartNever, Created: time.Now().UTC(),
 	}}
 	for _, path := range f.declared[spec.Image] {
 		if !slices.ContainsFunc(spec.Mounts, func(m container.Mount) bool { return m.Path == path }) {
@@ -288,13 +290,18 @@ func (f *Fake) Start(_ context.Context, id string) error {
 		return fmt.Errorf("port %d: %w", port, container.ErrPortInUse)
 	}
 	f.record("start %s", c.Name)
-	c.State, c.Restarts, c.Started = container.StateRunning, 0, time.Now().UTC()
+	c.State, c.PolicyRestarts, c.Started = container.StateRunning, 0, time.Now().UTC()
 	if len(c.spec.Command) == 2 && c.spec.Command[0] == ExitCommand {
 		code, err := strconv.Atoi(c.spec.Command[1])
 		if err != nil {
 			return fmt.Errorf("exit code of %s: %w", c.Name, err)
 		}
 		c.end(code)
+		if _, set := f.outputs[c.Name]; !set {
+			var said strings.Builder
+			Farewell(&said, &said, c.spec.Command[1])
+			f.outputs[c.Name] = said.String()
+		}
 	}
 	if len(c.spec.Command) == 4 && c.spec.Command[0] == CheckCommand {
 		env, file := f.secrets[c.spec.SecretEnv[c.spec.Command[1]]], f.secrets[c.spec.SecretFiles[c.spec.Command[2]]]
@@ -354,6 +361,50 @@ func (f *Fake) Remove(_ context.Context, id string) error {
 	delete(f.containers, id)
 	f.notify(c.Ref)
 	return nil
+}
+
+// Output implements container.Runtime.
+func (f *Fake) Output(_ context.Context, id string, lines int) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.containers[id]
+	switch {
+	case f.down != nil:
+		return nil, f.down
+	case c == nil:
+		return nil, container.ErrNotFound
+	}
+	said := slices.Collect(strings.Lines(f.outputs[c.Name]))
+	return []byte(strings.Join(said[max(0, len(said)-lines):], "")), nil
+}
+
+// Says makes the output of the containers of a name end with a text.
+func (f *Fake) Says(name, text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.outputs[name] = text
+}
+
+// SetPolicy makes a container one that an earlier agent made.
+func (f *Fake) SetPolicy(name string, policy container.Restart) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.Name == name {
+			c.Policy = policy
+		}
+	}
+}
+
+// Cut cuts the power: what ran has no end.
+func (f *Fake) Cut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.State == container.StateRunning {
+			c.State, c.ExitCode = container.StateExited, 0
+		}
+	}
 }
 
 // ImageExists implements container.Runtime.

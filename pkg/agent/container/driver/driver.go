@@ -5,13 +5,17 @@ import (
 	"encoding/json"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
+	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -37,7 +41,11 @@ type Config struct {
 	TrustRegistry func(registry string) error
 	// Binds says which directories containers may mount.
 	Binds bind.Policy
-	Log   *slog.Logger
+	// Runs remembers the runs of containers over restarts of the agent; nil for nobody.
+	Runs runs.Keeper
+	// Uptime is a clock that nobody sets; nil for one that begins with the driver.
+	Uptime func() runs.Moment
+	Log    *slog.Logger
 }
 
 // Driver runs containers. Make it with New.
@@ -48,6 +56,7 @@ type Driver struct {
 	interpreters interpret.Registry
 	ports        *ports
 	mounts       *mounts
+	runs         *runs.Ledger
 	log          *slog.Logger
 
 	mu sync.Mutex // guards what follows
@@ -69,6 +78,7 @@ func New(cfg Config) *Driver {
 		interpreters: interpret.Default(),
 		ports:        newPorts(),
 		mounts:       newMounts(cfg.Binds),
+		runs:         runs.New(cfg.Runs, cfg.Uptime, cfg.Log),
 		log:          cfg.Log,
 	}
 }
@@ -113,12 +123,49 @@ func (d *Driver) Parse(ref wire.DeploymentRef, scoreType string, data json.RawMe
 
 // Observe implements workload.Driver.
 func (d *Driver) Observe(ctx context.Context, ref wire.DeploymentRef) (workload.Instance, error) {
+	began := d.runs.Now()
 	list, err := d.runtime.List(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
+	d.see(ctx, began, list)
+	d.runs.Save()
 	d.mounts.seeOf(ref, list)
 	return &instance{Driver: d, ref: ref, containers: list}, nil
+}
+
+// see notes the runs of what a look that began at a moment found, and what the
+// containers wrote last that ended since.
+func (d *Driver) see(ctx context.Context, began runs.Moment, list []container.Container) {
+	for _, i := range d.runs.See(began, list) {
+		c := &list[i]
+		output, err := d.runtime.Output(ctx, c.ID, lastLines)
+		if err != nil {
+			d.log.Debug("the last output of a container is unknown", "container", c.Name, "error", err)
+			continue
+		}
+		d.runs.Tell(c, tail(output))
+	}
+}
+
+const (
+	// lastLines is how many lines of output are read of a container that ended, maxTail
+	// what is kept of them in bytes.
+	lastLines, maxTail = 5, 256
+)
+
+// tail is the end of an output in one line.
+func tail(output []byte) string {
+	text := printable.Line(strings.Join(strings.Fields(strings.ToValidUTF8(string(output), "\uFFFD")), " "))
+	if len(text) <= maxTail {
+		return text
+	}
+	const mark = "…"
+	text = text[len(text)-maxTail+len(mark):]
+	for text != "" && !utf8.RuneStart(text[0]) {
+		text = text[1:]
+	}
+	return mark + text
 }
 
 // Ready implements workload.Driver.
@@ -128,10 +175,13 @@ func (d *Driver) Ready(ctx context.Context) (workload.Look, error) {
 	if err != nil {
 		return workload.Look{}, err
 	}
+	began := d.runs.Now()
 	list, err := d.runtime.List(ctx, wire.DeploymentRef{})
 	if err != nil {
 		return workload.Look{}, err
 	}
+	d.see(ctx, began, list)
+	d.runs.Keep(began, list)
 	d.mounts.forbid(info.StoreRoot)
 	d.mounts.see(list)
 	look := workload.Look{Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}

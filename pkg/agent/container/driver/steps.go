@@ -66,6 +66,9 @@ func (i *instance) do(ctx context.Context, a plan.Action) error {
 		}
 		i.log.Info("starting container", "container", a.Container.Name)
 		return i.runtime.Start(ctx, a.Container.ID)
+	case plan.Stop:
+		i.log.Warn("stopping a container that podman restarts again and again", "container", a.Container.Name, "restarts", a.Container.PolicyRestarts)
+		return i.runtime.Stop(ctx, a.Container.ID, a.Container.Grace)
 	case plan.Remove:
 		return i.remove(ctx, a.Container)
 	case plan.RemoveVolume:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -37,7 +38,7 @@ func TestPodmanV0(t *testing.T) {
 		{"name":"back","image":"localhost/back:1","volumes":[{"name":"data","mountPath":"/data"}]},
 		{"name":"once","image":"localhost/once:1","restart":"Never"}]}}`
 	want := &plan.Workload{
-		Ref: ref,
+		Ref: ref, MinReady: plan.DefaultMinReady,
 		Services: []container.Spec{
 			{
 				Ref: ref, Service: "front", Image: "localhost/front:1", Command: []string{"/run"}, Args: []string{"-v"}, Env: map[string]string{"A": "b"},
@@ -62,6 +63,26 @@ func TestPodmanV0(t *testing.T) {
 	}
 	if got.Services[0].Hash == got.Services[1].Hash || !wire.ValidHash(got.Services[0].Hash) {
 		t.Errorf("hashes %q and %q", got.Services[0].Hash, got.Services[1].Hash)
+	}
+}
+
+// How long a service has to run changes no container.
+func TestMinReady(t *testing.T) {
+	t.Parallel()
+	body := func(rest string) string {
+		return `{"type":"PodmanV0","data":{"services":[{"name":"a","image":"localhost/a"}]` + rest + `}}`
+	}
+	usual, err := interpretBody(body(""))
+	none, noneErr := interpretBody(body(`,"minReadySeconds":0`))
+	long, longErr := interpretBody(body(`,"minReadySeconds":60`))
+	if err := errors.Join(err, noneErr, longErr); err != nil {
+		t.Fatal(err)
+	}
+	if usual.MinReady != plan.DefaultMinReady || none.MinReady != 0 || long.MinReady != time.Minute {
+		t.Errorf("%v, %v and %v", usual.MinReady, none.MinReady, long.MinReady)
+	}
+	if usual.Services[0].Hash != long.Services[0].Hash {
+		t.Error("the hash of the service changed")
 	}
 }
 

@@ -3,6 +3,7 @@ package interpret
 import (
 	"encoding/json"
 	"slices"
+	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
@@ -16,7 +17,10 @@ func PodmanV0(ref wire.DeploymentRef, data json.RawMessage) (*plan.Workload, err
 	if err != nil {
 		return nil, err
 	}
-	w := &plan.Workload{Ref: ref}
+	w := &plan.Workload{Ref: ref, MinReady: plan.DefaultMinReady}
+	if p.MinReadySeconds != nil {
+		w.MinReady = time.Duration(*p.MinReadySeconds) * time.Second
+	}
 	for i := range p.Services {
 		spec := specOf(ref, &p.Services[i])
 		w.Services = append(w.Services, spec)

@@ -7,18 +7,25 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Grace is the time that podman gets to restart an ended container by its
-// policy before the agent does; podman takes well under a second.
-const Grace = 5 * time.Second
+// DefaultMinReady is how long a service without a probe has to run before it counts as
+// ready, unless its score says otherwise.
+const DefaultMinReady = 5 * time.Second
+
+// maxByPolicy is how often a runtime may restart a container of an earlier agent before
+// this one stops it and takes over.
+const maxByPolicy = 3
 
 // Workload is what a score asks for, in terms of containers.
 type Workload struct {
 	Ref wire.DeploymentRef
 	// Services have distinct names.
 	Services []container.Spec
+	// MinReady is how long a service has to run before it counts as ready.
+	MinReady time.Duration
 	// Volumes are the full names of the volumes that the services mount.
 	Volumes []string
 	// SecretUses says which services use Secrets, by service.
@@ -42,12 +49,14 @@ const (
 	Create
 	// Start starts Container.
 	Start
+	// Stop stops Container, to be started again later.
+	Stop
 	// RemoveVolume removes Volume.
 	RemoveVolume
 )
 
 func (k Kind) String() string {
-	return [...]string{"pull", "ensure volume", "ensure secret", "remove", "create", "start", "remove volume"}[k]
+	return [...]string{"pull", "ensure volume", "ensure secret", "remove", "create", "start", "stop", "remove volume"}[k]
 }
 
 // Action is one step. The fields that its Kind does not mention are zero.
@@ -76,6 +85,8 @@ func (a Action) String() string {
 		return "creating container " + a.Spec.Name()
 	case Start:
 		return "starting container " + a.Container.Name
+	case Stop:
+		return "stopping container " + a.Container.Name
 	case RemoveVolume:
 		return "removing volume " + a.Volume
 	}
@@ -103,9 +114,12 @@ func Changes(w *Workload, observed []container.Container, now time.Time) (action
 			rest = append(rest, Action{Kind: Create, Spec: s})
 			continue
 		}
-		if at, must := startAt(s.Restart, &c); must && !now.Before(at) {
+		switch at, must := startAt(s.Restart, &c); {
+		case loopsByPolicy(&c, now):
+			rest = append(rest, Action{Kind: Stop, Container: c})
+		case must && !now.Before(at):
 			rest = append(rest, Action{Kind: Start, Container: c})
-		} else if must {
+		case must:
 			again = earliest(again, at)
 		}
 	}
@@ -155,12 +169,9 @@ func match(w *Workload, observed []container.Container) (kept map[string]contain
 	return kept, obsolete
 }
 
-// startAt reports whether a container that is what it should be has to be
-// started, and from when on. Podman itself restarts containers while the
-// device is up, and gets some time to do so: a start by the agent would reset
-// its restart count, which tells a crash loop. So this is for new containers,
-// for those that ran when the device went down, and for those that somebody
-// stopped by hand.
+// startAt reports whether a container that is what it should be has to be started, and
+// from when on: a new one, one that ran when the device went down, and one that ended
+// although its service is to run. The more often it ended, the longer it waits.
 func startAt(policy container.Restart, c *container.Container) (at time.Time, must bool) {
 	switch {
 	case c.Unstarted():
@@ -170,9 +181,15 @@ func startAt(policy container.Restart, c *container.Container) (at time.Time, mu
 	case c.Interrupted():
 		return time.Time{}, true
 	case policy == container.RestartAlways || c.ExitCode != 0:
-		return c.Finished.Add(Grace), true
+		return c.Since.Add(runs.Pause(c.Ends)), true
 	}
 	return time.Time{}, false
+}
+
+// loopsByPolicy reports whether the runtime itself starts a container again and again,
+// by the policy that an earlier agent gave it.
+func loopsByPolicy(c *container.Container, now time.Time) bool {
+	return c.Policy != container.RestartNever && c.PolicyRestarts >= maxByPolicy && !c.Ended() && now.Before(c.Since.Add(Settle))
 }
 
 // Departure lists the steps that remove a Deployment: its containers, and its

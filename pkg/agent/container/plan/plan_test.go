@@ -177,27 +177,46 @@ func TestDepartureTouchesOnlyItsOwn(t *testing.T) {
 
 func TestStarts(t *testing.T) {
 	t.Parallel()
-	ended := func(code int, ago time.Duration) container.Container {
-		return container.Container{State: container.StateExited, ExitCode: code, Started: now.Add(-time.Hour), Finished: now.Add(-ago)}
+	// ended is a container that ended so often, the last time so long ago.
+	ended := func(code, ends int, ago time.Duration) container.Container {
+		return container.Container{
+			State: container.StateExited, ExitCode: code, Ends: ends, Since: now.Add(-ago), Policy: container.RestartNever,
+			// By a clock that was set since.
+			Started: now.Add(time.Hour), Finished: now.Add(2 * time.Hour),
+		}
 	}
-	cut := container.Container{State: container.StateExited, Started: now.Add(-time.Hour)}
+	cut := container.Container{State: container.StateExited, Started: now.Add(-time.Hour), Down: true, Since: now, Ends: 9}
+	shutDown := ended(143, 0, 0)
+	shutDown.Down = true
+	looping := container.Container{State: container.StateRunning, Since: now, Policy: container.RestartAlways, PolicyRestarts: 3}
+	ours, settled := looping, looping
+	ours.Policy, settled.Since = container.RestartNever, now.Add(-time.Hour)
 	tests := map[string]struct {
 		restart container.Restart
 		c       container.Container
-		start   bool
-		again   bool
+		// does is the only action.
+		does  string
+		again time.Duration
 	}{
-		"running":              {container.RestartAlways, container.Container{State: container.StateRunning}, false, false},
-		"new":                  {container.RestartNever, container.Container{State: container.StateCreated}, true, false},
-		"always, ended":        {container.RestartAlways, ended(0, time.Minute), true, false},
-		"always, podman's try": {container.RestartAlways, ended(1, time.Second), false, true},
-		"on failure, done":     {container.RestartOnFailure, ended(0, time.Minute), false, false},
-		"on failure, failed":   {container.RestartOnFailure, ended(1, time.Minute), true, false},
-		"never, failed":        {container.RestartNever, ended(1, time.Minute), false, false},
-		"always, power cut":    {container.RestartAlways, cut, true, false},
-		"failure, power cut":   {container.RestartOnFailure, cut, true, false},
-		"never, power cut":     {container.RestartNever, cut, false, false},
-		"paused by hand":       {container.RestartAlways, container.Container{State: "paused"}, false, false},
+		"running":              {container.RestartAlways, container.Container{State: container.StateRunning}, "", 0},
+		"new":                  {container.RestartNever, container.Container{State: container.StateCreated}, "start", 0},
+		"always, ended":        {container.RestartAlways, ended(0, 1, time.Second), "start", 0},
+		"always, the pause":    {container.RestartAlways, ended(1, 1, 900*time.Millisecond), "", 100 * time.Millisecond},
+		"always, again":        {container.RestartAlways, ended(1, 4, time.Second), "", 7 * time.Second},
+		"always, for ever":     {container.RestartAlways, ended(1, 99, time.Second), "", 5*time.Minute - time.Second},
+		"always, shut down":    {container.RestartAlways, shutDown, "start", 0},
+		"failure, shut down":   {container.RestartOnFailure, shutDown, "start", 0},
+		"never, shut down":     {container.RestartNever, shutDown, "", 0},
+		"on failure, done":     {container.RestartOnFailure, ended(0, 1, time.Minute), "", 0},
+		"on failure, failed":   {container.RestartOnFailure, ended(1, 1, time.Minute), "start", 0},
+		"never, failed":        {container.RestartNever, ended(1, 1, time.Minute), "", 0},
+		"always, power cut":    {container.RestartAlways, cut, "start", 0},
+		"failure, power cut":   {container.RestartOnFailure, cut, "start", 0},
+		"never, power cut":     {container.RestartNever, cut, "", 0},
+		"paused by hand":       {container.RestartAlways, container.Container{State: "paused"}, "", 0},
+		"podman restarts it":   {container.RestartAlways, looping, "stop", 0},
+		"podman restarted it":  {container.RestartAlways, settled, "", 0},
+		"it was restarted, us": {container.RestartAlways, ours, "", 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -205,8 +224,12 @@ func TestStarts(t *testing.T) {
 			spec := container.Spec{Ref: ref, Service: "a", Hash: "1", Restart: tt.restart}
 			tt.c.Ref, tt.c.Service, tt.c.Hash, tt.c.Name = ref, "a", "1", spec.Name()
 			actions, again := plan.Changes(&plan.Workload{Ref: ref, Services: []container.Spec{spec}}, []container.Container{tt.c}, now)
-			if started := len(actions) == 1 && actions[0].Kind == plan.Start; started != tt.start || !again.IsZero() != tt.again {
-				t.Errorf("actions %+v, again %v", actions, again)
+			does := ""
+			for _, a := range actions {
+				does += a.Kind.String()
+			}
+			if does != tt.does || again.IsZero() != (tt.again == 0) || tt.again > 0 && again.Sub(now) != tt.again {
+				t.Errorf("actions %q, again after %v", does, again.Sub(now))
 			}
 		})
 	}
@@ -282,26 +305,32 @@ func TestConflictsLeaveNoPortTwice(t *testing.T) {
 
 func TestState(t *testing.T) {
 	t.Parallel()
-	run := func(mutate func(*container.Container)) container.Container {
+	const minReady = 10 * time.Second
+	run := func(mutate func(*container.Container)) []container.Container {
 		c := container.Container{
-			Ref: ref, Service: "a", Name: "shop_web_a", Hash: "1", Image: "localhost/a", State: container.StateRunning,
-			Created: now.Add(-time.Hour), Started: now.Add(-time.Hour),
+			Ref: ref, Service: "a", Name: "shop_web_a", Hash: "1", Image: "localhost/a", State: container.StateRunning, Policy: container.RestartNever,
+			Created: now.Add(-time.Hour), Started: now.Add(-time.Hour), Since: now.Add(-time.Hour),
 		}
 		if mutate != nil {
 			mutate(&c)
 		}
-		return c
+		return []container.Container{c}
 	}
-	ended := func(code, restarts int) container.Container {
+	// since runs for so long, after so many ends with code 3.
+	since := func(ago time.Duration, ends, restarts int) []container.Container {
 		return run(func(c *container.Container) {
-			c.State, c.ExitCode, c.Restarts, c.Finished = container.StateExited, code, restarts, now.Add(-time.Minute)
+			c.Since, c.Ends, c.Restarts, c.Last = now.Add(-ago), ends, restarts, container.Exit{Code: 3, Output: "no such host"}
 		})
 	}
-	outOfMemory := func() container.Container {
-		c := ended(137, 0)
-		c.OutOfMemory = true
-		return c
+	ended := func(code, ends int) []container.Container {
+		return run(func(c *container.Container) {
+			c.State, c.ExitCode, c.Ends, c.Restarts, c.Since, c.Finished = container.StateExited, code, ends, ends-1, now, now.Add(-time.Minute)
+		})
 	}
+	outOfMemory := ended(137, 1)
+	outOfMemory[0].OutOfMemory = true
+	said := ended(3, 5)
+	said[0].Last = container.Exit{Code: 3, Output: "boom"}
 	tests := map[string]struct {
 		restart container.Restart
 		c       []container.Container
@@ -309,34 +338,39 @@ func TestState(t *testing.T) {
 		waiting bool
 		phase   wire.Phase
 		text    string
-		again   bool
+		again   time.Duration
 	}{
-		"running":        {container.RestartAlways, []container.Container{run(nil)}, nil, false, wire.PhaseRunning, "", false},
-		"paused":         {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.State = container.StatePaused })}, nil, false, wire.PhaseFailed, "service a: is paused on the device, which podman unpause ends", false},
-		"nothing yet":    {container.RestartAlways, nil, nil, false, wire.PhasePending, "", false},
-		"waiting":        {container.RestartAlways, []container.Container{run(nil)}, nil, true, wire.PhasePending, "", false},
-		"error":          {container.RestartAlways, []container.Container{run(nil)}, errors.New("no\nimage"), false, wire.PhaseFailed, "no image", false},
-		"done":           {container.RestartNever, []container.Container{ended(0, 0)}, nil, false, wire.PhaseRunning, "", false},
-		"killed":         {container.RestartNever, []container.Container{ended(137, 0)}, nil, false, wire.PhaseFailed, "was killed (exit code 137), as happens when", false},
-		"out of memory":  {container.RestartNever, []container.Container{outOfMemory()}, nil, false, wire.PhaseFailed, "more memory than its limit", false},
-		"exit code":      {container.RestartNever, []container.Container{ended(3, 0)}, nil, false, wire.PhaseFailed, "exit code 3", false},
-		"before restart": {container.RestartAlways, []container.Container{ended(0, 0)}, nil, false, wire.PhasePending, "", false},
-		"not yet looping": {container.RestartAlways, []container.Container{run(func(c *container.Container) {
-			c.State, c.ExitCode, c.Finished = container.StateExited, 1, now.Add(-time.Second)
-		})}, nil, false, wire.PhasePending, "", true},
-		"crash loop":      {container.RestartAlways, []container.Container{ended(1, 2)}, nil, false, wire.PhaseFailed, "exit code 1", false},
-		"just restarted":  {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.Restarts, c.Started = 1, now.Add(-time.Second) })}, nil, false, wire.PhaseFailed, "restarted", true},
-		"settled again":   {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.Restarts = 1 })}, nil, false, wire.PhaseRunning, "", false},
-		"cut, never":      {container.RestartNever, []container.Container{run(func(c *container.Container) { c.State = container.StateExited })}, nil, false, wire.PhaseFailed, "interrupted", false},
-		"of another hash": {container.RestartAlways, []container.Container{run(func(c *container.Container) { c.Hash = "2" })}, nil, false, wire.PhasePending, "", false},
+		"running":         {container.RestartAlways, run(nil), nil, false, wire.PhaseRunning, "", 0},
+		"not ready yet":   {container.RestartAlways, since(time.Second, 0, 0), nil, false, wire.PhasePending, "", minReady - time.Second},
+		"just ready":      {container.RestartAlways, since(minReady, 0, 0), nil, false, wire.PhaseRunning, "", 0},
+		"paused":          {container.RestartAlways, run(func(c *container.Container) { c.State = container.StatePaused }), nil, false, wire.PhaseFailed, "service a: is paused on the device, which podman unpause ends", 0},
+		"nothing yet":     {container.RestartAlways, nil, nil, false, wire.PhasePending, "", 0},
+		"waiting":         {container.RestartAlways, run(nil), nil, true, wire.PhasePending, "", 0},
+		"error":           {container.RestartAlways, run(nil), errors.New("no\nimage"), false, wire.PhaseFailed, "no image", 0},
+		"done":            {container.RestartNever, ended(0, 1), nil, false, wire.PhaseRunning, "", 0},
+		"killed":          {container.RestartNever, ended(137, 1), nil, false, wire.PhaseFailed, "service a: was killed (exit code 137), as happens when it needs more memory than its limit or the device has", 0},
+		"out of memory":   {container.RestartNever, outOfMemory, nil, false, wire.PhaseFailed, "service a: was killed, since it needed more memory than its limit or the device has", 0},
+		"signal":          {container.RestartNever, ended(139, 1), nil, false, wire.PhaseFailed, "service a: was ended by SIGSEGV (exit code 139)", 0},
+		"exit code":       {container.RestartNever, ended(3, 1), nil, false, wire.PhaseFailed, "service a: exited with code 3", 0},
+		"output":          {container.RestartAlways, said, nil, false, wire.PhaseFailed, "service a: exited with code 3, 4 restarts, last output: boom", 0},
+		"large code":      {container.RestartNever, ended(255, 1), nil, false, wire.PhaseFailed, "service a: exited with code 255", 0},
+		"before restart":  {container.RestartAlways, ended(0, 2), nil, false, wire.PhasePending, "", 0},
+		"a job":           {container.RestartAlways, ended(0, 3), nil, false, wire.PhaseFailed, "service a: exited with code 0, 2 restarts: if that is its job, set restart to OnFailure or Never", 0},
+		"just restarted":  {container.RestartAlways, since(time.Second, 1, 1), nil, false, wire.PhaseFailed, "service a: exited with code 3, 1 restart, last output: no such host", plan.Settle - time.Second},
+		"settled again":   {container.RestartAlways, since(plan.Settle, 1, 1), nil, false, wire.PhaseRunning, "", 0},
+		"by podman":       {container.RestartAlways, run(func(c *container.Container) { c.PolicyRestarts, c.Restarts, c.Since = 2, 2, now }), nil, false, wire.PhaseFailed, "service a: ended and was restarted, 2 restarts", plan.Settle},
+		"cut, never":      {container.RestartNever, run(func(c *container.Container) { c.State, c.Down = container.StateExited, true }), nil, false, wire.PhaseFailed, "service a: was interrupted when the device went down", 0},
+		"cut, always":     {container.RestartAlways, run(func(c *container.Container) { c.State, c.Down = container.StateExited, true }), nil, false, wire.PhasePending, "", 0},
+		"clock set back":  {container.RestartNever, run(func(c *container.Container) { c.State = container.StateExited }), nil, false, wire.PhaseRunning, "", 0},
+		"of another hash": {container.RestartAlways, run(func(c *container.Container) { c.Hash = "2" }), nil, false, wire.PhasePending, "", 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := &plan.Workload{Ref: ref, Services: []container.Spec{{Ref: ref, Service: "a", Hash: "1", Restart: tt.restart}}}
+			w := &plan.Workload{Ref: ref, Services: []container.Spec{{Ref: ref, Service: "a", Hash: "1", Restart: tt.restart}}, MinReady: minReady}
 			got, again := agentplan.Report(agentplan.Outcome{Ref: ref, Hash: hash, State: plan.State(w, tt.c, now), Err: tt.err, Waiting: tt.waiting})
-			if got.Phase != tt.phase || !strings.Contains(got.Error, tt.text) || (got.Error == "") != (tt.text == "") || !again.IsZero() != tt.again {
-				t.Errorf("got %+v, again %v", got, again)
+			if got.Phase != tt.phase || got.Error != tt.text || again.IsZero() != (tt.again == 0) || tt.again > 0 && again.Sub(now) != tt.again {
+				t.Errorf("%s %q, again %v", got.Phase, got.Error, again)
 			}
 			if err := got.Validate(); err != nil {
 				t.Error(err)

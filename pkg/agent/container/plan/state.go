@@ -5,15 +5,18 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Settle is how long a container that its policy restarted has to run before
-// it counts as running again. Until then it is taken for crash-looping.
+// Settle is how long a container that ended and was restarted has to run before it
+// counts as running again. Until then it is taken for crash-looping.
 const Settle = 20 * time.Second
 
 // maxReported bounds the containers in a report: a score has at most as many
@@ -24,7 +27,7 @@ const maxReported = 64
 func State(w *Workload, observed []container.Container, now time.Time) (s workload.State) {
 	for _, c := range observed[:min(len(observed), maxReported)] {
 		s.Parts = append(s.Parts, wire.ContainerState{
-			Service: c.Service, State: string(c.State), Image: c.Image, ExitCode: exitCode(&c),
+			Service: c.Service, State: string(c.State), Image: c.Image, ExitCode: exitCode(&c), Restarts: c.Restarts,
 		})
 		if last := c.LastEvent(); last.After(s.LastEvent) {
 			s.LastEvent = last
@@ -59,7 +62,7 @@ func judge(w *Workload, observed []container.Container, now time.Time) (phase wi
 			phase = cmp.Or(onlyFailed(phase), wire.PhasePending)
 			continue
 		}
-		verdict, why, until := judgeContainer(s.Restart, &c, now)
+		verdict, why, until := judgeContainer(w, s.Restart, &c, now)
 		again = earliest(again, until)
 		switch {
 		case verdict == wire.PhaseFailed && phase != wire.PhaseFailed:
@@ -87,17 +90,20 @@ func judgeUnknown(observed []container.Container) wire.Phase {
 	return wire.PhasePending
 }
 
-// killed is the exit code of a container whose first process got SIGKILL.
-const killed = 128 + 9
-
 // judgeContainer judges one container. One that ended with code 0 and is not
 // to be restarted did its job: it counts as running, because its service is in
 // the state that the score asks for.
-func judgeContainer(policy container.Restart, c *container.Container, now time.Time) (phase wire.Phase, why string, again time.Time) {
+func judgeContainer(w *Workload, policy container.Restart, c *container.Container, now time.Time) (phase wire.Phase, why string, again time.Time) {
+	running := c.State == container.StateRunning
+	settled, ready := c.Since.Add(max(Settle, w.MinReady)), c.Since.Add(w.MinReady)
 	switch {
-	case c.State == container.StateRunning && c.Restarts > 0 && now.Before(c.Started.Add(Settle)):
-		return wire.PhaseFailed, "ended and was restarted", c.Started.Add(Settle)
-	case c.State == container.StateRunning:
+	case running && c.Ends > 0 && now.Before(settled):
+		return wire.PhaseFailed, exited(c.Last, c.Restarts), settled
+	case running && c.PolicyRestarts > 0 && now.Before(settled):
+		return wire.PhaseFailed, "ended and was restarted" + restarted(c.Restarts), settled
+	case running && now.Before(ready):
+		return wire.PhasePending, "", ready
+	case running:
 		return wire.PhaseRunning, "", time.Time{}
 	case c.State == container.StatePaused:
 		return wire.PhaseFailed, "is paused on the device, which podman unpause ends", time.Time{}
@@ -107,16 +113,56 @@ func judgeContainer(policy container.Restart, c *container.Container, now time.T
 		return wire.PhaseFailed, "was interrupted when the device went down", time.Time{}
 	case c.Interrupted():
 		return wire.PhasePending, "", time.Time{}
-	case policy == container.RestartAlways && c.Restarts == 0 && now.Before(c.Finished.Add(Grace)):
-		return wire.PhasePending, "", c.Finished.Add(Grace)
-	case c.ExitCode != 0 && c.OutOfMemory:
-		return wire.PhaseFailed, "was killed, since it needed more memory than its limit or the device has", time.Time{}
-	case c.ExitCode == killed: // podman 4.3 may not notice why
-		return wire.PhaseFailed, "was killed (exit code 137), as happens when it needs more memory than its limit or the device has", time.Time{}
 	case c.ExitCode != 0:
-		return wire.PhaseFailed, fmt.Sprintf("ended with exit code %d", c.ExitCode), time.Time{}
+		return wire.PhaseFailed, exited(last(c), c.Restarts), time.Time{}
+	case policy == container.RestartAlways && c.Ends >= tooOften:
+		return wire.PhaseFailed, exited(last(c), c.Restarts) + ": if that is its job, set restart to OnFailure or Never", time.Time{}
 	case policy == container.RestartAlways:
 		return wire.PhasePending, "", time.Time{}
 	}
 	return wire.PhaseRunning, "", time.Time{}
+}
+
+// tooOften is how often a service that is to run may end well before that is a failure.
+const tooOften = 3
+
+// last is how the last run of a container ended, with what is known of it besides.
+func last(c *container.Container) container.Exit {
+	e := c.Exit()
+	e.Output = c.Last.Output
+	return e
+}
+
+const (
+	// killed is the exit code of a container whose first process got SIGKILL.
+	killed = 128 + int(syscall.SIGKILL)
+	// signalled is the exit code of one that a signal ended, less the signal.
+	signalled, lastSignal = 128, 64
+)
+
+// exited says how a run ended, and how often the container was started again.
+func exited(e container.Exit, restarts int) string {
+	text := fmt.Sprintf("exited with code %d", e.Code)
+	switch name := unix.SignalName(syscall.Signal(e.Code - signalled)); {
+	case e.Code != 0 && e.OutOfMemory:
+		text = "was killed, since it needed more memory than its limit or the device has"
+	case e.Code == killed: // podman 4.3 may not notice why
+		text = "was killed (exit code 137), as happens when it needs more memory than its limit or the device has"
+	case e.Code > signalled && e.Code <= signalled+lastSignal && name != "":
+		text = fmt.Sprintf("was ended by %s (exit code %d)", name, e.Code)
+	}
+	if text += restarted(restarts); e.Output != "" {
+		text += ", last output: " + e.Output
+	}
+	return text
+}
+
+func restarted(times int) string {
+	switch times {
+	case 0:
+		return ""
+	case 1:
+		return ", 1 restart"
+	}
+	return fmt.Sprintf(", %d restarts", times)
 }

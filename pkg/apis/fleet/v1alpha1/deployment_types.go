@@ -90,7 +90,8 @@ type Score struct {
 	// {secretKeyRef: {name, key}}}], ports: [{hostPort, containerPort, hostIP,
 	// protocol}], volumes: [{name or hostPath or secretName, mountPath, readOnly}],
 	// restart, resources: {limits: {memory}}, terminationGracePeriodSeconds,
-	// stopSignal}]}. The server rejects a field that the type does not define.
+	// stopSignal}], minReadySeconds}. The server rejects a field that the type does
+	// not define.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=object

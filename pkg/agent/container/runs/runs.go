@@ -1,0 +1,265 @@
+// Package runs keeps account of the runs of containers: when each began and ended, how
+// often its container ended lately, and what came of it.
+//
+// A runtime dates runs by the system's clock, which a device without a battery sets by
+// hours or years while it is up. So a Ledger dates what it sees itself, by a clock that
+// only grows from one boot to the next, and compares the runtime's dates for equality
+// alone: another start is another run. Podman does not restart containers either: that
+// is up to the agent, which starts what ended after a pause, see Pause.
+//
+// Records outlive the agent, so that its restart neither forgives a crash loop nor
+// makes anything wait that is well.
+package runs
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+)
+
+const (
+	// minPause and maxPause bound the pause before a container starts again.
+	minPause, maxPause = time.Second, 5 * time.Minute
+	// good is how long a run lasts after which the pause begins anew.
+	good = 10 * time.Minute
+)
+
+// Pause is the time from the end of a container until it starts again, which doubles
+// with each end since the last good run, from 1 s to 5 min. There is none without an
+// end that counts.
+func Pause(ends int) time.Duration {
+	if ends <= 0 {
+		return 0
+	}
+	pause := minPause
+	for ; ends > 1 && pause < maxPause; ends-- {
+		pause *= 2
+	}
+	return min(pause, maxPause)
+}
+
+// Moment is a point in time.
+type Moment struct {
+	// Boot names the time from one start of the device to the next.
+	Boot string
+	// Uptime is the time since the start of the device.
+	Uptime time.Duration
+}
+
+// Record is what is remembered of one container.
+type Record struct {
+	// Run is when the last run began, as the runtime dates it; zero before the first.
+	Run time.Time `json:"run,omitzero"`
+	// Ended: that run ended.
+	Ended bool `json:"ended,omitempty"`
+	// Down: the device went down during that run.
+	Down bool `json:"down,omitempty"`
+	// Boot and Since are the Moment when the run was seen to begin or to end.
+	Boot  string        `json:"boot"`
+	Since time.Duration `json:"since"`
+	// Restarts counts the runs after the first.
+	Restarts int `json:"restarts,omitempty"`
+	// Ends counts the ends since the last good run.
+	Ends int `json:"ends,omitempty"`
+	// Last is how the last run that ended did so.
+	Last container.Exit `json:"last,omitzero"`
+
+	// changed is when this agent last changed the record, noted when it last saw the
+	// container.
+	changed, noted time.Duration
+}
+
+// Keeper remembers records over restarts of the agent; package store implements it.
+type Keeper interface {
+	// Load decodes what was saved into v, a pointer, and reports whether there is any.
+	Load(v any) bool
+	Save(v any) error
+}
+
+// Ledger has the records of all containers by id. Its methods may be called concurrently.
+type Ledger struct {
+	keeper Keeper
+	now    func() Moment
+	log    *slog.Logger
+
+	mu      sync.Mutex // guards what follows
+	records map[string]Record
+	unsaved bool
+}
+
+// New returns a ledger that begins with what keeper remembers. keeper may be nil. now is
+// the clock; nil for one that begins with the ledger.
+func New(keeper Keeper, now func() Moment, log *slog.Logger) *Ledger {
+	if now == nil {
+		began := time.Now()
+		now = func() Moment { return Moment{Uptime: time.Since(began)} }
+	}
+	l := &Ledger{keeper: keeper, now: now, log: log, records: map[string]Record{}}
+	if keeper != nil {
+		keeper.Load(&l.records)
+	}
+	if l.records == nil { // saved by nobody that means well
+		l.records = map[string]Record{}
+	}
+	return l
+}
+
+// Now is the present Moment.
+func (l *Ledger) Now() Moment { return l.now() }
+
+// See notes what a look that began at a moment found, and completes the containers by
+// what is known of their runs. It returns the places in list of those whose end is news.
+func (l *Ledger) See(began Moment, list []container.Container) (ended []int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now, wall := l.now(), time.Now()
+	for i := range list {
+		c := &list[i]
+		before, known := l.records[c.ID]
+		r := before
+		if known && r.changed > began.Uptime { // the look is older than what is known
+			r.complete(c, now, wall)
+			continue
+		}
+		if !known {
+			r = first(c, now, wall)
+		}
+		r.noted = now.Uptime
+		if r.see(c, now) || !known {
+			r.changed, l.unsaved = now.Uptime, true
+		}
+		l.records[c.ID] = r
+		if r.Ended && (!known || !before.Ended || !before.Run.Equal(r.Run)) {
+			ended = append(ended, i)
+		}
+		r.complete(c, now, wall)
+	}
+	return ended
+}
+
+// first is the record of a container that none is known of: an earlier agent made it, or
+// the record was lost. Here alone the system's clock has to do.
+func first(c *container.Container, now Moment, wall time.Time) Record {
+	r := Record{Boot: now.Boot, Since: now.Uptime}
+	switch {
+	case c.Unstarted():
+	case c.Ended():
+		r.Run, r.Ended, r.Down, r.Last = c.Started, true, c.LooksInterrupted(), c.Exit()
+	default:
+		r.Run, r.Since = c.Started, now.Uptime-min(max(wall.Sub(c.Started), 0), now.Uptime)
+	}
+	return r
+}
+
+// see takes what is seen of the container, and reports whether that is news.
+func (r *Record) see(c *container.Container, now Moment) bool {
+	if c.Unstarted() {
+		return false
+	}
+	news := !c.Started.Equal(r.Run)
+	if news {
+		r.begin(c.Started, now)
+	}
+	if c.Ended() && !r.Ended {
+		r.end(c, now)
+		return true
+	}
+	if c.State == container.StateRunning && (r.Ended || r.Boot != now.Boot) {
+		r.begin(c.Started, now) // it goes on, as one that was frozen while the device slept does
+		return true
+	}
+	return news
+}
+
+func (r *Record) begin(run time.Time, now Moment) {
+	if !r.Run.IsZero() && !r.Down {
+		r.Restarts++
+	}
+	r.Run, r.Ended, r.Down, r.Boot, r.Since = run, false, false, now.Boot, now.Uptime
+}
+
+// end counts an end, unless the whole device went down.
+func (r *Record) end(c *container.Container, now Moment) {
+	r.Ended, r.Down, r.Last = true, r.Boot != now.Boot, c.Exit()
+	switch {
+	case r.Down:
+	case now.Uptime-r.Since >= good:
+		r.Ends = 1
+	default:
+		r.Ends++
+	}
+	r.Boot, r.Since = now.Boot, now.Uptime
+}
+
+// complete gives a container what is known of its runs.
+func (r *Record) complete(c *container.Container, now Moment, wall time.Time) {
+	c.Restarts, c.Ends, c.Last = max(r.Restarts, c.PolicyRestarts), r.Ends, r.Last
+	c.Down = r.Ended && r.Down
+	since := now.Uptime // in another boot: since this one began
+	if r.Boot == now.Boot {
+		since = now.Uptime - r.Since
+	}
+	c.Since = wall.Add(-since)
+}
+
+// Tell adds the last output of a container to the record of how it ended.
+func (l *Ledger) Tell(c *container.Container, output string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, known := l.records[c.ID]
+	if !known || !r.Ended || !r.Run.Equal(c.Started) {
+		return
+	}
+	r.Last.Output, c.Last.Output = output, output
+	l.records[c.ID], l.unsaved = r, true
+}
+
+// Expect notes that the agent itself ends a container, which counts for nothing.
+func (l *Ledger) Expect(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.records[id]; known {
+		delete(l.records, id)
+		l.unsaved = true
+	}
+}
+
+// Keep forgets all containers that a look at everything did not find, and saves the
+// records.
+func (l *Ledger) Keep(began Moment, list []container.Container) {
+	there := make(map[string]bool, len(list))
+	for _, c := range list {
+		there[c.ID] = true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, r := range l.records {
+		if !there[id] && r.noted <= began.Uptime {
+			delete(l.records, id)
+			l.unsaved = true
+		}
+	}
+	l.save()
+}
+
+// Save saves the records if they changed.
+func (l *Ledger) Save() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.save()
+}
+
+// save must be called with mu held. What cannot be saved now is tried again with the
+// next change and the next look: a full disk stops no workload.
+func (l *Ledger) save() {
+	if !l.unsaved || l.keeper == nil {
+		return
+	}
+	if err := l.keeper.Save(l.records); err != nil {
+		l.log.Warn("what is known of the containers' runs could not be saved", "error", err)
+		return
+	}
+	l.unsaved = false
+}
