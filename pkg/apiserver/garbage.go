@@ -37,6 +37,13 @@ func (b *builder) garbage(crds extensionsinformers.CustomResourceDefinitionInfor
 		return nil, err
 	}
 	return func(ctx context.Context) {
+		if b.Started != nil {
+			select {
+			case <-b.Started:
+			case <-ctx.Done():
+				return
+			}
+		}
 		if cache.WaitForCacheSync(ctx.Done(), added.HasSynced) {
 			c.Run(ctx)
 		}

@@ -111,6 +111,10 @@ type Config struct {
 	Handlers map[string]http.Handler
 	// Metrics are shown under /metrics beside those of the API server itself.
 	Metrics prometheus.Gatherer
+	// Started is closed when the whole process has started, of which the server is a
+	// part. Garbage is collected from then on: to list everything there is takes as much
+	// of the processor as the rest of a start. Nil for at once.
+	Started <-chan struct{}
 	// Queues count what the server's own loops do.
 	Queues *reconcile.Metrics
 	// Refusals counts what the listener turns away, by reason.

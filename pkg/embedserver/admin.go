@@ -138,7 +138,7 @@ func (a admin) AcceptClock(ctx context.Context, req struct{}) (adminapi.ClockRep
 
 // mayIssue refuses while the server starts or cannot tell the time.
 func (a admin) mayIssue() error {
-	if !a.up.Load() {
+	if !a.isUp() {
 		return errStarting
 	}
 	return a.clock.Sane()

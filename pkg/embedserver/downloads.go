@@ -101,7 +101,7 @@ func (i images) Names() []string {
 
 // Gateway implements adminapi.Server.
 func (a admin) Gateway(context.Context, struct{}) (adminapi.GatewayReply, error) {
-	if !a.up.Load() {
+	if !a.isUp() {
 		return adminapi.GatewayReply{}, errStarting
 	}
 	g, err := a.gateway(a.host(), a.enrollPort())

@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -92,7 +91,7 @@ type Ready struct {
 
 // Run runs a server until ctx ends. It calls ready once, when everything works.
 func Run(ctx context.Context, c Config, ready func(Ready)) error {
-	s := &server{Config: c, parts: parts.New(c.Logger), metrics: prometheus.NewRegistry(), panics: guard.NewPanics(), handshakes: handshake.NewGate()}
+	s := &server{Config: c, parts: parts.New(c.Logger), metrics: prometheus.NewRegistry(), panics: guard.NewPanics(), handshakes: handshake.NewGate(), up: make(chan struct{})}
 	s.queues = reconcile.NewMetrics(s.panics)
 	s.metrics.MustRegister(slices.Concat(s.panics.Collectors(), s.queues.Collectors())...)
 	err := s.start(ctx)
@@ -140,8 +139,8 @@ type server struct {
 	release *release.Store
 	images  *registry.Issuer
 
-	// up is set at the end of the start.
-	up atomic.Bool
+	// up is closed at the end of the start.
+	up chan struct{}
 }
 
 func (s *server) start(ctx context.Context) error {
@@ -155,8 +154,18 @@ func (s *server) start(ctx context.Context) error {
 			return err
 		}
 	}
-	s.up.Store(true)
+	close(s.up)
 	return nil
+}
+
+// isUp reports whether the start has ended.
+func (s *server) isUp() bool {
+	select {
+	case <-s.up:
+		return true
+	default:
+		return false
+	}
 }
 
 func (s *server) ready() Ready {
@@ -171,7 +180,7 @@ func (s *server) ready() Ready {
 // deleting what is in the store.
 func (s *server) full(store *datastore.Datastore) func() error {
 	return func() error {
-		if !s.up.Load() {
+		if !s.isUp() {
 			return nil
 		}
 		return store.Full()
@@ -314,7 +323,7 @@ func (s *server) startAPI(context.Context) error {
 		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
 		Handlers:     map[string]http.Handler{adminapi.Path: adminapi.NewHandler(admin{s})},
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
-		CRDs: crds.Documents(), Metrics: s.metrics, Queues: s.queues, Logger: s.Logger.With("component", "apiserver"),
+		CRDs: crds.Documents(), Started: s.up, Metrics: s.metrics, Queues: s.queues, Logger: s.Logger.With("component", "apiserver"),
 	})
 	if err != nil {
 		return err
