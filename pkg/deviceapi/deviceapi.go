@@ -151,7 +151,9 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		queue := newTurns(s.loop)
 		queues[kind] = queue
-		working.Go(func() { queue.run(ctx) })
+		for range workers(kind) {
+			working.Go(func() { queue.run(ctx) })
+		}
 	}
 	working.Go(func() { s.earlier.run(ctx) })
 	// The queue group lets several servers share the work.
@@ -167,6 +169,18 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	close(s.ready)
 	return s.Metrics.Loop("nudges", s.Logger).Keep(ctx, s.nudger.run)
+}
+
+// writers is how many reports are written to the bus at one time: each waits until the
+// bus has it, and more would leave the processor to them alone.
+const writers = 32
+
+// workers is how many devices' messages of a kind are worked on at one time.
+func workers(kind wire.Kind) int {
+	if kind == wire.KindInfo || kind == wire.KindState {
+		return writers
+	}
+	return 1
 }
 
 // answers has what answers each kind of message.

@@ -84,7 +84,8 @@ func (t *turns) add(device string, p piece) bool {
 	return true
 }
 
-// run works until ctx ends. It is called once.
+// run works until ctx ends. Several may run at a time: those for one device wait for
+// each other.
 func (t *turns) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, t.next.ShutDown)
 	defer func() {

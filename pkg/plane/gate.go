@@ -67,6 +67,7 @@ type outside struct {
 
 // devices is the controller of Devices.
 type devices interface {
+	NonceShown(device string)
 	StatusChanged(device string)
 	Leaves(device string)
 	Outdated(device string)

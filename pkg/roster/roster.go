@@ -12,6 +12,9 @@ type Outside interface {
 	Drop(connections []uint64)
 	// StatusChanged tells that the status of a device has to be written anew.
 	StatusChanged(device string)
+	// NonceShown tells that the status of a device has to be written anew, which can wait:
+	// it only says that the device has the nonce that it was given.
+	NonceShown(device string)
 	// Leaves tells that a device is revoked, and has to be told and dropped.
 	Leaves(device string)
 	// Outdated tells that the agent of a device is too old for this server, which
@@ -87,6 +90,7 @@ type effects struct {
 	drop []uint64
 	// status names devices whose status changed.
 	status   []string
+	shown    string
 	leaves   string
 	outdated string
 }
@@ -100,6 +104,9 @@ func (r *Roster) do(e effects) {
 	}
 	for _, name := range e.status {
 		r.outside.StatusChanged(name)
+	}
+	if e.shown != "" {
+		r.outside.NonceShown(e.shown)
 	}
 	if e.leaves != "" {
 		r.outside.Leaves(e.leaves)

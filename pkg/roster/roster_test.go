@@ -21,7 +21,9 @@ type rostertest struct {
 	dropped []uint64
 	probes  int
 	// changed counts how often the status of a device changed.
-	changed        map[string]int
+	changed map[string]int
+	// shown counts what can wait of that.
+	shown          int
 	left, outdated []string
 	strangers      []string
 }
@@ -54,6 +56,7 @@ type outside struct{ r *rostertest }
 
 func (o outside) Drop(connections []uint64) { o.r.dropped = append(o.r.dropped, connections...) }
 func (o outside) StatusChanged(name string) { o.r.changed[name]++ }
+func (o outside) NonceShown(string)         { o.r.shown++ }
 func (o outside) Leaves(name string)        { o.r.left = append(o.r.left, name) }
 func (o outside) Outdated(name string)      { o.r.outdated = append(o.r.outdated, name) }
 func (o outside) Stranger(name, key string, expires time.Time) {

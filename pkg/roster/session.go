@@ -359,6 +359,8 @@ func (r *Roster) Snapshot(name, session string, claim Claim) (offer string, err 
 		previous := d.current.Session
 		if s, err = d.snapshot(session, claim, now, e); s.changed {
 			e.changed(name)
+		} else if s.shown {
+			e.shown = name
 		}
 		if err != nil {
 			return
@@ -395,6 +397,8 @@ type Claim struct {
 type step struct {
 	offer   string
 	changed bool
+	// shown: the device has the nonce that it was given last, and nothing else is new.
+	shown bool
 	// proven: the current session connects with another key than before.
 	proven bool
 }
@@ -436,10 +440,12 @@ func (d *sessions) admit(c Claimant, claim Claim, now time.Time) (s step, err er
 	}
 	if changed {
 		d.offer, d.stored = "", false
+		s.shown = d.nonce != nil && d.nonce.Epoch == claim.Epoch
 	}
 	if next.due(now) && (d.offer == "" || now.Sub(next.IssuedAt) >= rotation) {
 		d.offer, d.stored = rand.Text(), false
 		next, changed = next.issue(hash(d.offer), now), true
+		s.shown = false
 	}
 	if changed {
 		d.nonce = &next
@@ -455,7 +461,7 @@ func (d *sessions) admit(c Claimant, claim Claim, now time.Time) (s step, err er
 	if d.stored {
 		s.offer = d.offer
 	}
-	s.changed = d.vindicate(c.Session) || changed
+	s.changed = d.vindicate(c.Session) || changed && !s.shown
 	return s, nil
 }
 

@@ -152,9 +152,18 @@ func TestNonceIsGivenOnceItIsStored(t *testing.T) {
 	if n.Shown != "" || len(n.Issued) != 1 || n.Issued[0] == one {
 		t.Errorf("stored is %+v, want the hash of one nonce", n)
 	}
+	r.connect(first)
+	r.ask(first, "")
+	changes := r.changed[device]
 	r.ask(first, one)
 	if n := r.nonce(); n.Shown == "" || len(n.Issued) != 0 {
 		t.Errorf("stored is %+v, want the one that was shown", n)
+	}
+	if r.shown != 1 || r.changed[device] != changes {
+		t.Errorf("that the device has its nonce is told %d times as what can wait, and %d times as what cannot", r.shown, r.changed[device]-changes)
+	}
+	if r.ask(first, one); r.shown != 1 {
+		t.Errorf("it is told %d times", r.shown)
 	}
 }
 

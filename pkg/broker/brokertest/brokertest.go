@@ -94,6 +94,7 @@ func (o *outside) use(b bus.Connections) {
 }
 
 func (o *outside) StatusChanged(device string)      { o.observer.DeviceDisconnected(device) }
+func (*outside) NonceShown(string)                  {}
 func (*outside) Leaves(string)                      {}
 func (*outside) Outdated(string)                    {}
 func (*outside) Stranger(string, string, time.Time) {}

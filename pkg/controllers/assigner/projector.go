@@ -22,7 +22,7 @@ import (
 
 const (
 	// projectorWriters is how many keys are written at once.
-	projectorWriters = 16
+	projectorWriters = 8
 	// keyTimeout bounds one write.
 	keyTimeout = 5 * time.Second
 )

@@ -70,8 +70,8 @@ func (w *statusWriter) run(ctx context.Context) {
 			return
 		case <-w.dirty.Wake():
 		}
-		w.flush(ctx)
 		timer.Reset(statusInterval)
+		w.flush(ctx)
 		select {
 		case <-ctx.Done():
 			return

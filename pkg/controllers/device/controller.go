@@ -38,6 +38,10 @@ const (
 	// gathering is how long what a device does is gathered before its object is
 	// written: one that connects says several things at once.
 	gathering = 500 * time.Millisecond
+	// confirming is how long the news may wait that a device has the nonce that it was
+	// given. A change of a Deployment brings them from all devices at once, and makes
+	// all of them wait that are written before it is done.
+	confirming = 10 * time.Second
 	// arrival is how soon a device that has enrolled connects. Only if it does not, its
 	// status has to say so.
 	arrival = 10 * time.Second
@@ -182,6 +186,9 @@ func (c *Controller) Run(ctx context.Context) error {
 
 // StatusChanged tells that the status of a device has to be written anew.
 func (c *Controller) StatusChanged(device string) { c.queue.AddAfter(device, gathering) }
+
+// NonceShown tells the same, and that it can wait.
+func (c *Controller) NonceShown(device string) { c.queue.AddAfter(device, confirming) }
 
 // Leaves tells that a revoked device has to be told and dropped.
 func (c *Controller) Leaves(device string) { c.leaving.Add(device) }

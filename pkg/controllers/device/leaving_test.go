@@ -51,6 +51,7 @@ func (d *stuckDoor) Drop(connections []uint64) {
 func (d *stuckDoor) Leaves(device string) { d.leaves(device) }
 
 func (d *stuckDoor) StatusChanged(string) {}
+func (d *stuckDoor) NonceShown(string)    {}
 
 func (d *stuckDoor) Outdated(string) {}
 
