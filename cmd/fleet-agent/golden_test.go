@@ -29,6 +29,7 @@ func TestWhatStatusPrints(t *testing.T) {
 		return wire.DeploymentState{
 			DeploymentRef: wire.DeploymentRef{Namespace: "default", Name: name},
 			Phase:         phase, Error: failure, LastEventAt: now.Add(-44 * time.Second),
+			Containers: []wire.ContainerState{{Service: "web", State: "running", Image: "localhost/" + name + ":1", Restarts: 2}},
 		}
 	}
 	full := control.Status{

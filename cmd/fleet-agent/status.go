@@ -71,6 +71,13 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	for _, d := range s.Deployments {
 		line("%s\t%s\t%s\t%s\t%s", d.Namespace, d.Name, d.Phase, age(now, d.LastEventAt), d.Error)
 	}
+	line("")
+	line("NAMESPACE\tDEPLOYMENT\tSERVICE\tSTATE\tRESTARTS\tIMAGE")
+	for _, d := range s.Deployments {
+		for _, c := range d.Containers {
+			line("%s\t%s\t%s\t%s\t%d\t%s", d.Namespace, d.Name, c.Service, c.State, c.Restarts, c.Image)
+		}
+	}
 	return w.Flush()
 }
 

@@ -492,6 +492,12 @@ func command(words ...string) func(*score.Service) {
 	return func(s *score.Service) { s.Command = words }
 }
 
+// What replaces the container of service front, when it has no port.
+var (
+	prepared = []string{"create shop_web_front_next", "init shop_web_front_next"}
+	swapped  = []string{"stop shop_web_front", "start shop_web_front_next", "remove shop_web_front", "rename shop_web_front"}
+)
+
 type deployments = map[wire.DeploymentRef]services
 
 func TestDeploymentComesAndGoes(t *testing.T) {
@@ -545,7 +551,7 @@ func TestOnlyTheChangedServiceIsReplacedOnce(t *testing.T) {
 		d.podman.Calls()
 		d.gateway.issue("e1", deployments{web: {"front": command("new"), "back": nil}, api: {"one": nil}})
 		d.pass(time.Hour)
-		d.expectCalls("stop shop_web_front", "remove shop_web_front", "create shop_web_front", "start shop_web_front")
+		d.expectCalls(slices.Concat(prepared, swapped)...)
 		d.expectPhase(web, wire.PhaseRunning, "")
 	})
 }
@@ -874,6 +880,170 @@ func TestAPowerCut(t *testing.T) {
 		if s := d.gateway.state(web); s.Containers[0].Restarts != 0 {
 			t.Errorf("report %+v", s)
 		}
+	})
+}
+
+// What runs goes on when the next version cannot start.
+func TestAnUpdateThatCannotStart(t *testing.T) {
+	for name, port := range map[string]func(*score.Service){"without ports": func(*score.Service) {}, "with a port": onPort(8080)} {
+		t.Run(name, func(t *testing.T) {
+			onDevice(t, func(d *device) {
+				d.gateway.issue("e1", deployments{web: {"front": port}})
+				d.settle()
+				d.podman.Calls()
+				d.gateway.issue("e1", deployments{web: {"front": func(s *score.Service) {
+					port(s)
+					s.Command = []string{containertest.MissingCommand}
+				}}})
+				d.pass(time.Hour)
+				d.expectPhase(web, wire.PhaseFailed, `service front: the new version cannot start, and the previous one goes on: executable file "missing" not found in $PATH`)
+				for _, call := range d.podman.Calls() {
+					if strings.HasSuffix(call, " shop_web_front") {
+						t.Errorf("the previous container is touched: %s", call)
+					}
+				}
+				d.expectNames("shop_web_front")
+				d.gateway.issue("e1", deployments{web: {"front": func(s *score.Service) {
+					port(s)
+					s.Args = []string{"2"}
+				}}})
+				d.settle()
+				d.expectPhase(web, wire.PhaseRunning, "")
+				d.expectNames("shop_web_front")
+			})
+		})
+	}
+}
+
+// expectNames wants these containers to be there and to run.
+func (d *device) expectNames(want ...string) {
+	d.t.Helper()
+	list, err := d.podman.List(d.t.Context(), wire.DeploymentRef{})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	var names []string
+	for _, c := range list {
+		if c.State != container.StateRunning {
+			d.t.Errorf("%s is %s", c.Name, c.State)
+		}
+		names = append(names, c.Name)
+	}
+	if diff := cmp.Diff(want, names); diff != "" {
+		d.t.Errorf("containers (-want +got):\n%s", diff)
+	}
+}
+
+// What ran is put back when the next version starts and then ends, and comes back after
+// an agent's restart, too.
+func TestAnUpdateThatEndsAtOnce(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.podman.Calls()
+		d.gateway.issue("e1", deployments{web: {"front": command(containertest.ExitCommand, "3")}})
+		d.settle()
+		d.expectPhase(web, wire.PhaseFailed, "service front: the new version exited with code 3, 2 restarts, last output: ")
+		d.expectPhase(web, wire.PhaseFailed, "; the previous version runs again, until the next attempt or change")
+		d.expectNames("shop_web_front")
+		want := []string{
+			"create shop_web_front_next", "init shop_web_front_next", "stop shop_web_front", "start shop_web_front_next",
+			"start shop_web_front_next", "start shop_web_front_next", "remove shop_web_front_next", "start shop_web_front",
+		}
+		d.expectCalls(want...)
+		d.pass(4 * time.Minute)
+		d.expectCalls()
+		d.pass(time.Minute + 10*time.Second)
+		d.expectCalls(want...) // it is tried again
+		d.restart()
+		d.settle()
+		d.podman.Calls()
+		d.expectNames("shop_web_front")
+		d.gateway.issue("e1", deployments{web: {"front": nil}}) // which never ended
+		d.settle()
+		d.expectCalls()
+		d.expectPhase(web, wire.PhaseRunning, "")
+	})
+}
+
+// The power may go between any two steps of a change: a new agent finishes it.
+func TestAPowerCutDuringAChange(t *testing.T) {
+	steps := []string{"create shop_web_front_next", "init shop_web_front_next", "stop shop_web_front", "start shop_web_front_next", "remove shop_web_front", "rename shop_web_front"}
+	for _, last := range steps {
+		t.Run(last, func(t *testing.T) {
+			onDevice(t, func(d *device) {
+				d.gateway.issue("e1", deployments{web: {"front": nil}})
+				d.settle()
+				d.podman.DownAfter(last)
+				d.gateway.issue("e1", deployments{web: {"front": func(s *score.Service) { s.Args = []string{"2"} }}})
+				d.settle()
+				d.stop()
+				d.podman.Cut()
+				d.podman.SetDown(false)
+				d.boot, d.on = "second", time.Now()
+				d.start()
+				d.settle()
+				d.expectPhase(web, wire.PhaseRunning, "")
+				d.expectNames("shop_web_front")
+				list, _ := d.podman.List(t.Context(), web)
+				if reported := d.gateway.state(web); len(list) != 1 || reported.Hash != d.gateway.manifest.Entries[0].Hash {
+					t.Errorf("report %+v", reported)
+				}
+			})
+		})
+	}
+}
+
+// A container that the runtime believes in and that is not there is made anew within a
+// minute, and one that hangs between two states after its time.
+func TestContainersThatAreStuck(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(d *device)
+		within time.Duration
+	}{
+		"no process": {func(d *device) { d.podman.Vanish("shop_web_front") }, time.Minute},
+		"stopping":   {func(d *device) { d.podman.Hang("shop_web_front", container.StateStopping) }, 4 * time.Minute},
+		"removing":   {func(d *device) { d.podman.Hang("shop_web_front", container.StateRemoving) }, 4 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onDevice(t, func(d *device) {
+				d.gateway.issue("e1", deployments{web: {"front": nil}})
+				d.settle()
+				d.podman.Calls()
+				reports := len(d.gateway.phases(web))
+				tt.change(d)
+				d.pass(tt.within)
+				if phases := d.gateway.phases(web)[reports:]; !slices.Contains(phases, wire.PhaseFailed) {
+					t.Errorf("it is reported as %v", phases)
+				}
+				d.expectCalls("clear shop_web_front", "create shop_web_front", "start shop_web_front")
+				d.settle()
+				d.expectPhase(web, wire.PhaseRunning, "")
+			})
+		})
+	}
+}
+
+// A limit that the device cannot keep is named, and what runs goes on.
+func TestALimitThatCannotBeKept(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.podman.SetControllers("cpu", "pids")
+		d.restart()
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.podman.Calls()
+		limited := func(s *score.Service) { s.Resources.Limits.Memory = "64Mi" }
+		d.gateway.issue("e1", deployments{web: {"front": limited}, api: {"back": limited}})
+		d.settle()
+		const text = "resources.limits.memory: the kernel of this device does not let containers limit memory: "
+		d.expectPhase(web, wire.PhaseFailed, "service front: "+text)
+		d.expectPhase(api, wire.PhaseFailed, "service back: "+text)
+		d.expectCalls()
+		d.expectNames("shop_web_front")
+		d.podman.SetControllers("memory")
+		d.pass(10 * time.Minute)
+		d.expectPhase(web, wire.PhaseRunning, "")
+		d.expectPhase(api, wire.PhaseRunning, "")
 	})
 }
 

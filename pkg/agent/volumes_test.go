@@ -39,7 +39,7 @@ func TestWhatAnImageDeclaresIsKept(t *testing.T) {
 		for _, version := range []string{"b", "c"} {
 			d.gateway.issue("e1", deployments{web: {"front": command(version)}})
 			d.settle()
-			d.expectCalls("stop shop_web_front", "remove shop_web_front", "create shop_web_front", "start shop_web_front")
+			d.expectCalls(slices.Concat(prepared, swapped)...)
 			if diff := cmp.Diff([]string{declared}, d.mounts(web, "/data")); diff != "" {
 				t.Errorf("after a change: %s", diff)
 			}
@@ -91,9 +91,7 @@ func TestVolumesWithoutANameAreAdopted(t *testing.T) {
 				t.Errorf("after a change: %s", diff)
 			}
 		}
-		d.expectCalls(
-			"stop shop_web_front", "volume "+declared, "remove shop_web_front", "create shop_web_front", "start shop_web_front",
-			"stop shop_web_front", "remove shop_web_front", "create shop_web_front", "start shop_web_front")
+		d.expectCalls(slices.Concat([]string{"volume " + declared}, prepared, swapped, prepared, swapped)...)
 		d.gateway.issue("e1", nil)
 		d.settle()
 		d.gateway.issue("e1", deployments{web: {"front": nil}})
@@ -126,7 +124,7 @@ func TestServicesEndSideBySide(t *testing.T) {
 		d.expectPhase(web, wire.PhaseRunning, "")
 		d.podman.Calls()
 		d.pass(2 * time.Second)
-		if calls := d.podman.Calls(); !slices.Contains(calls, "start shop_web_f") {
+		if calls := d.podman.Calls(); !slices.Contains(calls, "start shop_web_f_next") {
 			t.Errorf("after the time that one takes: %v", calls)
 		}
 	})
@@ -147,8 +145,8 @@ func TestAServiceHasItsTimeToEnd(t *testing.T) {
 		d.podman.Calls()
 		d.gateway.issue("e1", deployments{web: {"front": patient("b")}})
 		d.pass(ending - time.Second)
-		d.expectCalls()
+		d.expectCalls(prepared...)
 		d.pass(2 * time.Second)
-		d.expectCalls("stop shop_web_front", "remove shop_web_front", "create shop_web_front", "start shop_web_front")
+		d.expectCalls("stop shop_web_front", "start shop_web_front_next")
 	})
 }

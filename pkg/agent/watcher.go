@@ -20,8 +20,10 @@ import (
 )
 
 const (
-	// tick is the time between two looks at everything, for what no event told.
-	tick = time.Minute
+	// tick is the time between two looks at everything, for what no event told. What a
+	// look finds that has to be certain is looked at again some seconds later, and then
+	// a minute has not passed yet.
+	tick = 50 * time.Second
 	// Bounds of the pause before a driver's events are asked for again.
 	minWatchPause = time.Second
 	maxWatchPause = 30 * time.Second

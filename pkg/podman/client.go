@@ -166,12 +166,14 @@ func filters(f map[string][]string) url.Values {
 	return url.Values{"filters": {string(data)}}
 }
 
-// maxShort bounds short texts that podman says of itself.
-const maxShort = 64
+// maxShort bounds short texts that podman says of itself, maxControllers how many
+// controllers of control groups it names.
+const maxShort, maxControllers = 64, 32
 
 // Info implements container.Runtime.
 func (c *Client) Info(ctx context.Context) (container.Info, error) {
 	var info struct {
+		Host    struct{ CgroupControllers []string }
 		Version struct{ Version string }
 		Store   struct {
 			GraphDriverName, GraphRoot        string
@@ -184,6 +186,9 @@ func (c *Client) Info(ctx context.Context) (container.Info, error) {
 	i := container.Info{
 		Version: clip(info.Version.Version, maxShort), Driver: clip(info.Store.GraphDriverName, maxShort),
 		StoreSize: info.Store.GraphRootAllocated, StoreUsed: info.Store.GraphRootUsed,
+	}
+	for _, name := range info.Host.CgroupControllers[:min(len(info.Host.CgroupControllers), maxControllers)] {
+		i.Controllers = append(i.Controllers, clip(name, maxShort))
 	}
 	if root := info.Store.GraphRoot; filepath.IsAbs(root) && len(root) <= maxPath {
 		i.StoreRoot = root

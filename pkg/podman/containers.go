@@ -100,6 +100,7 @@ type inspection struct {
 		Status                string
 		ExitCode              int32
 		OOMKilled             bool
+		CgroupPath            string
 		StartedAt, FinishedAt time.Time
 	}
 	HostConfig struct{ RestartPolicy struct{ Name string } }
@@ -189,15 +190,56 @@ func (i *id) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Create implements container.Runtime.
+// Create implements container.Runtime. A power cut may leave a container in podman's
+// storage that podman itself knows nothing of, and lists nowhere. Its name is the agent's
+// alone, so it is cleared.
 func (c *Client) Create(ctx context.Context, spec *container.Spec) (string, error) {
+	id, err := c.create(ctx, spec)
+	if err != nil && strings.Contains(err.Error(), "already in use by") {
+		if there, existsErr := c.exists(ctx, spec.Name()); existsErr == nil && !there {
+			if err = c.remove(ctx, spec.Name(), url.Values{"ignore": {"true"}, "force": {"true"}}); err == nil {
+				id, err = c.create(ctx, spec)
+			}
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("creating container %s: %w", spec.Name(), err)
+	}
+	return id, nil
+}
+
+func (c *Client) create(ctx context.Context, spec *container.Spec) (string, error) {
 	var reply struct {
 		ID id `json:"Id"`
 	}
-	if err := c.call(ctx, request{method: http.MethodPost, path: "/containers/create", body: generate(spec)}, &reply); err != nil {
-		return "", fmt.Errorf("creating container %s: %w", spec.Name(), err)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/containers/create", body: generate(spec)}, &reply)
+	return string(reply.ID), err
+}
+
+// exists reports whether podman knows a container.
+func (c *Client) exists(ctx context.Context, name string) (bool, error) {
+	err := c.call(ctx, request{method: http.MethodGet, path: "/containers/%s/exists", values: []string{name}}, nil)
+	if errors.Is(err, container.ErrNotFound) {
+		return false, nil
 	}
-	return string(reply.ID), nil
+	return err == nil, err
+}
+
+// Init implements container.Runtime.
+func (c *Client) Init(ctx context.Context, id string) error {
+	if err := c.call(ctx, request{method: http.MethodPost, path: "/containers/%s/init", values: []string{id}}, nil); err != nil {
+		return fmt.Errorf("preparing container %.12s: %w", id, err)
+	}
+	return nil
+}
+
+// Rename implements container.Runtime.
+func (c *Client) Rename(ctx context.Context, id, name string) error {
+	query := url.Values{"name": {name}}
+	if err := c.call(ctx, request{method: http.MethodPost, path: "/containers/%s/rename", values: []string{id}, query: query}, nil); err != nil {
+		return fmt.Errorf("renaming container %.12s to %s: %w", id, name, err)
+	}
+	return nil
 }
 
 // Start implements container.Runtime.
@@ -228,16 +270,29 @@ func notStarted(err error) bool {
 
 // Remove implements container.Runtime.
 func (c *Client) Remove(ctx context.Context, id string) error {
-	query := url.Values{"ignore": {"true"}}
+	err := c.remove(ctx, id, url.Values{"ignore": {"true"}})
+	if err != nil && !errors.Is(err, container.ErrNotFound) {
+		return fmt.Errorf("removing container %.12s: %w", id, err)
+	}
+	return nil
+}
+
+// Clear implements container.Runtime.
+func (c *Client) Clear(ctx context.Context, id string) error {
+	err := c.remove(ctx, id, url.Values{"ignore": {"true"}, "force": {"true"}, "timeout": {"0"}})
+	if err != nil && !errors.Is(err, container.ErrNotFound) {
+		return fmt.Errorf("clearing container %.12s: %w", id, err)
+	}
+	return nil
+}
+
+func (c *Client) remove(ctx context.Context, name string, query url.Values) error {
 	var reports list[struct{ Err any }]
-	err := c.call(ctx, request{method: http.MethodDelete, path: "/containers/%s", values: []string{id}, query: query}, &reports)
+	err := c.call(ctx, request{method: http.MethodDelete, path: "/containers/%s", values: []string{name}, query: query}, &reports)
 	for _, r := range reports {
 		if err == nil && r.Err != nil {
 			err = errors.New(clip(fmt.Sprint(r.Err), maxRefusal))
 		}
 	}
-	if err != nil && !errors.Is(err, container.ErrNotFound) {
-		return fmt.Errorf("removing container %.12s: %w", id, err)
-	}
-	return nil
+	return err
 }

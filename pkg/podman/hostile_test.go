@@ -62,6 +62,8 @@ var calls = map[string]func(context.Context, *podman.Client) error{
 		return err
 	},
 	"start":  func(ctx context.Context, c *podman.Client) error { return c.Start(ctx, "a") },
+	"init":   func(ctx context.Context, c *podman.Client) error { return c.Init(ctx, "a") },
+	"rename": func(ctx context.Context, c *podman.Client) error { return c.Rename(ctx, "a", "b") },
 	"stop":   func(ctx context.Context, c *podman.Client) error { return c.Stop(ctx, "a", 0) },
 	"remove": func(ctx context.Context, c *podman.Client) error { return c.Remove(ctx, "a") },
 	"exists": func(ctx context.Context, c *podman.Client) error {

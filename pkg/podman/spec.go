@@ -37,7 +37,11 @@ func generate(s *container.Spec) *specgen.SpecGenerator {
 		// Without swap, which podman would add once more.
 		g.ResourceLimits = &spec.LinuxResources{Memory: &spec.LinuxMemory{Limit: &s.Memory, Swap: &s.Memory}}
 	}
-	for _, p := range s.Ports {
+	ports := s.Ports
+	if s.Stage == container.StageTrial {
+		g.NetNS, ports = specgen.Namespace{NSMode: specgen.NoNetwork}, nil
+	}
+	for _, p := range ports {
 		g.PortMappings = append(g.PortMappings, types.PortMapping{
 			HostIP: p.HostIP, HostPort: p.Host, ContainerPort: p.Inside, Protocol: string(p.Protocol),
 		})

@@ -19,8 +19,8 @@ func TestKubectlOnDeployments(t *testing.T) {
 	t.Run("get", func(t *testing.T) {
 		u := user{t, u.s}
 		u.kubectl("wait", "--for=condition=Accepted", "--timeout=10s", "fleetdep/hello")
-		u.shows(u.kubectl("get", "fleetdep"), "TYPE", "MATCHED", "SUCCEEDED", "FAILED", "PENDING", "AGE", "PodmanV0")
-		u.shows(u.kubectl("get", "fleetdep", "-o", "wide"), "LAST ERROR")
+		u.shows(u.kubectl("get", "fleetdep"), "TYPE", "ACCEPTED", "MATCHED", "SUCCEEDED", "FAILED", "PENDING", "AGE", "PodmanV0", "Valid")
+		u.shows(u.kubectl("get", "fleetdep", "-o", "wide"), "LAST ERROR", "REFUSAL")
 		u.shows(u.kubectl("get", "fleet"), "deployment.fleet.nationtech.io/hello")
 		u.shows(u.kubectl("get", "all"), "PodmanV0", "hello")
 		u.shows(u.kubectl("get", "fleetdep", "hello", "-o", "yaml"), "finalizers:\n  - fleet.nationtech.io/finalizer")

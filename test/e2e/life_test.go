@@ -42,6 +42,10 @@ func TestLifeOfADevice(t *testing.T) {
 				{"a mount that became a link", (*site).mountThatBecameALink},
 				{"a large score travels", (*site).largeScore},
 				{"a container that fails is reported", (*site).failingContainer},
+				{"a new version that cannot start", (*site).versionThatCannotStart},
+				{"a crash loop backs off", (*site).crashLoop},
+				{"a container whose monitor was killed", (*site).killedMonitor},
+				{"a name that only podman's storage has", (*site).leftoverName},
 				{"volumes stay until asked", (*site).volumes},
 				{"a Secret reaches its container and no file", (*site).secret},
 				{"a killed server restarts nothing", (*site).killedServer},
@@ -215,6 +219,95 @@ func (s *site) failingContainer() {
 	s.apply("failing", `{name: web, image: 'localhost/hello:1', command: [sh, -c], args: ['exit 0'], restart: Never}`)
 	s.aggregate("failing", counts{1, 1, 0, 0})
 	s.kubectl("delete", "fleetdep", "failing")
+	s.containers("default_hello_web")
+}
+
+// versionThatCannotStart: the previous one serves all the time.
+func (s *site) versionThatCannotStart() {
+	before := s.container("default_hello_web")
+	s.apply("hello", strings.Replace(hello(hostPort), "{name: web,", "{name: web, command: [/app/missing],", 1))
+	d := s.aggregate("hello", counts{1, 0, 1, 0})
+	if e := d.Status.Aggregate.LastError; e == nil || !strings.Contains(e.Message, "service web: the new version cannot start, and the previous one goes on: ") || !strings.Contains(e.Message, "/app/missing") {
+		s.t.Errorf("lastError is %+v, want one that names the command", e)
+	}
+	s.answers(hostPort)
+	// One that starts and then ends is taken back.
+	s.apply("hello", strings.Replace(hello(hostPort), "{name: web,", "{name: web, command: [sh, -c, 'echo no database >&2; exit 4'],", 1))
+	s.eventually("the previous version is back", func() error {
+		d, err := s.get("default", "hello")
+		if err != nil {
+			return err
+		}
+		if e := d.Status.Aggregate.LastError; e == nil || !strings.Contains(e.Message, "exited with code 4, 2 restarts, last output: no database") || !strings.Contains(e.Message, "the previous version runs again") {
+			return fmt.Errorf("lastError is %+v", e)
+		}
+		return nil
+	})
+	s.answers(hostPort)
+	s.apply("hello", hello(hostPort))
+	s.aggregate("hello", counts{1, 1, 0, 0})
+	s.containers("default_hello_web")
+	id := func(container string) string { return strings.Fields(container)[1] }
+	if after := s.container("default_hello_web"); id(after) != id(before) {
+		s.t.Errorf("the container is %s, want the one before: %s", after, before)
+	}
+}
+
+// crashLoop: the agent starts it again, and podman does not.
+func (s *site) crashLoop() {
+	s.apply("loop", `{name: web, image: 'localhost/hello:1', command: [sh, -c], args: ['echo bye; exit 3']}`)
+	s.eventually("it was restarted", func() error {
+		d, err := s.get("default", "loop")
+		if err != nil {
+			return err
+		}
+		if a := d.Status.Aggregate; a == nil || a.LastError == nil || !strings.Contains(a.LastError.Message, "service web: exited with code 3, 3 restarts, last output: bye") {
+			return fmt.Errorf("aggregate is %+v", a)
+		}
+		return nil
+	})
+	if n := s.podman("inspect", "--type", "container", "--format", "{{.RestartCount}} {{.HostConfig.RestartPolicy.Name}}", "default_loop_web"); strings.TrimSpace(n) != "0 no" {
+		s.t.Errorf("podman's restarts and policy are %q", n)
+	}
+	s.kubectl("delete", "fleetdep", "loop")
+	s.containers("default_hello_web")
+}
+
+// killedMonitor: podman believes in the container for ever.
+func (s *site) killedMonitor() {
+	ctx := s.t.Context()
+	pids := s.podman("inspect", "--type", "container", "--format", "{{.State.ConmonPid}} {{.State.Pid}}", "default_hello_web")
+	for _, pid := range strings.Fields(pids) {
+		_, err := s.machine.Output(ctx, "kill", "-KILL", pid)
+		s.must(err)
+	}
+	if state := s.podman("inspect", "--type", "container", "--format", "{{.State.Status}}", "default_hello_web"); strings.TrimSpace(state) != "running" {
+		s.t.Logf("podman noticed: the container is %s", state) // which newer ones may
+	}
+	s.answers(hostPort)
+	s.aggregate("hello", counts{1, 1, 0, 0})
+	s.containers("default_hello_web")
+}
+
+// leftoverName: a power cut came between podman's two stores.
+func (s *site) leftoverName() {
+	ctx := s.t.Context()
+	_, err := s.machine.Output(ctx, "systemctl", "stop", "fleet-agent")
+	s.must(err)
+	_, err = s.machine.OutputAs(ctx, lab.WorkloadUser, "sh", "-euc", `cd .local/share/containers/storage
+		db=db.sql; [ -e $db ] || db=libpod/bolt_state.db
+		cp $db /tmp/before; podman create --name default_leftover_web `+lab.HelloImage+`
+		rm -f $db-wal $db-shm; cp /tmp/before $db; rm /tmp/before`)
+	s.must(err)
+	r, err := s.machine.RunAs(ctx, lab.WorkloadUser, "podman", "create", "--name", "default_leftover_web", lab.HelloImage)
+	if err != nil || r.ExitCode == 0 || !strings.Contains(r.Stderr, "already in use") {
+		s.t.Fatalf("the control: podman has no leftover: %+v, %v", r, err)
+	}
+	_, err = s.machine.Output(ctx, "systemctl", "start", "fleet-agent")
+	s.must(err)
+	s.apply("leftover", "{name: web, image: 'localhost/hello:1'}")
+	s.aggregate("leftover", counts{1, 1, 0, 0})
+	s.kubectl("delete", "fleetdep", "leftover")
 	s.containers("default_hello_web")
 }
 

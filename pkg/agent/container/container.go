@@ -27,8 +27,8 @@ const (
 // State is what a container does, in podman's words.
 type State string
 
-// States that the agent tells apart. It leaves containers that are paused, and
-// in any other state (stopping, removing), alone until they change.
+// States that the agent tells apart. It leaves containers in any other state alone until
+// they change.
 const (
 	// StateCreated: made but never started.
 	StateCreated State = "created"
@@ -42,6 +42,9 @@ const (
 	StateExited  State = "exited"
 	// StatePaused: somebody froze it by hand.
 	StatePaused State = "paused"
+	// StateStopping and StateRemoving pass by themselves, unless podman died meanwhile.
+	StateStopping State = "stopping"
+	StateRemoving State = "removing"
 )
 
 // Container is one labelled container as it was observed.
@@ -58,6 +61,8 @@ type Container struct {
 	// Grace is how long it has to end before it is killed.
 	Grace time.Duration
 	State State
+	// Gone: the runtime believes that it runs, and it has no process.
+	Gone bool
 	// ExitCode is that of the last run; it means nothing before the first end.
 	ExitCode int
 	// OutOfMemory: the last run ended because the kernel had no memory for it.
@@ -82,6 +87,14 @@ type Container struct {
 	Last Exit
 	// Down: the last run ended with the device.
 	Down bool
+	// Stuck is how long it has been in a state that should have passed, see Odd.
+	Stuck time.Duration
+}
+
+// Odd reports whether the container is in a state that passes by itself, as when a
+// process of the runtime has a moment's work left to do.
+func (c *Container) Odd() bool {
+	return c.Gone || c.State == StateStopping || c.State == StateRemoving
 }
 
 // Exit is how a run ended.
@@ -134,6 +147,8 @@ func (c *Container) LastEvent() time.Time {
 type Spec struct {
 	Ref     wire.DeploymentRef
 	Service string
+	// Stage is empty for the service's own container.
+	Stage Stage
 	// Hash names the content that the container is made from.
 	Hash  string
 	Image string
@@ -158,8 +173,28 @@ type Spec struct {
 	SecretEnv, SecretFiles map[string]string
 }
 
-// Name is the name of the container: "<namespace>_<deployment>_<service>".
-func (s *Spec) Name() string { return ObjectName(s.Ref, s.Service) }
+// Stage is what a container is for that is not its service's own yet. Its name ends with
+// it.
+type Stage string
+
+// Values of Stage.
+const (
+	// StageNext: it takes the place of the service's container once that has ended.
+	StageNext Stage = "_next"
+	// StageTrial: it has no network and is never started. It shows whether the next one
+	// could be.
+	StageTrial Stage = "_trial"
+)
+
+// Name is the name of the container: "<namespace>_<deployment>_<service>", and its stage.
+func (s *Spec) Name() string { return ObjectName(s.Ref, s.Service) + string(s.Stage) }
+
+// At returns the spec of the service's container at a stage.
+func (s *Spec) At(stage Stage) *Spec {
+	staged := *s
+	staged.Stage = stage
+	return &staged
+}
 
 // Labels are the labels of the container.
 func (s *Spec) Labels() map[string]string {

@@ -35,6 +35,12 @@ type Runtime interface {
 	List(ctx context.Context, ref wire.DeploymentRef) ([]Container, error)
 	// Create makes a container and returns its id. Volumes must exist.
 	Create(ctx context.Context, spec *Spec) (id string, err error)
+	// Init prepares a container to run, as far as that can be done without running it: a
+	// command that is not there is an error now. Ports are taken, too: it returns
+	// ErrPortInUse among others.
+	Init(ctx context.Context, id string) error
+	// Rename gives a container another name, which nothing has, running or not.
+	Rename(ctx context.Context, id, name string) error
 	// Start starts a container; one that runs already is no error. It returns
 	// ErrPortInUse or ErrNotFound among others.
 	Start(ctx context.Context, id string) error
@@ -47,6 +53,9 @@ type Runtime interface {
 	// Output returns the last lines that a container wrote, of what it wrote as an error
 	// and otherwise: all of its last run or less. It returns ErrNotFound.
 	Output(ctx context.Context, id string, lines int) ([]byte, error)
+	// Clear kills and removes a container, whatever the runtime believes that it does,
+	// and no volume; one that is gone is no error.
+	Clear(ctx context.Context, id string) error
 	// ImageExists reports whether the image is on the device.
 	ImageExists(ctx context.Context, image string) (bool, error)
 	// ImageVolumes returns the paths that an image on the device declares as volumes,
@@ -88,6 +97,9 @@ type Login struct {
 type Info struct {
 	// Version is, for example, "5.4.2".
 	Version string
+	// Controllers are the controllers of control groups that containers may use, for
+	// example "memory"; nil when the runtime cannot tell.
+	Controllers []string
 	// Driver is how images are stored, for example "overlay"; empty when the
 	// runtime cannot tell.
 	Driver string

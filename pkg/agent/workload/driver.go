@@ -138,8 +138,9 @@ const (
 	// Fetch brings something to the device and disturbs nothing. It may take an hour,
 	// holds up no other Deployment, and ends as soon as a newer manifest comes.
 	Fetch
-	// Restart sets going what is as it should be, and needs no other step: it is
-	// taken although one before it failed. Otherwise it is as Change.
+	// Restart sets going what is as it should be, or finishes what an earlier plan began,
+	// and needs no other step: it is taken although one before it failed. Otherwise it is
+	// as Change.
 	Restart
 )
 

@@ -51,6 +51,9 @@ func Conformance(t *testing.T, s Subject) {
 		"life":                 testLife,
 		"exit code":            testExitCode,
 		"output":               testOutput,
+		"next":                 testNext,
+		"trial":                testTrial,
+		"command is missing":   testMissingCommand,
 		"list of a Deployment": testList,
 		"missing image":        testMissingImage,
 		"port in use":          testPortInUse,
@@ -225,6 +228,74 @@ func testOutput(t *testing.T, s Subject) {
 	}
 	if _, err := s.Runtime.Output(t.Context(), strings.Repeat("0", 64), 1); !errors.Is(err, container.ErrNotFound) {
 		t.Errorf("the output of a container that is gone: %v", err)
+	}
+}
+
+// testNext: a container can be prepared while another one of its service runs, and gets
+// its name while it runs.
+func testNext(t *testing.T, s Subject) {
+	spec := s.spec(t, "next", s.Sleep)
+	previous := s.run(t, spec)
+	next, err := s.Runtime.Create(t.Context(), spec.At(container.StageNext))
+	if err == nil {
+		err = s.Runtime.Init(t.Context(), next)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := s.Runtime.List(t.Context(), spec.Ref)
+	if err != nil || len(list) != 2 || list[0].State != container.StateRunning || !list[1].Unstarted() || list[1].Name != spec.Name()+string(container.StageNext) {
+		t.Fatalf("prepared: %+v: %v", list, err)
+	}
+	if err := s.Runtime.Rename(t.Context(), next, spec.Name()); err == nil {
+		t.Error("two containers have one name")
+	}
+	for _, do := range []func() error{
+		func() error { return s.Runtime.Stop(t.Context(), previous, 0) },
+		func() error { return s.Runtime.Start(t.Context(), next) },
+		func() error { return s.Runtime.Remove(t.Context(), previous) },
+		func() error { return s.Runtime.Rename(t.Context(), next, spec.Name()) },
+	} {
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := s.one(t, spec.Ref); c.ID != next || c.Name != spec.Name() || c.State != container.StateRunning {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// testTrial: a trial takes no port, and is removed without ever running.
+func testTrial(t *testing.T, s Subject) {
+	spec := s.spec(t, "trial", s.Sleep)
+	spec.Ports = []container.Port{{Host: freePort(t), Inside: 80, Protocol: container.TCP}}
+	s.run(t, spec)
+	id, err := s.Runtime.Create(t.Context(), spec.At(container.StageTrial))
+	if err == nil {
+		err = s.Runtime.Init(t.Context(), id)
+	}
+	if err == nil {
+		err = s.Runtime.Remove(t.Context(), id)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	if c := s.one(t, spec.Ref); c.Name != spec.Name() || c.State != container.StateRunning {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func testMissingCommand(t *testing.T, s Subject) {
+	spec := s.spec(t, "missing-command", []string{MissingCommand})
+	id, err := s.Runtime.Create(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Runtime.Init(t.Context(), id); err == nil || !strings.Contains(err.Error(), MissingCommand) {
+		t.Errorf("it could run: %v", err)
+	}
+	if err := s.Runtime.Remove(t.Context(), id); err != nil {
+		t.Error(err)
 	}
 }
 

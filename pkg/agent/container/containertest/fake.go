@@ -20,6 +20,9 @@ import (
 // its exit code. Any other command runs until it is stopped.
 const ExitCommand = "exit"
 
+// MissingCommand is the first word of a command that is not there.
+const MissingCommand = "missing"
+
 // CheckCommand is the first word of a command that ends with code 0 if the
 // environment variable that comes second and the file that comes third have the
 // content that comes last.
@@ -36,21 +39,24 @@ type Fake struct {
 	// Ending is how long containers take to end that are asked to.
 	Ending time.Duration
 
-	mu         sync.Mutex // guards what follows
-	down       error
-	images     map[string]bool
-	declared   map[string][]string
-	containers map[string]*entry
-	volumes    map[string]volume
-	secrets    map[string][]byte
-	foreign    map[string]bool
-	watchers   map[chan wire.DeploymentRef]bool
-	broken     chan struct{}
-	calls      []string
-	logins     []container.Login
-	nextID     int
-	invented   []container.Container
-	outputs    map[string]string
+	mu          sync.Mutex // guards what follows
+	down        error
+	images      map[string]bool
+	declared    map[string][]string
+	containers  map[string]*entry
+	volumes     map[string]volume
+	secrets     map[string][]byte
+	foreign     map[string]bool
+	watchers    map[chan wire.DeploymentRef]bool
+	broken      chan struct{}
+	calls       []string
+	logins      []container.Login
+	nextID      int
+	invented    []container.Container
+	outputs     map[string]string
+	controllers []string
+	// last is the call after which the runtime is down.
+	last string
 }
 
 type entry struct {
@@ -192,14 +198,26 @@ func (f *Fake) notify(ref wire.DeploymentRef) {
 }
 
 func (f *Fake) record(format string, args ...any) {
-	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+	call := fmt.Sprintf(format, args...)
+	f.calls = append(f.calls, call)
+	if call == f.last {
+		f.last, f.down = "", container.ErrUnavailable
+	}
+}
+
+// DownAfter makes every call fail with ErrUnavailable after a certain one was done, see
+// Calls.
+func (f *Fake) DownAfter(call string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last = call
 }
 
 // Info implements container.Runtime.
 func (f *Fake) Info(context.Context) (container.Info, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return container.Info{Version: "5.0.0-fake", StoreSize: 100, StoreUsed: 10}, f.down
+	return container.Info{Version: "5.0.0-fake", Controllers: f.controllers, StoreSize: 100, StoreUsed: 10}, f.down
 }
 
 // List implements container.Runtime.
@@ -273,6 +291,58 @@ func (f *Fake) nameTaken(name string) bool {
 	return f.foreign[name]
 }
 
+// Init implements container.Runtime.
+func (f *Fake) Init(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.containers[id]
+	switch {
+	case f.down != nil:
+		return f.down
+	case c == nil:
+		return container.ErrNotFound
+	case c.State != container.StateCreated:
+		return fmt.Errorf("container %s cannot be prepared to run: it is %s", c.Name, c.State)
+	}
+	if err := f.couldRun(c); err != nil {
+		return err
+	}
+	f.record("init %s", c.Name)
+	c.State = container.StateInitialized
+	f.notify(c.Ref)
+	return nil
+}
+
+// couldRun reports why a container could not be started.
+func (f *Fake) couldRun(c *entry) error {
+	if port, taken := f.portTaken(c); taken {
+		return fmt.Errorf("port %d: %w", port, container.ErrPortInUse)
+	}
+	if len(c.spec.Command) > 0 && c.spec.Command[0] == MissingCommand {
+		return fmt.Errorf("executable file %q not found in $PATH", MissingCommand)
+	}
+	return nil
+}
+
+// Rename implements container.Runtime.
+func (f *Fake) Rename(_ context.Context, id, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.containers[id]
+	switch {
+	case f.down != nil:
+		return f.down
+	case c == nil:
+		return container.ErrNotFound
+	case f.nameTaken(name):
+		return fmt.Errorf("the container name %q is already in use", name)
+	}
+	f.record("rename %s", name)
+	c.Name = name
+	f.notify(c.Ref)
+	return nil
+}
+
 // Start implements container.Runtime.
 func (f *Fake) Start(_ context.Context, id string) error {
 	f.mu.Lock()
@@ -286,8 +356,8 @@ func (f *Fake) Start(_ context.Context, id string) error {
 	case c.State == container.StateRunning:
 		return nil
 	}
-	if port, taken := f.portTaken(&c.spec); taken {
-		return fmt.Errorf("port %d: %w", port, container.ErrPortInUse)
+	if err := f.couldRun(c); err != nil {
+		return err
 	}
 	f.record("start %s", c.Name)
 	c.State, c.PolicyRestarts, c.Started = container.StateRunning, 0, time.Now().UTC()
@@ -315,18 +385,26 @@ func (f *Fake) Start(_ context.Context, id string) error {
 	return nil
 }
 
-func (f *Fake) portTaken(spec *container.Spec) (uint16, bool) {
+func (f *Fake) portTaken(c *entry) (uint16, bool) {
 	for _, other := range f.containers {
-		if other.State != container.StateRunning {
+		if other == c || other.State != container.StateRunning && other.State != container.StateInitialized {
 			continue
 		}
-		for _, p := range spec.Ports {
-			if slices.ContainsFunc(other.spec.Ports, func(o container.Port) bool { return o.Host == p.Host && o.Protocol == p.Protocol }) {
+		for _, p := range portsOf(&c.spec) {
+			if slices.ContainsFunc(portsOf(&other.spec), func(o container.Port) bool { return o.Host == p.Host && o.Protocol == p.Protocol }) {
 				return p.Host, true
 			}
 		}
 	}
 	return 0, false
+}
+
+// portsOf are the ports that a container listens on.
+func portsOf(spec *container.Spec) []container.Port {
+	if spec.Stage == container.StageTrial {
+		return nil
+	}
+	return spec.Ports
 }
 
 // Stop implements container.Runtime.
@@ -385,6 +463,13 @@ func (f *Fake) Says(name, text string) {
 	f.outputs[name] = text
 }
 
+// SetControllers sets which controllers of control groups there are.
+func (f *Fake) SetControllers(names ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.controllers = names
+}
+
 // SetPolicy makes a container one that an earlier agent made.
 func (f *Fake) SetPolicy(name string, policy container.Restart) {
 	f.mu.Lock()
@@ -403,6 +488,42 @@ func (f *Fake) Cut() {
 	for _, c := range f.containers {
 		if c.State == container.StateRunning {
 			c.State, c.ExitCode = container.StateExited, 0
+		}
+	}
+}
+
+// Clear implements container.Runtime.
+func (f *Fake) Clear(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.containers[id]
+	if f.down != nil || c == nil {
+		return f.down
+	}
+	f.record("clear %s", c.Name)
+	delete(f.containers, id)
+	f.notify(c.Ref)
+	return nil
+}
+
+// Vanish takes the process of a container away, and the runtime does not notice.
+func (f *Fake) Vanish(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.Name == name {
+			c.Gone = true
+		}
+	}
+}
+
+// Hang leaves a container in a state.
+func (f *Fake) Hang(name string, state container.State) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.Name == name {
+			c.State = state
 		}
 	}
 }

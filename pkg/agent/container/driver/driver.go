@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
@@ -57,6 +58,7 @@ type Driver struct {
 	ports        *ports
 	mounts       *mounts
 	runs         *runs.Ledger
+	refusals     *refusals
 	log          *slog.Logger
 
 	mu sync.Mutex // guards what follows
@@ -79,6 +81,7 @@ func New(cfg Config) *Driver {
 		ports:        newPorts(),
 		mounts:       newMounts(cfg.Binds),
 		runs:         runs.New(cfg.Runs, cfg.Uptime, cfg.Log),
+		refusals:     newRefusals(),
 		log:          cfg.Log,
 	}
 }
@@ -131,12 +134,14 @@ func (d *Driver) Observe(ctx context.Context, ref wire.DeploymentRef) (workload.
 	d.see(ctx, began, list)
 	d.runs.Save()
 	d.mounts.seeOf(ref, list)
-	return &instance{Driver: d, ref: ref, containers: list}, nil
+	return &instance{Driver: d, ref: ref, containers: list, prepared: map[string]string{}}, nil
 }
 
 // see notes the runs of what a look that began at a moment found, and what the
 // containers wrote last that ended since.
 func (d *Driver) see(ctx context.Context, began runs.Moment, list []container.Container) {
+	ctx, cancel := context.WithTimeout(ctx, outputTimeout)
+	defer cancel()
 	for _, i := range d.runs.See(began, list) {
 		c := &list[i]
 		output, err := d.runtime.Output(ctx, c.ID, lastLines)
@@ -149,6 +154,8 @@ func (d *Driver) see(ctx context.Context, began runs.Moment, list []container.Co
 }
 
 const (
+	// outputTimeout bounds how long outputs are waited for, which are worth no delay.
+	outputTimeout = 5 * time.Second
 	// lastLines is how many lines of output are read of a container that ended, maxTail
 	// what is kept of them in bytes.
 	lastLines, maxTail = 5, 256
@@ -231,6 +238,7 @@ func (d *Driver) Release(ref wire.DeploymentRef) { d.ports.release(ref, false) }
 func (d *Driver) Forget(ref wire.DeploymentRef) {
 	d.ports.release(ref, true)
 	d.mounts.release(ref)
+	d.refusals.forget(ref)
 }
 
 // Unblocked implements workload.Claimant.

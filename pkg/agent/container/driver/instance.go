@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
@@ -18,6 +19,10 @@ type instance struct {
 
 	ref        wire.DeploymentRef
 	containers []container.Container
+
+	mu sync.Mutex // guards prepared
+	// prepared are the ids of the containers that take the place of others, by service.
+	prepared map[string]string
 }
 
 // Exists implements workload.Instance.
@@ -47,9 +52,12 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 	if err != nil {
 		return workload.Plan{}, err
 	}
+	resolved = i.refusals.of(resolved)
 	actions, again := plan.Changes(resolved, i.containers, time.Now())
 	steps, err := i.steps(ctx, actions)
-	if err == nil && renewed {
+	// A container that may be put back has its secrets until it is removed.
+	swaps, ends := has(actions, plan.Swap), has(actions, plan.Promote)
+	if err == nil && (renewed && !swaps || ends) {
 		var unused []workload.Step
 		unused, err = i.removeSecrets(ctx, resolved)
 		steps = append(steps, unused...)
@@ -122,5 +130,17 @@ func (i *instance) Halt(ctx context.Context) error {
 
 // State implements workload.Instance.
 func (i *instance) State(w workload.Workload, now time.Time) workload.State {
-	return plan.State(of(w), i.containers, now)
+	asked := of(w)
+	if asked != nil {
+		asked = i.refusals.of(asked)
+	}
+	state := plan.State(asked, i.containers, now)
+	if asked != nil && state.Phase == wire.PhaseRunning {
+		i.refusals.ready(i.ref)
+	}
+	return state
+}
+
+func has(actions []plan.Action, kind plan.Kind) bool {
+	return slices.ContainsFunc(actions, func(a plan.Action) bool { return a.Kind == kind })
 }

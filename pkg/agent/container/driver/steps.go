@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,19 +19,22 @@ import (
 const beyondGrace = 2 * time.Minute
 
 // steps makes steps of actions, without the pulls of images that are here. What is
-// to be removed is one step.
+// to be removed is one step, and so is what takes the place of others.
 func (i *instance) steps(ctx context.Context, actions []plan.Action) (steps []workload.Step, err error) {
-	var removed []container.Container
 	for n, a := range actions {
-		if a.Kind == plan.Remove {
-			removed = append(removed, a.Container)
-			if n+1 == len(actions) || actions[n+1].Kind != plan.Remove {
-				steps = append(steps, i.removal(removed))
-				removed = nil
+		begins := n == 0 || actions[n-1].Kind != a.Kind
+		switch a.Kind {
+		case plan.Remove:
+			if begins {
+				steps = append(steps, i.removal(containersOf(actions[n:], a.Kind)))
 			}
 			continue
-		}
-		if a.Kind == plan.Pull {
+		case plan.Swap:
+			if begins {
+				steps = append(steps, i.swap(upTo(actions[n:], a.Kind)))
+			}
+			continue
+		case plan.Pull:
 			here, err := i.runtime.ImageExists(ctx, a.Image)
 			if err != nil {
 				return nil, err
@@ -44,8 +48,29 @@ func (i *instance) steps(ctx context.Context, actions []plan.Action) (steps []wo
 	return steps, nil
 }
 
+// upTo are the first actions, which are all of a kind.
+func upTo(actions []plan.Action, kind plan.Kind) []plan.Action {
+	n := slices.IndexFunc(actions, func(a plan.Action) bool { return a.Kind != kind })
+	if n < 0 {
+		return actions
+	}
+	return actions[:n]
+}
+
+func containersOf(actions []plan.Action, kind plan.Kind) (list []container.Container) {
+	for _, a := range upTo(actions, kind) {
+		list = append(list, a.Container)
+	}
+	return list
+}
+
+// kinds are those of steps that are no workload.Change. What ends a replacement waits for
+// no other service.
+var kinds = map[plan.Kind]workload.Kind{
+	plan.Pull: workload.Fetch, plan.Start: workload.Restart, plan.Stop: workload.Restart, plan.Promote: workload.Restart, plan.PutBack: workload.Restart,
+}
+
 func (i *instance) step(a plan.Action) workload.Step {
-	kinds := map[plan.Kind]workload.Kind{plan.Pull: workload.Fetch, plan.Start: workload.Restart}
 	return workload.Step{Kind: kinds[a.Kind], Name: a.String(), Do: func(ctx context.Context) error { return i.do(ctx, a) }}
 }
 
@@ -58,6 +83,19 @@ func (i *instance) do(ctx context.Context, a plan.Action) error {
 		return err
 	case plan.EnsureSecret:
 		return i.runtime.EnsureSecret(ctx, a.Secret, a.Content)
+	case plan.Clear:
+		i.log.Warn("clearing a container that is stuck", "container", a.Container.Name, "state", a.Container.State, "no_process", a.Container.Gone)
+		if err := i.adopt(ctx, a.Container); err != nil {
+			return err
+		}
+		i.refusals.noteCleared(&a.Container, plan.Stuck(&a.Container))
+		return i.runtime.Clear(ctx, a.Container.ID)
+	case plan.Prepare:
+		return i.prepare(ctx, a.Spec, a.Container)
+	case plan.Promote:
+		return i.promote(ctx, a)
+	case plan.PutBack:
+		return i.putBack(ctx, a)
 	case plan.Create:
 		return i.create(ctx, a.Spec)
 	case plan.Start:
@@ -79,20 +117,41 @@ func (i *instance) do(ctx context.Context, a plan.Action) error {
 }
 
 func (i *instance) create(ctx context.Context, spec *container.Spec) error {
-	// Once more: the image may have taken an hour to come.
-	if err := i.mounts.allows(spec.Mounts); err != nil {
-		return err
-	}
-	spec, err := i.withImageVolumes(ctx, spec)
-	if err != nil {
-		return err
-	}
-	i.log.Info("creating container", "container", spec.Name(), "image", spec.Image)
-	id, err := i.runtime.Create(ctx, spec)
+	id, err := i.make(ctx, spec)
 	if err != nil {
 		return err
 	}
 	return i.runtime.Start(ctx, id)
+}
+
+// make makes a container without starting it.
+func (i *instance) make(ctx context.Context, spec *container.Spec) (id string, err error) {
+	// Once more: the image may have taken an hour to come.
+	if err := i.mounts.allows(spec.Mounts); err != nil {
+		return "", err
+	}
+	if err := i.enforceable(spec); err != nil {
+		return "", err
+	}
+	if spec, err = i.withImageVolumes(ctx, spec); err != nil {
+		return "", err
+	}
+	i.log.Info("creating container", "container", spec.Name(), "image", spec.Image)
+	if id, err = i.runtime.Create(ctx, spec); err == nil {
+		i.runs.Made(id)
+	}
+	return id, err
+}
+
+// enforceable reports a limit that the device cannot keep. Podman's own words for that
+// name a file of the kernel, or it ignores the limit in silence.
+func (d *Driver) enforceable(spec *container.Spec) error {
+	info, err := d.Info()
+	if spec.Memory == 0 || err != nil || info.Controllers == nil || slices.Contains(info.Controllers, "memory") {
+		return nil
+	}
+	return fmt.Errorf("service %s: resources.limits.memory: the kernel of this device does not let containers limit memory: "+
+		"switch its memory controller on, see check cgroup-memory of `fleet-agent doctor`, or remove the limit", spec.Service)
 }
 
 // removal is the step that removes containers. They have their time to end side by

@@ -30,6 +30,22 @@ type Workload struct {
 	Volumes []string
 	// SecretUses says which services use Secrets, by service.
 	SecretUses map[string]SecretUse
+	// Refused are the services whose new container did not run, by service.
+	Refused map[string]Refusal
+	// Cleared says why containers were cleared whose services are not ready again, by
+	// service.
+	Cleared map[string]string
+}
+
+// Refusal says that the container of a service did not run, and that the previous one
+// was put back.
+type Refusal struct {
+	// Hash is that of the container that did not run.
+	Hash string
+	// Text is why.
+	Text string
+	// Until is when it is tried again.
+	Until time.Time
 }
 
 // Kind is a kind of Action.
@@ -45,6 +61,20 @@ const (
 	EnsureSecret
 	// Remove stops and removes Container.
 	Remove
+	// Clear removes Container, whatever the runtime believes that it does.
+	Clear
+	// Prepare makes a container from Spec that is to take the place of Container, and
+	// finds out whether it could be started.
+	Prepare
+	// Swap stops Container and starts what was prepared from Spec, or starts Container
+	// again if that fails.
+	Swap
+	// Promote gives Container, which was prepared from Spec and is ready, the name of
+	// its service, and removes Spare.
+	Promote
+	// PutBack removes Container, which was prepared from Spec and does not run, and
+	// starts Spare. Why is why it does not run.
+	PutBack
 	// Create makes a container from Spec and starts it.
 	Create
 	// Start starts Container.
@@ -56,7 +86,7 @@ const (
 )
 
 func (k Kind) String() string {
-	return [...]string{"pull", "ensure volume", "ensure secret", "remove", "create", "start", "stop", "remove volume"}[k]
+	return [...]string{"pull", "ensure volume", "ensure secret", "remove", "clear", "prepare", "swap", "promote", "put back", "create", "start", "stop", "remove volume"}[k]
 }
 
 // Action is one step. The fields that its Kind does not mention are zero.
@@ -68,6 +98,9 @@ type Action struct {
 	Content   []byte
 	Container container.Container
 	Spec      *container.Spec
+	// Spare is nil for none.
+	Spare *container.Container
+	Why   string
 }
 
 // String says what the action does.
@@ -81,6 +114,16 @@ func (a Action) String() string {
 		return "making secret " + a.Secret
 	case Remove:
 		return "removing container " + a.Container.Name
+	case Clear:
+		return "clearing container " + a.Container.Name
+	case Prepare:
+		return "preparing container " + a.Spec.Name()
+	case Swap:
+		return "replacing container " + a.Container.Name
+	case Promote:
+		return "keeping container " + a.Spec.Name()
+	case PutBack:
+		return "putting back container " + a.Spec.Name()
 	case Create:
 		return "creating container " + a.Spec.Name()
 	case Start:
@@ -97,41 +140,99 @@ func (a Action) String() string {
 // workload. There are none when they agree. again is when there may be more to
 // do although nothing happened; zero means never.
 //
-// Images come first: a pull may take minutes or fail, and what runs must go on
-// meanwhile. Then everything obsolete goes before anything new comes, so that
-// services of one Deployment can exchange host ports.
+// What cannot be undone comes last. Images come first: a pull may take minutes or fail,
+// and what runs must go on meanwhile. Then the containers are prepared that take the
+// place of others, which shows whether they can start. Then everything obsolete goes
+// before anything new comes, so that services of one Deployment can exchange host ports.
+// The previous container of a service is kept until the next one is ready.
 func Changes(w *Workload, observed []container.Container, now time.Time) (actions []Action, again time.Time) {
-	kept, obsolete := match(w, observed)
-	var pulls, volumes, secrets, removals, rest []Action
-	for i := range w.Services {
-		s := &w.Services[i]
-		c, ok := kept[s.Service]
-		if !ok {
-			pulls = appendNew(pulls, Action{Kind: Pull, Image: s.Image})
-			for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
-				secrets = append(secrets, Action{Kind: EnsureSecret, Secret: name, Content: s.Secrets[name]})
-			}
-			rest = append(rest, Action{Kind: Create, Spec: s})
-			continue
-		}
-		switch at, must := startAt(s.Restart, &c); {
-		case loopsByPolicy(&c, now):
-			rest = append(rest, Action{Kind: Stop, Container: c})
-		case must && !now.Before(at):
-			rest = append(rest, Action{Kind: Start, Container: c})
-		case must:
-			again = earliest(again, at)
-		}
+	sound, stuck, again := soundOf(w.Ref, observed, now)
+	slots, obsolete := arrange(w, sound)
+	c := changes{w: w, now: now, again: again}
+	for i := range slots {
+		c.add(&slots[i])
 	}
-	if len(kept) < len(w.Services) {
+	if c.made {
 		for _, v := range w.Volumes {
-			volumes = append(volumes, Action{Kind: EnsureVolume, Volume: v})
+			c.volumes = append(c.volumes, Action{Kind: EnsureVolume, Volume: v})
 		}
 	}
-	for _, c := range obsolete {
-		removals = append(removals, Action{Kind: Remove, Container: c})
+	for _, o := range stuck {
+		c.removals = append(c.removals, Action{Kind: Clear, Container: o})
 	}
-	return slices.Concat(pulls, volumes, secrets, removals, rest), again
+	for _, o := range obsolete {
+		c.removals = append(c.removals, Action{Kind: Remove, Container: o})
+	}
+	return slices.Concat(c.pulls, c.volumes, c.secrets, c.removals, c.prepared, c.swaps, c.rest), c.again
+}
+
+// changes collects the actions, by when they are taken.
+type changes struct {
+	w     *Workload
+	now   time.Time
+	again time.Time
+	// made: a container is made.
+	made bool
+
+	pulls, volumes, secrets, removals, prepared, swaps, rest []Action
+}
+
+// add adds what is to be done for one service.
+func (c *changes) add(s *slot) {
+	switch {
+	case s.serving != nil:
+		c.serve(s)
+	case s.previous == nil:
+		c.make(s.spec)
+		c.rest = append(c.rest, Action{Kind: Create, Spec: s.spec})
+	case s.refused(c.w) && c.now.Before(c.w.Refused[s.spec.Service].Until):
+		c.again = earliest(c.again, c.w.Refused[s.spec.Service].Until)
+		c.run(s.spec.Restart, s.previous)
+	default:
+		c.make(s.spec)
+		c.prepared = append(c.prepared, Action{Kind: Prepare, Spec: s.spec, Container: *s.previous})
+		c.swaps = append(c.swaps, Action{Kind: Swap, Spec: s.spec, Container: *s.previous})
+	}
+}
+
+// make adds what a new container needs.
+func (c *changes) make(s *container.Spec) {
+	c.made = true
+	c.pulls = appendNew(c.pulls, Action{Kind: Pull, Image: s.Image})
+	for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
+		c.secrets = append(c.secrets, Action{Kind: EnsureSecret, Secret: name, Content: s.Secrets[name]})
+	}
+}
+
+// serve keeps the container going that is what its service asks for.
+func (c *changes) serve(s *slot) {
+	phase, why, again := judgeContainer(c.w, s.spec.Restart, s.serving, c.now)
+	own := s.serving.Name == s.spec.Name()
+	switch {
+	case !own && (s.spare == nil || phase == wire.PhaseRunning):
+		c.rest = append(c.rest, Action{Kind: Promote, Spec: s.spec, Container: *s.serving, Spare: s.spare})
+	case s.failed():
+		c.rest = append(c.rest, Action{Kind: PutBack, Spec: s.spec, Container: *s.serving, Spare: s.spare, Why: why})
+		return
+	case s.spare != nil:
+		c.again = earliest(c.again, again)
+		if s.spare.State == container.StateRunning { // never two of one service
+			c.rest = append(c.rest, Action{Kind: Stop, Container: *s.spare})
+		}
+	}
+	c.run(s.spec.Restart, s.serving)
+}
+
+// run starts a container that is to run.
+func (c *changes) run(policy container.Restart, o *container.Container) {
+	switch at, must := startAt(policy, o); {
+	case loopsByPolicy(o, c.now):
+		c.rest = append(c.rest, Action{Kind: Stop, Container: *o})
+	case must && !c.now.Before(at):
+		c.rest = append(c.rest, Action{Kind: Start, Container: *o})
+	case must:
+		c.again = earliest(c.again, at)
+	}
 }
 
 // earliest is the earlier of two times, of which a zero one is never.
@@ -150,23 +251,106 @@ func appendNew(pulls []Action, a Action) []Action {
 	return append(pulls, a)
 }
 
-// match finds the container of each service: the first by name that was made
-// from the same content. All others are obsolete.
-func match(w *Workload, observed []container.Container) (kept map[string]container.Container, obsolete []container.Container) {
-	kept = make(map[string]container.Container, len(w.Services))
-	for _, c := range observed {
-		if c.Ref != w.Ref {
-			continue // of somebody else: not ours to touch
-		}
-		i := slices.IndexFunc(w.Services, func(s container.Spec) bool { return s.Service == c.Service })
-		_, taken := kept[c.Service]
-		if i >= 0 && !taken && w.Services[i].Hash == c.Hash && w.Services[i].Name() == c.Name {
-			kept[c.Service] = c
-			continue
-		}
-		obsolete = append(obsolete, c)
+const (
+	// maxGone is how long a container may have no process before that is certain: the
+	// runtime notices most ends a moment later.
+	maxGone = 5 * time.Second
+	// maxPassing is how long a state may last that passes by itself, besides the time
+	// that the container has to end.
+	maxPassing = 2 * time.Minute
+)
+
+// stuckAt is how long a container may be as it is before it is stuck.
+func stuckAt(c *container.Container) time.Duration {
+	if c.Gone {
+		return maxGone
 	}
-	return kept, obsolete
+	return c.Grace + maxPassing
+}
+
+// isStuck reports whether it has been so for that long.
+func isStuck(c *container.Container) bool { return c.Odd() && c.Stuck >= stuckAt(c) }
+
+// soundOf divides the containers of a Deployment into those that are what they seem and
+// those that are stuck, and returns when that has to be looked at again.
+func soundOf(ref wire.DeploymentRef, observed []container.Container, now time.Time) (sound, stuck []container.Container, again time.Time) {
+	for _, c := range observed {
+		switch {
+		case c.Ref == ref && isStuck(&c):
+			stuck = append(stuck, c)
+			continue
+		case c.Ref == ref && c.Odd():
+			again = earliest(again, now.Add(stuckAt(&c)-c.Stuck))
+		}
+		sound = append(sound, c)
+	}
+	return sound, stuck, again
+}
+
+// slot is what there is of one service.
+type slot struct {
+	spec *container.Spec
+	// serving is what the service asks for, or nil. spare is the previous container,
+	// which is kept until serving is ready; nil for none.
+	serving, spare *container.Container
+	// previous is a container with another content whose place is to be taken; nil for
+	// none, and while there is one that is serving.
+	previous *container.Container
+}
+
+// refused reports whether what the service asks for was tried, and did not run.
+func (s *slot) refused(w *Workload) bool {
+	r, there := w.Refused[s.spec.Service]
+	return there && r.Hash == s.spec.Hash
+}
+
+// failed reports whether the container that is to take the place of the previous one does
+// not run.
+func (s *slot) failed() bool {
+	return s.spare != nil && s.serving.Ended() && s.serving.Ends >= tooOften
+}
+
+// arrange finds out what there is of each service. All other containers of the
+// Deployment are obsolete.
+func arrange(w *Workload, observed []container.Container) (slots []slot, obsolete []container.Container) {
+	slots = make([]slot, len(w.Services))
+	used := make([]bool, len(observed))
+	find := func(is func(*container.Container) bool) *container.Container {
+		for i := range observed {
+			if c := &observed[i]; c.Ref == w.Ref && !used[i] && is(c) {
+				used[i] = true
+				return c
+			}
+		}
+		return nil
+	}
+	for i := range w.Services {
+		spec := &w.Services[i]
+		own, next := spec.Name(), spec.At(container.StageNext).Name()
+		s := slot{spec: spec}
+		s.serving = find(func(c *container.Container) bool {
+			return c.Service == spec.Service && c.Name == own && c.Hash == spec.Hash
+		})
+		if s.serving == nil {
+			s.serving = find(func(c *container.Container) bool {
+				return c.Service == spec.Service && c.Name == next && c.Hash == spec.Hash && !c.Unstarted()
+			})
+			// What never ran, or ran to do a job, is not put back.
+			previous := find(func(c *container.Container) bool {
+				return c.Service == spec.Service && c.Name == own && !c.Unstarted() && spec.Restart != container.RestartNever
+			})
+			if s.previous = previous; s.serving != nil {
+				s.previous, s.spare = nil, previous
+			}
+		}
+		slots[i] = s
+	}
+	for i, c := range observed {
+		if c.Ref == w.Ref && !used[i] { // those of others are not ours to touch
+			obsolete = append(obsolete, c)
+		}
+	}
+	return slots, obsolete
 }
 
 // startAt reports whether a container that is what it should be has to be started, and
@@ -197,8 +381,12 @@ func loopsByPolicy(c *container.Container, now time.Time) bool {
 func Departure(ref wire.DeploymentRef, observed []container.Container, volumes []string, retention wire.VolumeRetention) []Action {
 	var actions []Action
 	for _, c := range observed {
+		kind := Remove
+		if isStuck(&c) {
+			kind = Clear
+		}
 		if c.Ref == ref {
-			actions = append(actions, Action{Kind: Remove, Container: c})
+			actions = append(actions, Action{Kind: kind, Container: c})
 		}
 	}
 	if retention != wire.DeleteVolumes {

@@ -25,7 +25,8 @@ const maxReported = 64
 
 // State judges containers by their workload, which is nil when it is not known.
 func State(w *Workload, observed []container.Container, now time.Time) (s workload.State) {
-	for _, c := range observed[:min(len(observed), maxReported)] {
+	shown := reported(observed)
+	for _, c := range shown[:min(len(shown), maxReported)] {
 		s.Parts = append(s.Parts, wire.ContainerState{
 			Service: c.Service, State: string(c.State), Image: c.Image, ExitCode: exitCode(&c), Restarts: c.Restarts,
 		})
@@ -51,27 +52,77 @@ func exitCode(c *container.Container) int {
 	return 0
 }
 
+// reported are the containers that a report is about: of those of one service the one
+// that runs.
+func reported(observed []container.Container) (list []container.Container) {
+	for _, c := range observed {
+		i := slices.IndexFunc(list, func(o container.Container) bool { return o.Ref == c.Ref && o.Service == c.Service })
+		switch {
+		case i < 0:
+			list = append(list, c)
+		case before(&c, &list[i]):
+			list[i] = c
+		}
+	}
+	return list
+}
+
+// before reports whether of two containers of a service the first is reported.
+func before(a, b *container.Container) bool {
+	if up := a.State == container.StateRunning; up != (b.State == container.StateRunning) {
+		return up
+	}
+	return a.Name < b.Name
+}
+
 // judge derives the phase from the services: the worst of them counts.
 func judge(w *Workload, observed []container.Container, now time.Time) (phase wire.Phase, text string, again time.Time) {
 	phase = wire.PhaseRunning
-	kept, _ := match(w, observed)
-	for i := range w.Services {
-		s := &w.Services[i]
-		c, ok := kept[s.Service]
-		if !ok {
-			phase = cmp.Or(onlyFailed(phase), wire.PhasePending)
-			continue
-		}
-		verdict, why, until := judgeContainer(w, s.Restart, &c, now)
+	slots, _ := arrange(w, observed)
+	for i := range slots {
+		verdict, why, until := slots[i].judge(w, now)
 		again = earliest(again, until)
 		switch {
 		case verdict == wire.PhaseFailed && phase != wire.PhaseFailed:
-			phase, text = verdict, fmt.Sprintf("service %s: %s", s.Service, why)
+			phase, text = verdict, fmt.Sprintf("service %s: %s", slots[i].spec.Service, why)
 		case verdict == wire.PhasePending:
 			phase = cmp.Or(onlyFailed(phase), verdict)
 		}
 	}
 	return phase, text, again
+}
+
+// judge judges one service.
+func (s *slot) judge(w *Workload, now time.Time) (phase wire.Phase, why string, again time.Time) {
+	cleared := w.Cleared[s.spec.Service]
+	switch {
+	case s.serving != nil:
+		phase, why, again = judgeContainer(w, s.spec.Restart, s.serving, now)
+		if at, must := startAt(s.spec.Restart, s.serving); must {
+			again = earliest(again, latest(at, now))
+		}
+		if s.failed() {
+			again = now // the previous one is put back
+		}
+		if phase == wire.PhaseRunning && s.serving.Name != s.spec.Name() {
+			phase = wire.PhasePending // its place is not its own yet
+		}
+		if phase == wire.PhasePending && cleared != "" {
+			phase, why = wire.PhaseFailed, cleared
+		}
+		return phase, why, again
+	case s.previous != nil && s.refused(w):
+		r := w.Refused[s.spec.Service]
+		return wire.PhaseFailed, r.Text + "; the previous version runs again, until the next attempt or change", time.Time{}
+	}
+	return wire.PhasePending, "", time.Time{}
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 func onlyFailed(p wire.Phase) wire.Phase {
@@ -97,6 +148,8 @@ func judgeContainer(w *Workload, policy container.Restart, c *container.Containe
 	running := c.State == container.StateRunning
 	settled, ready := c.Since.Add(max(Settle, w.MinReady)), c.Since.Add(w.MinReady)
 	switch {
+	case isStuck(c):
+		return wire.PhaseFailed, Stuck(c), time.Time{}
 	case running && c.Ends > 0 && now.Before(settled):
 		return wire.PhaseFailed, exited(c.Last, c.Restarts), settled
 	case running && c.PolicyRestarts > 0 && now.Before(settled):
@@ -121,6 +174,14 @@ func judgeContainer(w *Workload, policy container.Restart, c *container.Containe
 		return wire.PhasePending, "", time.Time{}
 	}
 	return wire.PhaseRunning, "", time.Time{}
+}
+
+// Stuck says what is wrong with a container that has to be cleared.
+func Stuck(c *container.Container) string {
+	if c.Gone {
+		return "had no process any more, though podman believed that it runs: it is made anew"
+	}
+	return fmt.Sprintf("hung in state %s: it is made anew", c.State)
 }
 
 // tooOften is how often a service that is to run may end well before that is a failure.

@@ -24,6 +24,9 @@ const (
 	minPause, maxPause = time.Second, 5 * time.Minute
 	// good is how long a run lasts after which the pause begins anew.
 	good = 10 * time.Minute
+	// maxRecords bounds the containers that something is known of: podman has room for
+	// half as many.
+	maxRecords = 4096
 )
 
 // Pause is the time from the end of a container until it starts again, which doubles
@@ -66,6 +69,9 @@ type Record struct {
 	// Last is how the last run that ended did so.
 	Last container.Exit `json:"last,omitzero"`
 
+	// odd is when the container was first seen in a state that passes by itself; zero
+	// while it is in none.
+	odd time.Duration
 	// changed is when this agent last changed the record, noted when it last saw the
 	// container.
 	changed, noted time.Duration
@@ -127,10 +133,18 @@ func (l *Ledger) See(began Moment, list []container.Container) (ended []int) {
 			r = first(c, now, wall)
 		}
 		r.noted = now.Uptime
+		switch {
+		case !c.Odd():
+			r.odd = 0
+		case r.odd == 0:
+			r.odd = now.Uptime
+		}
 		if r.see(c, now) || !known {
 			r.changed, l.unsaved = now.Uptime, true
 		}
-		l.records[c.ID] = r
+		if known || len(l.records) < maxRecords {
+			l.records[c.ID] = r
+		}
 		if r.Ended && (!known || !before.Ended || !before.Run.Equal(r.Run)) {
 			ended = append(ended, i)
 		}
@@ -197,6 +211,9 @@ func (r *Record) end(c *container.Container, now Moment) {
 func (r *Record) complete(c *container.Container, now Moment, wall time.Time) {
 	c.Restarts, c.Ends, c.Last = max(r.Restarts, c.PolicyRestarts), r.Ends, r.Last
 	c.Down = r.Ended && r.Down
+	if r.odd > 0 {
+		c.Stuck = now.Uptime - r.odd
+	}
 	since := now.Uptime // in another boot: since this one began
 	if r.Boot == now.Boot {
 		since = now.Uptime - r.Since
@@ -214,6 +231,15 @@ func (l *Ledger) Tell(c *container.Container, output string) {
 	}
 	r.Last.Output, c.Last.Output = output, output
 	l.records[c.ID], l.unsaved = r, true
+}
+
+// Made notes that the agent itself made a container, or starts one anew: all its runs count
+// that are seen from now on.
+func (l *Ledger) Made(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	l.records[id], l.unsaved = Record{Boot: now.Boot, Since: now.Uptime, noted: now.Uptime}, true
 }
 
 // Expect notes that the agent itself ends a container, which counts for nothing.

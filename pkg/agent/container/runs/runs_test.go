@@ -3,6 +3,7 @@ package runs_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"testing"
@@ -286,9 +287,34 @@ func TestOutputAndExpectedEnds(t *testing.T) {
 	if c, _ := d.look(); c.Last.Output != "boom" {
 		t.Errorf("the output of a run before counts: %+v", c)
 	}
+	d.ledger.Made("c") // it is started anew
+	d.begin()
+	d.end(7)
+	if c, _ := d.look(); c.Ends != 1 || c.Restarts != 0 || c.Last.Code != 7 {
+		t.Errorf("it ended before it was seen to run: %+v", c)
+	}
 	d.ledger.Expect("c")
 	d.end(143)
 	if c, _ := d.look(); c.Ends != 0 || c.Restarts != 0 {
 		t.Errorf("the agent ended it: %+v", c)
+	}
+}
+
+// Podman's answers may be a container's that broke out: what it invents fills no memory.
+func TestRecordsAreBounded(t *testing.T) {
+	t.Parallel()
+	d := newDevice()
+	d.look()
+	for n := range 10 {
+		list := make([]container.Container, 1000)
+		for i := range list {
+			list[i] = container.Container{ID: fmt.Sprint(n, "-", i), State: container.StateRunning, Started: d.wall}
+		}
+		d.ledger.See(d.ledger.Now(), list)
+	}
+	d.ledger.Save()
+	var kept map[string]any
+	if err := json.Unmarshal(d.kept, &kept); err != nil || len(kept) > 4096 || kept["c"] == nil {
+		t.Errorf("%d records: %v", len(kept), err)
 	}
 }

@@ -251,7 +251,13 @@ func testNewVersion(t *testing.T, s Subject) {
 	if h.apply(2, true) == 0 {
 		t.Error("a new version takes no step")
 	}
-	h.awaits(2, wire.PhaseRunning)
+	wait.For(t, "the new version runs", patience, pollInterval, func() error {
+		h.apply(2, false) // a plan may have more to do later
+		if s := h.observe().State(h.workload(2), time.Now()); s.Phase != wire.PhaseRunning {
+			return errors.New(string(s.Phase) + " " + s.Error)
+		}
+		return nil
+	})
 	if n := h.apply(2, false); n > 0 {
 		t.Errorf("%d more steps", n)
 	}

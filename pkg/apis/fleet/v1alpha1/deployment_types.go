@@ -11,12 +11,14 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=fleetdep,categories={fleet,all}
 // +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.spec.score.type`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
 // +kubebuilder:printcolumn:name="Matched",type=integer,JSONPath=`.status.aggregate.matchedDeviceCount`
 // +kubebuilder:printcolumn:name="Succeeded",type=integer,JSONPath=`.status.aggregate.succeeded`
 // +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.aggregate.failed`
 // +kubebuilder:printcolumn:name="Pending",type=integer,JSONPath=`.status.aggregate.pending`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Last Error",type=string,priority=1,JSONPath=`.status.aggregate.lastError.message`
+// +kubebuilder:printcolumn:name="Refusal",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Accepted")].message`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$') && size(self.metadata.name) <= 63",message="metadata.name must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit: it is part of container names and bus keys"
 type Deployment struct {
 	metav1.TypeMeta   `json:",inline"`

@@ -1,0 +1,141 @@
+package driver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
+)
+
+// prepare makes the container that is to take the place of the previous one, and finds
+// out whether it could be started. That one goes on, whatever comes of it.
+func (i *instance) prepare(ctx context.Context, spec *container.Spec, previous container.Container) error {
+	// The next one mounts the same volumes.
+	if err := i.adopt(ctx, previous); err != nil {
+		return err
+	}
+	// Both would listen on the same ports once they are prepared to run.
+	if len(spec.Ports) > 0 {
+		id, err := i.ready(ctx, spec.At(container.StageTrial))
+		if err = cmp.Or(err, i.discard(ctx, id)); err != nil {
+			return notReady(spec, err)
+		}
+	}
+	create := i.ready
+	if len(spec.Ports) > 0 {
+		create = i.make
+	}
+	id, err := create(ctx, spec.At(container.StageNext))
+	if err != nil {
+		return notReady(spec, err)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.prepared[spec.Service] = id
+	return nil
+}
+
+func notReady(spec *container.Spec, err error) error {
+	return fmt.Errorf("service %s: the new version cannot start, and the previous one goes on: %w", spec.Service, err)
+}
+
+// ready makes a container and prepares it to run.
+func (i *instance) ready(ctx context.Context, spec *container.Spec) (id string, err error) {
+	if id, err = i.make(ctx, spec); err != nil {
+		return "", err
+	}
+	if err = i.runtime.Init(ctx, id); err != nil {
+		return "", errors.Join(err, i.discard(ctx, id))
+	}
+	return id, nil
+}
+
+// discard removes a container that never ran.
+func (i *instance) discard(ctx context.Context, id string) error {
+	if id == "" {
+		return nil
+	}
+	return i.runtime.Remove(ctx, id)
+}
+
+// swap is the step that stops containers, side by side, and then starts those that were
+// prepared to take their places. Where one does not start, the previous one does.
+func (i *instance) swap(actions []plan.Action) workload.Step {
+	names, grace, previous := make([]string, len(actions)), time.Duration(0), make([]container.Container, len(actions))
+	for n, a := range actions {
+		names[n], previous[n], grace = a.Container.Name, a.Container, max(grace, a.Container.Grace)
+	}
+	return workload.Step{
+		Name: "replacing container " + strings.Join(names, ", "), Within: grace + time.Duration(len(actions))*beyondGrace,
+		Do: func(ctx context.Context) error {
+			var running sync.Map // by id, those that did not end
+			err := sideBySide(previous, func(c container.Container) error {
+				i.log.Info("stopping container", "container", c.Name)
+				i.runs.Expect(c.ID)
+				err := i.runtime.Stop(ctx, c.ID, c.Grace)
+				if err != nil {
+					running.Store(c.ID, true)
+				}
+				return err
+			})
+			// What was stopped must not stay so because the agent ends just now.
+			ctx = context.WithoutCancel(ctx)
+			for _, a := range actions {
+				if _, still := running.Load(a.Container.ID); !still { // never two of one service
+					err = cmp.Or(err, i.startNext(ctx, a))
+				}
+			}
+			return err
+		},
+	}
+}
+
+// startNext starts what was prepared to take the place of a container that was stopped.
+func (i *instance) startNext(ctx context.Context, a plan.Action) error {
+	i.mu.Lock()
+	id := i.prepared[a.Spec.Service]
+	i.mu.Unlock()
+	name := a.Spec.At(container.StageNext).Name()
+	i.log.Info("starting container", "container", name)
+	failure := i.runtime.Start(ctx, id)
+	if failure == nil {
+		return nil
+	}
+	i.log.Warn("putting back the previous container", "container", a.Container.Name, "error", failure)
+	i.refusals.note(a.Spec, "the new version does not start: "+failure.Error())
+	err := i.discard(ctx, id)
+	if err == nil {
+		i.runs.Made(a.Container.ID)
+		err = i.runtime.Start(ctx, a.Container.ID)
+	}
+	return errors.Join(notReady(a.Spec, failure), err)
+}
+
+// promote makes a container the one of its service that was prepared for that.
+func (i *instance) promote(ctx context.Context, a plan.Action) error {
+	if a.Spare != nil {
+		if err := i.remove(ctx, *a.Spare); err != nil {
+			return err
+		}
+	}
+	i.refusals.clear(a.Spec)
+	return i.runtime.Rename(ctx, a.Container.ID, a.Spec.Name())
+}
+
+// putBack removes a container that does not run, and starts the previous one.
+func (i *instance) putBack(ctx context.Context, a plan.Action) error {
+	i.log.Warn("putting back the previous container", "container", a.Spare.Name, "reason", a.Why)
+	i.refusals.note(a.Spec, "the new version "+a.Why)
+	if err := i.remove(ctx, a.Container); err != nil {
+		return err
+	}
+	i.runs.Made(a.Spare.ID)
+	return i.runtime.Start(ctx, a.Spare.ID)
+}

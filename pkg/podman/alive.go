@@ -1,0 +1,46 @@
+package podman
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+)
+
+// cgroups is where the kernel shows control groups.
+var cgroups = os.DirFS("/sys/fs/cgroup")
+
+// maxGroupEvents bounds the file that says whether a control group has processes.
+const maxGroupEvents = 4 << 10
+
+// alive reports whether a container has processes, as the kernel says: podman answers
+// from its records, and believes in a container whose monitor died before it did. The
+// agent sees no process of another account, but every control group. What cannot be told
+// counts as alive: version 1 of control groups, and an engine that makes none. One that
+// has systemd make them fails where it cannot, so that a scope that is not there is gone.
+func alive(groups fs.FS, id, group string) bool {
+	group = strings.TrimPrefix(path.Clean(group), "/")
+	if !fs.ValidPath(group) || id == "" || !strings.Contains(group, id) {
+		return true
+	}
+	if _, err := fs.Stat(groups, "cgroup.controllers"); err != nil {
+		return true // version 1, or none
+	}
+	f, err := groups.Open(path.Join(group, "cgroup.events"))
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist) || !strings.Contains(group, ".scope")
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxGroupEvents))
+	if err != nil {
+		return true
+	}
+	for line := range strings.Lines(string(data)) {
+		if strings.TrimSpace(line) == "populated 0" {
+			return false
+		}
+	}
+	return true
+}

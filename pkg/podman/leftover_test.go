@@ -1,0 +1,97 @@
+package podman_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// A name that podman's storage has and podman itself does not know is cleared, as after a
+// power cut between the two. One that a container has is left alone.
+func TestALeftoverThatHasTheName(t *testing.T) {
+	t.Parallel()
+	spec := &container.Spec{Ref: wire.DeploymentRef{Namespace: "shop", Name: "web"}, Service: "front", Image: "localhost/a:1"}
+	for name, tt := range map[string]struct {
+		known bool
+		does  []string
+		fails bool
+	}{
+		"leftover":          {false, []string{"create", "exists", "remove", "create"}, false},
+		"another container": {true, []string{"create", "exists"}, true},
+	} {
+		var did []string
+		cleared := false
+		client := impostor(t, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.Method == http.MethodDelete && strings.HasSuffix(r.URL.Path, "/containers/shop_web_front"):
+				did, cleared = append(did, "remove"), r.URL.Query().Get("force") == "true"
+				fmt.Fprint(w, `[{"Id":"shop_web_front"}]`)
+			case strings.HasSuffix(r.URL.Path, "/exists"):
+				did = append(did, "exists")
+				if !tt.known {
+					w.WriteHeader(http.StatusNotFound)
+					return
+				}
+				w.WriteHeader(http.StatusNoContent)
+			case !cleared:
+				did = append(did, "create")
+				w.WriteHeader(http.StatusInternalServerError)
+				fmt.Fprint(w, `{"message":"creating container storage: the container name \"shop_web_front\" is already in use by 0123. You have to remove that container to be able to reuse that name: that name is already in use"}`)
+			default:
+				did = append(did, "create")
+				w.WriteHeader(http.StatusCreated)
+				fmt.Fprint(w, `{"Id":"0123"}`)
+			}
+		})
+		id, err := client.Create(t.Context(), spec)
+		if (err != nil) != tt.fails || (id == "") != tt.fails {
+			t.Errorf("%s: id %q, %v", name, id, err)
+		}
+		if diff := cmp.Diff(tt.does, did); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// The two streams of an output come in pieces. What comes cut off or makes no sense ends
+// it.
+func TestOutputComesInPieces(t *testing.T) {
+	t.Parallel()
+	piece := func(stream byte, text string) string {
+		return string([]byte{stream, 0, 0, 0, 0, 0, 0, byte(len(text))}) + text
+	}
+	for name, tt := range map[string]struct{ answer, want string }{
+		"both":       {piece(1, "a\n") + piece(2, "b\n") + piece(1, ""), "a\nb\n"},
+		"cut off":    {piece(1, "a\n") + piece(2, "bcd")[:9], "a\nb"},
+		"none":       {"", ""},
+		"too long":   {"\x01\x00\x00\x00\xff\xff\xff\xffabc", "abc"},
+		"not podman": {"hello", ""},
+	} {
+		client := impostor(t, func(w http.ResponseWriter, r *http.Request) {
+			if q := r.URL.Query(); q.Get("tail") != "7" || q.Get("stdout") != "true" || q.Get("stderr") != "true" {
+				t.Errorf("asked for %v", q)
+			}
+			fmt.Fprint(w, tt.answer)
+		})
+		got, err := client.Output(t.Context(), "a", 7)
+		if err != nil || string(got) != tt.want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	endless := impostor(t, func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			if _, err := fmt.Fprint(w, piece(1, strings.Repeat("x", 100))); err != nil {
+				return
+			}
+		}
+	})
+	if got, err := endless.Output(t.Context(), "a", 1); err != nil || len(got) > 64<<10 {
+		t.Errorf("%d bytes of an endless output: %v", len(got), err)
+	}
+}
