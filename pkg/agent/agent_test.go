@@ -915,6 +915,30 @@ func TestAnUpdateThatCannotStart(t *testing.T) {
 	}
 }
 
+// A port may stay in use for a moment after its container ended.
+func TestAPortThatLingers(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": onPort(8080)}})
+		d.settle()
+		for _, lingering := range []time.Duration{3 * time.Second, time.Minute} {
+			d.podman.Lingering = lingering
+			d.gateway.issue("e1", deployments{web: {"front": func(s *score.Service) {
+				onPort(8080)(s)
+				s.Args = []string{lingering.String()}
+			}}})
+			d.settle()
+			d.settle()
+			if lingering < time.Minute {
+				d.expectPhase(web, wire.PhaseRunning, "")
+				d.expectNames("shop_web_front")
+			}
+		}
+		d.pass(time.Minute)
+		d.expectPhase(web, wire.PhaseFailed, "host port in use; the previous version runs again")
+		d.expectNames("shop_web_front")
+	})
+}
+
 // expectNames wants these containers to be there and to run.
 func (d *device) expectNames(want ...string) {
 	d.t.Helper()

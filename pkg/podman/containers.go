@@ -126,6 +126,7 @@ func (i *inspection) convert() (container.Container, bool) {
 		Volumes:        i.mounts(define.TypeVolume),
 		Grace:          min(time.Duration(i.Config.StopTimeout)*time.Second, maxGrace),
 		State:          container.State(clip(i.State.Status, maxShort)),
+		Gone:           i.State.Status == define.ContainerStateRunning.String() && !alive(cgroups, string(i.ID), i.State.CgroupPath),
 		ExitCode:       int(i.State.ExitCode),
 		OutOfMemory:    i.State.OOMKilled,
 		PolicyRestarts: int(i.RestartCount),

@@ -230,6 +230,9 @@ func (s *site) versionThatCannotStart() {
 	if e := d.Status.Aggregate.LastError; e == nil || !strings.Contains(e.Message, "service web: the new version cannot start, and the previous one goes on: ") || !strings.Contains(e.Message, "/app/missing") {
 		s.t.Errorf("lastError is %+v, want one that names the command", e)
 	}
+	if after := s.container("default_hello_web"); after != before {
+		s.t.Errorf("the container is %s, want it untouched: %s", after, before)
+	}
 	s.answers(hostPort)
 	// One that starts and then ends is taken back.
 	s.apply("hello", strings.Replace(hello(hostPort), "{name: web,", "{name: web, command: [sh, -c, 'echo no database >&2; exit 4'],", 1))
@@ -247,10 +250,6 @@ func (s *site) versionThatCannotStart() {
 	s.apply("hello", hello(hostPort))
 	s.aggregate("hello", counts{1, 1, 0, 0})
 	s.containers("default_hello_web")
-	id := func(container string) string { return strings.Fields(container)[1] }
-	if after := s.container("default_hello_web"); id(after) != id(before) {
-		s.t.Errorf("the container is %s, want the one before: %s", after, before)
-	}
 }
 
 // crashLoop: the agent starts it again, and podman does not.

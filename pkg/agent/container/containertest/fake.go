@@ -36,8 +36,9 @@ type Fake struct {
 	// PullFunc, when set, decides about pulls; it may block. By default every
 	// image can be pulled.
 	PullFunc func(ctx context.Context, image string) error
-	// Ending is how long containers take to end that are asked to.
-	Ending time.Duration
+	// Ending is how long containers take to end that are asked to, Lingering how long
+	// their ports stay in use then.
+	Ending, Lingering time.Duration
 
 	mu          sync.Mutex // guards what follows
 	down        error
@@ -387,7 +388,8 @@ func (f *Fake) Start(_ context.Context, id string) error {
 
 func (f *Fake) portTaken(c *entry) (uint16, bool) {
 	for _, other := range f.containers {
-		if other == c || other.State != container.StateRunning && other.State != container.StateInitialized {
+		lingers := other.Ended() && time.Since(other.Finished) < f.Lingering
+		if other == c || other.State != container.StateRunning && other.State != container.StateInitialized && !lingers {
 			continue
 		}
 		for _, p := range portsOf(&c.spec) {

@@ -104,7 +104,7 @@ func (i *instance) startNext(ctx context.Context, a plan.Action) error {
 	i.mu.Unlock()
 	name := a.Spec.At(container.StageNext).Name()
 	i.log.Info("starting container", "container", name)
-	failure := i.runtime.Start(ctx, id)
+	failure := i.startOnceFree(ctx, id)
 	if failure == nil {
 		return nil
 	}
@@ -113,9 +113,35 @@ func (i *instance) startNext(ctx context.Context, a plan.Action) error {
 	err := i.discard(ctx, id)
 	if err == nil {
 		i.runs.Made(a.Container.ID)
-		err = i.runtime.Start(ctx, a.Container.ID)
+		err = i.startOnceFree(ctx, a.Container.ID)
 	}
 	return errors.Join(notReady(a.Spec, failure), err)
+}
+
+const (
+	// portPatience is how long a port may stay in use after the container that had it
+	// ended: what forwards it is a process of its own, which ends a moment after podman
+	// says that all is done. portPause is the time between two attempts.
+	portPatience, portPause = 10 * time.Second, 200 * time.Millisecond
+)
+
+// startOnceFree starts a container whose ports another one had a moment ago.
+func (i *instance) startOnceFree(ctx context.Context, id string) error {
+	patience := time.NewTimer(portPatience)
+	defer patience.Stop()
+	for {
+		err := i.runtime.Start(ctx, id)
+		if !errors.Is(err, container.ErrPortInUse) {
+			return err
+		}
+		select {
+		case <-time.After(portPause):
+		case <-patience.C:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // promote makes a container the one of its service that was prepared for that.
@@ -137,5 +163,5 @@ func (i *instance) putBack(ctx context.Context, a plan.Action) error {
 		return err
 	}
 	i.runs.Made(a.Spare.ID)
-	return i.runtime.Start(ctx, a.Spare.ID)
+	return i.startOnceFree(ctx, a.Spare.ID)
 }
