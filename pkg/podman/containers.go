@@ -103,8 +103,11 @@ type inspection struct {
 		CgroupPath            string
 		StartedAt, FinishedAt time.Time
 	}
-	HostConfig struct{ RestartPolicy struct{ Name string } }
-	Mounts     list[mount]
+	HostConfig struct {
+		Cgroups       string
+		RestartPolicy struct{ Name string }
+	}
+	Mounts list[mount]
 }
 
 type mount struct {
@@ -126,7 +129,7 @@ func (i *inspection) convert() (container.Container, bool) {
 		Volumes:        i.mounts(define.TypeVolume),
 		Grace:          min(time.Duration(i.Config.StopTimeout)*time.Second, maxGrace),
 		State:          container.State(clip(i.State.Status, maxShort)),
-		Gone:           i.State.Status == define.ContainerStateRunning.String() && !alive(cgroups, string(i.ID), i.State.CgroupPath),
+		Gone:           i.gone(),
 		ExitCode:       int(i.State.ExitCode),
 		OutOfMemory:    i.State.OOMKilled,
 		PolicyRestarts: int(i.RestartCount),
@@ -135,6 +138,16 @@ func (i *inspection) convert() (container.Container, bool) {
 		Started:        reportable(i.State.StartedAt),
 		Finished:       reportable(i.State.FinishedAt),
 	}, ok
+}
+
+// gone reports whether podman believes that a container runs which has no process. To
+// name the control group podman asks the kernel about the process: a container that has
+// one by its configuration, and whose group podman cannot name, is not there.
+func (i *inspection) gone() bool {
+	if i.State.Status != define.ContainerStateRunning.String() || i.HostConfig.Cgroups != "default" {
+		return false
+	}
+	return i.State.CgroupPath == "" || !alive(cgroups, string(i.ID), i.State.CgroupPath)
 }
 
 // policy is a restart policy, of which podman says "" or "no" for none.
