@@ -37,17 +37,25 @@ func (b *builder) garbage(crds extensionsinformers.CustomResourceDefinitionInfor
 		return nil, err
 	}
 	return func(ctx context.Context) {
-		if b.Started != nil {
-			select {
-			case <-b.Started:
-			case <-ctx.Done():
-				return
-			}
-		}
-		if cache.WaitForCacheSync(ctx.Done(), added.HasSynced) {
+		if b.hasStarted(ctx) && cache.WaitForCacheSync(ctx.Done(), added.HasSynced) {
 			c.Run(ctx)
+			return
 		}
+		c.Stop()
 	}, nil
+}
+
+// hasStarted waits until the whole process has started, and reports whether it has.
+func (b *builder) hasStarted(ctx context.Context) bool {
+	if b.Started == nil {
+		return true
+	}
+	select {
+	case <-b.Started:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // collectedKinds are all kinds but events, which go by themselves.

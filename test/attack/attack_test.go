@@ -69,6 +69,9 @@ func newArena(t *testing.T) *arena {
 			if g := d.Status.Aggregate; g == nil || g.Succeeded != 1 || g.Offline != 0 {
 				return fmt.Errorf("that of %s is %+v", v.name, g)
 			}
+			if _, err := a.ready.Buckets.Heartbeat.Get(t.Context(), "heartbeat."+v.name); err != nil { // they are written together
+				return fmt.Errorf("heartbeat of %s: %w", v.name, err)
+			}
 		}
 		return nil
 	})

@@ -73,6 +73,9 @@ func (c *Collector) Run(ctx context.Context) {
 	working.Wait()
 }
 
+// Stop ends a collector that never runs.
+func (c *Collector) Stop() { c.queue.ShutDown() }
+
 // SetKinds says what is served from now on.
 func (c *Collector) SetKinds(kinds []Kind) {
 	c.mu.Lock()
