@@ -162,7 +162,11 @@ func first(c *container.Container, now Moment, wall time.Time) Record {
 	case c.Ended():
 		r.Run, r.Ended, r.Down, r.Last = c.Started, true, c.LooksInterrupted(), c.Exit()
 	default:
-		r.Run, r.Since = c.Started, now.Uptime-min(max(wall.Sub(c.Started), 0), now.Uptime)
+		ran := wall.Sub(c.Started)
+		if ran < 0 { // the clock was set: nothing says that it began just now
+			ran = now.Uptime
+		}
+		r.Run, r.Since = c.Started, now.Uptime-min(ran, now.Uptime)
 	}
 	return r
 }

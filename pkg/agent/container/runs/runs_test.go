@@ -207,6 +207,12 @@ func TestContainersOfAnEarlierAgent(t *testing.T) {
 	}
 	d = newDevice()
 	d.begin()
+	d.c.Started = time.Now().Add(24 * time.Hour)
+	if c, _ := d.look(); time.Since(c.Since) < time.Hour {
+		t.Errorf("running since tomorrow: %+v", c)
+	}
+	d = newDevice()
+	d.begin()
 	d.end(1)
 	if c, ended := d.look(); !ended || c.Ends != 0 || c.Down || c.Last.Code != 1 {
 		t.Errorf("ended: %+v", c)
