@@ -29,7 +29,7 @@ func TestK9s(t *testing.T) {
 		k9s.press(t, ":"+kind+"\r")
 	}
 
-	const runs = " PodmanV0 2 2 0 0 "
+	const runs = " PodmanV0 Valid 2 2 0 0 "
 	sees("shop" + runs)
 	apply("till") // while it looks
 	sees("till" + runs)
