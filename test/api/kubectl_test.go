@@ -20,7 +20,7 @@ func TestKubectlOnDeployments(t *testing.T) {
 		u := user{t, u.s}
 		u.kubectl("wait", "--for=condition=Accepted", "--timeout=10s", "fleetdep/hello")
 		u.shows(u.kubectl("get", "fleetdep"), "TYPE", "ACCEPTED", "MATCHED", "SUCCEEDED", "FAILED", "PENDING", "AGE", "PodmanV0", "Valid")
-		u.shows(u.kubectl("get", "fleetdep", "-o", "wide"), "LAST ERROR", "REFUSAL")
+		u.shows(u.kubectl("get", "fleetdep", "-o", "wide"), "LAST ERROR", "ACCEPTANCE")
 		u.shows(u.kubectl("get", "fleet"), "deployment.fleet.nationtech.io/hello")
 		u.shows(u.kubectl("get", "all"), "PodmanV0", "hello")
 		u.shows(u.kubectl("get", "fleetdep", "hello", "-o", "yaml"), "finalizers:\n  - fleet.nationtech.io/finalizer")
