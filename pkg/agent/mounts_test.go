@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +77,41 @@ func TestAMountThatBecameALinkEndsItsContainer(t *testing.T) {
 		d.settle()
 		d.expectPhase(web, wire.PhaseRunning, "")
 	})
+}
+
+// TestAMountThatBecameALinkDuringAChange: the previous container takes its time to end,
+// and neither the next one nor, as the way back, that one itself may be started on the link.
+func TestAMountThatBecameALinkDuringAChange(t *testing.T) {
+	for name, linked := range map[string]bool{"control": false, "link": true} {
+		t.Run(name, func(t *testing.T) {
+			withMounts(t, func(d *device, srv string) {
+				sub := filepath.Join(srv, "data", "sub")
+				mount := mounting(sub, false)
+				d.gateway.issue("e1", deployments{web: {"front": mount}})
+				d.settle()
+				d.podman.Ending = 20 * time.Second
+				d.gateway.issue("e1", deployments{web: {"front": func(s *score.Service) {
+					mount(s)
+					s.Args = []string{"2"}
+				}}})
+				d.pass(10 * time.Second)
+				if linked {
+					d.replaceByLink(sub)
+				}
+				d.podman.Calls()
+				d.pass(time.Minute)
+				started := slices.ContainsFunc(d.podman.Calls(), func(call string) bool { return strings.HasPrefix(call, "start ") })
+				if started == linked {
+					t.Errorf("a container was started: %t", started)
+				}
+				if linked {
+					d.expectPhase(web, wire.PhaseFailed, "bind mount refused")
+				} else {
+					d.expectPhase(web, wire.PhaseRunning, "")
+				}
+			})
+		})
+	}
 }
 
 // TestAMountIsLookedAtWithoutAnEvent: what an earlier agent started, or somebody

@@ -126,20 +126,22 @@ func (d *Driver) Parse(ref wire.DeploymentRef, scoreType string, data json.RawMe
 
 // Observe implements workload.Driver.
 func (d *Driver) Observe(ctx context.Context, ref wire.DeploymentRef) (workload.Instance, error) {
-	began := d.runs.Now()
-	list, err := d.runtime.List(ctx, ref)
+	list, _, err := d.look(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	d.see(ctx, began, list)
 	d.runs.Save()
 	d.mounts.seeOf(ref, list)
 	return &instance{Driver: d, ref: ref, containers: list, prepared: map[string]string{}}, nil
 }
 
-// see notes the runs of what a look that began at a moment found, and what the
-// containers wrote last that ended since.
-func (d *Driver) see(ctx context.Context, began runs.Moment, list []container.Container) {
+// look lists containers as runtime.List does, and when that began. It notes their runs,
+// and what those wrote last that ended since the look before.
+func (d *Driver) look(ctx context.Context, ref wire.DeploymentRef) (list []container.Container, began runs.Moment, err error) {
+	began = d.runs.Now()
+	if list, err = d.runtime.List(ctx, ref); err != nil {
+		return nil, began, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, outputTimeout)
 	defer cancel()
 	for _, i := range d.runs.See(began, list) {
@@ -151,6 +153,7 @@ func (d *Driver) see(ctx context.Context, began runs.Moment, list []container.Co
 		}
 		d.runs.Tell(c, tail(output))
 	}
+	return list, began, nil
 }
 
 const (
@@ -182,12 +185,10 @@ func (d *Driver) Ready(ctx context.Context) (workload.Look, error) {
 	if err != nil {
 		return workload.Look{}, err
 	}
-	began := d.runs.Now()
-	list, err := d.runtime.List(ctx, wire.DeploymentRef{})
+	list, began, err := d.look(ctx, wire.DeploymentRef{})
 	if err != nil {
 		return workload.Look{}, err
 	}
-	d.see(ctx, began, list)
 	d.runs.Keep(began, list)
 	d.mounts.forbid(info.StoreRoot)
 	d.mounts.see(list)

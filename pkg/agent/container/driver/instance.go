@@ -121,11 +121,7 @@ func (i *instance) removeSecrets(ctx context.Context, w *plan.Workload) (steps [
 // Halt implements workload.Instance.
 func (i *instance) Halt(ctx context.Context) error {
 	running := slices.DeleteFunc(slices.Clone(i.containers), func(c container.Container) bool { return c.Ended() || c.Unstarted() })
-	return sideBySide(running, func(c container.Container) error {
-		i.log.Info("stopping container", "container", c.Name)
-		i.runs.Expect(c.ID)
-		return i.runtime.Stop(ctx, c.ID, c.Grace)
-	})
+	return sideBySide(running, func(c container.Container) error { return i.stop(ctx, c) })
 }
 
 // State implements workload.Instance.

@@ -63,8 +63,8 @@ func (r *refusals) of(w *plan.Workload) *plan.Workload {
 	with := *w
 	with.Cleared = maps.Clone(r.cleared[w.Ref])
 	with.Refused = make(map[string]plan.Refusal, len(services))
-	for name := range maps.Keys(services) {
-		with.Refused[name] = services[name].Refusal
+	for name, known := range services {
+		with.Refused[name] = known.Refusal
 	}
 	return &with
 }

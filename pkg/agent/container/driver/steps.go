@@ -26,7 +26,7 @@ func (i *instance) steps(ctx context.Context, actions []plan.Action) (steps []wo
 		switch a.Kind {
 		case plan.Remove:
 			if begins {
-				steps = append(steps, i.removal(containersOf(actions[n:], a.Kind)))
+				steps = append(steps, i.removal(containersOf(upTo(actions[n:], a.Kind))))
 			}
 			continue
 		case plan.Swap:
@@ -57,8 +57,8 @@ func upTo(actions []plan.Action, kind plan.Kind) []plan.Action {
 	return actions[:n]
 }
 
-func containersOf(actions []plan.Action, kind plan.Kind) (list []container.Container) {
-	for _, a := range upTo(actions, kind) {
+func containersOf(actions []plan.Action) (list []container.Container) {
+	for _, a := range actions {
 		list = append(list, a.Container)
 	}
 	return list
@@ -99,11 +99,8 @@ func (i *instance) do(ctx context.Context, a plan.Action) error {
 	case plan.Create:
 		return i.create(ctx, a.Spec)
 	case plan.Start:
-		if err := i.mounts.allows(a.Container.Mounts); err != nil {
-			return err
-		}
 		i.log.Info("starting container", "container", a.Container.Name)
-		return i.runtime.Start(ctx, a.Container.ID)
+		return i.start(ctx, a.Container.ID, a.Container.Mounts)
 	case plan.Stop:
 		i.log.Warn("stopping a container that podman restarts again and again", "container", a.Container.Name, "restarts", a.Container.PolicyRestarts)
 		return i.runtime.Stop(ctx, a.Container.ID, a.Container.Grace)
@@ -119,6 +116,15 @@ func (i *instance) do(ctx context.Context, a plan.Action) error {
 func (i *instance) create(ctx context.Context, spec *container.Spec) error {
 	id, err := i.make(ctx, spec)
 	if err != nil {
+		return err
+	}
+	return i.start(ctx, id, spec.Mounts)
+}
+
+// start starts a container. Podman looks for what it mounts at each start, so that every
+// start of the agent's comes by here.
+func (i *instance) start(ctx context.Context, id string, mounts []container.Mount) error {
+	if err := i.mounts.allows(mounts); err != nil {
 		return err
 	}
 	return i.runtime.Start(ctx, id)
@@ -157,16 +163,22 @@ func (d *Driver) enforceable(spec *container.Spec) error {
 // removal is the step that removes containers. They have their time to end side by
 // side, or a Deployment would be away for the sum of it.
 func (d *Driver) removal(list []container.Container) workload.Step {
-	names, grace := make([]string, len(list)), time.Duration(0)
-	for n, c := range list {
-		names[n], grace = c.Name, max(grace, c.Grace)
-	}
+	names, grace := summary(list)
 	return workload.Step{
-		Name: "removing container " + strings.Join(names, ", "), Within: grace + beyondGrace,
+		Name: "removing container " + names, Within: grace + beyondGrace,
 		Do: func(ctx context.Context) error {
 			return sideBySide(list, func(c container.Container) error { return d.remove(ctx, c) })
 		},
 	}
+}
+
+// summary is what containers are called, and how long they have to end side by side.
+func summary(list []container.Container) (names string, grace time.Duration) {
+	all := make([]string, len(list))
+	for n, c := range list {
+		all[n], grace = c.Name, max(grace, c.Grace)
+	}
+	return strings.Join(all, ", "), grace
 }
 
 // maxBeside bounds the containers that are stopped at one time: podman takes some
@@ -181,6 +193,13 @@ func sideBySide(list []container.Container, do func(container.Container) error) 
 		group.Go(func() error { return do(c) })
 	}
 	return group.Wait()
+}
+
+// stop stops a container whose end is not its own.
+func (d *Driver) stop(ctx context.Context, c container.Container) error {
+	d.log.Info("stopping container", "container", c.Name)
+	d.runs.Expect(c.ID)
+	return d.runtime.Stop(ctx, c.ID, c.Grace)
 }
 
 // remove stops and removes a container, and keeps the data of its volumes.

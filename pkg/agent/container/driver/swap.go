@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -68,18 +67,14 @@ func (i *instance) discard(ctx context.Context, id string) error {
 // swap is the step that stops containers, side by side, and then starts those that were
 // prepared to take their places. Where one does not start, the previous one does.
 func (i *instance) swap(actions []plan.Action) workload.Step {
-	names, grace, previous := make([]string, len(actions)), time.Duration(0), make([]container.Container, len(actions))
-	for n, a := range actions {
-		names[n], previous[n], grace = a.Container.Name, a.Container, max(grace, a.Container.Grace)
-	}
+	previous := containersOf(actions)
+	names, grace := summary(previous)
 	return workload.Step{
-		Name: "replacing container " + strings.Join(names, ", "), Within: grace + time.Duration(len(actions))*beyondGrace,
+		Name: "replacing container " + names, Within: grace + time.Duration(len(actions))*beyondGrace,
 		Do: func(ctx context.Context) error {
 			var running sync.Map // by id, those that did not end
 			err := sideBySide(previous, func(c container.Container) error {
-				i.log.Info("stopping container", "container", c.Name)
-				i.runs.Expect(c.ID)
-				err := i.runtime.Stop(ctx, c.ID, c.Grace)
+				err := i.stop(ctx, c)
 				if err != nil {
 					running.Store(c.ID, true)
 				}
@@ -104,18 +99,11 @@ func (i *instance) startNext(ctx context.Context, a plan.Action) error {
 	i.mu.Unlock()
 	name := a.Spec.At(container.StageNext).Name()
 	i.log.Info("starting container", "container", name)
-	failure := i.startOnceFree(ctx, id)
+	failure := i.startOnceFree(ctx, id, a.Spec.Mounts)
 	if failure == nil {
 		return nil
 	}
-	i.log.Warn("putting back the previous container", "container", a.Container.Name, "error", failure)
-	i.refusals.note(a.Spec, "the new version does not start: "+failure.Error())
-	err := i.discard(ctx, id)
-	if err == nil {
-		i.runs.Made(a.Container.ID)
-		err = i.startOnceFree(ctx, a.Container.ID)
-	}
-	return errors.Join(notReady(a.Spec, failure), err)
+	return errors.Join(notReady(a.Spec, failure), i.goBack(ctx, a, "does not start: "+failure.Error(), func() error { return i.discard(ctx, id) }, a.Container))
 }
 
 const (
@@ -126,11 +114,11 @@ const (
 )
 
 // startOnceFree starts a container whose ports another one had a moment ago.
-func (i *instance) startOnceFree(ctx context.Context, id string) error {
+func (i *instance) startOnceFree(ctx context.Context, id string, mounts []container.Mount) error {
 	patience := time.NewTimer(portPatience)
 	defer patience.Stop()
 	for {
-		err := i.runtime.Start(ctx, id)
+		err := i.start(ctx, id, mounts)
 		if !errors.Is(err, container.ErrPortInUse) {
 			return err
 		}
@@ -157,11 +145,17 @@ func (i *instance) promote(ctx context.Context, a plan.Action) error {
 
 // putBack removes a container that does not run, and starts the previous one.
 func (i *instance) putBack(ctx context.Context, a plan.Action) error {
-	i.log.Warn("putting back the previous container", "container", a.Spare.Name, "reason", a.Why)
-	i.refusals.note(a.Spec, "the new version "+a.Why)
-	if err := i.remove(ctx, a.Container); err != nil {
+	return i.goBack(ctx, a, a.Why, func() error { return i.remove(ctx, a.Container) }, *a.Spare)
+}
+
+// goBack removes what was to take the place of the previous container, notes why, and
+// starts that one again.
+func (i *instance) goBack(ctx context.Context, a plan.Action, why string, remove func() error, previous container.Container) error {
+	i.log.Warn("putting back the previous container", "container", previous.Name, "reason", why)
+	i.refusals.note(a.Spec, "the new version "+why)
+	if err := remove(); err != nil {
 		return err
 	}
-	i.runs.Made(a.Spare.ID)
-	return i.startOnceFree(ctx, a.Spare.ID)
+	i.runs.Made(previous.ID)
+	return i.startOnceFree(ctx, previous.ID, previous.Mounts)
 }
