@@ -17,8 +17,7 @@ type drivers struct {
 }
 
 // newDrivers lists what this agent runs workloads with: to add a driver is to add a
-// line. registry, root and
-// keeper are nil where nothing is run any more.
+// line. registry, root and keeper are nil where nothing is run any more.
 func newDrivers(p parts, registry driver.Registry, root func() string, keeper runs.Keeper) (d drivers, err error) {
 	d.containers = driver.New(driver.Config{
 		Runtime:       p.runtime,

@@ -15,9 +15,10 @@ var cgroups = os.DirFS("/sys/fs/cgroup")
 // maxGroupEvents bounds the file that says whether a control group has processes.
 const maxGroupEvents = 4 << 10
 
-// alive reports whether a container has processes, as the kernel says: podman answers
-// from its records, and believes in a container whose monitor died before it did. The
-// agent sees no process of another account, but every control group. What cannot be told
+// alive reports whether a container has processes, as the kernel says. Podman names the
+// group of a process, too, that has ended and that nobody has waited for: to the kernel
+// such a group is empty. The agent sees no process of another account, but every control
+// group. What cannot be told
 // counts as alive: version 1 of control groups, and an engine that makes none. One that
 // has systemd make them fails where it cannot, so that a scope that is not there is gone.
 func alive(groups fs.FS, id, group string) bool {

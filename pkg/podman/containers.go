@@ -211,7 +211,7 @@ func (c *Client) Create(ctx context.Context, spec *container.Spec) (string, erro
 	id, err := c.create(ctx, spec)
 	if err != nil && strings.Contains(err.Error(), "already in use by") {
 		if there, existsErr := c.exists(ctx, spec.Name()); existsErr == nil && !there {
-			if err = c.remove(ctx, spec.Name(), url.Values{"ignore": {"true"}, "force": {"true"}}); err == nil {
+			if err = c.Clear(ctx, spec.Name()); err == nil {
 				id, err = c.create(ctx, spec)
 			}
 		}
@@ -284,8 +284,7 @@ func notStarted(err error) bool {
 
 // Remove implements container.Runtime.
 func (c *Client) Remove(ctx context.Context, id string) error {
-	err := c.remove(ctx, id, url.Values{"ignore": {"true"}})
-	if err != nil && !errors.Is(err, container.ErrNotFound) {
+	if err := c.remove(ctx, id, url.Values{}); err != nil {
 		return fmt.Errorf("removing container %.12s: %w", id, err)
 	}
 	return nil
@@ -293,20 +292,24 @@ func (c *Client) Remove(ctx context.Context, id string) error {
 
 // Clear implements container.Runtime.
 func (c *Client) Clear(ctx context.Context, id string) error {
-	err := c.remove(ctx, id, url.Values{"ignore": {"true"}, "force": {"true"}, "timeout": {"0"}})
-	if err != nil && !errors.Is(err, container.ErrNotFound) {
+	if err := c.remove(ctx, id, url.Values{"force": {"true"}, "timeout": {"0"}}); err != nil {
 		return fmt.Errorf("clearing container %.12s: %w", id, err)
 	}
 	return nil
 }
 
+// remove removes a container; one that is gone is no error.
 func (c *Client) remove(ctx context.Context, name string, query url.Values) error {
+	query.Set("ignore", "true")
 	var reports list[struct{ Err any }]
 	err := c.call(ctx, request{method: http.MethodDelete, path: "/containers/%s", values: []string{name}, query: query}, &reports)
 	for _, r := range reports {
 		if err == nil && r.Err != nil {
 			err = errors.New(clip(fmt.Sprint(r.Err), maxRefusal))
 		}
+	}
+	if errors.Is(err, container.ErrNotFound) {
+		return nil
 	}
 	return err
 }

@@ -118,27 +118,30 @@ func (f *Fake) Calls() []string {
 
 // Exit ends a running container as if its process had ended.
 func (f *Fake) Exit(name string, code int) {
+	f.change(name, func(c *entry) {
+		c.end(code)
+		f.notify(c.Ref)
+	})
+}
+
+// change changes the container of a name, behind the agent's back.
+func (f *Fake) change(name string, how func(*entry)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, c := range f.containers {
 		if c.Name == name {
-			c.end(code)
-			f.notify(c.Ref)
+			how(c)
 		}
 	}
 }
 
 // Restart counts a restart of a container by its policy.
 func (f *Fake) Restart(name string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range f.containers {
-		if c.Name == name {
-			c.State, c.Started = container.StateRunning, time.Now().UTC()
-			c.PolicyRestarts++
-			f.notify(c.Ref)
-		}
-	}
+	f.change(name, func(c *entry) {
+		c.State, c.Started = container.StateRunning, time.Now().UTC()
+		c.PolicyRestarts++
+		f.notify(c.Ref)
+	})
 }
 
 // SetList makes the runtime list further containers, which do not exist.
@@ -158,14 +161,10 @@ func (f *Fake) Declare(image string, paths ...string) {
 // Leave gives a container a volume without a name, as if its image had declared one
 // when an agent that did not look made it. It returns what the runtime calls it.
 func (f *Fake) Leave(name, path string) (volume string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range f.containers {
-		if c.Name == name {
-			volume = f.anonymous()
-			c.Volumes = append(c.Volumes, container.Mount{Volume: volume, Path: path})
-		}
-	}
+	f.change(name, func(c *entry) {
+		volume = f.anonymous()
+		c.Volumes = append(c.Volumes, container.Mount{Volume: volume, Path: path})
+	})
 	return volume
 }
 
@@ -437,10 +436,15 @@ func (f *Fake) Remove(_ context.Context, id string) error {
 	case c.State == container.StateRunning:
 		return fmt.Errorf("container %s is running", c.Name)
 	}
-	f.record("remove %s", c.Name)
-	delete(f.containers, id)
-	f.notify(c.Ref)
+	f.drop(c, "remove")
 	return nil
+}
+
+// drop takes a container out of the runtime.
+func (f *Fake) drop(c *entry, how string) {
+	f.record("%s %s", how, c.Name)
+	delete(f.containers, c.ID)
+	f.notify(c.Ref)
 }
 
 // Output implements container.Runtime.
@@ -474,13 +478,7 @@ func (f *Fake) SetControllers(names ...string) {
 
 // SetPolicy makes a container one that an earlier agent made.
 func (f *Fake) SetPolicy(name string, policy container.Restart) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range f.containers {
-		if c.Name == name {
-			c.Policy = policy
-		}
-	}
+	f.change(name, func(c *entry) { c.Policy = policy })
 }
 
 // Cut cuts the power: what ran has no end.
@@ -502,32 +500,18 @@ func (f *Fake) Clear(_ context.Context, id string) error {
 	if f.down != nil || c == nil {
 		return f.down
 	}
-	f.record("clear %s", c.Name)
-	delete(f.containers, id)
-	f.notify(c.Ref)
+	f.drop(c, "clear")
 	return nil
 }
 
 // Vanish takes the process of a container away, and the runtime does not notice.
 func (f *Fake) Vanish(name string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range f.containers {
-		if c.Name == name {
-			c.Gone = true
-		}
-	}
+	f.change(name, func(c *entry) { c.Gone = true })
 }
 
 // Hang leaves a container in a state.
 func (f *Fake) Hang(name string, state container.State) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range f.containers {
-		if c.Name == name {
-			c.State = state
-		}
-	}
+	f.change(name, func(c *entry) { c.State = state })
 }
 
 // ImageExists implements container.Runtime.

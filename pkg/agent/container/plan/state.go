@@ -99,7 +99,10 @@ func (s *slot) judge(w *Workload, now time.Time) (phase wire.Phase, why string, 
 	case s.serving != nil:
 		phase, why, again = judgeContainer(w, s.spec.Restart, s.serving, now)
 		if at, must := startAt(s.spec.Restart, s.serving); must {
-			again = earliest(again, latest(at, now))
+			if at.Before(now) {
+				at = now
+			}
+			again = earliest(again, at)
 		}
 		if s.failed() {
 			again = now // the previous one is put back
@@ -116,13 +119,6 @@ func (s *slot) judge(w *Workload, now time.Time) (phase wire.Phase, why string, 
 		return wire.PhaseFailed, r.Text + "; the previous version runs again, until the next attempt or change", time.Time{}
 	}
 	return wire.PhasePending, "", time.Time{}
-}
-
-func latest(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }
 
 func onlyFailed(p wire.Phase) wire.Phase {
