@@ -48,7 +48,7 @@ func newRoot() *cobra.Command {
 		_ = root.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails for unknown flags only
 	}
 	root.AddCommand(newEnroll(f), newRun(f), newStatus(f), newDoctor(f), newConfirmEpoch(f), newHardwareID(), newFingerprint(f), newVersion(), manual.NewCommand())
-	root.AddCommand(newInstall(), newUninstall(), newAddRepository(), newVerifyPackages())
+	root.AddCommand(newInstall(), newUninstall(), newAddRepository(), newVerifyPackages(), newHelper())
 	usage.Explain(root)
 	return root
 }

@@ -137,12 +137,17 @@ func (l *labels) UnmarshalJSON(data []byte) error {
 
 func (l *labels) keep(key any, value json.RawMessage) {
 	name, _ := key.(string)
+	most := maxLabel
 	switch name {
 	case container.LabelDeployment, container.LabelService, container.LabelHash, container.LabelAdopts:
-		var text string
-		if json.Unmarshal(value, &text) == nil && len(text) <= maxLabel {
-			(*l)[name] = text
-		}
+	case container.LabelHealthCheck:
+		most = maxHealth
+	default:
+		return
+	}
+	var text string
+	if json.Unmarshal(value, &text) == nil && len(text) <= most {
+		(*l)[name] = text
 	}
 }
 

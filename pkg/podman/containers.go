@@ -98,6 +98,7 @@ type inspection struct {
 	}
 	State struct {
 		Status                string
+		Pid                   int32
 		ExitCode              int32
 		OOMKilled             bool
 		CgroupPath            string
@@ -128,6 +129,8 @@ func (i *inspection) convert() (container.Container, bool) {
 		Mounts:         i.mounts(define.TypeBind),
 		Volumes:        i.mounts(define.TypeVolume),
 		Grace:          min(time.Duration(i.Config.StopTimeout)*time.Second, maxGrace),
+		HealthCheck:    probeOf(i.Config.Labels[container.LabelHealthCheck]),
+		PID:            int(max(i.State.Pid, 0)),
 		State:          container.State(clip(i.State.Status, maxShort)),
 		Gone:           i.gone(),
 		ExitCode:       int(i.State.ExitCode),
@@ -176,7 +179,7 @@ func (i *inspection) mounts(typ string) []container.Mount {
 // size is about how many bytes of memory the container takes.
 func (i *inspection) size() int {
 	const fixed, each = 512, 64
-	total := fixed + min(len(i.Name), maxName) + min(len(i.ImageName), maxImage)
+	total := len(i.Config.Labels[container.LabelHealthCheck]) + fixed + min(len(i.Name), maxName) + min(len(i.ImageName), maxImage)
 	for _, m := range i.Mounts {
 		total += each + len(m.Name) + len(m.Source) + len(m.Destination)
 	}

@@ -25,16 +25,17 @@ func (c *Client) ImageExists(ctx context.Context, image string) (bool, error) {
 	return true, nil
 }
 
-// ImageVolumes implements container.Runtime.
-func (c *Client) ImageVolumes(ctx context.Context, image string) ([]string, error) {
+// Image implements container.Runtime.
+func (c *Client) Image(ctx context.Context, image string) (container.Image, error) {
 	var found struct {
-		Config struct{ Volumes map[string]struct{} }
+		Config      struct{ Volumes map[string]struct{} }
+		HealthCheck *healthCheck `json:"Healthcheck"`
 	}
 	err := c.call(ctx, request{method: http.MethodGet, path: "/images/%s/json", values: []string{image}}, &found)
 	if err != nil {
-		return nil, fmt.Errorf("looking at image %q: %w", image, err)
+		return container.Image{}, fmt.Errorf("looking at image %q: %w", image, err)
 	}
-	return slices.Sorted(maps.Keys(found.Config.Volumes)), nil
+	return container.Image{Volumes: slices.Sorted(maps.Keys(found.Config.Volumes)), HealthCheck: found.HealthCheck.probe()}, nil
 }
 
 // Pull implements container.Runtime.

@@ -4,10 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
-	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -79,8 +83,9 @@ func TestPodmanConforms(t *testing.T) {
 	t.Cleanup(client.Close)
 	containertest.Conformance(t, containertest.Subject{
 		Runtime: client, Image: image, Missing: missing,
-		Sleep: []string{"/" + program, "sleep"},
-		Exit:  func(code string) []string { return []string{"/" + program, containertest.ExitCommand, code} },
+		Sleep:     []string{"/" + program, "sleep"},
+		Exit:      func(code string) []string { return []string{"/" + program, containertest.ExitCommand, code} },
+		Unchecked: unchecked(path),
 		Check: func(variable, path, content string) []string {
 			return []string{"/" + program, containertest.CheckCommand, variable, path, content}
 		},
@@ -98,20 +103,27 @@ func importProgram(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var layer bytes.Buffer
-	w := tar.NewWriter(&layer)
-	err = w.WriteHeader(&tar.Header{Name: program, Mode: 0o755, Size: int64(len(binary))})
-	if err == nil {
-		_, err = w.Write(binary)
-	}
-	if err = errors.Join(err, w.Close()); err != nil {
-		t.Fatal(err)
-	}
+	layer := tarball(t, map[string][]byte{program: binary})
+	sum := sha256.Sum256(layer)
+	archive := tarball(t, map[string][]byte{
+		"manifest.json": encoded(t, []map[string]any{{"Config": "config.json", "RepoTags": []string{image}, "Layers": []string{"layer.tar"}}}),
+		"config.json": encoded(t, map[string]any{
+			"architecture": runtime.GOARCH, "os": "linux",
+			"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(sum[:])}},
+			"config": map[string]any{
+				"Volumes": map[string]any{containertest.DeclaredPath: struct{}{}},
+				"Healthcheck": map[string]any{
+					"Test": []string{"CMD", "/" + program, containertest.ExitCommand, "1"}, "Interval": 7 * time.Second, "Timeout": 3 * time.Second, "Retries": 2,
+				},
+			},
+		}),
+		"layer.tar": layer,
+	})
 	conn, err := bindings.NewConnection(t.Context(), "unix://"+path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := images.Import(conn, io.Reader(&layer), new(images.ImportOptions).WithReference(image).WithChanges([]string{"VOLUME " + containertest.DeclaredPath})); err != nil {
+	if _, err := images.Load(conn, bytes.NewReader(archive)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -124,6 +136,62 @@ func importProgram(t *testing.T, path string) {
 			c.Client.CloseIdleConnections()
 		}
 	})
+}
+
+func tarball(t *testing.T, files map[string][]byte) []byte {
+	t.Helper()
+	var all bytes.Buffer
+	w := tar.NewWriter(&all)
+	for name, content := range files {
+		err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(content))})
+		if err == nil {
+			_, err = w.Write(content)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return all.Bytes()
+}
+
+func encoded(t *testing.T, v any) []byte {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// unchecked reports a failure if podman itself looks after the health of a container.
+func unchecked(path string) func(t *testing.T, name string) {
+	return func(t *testing.T, name string) {
+		t.Helper()
+		conn, err := bindings.NewConnection(t.Context(), "unix://"+path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := bindings.GetClient(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Client.CloseIdleConnections()
+		response, err := client.DoRequest(conn, nil, http.MethodGet, "/containers/%s/json", nil, nil, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		type health struct{ Status string }
+		var found struct {
+			State struct{ Health, Healthcheck health }
+		}
+		if err := json.NewDecoder(response.Body).Decode(&found); err != nil || found.State.Health.Status+found.State.Healthcheck.Status != "" {
+			t.Errorf("podman says of its health: %+v, %v", found.State, err)
+		}
+	}
 }
 
 func TestAbsentSocketIsUnavailable(t *testing.T) {

@@ -2,6 +2,7 @@ package podman
 
 import (
 	"github.com/containers/common/libnetwork/types"
+	"github.com/containers/image/v5/manifest"
 	"github.com/containers/podman/v5/libpod/define"
 	"github.com/containers/podman/v5/pkg/specgen"
 	spec "github.com/opencontainers/runtime-spec/specs-go"
@@ -28,6 +29,9 @@ func generate(s *container.Spec) *specgen.SpecGenerator {
 	g.Env = s.Env
 	g.RestartPolicy = string(container.RestartNever)
 	g.LogConfiguration = &specgen.LogConfig{Driver: define.KubernetesLogging, Size: maxLog}
+	// The agent runs the image's own. Podman would start a timer of systemd for it, and
+	// call it healthy or not by one more clock.
+	g.HealthConfig = &manifest.Schema2HealthConfig{Test: []string{"NONE"}}
 	grace := uint(s.Grace.Seconds())
 	g.StopTimeout = &grace
 	if s.StopSignal != 0 {

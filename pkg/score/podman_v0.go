@@ -73,6 +73,13 @@ type Service struct {
 	// StopSignal asks the container to end: the name of a signal such as SIGINT, or
 	// SIGRTMIN+3. Empty for that of the image, which is SIGTERM by default.
 	StopSignal string `json:"stopSignal,omitempty"`
+	// StartupProbe says when the service has started: until then the other probes wait.
+	// When it fails, the service is restarted. To change a probe replaces no container.
+	StartupProbe *Probe `json:"startupProbe,omitempty"`
+	// LivenessProbe restarts the service when it fails.
+	LivenessProbe *Probe `json:"livenessProbe,omitempty"`
+	// ReadinessProbe says whether the service is ready.
+	ReadinessProbe *Probe `json:"readinessProbe,omitempty"`
 }
 
 // Resources are named as in a Kubernetes Pod.
@@ -218,9 +225,12 @@ func (p *PodmanV0) Secrets() []string {
 }
 
 // Hash names the content of one service, so that a change of one service
-// leaves the containers of the others alone.
+// leaves the containers of the others alone. Probes are no part of it: a container
+// knows nothing of them.
 func (s *Service) Hash() string {
-	body, err := json.Marshal(s)
+	content := *s
+	content.StartupProbe, content.LivenessProbe, content.ReadinessProbe = nil, nil, nil
+	body, err := json.Marshal(content)
 	if err != nil {
 		panic(fmt.Sprintf("encoding a service: %v", err)) // strings, numbers and lists always encode
 	}
@@ -234,8 +244,8 @@ func (p *PodmanV0) validate() error {
 	if len(p.Services) > maxServices {
 		return fieldErrorf("services", "%d services, at most %d are allowed", len(p.Services), maxServices)
 	}
-	if n := p.MinReadySeconds; n != nil && (*n < 0 || *n > int(maxMinReady.Seconds())) {
-		return fieldErrorf("minReadySeconds", "%d is not within 0 to %d", *n, int(maxMinReady.Seconds()))
+	if err := checkWithin("minReadySeconds", p.MinReadySeconds, 0, int(maxMinReady.Seconds())); err != nil {
+		return err
 	}
 	names := map[string]bool{}
 	for i := range p.Services {
@@ -295,13 +305,14 @@ func (s *Service) validate(at string) error {
 		validateEach(at+".volumes", s.Volumes, Volume.validate),
 		s.Resources.Limits.validate(at+".resources.limits"),
 		s.validateEnd(at),
+		s.validateProbes(at),
 		s.validateMounts(at),
 	)
 }
 
 func (s *Service) validateEnd(at string) error {
-	if n := s.TerminationGracePeriodSeconds; n != nil && (*n < 0 || *n > int(maxGrace.Seconds())) {
-		return fieldErrorf(at+".terminationGracePeriodSeconds", "%d is not within 0 to %d", *n, int(maxGrace.Seconds()))
+	if err := checkWithin(at+".terminationGracePeriodSeconds", s.TerminationGracePeriodSeconds, 0, int(maxGrace.Seconds())); err != nil {
+		return err
 	}
 	if s.StopSignal != "" && s.Signal() == 0 {
 		return fieldErrorf(at+".stopSignal", "%.32q is not the name of a signal such as SIGTERM or SIGRTMIN+3", s.StopSignal)
@@ -311,10 +322,7 @@ func (s *Service) validateEnd(at string) error {
 
 // Grace is how long the container has to end. The service must be valid.
 func (s *Service) Grace() time.Duration {
-	if s.TerminationGracePeriodSeconds == nil {
-		return DefaultGrace
-	}
-	return time.Duration(*s.TerminationGracePeriodSeconds) * time.Second
+	return seconds(s.TerminationGracePeriodSeconds, DefaultGrace)
 }
 
 // Signal is the number of StopSignal, or 0 for none.

@@ -2,6 +2,8 @@ package container
 
 import (
 	"encoding/hex"
+	"encoding/json"
+	"fmt"
 	"path"
 	"strings"
 	"syscall"
@@ -19,6 +21,9 @@ const (
 	LabelService = "fleet.nationtech.io/service"
 	// LabelHash is the hash of the service that the container was made from.
 	LabelHash = "fleet.nationtech.io/hash"
+	// LabelHealthCheck is the health check of the image, encoded as JSON, on a container
+	// whose runtime was told to leave that alone.
+	LabelHealthCheck = "fleet.nationtech.io/healthcheck"
 	// LabelAdopts is on a volume that stands for another, see ImageVolume: the name
 	// of the other.
 	LabelAdopts = "fleet.nationtech.io/adopts"
@@ -60,7 +65,11 @@ type Container struct {
 	Mounts, Volumes []Mount
 	// Grace is how long it has to end before it is killed.
 	Grace time.Duration
-	State State
+	// HealthCheck is that of its image; nil for none.
+	HealthCheck *Probe
+	State       State
+	// PID is its first process on the device; 0 for none.
+	PID int
 	// Gone: the runtime believes that it runs, and it has no process.
 	Gone bool
 	// ExitCode is that of the last run; it means nothing before the first end.
@@ -85,6 +94,10 @@ type Container struct {
 	Restarts, Ends int
 	// Last is how the last run ended that did.
 	Last Exit
+	// Health is what its probes found out, if it runs, and HealthSince since when it has
+	// been as ready as it is; as Since, it may be compared with a time.Now.
+	Health      Health
+	HealthSince time.Time
 	// Down: the last run ended with the device.
 	Down bool
 	// Stuck is how long it has been in a state that should have passed, see Odd.
@@ -103,6 +116,8 @@ type Exit struct {
 	OutOfMemory bool `json:"outOfMemory,omitempty"`
 	// Output is the last of what it wrote, in one line; empty when that is not known.
 	Output string `json:"output,omitempty"`
+	// Unwell is why the agent ended it, as Health.Unwell says; empty when the agent did not.
+	Unwell string `json:"unwell,omitempty"`
 }
 
 // Exit is how the last run ended, as the runtime says.
@@ -166,6 +181,10 @@ type Spec struct {
 	Grace time.Duration
 	// StopSignal asks it to end; 0 for the image's own.
 	StopSignal syscall.Signal
+	// Probes are the agent's business: the runtime runs none.
+	Probes Probes
+	// HealthCheck is that of the image; nil for none.
+	HealthCheck *Probe
 	// Secrets are the contents of the runtime's secrets that the container uses,
 	// by the secret's name. SecretEnv names them by environment variable,
 	// SecretFiles by path.
@@ -198,11 +217,19 @@ func (s *Spec) At(stage Stage) *Spec {
 
 // Labels are the labels of the container.
 func (s *Spec) Labels() map[string]string {
-	return map[string]string{
+	labels := map[string]string{
 		LabelDeployment: LabelValue(s.Ref),
 		LabelService:    s.Service,
 		LabelHash:       s.Hash,
 	}
+	if s.HealthCheck != nil {
+		check, err := json.Marshal(s.HealthCheck)
+		if err != nil {
+			panic(fmt.Sprintf("encoding a health check: %v", err)) // strings and numbers always encode
+		}
+		labels[LabelHealthCheck] = string(check)
+	}
+	return labels
 }
 
 // Port publishes a container port on the device.

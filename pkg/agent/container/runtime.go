@@ -53,14 +53,19 @@ type Runtime interface {
 	// Output returns the last lines that a container wrote, of what it wrote as an error
 	// and otherwise: all of its last run or less. It returns ErrNotFound.
 	Output(ctx context.Context, id string, lines int) ([]byte, error)
+	// Exec runs a command in a container that runs, until it ends. When ctx ends first, the
+	// command goes on, and Exec returns its session beside the error of ctx.
+	Exec(ctx context.Context, id string, command []string) (Execution, error)
+	// Executing reports whether the command of a session still runs.
+	Executing(ctx context.Context, session string) (bool, error)
 	// Clear kills and removes a container, whatever the runtime believes that it does,
 	// and no volume; one that is gone is no error.
 	Clear(ctx context.Context, id string) error
 	// ImageExists reports whether the image is on the device.
 	ImageExists(ctx context.Context, image string) (bool, error)
-	// ImageVolumes returns the paths that an image on the device declares as volumes,
-	// in order. It returns ErrNotFound for one that is not there.
-	ImageVolumes(ctx context.Context, image string) ([]string, error)
+	// Image returns what an image on the device says of itself. It returns ErrNotFound for
+	// one that is not there.
+	Image(ctx context.Context, image string) (Image, error)
 	// Pull fetches an image, with a login beside those that the runtime has by
 	// itself unless that is nil. It returns ErrImage.
 	Pull(ctx context.Context, image string, login *Login) error
@@ -84,6 +89,14 @@ type Runtime interface {
 	// Watch calls changed for every change of a labelled container, until ctx
 	// ends or the stream breaks. It calls ready once changes will be seen.
 	Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error
+}
+
+// Image is what an image says of itself.
+type Image struct {
+	// Volumes are the paths that it declares as volumes, in order.
+	Volumes []string
+	// HealthCheck is nil for none.
+	HealthCheck *Probe
 }
 
 // Login is what a registry of images wants to see. It must not be logged.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +27,8 @@ const patience = time.Minute
 // Subject is a runtime under test.
 type Subject struct {
 	Runtime container.Runtime
-	// Image is on the device already. It declares a volume at DeclaredPath.
+	// Image is on the device already. It declares a volume at DeclaredPath, and a health
+	// check that runs Exit("1") every 7 s, for at most 3 s, with 2 retries.
 	Image string
 	// Missing is an image that cannot be had.
 	Missing string
@@ -34,6 +36,9 @@ type Subject struct {
 	// that ends at once with a code from 0 to 9.
 	Sleep []string
 	Exit  func(code string) []string
+	// Unchecked, when set, reports a failure if the runtime itself runs the health check of
+	// a container.
+	Unchecked func(t *testing.T, name string)
 	// Check is a command that ends with code 0 if an environment variable and a
 	// file have a content, and with another code otherwise.
 	Check func(variable, path, content string) []string
@@ -59,6 +64,8 @@ func Conformance(t *testing.T, s Subject) {
 		"port in use":          testPortInUse,
 		"volumes":              testVolumes,
 		"volumes of an image":  testImageVolumes,
+		"health check":         testHealthCheck,
+		"commands":             testCommands,
 		"bind mounts":          testBindMounts,
 		"secrets":              testSecrets,
 		"gone is no error":     testGone,
@@ -410,13 +417,62 @@ func testVolumes(t *testing.T, s Subject) {
 	}
 }
 
+// testHealthCheck: what an image says of its health is known, kept with the container,
+// and not run by the runtime.
+func testHealthCheck(t *testing.T, s Subject) {
+	want := &container.Probe{Exec: s.Exit("1"), Period: 7 * time.Second, Timeout: 3 * time.Second, Until: 5 * time.Second, Failures: 2}
+	image, err := s.Runtime.Image(t.Context(), s.Image)
+	if diff := gocmp.Diff(want, image.HealthCheck); err != nil || diff != "" {
+		t.Fatalf("the health check of the image: %v %s", err, diff)
+	}
+	spec := s.spec(t, "health", s.Sleep)
+	spec.HealthCheck = image.HealthCheck
+	s.run(t, spec)
+	if diff := gocmp.Diff(want, s.one(t, spec.Ref).HealthCheck); diff != "" {
+		t.Errorf("the health check of the container: %s", diff)
+	}
+	if s.Unchecked != nil {
+		s.Unchecked(t, spec.Name())
+	}
+}
+
+// testCommands: a command runs in a container and says how it ended, or goes on.
+func testCommands(t *testing.T, s Subject) {
+	spec := s.spec(t, "commands", s.Sleep)
+	id := s.run(t, spec)
+	for _, code := range []int{0, 3} {
+		done, err := s.Runtime.Exec(t.Context(), id, s.Exit(strconv.Itoa(code)))
+		if err != nil || done.Running || done.Code != code || !bytes.HasPrefix(done.Output, []byte("line 0\nline 1\n")) {
+			t.Errorf("a command that ends with %d: %+v, %v", code, done, err)
+		}
+	}
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	done, err := s.Runtime.Exec(short, id, s.Sleep)
+	if !errors.Is(err, context.DeadlineExceeded) || !done.Running {
+		t.Errorf("a command that does not end: %+v, %v", done, err)
+	}
+	if runs, err := s.Runtime.Executing(t.Context(), done.Session); err != nil || !runs {
+		t.Errorf("it does not run any more: %v", err)
+	}
+	if err := s.Runtime.Stop(t.Context(), id, 0); err != nil {
+		t.Fatal(err)
+	}
+	if runs, err := s.Runtime.Executing(t.Context(), done.Session); err != nil || runs {
+		t.Errorf("after the container ended it still runs: %v", err)
+	}
+	if _, err := s.Runtime.Exec(t.Context(), id, s.Exit("0")); err == nil {
+		t.Error("a command ran in a container that does not run")
+	}
+}
+
 // testImageVolumes: what an image declares has no name until a volume of the
 // Deployment stands for it, and outlives its container in any case.
 func testImageVolumes(t *testing.T, s Subject) {
-	if got, err := s.Runtime.ImageVolumes(t.Context(), s.Image); err != nil || !slices.Equal(got, []string{DeclaredPath}) {
+	if got, err := s.Runtime.Image(t.Context(), s.Image); err != nil || !slices.Equal(got.Volumes, []string{DeclaredPath}) {
 		t.Fatalf("the image declares %v: %v", got, err)
 	}
-	if got, err := s.Runtime.ImageVolumes(t.Context(), s.Missing); !errors.Is(err, container.ErrNotFound) {
+	if got, err := s.Runtime.Image(t.Context(), s.Missing); !errors.Is(err, container.ErrNotFound) {
 		t.Errorf("an image that is not there declares %v: %v", got, err)
 	}
 	spec := s.spec(t, "declared", s.Sleep)

@@ -44,6 +44,7 @@ type Fake struct {
 	down        error
 	images      map[string]bool
 	declared    map[string][]string
+	checks      map[string]*container.Probe
 	containers  map[string]*entry
 	volumes     map[string]volume
 	secrets     map[string][]byte
@@ -80,6 +81,7 @@ func NewFake(images ...string) *Fake {
 		containers: map[string]*entry{},
 		volumes:    map[string]volume{},
 		declared:   map[string][]string{},
+		checks:     map[string]*container.Probe{},
 		secrets:    map[string][]byte{},
 		foreign:    map[string]bool{},
 		outputs:    map[string]string{},
@@ -266,7 +268,7 @@ func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
 	id := strconv.Itoa(f.nextID)
 	f.containers[id] = &entry{spec: *spec, Container: container.Container{
 		ID: id, Name: spec.Name(), Ref: spec.Ref, Service: spec.Service, Hash: spec.Hash, Image: spec.Image,
-		Mounts: mounts(spec, false), Volumes: mounts(spec, true), Grace: spec.Grace,
+		Mounts: mounts(spec, false), Volumes: mounts(spec, true), Grace: spec.Grace, HealthCheck: spec.HealthCheck,
 		State: container.StateCreated, Policy: container.RestartNever, Created: time.Now().UTC(),
 	}}
 	for _, path := range f.declared[spec.Image] {
@@ -521,14 +523,50 @@ func (f *Fake) ImageExists(_ context.Context, image string) (bool, error) {
 	return f.images[image], f.down
 }
 
-// ImageVolumes implements container.Runtime.
-func (f *Fake) ImageVolumes(_ context.Context, image string) ([]string, error) {
+// Image implements container.Runtime.
+func (f *Fake) Image(_ context.Context, image string) (container.Image, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.down == nil && !f.images[image] {
-		return nil, fmt.Errorf("image %s: %w", image, container.ErrNotFound)
+		return container.Image{}, fmt.Errorf("image %s: %w", image, container.ErrNotFound)
 	}
-	return slices.Clone(f.declared[image]), f.down
+	return container.Image{Volumes: slices.Clone(f.declared[image]), HealthCheck: f.checks[image]}, f.down
+}
+
+// Check gives an image a health check.
+func (f *Fake) Check(image string, check container.Probe) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.checks[image] = &check
+}
+
+// Exec implements container.Runtime. Of commands it knows ExitCommand and CheckCommand;
+// all others hang.
+func (f *Fake) Exec(ctx context.Context, id string, command []string) (container.Execution, error) {
+	f.mu.Lock()
+	c, down := f.containers[id], f.down
+	f.mu.Unlock()
+	switch {
+	case down != nil:
+		return container.Execution{}, down
+	case c == nil || c.State != container.StateRunning:
+		return container.Execution{}, container.ErrNotFound
+	case command[0] == ExitCommand:
+		code, err := strconv.Atoi(command[1])
+		var out strings.Builder
+		Farewell(&out, &out, command[1])
+		return container.Execution{Code: code, Output: []byte(out.String())}, err
+	}
+	<-ctx.Done()
+	return container.Execution{Session: id, Running: true}, ctx.Err()
+}
+
+// Executing implements container.Runtime: what hangs does so until its container ends.
+func (f *Fake) Executing(_ context.Context, session string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.containers[session]
+	return c != nil && c.State == container.StateRunning, f.down
 }
 
 // Pull implements container.Runtime.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -18,6 +19,7 @@ func TestFakeConforms(t *testing.T) {
 	const image, missing = "localhost/app:1", "localhost/missing:1"
 	fake := containertest.NewFake(image)
 	fake.Declare(image, containertest.DeclaredPath)
+	fake.Check(image, container.Probe{Exec: []string{containertest.ExitCommand, "1"}, Period: 7 * time.Second, Timeout: 3 * time.Second, Until: 5 * time.Second, Failures: 2})
 	fake.PullFunc = func(_ context.Context, image string) error { return fmt.Errorf("%s: %w", image, container.ErrImage) }
 	containertest.Conformance(t, containertest.Subject{
 		Runtime: fake, Image: image, Missing: missing,

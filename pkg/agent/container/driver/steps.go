@@ -139,7 +139,7 @@ func (i *instance) make(ctx context.Context, spec *container.Spec) (id string, e
 	if err := i.enforceable(spec); err != nil {
 		return "", err
 	}
-	if spec, err = i.withImageVolumes(ctx, spec); err != nil {
+	if spec, err = i.withImage(ctx, spec); err != nil {
 		return "", err
 	}
 	i.log.Info("creating container", "container", spec.Name(), "image", spec.Image)

@@ -12,19 +12,20 @@ import (
 // maxImageVolumes bounds what an image may declare.
 const maxImageVolumes = 64
 
-// withImageVolumes returns a spec that mounts a volume of the Deployment wherever the
-// image declares one and the score mounts nothing. Podman would make one without a
-// name, which nothing keeps.
-func (i *instance) withImageVolumes(ctx context.Context, spec *container.Spec) (*container.Spec, error) {
-	declared, err := i.runtime.ImageVolumes(ctx, spec.Image)
+// withImage returns a spec with the health check of its image, and that mounts a volume of
+// the Deployment wherever the image declares one and the score mounts nothing. Podman
+// would make one without a name, which nothing keeps.
+func (i *instance) withImage(ctx context.Context, spec *container.Spec) (*container.Spec, error) {
+	image, err := i.runtime.Image(ctx, spec.Image)
 	if err != nil {
 		return nil, err
 	}
+	declared := image.Volumes
 	if len(declared) > maxImageVolumes {
 		return nil, fmt.Errorf("service %s: image %q declares %d volumes, at most %d are possible", spec.Service, spec.Image, len(declared), maxImageVolumes)
 	}
 	with := *spec
-	with.Mounts = slices.Clone(spec.Mounts)
+	with.Mounts, with.HealthCheck = slices.Clone(spec.Mounts), image.HealthCheck
 	for _, at := range declared {
 		at = path.Clean("/" + at)
 		if at == "/" {

@@ -1,6 +1,7 @@
 package interpret
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"time"
@@ -50,6 +51,9 @@ func specOf(ref wire.DeploymentRef, s *score.Service) container.Spec {
 		Restart: restartOf(s.Restart),
 		Memory:  s.Resources.Limits.MemoryBytes(),
 		Grace:   s.Grace(), StopSignal: s.Signal(),
+		Probes: container.Probes{
+			Startup: probeOf(s.StartupProbe), Liveness: probeOf(s.LivenessProbe), Readiness: probeOf(s.ReadinessProbe),
+		},
 	}
 	if len(s.Env) > 0 {
 		spec.Env = make(map[string]string, len(s.Env))
@@ -68,6 +72,31 @@ func specOf(ref wire.DeploymentRef, s *score.Service) container.Spec {
 		}
 	}
 	return spec
+}
+
+// probeOf relies on the validation of the score: there is one action, and ports fit into
+// 16 bits.
+func probeOf(s *score.Probe) *container.Probe {
+	if s == nil {
+		return nil
+	}
+	p := &container.Probe{
+		Delay: s.Delay(), Period: s.Period(), Timeout: s.Timeout(), Successes: s.Successes(), Failures: s.Failures(),
+	}
+	switch {
+	case s.Exec != nil:
+		p.Exec = s.Exec.Command
+	case s.HTTPGet != nil:
+		p.HTTP = &container.HTTPProbe{Port: uint16(s.HTTPGet.Port), TLS: s.HTTPGet.Scheme == score.SchemeHTTPS, Path: cmp.Or(s.HTTPGet.Path, "/")}
+		for _, h := range s.HTTPGet.HTTPHeaders {
+			p.HTTP.Header = append(p.HTTP.Header, h.Name, h.Value)
+		}
+	case s.TCPSocket != nil:
+		p.TCP = uint16(s.TCPSocket.Port)
+	case s.GRPC != nil:
+		p.GRPC = &container.GRPCProbe{Port: uint16(s.GRPC.Port), Service: s.GRPC.Service}
+	}
+	return p
 }
 
 func secretsOf(s *score.Service) plan.SecretUse {

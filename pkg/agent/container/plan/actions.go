@@ -79,7 +79,7 @@ const (
 	Create
 	// Start starts Container.
 	Start
-	// Stop stops Container, to be started again later.
+	// Stop stops Container, to be started again later. Why is why.
 	Stop
 	// RemoveVolume removes Volume.
 	RemoveVolume
@@ -206,18 +206,18 @@ func (c *changes) make(s *container.Spec) {
 
 // serve keeps the container going that is what its service asks for.
 func (c *changes) serve(s *slot) {
-	phase, why, again := judgeContainer(c.w, s.spec.Restart, s.serving, c.now)
+	phase, why, again := judgeContainer(c.w, s.spec, s.serving, c.now)
 	own := s.serving.Name == s.spec.Name()
 	switch {
 	case !own && (s.spare == nil || phase == wire.PhaseRunning):
 		c.rest = append(c.rest, Action{Kind: Promote, Spec: s.spec, Container: *s.serving, Spare: s.spare})
-	case s.failed():
+	case s.failed(c.now):
 		c.rest = append(c.rest, Action{Kind: PutBack, Spec: s.spec, Container: *s.serving, Spare: s.spare, Why: why})
 		return
 	case s.spare != nil:
-		c.again = earliest(c.again, again)
+		c.again = earliest(earliest(c.again, again), s.deadline())
 		if s.spare.State == container.StateRunning { // never two of one service
-			c.rest = append(c.rest, Action{Kind: Stop, Container: *s.spare})
+			c.rest = append(c.rest, Action{Kind: Stop, Container: *s.spare, Why: "another container of its service runs"})
 		}
 	}
 	c.run(s.spec.Restart, s.serving)
@@ -226,8 +226,10 @@ func (c *changes) serve(s *slot) {
 // run starts a container that is to run.
 func (c *changes) run(policy container.Restart, o *container.Container) {
 	switch at, must := startAt(policy, o); {
+	case o.State == container.StateRunning && o.Health.Unwell != "":
+		c.rest = append(c.rest, Action{Kind: Stop, Container: *o, Why: o.Health.Unwell})
 	case loopsByPolicy(o, c.now):
-		c.rest = append(c.rest, Action{Kind: Stop, Container: *o})
+		c.rest = append(c.rest, Action{Kind: Stop, Container: *o, Why: "podman restarts it again and again"})
 	case must && !c.now.Before(at):
 		c.rest = append(c.rest, Action{Kind: Start, Container: *o})
 	case must:
@@ -305,9 +307,31 @@ func (s *slot) refused(w *Workload) bool {
 }
 
 // failed reports whether the container that is to take the place of the previous one does
-// not run.
-func (s *slot) failed() bool {
-	return s.spare != nil && s.serving.Ended() && s.serving.Ends >= tooOften
+// not run, or not well.
+func (s *slot) failed(now time.Time) bool {
+	switch c := s.serving; {
+	case s.spare == nil:
+		return false
+	case c.Ended():
+		return c.Ends >= tooOften || c.Last.Unwell != ""
+	default:
+		deadline := s.deadline()
+		return c.Health.Unwell != "" || !deadline.IsZero() && !now.Before(deadline)
+	}
+}
+
+// readyDeadline is how long a container that is to take the place of another may run
+// without being ready.
+const readyDeadline = 10 * time.Minute
+
+// deadline is when the container that runs in the place of the previous one has to be
+// ready by its probes; zero for never.
+func (s *slot) deadline() time.Time {
+	c := s.serving
+	if c.State != container.StateRunning || c.Ready(c.ProbesOf(s.spec.Probes)) {
+		return time.Time{}
+	}
+	return c.Since.Add(readyDeadline)
 }
 
 // arrange finds out what there is of each service. All other containers of the
@@ -364,7 +388,7 @@ func startAt(policy container.Restart, c *container.Container) (at time.Time, mu
 		return time.Time{}, false
 	case c.Interrupted():
 		return time.Time{}, true
-	case policy == container.RestartAlways || c.ExitCode != 0:
+	case policy == container.RestartAlways || c.ExitCode != 0 || c.Last.Unwell != "":
 		return c.Since.Add(runs.Pause(c.Ends)), true
 	}
 	return time.Time{}, false

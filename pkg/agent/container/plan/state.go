@@ -97,14 +97,14 @@ func (s *slot) judge(w *Workload, now time.Time) (phase wire.Phase, why string, 
 	cleared := w.Cleared[s.spec.Service]
 	switch {
 	case s.serving != nil:
-		phase, why, again = judgeContainer(w, s.spec.Restart, s.serving, now)
+		phase, why, again = judgeContainer(w, s.spec, s.serving, now)
 		if at, must := startAt(s.spec.Restart, s.serving); must {
 			if at.Before(now) {
 				at = now
 			}
 			again = earliest(again, at)
 		}
-		if s.failed() {
+		if s.failed(now) {
 			again = now // the previous one is put back
 		}
 		if phase == wire.PhaseRunning && s.serving.Name != s.spec.Name() {
@@ -140,20 +140,13 @@ func judgeUnknown(observed []container.Container) wire.Phase {
 // judgeContainer judges one container. One that ended with code 0 and is not
 // to be restarted did its job: it counts as running, because its service is in
 // the state that the score asks for.
-func judgeContainer(w *Workload, policy container.Restart, c *container.Container, now time.Time) (phase wire.Phase, why string, again time.Time) {
-	running := c.State == container.StateRunning
-	settled, ready := c.Since.Add(max(Settle, w.MinReady)), c.Since.Add(w.MinReady)
+func judgeContainer(w *Workload, spec *container.Spec, c *container.Container, now time.Time) (phase wire.Phase, why string, again time.Time) {
+	policy := spec.Restart
 	switch {
 	case isStuck(c):
 		return wire.PhaseFailed, Stuck(c), time.Time{}
-	case running && c.Ends > 0 && now.Before(settled):
-		return wire.PhaseFailed, exited(c.Last, c.Restarts), settled
-	case running && c.PolicyRestarts > 0 && now.Before(settled):
-		return wire.PhaseFailed, "ended and was restarted" + restarted(c.Restarts), settled
-	case running && now.Before(ready):
-		return wire.PhasePending, "", ready
-	case running:
-		return wire.PhaseRunning, "", time.Time{}
+	case c.State == container.StateRunning:
+		return judgeRunning(w, c.ProbesOf(spec.Probes), c, now)
 	case c.State == container.StatePaused:
 		return wire.PhaseFailed, "is paused on the device, which podman unpause ends", time.Time{}
 	case !c.Ended():
@@ -162,7 +155,7 @@ func judgeContainer(w *Workload, policy container.Restart, c *container.Containe
 		return wire.PhaseFailed, "was interrupted when the device went down", time.Time{}
 	case c.Interrupted():
 		return wire.PhasePending, "", time.Time{}
-	case c.ExitCode != 0:
+	case c.ExitCode != 0 || c.Last.Unwell != "":
 		return wire.PhaseFailed, exited(last(c), c.Restarts), time.Time{}
 	case policy == container.RestartAlways && c.Ends >= tooOften:
 		return wire.PhaseFailed, exited(last(c), c.Restarts) + ": if that is its job, set restart to OnFailure or Never", time.Time{}
@@ -170,6 +163,40 @@ func judgeContainer(w *Workload, policy container.Restart, c *container.Containe
 		return wire.PhasePending, "", time.Time{}
 	}
 	return wire.PhaseRunning, "", time.Time{}
+}
+
+// unready is how long a service may be waited for that is not ready, before that is a
+// failure: many take their time to start.
+const unready = time.Minute
+
+// judgeRunning judges a container that runs.
+func judgeRunning(w *Workload, probes container.Probes, c *container.Container, now time.Time) (phase wire.Phase, why string, again time.Time) {
+	settled, ready := c.Since.Add(max(Settle, w.MinReady)), c.Since.Add(w.MinReady)
+	switch {
+	case c.Health.Unwell != "":
+		return wire.PhaseFailed, c.Health.Unwell + restarted(c.Restarts), time.Time{}
+	case c.Ends > 0 && now.Before(settled):
+		return wire.PhaseFailed, exited(c.Last, c.Restarts), settled
+	case c.PolicyRestarts > 0 && now.Before(settled):
+		return wire.PhaseFailed, "ended and was restarted" + restarted(c.Restarts), settled
+	case !c.Ready(probes):
+		return judgeUnready(c, now)
+	case probes.Readiness == nil && now.Before(ready):
+		return wire.PhasePending, "", ready
+	}
+	return wire.PhaseRunning, "", time.Time{}
+}
+
+// judgeUnready judges a container whose probes do not succeed.
+func judgeUnready(c *container.Container, now time.Time) (phase wire.Phase, why string, again time.Time) {
+	patience := c.HealthSince.Add(unready)
+	switch {
+	case c.Health.Why == "": // no probe has failed yet
+		return wire.PhasePending, "", time.Time{}
+	case now.Before(patience):
+		return wire.PhasePending, "", patience
+	}
+	return wire.PhaseFailed, "is not ready: " + c.Health.Why, time.Time{}
 }
 
 // Stuck says what is wrong with a container that has to be cleared.
@@ -186,7 +213,7 @@ const tooOften = 3
 // last is how the last run of a container ended, with what is known of it besides.
 func last(c *container.Container) container.Exit {
 	e := c.Exit()
-	e.Output = c.Last.Output
+	e.Output, e.Unwell = c.Last.Output, c.Last.Unwell
 	return e
 }
 
@@ -201,6 +228,8 @@ const (
 func exited(e container.Exit, restarts int) string {
 	text := fmt.Sprintf("exited with code %d", e.Code)
 	switch name := unix.SignalName(syscall.Signal(e.Code - signalled)); {
+	case e.Unwell != "":
+		text = "was stopped: " + e.Unwell
 	case e.Code != 0 && e.OutOfMemory:
 		text = "was killed, since it needed more memory than its limit or the device has"
 	case e.Code == killed: // podman 4.3 may not notice why

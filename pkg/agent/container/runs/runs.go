@@ -68,6 +68,10 @@ type Record struct {
 	Ends int `json:"ends,omitempty"`
 	// Last is how the last run that ended did so.
 	Last container.Exit `json:"last,omitzero"`
+	// Health is what probes found out about the run, and Changed the time since the start
+	// of the device at which it became as ready as it is.
+	Health  container.Health `json:"health,omitzero"`
+	Changed time.Duration    `json:"changed,omitempty"`
 
 	// odd is when the container was first seen in a state that passes by itself; zero
 	// while it is in none.
@@ -196,11 +200,13 @@ func (r *Record) begin(run time.Time, now Moment) {
 		r.Restarts++
 	}
 	r.Run, r.Ended, r.Down, r.Boot, r.Since = run, false, false, now.Boot, now.Uptime
+	r.Health, r.Changed = container.Health{}, now.Uptime
 }
 
 // end counts an end, unless the whole device went down.
 func (r *Record) end(c *container.Container, now Moment) {
 	r.Ended, r.Down, r.Last = true, r.Boot != now.Boot, c.Exit()
+	r.Last.Unwell = r.Health.Unwell
 	switch {
 	case r.Down:
 	case now.Uptime-r.Since >= good:
@@ -222,7 +228,28 @@ func (r *Record) complete(c *container.Container, now Moment, wall time.Time) {
 	if r.Boot == now.Boot {
 		since = now.Uptime - r.Since
 	}
-	c.Since = wall.Add(-since)
+	c.Since, c.HealthSince = wall.Add(-since), wall.Add(-since)
+	if !r.Ended && r.Boot == now.Boot {
+		c.Health, c.HealthSince = r.Health, wall.Add(r.Changed-now.Uptime)
+	}
+}
+
+// Probed notes what probes found out about a run of a container, which began at started
+// as the runtime dates it, and reports whether that is news of that run.
+func (l *Ledger) Probed(id string, started time.Time, h container.Health) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, known := l.records[id]
+	if !known || r.Ended || !r.Run.Equal(started) || r.Health == h {
+		return false
+	}
+	now := l.now()
+	if r.Health.Ready != h.Ready || r.Health.Started != h.Started {
+		r.Changed = now.Uptime
+	}
+	r.Health, r.changed = h, now.Uptime
+	l.records[id], l.unsaved = r, true
+	return true
 }
 
 // Tell adds the last output of a container to the record of how it ended.

@@ -1,0 +1,13 @@
+// Package helper is what the agent has done on the workloads' side: it connects to ports
+// in containers, for which the agent has no rights.
+//
+// A container's network is a namespace that belongs to the account of the workloads, and
+// only a process of that account can enter it. So systemd of that account starts a
+// Server beside podman when the agent connects to its socket. The Server makes a
+// connection inside of the container and hands it over; what is said on it is the
+// agent's business, so that the helper knows no protocol.
+//
+// The account of the workloads is trusted less than the agent: a container that breaks
+// out can take the helper's place. A Client takes at most one short message and one
+// connection from it, within a bounded time.
+package helper

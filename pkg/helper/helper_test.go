@@ -1,0 +1,315 @@
+//go:build linux
+
+package helper_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"fleet.nationtech.io/fleet/pkg/helper"
+)
+
+const envContained = "FLEET_TEST_CONTAINED"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envContained) != "" {
+		contained()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// contained is what runs in a container of these tests: it says on which port it echoes,
+// once it may, and ends with its input.
+func contained() {
+	fatal := func(err error) {
+		if err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fatal(err)
+	lo, err := unix.NewIfreq("lo")
+	fatal(err)
+	lo.SetUint16(unix.IFF_UP)
+	fatal(unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo))
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	fatal(err)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			fatal(err)
+			go func() { _, _ = io.Copy(conn, conn) }()
+		}
+	}()
+	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// id is that of the container of a test.
+func id(t *testing.T) string {
+	t.Helper()
+	return fmt.Sprintf("%064x", t.Name())[:64]
+}
+
+// start runs contained with namespaces of its own, in a control group that is named as
+// podman names it.
+func start(t *testing.T, namespaces uintptr) (pid int, port uint16) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skipf("%v: namespaces and control groups need root", errors.ErrUnsupported)
+	}
+	group := filepath.Join(unified(t), "libpod-"+id(t))
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Skipf("%v: %v", errors.ErrUnsupported, err)
+	}
+	directory, err := os.Open(group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer directory.Close()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), envContained+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, UseCgroupFD: true, CgroupFD: int(directory.Fd())}
+	if namespaces&syscall.CLONE_NEWUSER != 0 {
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		_ = cmd.Wait()
+		if err := os.Remove(group); err != nil {
+			t.Error(err)
+		}
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	n, atoiErr := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil || atoiErr != nil {
+		t.Fatalf("the container says %q: %v", line, err)
+	}
+	return cmd.Process.Pid, uint16(n)
+}
+
+// unified is where control groups of version 2 are.
+func unified(t *testing.T) string {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 2 && fields[2] == "cgroup2" {
+			return fields[1]
+		}
+	}
+	t.Skipf("%v: no control groups of version 2", errors.ErrUnsupported)
+	return ""
+}
+
+// serve runs a server until the test ends, and returns its socket and what it returned.
+func serve(t *testing.T, s helper.Server) (*helper.Client, <-chan error) {
+	t.Helper()
+	listener := listen(t)
+	s.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, listener); close(done) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return &helper.Client{Socket: listener.Addr().String()}, done
+}
+
+func listen(t *testing.T) *net.UnixListener {
+	t.Helper()
+	listener, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: filepath.Join(t.TempDir(), "s")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	return listener
+}
+
+func TestDialReachesPortsInsideTheContainerAlone(t *testing.T) {
+	pid, port := start(t, syscall.CLONE_NEWNET)
+	client, _ := serve(t, helper.Server{})
+	conn, err := client.Dial(t.Context(), id(t), pid, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("ping")); err != nil {
+		t.Fatal(err)
+	}
+	back := make([]byte, 4)
+	if _, err := io.ReadFull(conn, back); err != nil || string(back) != "ping" {
+		t.Errorf("the container answers %q: %v", back, err)
+	}
+	var dialer net.Dialer
+	if outside, err := dialer.DialContext(t.Context(), "tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+		outside.Close()
+		t.Error("the port is reached from outside, too: this test shows nothing")
+	}
+	if _, err := client.Dial(t.Context(), id(t), pid, port+1); !errors.Is(err, helper.ErrRefused) {
+		t.Errorf("a port that nothing listens on: %v", err)
+	}
+}
+
+func TestDialWantsTheProcessOfTheContainer(t *testing.T) {
+	pid, port := start(t, syscall.CLONE_NEWNET)
+	client, _ := serve(t, helper.Server{})
+	for name, ask := range map[string]struct {
+		id  string
+		pid int
+	}{
+		"another container": {strings.Repeat("0", 64), pid},
+		"another process":   {id(t), os.Getpid()},
+		"no process":        {id(t), 1 << 30},
+		"no id":             {"", pid},
+		"the first process": {id(t), 1},
+	} {
+		if conn, err := client.Dial(t.Context(), ask.id, ask.pid, port); !errors.Is(err, helper.ErrUnavailable) {
+			t.Errorf("%s: %v, %v", name, conn, err)
+		}
+	}
+}
+
+func TestServerGoesWhereTheContainersAre(t *testing.T) {
+	pid, port := start(t, syscall.CLONE_NEWNET|syscall.CLONE_NEWUSER)
+	want, err := os.Stat(fmt.Sprintf("/proc/%d/ns/user", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	went := make(chan bool, 10)
+	client, done := serve(t, helper.Server{Move: func(userns *os.File) error {
+		info, err := userns.Stat()
+		went <- err == nil && os.SameFile(info, want)
+		return errors.New("not in this test")
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := make(chan error, 1)
+	go func() {
+		_, err := client.Dial(ctx, id(t), pid, port)
+		asked <- err
+	}()
+	if !<-went {
+		t.Error("it went elsewhere")
+	}
+	if err := <-done; !errors.Is(err, helper.ErrElsewhere) {
+		t.Errorf("a server that cannot go there goes on: %v", err)
+	}
+	cancel() // nobody listens any more
+	if err := <-asked; err == nil {
+		t.Error("it answers")
+	}
+}
+
+// TestClientBelievesNothing: whatever takes the helper's place gets no more than the time
+// of one question.
+func TestClientBelievesNothing(t *testing.T) {
+	t.Parallel()
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unconnected, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, fd := range []int{pair[0], pair[1], unconnected} {
+			_ = unix.Close(fd)
+		}
+	})
+	const connected = `{"outcome":"connected"}`
+	for name, say := range map[string]struct {
+		message string
+		fds     []int
+		want    error
+	}{
+		"nothing":                  {"", nil, helper.ErrUnavailable},
+		"garbage":                  {"garbage", nil, helper.ErrUnavailable},
+		"too much":                 {`{"outcome":"refused","text":"` + strings.Repeat("x", 4096) + `"}`, nil, helper.ErrUnavailable},
+		"connected to nothing":     {connected, nil, helper.ErrUnavailable},
+		"a file":                   {connected, []int{int(file.Fd())}, helper.ErrUnavailable},
+		"another socket":           {connected, []int{pair[0]}, helper.ErrUnavailable},
+		"a socket to nowhere":      {connected, []int{unconnected}, helper.ErrUnavailable},
+		"more than one":            {connected, []int{unconnected, pair[0], pair[1]}, helper.ErrUnavailable},
+		"an unknown outcome":       {`{"outcome":"perhaps"}`, nil, helper.ErrUnavailable},
+		"it goes on and on moving": {`{"outcome":"moved"}`, nil, helper.ErrUnavailable},
+		"refused":                  {`{"outcome":"refused","text":"a\u001b[31mb\nc"}`, nil, helper.ErrRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			listener := listen(t)
+			go func() {
+				for {
+					conn, err := listener.AcceptUnix()
+					if err != nil {
+						return
+					}
+					_, _ = conn.Read(make([]byte, 1024))
+					if say.message != "" {
+						_, _, _ = conn.WriteMsgUnix([]byte(say.message), unix.UnixRights(say.fds...), nil)
+					}
+					conn.Close()
+				}
+			}()
+			client := helper.Client{Socket: listener.Addr().String()}
+			conn, err := client.Dial(t.Context(), strings.Repeat("0", 64), 2, 80)
+			if !errors.Is(err, say.want) || conn != nil {
+				t.Errorf("got %v, %v", conn, err)
+			}
+			if err != nil && strings.ContainsAny(err.Error(), "\n\x1b") {
+				t.Errorf("its words are repeated as they are: %q", err)
+			}
+		})
+	}
+}
+
+func TestClientWaitsNoLongerThanItsCaller(t *testing.T) {
+	t.Parallel()
+	listener := listen(t)
+	defer listener.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	client := helper.Client{Socket: listener.Addr().String()}
+	if _, err := client.Dial(ctx, strings.Repeat("0", 64), 2, 80); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a helper that says nothing: %v", err)
+	}
+	client.Socket = filepath.Join(t.TempDir(), "absent")
+	if _, err := client.Dial(t.Context(), strings.Repeat("0", 64), 2, 80); !errors.Is(err, helper.ErrUnavailable) || !strings.Contains(err.Error(), "doctor --repair") {
+		t.Errorf("no helper: %v", err)
+	}
+}
