@@ -7,6 +7,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
+	"fleet.nationtech.io/fleet/pkg/helper"
 )
 
 // drivers are those of this device.
@@ -23,6 +24,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keeper ru
 		Runtime:       p.runtime,
 		Registry:      registry,
 		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), root),
+		Dialer:        &helper.Client{Socket: helper.Socket},
 		Binds:         binds(p.cfg, p.configPath),
 		Runs:          keeper,
 		Uptime:        uptime(),

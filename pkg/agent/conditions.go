@@ -57,14 +57,15 @@ func (c *conditions) set(typ string, status wire.ConditionStatus, reason, messag
 	}
 }
 
-// ready shows whether a driver can work; err is why not.
-func (c *conditions) ready(about workload.Condition, err error) {
+// ready shows whether a driver can work; err is why not, lacks what it cannot do although
+// it works.
+func (c *conditions) ready(about workload.Condition, lacks string, err error) {
 	switch {
 	case about.Type == "":
 	case err != nil:
 		c.set(about.Type, wire.ConditionFalse, about.Unavailable, err.Error())
 	default:
-		c.set(about.Type, wire.ConditionTrue, about.Ready, "")
+		c.set(about.Type, wire.ConditionTrue, about.Ready, lacks)
 	}
 }
 

@@ -70,6 +70,9 @@ func (w *watcher) run(ctx context.Context) {
 	defer follows.Wait()
 	for _, d := range w.drivers {
 		follows.Go(func() { w.follow(ctx, d, back) })
+		if r, ok := d.Driver.(workload.Runner); ok {
+			follows.Go(func() { r.Run(ctx, w.queue.Soon) })
+		}
 	}
 	for {
 		w.look(ctx)
@@ -112,14 +115,15 @@ func (w *watcher) follow(ctx context.Context, d *watched, back chan struct{}) {
 func (w *watcher) lost(d *watched, err error) {
 	w.log.Warn("the events of a driver are lost", "driver", d.about.Name, "error", err)
 	if errors.Is(err, workload.ErrUnavailable) {
-		w.note(d, err)
+		w.note(d, "", err)
 	}
 }
 
-// note shows whether a driver can work, and reports whether it can again.
-func (w *watcher) note(d *watched, err error) (back bool) {
+// note shows whether a driver can work, or what it cannot do, and reports whether it can
+// work again.
+func (w *watcher) note(d *watched, lacks string, err error) (back bool) {
 	before := d.ready.Swap(err == nil)
-	w.conditions.ready(d.about.Condition, err)
+	w.conditions.ready(d.about.Condition, lacks, err)
 	return err == nil && !before
 }
 
@@ -136,7 +140,7 @@ func (w *watcher) look(ctx context.Context) {
 	answered, run := false, w.queue.Soon
 	var stores []workload.Store
 	for i, d := range w.drivers {
-		if w.note(d, looks[i].err) {
+		if w.note(d, looks[i].Note, looks[i].err) {
 			run = w.queue.Now // whatever failed for want of it
 		}
 		if err := looks[i].err; err != nil {

@@ -41,7 +41,7 @@ type rule struct {
 var (
 	contract   = []string{"pkg/wire", "pkg/score", "pkg/version", "pkg/printable"}
 	apis       = []string{"pkg/apis"}
-	agentSide  = []string{"pkg/agent", "pkg/deviceclient", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
+	agentSide  = []string{"pkg/agent", "pkg/deviceclient", "pkg/helper", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
 	serverSide = []string{
 		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/deviceapi", "pkg/embedserver", "pkg/guard", "pkg/logging/capture", "pkg/ops", "pkg/parts", "pkg/pki", "pkg/plane", "pkg/reconcile", "pkg/registry", "pkg/release", "pkg/roster", "pkg/tombstone", "cmd/fleet-server",
 	}

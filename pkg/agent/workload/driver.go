@@ -64,6 +64,9 @@ type Look struct {
 	Deployments []wire.DeploymentRef
 	// Stores are the file systems that workloads fill.
 	Stores []Store
+	// Note says, in one line, what the driver cannot do at present although it works;
+	// empty for nothing.
+	Note string
 }
 
 // Store is a file system.
@@ -158,6 +161,14 @@ type State struct {
 	// Again is when the state will read differently although nothing happened; zero
 	// is never.
 	Again time.Time
+}
+
+// Runner is a Driver that works by itself, beside what it is asked to do.
+type Runner interface {
+	Driver
+	// Run works until ctx ends. It calls changed, which does not block, for each
+	// Deployment about which it found something out.
+	Run(ctx context.Context, changed func(wire.DeploymentRef))
 }
 
 // Claimant is a Driver whose workloads compete with each other for something on

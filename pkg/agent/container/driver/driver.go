@@ -14,6 +14,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/container/probe"
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/printable"
@@ -40,6 +41,8 @@ type Config struct {
 	// TrustRegistry makes the runtime trust the certificate of the fleet's image
 	// registry of a name, HOST:PORT. Without it the runtime is left as it is.
 	TrustRegistry func(registry string) error
+	// Dialer connects to ports in containers, for probes.
+	Dialer probe.Dialer
 	// Binds says which directories containers may mount.
 	Binds bind.Policy
 	// Runs remembers the runs of containers over restarts of the agent; nil for nobody.
@@ -59,6 +62,8 @@ type Driver struct {
 	mounts       *mounts
 	runs         *runs.Ledger
 	refusals     *refusals
+	probes       *probe.Prober
+	lookout      *lookout
 	log          *slog.Logger
 
 	mu sync.Mutex // guards what follows
@@ -67,13 +72,18 @@ type Driver struct {
 	info    container.Info
 	infoErr error
 	version string
+	// changed is called for what probes found out; nil before Run.
+	changed func(wire.DeploymentRef)
 }
 
-var _ workload.Claimant = (*Driver)(nil)
+var (
+	_ workload.Claimant = (*Driver)(nil)
+	_ workload.Runner   = (*Driver)(nil)
+)
 
 // New returns a driver. It does nothing yet.
 func New(cfg Config) *Driver {
-	return &Driver{
+	d := &Driver{
 		runtime:      cfg.Runtime,
 		registry:     cfg.Registry,
 		trust:        cfg.TrustRegistry,
@@ -82,8 +92,11 @@ func New(cfg Config) *Driver {
 		mounts:       newMounts(cfg.Binds),
 		runs:         runs.New(cfg.Runs, cfg.Uptime, cfg.Log),
 		refusals:     newRefusals(),
+		lookout:      &lookout{Dialer: cfg.Dialer},
 		log:          cfg.Log,
 	}
+	d.probes = probe.New(probe.NewChecks(d.lookout, cfg.Runtime), d.probed, cfg.Log)
+	return d
 }
 
 // About implements workload.Driver.
@@ -192,7 +205,7 @@ func (d *Driver) Ready(ctx context.Context) (workload.Look, error) {
 	d.runs.Keep(began, list)
 	d.mounts.forbid(info.StoreRoot)
 	d.mounts.see(list)
-	look := workload.Look{Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}
+	look := workload.Look{Note: d.lookout.lacks(), Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}
 	for _, c := range list {
 		look.Deployments = append(look.Deployments, c.Ref)
 	}
@@ -240,6 +253,7 @@ func (d *Driver) Forget(ref wire.DeploymentRef) {
 	d.ports.release(ref, true)
 	d.mounts.release(ref)
 	d.refusals.forget(ref)
+	d.probes.Watch(ref, nil)
 }
 
 // Unblocked implements workload.Claimant.

@@ -53,6 +53,7 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 		return workload.Plan{}, err
 	}
 	resolved = i.refusals.of(resolved)
+	i.probes.Watch(i.ref, targets(resolved, i.containers))
 	actions, again := plan.Changes(resolved, i.containers, time.Now())
 	steps, err := i.steps(ctx, actions)
 	// A container that may be put back has its secrets until it is removed.
@@ -92,6 +93,7 @@ func (i *instance) Remove(ctx context.Context, retention wire.VolumeRetention) (
 	for _, c := range i.containers {
 		volumes = append(volumes, adoptable(c)...)
 	}
+	i.probes.Watch(i.ref, nil)
 	steps, err := i.steps(ctx, plan.Departure(i.ref, i.containers, volumes, retention))
 	if err != nil {
 		return nil, err
@@ -120,6 +122,7 @@ func (i *instance) removeSecrets(ctx context.Context, w *plan.Workload) (steps [
 
 // Halt implements workload.Instance.
 func (i *instance) Halt(ctx context.Context) error {
+	i.probes.Watch(i.ref, nil)
 	running := slices.DeleteFunc(slices.Clone(i.containers), func(c container.Container) bool { return c.Ended() || c.Unstarted() })
 	return sideBySide(running, func(c container.Container) error { return i.stop(ctx, c) })
 }

@@ -71,7 +71,11 @@ var kinds = map[plan.Kind]workload.Kind{
 }
 
 func (i *instance) step(a plan.Action) workload.Step {
-	return workload.Step{Kind: kinds[a.Kind], Name: a.String(), Do: func(ctx context.Context) error { return i.do(ctx, a) }}
+	step := workload.Step{Kind: kinds[a.Kind], Name: a.String(), Do: func(ctx context.Context) error { return i.do(ctx, a) }}
+	if a.Kind == plan.Stop {
+		step.Within = a.Container.Grace + beyondGrace
+	}
+	return step
 }
 
 func (i *instance) do(ctx context.Context, a plan.Action) error {
@@ -102,7 +106,7 @@ func (i *instance) do(ctx context.Context, a plan.Action) error {
 		i.log.Info("starting container", "container", a.Container.Name)
 		return i.start(ctx, a.Container.ID, a.Container.Mounts)
 	case plan.Stop:
-		i.log.Warn("stopping a container that podman restarts again and again", "container", a.Container.Name, "restarts", a.Container.PolicyRestarts)
+		i.log.Warn("stopping a container", "container", a.Container.Name, "reason", a.Why, "restarts", a.Container.Restarts)
 		return i.runtime.Stop(ctx, a.Container.ID, a.Container.Grace)
 	case plan.Remove:
 		return i.remove(ctx, a.Container)

@@ -377,6 +377,17 @@ func arrange(w *Workload, observed []container.Container) (slots []slot, obsolet
 	return slots, obsolete
 }
 
+// Serving calls yield for the container of each service that runs and is what its service
+// asks for.
+func Serving(w *Workload, observed []container.Container, yield func(*container.Spec, *container.Container)) {
+	slots, _ := arrange(w, observed)
+	for _, s := range slots {
+		if s.serving != nil && s.serving.State == container.StateRunning {
+			yield(s.spec, s.serving)
+		}
+	}
+}
+
 // startAt reports whether a container that is what it should be has to be started, and
 // from when on: a new one, one that ran when the device went down, and one that ended
 // although its service is to run. The more often it ended, the longer it waits.

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -9,11 +10,12 @@ import (
 	"unicode/utf8"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/helper"
 	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
-// Dialer connects to ports in containers; package helper implements it. Errors that say
-// nothing about the container wrap ErrUnknown.
+// Dialer connects to ports in containers; helper.Client is one. Errors that say nothing
+// about the container wrap helper.ErrUnavailable.
 type Dialer interface {
 	Dial(ctx context.Context, container string, pid int, port uint16) (net.Conn, error)
 }
@@ -55,7 +57,10 @@ func (c *Checks) Check(ctx context.Context, t *Target, p *container.Probe) error
 
 func (c *Checks) dial(ctx context.Context, t *Target, port uint16) (net.Conn, error) {
 	conn, err := c.dialer.Dial(ctx, t.ID, t.PID, port)
-	if err != nil {
+	switch {
+	case errors.Is(err, helper.ErrUnavailable):
+		return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
+	case err != nil:
 		return nil, fmt.Errorf("port %d: %w", port, err)
 	}
 	return conn, nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
@@ -39,14 +40,23 @@ func (c *Checks) grpc(ctx context.Context, t *Target, p *container.GRPCProbe) er
 	request.Header.Set("User-Agent", "fleet-probe")
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	response, err := c.round(t, p.Port, &protocols, request)
-	if err != nil {
+	transport := &http.Transport{
+		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx, t, p.Port) },
+		MaxResponseHeaderBytes: maxHeader,
+		Protocols:              &protocols,
+	}
+	defer transport.CloseIdleConnections()
+	response, err := transport.RoundTrip(request)
+	switch {
+	case errors.Is(err, ErrUnknown), ctx.Err() != nil:
 		return err
+	case err != nil:
+		return fmt.Errorf("health of port %d: %w", p.Port, heard(err))
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxFrame))
 	if err != nil {
-		return fmt.Errorf("health of port %d: %s", p.Port, clip(err.Error(), maxShown)) //nolint:err113 // it may repeat what the container said
+		return fmt.Errorf("health of port %d: %w", p.Port, heard(err))
 	}
 	if code := grpcStatus(response); code != "0" {
 		return fmt.Errorf("health of port %d answered with status %s of gRPC", p.Port, clip(code, maxShown))

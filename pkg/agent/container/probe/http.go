@@ -1,10 +1,12 @@
 package probe
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -15,16 +17,35 @@ import (
 // maxHeader bounds the header of an answer in bytes.
 const maxHeader = 64 << 10
 
-// http asks for a page.
+// http asks for a page, on a connection of its own. An http.Client would keep it, and log
+// what comes on it that nobody asked for.
 func (c *Checks) http(ctx context.Context, t *Target, p *container.HTTPProbe) error {
-	target := url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", p.Port)}
-	if p.TLS {
-		target.Scheme = "https"
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String()+p.Path, nil)
+	request, err := httpRequest(ctx, p)
 	if err != nil {
 		return fmt.Errorf("path %s: %w", clip(p.Path, maxShown), err)
 	}
+	conn, err := c.dial(ctx, t, p.Port)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	status, err := exchange(ctx, conn, p.TLS, request)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s of port %d: %w", clip(p.Path, maxShown), p.Port, heard(err))
+	case status < http.StatusOK || status >= http.StatusBadRequest:
+		return fmt.Errorf("%s of port %d answered with status %d", clip(p.Path, maxShown), p.Port, status)
+	}
+	return nil
+}
+
+func httpRequest(ctx context.Context, p *container.HTTPProbe) (*http.Request, error) {
+	target := url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", p.Port)}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String()+p.Path, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Close = true
 	request.Header.Set("User-Agent", "fleet-probe")
 	for i := 0; i+1 < len(p.Header); i += 2 {
 		if http.CanonicalHeaderKey(p.Header[i]) == "Host" {
@@ -33,33 +54,28 @@ func (c *Checks) http(ctx context.Context, t *Target, p *container.HTTPProbe) er
 		}
 		request.Header.Set(p.Header[i], p.Header[i+1])
 	}
-	response, err := c.round(t, p.Port, nil, request)
-	if err != nil {
-		return err
-	}
-	_ = response.Body.Close()
-	if response.StatusCode < http.StatusOK || response.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("%s of port %d answered with status %d", clip(p.Path, maxShown), p.Port, response.StatusCode)
-	}
-	return nil
+	return request, nil
 }
 
-// round sends a request over a connection of its own. protocols is nil for HTTP/1.
-func (c *Checks) round(t *Target, port uint16, protocols *http.Protocols, request *http.Request) (*http.Response, error) {
-	transport := &http.Transport{
-		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx, t, port) },
-		TLSClientConfig:        &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as Kubernetes does: it is a question to a neighbour
-		DisableKeepAlives:      true,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxHeader,
-		Protocols:              protocols,
+// exchange sends a request and returns the status of the answer.
+func exchange(ctx context.Context, conn net.Conn, secure bool, request *http.Request) (status int, err error) {
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if secure {
+		// As Kubernetes does: it is a question to a neighbour.
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // see above
 	}
-	response, err := transport.RoundTrip(request)
-	switch {
-	case err == nil:
-		return response, nil
-	case errors.Is(err, ErrUnknown), request.Context().Err() != nil:
-		return nil, err
+	if err := request.Write(conn); err != nil {
+		return 0, err
 	}
-	return nil, errors.New(clip(err.Error(), maxShown)) //nolint:err113 // it may repeat what the container said
+	// The body is not closed: that would read it, and it may have no end.
+	response, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, maxHeader)), request) //nolint:bodyclose // see above
+	if err != nil {
+		return 0, err
+	}
+	return response.StatusCode, nil
+}
+
+// heard is an error whose text may repeat what a container said.
+func heard(err error) error {
+	return errors.New(clip(err.Error(), maxShown)) //nolint:err113 // nothing is to be matched
 }
