@@ -379,9 +379,10 @@ type device struct {
 	// further drivers stand beside that of containers.
 	further []workload.Driver
 	// boot is the present start of the device, which was at the time on.
-	boot string
-	on   time.Time
-	runs runs.Keeper
+	boot  string
+	on    time.Time
+	runs  runs.Keeper
+	ports ports
 }
 
 // onDevice runs a test in a bubble, with an agent that is connected.
@@ -403,6 +404,7 @@ func (d *device) containers() *driver.Driver {
 	return driver.New(driver.Config{
 		Runtime: d.podman, Registry: d.gateway,
 		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
+		Dialer:        &d.ports,
 		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
 		Runs:          d.runs,
 		Uptime:        func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },

@@ -70,7 +70,7 @@ func closeAll(conn net.Conn) {
 func (c *Client) ask(ctx context.Context, r *request) (reply, net.Conn, error) {
 	dialed, err := new(net.Dialer).DialContext(ctx, network, c.Socket)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return reply{}, nil, errors.New("fleet-helper.socket of the workloads' account does not listen: run fleet-agent doctor --repair") //nolint:err113 // wrapped by ErrUnavailable
+		return reply{}, nil, errors.New("fleet-helper.socket of the workloads' account does not listen: run fleet-agent doctor --fix") //nolint:err113 // wrapped by ErrUnavailable
 	}
 	if err != nil {
 		return reply{}, nil, err

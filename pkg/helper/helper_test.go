@@ -309,7 +309,7 @@ func TestClientWaitsNoLongerThanItsCaller(t *testing.T) {
 		t.Errorf("a helper that says nothing: %v", err)
 	}
 	client.Socket = filepath.Join(t.TempDir(), "absent")
-	if _, err := client.Dial(t.Context(), strings.Repeat("0", 64), 2, 80); !errors.Is(err, helper.ErrUnavailable) || !strings.Contains(err.Error(), "doctor --repair") {
+	if _, err := client.Dial(t.Context(), strings.Repeat("0", 64), 2, 80); !errors.Is(err, helper.ErrUnavailable) || !strings.Contains(err.Error(), "doctor --fix") {
 		t.Errorf("no helper: %v", err)
 	}
 }

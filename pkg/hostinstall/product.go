@@ -63,6 +63,8 @@ var Agent = Product{
 		{"libexec/setup-user", "/usr/local/libexec/fleet-agent/setup-user", 0o755},
 		{"libexec/cleanup-user", "/usr/local/libexec/fleet-agent/cleanup-user", 0o755},
 		{"systemd/fleet-agent.tmpfiles", "/etc/tmpfiles.d/fleet-agent.conf", 0o644},
+		{"systemd/fleet-helper.socket", "/etc/systemd/user/fleet-helper.socket", 0o644},
+		{"systemd/fleet-helper.service", "/etc/systemd/user/fleet-helper.service", 0o644},
 		{"systemd/fleet-agent.service", "/etc/systemd/system/fleet-agent.service", 0o644},
 	},
 }
@@ -108,7 +110,7 @@ func (p *Product) unit() string { return p.Name + ".service" }
 func (p *Product) unpackaged(source string, booted bool) ([]file, error) {
 	files := []file{{path: p.Program(), mode: 0o755, source: source}}
 	for _, s := range p.files {
-		if strings.HasSuffix(s.target, ".service") && !booted {
+		if s.target == filepath.Join("/etc/systemd/system", p.unit()) && !booted {
 			continue
 		}
 		content, err := packaging.Files.ReadFile(s.source)

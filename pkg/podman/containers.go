@@ -29,6 +29,8 @@ const (
 	// maxLabel bounds a label of the agent's, maxName the name of a container,
 	// maxImage that of an image, in bytes.
 	maxLabel, maxName, maxImage = 256, 256, 1024
+	// maxDigest is the length of "sha512:" and its digits.
+	maxDigest = 135
 	// maxGrace bounds how long a container may have to end, whoever made it.
 	maxGrace = time.Hour
 )
@@ -90,6 +92,7 @@ type inspection struct {
 	ID           id `json:"Id"`
 	Name         string
 	ImageName    string
+	ImageDigest  string
 	Created      time.Time
 	RestartCount int32
 	Config       struct {
@@ -126,6 +129,7 @@ func (i *inspection) convert() (container.Container, bool) {
 		Service:        i.Config.Labels[container.LabelService],
 		Hash:           i.Config.Labels[container.LabelHash],
 		Image:          clip(i.ImageName, maxImage),
+		Digest:         clip(i.ImageDigest, maxDigest),
 		Mounts:         i.mounts(define.TypeBind),
 		Volumes:        i.mounts(define.TypeVolume),
 		Grace:          min(time.Duration(i.Config.StopTimeout)*time.Second, maxGrace),

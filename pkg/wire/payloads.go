@@ -243,11 +243,31 @@ type DeploymentState struct {
 type ContainerState struct {
 	Service string `json:"service"`
 	// State is podman's word: created, running, exited, …
-	State    string `json:"state"`
-	Image    string `json:"image,omitempty"`
-	ExitCode int    `json:"exitCode,omitempty"`
+	State string `json:"state"`
+	Image string `json:"image,omitempty"`
+	// Digest is that of the image, "sha256:…"; empty when podman does not tell.
+	Digest string `json:"digest,omitempty"`
+	// Phase judges the service, and Ready says whether it is ready by its probes or its
+	// time. Agents up to 0.1 set neither.
+	Phase Phase `json:"phase,omitempty"`
+	Ready bool  `json:"ready,omitempty"`
+	// ExitCode is how it ended, if it does not run.
+	ExitCode int `json:"exitCode,omitempty"`
+	// LastExit is how the last run ended that did; nil before.
+	LastExit *ContainerExit `json:"lastExit,omitempty"`
 	// Restarts counts how often it was started again since it was made.
 	Restarts int `json:"restarts,omitempty"`
+	// Since is when it was started or ended, by podman's dates, which follow the device's
+	// clock. It is shown and never compared.
+	Since time.Time `json:"since,omitzero"`
+}
+
+// ContainerExit is how a run of a container ended.
+type ContainerExit struct {
+	Code        int  `json:"code"`
+	OutOfMemory bool `json:"outOfMemory,omitempty"`
+	// Stopped is set when the agent stopped it because a probe failed.
+	Stopped bool `json:"stopped,omitempty"`
 }
 
 // Heartbeat says that a device is alive.
@@ -457,7 +477,7 @@ func (s *DeploymentState) Validate() error {
 		return fmt.Errorf("%w: error text of more than %d bytes", ErrPayload, MaxError)
 	}
 	for _, c := range s.Containers {
-		if err := checkLengths(maxContainerText, c.Service, c.State, c.Image); err != nil {
+		if err := checkLengths(maxContainerText, c.Service, c.State, c.Image, c.Digest, string(c.Phase)); err != nil {
 			return err
 		}
 	}

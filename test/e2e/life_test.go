@@ -33,6 +33,7 @@ func TestLifeOfADevice(t *testing.T) {
 				run  func(*site)
 			}{
 				{"apply starts a container", (*site).applyStartsAContainer},
+				{"probes decide", (*site).probes},
 				{"a missing image is a failure with podman's words", (*site).missingImage},
 				{"an image of the gateway", (*site).gatewayImage},
 				{"an edit replaces the container once", (*site).editReplacesOnce},

@@ -316,7 +316,7 @@ var setupCases = []struct {
 			cd /var/lib/fleet-workload/.config/systemd/user
 			printf '[Socket]\nExecStartPre=sleep infinity\nTimeoutSec=infinity\n' >podman.socket.d/99-planted.conf
 			echo >podman.socket.d/50-fleet.conf`,
-		fail:  "fleet-workload did not end podman.socket in 40 s",
+		fail:  "fleet-workload did not end sockets in 40 s",
 		check: `systemctl kill --signal=KILL user-$(id -u fleet-workload).slice; rm /var/lib/fleet-workload/.config/systemd/user/podman.socket.d/99-planted.conf`,
 	},
 	{

@@ -61,6 +61,8 @@ type Container struct {
 	Service string
 	Hash    string
 	Image   string
+	// Digest is that of the image; empty when the runtime does not tell.
+	Digest string
 	// Mounts are its bind mounts, Volumes its volumes.
 	Mounts, Volumes []Mount
 	// Grace is how long it has to end before it is killed.

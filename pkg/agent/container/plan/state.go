@@ -27,9 +27,7 @@ const maxReported = 64
 func State(w *Workload, observed []container.Container, now time.Time) (s workload.State) {
 	shown := reported(observed)
 	for _, c := range shown[:min(len(shown), maxReported)] {
-		s.Parts = append(s.Parts, wire.ContainerState{
-			Service: c.Service, State: string(c.State), Image: c.Image, ExitCode: exitCode(&c), Restarts: c.Restarts,
-		})
+		s.Parts = append(s.Parts, part(&c))
 		if last := c.LastEvent(); last.After(s.LastEvent) {
 			s.LastEvent = last
 		}
@@ -39,8 +37,28 @@ func State(w *Workload, observed []container.Container, now time.Time) (s worklo
 		s.Phase = judgeUnknown(observed)
 		return s
 	}
-	s.Phase, s.Error, s.Again = judge(w, observed, now)
+	var phases map[string]wire.Phase
+	s.Phase, s.Error, phases, s.Again = judge(w, observed, now)
+	for i := range s.Parts {
+		p := &s.Parts[i]
+		p.Phase = phases[p.Service]
+		p.Ready = p.Phase == wire.PhaseRunning
+	}
 	return s
+}
+
+// part reports one container.
+func part(c *container.Container) wire.ContainerState {
+	p := wire.ContainerState{
+		Service: c.Service, State: string(c.State), Image: c.Image, Digest: c.Digest, ExitCode: exitCode(c), Restarts: c.Restarts, Since: c.Started,
+	}
+	if c.Ended() {
+		p.Since = c.Finished
+	}
+	if c.Ended() || c.Restarts > 0 {
+		p.LastExit = &wire.ContainerExit{Code: c.Last.Code, OutOfMemory: c.Last.OutOfMemory, Stopped: c.Last.Unwell != ""}
+	}
+	return p
 }
 
 // exitCode is zero for a container that has not ended: podman keeps the code
@@ -75,13 +93,13 @@ func before(a, b *container.Container) bool {
 	return a.Name < b.Name
 }
 
-// judge derives the phase from the services: the worst of them counts.
-func judge(w *Workload, observed []container.Container, now time.Time) (phase wire.Phase, text string, again time.Time) {
-	phase = wire.PhaseRunning
+// judge derives the phase from those of the services: the worst of them counts.
+func judge(w *Workload, observed []container.Container, now time.Time) (phase wire.Phase, text string, phases map[string]wire.Phase, again time.Time) {
+	phase, phases = wire.PhaseRunning, make(map[string]wire.Phase, len(w.Services))
 	slots, _ := arrange(w, observed)
 	for i := range slots {
 		verdict, why, until := slots[i].judge(w, now)
-		again = earliest(again, until)
+		again, phases[slots[i].spec.Service] = earliest(again, until), verdict
 		switch {
 		case verdict == wire.PhaseFailed && phase != wire.PhaseFailed:
 			phase, text = verdict, fmt.Sprintf("service %s: %s", slots[i].spec.Service, why)
@@ -89,7 +107,7 @@ func judge(w *Workload, observed []container.Container, now time.Time) (phase wi
 			phase = cmp.Or(onlyFailed(phase), verdict)
 		}
 	}
-	return phase, text, again
+	return phase, text, phases, again
 }
 
 // judge judges one service.

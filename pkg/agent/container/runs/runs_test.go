@@ -324,3 +324,43 @@ func TestRecordsAreBounded(t *testing.T) {
 		t.Errorf("%d records: %v", len(kept), err)
 	}
 }
+
+// What probes found out belongs to one run, outlives the agent, and says why the run
+// ended.
+func TestHealthBelongsToARun(t *testing.T) {
+	t.Parallel()
+	d := newDevice()
+	d.begin()
+	d.look()
+	d.pass(time.Minute)
+	ready := container.Health{Started: true, Ready: true}
+	if !d.ledger.Probed(d.c.ID, d.c.Started, ready) || d.ledger.Probed(d.c.ID, d.c.Started, ready) {
+		t.Error("news is none, or what is known is news")
+	}
+	if d.ledger.Probed(d.c.ID, d.c.Started.Add(time.Second), container.Health{}) || d.ledger.Probed("other", d.c.Started, ready) {
+		t.Error("another run, or another container, is this one")
+	}
+	d.look()
+	d.pass(time.Hour)
+	d.agent()
+	c, _ := d.look()
+	if c.Health != ready || c.HealthSince.Sub(c.Since).Round(time.Millisecond) != time.Minute {
+		t.Errorf("after a restart of the agent: %+v since %v", c.Health, c.HealthSince.Sub(c.Since))
+	}
+	d.ledger.Probed(d.c.ID, d.c.Started, container.Health{Unwell: "no answer"})
+	d.end(0)
+	if c, _ = d.look(); c.Health != (container.Health{}) || c.Last.Unwell != "no answer" || c.Ends != 1 {
+		t.Errorf("after the end: %+v, %+v, %d ends", c.Health, c.Last, c.Ends)
+	}
+	d.pass(time.Second)
+	d.begin()
+	if c, _ = d.look(); c.Health != (container.Health{}) {
+		t.Errorf("another run: %+v", c.Health)
+	}
+	d.ledger.Probed(d.c.ID, d.c.Started, ready)
+	d.look()
+	d.end(0)
+	if c, _ = d.look(); c.Last.Unwell != "" {
+		t.Errorf("an end of its own: %+v", c.Last)
+	}
+}

@@ -92,8 +92,11 @@ type Score struct {
 	// {secretKeyRef: {name, key}}}], ports: [{hostPort, containerPort, hostIP,
 	// protocol}], volumes: [{name or hostPath or secretName, mountPath, readOnly}],
 	// restart, resources: {limits: {memory}}, terminationGracePeriodSeconds,
-	// stopSignal}], minReadySeconds}. The server rejects a field that the type does
-	// not define.
+	// stopSignal, startupProbe, livenessProbe, readinessProbe: {exec: {command} or
+	// httpGet: {port, path, scheme, httpHeaders: [{name, value}]} or tcpSocket: {port}
+	// or grpc: {port, service}, initialDelaySeconds, periodSeconds, timeoutSeconds,
+	// successThreshold, failureThreshold}}], minReadySeconds}. The server rejects a
+	// field that the type does not define.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=object
