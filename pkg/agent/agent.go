@@ -23,7 +23,7 @@ import (
 type Link interface {
 	Snapshot(ctx context.Context, req wire.SnapshotRequest) (*wire.SnapshotReply, error)
 	Body(ctx context.Context, hash string, size int) ([]byte, error)
-	Secret(ctx context.Context, namespace, name string) (map[string][]byte, error)
+	Secret(ctx context.Context, ref wire.DeploymentRef, name string) (content map[string][]byte, digest string, err error)
 	Registry(ctx context.Context) (*wire.RegistryReply, error)
 	SendInfo(ctx context.Context, payload []byte) error
 	SendState(ctx context.Context, payload []byte) error

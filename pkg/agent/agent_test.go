@@ -54,6 +54,9 @@ type gateway struct {
 	manifest *wire.Manifest
 	bodies   map[string][]byte
 	// secrets are those that may be fetched, by "<namespace>/<name>".
+	// answers is the digest that the gateway's Secrets belong to; empty for one that does
+	// not tell.
+	answers string
 	secrets map[string]map[string][]byte
 	// registry is the answer about credentials.
 	registry  *wire.RegistryReply
@@ -211,17 +214,17 @@ func (g *gateway) Registry(context.Context) (*wire.RegistryReply, error) {
 	return g.registry, nil
 }
 
-func (g *gateway) Secret(_ context.Context, namespace, name string) (map[string][]byte, error) {
+func (g *gateway) Secret(_ context.Context, ref wire.DeploymentRef, name string) (map[string][]byte, string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err := g.reachable(); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	data, ok := g.secrets[namespace+"/"+name]
+	data, ok := g.secrets[ref.Namespace+"/"+name]
 	if !ok {
-		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "no such Secret"}
+		return nil, "", &wire.Refusal{Code: wire.RefusedNotFound, Message: "no such Secret"}
 	}
-	return data, nil
+	return data, g.answers, nil
 }
 
 func (g *gateway) Body(_ context.Context, hash string, size int) ([]byte, error) {

@@ -19,9 +19,14 @@ func (p *pass) secrets(ctx context.Context) (store.Secrets, error) {
 	}
 	contents := store.Secrets{}
 	for _, name := range names {
-		data, err := p.link.Secret(ctx, p.ref.Namespace, name)
+		data, digest, err := p.link.Secret(ctx, p.ref, name)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errNoBody, err)
+		}
+		// The server may be ahead of the manifest: what it answers must not be kept under
+		// the name of what it had before.
+		if digest != "" && digest != p.digest {
+			return nil, fmt.Errorf("%w: the Secret %s changes at this moment", errNoBody, name)
 		}
 		contents[name] = data
 	}

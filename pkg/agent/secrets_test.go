@@ -140,3 +140,32 @@ func TestMissingKeyOfASecretIsNamed(t *testing.T) {
 		}
 	})
 }
+
+// A Secret changes from A to B and back while the device asks: what it gets is B, while its
+// manifest speaks of A.
+func TestASecretThatIsAheadOfTheManifest(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.setOffline(true)
+		d.gateway.issue("e1", deployments{web: {"front": withSecret}})
+		d.setSecret("A")
+		d.gateway.look(func() {
+			d.gateway.secrets["shop/db"]["password"] = []byte("B")
+			d.gateway.answers = wire.Sum([]byte("digest of B")).String()
+		})
+		d.gateway.setOffline(false)
+		d.settle()
+		d.expectPhase(web, wire.PhasePending, "")
+		if names := d.secretNames(); len(names) > 0 {
+			t.Errorf("podman has the secrets %v", names)
+		}
+		d.gateway.look(func() {
+			d.gateway.secrets["shop/db"]["password"] = []byte("A")
+			d.gateway.answers = wire.Sum([]byte("digest of A")).String()
+		})
+		d.pass(time.Minute)
+		d.expectPhase(web, wire.PhaseRunning, "")
+		if names := d.secretNames(); len(names) != 1 || string(d.podman.Secret(names[0])) != "A" {
+			t.Errorf("podman has the secrets %v", names)
+		}
+	})
+}

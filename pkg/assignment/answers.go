@@ -99,17 +99,20 @@ func (t *Table) Wanted(name string) (refs []wire.DeploymentRef) {
 	return refs
 }
 
-// NeedsSecret reports whether a score in the manifest of the device names the
-// Secret.
-func (t *Table) NeedsSecret(device, namespace, name string) bool {
+// NeedsSecret reports whether a score in the manifest of the device names the Secret, in
+// the namespace of ref. If that of ref itself does, with are all Secrets that it names.
+func (t *Table) NeedsSecret(device string, ref wire.DeploymentRef, name string) (with []string, needs bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for dep, x := range t.wanted(t.member(device)) {
-		if dep.Namespace == namespace && !x.is(hold) && slices.Contains(dep.secrets, name) {
-			return true
+		if dep.Namespace != ref.Namespace || x.is(hold) || !slices.Contains(dep.secrets, name) {
+			continue
+		}
+		if needs = true; dep.Name == ref.Name {
+			return dep.secrets, true
 		}
 	}
-	return false
+	return nil, needs
 }
 
 // Lack is what the agent of a device lacks for a Deployment.

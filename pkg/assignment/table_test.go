@@ -941,14 +941,20 @@ func TestSecretsAreForWhoNeedsThem(t *testing.T) {
 	t.Parallel()
 	table := assignment.NewTable(nil)
 	entry, body := entryOf(refs[0], 0)
-	deployment := assignment.Deployment{DeploymentRef: refs[0], Selector: inGroup("a"), Accepted: true, Entry: entry, Body: body, Secrets: []string{"login"}}
+	deployment := assignment.Deployment{DeploymentRef: refs[0], Selector: inGroup("a"), Accepted: true, Entry: entry, Body: body, Secrets: []string{"db", "login"}}
 	table.SetDeployment(deployment)
 	table.SetDevice(assignment.Device{Name: "edge-1", Labels: map[string]string{"group": "a"}})
 	table.SetDevice(assignment.Device{Name: "edge-2", Labels: map[string]string{"group": "b"}})
 	needs := func(device, namespace, name string, want bool) {
 		t.Helper()
-		if got := table.NeedsSecret(device, namespace, name); got != want {
-			t.Errorf("%s needs %s/%s: %v", device, namespace, name, got)
+		for deployment, all := range map[string][]string{refs[0].Name: {"db", "login"}, "another": nil, "": nil} {
+			if !want {
+				all = nil
+			}
+			with, got := table.NeedsSecret(device, wire.DeploymentRef{Namespace: namespace, Name: deployment}, name)
+			if got != want || !slices.Equal(with, all) {
+				t.Errorf("%s needs %s/%s for %q: %v, with %v", device, namespace, name, deployment, got, with)
+			}
 		}
 	}
 	needs("edge-1", "shop", "login", true)

@@ -40,7 +40,7 @@ type Manifests interface {
 	EarlierBody(ctx context.Context, device, hash string) ([]byte, bool)
 	// Secret returns the content of a Secret that a score in the device's manifest
 	// names.
-	Secret(device, namespace, name string) (map[string][]byte, bool)
+	Secret(device string, ref wire.DeploymentRef, name string) (data map[string][]byte, digest string, ok bool)
 }
 
 // Registry gives devices access to the images that the gateway holds.
@@ -487,11 +487,11 @@ func (s *Server) secret(m message) (any, error) {
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	data, ok := s.Manifests.Secret(m.device, req.Namespace, req.Name)
+	data, digest, ok := s.Manifests.Secret(m.device, wire.DeploymentRef{Namespace: req.Namespace, Name: req.Deployment}, req.Name)
 	if !ok {
 		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "the manifest of this device names no such Secret: fetch a snapshot"}
 	}
-	return wire.SecretReply{Data: data}, nil
+	return wire.SecretReply{Data: data, Digest: digest}, nil
 }
 
 func (s *Server) registry(m message) (any, error) {

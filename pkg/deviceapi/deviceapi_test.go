@@ -73,8 +73,8 @@ func (m *manifests) Body(device, hash string) ([]byte, bool) {
 }
 
 // Secret has one for each device, with its name in it.
-func (m *manifests) Secret(device, namespace, name string) (map[string][]byte, bool) {
-	return map[string][]byte{"of": []byte(device)}, namespace == "shop" && name == "of-"+device
+func (m *manifests) Secret(device string, ref wire.DeploymentRef, name string) (map[string][]byte, string, bool) {
+	return map[string][]byte{"of": []byte(device)}, "", ref.Namespace == "shop" && name == "of-"+device
 }
 
 func (m *manifests) fail(err error) {

@@ -101,8 +101,11 @@ func TestEveryVerbHasAMethod(t *testing.T) {
 		wire.KindInfo:      func() error { return c.SendInfo(ctx, []byte("{}")) },
 		wire.KindState:     func() error { return c.SendState(ctx, []byte("{}")) },
 		wire.KindHeartbeat: func() error { return c.Heartbeat(wire.Heartbeat{At: 1}) },
-		wire.KindSecret:    func() error { _, err := c.Secret(ctx, "default", "db"); return err },
-		wire.KindRegistry:  func() error { _, err := c.Registry(ctx); return err },
+		wire.KindSecret: func() error {
+			_, _, err := c.Secret(ctx, wire.DeploymentRef{Namespace: "default", Name: "web"}, "db")
+			return err
+		},
+		wire.KindRegistry: func() error { _, err := c.Registry(ctx); return err },
 	}
 	heard := make(chan wire.Kind, 10)
 	downs := map[wire.Kind]error{

@@ -72,21 +72,22 @@ func (c *Client) piece(ctx context.Context, hash string, offset, size int) ([]by
 	return reply.Data, nil
 }
 
-// Secret fetches the content of a Secret that a score in the manifest names.
-// Errors are as for SendState.
-func (c *Client) Secret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
-	data, err := c.request(ctx, wire.KindSecret, wire.SecretRequest{Namespace: namespace, Name: name})
+// Secret fetches the content of a Secret that the score of a Deployment in the manifest
+// names, and the SecretsDigest that it belongs to, if the server tells that. Errors are
+// as for SendState.
+func (c *Client) Secret(ctx context.Context, ref wire.DeploymentRef, name string) (content map[string][]byte, digest string, err error) {
+	data, err := c.request(ctx, wire.KindSecret, wire.SecretRequest{Namespace: ref.Namespace, Deployment: ref.Name, Name: name})
 	if err != nil {
-		return nil, fmt.Errorf("fetching Secret %s: %w", name, err)
+		return nil, "", fmt.Errorf("fetching Secret %s: %w", name, err)
 	}
 	reply, err := wire.DecodeReply[wire.SecretReply](wire.KindSecret, data)
 	if err != nil {
-		return nil, fmt.Errorf("fetching Secret %s: %w", name, err)
+		return nil, "", fmt.Errorf("fetching Secret %s: %w", name, err)
 	}
 	if reply.Error != nil {
-		return nil, fmt.Errorf("fetching Secret %s: %w", name, reply.Error)
+		return nil, "", fmt.Errorf("fetching Secret %s: %w", name, reply.Error)
 	}
-	return reply.Data, nil
+	return reply.Data, reply.Digest, nil
 }
 
 // Registry fetches credentials of the gateway's image registry. Errors are as

@@ -106,13 +106,19 @@ type BodyReply struct {
 type SecretRequest struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
+	// Deployment is the name of the one that the Secret is for; empty from agents up to
+	// 0.1, which are told no digest.
+	Deployment string `json:"deployment,omitempty"`
 }
 
 // SecretReply answers a SecretRequest. It must not be logged.
 type SecretReply struct {
 	// Data is the content of the Secret by key.
-	Data  map[string][]byte `json:"data,omitempty"`
-	Error *Refusal          `json:"error,omitempty"`
+	Data map[string][]byte `json:"data,omitempty"`
+	// Digest is the Entry.SecretsDigest that the content belongs to: a Secret may have
+	// changed since the manifest of the device. Empty from servers up to 0.1.
+	Digest string   `json:"digest,omitempty"`
+	Error  *Refusal `json:"error,omitempty"`
 }
 
 // RegistryRequest asks for credentials of the gateway's image registry.
@@ -392,7 +398,7 @@ func (r *SnapshotRequest) Validate() error {
 func (r *BodyRequest) Validate() error { return checkTexts(r.Hash) }
 
 // Validate implements validator.
-func (r *SecretRequest) Validate() error { return checkTexts(r.Namespace, r.Name) }
+func (r *SecretRequest) Validate() error { return checkTexts(r.Namespace, r.Name, r.Deployment) }
 
 // maxInfoText is the longest text of a DeviceInfo in bytes. Whoever shows one does it by
 // way of Printable.

@@ -100,10 +100,12 @@ func TestSecretReachesOneDeviceAndNoDisk(t *testing.T) {
 	}
 	eventually(t, "an entry with secrets", manifest)
 	ask := func(c *connection, namespace, name string) wire.SecretReply {
-		return send[wire.SecretReply](c, wire.KindSecret, wire.SecretRequest{Namespace: namespace, Name: name})
+		return send[wire.SecretReply](c, wire.KindSecret, wire.SecretRequest{Namespace: namespace, Name: name, Deployment: entry.Name})
 	}
 	if r := ask(c, "default", "db"); r.Error != nil || string(r.Data["password"]) != content {
 		t.Errorf("the device gets %v", r.Error)
+	} else if r.Digest != entry.SecretsDigest {
+		t.Errorf("the content is that of %q, the manifest says %q", r.Digest, entry.SecretsDigest)
 	}
 	for name, r := range map[string]wire.SecretReply{
 		"another device": ask(other, "default", "db"), "another Secret": ask(c, "kube-system", "fleet-secret-digests"), "no name": ask(c, "", ""),

@@ -204,12 +204,21 @@ func (c *Controller) EarlierBody(ctx context.Context, device, hash string) ([]by
 }
 
 // Secret implements deviceapi.Manifests.
-func (c *Controller) Secret(device, namespace, name string) (map[string][]byte, bool) {
-	if !c.isReady() || !c.table.NeedsSecret(device, namespace, name) {
-		return nil, false
+func (c *Controller) Secret(device string, ref wire.DeploymentRef, name string) (data map[string][]byte, digest string, ok bool) {
+	if !c.isReady() {
+		return nil, "", false
 	}
-	data, err := c.Resolver.Data(namespace, name)
-	return data, err == nil
+	with, needs := c.table.NeedsSecret(device, ref, name)
+	if !needs {
+		return nil, "", false
+	}
+	var err error
+	if with == nil { // an agent that does not say which Deployment it is for
+		data, err = c.Resolver.Data(ref.Namespace, name)
+	} else {
+		data, digest, err = c.Resolver.Deliver(ref.Namespace, with, name)
+	}
+	return data, digest, err == nil
 }
 
 // Lacks returns what the agent of a device lacks. It returns false while that is

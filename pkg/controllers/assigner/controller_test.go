@@ -480,8 +480,14 @@ func TestSecretsFollowTheScore(t *testing.T) {
 		device, namespace, name string
 		want                    bool
 	}{{"edge-1", "shop", "tls", true}, {"edge-2", "shop", "tls", false}, {"edge-1", "shop", "other", false}, {"edge-1", "default", "tls", false}, {"nobody", "shop", "tls", false}} {
-		if data, ok := r.Secret(tc.device, tc.namespace, tc.name); ok != tc.want || ok && string(data["key"]) != "hidden" {
-			t.Errorf("%s asks for %s/%s: %v", tc.device, tc.namespace, tc.name, ok)
+		data, told, ok := r.Secret(tc.device, wire.DeploymentRef{Namespace: tc.namespace, Name: "web"}, tc.name)
+		if ok != tc.want || ok && (string(data["key"]) != "hidden" || told != before) {
+			t.Errorf("%s asks for %s/%s: %v, of %q", tc.device, tc.namespace, tc.name, ok, told)
+		}
+		// As agents up to 0.1 ask.
+		data, told, ok = r.Secret(tc.device, wire.DeploymentRef{Namespace: tc.namespace}, tc.name)
+		if ok != tc.want || ok && string(data["key"]) != "hidden" || told != "" {
+			t.Errorf("%s asks for %s/%s of no Deployment: %v, of %q", tc.device, tc.namespace, tc.name, ok, told)
 		}
 	}
 

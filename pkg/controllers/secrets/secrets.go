@@ -94,12 +94,41 @@ func (r *Resolver) Digest(namespace string, names []string) (string, error) {
 	if len(names) == 0 {
 		return "", nil
 	}
-	h := hmac.New(sha256.New, r.Key)
-	for _, name := range names {
+	contents := make([]map[string][]byte, len(names))
+	for i, name := range names {
 		data, err := r.Data(namespace, name)
 		if err != nil {
 			return "", err
 		}
+		contents[i] = data
+	}
+	return r.digest(namespace, names, contents), nil
+}
+
+// Deliver returns the content of one Secret of several that belong together, and the
+// digest of all of them at the same time: the content is not of an earlier or later
+// moment than the digest says. Errors are as for Data.
+func (r *Resolver) Deliver(namespace string, names []string, name string) (data map[string][]byte, digest string, err error) {
+	contents := make([]map[string][]byte, len(names))
+	for i, n := range names {
+		if contents[i], err = r.Data(namespace, n); err != nil {
+			return nil, "", err
+		}
+		if n == name {
+			data = contents[i]
+		}
+	}
+	if data == nil {
+		return nil, "", fmt.Errorf("the Secret %q: %w", name, ErrMissing)
+	}
+	return data, r.digest(namespace, names, contents), nil
+}
+
+// digest is that of the contents of Secrets.
+func (r *Resolver) digest(namespace string, names []string, contents []map[string][]byte) string {
+	h := hmac.New(sha256.New, r.Key)
+	for i, name := range names {
+		data := contents[i]
 		add(h, []byte(namespace))
 		add(h, []byte(name))
 		add(h, []byte{byte(len(data) >> 8), byte(len(data))})
@@ -108,7 +137,7 @@ func (r *Resolver) Digest(namespace string, names []string) (string, error) {
 			add(h, data[key])
 		}
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // add writes a field with its length before it, so that no two lists of fields

@@ -99,3 +99,22 @@ func TestKeyIsMadeOnce(t *testing.T) {
 		t.Errorf("a damaged key: %v", err)
 	}
 }
+
+func TestDeliveryBelongsToItsDigest(t *testing.T) {
+	t.Parallel()
+	r := resolver(t, "key", map[string]map[string]string{"a": {"x": "1"}, "b": {"y": "2"}})
+	names := []string{"a", "b"}
+	want, err := r.Digest("shop", names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, digest, err := r.Deliver("shop", names, "b")
+	if err != nil || digest != want || string(data["y"]) != "2" {
+		t.Errorf("got %v of %s, want that of %s: %v", data, digest, want, err)
+	}
+	for name, ask := range map[string][]string{"c": names, "a": {"a", "c"}} {
+		if data, _, err := r.Deliver("shop", ask, name); !errors.Is(err, secrets.ErrMissing) {
+			t.Errorf("%s of %v: %v, %v", name, ask, data, err)
+		}
+	}
+}
