@@ -18,7 +18,8 @@ import (
 // The driver of containers keeps its promises with a real podman, too.
 func TestDriverConforms(t *testing.T) {
 	path := socket(t)
-	importProgram(t, path)
+	const image = "localhost/fleet-driver:1"
+	importProgram(t, path, image, nil)
 	client := podman.New(func() string { return path }, filepath.Join(t.TempDir(), "none.json"))
 	t.Cleanup(client.Close)
 	workloadtest.Conformance(t, workloadtest.Subject{

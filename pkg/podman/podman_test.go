@@ -78,7 +78,12 @@ func socket(t *testing.T) string {
 
 func TestPodmanConforms(t *testing.T) {
 	path := socket(t)
-	importProgram(t, path)
+	importProgram(t, path, image, map[string]any{
+		"Volumes": map[string]any{containertest.DeclaredPath: struct{}{}},
+		"Healthcheck": map[string]any{
+			"Test": []string{"CMD", "/" + program, containertest.ExitCommand, "1"}, "Interval": 7 * time.Second, "Timeout": 3 * time.Second, "Retries": 2,
+		},
+	})
 	client := podman.New(func() string { return path }, filepath.Join(t.TempDir(), "none.json"))
 	t.Cleanup(client.Close)
 	containertest.Conformance(t, containertest.Subject{
@@ -93,7 +98,7 @@ func TestPodmanConforms(t *testing.T) {
 }
 
 // importProgram makes an image of the test binary itself, which is static.
-func importProgram(t *testing.T, path string) {
+func importProgram(t *testing.T, path, image string, config map[string]any) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -110,12 +115,7 @@ func importProgram(t *testing.T, path string) {
 		"config.json": encoded(t, map[string]any{
 			"architecture": runtime.GOARCH, "os": "linux",
 			"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(sum[:])}},
-			"config": map[string]any{
-				"Volumes": map[string]any{containertest.DeclaredPath: struct{}{}},
-				"Healthcheck": map[string]any{
-					"Test": []string{"CMD", "/" + program, containertest.ExitCommand, "1"}, "Interval": 7 * time.Second, "Timeout": 3 * time.Second, "Retries": 2,
-				},
-			},
+			"config": config,
 		}),
 		"layer.tar": layer,
 	})
