@@ -96,12 +96,20 @@ type services map[string]func(*score.Service)
 
 // issue makes a manifest of the next version that names the given Deployments.
 func (g *gateway) issue(epoch string, deployments map[wire.DeploymentRef]services) {
+	version := wire.Version{Epoch: epoch, Term: 1, Seq: 1}
+	g.look(func() {
+		if g.manifest != nil && g.manifest.Epoch == epoch {
+			version.Seq = g.manifest.Seq + 1
+		}
+	})
+	g.issueAs(version, deployments)
+}
+
+// issueAs makes a manifest of a version.
+func (g *gateway) issueAs(version wire.Version, deployments map[wire.DeploymentRef]services) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	next := &wire.Manifest{Version: wire.Version{Epoch: epoch, Term: 1, Seq: 1}, Complete: true}
-	if g.manifest != nil && g.manifest.Epoch == epoch {
-		next.Seq = g.manifest.Seq + 1
-	}
+	next := &wire.Manifest{Version: version, Complete: true}
 	for _, ref := range slices.SortedFunc(maps.Keys(deployments), wire.DeploymentRef.Compare) {
 		next.Entries = append(next.Entries, g.entry(ref, score.TypePodmanV0, g.body(deployments[ref])))
 	}

@@ -57,6 +57,8 @@ type Fake struct {
 	invented    []container.Container
 	outputs     map[string]string
 	controllers []string
+	// ahead is how far the clock that it dates by is.
+	ahead time.Duration
 	// last is the call after which the runtime is down.
 	last string
 }
@@ -121,9 +123,42 @@ func (f *Fake) Calls() []string {
 // Exit ends a running container as if its process had ended.
 func (f *Fake) Exit(name string, code int) {
 	f.change(name, func(c *entry) {
-		c.end(code)
+		c.end(code, f.now())
 		f.notify(c.Ref)
 	})
+}
+
+// PowerCut ends all containers as a device does that goes down.
+func (f *Fake) PowerCut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.State == container.StateRunning {
+			c.State = container.StateExited
+		}
+	}
+}
+
+// SetClock sets the clock that the runtime dates by to so much ahead of the true time.
+func (f *Fake) SetClock(ahead time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ahead = ahead
+}
+
+// now is what the runtime takes for the time.
+func (f *Fake) now() time.Time { return time.Now().Add(f.ahead).UTC() }
+
+// Running lists the containers that run, whether or not the runtime answers.
+func (f *Fake) Running() (list []container.Container) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		if c.State == container.StateRunning {
+			list = append(list, c.Container)
+		}
+	}
+	return list
 }
 
 // change changes the container of a name, behind the agent's back.
@@ -140,7 +175,7 @@ func (f *Fake) change(name string, how func(*entry)) {
 // Restart counts a restart of a container by its policy.
 func (f *Fake) Restart(name string) {
 	f.change(name, func(c *entry) {
-		c.State, c.Started = container.StateRunning, time.Now().UTC()
+		c.State, c.Started = container.StateRunning, f.now()
 		c.PolicyRestarts++
 		f.notify(c.Ref)
 	})
@@ -186,8 +221,8 @@ func (f *Fake) AddForeign(name string) {
 	f.foreign[name] = true
 }
 
-func (e *entry) end(code int) {
-	e.State, e.ExitCode, e.Finished = container.StateExited, code, time.Now().UTC()
+func (e *entry) end(code int, at time.Time) {
+	e.State, e.ExitCode, e.Finished = container.StateExited, code, at
 }
 
 func (f *Fake) notify(ref wire.DeploymentRef) {
@@ -269,7 +304,7 @@ func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
 	f.containers[id] = &entry{spec: *spec, Container: container.Container{
 		ID: id, Name: spec.Name(), Ref: spec.Ref, Service: spec.Service, Hash: spec.Hash, Image: spec.Image,
 		Mounts: mounts(spec, false), Volumes: mounts(spec, true), Grace: spec.Grace, HealthCheck: spec.HealthCheck,
-		State: container.StateCreated, Policy: container.RestartNever, Created: time.Now().UTC(),
+		State: container.StateCreated, Policy: container.RestartNever, Created: f.now(),
 	}}
 	for _, path := range f.declared[spec.Image] {
 		if !slices.ContainsFunc(spec.Mounts, func(m container.Mount) bool { return m.Path == path }) {
@@ -362,13 +397,13 @@ func (f *Fake) Start(_ context.Context, id string) error {
 		return err
 	}
 	f.record("start %s", c.Name)
-	c.State, c.PolicyRestarts, c.Started = container.StateRunning, 0, time.Now().UTC()
+	c.State, c.PolicyRestarts, c.Started = container.StateRunning, 0, f.now()
 	if len(c.spec.Command) == 2 && c.spec.Command[0] == ExitCommand {
 		code, err := strconv.Atoi(c.spec.Command[1])
 		if err != nil {
 			return fmt.Errorf("exit code of %s: %w", c.Name, err)
 		}
-		c.end(code)
+		c.end(code, f.now())
 		if _, set := f.outputs[c.Name]; !set {
 			var said strings.Builder
 			Farewell(&said, &said, c.spec.Command[1])
@@ -381,7 +416,7 @@ func (f *Fake) Start(_ context.Context, id string) error {
 		if want := c.spec.Command[3]; string(env) != want || string(file) != want {
 			code = 1
 		}
-		c.end(code)
+		c.end(code, f.now())
 	}
 	f.notify(c.Ref)
 	return nil
@@ -421,7 +456,7 @@ func (f *Fake) Stop(ctx context.Context, id string, grace time.Duration) error {
 	defer f.mu.Unlock()
 	if c := f.containers[id]; f.down == nil && c != nil && c.State == container.StateRunning {
 		f.record("stop %s", c.Name)
-		c.end(killed)
+		c.end(killed, f.now())
 		f.notify(c.Ref)
 	}
 	return f.down

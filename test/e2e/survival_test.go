@@ -1,0 +1,208 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"fleet.nationtech.io/fleet/test/lab"
+	"fleet.nationtech.io/fleet/test/wait"
+)
+
+// How often a device loses its power and how often a process of it is killed;
+// `make soak` sets more.
+var (
+	deviceCuts  = fromEnv("FLEET_DEVICE_CUTS", 3)
+	deviceKills = fromEnv("FLEET_DEVICE_KILLS", 6)
+)
+
+func fromEnv(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return otherwise
+}
+
+// bootTime is how long a device may take from the start of its systemd until everything
+// runs; the rest of a wait is for a machine that is busy with other tests.
+const bootTime = 60 * time.Second
+
+// TestSurvival cuts the power of a device and kills its processes at random moments, while
+// it is given new versions that it has to pull. It comes back by itself, without its
+// server, never runs a service twice, and says that it succeeded when it did.
+func TestSurvival(t *testing.T) {
+	t.Parallel()
+	suites := []string{lab.Trixie}
+	if os.Getenv("FLEET_DEVICE_CUTS") != "" {
+		suites = append(suites, lab.Bookworm)
+	}
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			seed := uint64(time.Now().UnixNano())
+			t.Logf("seed %d", seed)
+			s := &survival{site: newSite(t, "survival-"+suite, suite), random: rand.New(rand.NewPCG(seed, 0))}
+			gateway, err := url.Parse(s.server.EnrollURL)
+			s.must(err)
+			s.image = gateway.Host + "/app"
+			s.watch()
+			s.change()
+			s.converged()
+			for range deviceKills {
+				s.kill()
+			}
+			for range deviceCuts {
+				s.cut()
+			}
+			if s.slowest > bootTime {
+				t.Errorf("after a power cut everything runs again after %s, want %s at most", s.slowest, bootTime)
+			}
+			t.Logf("%d kills, %d power cuts; the slowest return took %s", deviceKills, deviceCuts, s.slowest)
+		})
+	}
+}
+
+// survival is a device with two Deployments: shop serves its version on hostPort, from an
+// image of the gateway that each change replaces; till has a volume and a probe.
+type survival struct {
+	*site
+
+	random  *rand.Rand
+	image   string
+	version int
+	// slowest is the longest return after a power cut.
+	slowest time.Duration
+}
+
+// change gives the device another version of both Deployments.
+func (s *survival) change() {
+	s.t.Helper()
+	s.version++
+	archive, err := s.machine.Image(s.t.Context(), fmt.Sprintf("registry.example.com/app:%d", s.version))
+	s.must(err)
+	_, err = s.server.Run(s.t.Context(), "", "image", "push", archive)
+	s.must(err)
+	s.apply("shop", fmt.Sprintf(`{name: web, image: '%s:%d', ports: [{hostPort: %d, containerPort: %d}], command: [sh, -c, "%s"], env: [{name: SERVICE, value: shop}]}`,
+		s.image, s.version, hostPort, lab.HelloPort, serve("shop")))
+	s.apply("till", fmt.Sprintf(`{name: db, image: '%s', volumes: [{name: data, mountPath: /data}], env: [{name: VERSION, value: '%d'}], command: [sh, -c, "%s"],
+  readinessProbe: {tcpSocket: {port: %d}, periodSeconds: 1, timeoutSeconds: 5}}`, lab.HelloImage, s.version, serve("till"), lab.HelloPort))
+}
+
+// serve is a command whose first process names its service, which makes it easy to count.
+func serve(service string) string {
+	return fmt.Sprintf("trap 'exit 0' TERM INT; : service-%s; httpd -f -p %d -h /www & wait", service, lab.HelloPort)
+}
+
+// converged waits until the device has succeeded with the present version, and checks that
+// it says so because it did.
+func (s *survival) converged() {
+	s.t.Helper()
+	s.aggregate("shop", counts{1, 1, 0, 0})
+	s.aggregate("till", counts{1, 1, 0, 0})
+	s.eventually("the present version serves", func() error {
+		body, err := s.page(hostPort)
+		if want := fmt.Sprintf("registry.example.com/app:%d\n", s.version); err == nil && !strings.HasSuffix(body, want) {
+			err = fmt.Errorf("the page is %q, want that of %s", body, want)
+		}
+		return err
+	})
+	s.containers("default_shop_web", "default_till_db")
+	s.once()
+}
+
+// watch counts, on the device, how many processes each service has, and notes when one of
+// them has two. It survives everything but a power cut.
+func (s *survival) watch() {
+	s.t.Helper()
+	_, err := s.machine.Output(s.t.Context(), "systemd-run", "--quiet", "--unit=count-services", "sh", "-c", `
+while sleep 0.2; do
+	for service in shop till; do
+		n=$(pgrep --full --count "^sh -c trap .*: service-$service;")
+		if [ "$n" -gt 1 ]; then echo "$service runs $n times: $(date) $(pgrep --full --list-full "service-$service;")" >>/var/lib/twice; fi
+	done
+done`)
+	s.must(err)
+}
+
+// once checks that no service ran twice at one time.
+func (s *survival) once() {
+	s.t.Helper()
+	out, err := s.machine.Output(s.t.Context(), "sh", "-c", "systemctl is-active --quiet count-services && cat /var/lib/twice 2>/dev/null || true")
+	s.must(err)
+	if out != "" {
+		s.t.Errorf("a service ran twice: %s", out)
+	}
+}
+
+// victims are what is killed: a command that prints process ids.
+var victims = []struct{ name, pids string }{
+	{"the agent", "systemctl show --property=MainPID --value fleet-agent"},
+	{"podman", "pgrep --uid fleet-workload --full '^[^ ]*podman .*system service'"},
+	{"the helper", "pgrep --uid fleet-workload --full 'fleet-agent helper'"},
+	{"a monitor", "pgrep --uid fleet-workload conmon | shuf -n 1"},
+	{"all monitors", "pgrep --uid fleet-workload conmon"},
+	{"a service", "pgrep --full '^sh -c trap .*: service-' | shuf -n 1"},
+	{"monitor and service", "pgrep --uid fleet-workload conmon; pgrep --full '^sh -c trap .*: service-'"},
+}
+
+// kill kills one of them at a moment of a change.
+func (s *survival) kill() {
+	s.t.Helper()
+	v := victims[s.random.IntN(len(victims))]
+	s.change()
+	after := time.Duration(s.random.IntN(6000)) * time.Millisecond
+	<-time.After(after)
+	s.t.Logf("killing %s after %s", v.name, after)
+	_, err := s.machine.Run(s.t.Context(), "sh", "-c", "kill -KILL $("+v.pids+") 2>/dev/null; true")
+	s.must(err)
+	s.converged()
+}
+
+// cut cuts the power at a moment of a change. The device comes back without its server.
+func (s *survival) cut() {
+	s.t.Helper()
+	s.change()
+	after := time.Duration(s.random.IntN(8000)) * time.Millisecond
+	<-time.After(after)
+	s.restart(func() {
+		s.must(s.machine.PowerCut(s.t.Context()))
+		s.must(s.server.Stop())
+		began := time.Now()
+		s.must(s.machine.Start(s.t.Context()))
+		wait.For(s.t, "everything runs without the server", 3*bootTime, pollInterval, s.runs)
+		took := time.Since(began)
+		s.slowest = max(s.slowest, took)
+		s.t.Logf("power cut after %s, back after %s", after, took)
+		s.watch()
+	})
+	s.device("the device is back", "Connected", metav1.ConditionTrue)
+	s.converged()
+}
+
+var errNotAll = errors.New("not all of it runs")
+
+// runs reports whether the agent and both Deployments run, of whatever version.
+func (s *survival) runs() error {
+	if body, err := s.page(hostPort); err != nil || !strings.Contains(body, "Hello") {
+		return fmt.Errorf("%w: the page is %q: %w", errNotAll, body, err)
+	}
+	out, err := s.machine.OutputAs(s.t.Context(), lab.WorkloadUser, "podman", "ps", "--format", "{{.Names}}")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(out, "default_shop_web") || !strings.Contains(out, "default_till_db") {
+		return fmt.Errorf("%w: %s", errNotAll, out)
+	}
+	_, err = s.machine.Output(s.t.Context(), "systemctl", "is-active", "fleet-agent")
+	return err
+}
