@@ -56,6 +56,10 @@ GROUP_SIZES ?= 10,5,5
 DURATION ?= 20
 SOAK_SECONDS ?= 3600
 CUTS ?= 100
+DEVICE_CUTS ?= 50
+DEVICE_KILLS ?= 100
+MODEL_SEEDS ?= 100
+MODEL_STEPS ?= 10000
 SOAK_FUZZTIME ?= 10m
 
 # In: the output of `go build -v`. Out: one line for every 100 packages, and errors.
@@ -273,12 +277,22 @@ load-test: build ## simulated devices: DEVICES=20 GROUP_SIZES=10,5,5 DURATION=20
 
 .PHONY: soak
 soak: DURATION = $(SOAK_SECONDS)
-soak: load-test test-cuts attack fuzz ## the load test for SOAK_SECONDS (an hour), CUTS power cuts (100), attacks in full, fuzzing
+soak: load-test test-cuts test-survival test-model attack fuzz ## the load test for SOAK_SECONDS (an hour), CUTS power cuts (100), devices that lose power and processes, random stories, attacks in full, fuzzing
 
 .PHONY: test-cuts
 test-cuts: build | tools
 	echo "==> $(CUTS) power cuts"
 	FLEET_CUTS=$(CUTS) go test -count=1 -timeout 2h ./test/durability
+
+.PHONY: test-survival
+test-survival: build | tools ## power cuts (DEVICE_CUTS=50) and kills (DEVICE_KILLS=100) of a device with podman
+	echo "==> $(DEVICE_CUTS) power cuts and $(DEVICE_KILLS) kills of a device"
+	FLEET_DEVICE_CUTS=$(DEVICE_CUTS) FLEET_DEVICE_KILLS=$(DEVICE_KILLS) go test -count=1 -v -timeout 4h -run TestSurvival ./test/e2e
+
+.PHONY: test-model
+test-model: ## random stories of an agent against a model: MODEL_SEEDS=100 MODEL_STEPS=10000
+	echo "==> $(MODEL_SEEDS) stories of $(MODEL_STEPS) steps"
+	FLEET_MODEL_SEEDS=$(MODEL_SEEDS) FLEET_MODEL_STEPS=$(MODEL_STEPS) go test -count=1 -timeout 4h -run TestAgainstAModel ./pkg/agent
 
 .PHONY: attack
 attack: build | tools ## attack a server in full: response times of others compared, 1,000 connections

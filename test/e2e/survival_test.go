@@ -194,7 +194,7 @@ var errNotAll = errors.New("not all of it runs")
 // runs reports whether the agent and both Deployments run, of whatever version.
 func (s *survival) runs() error {
 	if body, err := s.page(hostPort); err != nil || !strings.Contains(body, "Hello") {
-		return fmt.Errorf("%w: the page is %q: %w", errNotAll, body, err)
+		return fmt.Errorf("the page is %q: %w", body, errors.Join(errNotAll, err))
 	}
 	out, err := s.machine.OutputAs(s.t.Context(), lab.WorkloadUser, "podman", "ps", "--format", "{{.Names}}")
 	if err != nil {
