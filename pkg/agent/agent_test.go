@@ -946,7 +946,7 @@ func TestAPortThatLingers(t *testing.T) {
 				d.expectNames("shop_web_front")
 			}
 		}
-		d.pass(time.Minute)
+		d.pass(50 * time.Second)
 		d.expectPhase(web, wire.PhaseFailed, "host port in use; the previous version runs again")
 		d.expectNames("shop_web_front")
 	})

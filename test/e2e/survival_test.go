@@ -64,6 +64,7 @@ func TestSurvival(t *testing.T) {
 			for range deviceCuts {
 				s.cut()
 			}
+			s.links()
 			if s.slowest > bootTime {
 				t.Errorf("after a power cut everything runs again after %s, want %s at most", s.slowest, bootTime)
 			}
@@ -174,26 +175,105 @@ func (s *survival) cut() {
 	s.change()
 	after := time.Duration(s.random.IntN(8000)) * time.Millisecond
 	<-time.After(after)
+	cable := s.random.IntN(2) == 0
 	s.restart(func() {
 		s.must(s.machine.PowerCut(s.t.Context()))
 		s.must(s.server.Stop())
+		if !cable {
+			s.must(s.machine.Link.Cut(s.t.Context()))
+		}
 		began := time.Now()
 		s.must(s.machine.Start(s.t.Context()))
 		wait.For(s.t, "everything runs without the server", 3*bootTime, pollInterval, s.runs)
 		took := time.Since(began)
 		s.slowest = max(s.slowest, took)
-		s.t.Logf("power cut after %s, back after %s", after, took)
+		s.t.Logf("power cut after %s, back after %s, with a cable: %t", after, took, cable)
 		s.watch()
+		s.must(s.machine.Link.Restore(s.t.Context()))
 	})
 	s.device("the device is back", "Connected", metav1.ConditionTrue)
 	s.converged()
+}
+
+// healTime is how long a device may take after its link has healed.
+const healTime = 30 * time.Second
+
+// links gives the device a new version while its link is bad, in all the ways in which
+// links are.
+func (s *survival) links() {
+	s.t.Helper()
+	link := s.machine.Link
+	for _, bad := range []struct {
+		name string
+		how  func() (heal func() error)
+	}{
+		{"black hole", func() func() error {
+			s.must(link.Cut(s.t.Context()))
+			s.change()
+			<-time.After(20 * time.Second)
+			return func() error { return link.Restore(s.t.Context()) }
+		}},
+		{"flapping", func() func() error {
+			s.change()
+			for range 4 {
+				s.must(link.Cut(s.t.Context()))
+				<-time.After(5 * time.Second)
+				s.must(link.Restore(s.t.Context()))
+				<-time.After(5 * time.Second)
+			}
+			return func() error { return nil }
+		}},
+		{"30 % loss", func() func() error {
+			heal, err := link.Lossy(s.t.Context(), 0.3)
+			s.must(err)
+			s.change()
+			<-time.After(20 * time.Second)
+			return heal
+		}},
+	} {
+		made := s.created()
+		heal := bad.how()
+		s.must(heal())
+		began := time.Now()
+		s.converged()
+		took := time.Since(began)
+		s.t.Logf("%s: all is well %s after it healed", bad.name, took)
+		if took > healTime {
+			s.t.Errorf("%s: all is well %s after it healed, want %s at most", bad.name, took, healTime)
+		}
+		// Each of the two services was made once, and tried once if it has a port.
+		if n := s.created() - made; n > 3 {
+			s.t.Errorf("%s: podman made %d containers for one change of two services", bad.name, n)
+		}
+		metrics := s.kubectl("get", "--raw", "/metrics")
+		if !strings.Contains(metrics, "\nfleet_devices_connected 1\n") {
+			s.t.Errorf("%s: the server does not count one connection: %s", bad.name, grepLines(metrics, "fleet_devices_connected"))
+		}
+	}
+}
+
+// created is how many containers podman ever made.
+func (s *survival) created() int {
+	s.t.Helper()
+	return len(strings.Fields(s.podman("events", "--stream=false", "--filter", "event=create", "--filter", "type=container", "--format", "{{.ID}}")))
+}
+
+func grepLines(text, part string) string {
+	var found []string
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			found = append(found, line)
+		}
+	}
+	return strings.Join(found, "")
 }
 
 var errNotAll = errors.New("not all of it runs")
 
 // runs reports whether the agent and both Deployments run, of whatever version.
 func (s *survival) runs() error {
-	if body, err := s.page(hostPort); err != nil || !strings.Contains(body, "Hello") {
+	body, err := s.machine.Output(s.t.Context(), "curl", "-sS", "--max-time", "5", fmt.Sprintf("http://127.0.0.1:%d/", hostPort))
+	if err != nil || !strings.Contains(body, "Hello") {
 		return fmt.Errorf("the page is %q: %w", body, errors.Join(errNotAll, err))
 	}
 	out, err := s.machine.OutputAs(s.t.Context(), lab.WorkloadUser, "podman", "ps", "--format", "{{.Names}}")

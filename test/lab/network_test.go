@@ -47,6 +47,48 @@ func TestNetworkJoinsMachinesAndServer(t *testing.T) {
 	if err != nil || cut.ExitCode == 0 {
 		t.Errorf("a machine without cable: got %+v, %v", cut, err)
 	}
+	lossyCable(t, one, "http://"+n.Server.Addr.String()+":9000/page")
+}
+
+// lossyCable checks that nothing comes through when all is lost, that all comes in the end
+// when a third is, and that the whole cable is back afterwards.
+func lossyCable(t *testing.T, m *lab.Machine, url string) {
+	t.Helper()
+	fetch := func() int {
+		r, err := m.Run(t.Context(), "curl", "-sS", "-o", "/dev/null", "--max-time", "30", "--connect-timeout", "1", url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.ExitCode
+	}
+	again := func() string {
+		out, err := m.Output(t.Context(), "awk", "$1 == \"Tcp:\" { n = $13 } END { print n }", "/proc/net/snmp")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for share, requests := range map[float64]int{1: 2, 0.3: 6} {
+		heal, err := m.Link.Lossy(t.Context(), share)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, ok := again(), 0
+		for range requests {
+			if fetch() == 0 {
+				ok++
+			}
+		}
+		if share == 1 && ok > 0 || share < 1 && (ok == 0 || again() == before) {
+			t.Errorf("of %d requests on a cable that loses %.1f of the frames %d were answered, and %s then %s segments sent again", requests, share, ok, before, again())
+		}
+		if err := heal(); err != nil {
+			t.Fatal(err)
+		}
+		if code := fetch(); code != 0 {
+			t.Errorf("on the whole cable curl ends with %d", code)
+		}
+	}
 }
 
 func TestDialInNamespace(t *testing.T) {

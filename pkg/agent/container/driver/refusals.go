@@ -11,8 +11,9 @@ import (
 )
 
 // Bounds of the time until a container is tried again that did not run, while the
-// previous one does: each attempt interrupts that.
-const minRetry, maxRetry = 5 * time.Minute, time.Hour
+// previous one does: each attempt interrupts that. One that did not start at all is tried
+// sooner: the interruption is short, and the reason may be the device's state.
+const minStartRetry, minRetry, maxRetry = time.Minute, 5 * time.Minute, time.Hour
 
 // refusals remembers which new containers did not run. An agent that starts anew tries
 // them once more.
@@ -35,8 +36,8 @@ func newRefusals() *refusals {
 	return &refusals{byRef: map[wire.DeploymentRef]map[string]refusal{}, cleared: map[wire.DeploymentRef]map[string]string{}}
 }
 
-// note notes that a container did not run.
-func (r *refusals) note(s *container.Spec, text string) {
+// note notes that a container did not run, or did not even start.
+func (r *refusals) note(s *container.Spec, started bool, text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	services := r.byRef[s.Ref]
@@ -48,7 +49,11 @@ func (r *refusals) note(s *container.Spec, text string) {
 	if known.Hash != s.Hash {
 		known = refusal{}
 	}
-	pause := min(minRetry<<min(known.times, 8), maxRetry)
+	first := minStartRetry
+	if started {
+		first = minRetry
+	}
+	pause := min(first<<min(known.times, 8), maxRetry)
 	services[s.Service] = refusal{plan.Refusal{Hash: s.Hash, Text: text, Until: time.Now().Add(pause)}, known.times + 1}
 }
 

@@ -103,7 +103,11 @@ func (i *instance) startNext(ctx context.Context, a plan.Action) error {
 	if failure == nil {
 		return nil
 	}
-	return errors.Join(notReady(a.Spec, failure), i.goBack(ctx, a, "does not start: "+failure.Error(), func() error { return i.discard(ctx, id) }, a.Container))
+	if errors.Is(failure, workload.ErrUnavailable) {
+		return failure // podman went away meanwhile, which says nothing of the new version
+	}
+	i.refusals.note(a.Spec, false, "the new version does not start: "+failure.Error())
+	return errors.Join(notReady(a.Spec, failure), i.goBack(ctx, func() error { return i.discard(ctx, id) }, a.Container))
 }
 
 const (
@@ -145,14 +149,14 @@ func (i *instance) promote(ctx context.Context, a plan.Action) error {
 
 // putBack removes a container that does not run, and starts the previous one.
 func (i *instance) putBack(ctx context.Context, a plan.Action) error {
-	return i.goBack(ctx, a, a.Why, func() error { return i.remove(ctx, a.Container) }, *a.Spare)
+	i.refusals.note(a.Spec, true, "the new version "+a.Why)
+	return i.goBack(ctx, func() error { return i.remove(ctx, a.Container) }, *a.Spare)
 }
 
-// goBack removes what was to take the place of the previous container, notes why, and
-// starts that one again.
-func (i *instance) goBack(ctx context.Context, a plan.Action, why string, remove func() error, previous container.Container) error {
-	i.log.Warn("putting back the previous container", "container", previous.Name, "reason", why)
-	i.refusals.note(a.Spec, "the new version "+why)
+// goBack removes what was to take the place of the previous container, and starts that one
+// again.
+func (i *instance) goBack(ctx context.Context, remove func() error, previous container.Container) error {
+	i.log.Warn("putting back the previous container", "container", previous.Name)
 	if err := remove(); err != nil {
 		return err
 	}
