@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -40,6 +41,8 @@ type Source struct {
 	// Certificate is the device's own, nil before it has one. The server answers
 	// whoever shows one even while strangers flood it.
 	Certificate *tls.Certificate
+	// Dial connects to the server; nil for the usual way.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Learn asks the server for the time and makes it the clock's. The answer counts
@@ -97,7 +100,7 @@ func (s Source) fetch(ctx context.Context, nonce []byte) (chain []*x509.Certific
 	}
 	client := &http.Client{
 		Timeout:       requestTimeout,
-		Transport:     &http.Transport{TLSClientConfig: config, MaxResponseHeaderBytes: maxHeader},
+		Transport:     &http.Transport{TLSClientConfig: config, MaxResponseHeaderBytes: maxHeader, DialContext: s.Dial},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	defer client.CloseIdleConnections()

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/enroll"
 	"fleet.nationtech.io/fleet/pkg/agent/keystore"
 	"fleet.nationtech.io/fleet/pkg/agent/link"
+	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -40,20 +42,24 @@ type Server interface {
 }
 
 // Listener is the Server at the other end of the network.
-type Listener struct{}
+type Listener struct {
+	// Proxy is the way to it; nil for the direct one.
+	Proxy *proxy.Proxy
+}
 
 // Renew implements Server.
-func (Listener) Renew(ctx context.Context, r enroll.Renewal) (*enroll.Result, error) {
+func (l Listener) Renew(ctx context.Context, r enroll.Renewal) (*enroll.Result, error) {
+	r.Proxy = l.Proxy
 	return enroll.Renew(ctx, r)
 }
 
 // Learn implements Server.
-func (Listener) Learn(ctx context.Context, c *clock.Clock, server string, roots *x509.CertPool, own *tls.Certificate) error {
+func (l Listener) Learn(ctx context.Context, c *clock.Clock, server string, roots *x509.CertPool, own *tls.Certificate) error {
 	u, err := url.Parse(server)
 	if err != nil {
 		return fmt.Errorf("asking for the time: %w", err)
 	}
-	return c.Learn(ctx, clock.Source{Server: u, Roots: roots, Certificate: own})
+	return c.Learn(ctx, clock.Source{Server: u, Roots: roots, Certificate: own, Dial: l.Proxy.Dialer(new(net.Dialer)).DialContext})
 }
 
 // Config is what a Manager is made of. All fields are mandatory.

@@ -23,6 +23,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/keystore"
+	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/rights"
 )
@@ -42,7 +43,7 @@ type Podman interface {
 }
 
 // Probe reads what Local does, and asks podman, the agent and the server. All
-// fields are mandatory but for ConfigErr.
+// fields are mandatory but for ConfigErr and Proxy.
 type Probe struct {
 	Local
 	Config config.Config
@@ -50,6 +51,8 @@ type Probe struct {
 	ConfigErr error
 	Podman    Podman
 	Keys      keystore.Storage
+	// Proxy is the way to the servers; nil for the direct one.
+	Proxy *proxy.Proxy
 }
 
 // Read reads the facts. It changes nothing but for what podman makes when an
@@ -201,7 +204,7 @@ func (p Probe) askServer(ctx context.Context, f *Facts) {
 	}
 	if err != nil {
 		f.Identity.Err, f.Ahead.Err = err, errors.New("the device's identity is not known")
-		f.Connection = connect(ctx, p.Config.Server.URLs, nil)
+		f.Connection = p.connect(ctx, p.Config.Server.URLs, nil)
 		return
 	}
 	cert, roots, err := p.load(identity)
@@ -212,7 +215,7 @@ func (p Probe) askServer(ctx context.Context, f *Facts) {
 	}
 	if err != nil {
 		f.Ahead.Err = errors.New("the device's identity cannot be used")
-		f.Connection = connect(ctx, servers, nil)
+		f.Connection = p.connect(ctx, servers, nil)
 		return
 	}
 	id := &f.Identity.Value
@@ -223,9 +226,9 @@ func (p Probe) askServer(ctx context.Context, f *Facts) {
 	if id.NotBefore.After(f.GoodTime) {
 		f.GoodTime = id.NotBefore
 	}
-	f.Ahead = ahead(ctx, identity.Server, roots, cert)
+	f.Ahead = p.ahead(ctx, identity.Server, roots, cert)
 	f.Enrollment = []Attempt{{Address: identity.Server, Err: f.Ahead.Err}}
-	f.Connection = connect(ctx, servers, &tls.Config{
+	f.Connection = p.connect(ctx, servers, &tls.Config{
 		MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{*cert},
 		Time: func() time.Time { return time.Now().Add(-f.Ahead.Value) },
 	})
@@ -258,7 +261,7 @@ func (p Probe) load(identity *store.Identity) (*tls.Certificate, *x509.CertPool,
 
 // ahead learns the server's signed time, which also proves that the enrollment
 // address is the server's.
-func ahead(ctx context.Context, server string, roots *x509.CertPool, own *tls.Certificate) Fact[time.Duration] {
+func (p Probe) ahead(ctx context.Context, server string, roots *x509.CertPool, own *tls.Certificate) Fact[time.Duration] {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	u, err := url.Parse(server)
@@ -266,7 +269,7 @@ func ahead(ctx context.Context, server string, roots *x509.CertPool, own *tls.Ce
 		return unknownFact[time.Duration](err)
 	}
 	c := clock.New(clock.Config{})
-	if err := c.Learn(ctx, clock.Source{Server: u, Roots: roots, Certificate: own}); err != nil {
+	if err := c.Learn(ctx, clock.Source{Server: u, Roots: roots, Certificate: own, Dial: p.Proxy.Dialer(new(net.Dialer)).DialContext}); err != nil {
 		return unknownFact[time.Duration](err)
 	}
 	return known(time.Now().Round(0).Sub(c.Now()))
@@ -274,15 +277,15 @@ func ahead(ctx context.Context, server string, roots *x509.CertPool, own *tls.Ce
 
 // connect tries each of the NATS URLs: whether the host answers, and with a
 // configuration for TLS whether the server takes the device's certificate.
-func connect(ctx context.Context, servers []string, config *tls.Config) []Attempt {
+func (p Probe) connect(ctx context.Context, servers []string, config *tls.Config) []Attempt {
 	var list []Attempt
 	for _, server := range servers {
-		list = append(list, Attempt{Address: server, Err: dial(ctx, server, config)})
+		list = append(list, Attempt{Address: server, Err: p.dial(ctx, server, config)})
 	}
 	return list
 }
 
-func dial(ctx context.Context, server string, config *tls.Config) error {
+func (p Probe) dial(ctx context.Context, server string, config *tls.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	u, err := url.Parse(server)
@@ -290,18 +293,19 @@ func dial(ctx context.Context, server string, config *tls.Config) error {
 		return err
 	}
 	address := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "4222"))
-	var conn net.Conn
-	if config == nil {
-		conn, err = new(net.Dialer).DialContext(ctx, "tcp", address)
-	} else {
-		conn, err = (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
-	}
+	raw, err := p.Proxy.Dialer(new(net.Dialer)).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer raw.Close()
 	if config == nil {
 		return nil
+	}
+	config = config.Clone()
+	config.ServerName = u.Hostname()
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return err
 	}
 	// With TLS 1.3 the client learns from the first byte whether the server took
 	// its certificate. NATS speaks first.

@@ -24,6 +24,7 @@ import (
 	"strings"
 
 	"fleet.nationtech.io/fleet/pkg/agent/clock"
+	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -53,6 +54,8 @@ type Request struct {
 	// Clock is the time that certificates are checked by; nil for one that begins
 	// with the system's.
 	Clock *clock.Clock
+	// Proxy is the way to the server; nil for the direct one.
+	Proxy *proxy.Proxy
 	// Pending is called once when an operator has to approve the device; it may
 	// be nil.
 	Pending func()
@@ -101,7 +104,7 @@ func Enroll(ctx context.Context, req Request) (*Result, error) {
 		return nil, fmt.Errorf("%w, not %.200q", ErrServerURL, req.Server)
 	}
 	patience := &patience{told: req.Busy}
-	root, err := fetchRoot(ctx, base, token.CAHash, patience)
+	root, err := fetchRoot(ctx, base, token.CAHash, req.Proxy, patience)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +112,7 @@ func Enroll(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := newPort(base, []*x509.Certificate{root}, req.Clock, nil)
+	p := newPort(base, []*x509.Certificate{root}, req.Clock, req.Proxy, nil)
 	defer p.close()
 	p.clock.NotBefore(root.NotBefore)
 	reply, err := p.await(ctx, body, patience, req.Pending)
@@ -120,9 +123,9 @@ func Enroll(ctx context.Context, req Request) (*Result, error) {
 }
 
 // FetchRoot returns the root certificate of a server whose key has a hash, in
-// hex, such as a token names. Errors wrap ErrServerURL, ErrOtherServer or
+// hex, such as a token names. way is nil for the direct one. Errors wrap ErrServerURL, ErrOtherServer or
 // ErrReply, or come from the network.
-func FetchRoot(ctx context.Context, server, hash string) (*x509.Certificate, error) {
+func FetchRoot(ctx context.Context, server, hash string, way *proxy.Proxy) (*x509.Certificate, error) {
 	base, err := parseServer(server)
 	if err != nil {
 		return nil, err
@@ -131,7 +134,7 @@ func FetchRoot(ctx context.Context, server, hash string) (*x509.Certificate, err
 	if n, err := hex.Decode(want[:], []byte(hash)); err != nil || n != len(want) {
 		return nil, ErrOtherServer
 	}
-	return fetchRoot(ctx, base, want, &patience{})
+	return fetchRoot(ctx, base, want, way, &patience{})
 }
 
 // CanonicalServer returns the one form of a server's address: however it is
@@ -187,10 +190,13 @@ func signingRequest(key crypto.Signer) (string, error) {
 
 // fetchRoot gets the root certificate without verification: the hash in the
 // token vouches for it. While a root is replaced the server has two.
-func fetchRoot(ctx context.Context, base *url.URL, want wire.Digest, patience *patience) (*x509.Certificate, error) {
-	client := newClient(&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}) //nolint:gosec // the hash is checked below
+func fetchRoot(ctx context.Context, base *url.URL, want wire.Digest, way *proxy.Proxy, patience *patience) (*x509.Certificate, error) {
+	client := newClient(&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}, way) //nolint:gosec // the hash is checked below
 	defer client.CloseIdleConnections()
 	got, err := fetchPatiently(ctx, client, base.JoinPath(wire.PathCA).String(), patience)
+	if _, ok := errors.AsType[*proxy.Error](err); ok {
+		return nil, fmt.Errorf("fetching the server's root certificate: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("fetching the server's root certificate: %w: is it the enrollment port of a fleet-server that runs?", err)
 	}

@@ -80,7 +80,7 @@ func newServer(t *testing.T) *server {
 	mux.HandleFunc("POST "+wire.PathEnroll, s.enroll)
 	hs := httptest.NewUnstartedServer(mux)
 	tlsKey := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
-	leaf := s.issue(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, s.root, tlsKey.Public())
+	leaf := s.issue(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"gateway.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, s.root, tlsKey.Public())
 	s.chain, s.tlsKey = [][]byte{leaf.Raw}, tlsKey
 	hs.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return &tls.Config{

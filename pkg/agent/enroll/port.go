@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/clock"
+	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -41,34 +42,35 @@ type port struct {
 	base   *url.URL
 	roots  *x509.CertPool
 	clock  *clock.Clock
+	way    *proxy.Proxy
 	client *http.Client
 }
 
 // newPort trusts the given roots and nothing else. present is the certificate
 // that the device shows; nil for none.
-func newPort(base *url.URL, roots []*x509.Certificate, c *clock.Clock, present *tls.Certificate) *port {
+func newPort(base *url.URL, roots []*x509.Certificate, c *clock.Clock, way *proxy.Proxy, present *tls.Certificate) *port {
 	if c == nil {
 		c = clock.New(clock.Config{})
 	}
-	p := &port{base: base, roots: pool(roots), clock: c}
+	p := &port{base: base, roots: pool(roots), clock: c, way: way}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: p.roots, Time: c.Now}
 	if present != nil {
 		// Whatever issuers the server names, and although it may have expired.
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return present, nil }
 	}
-	p.client = newClient(cfg)
+	p.client = newClient(cfg, way)
 	return p
 }
 
 func (p *port) close() { p.client.CloseIdleConnections() }
 
-func newClient(cfg *tls.Config) *http.Client {
+func newClient(cfg *tls.Config, way *proxy.Proxy) *http.Client {
 	return &http.Client{
 		Timeout:       requestTimeout,
 		CheckRedirect: refuseRedirect,
 		Transport: &http.Transport{
 			TLSClientConfig: cfg, MaxResponseHeaderBytes: maxHeader,
-			DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			DialContext: way.Dialer(&net.Dialer{Timeout: dialTimeout}).DialContext,
 		},
 	}
 }
@@ -151,7 +153,7 @@ func (p *port) enroll(ctx context.Context, body []byte) (*wire.EnrollReply, erro
 	if !clock.Untimely(err) {
 		return reply, err
 	}
-	if learnErr := p.clock.Learn(ctx, clock.Source{Server: p.base, Roots: p.roots}); learnErr != nil {
+	if learnErr := p.clock.Learn(ctx, clock.Source{Server: p.base, Roots: p.roots, Dial: p.way.Dialer(new(net.Dialer)).DialContext}); learnErr != nil {
 		return nil, fmt.Errorf("%w; %w", err, learnErr)
 	}
 	reply, _, err = p.post(ctx, wire.PathEnroll, "", body)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 
 	"fleet.nationtech.io/fleet/pkg/agent/clock"
+	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -31,6 +32,8 @@ type Renewal struct {
 	// Root is the pinned roots in PEM.
 	Root  string
 	Clock *clock.Clock
+	// Proxy is the way to the server; nil for the direct one.
+	Proxy *proxy.Proxy
 }
 
 // Renew obtains the next certificate. It asks once; to ask again with the same
@@ -55,7 +58,7 @@ func Renew(ctx context.Context, r Renewal) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding the request for renewal: %w", err)
 	}
-	p := newPort(base, pinned, r.Clock, r.Present)
+	p := newPort(base, pinned, r.Clock, r.Proxy, r.Present)
 	defer p.close()
 	reply, chain, err := p.post(ctx, wire.PathRenew, r.Session, body)
 	if err != nil {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -40,12 +41,15 @@ const (
 	// connection until some collections later, hence rarely.
 	pingInterval = 10 * time.Minute
 	maxPings     = 2
+	// proxiedPingInterval replaces it where a proxy acknowledges for a server that
+	// may be long gone.
+	proxiedPingInterval = 2 * time.Minute
 	// noReconnectBuffer: what is said while disconnected is said again by the
 	// callers; a buffer would bring old reports out of order.
 	noReconnectBuffer = -1
 )
 
-// Config is what a Link needs. Dial may be nil.
+// Config is what a Link needs. Dial and Proxy may be nil.
 type Config struct {
 	Device string
 	// Servers are NATS URLs; they are tried in random order.
@@ -53,7 +57,9 @@ type Config struct {
 	Credentials Credentials
 	// Dial replaces the TCP dialer when it is set.
 	Dial nats.CustomDialer
-	Log  *slog.Logger
+	// Proxy is the way to the servers, unless Dial is set; nil for the direct one.
+	Proxy *proxy.Proxy
+	Log   *slog.Logger
 }
 
 // Link is a connection that is re-established for as long as it is open.
@@ -151,7 +157,7 @@ func (l *Link) options(cfg Config) nats.Options {
 	}
 	d := dialer{raw: cfg.Dial, config: o.TLSConfig, creds: cfg.Credentials}
 	if d.raw == nil {
-		d.raw = newDialer()
+		d.raw = way{cfg.Proxy.Dialer(newDialer())}
 	}
 	o.CustomDialer, o.SkipHostLookup = d, true
 	o.IgnoreDiscoveredServers = true // the manifest names the servers, not whoever answers
@@ -162,6 +168,9 @@ func (l *Link) options(cfg Config) nats.Options {
 	o.ReconnectBufSize = noReconnectBuffer
 	o.Timeout = connectTimeout
 	o.PingInterval = pingInterval
+	if cfg.Proxy != nil {
+		o.PingInterval = proxiedPingInterval
+	}
 	o.MaxPingsOut = maxPings
 	o.NoCallbacksAfterClientClose = true
 	o.ConnectedCB = l.onConnect

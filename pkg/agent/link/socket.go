@@ -1,12 +1,15 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 )
 
 // newDialer dials for a Link that was given no dialer. The system ends a connection
@@ -14,6 +17,16 @@ import (
 // minutes.
 func newDialer() *net.Dialer {
 	return &net.Dialer{Timeout: connectTimeout, Control: boundSilence}
+}
+
+// way makes a dialer one of the NATS client's.
+type way struct{ proxy.Dialer }
+
+// Dial implements nats.CustomDialer.
+func (w way) Dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*connectTimeout)
+	defer cancel()
+	return w.DialContext(ctx, network, address)
 }
 
 func boundSilence(_, _ string, raw syscall.RawConn) error {
