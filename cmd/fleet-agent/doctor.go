@@ -90,18 +90,22 @@ func examine(ctx context.Context, f flags, fix bool) doctor.Report {
 // newProbe looks with the defaults where the configuration cannot be read.
 func newProbe(f flags) (probe doctor.Probe, done func()) {
 	path, asked := f.path()
-	cfg, err := config.Load(path, asked, os.Environ(), f.FlagSet)
+	cfg, err := config.Load(path, asked, environment(), f.FlagSet)
 	if err == nil {
 		err = cfg.Validate()
 	}
 	if err != nil {
 		cfg = config.Default()
 	}
+	way, wayErr := wayOut(cfg, environment())
+	if err == nil {
+		err = wayErr
+	}
 	runtime := podman.New(findSocket(cfg), authFile(cfg, path))
 	here := local(cfg)
 	here.RepositoryRoots, here.RepositoryForm = hostinstall.RepositoryRoots(), hostinstall.RepositoryForm()
 	return doctor.Probe{
-		Local: here, Config: cfg, ConfigErr: err, Podman: runtime, Keys: keyStorage(cfg),
+		Local: here, Config: cfg, ConfigErr: err, Podman: runtime, Keys: keyStorage(cfg), Proxy: way,
 	}, runtime.Close
 }
 

@@ -22,6 +22,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/enroll"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/keystore"
+	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/version"
@@ -40,6 +41,8 @@ const (
 type enrollment struct {
 	server, tokenFile, name string
 	force                   bool
+	// proxy has what flags say.
+	proxy config.Proxy
 }
 
 func newEnroll(f flags) *cobra.Command {
@@ -53,11 +56,19 @@ The token is read from --token-file, else from $` + envToken + `, else from
 standard input; on a terminal it is asked for and not shown. Enrolling again
 with the same server is safe.
 
+A proxy that --proxy names, or else agent.yaml, or $HTTPS_PROXY with $NO_PROXY, is
+written into agent.yaml: the agent and podman go through it from then on. The
+password of $HTTPS_PROXY goes into a file that other accounts cannot read.
+
 The fingerprint of the device's key is printed first. An operator who has to
 approve the device sees the same on the server.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, log, err := f.load(cmd, false)
+			if err != nil {
+				return err
+			}
+			way, err := e.wayOut(&cfg, environment())
 			if err != nil {
 				return err
 			}
@@ -69,13 +80,16 @@ approve the device sees the same on the server.`,
 				return err
 			}
 			path, _ := f.path()
-			return e.enroll(cmd.Context(), cfg, path, token, cmd.OutOrStdout(), log)
+			return e.enroll(cmd.Context(), cfg, path, token, way, cmd.OutOrStdout(), log)
 		},
 	}
 	cmd.Flags().StringVar(&e.server, "server", "", "enrollment address of the server: https://HOST:8443")
 	cmd.Flags().StringVar(&e.tokenFile, "token-file", "", "file that holds the enrollment token")
 	cmd.Flags().StringVar(&e.name, "name", "", "device id (default: host name and a hash of the machine id)")
 	cmd.Flags().BoolVar(&e.force, "force", false, "make a new key, and replace the identity that this device has")
+	cmd.Flags().StringVar(&e.proxy.URL, "proxy", "", "HTTP proxy to go through from now on: http://HOST:PORT")
+	cmd.Flags().StringSliceVar(&e.proxy.NoProxy, "no-proxy", nil, "hosts, domains and networks that are reached without the proxy")
+	cmd.Flags().StringVar(&e.proxy.CredentialsFile, "proxy-credentials-file", "", "file that holds USER:PASSWORD for the proxy, and stays there")
 	_ = cmd.MarkFlagRequired("server") // fails for unknown flags only
 	return cmd
 }
@@ -137,7 +151,7 @@ func askToken(ctx context.Context, terminal *os.File, prompt io.Writer) (token [
 	}
 }
 
-func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, token string, out io.Writer, log *slog.Logger) error {
+func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, token string, way *proxy.Proxy, out io.Writer, log *slog.Logger) error {
 	state, err := openState(cfg.StateDir, log)
 	if err != nil {
 		return err
@@ -160,7 +174,7 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 	}
 	result, err := enroll.Enroll(ctx, enroll.Request{
 		Server: e.server, Token: token, Device: identity.Device, Key: key, Inventory: inventory(), HardwareID: hardwareID(log),
-		Clock: clock.New(clock.Config{Keeper: goodTime{state}, Log: log}),
+		Clock: clock.New(clock.Config{Keeper: goodTime{state}, Log: log}), Proxy: way,
 		Pending: func() {
 			fmt.Fprintf(out, "device %s waits for approval by an operator, who compares this fingerprint with what `fleet-server device approve %s` shows\n", identity.Device, identity.Device)
 		},
@@ -174,8 +188,11 @@ func (e *enrollment) enroll(ctx context.Context, cfg config.Config, configPath, 
 		return err
 	}
 	identity.Certificate, identity.Root, identity.Servers = result.Certificate, result.Root, result.Servers
-	if err := e.finish(state, identity, configPath); err != nil {
+	if err := e.finish(state, identity, configPath, way); err != nil {
 		return err
+	}
+	if way != nil {
+		fmt.Fprintf(out, "the agent and podman go through the proxy %s, which %s names from now on\n", way.Address(), configPath)
 	}
 	_, err = fmt.Fprintf(out, "device %s is enrolled; %s\n", identity.Device, next(ctx, state.Dir()))
 	return err
@@ -239,13 +256,17 @@ func keyStorage(cfg config.Config) keystore.Storage {
 
 // finish writes what enrollment brought. The identity comes last: with it the
 // device counts as enrolled.
-func (e *enrollment) finish(state *store.Store, identity *store.Identity, configPath string) error {
-	content, err := config.Enrolled(configPath, identity.Device, identity.Servers)
+func (e *enrollment) finish(state *store.Store, identity *store.Identity, configPath string, way *proxy.Proxy) error {
+	if err := makeReadable(filepath.Dir(configPath)); err != nil {
+		return fmt.Errorf("making the configuration directory: %w", err)
+	}
+	kept, err := keepProxy(way, filepath.Dir(configPath))
 	if err != nil {
 		return err
 	}
-	if err := makeReadable(filepath.Dir(configPath)); err != nil {
-		return fmt.Errorf("making the configuration directory: %w", err)
+	content, err := config.Enrolled(configPath, identity.Device, identity.Servers, kept)
+	if err != nil {
+		return err
 	}
 	if err := atomicfile.Write(configPath, content, 0o644); err != nil {
 		return err

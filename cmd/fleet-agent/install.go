@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"fleet.nationtech.io/fleet/pkg/agent/enroll"
+	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/hostinstall"
 	"fleet.nationtech.io/fleet/pkg/version"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -90,7 +92,7 @@ or dnf afterwards.`,
 	return cmd
 }
 
-func newAddRepository() *cobra.Command {
+func newAddRepository(f flags) *cobra.Command {
 	var i installOptions
 	cmd := &cobra.Command{
 		Use:   "add-repository https://GATEWAY:8443",
@@ -105,7 +107,11 @@ keys are told to trust it for this gateway alone.`,
 				return err
 			}
 			defer unlock()
-			r, err := i.repository(cmd.Context(), args[0])
+			way, err := repositoryWay(f)
+			if err != nil {
+				return err
+			}
+			r, err := i.repository(cmd.Context(), args[0], way)
 			if err != nil {
 				return err
 			}
@@ -157,7 +163,7 @@ const (
 // rpmArch is how rpm calls an architecture.
 var rpmArch = map[string]string{"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7hl"}
 
-func (i *installOptions) repository(ctx context.Context, gateway string) (hostinstall.Repository, error) {
+func (i *installOptions) repository(ctx context.Context, gateway string, way *proxy.Proxy) (hostinstall.Repository, error) {
 	r := hostinstall.Repository{Manager: i.manager, Arch: rpmArch[runtime.GOARCH]}
 	if r.Manager == "" {
 		r.Manager = "dnf"
@@ -168,7 +174,7 @@ func (i *installOptions) repository(ctx context.Context, gateway string) (hostin
 	if !wire.ValidHash(i.caHash) {
 		return r, errors.New("--ca-hash must be a SHA-256 in hex, as in the second part of an enrollment token")
 	}
-	root, err := enroll.FetchRoot(ctx, gateway, i.caHash)
+	root, err := enroll.FetchRoot(ctx, gateway, i.caHash, way)
 	if err != nil {
 		return r, err
 	}
@@ -176,16 +182,16 @@ func (i *installOptions) repository(ctx context.Context, gateway string) (hostin
 		return r, err
 	}
 	r.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
-	r.Keys, err = fetchKeys(ctx, r, root)
+	r.Keys, err = fetchKeys(ctx, r, root, way)
 	return r, err
 }
 
 // fetchKeys fetches what the package manager shall trust, and nothing else: see
 // hostinstall.Repository.
-func fetchKeys(ctx context.Context, r hostinstall.Repository, root *x509.Certificate) ([]byte, error) {
+func fetchKeys(ctx context.Context, r hostinstall.Repository, root *x509.Certificate, way *proxy.Proxy) ([]byte, error) {
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, DialContext: way.Dialer(new(net.Dialer)).DialContext}
 	defer transport.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, keysTime)
 	defer cancel()

@@ -77,7 +77,7 @@ func TestKeysOfAGateway(t *testing.T) {
 				t.Fatal(err)
 			}
 			for manager, want := range map[string]string{"apt": tt.apt, "dnf": tt.dnf} {
-				got, err := fetchKeys(t.Context(), hostinstall.Repository{Gateway: gateway, Manager: manager}, server.Certificate())
+				got, err := fetchKeys(t.Context(), hostinstall.Repository{Gateway: gateway, Manager: manager}, server.Certificate(), nil)
 				if string(got) != want || (err == nil) != (want != "") {
 					t.Errorf("%s gets %q, %v, want %q", manager, got, err, want)
 				}

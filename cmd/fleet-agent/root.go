@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -47,8 +46,8 @@ func newRoot() *cobra.Command {
 	for name, values := range map[string][]string{"log-format": logging.Formats, "log-level": logging.Levels} {
 		_ = root.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails for unknown flags only
 	}
-	root.AddCommand(newEnroll(f), newRun(f), newStatus(f), newDoctor(f), newConfirmEpoch(f), newHardwareID(), newFingerprint(f), newVersion(), manual.NewCommand())
-	root.AddCommand(newInstall(), newUninstall(), newAddRepository(), newVerifyPackages(), newHelper())
+	root.AddCommand(newEnroll(f), newRun(f), newStatus(f), newDoctor(f), newConfirmEpoch(f), newHardwareID(), newPodmanProxy(f), newFingerprint(f), newVersion(), manual.NewCommand())
+	root.AddCommand(newInstall(), newUninstall(), newAddRepository(f), newVerifyPackages(), newHelper())
 	usage.Explain(root)
 	return root
 }
@@ -91,14 +90,14 @@ func newVersion() *cobra.Command {
 
 // path returns the configuration file, and whether somebody asked for it.
 func (f flags) path() (path string, asked bool) {
-	return config.Program.Path(os.Environ(), f.FlagSet)
+	return config.Program.Path(environment(), f.FlagSet)
 }
 
 // load reads the configuration, validates it, and makes the logger that it asks
 // for.
 func (f flags) load(cmd *cobra.Command, required bool) (config.Config, *slog.Logger, error) {
 	path, asked := f.path()
-	cfg, err := config.Load(path, required && asked, os.Environ(), f.FlagSet)
+	cfg, err := config.Load(path, required && asked, environment(), f.FlagSet)
 	if err != nil {
 		return cfg, nil, err
 	}

@@ -24,6 +24,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/link"
+	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/podman"
 	"fleet.nationtech.io/fleet/pkg/settings"
@@ -61,6 +62,13 @@ func runAgent(ctx context.Context, cfg config.Config, configPath string, log *sl
 		return err
 	}
 	defer state.Close()
+	way, err := wayOut(cfg, environment())
+	if err != nil {
+		log.Warn("the proxy of the environment is ignored", "error", err)
+	}
+	if way != nil {
+		log.Info("connections go through a proxy", "proxy", way)
+	}
 	runtime := podman.New(findSocket(cfg), authFile(cfg, configPath))
 	defer runtime.Close()
 	defer notifyStopping(log)
@@ -73,7 +81,7 @@ func runAgent(ctx context.Context, cfg config.Config, configPath string, log *sl
 		if wiping {
 			run = wipeDevice
 		}
-		if err := run(ctx, parts{cfg: cfg, configPath: configPath, state: state, runtime: runtime, log: log}); err != nil {
+		if err := run(ctx, parts{cfg: cfg, configPath: configPath, state: state, runtime: runtime, way: way, log: log}); err != nil {
 			return err
 		}
 	}
@@ -86,6 +94,7 @@ type parts struct {
 	configPath string
 	state      *store.Store
 	runtime    *podman.Client
+	way        *proxy.Proxy
 	log        *slog.Logger
 }
 
@@ -113,6 +122,7 @@ func runDevice(ctx context.Context, p parts) error {
 		Device:      identity.Device,
 		Servers:     servers(cfg, identity),
 		Credentials: credentials,
+		Proxy:       p.way,
 		Log:         log.With("component", "link"),
 	})
 	if err != nil {
@@ -258,7 +268,7 @@ func refreshOnHangup(ctx context.Context, a service) {
 func loadCredentials(p parts) (*credential.Manager, error) {
 	log := p.log.With("component", "credential")
 	m, err := credential.Load(credential.Config{
-		Store: p.state, Keys: keyStorage(p.cfg), Clock: clock.New(clock.Config{Keeper: p.state, Log: log}), Server: credential.Listener{}, Log: log,
+		Store: p.state, Keys: keyStorage(p.cfg), Clock: clock.New(clock.Config{Keeper: p.state, Log: log}), Server: credential.Listener{Proxy: p.way}, Log: log,
 	})
 	if err != nil {
 		return nil, err

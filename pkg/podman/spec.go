@@ -27,6 +27,7 @@ func generate(s *container.Spec) *specgen.SpecGenerator {
 	g.Entrypoint = s.Command
 	g.Command = s.Args
 	g.Env = s.Env
+	g.HTTPProxy = new(bool) // podman's proxy may hold a password
 	g.RestartPolicy = string(container.RestartNever)
 	g.LogConfiguration = &specgen.LogConfig{Driver: define.KubernetesLogging, Size: maxLog}
 	// The agent runs the image's own. Podman would start a timer of systemd for it, and

@@ -84,7 +84,7 @@ func Table(config any) string {
 	var b strings.Builder
 	for _, s := range Of(config) {
 		if s.Env != "" {
-			fmt.Fprintf(&b, "  %-31s %s\n", s.Env, s.Key)
+			fmt.Fprintf(&b, "  %-34s %s\n", s.Env, s.Key)
 		}
 	}
 	return b.String()

@@ -222,11 +222,11 @@ func TestAliases(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	t.Parallel()
-	const want = `  TEST_NAME                       name
-  TEST_PORTS                      ports
-  TEST_LABELS                     labels
-  TEST_EVERY                      every
-  TEST_LOG_LEVEL                  log.level
+	const want = `  TEST_NAME                          name
+  TEST_PORTS                         ports
+  TEST_LABELS                        labels
+  TEST_EVERY                         every
+  TEST_LOG_LEVEL                     log.level
 `
 	if diff := cmp.Diff(want, settings.Table(&config{})); diff != "" {
 		t.Error(diff)

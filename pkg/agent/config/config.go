@@ -4,6 +4,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/settings"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -48,6 +50,8 @@ type Config struct {
 	// StateDir holds identity, manifest and bodies.
 	StateDir string `yaml:"stateDir" env:"FLEET_AGENT_STATE_DIR"`
 	Podman   Podman `yaml:"podman"`
+	// Proxy is the way to the server and to registries.
+	Proxy Proxy `yaml:"proxy"`
 	// BindRoots are the directories under which score volumes with a hostPath may
 	// lie; none by default.
 	BindRoots []string `yaml:"bindRoots" env:"FLEET_AGENT_BIND_ROOTS"`
@@ -87,6 +91,20 @@ type Podman struct {
 	// need not exist. When it is empty, auth.json beside agent.yaml is meant.
 	AuthFile string `yaml:"authFile" env:"FLEET_AGENT_PODMAN_AUTH_FILE"`
 }
+
+// Proxy is an HTTP proxy. When it has no URL, HTTPS_PROXY and NO_PROXY of the
+// environment count.
+type Proxy struct {
+	// URL is http://HOST:PORT, without a user.
+	URL string `yaml:"url" env:"FLEET_AGENT_PROXY_URL"`
+	// NoProxy are hosts, domains, addresses and networks that are reached without it.
+	NoProxy []string `yaml:"noProxy" env:"FLEET_AGENT_PROXY_NO_PROXY"`
+	// CredentialsFile has USER:PASSWORD.
+	CredentialsFile string `yaml:"credentialsFile" env:"FLEET_AGENT_PROXY_CREDENTIALS_FILE"`
+}
+
+// Settings are those for package proxy.
+func (p Proxy) Settings() proxy.Settings { return proxy.Settings(p) }
 
 // Log says what is logged, and how.
 type Log struct {
@@ -131,7 +149,7 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("%w: device: %w", settings.ErrInvalid, err)
 		}
 	}
-	for _, check := range []func() error{c.validateServers, c.validateCredentials, c.validatePaths, c.validateLog, c.validateIntervals} {
+	for _, check := range []func() error{c.validateServers, c.validateCredentials, c.validatePaths, c.validateProxy, c.validateLog, c.validateIntervals} {
 		if err := check(); err != nil {
 			return fmt.Errorf("%w: %w", settings.ErrInvalid, err)
 		}
@@ -176,6 +194,24 @@ func (c *Config) validatePaths() error {
 		if !filepath.IsAbs(root) {
 			return fmt.Errorf("bindRoots[%d]: %.200q is not an absolute path", i, root)
 		}
+	}
+	return nil
+}
+
+func (c *Config) validateProxy() error {
+	p := c.Proxy
+	if p.URL == "" && (len(p.NoProxy) > 0 || p.CredentialsFile != "") {
+		return errors.New("proxy.url: it is missing, so the rest of proxy means nothing")
+	}
+	if p.CredentialsFile != "" && !filepath.IsAbs(p.CredentialsFile) {
+		return fmt.Errorf("proxy.credentialsFile: %.200q is not an absolute path", p.CredentialsFile)
+	}
+	_, err := proxy.New(p.Settings())
+	switch {
+	case errors.Is(err, proxy.ErrNoProxy):
+		return fmt.Errorf("proxy.noProxy: %w", err)
+	case err != nil:
+		return fmt.Errorf("proxy.url: %w", err)
 	}
 	return nil
 }

@@ -125,7 +125,7 @@ func TestUnknownVariableStopsNoAgent(t *testing.T) {
 func TestEnrolledKeepsWhatTheOperatorWrote(t *testing.T) {
 	t.Parallel()
 	path := write(t, "# our gateway\nlabels:\n  site: north # the old building\nserver:\n  urls: [tls://old:4222]\nbindRoots:\n  - /srv\n")
-	got, err := config.Enrolled(path, "pi-1", []string{"tls://new:4222"})
+	got, err := config.Enrolled(path, "pi-1", []string{"tls://new:4222"}, config.Proxy{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestEnrolledKeepsWhatTheOperatorWrote(t *testing.T) {
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
 	}
-	again, err := config.Enrolled(write(t, string(got)), "pi-1", []string{"tls://new:4222"})
+	again, err := config.Enrolled(write(t, string(got)), "pi-1", []string{"tls://new:4222"}, config.Proxy{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestEnrolledStartsFromNothing(t *testing.T) {
 	for name, content := range map[string]string{"empty": "", "comment": "# nothing\n", "null": "null\n"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := config.Enrolled(write(t, content), "pi-1", []string{"tls://a:4222"})
+			got, err := config.Enrolled(write(t, content), "pi-1", []string{"tls://a:4222"}, config.Proxy{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -174,8 +174,43 @@ func FuzzLoad(f *testing.F) {
 		if err != nil || cfg.Validate() != nil {
 			return
 		}
-		if _, err := config.Enrolled(path, "pi-1", nil); err != nil {
+		if _, err := config.Enrolled(path, "pi-1", nil, config.Proxy{}); err != nil {
 			t.Errorf("a valid file cannot be edited: %v", err)
 		}
 	})
+}
+
+func TestProxy(t *testing.T) {
+	t.Parallel()
+	for content, want := range map[string]string{
+		"proxy: {url: 'http://proxy.test:3128', noProxy: [10.0.0.0/8, .test], credentialsFile: /etc/fleet-agent/proxy}": "",
+		"proxy: {url: 'http://device:opensesame@proxy.test:3128'}":                                                      "proxy.url: no user belongs here",
+		"proxy: {url: 'proxy.test:3128'}":                                                                               "proxy.url: it must have the form http://HOST:PORT",
+		"proxy: {url: 'http://proxy.test:3128', noProxy: ['a b']}":                                                      "proxy.noProxy: it must list hosts",
+		"proxy: {url: 'http://proxy.test:3128', credentialsFile: proxy}":                                                `proxy.credentialsFile: "proxy" is not an absolute path`,
+		"proxy: {credentialsFile: /etc/fleet-agent/proxy}":                                                              "proxy.url: it is missing",
+		"proxy: {url: '', noProxy: [gateway.test]}\nserver: {urls: ['tls://a:4222']}":                                   "proxy.url: it is missing",
+	} {
+		cfg, err := config.Load(write(t, content), true, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = cfg.Validate()
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "opensesame")) {
+			t.Errorf("%s: %v, want %q", content, err, want)
+		}
+	}
+}
+
+func TestEnrolledThroughAProxy(t *testing.T) {
+	t.Parallel()
+	way := config.Proxy{URL: "http://proxy.test:3128", NoProxy: []string{"10.0.0.0/8"}, CredentialsFile: "/etc/fleet-agent/proxy"}
+	got, err := config.Enrolled(write(t, "# ours\nproxy:\n  url: http://old.test:1 # of before\n"), "pi-1", []string{"tls://a:4222"}, way)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(write(t, string(got)), true, nil, nil)
+	if diff := cmp.Diff(way, cfg.Proxy); diff != "" || err != nil || !strings.Contains(string(got), "# of before") {
+		t.Error(diff, err, string(got))
+	}
 }

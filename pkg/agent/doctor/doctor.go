@@ -89,7 +89,7 @@ func Examine(f Facts) Report {
 	r := Report{State: OK}
 	for _, check := range []func(Facts) []Finding{
 		configuration, accounts, setup, programs, subordinateIDs, linger, controllers, podmanSocket, storageDriver, disks,
-		certificate, clocks, agentRuns, servers, repository,
+		certificate, clocks, agentRuns, throughProxy, servers, repository,
 	} {
 		r.Findings = append(r.Findings, check(f)...)
 	}

@@ -76,7 +76,9 @@ func find(t *testing.T, r doctor.Report, check string) doctor.Finding {
 
 func TestASoundDevice(t *testing.T) {
 	t.Parallel()
-	r := doctor.Examine(sound())
+	f := sound()
+	f.Proxy = &doctor.Proxy{Name: "http://p:1 (proxy.url)", Given: fact(true), Attempts: []doctor.Attempt{{Address: "gw:8443"}}}
+	r := doctor.Examine(f)
 	if r.State != doctor.OK {
 		t.Errorf("the report is %s", r.State)
 	}
@@ -97,6 +99,28 @@ func TestFindings(t *testing.T) {
 		command string
 		fixable bool
 	}{
+		"a proxy that refuses": {
+			harm: func(f *doctor.Facts) {
+				f.Proxy = &doctor.Proxy{Name: "http://p:1 (proxy.url)", Attempts: []doctor.Attempt{{Address: "gw:8443"}, {Address: "gw:4222", Err: errors.New("the proxy refuses")}}}
+			},
+			check: "proxy", state: doctor.Failure, message: "the proxy refuses",
+		},
+		"a proxy that can be done without": {
+			harm: func(f *doctor.Facts) {
+				f.Proxy = &doctor.Proxy{Name: "http://p:1 (HTTPS_PROXY)", Spare: true, Attempts: []doctor.Attempt{{Address: "gw:4222", Err: errors.New("the proxy refuses")}}}
+			},
+			check: "proxy", state: doctor.Warning, message: "the proxy refuses; the agent goes on to try without it, and podman does not",
+		},
+		"a proxy whose password others can read": {
+			harm: func(f *doctor.Facts) {
+				f.Proxy = &doctor.Proxy{Name: "http://p:1 (proxy.url)", Given: fact(true), Exposed: "/etc/default/fleet-agent", Hide: "chmod 0600 /etc/default/fleet-agent"}
+			},
+			check: "proxy", state: doctor.Warning, message: "can read the password of the proxy in /etc/default/fleet-agent", command: "chmod 0600 /etc/default/fleet-agent", fixable: true,
+		},
+		"a proxy that podman does not know": {
+			harm:  func(f *doctor.Facts) { f.Proxy = &doctor.Proxy{Name: "http://p:1 (proxy.url)"} },
+			check: "proxy", state: doctor.Warning, message: "http://p:1 (proxy.url) is not what podman was told", command: "systemctl restart fleet-agent",
+		},
 		"a bad configuration": {
 			harm:  func(f *doctor.Facts) { f.Config = errors.New("line 3: unknown key sever") },
 			check: "configuration", state: doctor.Failure, message: "unknown key sever",

@@ -72,6 +72,8 @@ type Facts struct {
 	Identity Fact[Identity]
 	// Agent is what the running agent says of itself.
 	Agent Fact[control.Status]
+	// Proxy is nil where connections leave the device without one.
+	Proxy *Proxy
 	// RepositoryRoots are the hashes of the keys of the roots that package managers
 	// trust for the gateway, by file.
 	RepositoryRoots map[string][]string
@@ -140,6 +142,23 @@ type Identity struct {
 	NotBefore, NotAfter, Renewal time.Time
 	// RootHash is the hash of the key of the fleet's present root, as in a token.
 	RootHash string
+}
+
+// Proxy is the way to the servers and to registries.
+type Proxy struct {
+	// Name is its address, and who named it.
+	Name string
+	// Spare: what it refuses is tried without it.
+	Spare bool
+	// Attempts are those to reach servers through it; none where all of them are
+	// reached without it.
+	Attempts []Attempt
+	// Given: podman was told of the same proxy at the last start of the agent.
+	Given Fact[bool]
+	// Exposed is a file with its password that every account can read; "" for none.
+	Exposed string
+	// Hide is the command that makes it unreadable for others.
+	Hide string
 }
 
 // Attempt is one at reaching a server.

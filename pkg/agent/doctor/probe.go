@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,6 +67,7 @@ func (p Probe) Read(ctx context.Context) Facts {
 	f.Disks = p.disks(f)
 	f.Agent = p.askAgent(ctx)
 	p.askServer(ctx, &f)
+	f.Proxy = p.askProxy(ctx, slices.Concat(f.Enrollment, f.Connection))
 	f.Now = time.Now()
 	return f
 }
@@ -292,7 +294,7 @@ func (p Probe) dial(ctx context.Context, server string, config *tls.Config) erro
 	if err != nil {
 		return err
 	}
-	address := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "4222"))
+	address := hostPort(u)
 	raw, err := p.Proxy.Dialer(new(net.Dialer)).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err

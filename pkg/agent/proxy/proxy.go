@@ -187,3 +187,32 @@ func (p *Proxy) Environment() ([]string, error) {
 	}
 	return env, nil
 }
+
+// ContainersConf is what containers.conf of podman has to say, for pulls; "" for the
+// nil Proxy. It holds the password. Containers do not get the variables: setup-user
+// turns that off.
+func (p *Proxy) ContainersConf() (string, error) {
+	env, err := p.Environment()
+	if err != nil || env == nil {
+		return "", err
+	}
+	var quoted []string
+	for _, variable := range env { // of an escaped URL and what plain matches
+		quoted = append(quoted, `"`+variable+`"`)
+	}
+	return "# Written by setup-user of fleet-agent, of its setting proxy.\n[engine]\nenv = [" + strings.Join(quoted, ", ") + "]\n", nil
+}
+
+// Try reports whether the proxy connects to an address, in the words of an *Error.
+func (p *Proxy) Try(ctx context.Context, address string) error {
+	strict := *p
+	strict.spare = false
+	conn, err := strict.Dialer(new(net.Dialer)).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// IsSpare reports whether what the proxy refuses is tried without it.
+func (p *Proxy) IsSpare() bool { return p != nil && p.spare }
