@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,16 +26,8 @@ import (
 // gatewayImage is part of the life of a device: a real podman pulls from the
 // registry of its gateway, with credentials that the agent fetched.
 func (s *site) gatewayImage() {
-	archive, err := s.machine.Image(s.t.Context(), "registry.example.com/team/app:1")
-	s.must(err)
-	out, err := s.server.Run(s.t.Context(), "", "image", "push", archive)
-	s.must(err)
-	if out != "team/app:1\n" {
-		s.t.Errorf("the image is called %q", out)
-	}
-	gateway, err := url.Parse(s.server.EnrollURL)
-	s.must(err)
-	image := gateway.Host + "/team/app:1"
+	image := s.gatewayHas("team/app:1")
+	registry, _, _ := strings.Cut(image, "/")
 	s.apply("pulled", fmt.Sprintf("{name: web, image: %q}", image))
 	s.aggregate("pulled", counts{1, 1, 0, 0})
 	s.containers("default_hello_web", "default_pulled_web")
@@ -50,7 +41,7 @@ func (s *site) gatewayImage() {
 		s.t.Errorf("without credentials podman says %d %q", r.ExitCode, r.Stderr)
 	}
 	// An image that the gateway lacks.
-	s.apply("pulled", fmt.Sprintf("{name: web, image: '%s/team/none:1'}", gateway.Host))
+	s.apply("pulled", fmt.Sprintf("{name: web, image: '%s/team/none:1'}", registry))
 	d := s.aggregate("pulled", counts{1, 0, 1, 0})
 	if e := d.Status.Aggregate.LastError; e == nil || !strings.Contains(e.Message, "manifest unknown") {
 		s.t.Errorf("lastError is %+v, want podman's message", e)

@@ -36,6 +36,7 @@ func TestLifeOfADevice(t *testing.T) {
 				{"probes decide", (*site).probes},
 				{"a missing image is a failure with podman's words", (*site).missingImage},
 				{"an image of the gateway", (*site).gatewayImage},
+				{"the only way out is a proxy", (*site).onlyWayOutIsAProxy},
 				{"an edit replaces the container once", (*site).editReplacesOnce},
 				{"selector and label move the container", (*site).selectorAndLabel},
 				{"a taken host port is named", (*site).takenHostPort},

@@ -175,7 +175,7 @@ func (m *Machine) create(ctx context.Context, c Config) error {
 		return err
 	}
 	if c.Network != nil {
-		link, err := c.Network.join(ctx)
+		link, err := c.Network.Join(ctx)
 		if err != nil {
 			return err
 		}
@@ -367,7 +367,7 @@ func (m *Machine) Reboot(ctx context.Context) error {
 // Destroy ends the machine without ceremony and removes all that it left.
 func (m *Machine) Destroy(ctx context.Context) error {
 	if m.Link != nil {
-		m.Link.close()
+		m.Link.Close()
 	}
 	return m.slot.destroy(ctx)
 }

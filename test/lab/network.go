@@ -56,7 +56,7 @@ func NewNetwork(ctx context.Context) (*Network, error) {
 	if err := ip(ctx, bridge, "link add br0 type bridge", "link set br0 up"); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	if n.Server, err = n.join(ctx); err != nil {
+	if n.Server, err = n.Join(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
@@ -65,13 +65,14 @@ func NewNetwork(ctx context.Context) (*Network, error) {
 // Close lets go of the network; it ends when its last process has.
 func (n *Network) Close() error {
 	if n.Server != nil {
-		n.Server.close()
+		n.Server.Close()
 	}
 	return n.bridge.Close()
 }
 
-// join adds a member with the next free address.
-func (n *Network) join(ctx context.Context) (*Namespace, error) {
+// Join adds a member with the next free address, in which this process can listen
+// and dial. Close it.
+func (n *Network) Join(ctx context.Context) (*Namespace, error) {
 	file, err := newNamespace()
 	if err != nil {
 		return nil, err
@@ -129,6 +130,16 @@ func (ns *Namespace) Restore(ctx context.Context) error {
 	return ip(ctx, ns.bridge, "link set "+ns.port+" up")
 }
 
+// Block keeps the member from reaching an address.
+func (ns *Namespace) Block(ctx context.Context, addr netip.Addr) error {
+	return ip(ctx, ns.file, "route add blackhole "+addr.String())
+}
+
+// Unblock takes Block back.
+func (ns *Namespace) Unblock(ctx context.Context, addr netip.Addr) error {
+	return ip(ctx, ns.file, "route del blackhole "+addr.String())
+}
+
 // Command builds a command that runs in the namespace; its pid is that of the
 // program itself.
 func (ns *Namespace) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
@@ -141,30 +152,47 @@ func (ns *Namespace) DialContext(ctx context.Context, network, address string) (
 	if _, err := netip.ParseAddrPort(address); err != nil {
 		return nil, fmt.Errorf("dialing in a namespace: %w", err)
 	}
+	return inside(ns, func() (net.Conn, error) { return new(net.Dialer).DialContext(ctx, network, address) })
+}
+
+// Listen listens within the namespace.
+func (ns *Namespace) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return inside(ns, func() (net.Listener, error) { return new(net.ListenConfig).Listen(ctx, network, address) })
+}
+
+// ListenPacket is Listen for datagrams.
+func (ns *Namespace) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	return inside(ns, func() (net.PacketConn, error) { return new(net.ListenConfig).ListenPacket(ctx, network, address) })
+}
+
+// inside makes a socket, which stays in the namespace.
+func inside[T any](ns *Namespace, open func() (T, error)) (T, error) {
 	type result struct {
-		conn net.Conn
-		err  error
+		socket T
+		err    error
 	}
 	done := make(chan result, 1)
 	go func() {
 		// Never unlocked: the thread ends with the goroutine, since it must not
 		// serve others in this namespace.
 		runtime.LockOSThread()
-		if err := unix.Setns(int(ns.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- result{err: fmt.Errorf("entering a namespace: %w", err)}
-			return
+		var r result
+		if r.err = unix.Setns(int(ns.file.Fd()), unix.CLONE_NEWNET); r.err != nil {
+			r.err = fmt.Errorf("entering a namespace: %w", r.err)
+		} else {
+			r.socket, r.err = open()
 		}
-		conn, err := new(net.Dialer).DialContext(ctx, network, address)
-		done <- result{conn, err}
+		done <- r
 	}()
 	r := <-done
-	return r.conn, r.err
+	return r.socket, r.err
 }
 
 // path names the namespace for other processes while this one lives.
 func (ns *Namespace) path() string { return namespacePath(ns.file) }
 
-func (ns *Namespace) close() { ns.file.Close() }
+// Close lets go of the namespace; it ends when its last process has.
+func (ns *Namespace) Close() { ns.file.Close() }
 
 func namespacePath(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
 

@@ -18,8 +18,8 @@ type Proxy struct {
 	// Hosts are addresses, HOST:PORT, that it reaches elsewhere. Others it cannot
 	// reach.
 	Hosts map[string]string
-	// Dial is how it reaches them; nil for the usual way.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Reach takes the place of Hosts; may be nil.
+	Reach func(ctx context.Context, address string) (net.Conn, error)
 
 	listener net.Listener
 	mu       sync.Mutex // guards asked and conns
@@ -116,12 +116,12 @@ func (p *Proxy) admits(r *http.Request) bool {
 }
 
 func (p *Proxy) dial(ctx context.Context, address string) (net.Conn, error) {
+	if p.Reach != nil {
+		return p.Reach(ctx, address)
+	}
 	to, ok := p.Hosts[address]
 	if !ok {
 		return nil, net.UnknownNetworkError(address)
-	}
-	if p.Dial != nil {
-		return p.Dial(ctx, "tcp", to)
 	}
 	return new(net.Dialer).DialContext(ctx, "tcp", to)
 }
