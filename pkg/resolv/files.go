@@ -34,30 +34,26 @@ type Files struct {
 	Before string
 }
 
-// Follow brings the files of all containers up to date until nothing changes any more.
-func (f Files) Follow(ctx context.Context) error {
+// Settle brings the files of all containers up to date a while after a change, until
+// nothing changes any more.
+func (f Files) Settle(ctx context.Context) error {
 	for range maxRounds {
-		changed, err := f.sync()
-		if err != nil {
-			return err
-		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(settle):
 		}
-		if !changed {
-			return nil
+		if changed, err := f.Sync(); err != nil || !changed {
+			return err
 		}
 	}
 	return nil
 }
 
-// sync does it once, and reports whether anything changed, on the device or in files.
+// Sync does it once, and reports whether anything changed, on the device or in files.
 // A file that cannot be written keeps no other from being.
-func (f Files) sync() (changed bool, err error) {
-	device := read(f.Device)
-	now := Device{Conf: Parse(device), Upstream: Parse(read(f.Upstream))}
+func (f Files) Sync() (changed bool, err error) {
+	now := Device{Conf: Parse(read(f.Device)), Upstream: Parse(read(f.Upstream))}
 	before := read(f.Before)
 	then := Device{Conf: Parse(before)}
 	files, err := filepath.Glob(filepath.Join(f.Containers, "*-containers", "*", "userdata", "resolv.conf"))

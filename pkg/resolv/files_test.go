@@ -62,11 +62,12 @@ func TestFilesFollow(t *testing.T) {
 	}
 	follow := func() {
 		t.Helper()
-		synctest.Test(t, func(t *testing.T) {
-			if err := m.files.Follow(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		})
+		if _, err := m.files.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := m.files.Sync(); err != nil || changed {
+			t.Errorf("once more it changes %t, %v", changed, err)
+		}
 	}
 	follow() // the device has none
 	m.write(m.files.Device, "nameserver 192.168.1.1\nnameserver 2001:db8::1\n")
@@ -96,9 +97,12 @@ func TestAChangeMeanwhile(t *testing.T) {
 	m.write(m.files.Device, "nameserver 192.168.1.1\n")
 	late := m.container("late")
 	synctest.Test(t, func(t *testing.T) {
+		if _, err := m.files.Sync(); err != nil {
+			t.Fatal(err)
+		}
 		time.AfterFunc(time.Second, func() { m.write(late, "nameserver 169.254.1.1\nnameserver 8.8.8.8\n") })
 		time.AfterFunc(4*time.Second, func() { m.write(m.files.Device, "nameserver 192.168.2.1\n") })
-		if err := m.files.Follow(t.Context()); err != nil {
+		if err := m.files.Settle(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -119,19 +123,14 @@ func TestFilesThatCannotBeWritten(t *testing.T) {
 	if err := os.Symlink(target, a); err != nil {
 		t.Fatal(err)
 	}
-	synctest.Test(t, func(t *testing.T) {
-		if err := m.files.Follow(t.Context()); err == nil || !strings.Contains(err.Error(), a) {
-			t.Errorf("got %v", err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := os.Remove(a); err != nil {
-			t.Fatal(err)
-		}
-		if err := m.files.Follow(ctx); !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v", err)
-		}
-	})
+	if _, err := m.files.Sync(); err == nil || !strings.Contains(err.Error(), a) {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := m.files.Settle(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
 	m.holds(target, "nameserver 169.254.1.1\n")
 	m.holds(b, pasta+"nameserver 192.168.1.1\n")
 }

@@ -37,6 +37,7 @@ func TestLifeOfADevice(t *testing.T) {
 				{"a missing image is a failure with podman's words", (*site).missingImage},
 				{"an image of the gateway", (*site).gatewayImage},
 				{"the only way out is a proxy", (*site).onlyWayOutIsAProxy},
+				{"the device's resolvers change", (*site).resolversChange},
 				{"an edit replaces the container once", (*site).editReplacesOnce},
 				{"selector and label move the container", (*site).selectorAndLabel},
 				{"a taken host port is named", (*site).takenHostPort},
@@ -467,12 +468,26 @@ func (s *site) twoStarts() {
 }
 
 func (s *site) bootWithoutServer() {
+	ctx := s.t.Context()
 	s.restart(func() {
 		s.must(s.server.Stop())
-		s.must(s.machine.PowerCut(s.t.Context()))
-		s.must(s.machine.Start(s.t.Context()))
+		s.must(s.machine.PowerCut(ctx))
+		s.must(s.machine.Link.Deconfigure(ctx))
+		s.must(s.machine.Start(ctx))
+		s.eventually("the container runs without network", func() error {
+			out, err := s.machine.OutputAs(ctx, lab.WorkloadUser, "podman", "ps", "--format", "{{.Names}}")
+			if err == nil && strings.TrimSpace(out) != "default_hello_web" {
+				err = fmt.Errorf("containers are %q", out)
+			}
+			return err
+		})
+		s.must(s.machine.Link.Configure(ctx))
 		s.answers(hostPort)
 	})
+	names := s.startResolver("192.0.2.4")
+	s.root("echo nameserver " + names.address() + " >/etc/resolv.conf")
+	s.resolves("192.0.2.4")
+	s.root(": >/etc/resolv.conf")
 	s.device("the device is back", "Connected", metav1.ConditionTrue)
 	s.aggregate("hello", counts{1, 1, 0, 0})
 }

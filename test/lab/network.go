@@ -22,6 +22,9 @@ import (
 // own, so that networks don't meet.
 var subnet = netip.MustParsePrefix("10.99.0.0/24")
 
+// subnet6 is that of IPv6; members have the last number of their Addr in it.
+var subnet6 = netip.MustParsePrefix("fd99::/64")
+
 // Network joins machines and one namespace for servers on a bridge. All of it
 // lives in network namespaces that this process holds by file descriptors:
 // nothing is in the host's network, and all is gone when the process ends.
@@ -36,14 +39,15 @@ type Network struct {
 	joined int
 }
 
-// Namespace is a member of a Network: a network namespace with one address.
+// Namespace is a member of a Network: a network namespace with an address of each IP.
 type Namespace struct {
 	// Addr is the member's address in the network.
 	Addr netip.Addr
 
-	file   *os.File
-	bridge *os.File
-	port   string // the bridge's end of the cable
+	file    *os.File
+	bridge  *os.File
+	port    string // the bridge's end of the cable
+	gateway netip.Addr
 }
 
 // NewNetwork makes a network with the member Server at 10.99.0.1. Close it.
@@ -109,15 +113,37 @@ func (ns *Namespace) plug(ctx context.Context, gateway netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	commands := []string{
-		"link set lo up",
-		fmt.Sprintf("addr add %s/%d dev host0", ns.Addr, subnet.Bits()),
-		"link set host0 up",
+	ns.gateway = gateway
+	if err := ip(ctx, ns.file, "link set lo up", "link set host0 up"); err != nil {
+		return err
 	}
-	if gateway.IsValid() {
-		commands = append(commands, "route add default via "+gateway.String())
+	return ns.Configure(ctx)
+}
+
+// Addr6 is the member's address of IPv6.
+func (ns *Namespace) Addr6() netip.Addr { return addr6(ns.Addr) }
+
+func addr6(a netip.Addr) netip.Addr {
+	b := subnet6.Addr().As16()
+	b[15] = a.As4()[3]
+	return netip.AddrFrom16(b)
+}
+
+// Configure gives the member its address and route, as a network does that comes up.
+func (ns *Namespace) Configure(ctx context.Context) error {
+	commands := []string{
+		fmt.Sprintf("addr add %s/%d dev host0", ns.Addr, subnet.Bits()),
+		fmt.Sprintf("addr add %s/%d dev host0 nodad", ns.Addr6(), subnet6.Bits()),
+	}
+	if ns.gateway.IsValid() {
+		commands = append(commands, "route add default via "+ns.gateway.String(), "route add default via "+addr6(ns.gateway).String())
 	}
 	return ip(ctx, ns.file, commands...)
+}
+
+// Deconfigure takes address and route away.
+func (ns *Namespace) Deconfigure(ctx context.Context) error {
+	return ip(ctx, ns.file, "addr flush dev host0", "-6 route flush default")
 }
 
 // Cut takes the member's cable out: it keeps its address and reaches nobody.
