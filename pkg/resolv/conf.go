@@ -21,6 +21,8 @@ type Conf struct {
 	Search, Options []string
 	// Forwarder is what kept says; "" in a file that Follow did not write.
 	Forwarder string
+	// Local: the forwarder asks the device's own resolver for certain.
+	Local bool
 	// Kept: Follow wrote the file.
 	Kept bool
 }
@@ -31,6 +33,8 @@ const (
 	// kept begins the files that Follow wrote, and keeps the address of the forwarder
 	// that podman named.
 	kept = "# Kept by fleet-agent as the resolv.conf of the device is. Forwarder:"
+	// local follows it.
+	local = ", of the device"
 )
 
 // Parse reads a resolv.conf. Lines that mean nothing are skipped.
@@ -38,7 +42,8 @@ func Parse(text string) Conf {
 	var c Conf
 	for line := range strings.Lines(text) {
 		if forwarder, ok := strings.CutPrefix(line, kept); ok {
-			c.Kept, c.Forwarder = true, strings.TrimSpace(forwarder)
+			c.Kept = true
+			c.Forwarder, c.Local = strings.CutSuffix(strings.TrimSpace(forwarder), local)
 		}
 		line, _, _ = strings.Cut(line, "#")
 		line, _, _ = strings.Cut(line, ";")
@@ -65,7 +70,11 @@ func Parse(text string) Conf {
 func (c Conf) String() string {
 	var b strings.Builder
 	if c.Kept {
-		b.WriteString(strings.TrimSpace(kept+" "+c.Forwarder) + "\n")
+		text := strings.TrimSpace(kept + " " + c.Forwarder)
+		if c.Local {
+			text += local
+		}
+		b.WriteString(text + "\n")
 	}
 	if len(c.Search) > 0 {
 		b.WriteString("search " + strings.Join(c.Search, " ") + "\n")

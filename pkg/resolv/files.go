@@ -2,6 +2,7 @@ package resolv
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,7 +56,8 @@ func (f Files) Settle(ctx context.Context) error {
 func (f Files) Sync() (changed bool, err error) {
 	now := Device{Conf: Parse(read(f.Device)), Upstream: Parse(read(f.Upstream))}
 	before := read(f.Before)
-	then := Device{Conf: Parse(before)}
+	var then Device
+	_ = json.Unmarshal([]byte(before), &then) // none is known
 	files, err := filepath.Glob(filepath.Join(f.Containers, "*-containers", "*", "userdata", "resolv.conf"))
 	if err != nil {
 		return false, err
@@ -72,11 +74,12 @@ func (f Files) Sync() (changed bool, err error) {
 		}
 		changed = true
 	}
-	if known := (Conf{Servers: now.outside()}).String(); len(now.Servers) > 0 && known != before {
+	known, err := json.Marshal(now)
+	if err == nil && len(now.Servers) > 0 && string(known) != before {
 		changed = true
-		failed = errors.Join(failed, os.WriteFile(f.Before, []byte(known), 0o600))
+		err = os.WriteFile(f.Before, known, 0o600)
 	}
-	return changed, failed
+	return changed, errors.Join(failed, err)
 }
 
 // read returns the text of a file, or "" of one that cannot be read. A container may

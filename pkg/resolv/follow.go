@@ -7,7 +7,8 @@ import (
 
 // Forwarders that podman puts first, where the container's network has one. That of
 // slirp4netns asks whom the device asks at the time. That of pasta asks whom the
-// device asked when the container started, and stays with it.
+// device asked when the container started, and stays with it: it is of use where that
+// is the device's own resolver, which a container reaches by nothing else.
 const (
 	slirpForwarder = "10.0.2.3"
 	pastaForwarder = "169.254.1.1"
@@ -33,27 +34,55 @@ func (d Device) outside() []string {
 	return d.Upstream.reachable()
 }
 
+// own reports whether the device asks a resolver of its own, and nobody else.
+func (d Device) own() bool { return len(d.Servers) > 0 && len(d.reachable()) == 0 }
+
 // Follow returns what the file of a container has to hold, and whether it has to be
 // written. A file stays as it is when podman would write the same now, when neither
-// podman nor Follow wrote it, and when the device has no server. before is what the
+// podman nor Follow wrote it, and when the device has no server. before is whom the
 // device asked before, as far as known.
 func Follow(file Conf, now, before Device) (Conf, bool) {
 	forwarder := file.forwarder()
-	if len(now.Servers) == 0 || forwarder == "" && !file.Kept && !file.copied(now, before) {
+	switch {
+	case len(now.Servers) == 0, forwarder == "" && !file.Kept && !file.copied(now, before):
+		return file, false
+	case !file.Kept && file.names(withForwarder(forwarder, now.outside()), now.Search):
 		return file, false
 	}
-	next := Conf{Servers: now.outside(), Search: now.Search, Options: now.Options, Kept: true, Forwarder: forwarder}
-	atStart := slices.Clone(next.Servers)
-	if forwarder != "" {
-		atStart = append([]string{forwarder}, atStart...)
+	next := Conf{
+		Servers: now.outside(), Search: now.Search, Options: now.Options,
+		Kept: true, Forwarder: forwarder, Local: forwarder == pastaForwarder && (file.Local || file.startedUnder(before)),
 	}
-	if forwarder == slirpForwarder || forwarder == pastaForwarder && len(now.reachable()) == 0 {
-		next.Servers = atStart
+	switch {
+	case forwarder == slirpForwarder, now.own() && next.Local:
+		next.Servers = withForwarder(forwarder, next.Servers)
+	case now.own() && forwarder != "":
+		next.Servers = append(next.Servers, forwarder)
 	}
-	if !file.Kept && file.names(atStart, now.Search) || len(next.Servers) == 0 {
+	if len(next.Servers) == 0 {
 		return file, false
 	}
 	return next, !file.Kept || file.String() != next.String()
+}
+
+func withForwarder(forwarder string, servers []string) []string {
+	if forwarder == "" {
+		return servers
+	}
+	return append([]string{forwarder}, servers...)
+}
+
+// startedUnder reports whether the container of a file that podman wrote started when
+// the device asked its own resolver.
+func (c Conf) startedUnder(d Device) bool {
+	if c.Kept || !d.own() || len(c.Servers) == 0 {
+		return false
+	}
+	rest, outside := c.Servers[1:], d.outside()
+	if len(outside) == 0 {
+		outside = fallbacks
+	}
+	return !slices.ContainsFunc(rest, func(server string) bool { return !slices.Contains(outside, server) })
 }
 
 // forwarder is the one that podman named, or "".

@@ -19,6 +19,7 @@ func device(text string, upstream ...string) resolv.Device {
 const (
 	header = "# Kept by fleet-agent as the resolv.conf of the device is. Forwarder:"
 	pasta  = header + " 169.254.1.1\n"
+	own    = header + " 169.254.1.1, of the device\n"
 	slirp  = header + " 10.0.2.3\n"
 	stub   = "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n"
 )
@@ -39,7 +40,11 @@ func TestFollow(t *testing.T) {
 		"as it is kept":                       {file: pasta + "nameserver 192.168.1.1\n", now: one},
 		"pasta, and a resolver of the device": {file: "nameserver 169.254.1.1\nnameserver 8.8.8.8\n", now: device("nameserver 127.0.0.1\n"), want: pasta + "nameserver 169.254.1.1\n"},
 		"a stub that was there at the start":  {file: "search lan\nnameserver 169.254.1.1\nnameserver 192.168.1.1\noptions edns0 trust-ad\n", now: device(stub, "nameserver 192.168.1.1")},
-		"a stub with another upstream":        {file: "search lan\nnameserver 169.254.1.1\nnameserver 192.168.1.1\n", now: device(stub, "nameserver 192.168.2.1"), want: pasta + "search lan\nnameserver 169.254.1.1\nnameserver 192.168.2.1\noptions edns0 trust-ad\n"},
+		"a stub with another upstream":        {file: "search lan\nnameserver 169.254.1.1\nnameserver 192.168.1.1\n", now: device(stub, "nameserver 192.168.2.1"), before: device(stub, "nameserver 192.168.1.1"), want: own + "search lan\nnameserver 169.254.1.1\nnameserver 192.168.2.1\noptions edns0 trust-ad\n"},
+		"a stub that asked nobody at first":   {file: "nameserver 169.254.1.1\nnameserver 8.8.8.8\nnameserver 8.8.4.4\n", now: device("nameserver 127.0.0.53", "nameserver 192.168.2.1"), before: device("nameserver 127.0.0.53"), want: own + "nameserver 169.254.1.1\nnameserver 192.168.2.1\n"},
+		"a stub once more":                    {file: own + "nameserver 169.254.1.1\nnameserver 192.168.2.1\n", now: device("nameserver 127.0.0.53", "nameserver 192.168.3.1"), want: own + "nameserver 169.254.1.1\nnameserver 192.168.3.1\n"},
+		"back to the stub":                    {file: own + "nameserver 192.168.2.1\n", now: device("nameserver 127.0.0.53", "nameserver 192.168.3.1"), want: own + "nameserver 169.254.1.1\nnameserver 192.168.3.1\n"},
+		"a stub that came later":              {file: "nameserver 169.254.1.1\nnameserver 192.168.1.1\n", now: device("nameserver 127.0.0.53", "nameserver 192.168.2.1"), before: one, want: pasta + "nameserver 192.168.2.1\nnameserver 169.254.1.1\n"},
 		"from the stub to a server":           {file: pasta + "nameserver 169.254.1.1\nnameserver 192.168.1.1\n", now: one, want: pasta + "nameserver 192.168.1.1\n"},
 		"slirp4netns forwards by itself":      {file: "nameserver 10.0.2.3\nnameserver 192.168.1.1\n", now: two, want: slirp + "search lan\nnameserver 10.0.2.3\nnameserver 192.168.2.1\nnameserver 2001:db8::1\n"},
 		"slirp4netns, of the device":          {file: slirp + "nameserver 10.0.2.3\nnameserver 192.168.1.1\n", now: device(stub), want: slirp + "search lan\nnameserver 10.0.2.3\noptions edns0 trust-ad\n"},
