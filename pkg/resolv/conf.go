@@ -1,7 +1,6 @@
 // Package resolv keeps the resolvers of running containers as those of the device
-// are. Podman copies the device's resolv.conf when a container starts, which on a
-// device without a clock's battery, or after a power cut, is before the network is
-// up; and networks change.
+// are. Podman copies the device's resolv.conf when a container starts, which after a
+// power cut is before the network is up; and networks change.
 //
 // Follow is pure and decides; Files reads and writes. It imports nothing of the
 // project, and runs as the account of the containers.
