@@ -29,6 +29,9 @@ const (
 	// reasonInvalidManifest: ManifestHeld is True; what the server answered
 	// cannot be used.
 	reasonInvalidManifest = "InvalidManifest"
+	// reasonDamagedManifest: ManifestHeld is True; the last manifest was damaged on the
+	// device's disk, and the server has not sent it again yet.
+	reasonDamagedManifest = "DamagedManifest"
 )
 
 // maxMessage bounds the message of a condition in bytes.

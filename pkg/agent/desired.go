@@ -17,8 +17,16 @@ type desired struct {
 	store *store.Store
 	log   *slog.Logger
 
-	mu        sync.Mutex // guards what follows
-	manifest  *wire.Manifest
+	mu sync.Mutex // guards what follows
+	// manifest is the one that is followed, or nil.
+	manifest *wire.Manifest
+	// intact: it is the last one that was accepted, or none ever was. Otherwise the
+	// last one was damaged on the disk.
+	intact bool
+	// previous is the one before; nil when there is none.
+	previous *wire.Manifest
+	// last is the version of the last manifest that was accepted, as far as that is known.
+	last      wire.Version
 	confirmed string
 	memory    map[wire.DeploymentRef]store.Remembered
 	// seen has the Deployments that drivers have something of.
@@ -45,19 +53,54 @@ type target struct {
 
 func loadDesired(s *store.Store, log *slog.Logger) *desired {
 	d := &desired{
-		store: s, log: log, manifest: s.Manifest(),
+		store: s, log: log,
 		memory: map[wire.DeploymentRef]store.Remembered{}, seen: map[wire.DeploymentRef]bool{}, forgotten: map[wire.DeploymentRef]bool{},
 	}
+	d.manifest, d.intact = s.Manifest()
+	d.previous = s.PreviousManifest()
 	memory := s.Memory()
 	d.confirmed = memory.ConfirmedEpoch
 	for _, r := range memory.Deployments {
 		d.memory[r.DeploymentRef] = r
 	}
-	if d.manifest != nil {
-		d.name(d.manifest) // a power cut may have come between the two writes
+	d.last = memory.Manifest
+	if !d.intact {
+		d.recall(&memory)
 	}
+	d.name(d.manifest) // a power cut may have come between the two writes
 	d.decide()
+	d.protect()
 	return d
+}
+
+// recall replaces the last manifest, which was damaged, by what the memory keeps of it. A
+// memory that knows no more than the previous manifest leaves that.
+func (d *desired) recall(memory *store.Memory) {
+	m := memory.Named()
+	if m == nil || m.Version == d.have() {
+		return
+	}
+	if d.manifest != nil {
+		m.Servers = d.manifest.Servers
+	}
+	d.manifest, d.intact = m, true
+	d.log.Warn("the damaged manifest is taken from the memory", "version", m.Version.String())
+	if err := d.store.SaveManifest(m); err != nil {
+		d.log.Warn("the damaged manifest could not be written again", "error", err)
+	}
+}
+
+// protect writes the manifest once more that an earlier agent left without a checksum
+// and without a previous one.
+func (d *desired) protect() {
+	if !d.intact || d.manifest == nil || d.previous != nil {
+		return
+	}
+	if err := errors.Join(d.store.SaveManifest(d.manifest), d.save()); err != nil {
+		d.log.Warn("a second copy of the manifest could not be written", "error", err)
+		return
+	}
+	d.previous = d.manifest
 }
 
 // accept replaces the manifest when the new one may be used, and returns the
@@ -75,7 +118,10 @@ func (d *desired) accept(m *wire.Manifest) ([]wire.DeploymentRef, error) {
 		return nil, err
 	}
 	before := d.manifest
-	d.manifest = m
+	if d.intact && before != nil {
+		d.previous = before
+	}
+	d.manifest, d.intact = m, true
 	if before == nil || !before.SameEpoch(m.Version) {
 		d.confirmed = ""
 	}
@@ -85,11 +131,15 @@ func (d *desired) accept(m *wire.Manifest) ([]wire.DeploymentRef, error) {
 	return changed, errors.Join(d.save(), d.collect())
 }
 
-// name remembers what a manifest names.
+// name remembers what a manifest names, which may be nil.
 func (d *desired) name(m *wire.Manifest) {
+	if m == nil {
+		return
+	}
+	d.last = m.Version
 	for _, e := range m.Entries {
 		r := d.memory[e.DeploymentRef]
-		r.DeploymentRef, r.Named, r.VolumeRetention = e.DeploymentRef, m.Version, e.VolumeRetention
+		r.DeploymentRef, r.Named, r.Entry, r.VolumeRetention = e.DeploymentRef, m.Version, &e, e.VolumeRetention
 		d.memory[e.DeploymentRef] = r
 	}
 }
@@ -102,6 +152,10 @@ func (d *desired) decide() {
 	}
 	for ref, r := range d.memory {
 		known[ref] = plan.Known{Named: r.Named}
+	}
+	if !d.intact {
+		d.targets = plan.Recalled(d.manifest, known)
+		return
 	}
 	d.targets = plan.Targets(d.manifest, known, d.confirmed)
 }
@@ -131,17 +185,26 @@ func (d *desired) have() wire.Version {
 
 // save writes the memory; the caller holds mu.
 func (d *desired) save() error {
-	m := store.Memory{ConfirmedEpoch: d.confirmed, Deployments: slices.Collect(maps.Values(d.memory))}
+	m := store.Memory{Manifest: d.last, ConfirmedEpoch: d.confirmed, Deployments: slices.Collect(maps.Values(d.memory))}
 	slices.SortFunc(m.Deployments, func(a, b store.Remembered) int { return a.Compare(b.DeploymentRef) })
 	return d.store.SaveMemory(m)
 }
 
-// collect removes bodies and secrets that nothing names; the caller holds mu.
+// collect removes bodies and secrets that neither the manifest nor the previous one
+// names, and that nothing was made from; the caller holds mu.
 func (d *desired) collect() error {
+	if !d.intact {
+		return nil // what the lost manifest names is not known
+	}
 	keep, secrets := map[string]bool{}, map[string]bool{}
-	if d.manifest != nil {
-		for _, e := range d.manifest.Entries {
-			keep[e.Hash], secrets[e.SecretsDigest] = true, true
+	for _, m := range []*wire.Manifest{d.manifest, d.previous} {
+		if m == nil {
+			continue
+		}
+		for _, e := range m.Entries {
+			keep[e.Hash] = true
+			_, known := d.memory[e.DeploymentRef]
+			secrets[e.SecretsDigest] = secrets[e.SecretsDigest] || known // those of what is gone are not kept
 		}
 	}
 	for _, r := range d.memory {
@@ -236,6 +299,29 @@ func (d *desired) see(refs map[wire.DeploymentRef]bool) (gone []wire.DeploymentR
 		}
 	}
 	return gone
+}
+
+// current is called when the server says that the device has its last manifest.
+func (d *desired) current() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.intact || d.manifest == nil {
+		return nil
+	}
+	if err := d.store.SaveManifest(d.manifest); err != nil {
+		return err
+	}
+	d.intact = true
+	d.name(d.manifest)
+	d.decide()
+	return d.save()
+}
+
+// damaged reports whether the last manifest is lost.
+func (d *desired) damaged() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.intact
 }
 
 func (d *desired) confirm() error {

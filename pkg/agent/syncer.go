@@ -179,6 +179,9 @@ func (s *syncer) sync(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 	case wire.SnapshotNotModified:
+		if err := s.desired.current(); err != nil {
+			return 0, fmt.Errorf("writing the manifest again: %w", err)
+		}
 		s.showHeld()
 	}
 	return jitter(s.interval), nil
@@ -247,8 +250,14 @@ func (s *syncer) hold(reason string, err error) {
 	s.conditions.set(wire.ConditionManifestHeld, wire.ConditionTrue, reason, err.Error())
 }
 
-// showHeld sets the condition ManifestHeld for omissions that wait.
+// showHeld sets the condition ManifestHeld for omissions that wait, and for a manifest
+// that was lost.
 func (s *syncer) showHeld() {
+	if s.desired.damaged() {
+		s.conditions.set(wire.ConditionManifestHeld, wire.ConditionTrue, reasonDamagedManifest,
+			"manifest.json was damaged on the disk: nothing is removed, and what runs goes on as it was last known, until the server sends the manifest again")
+		return
+	}
 	held := s.desired.held()
 	if len(held) == 0 {
 		s.conditions.set(wire.ConditionManifestHeld, wire.ConditionFalse, reasonCurrent, "")

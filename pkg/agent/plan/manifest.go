@@ -77,6 +77,26 @@ func Targets(m *wire.Manifest, known map[wire.DeploymentRef]Known, confirmed str
 	return targets
 }
 
+// Recalled gives the verdicts while the last manifest is lost, and m, which came before
+// it, is all that the device has: it is applied, and nothing leaves. m may be nil.
+func Recalled(m *wire.Manifest, known map[wire.DeploymentRef]Known) map[wire.DeploymentRef]Verdict {
+	targets := make(map[wire.DeploymentRef]Verdict, len(known))
+	for ref := range known {
+		targets[ref] = Keep
+	}
+	if m == nil {
+		return targets
+	}
+	for _, e := range m.Entries {
+		if !e.Hold {
+			targets[e.DeploymentRef] = Apply
+			continue
+		}
+		targets[e.DeploymentRef] = Keep
+	}
+	return targets
+}
+
 func omitted(m *wire.Manifest, k Known, confirmed string) Verdict {
 	switch {
 	case m == nil || !m.Complete:

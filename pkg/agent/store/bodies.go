@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -42,7 +41,7 @@ func (s *Store) SaveBody(hash string, body []byte) error {
 	if wire.Sum(body).String() != hash {
 		return fmt.Errorf("storing body %.64q: %w", hash, ErrHash)
 	}
-	return atomicfile.Write(s.bodyPath(hash), body, 0o600)
+	return s.put(s.bodyPath(hash), body)
 }
 
 // CollectBodies removes the bodies that keep does not name.

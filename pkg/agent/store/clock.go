@@ -15,5 +15,5 @@ func (s *Store) GoodTime() time.Time {
 
 // SaveGoodTime replaces it.
 func (s *Store) SaveGoodTime(t time.Time) error {
-	return s.write(clockFile, clockDocument{Good: t.UTC()}, 0o600)
+	return s.write(clockFile, clockDocument{Good: t.UTC()})
 }

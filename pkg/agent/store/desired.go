@@ -9,6 +9,9 @@ import (
 
 // Memory is what the agent remembers of the Deployments that it runs.
 type Memory struct {
+	// Manifest is the version of the last manifest that it follows from; zero from
+	// agents up to 0.1.
+	Manifest wire.Version `json:"manifest,omitzero"`
 	// ConfirmedEpoch is the epoch whose omissions the operator confirmed.
 	ConfirmedEpoch string `json:"confirmedEpoch,omitempty"`
 	// Deployments are ordered by reference.
@@ -21,6 +24,8 @@ type Remembered struct {
 	wire.DeploymentRef
 	// Named is the version of the last manifest that named the Deployment.
 	Named wire.Version `json:"named"`
+	// Entry is what Named said of it. Agents up to 0.1 did not keep it.
+	Entry *wire.Entry `json:"entry,omitempty"`
 	// VolumeRetention is that of the last entry.
 	VolumeRetention wire.VolumeRetention `json:"volumeRetention,omitempty"`
 	// Applied is the hash of the body that the containers were made from; empty
@@ -30,26 +35,49 @@ type Remembered struct {
 	AppliedSecrets string `json:"appliedSecrets,omitempty"`
 }
 
-// Manifest returns the last good manifest, or nil.
-func (s *Store) Manifest() *wire.Manifest {
-	var m wire.Manifest
-	if !s.read(manifestFile, &m) {
+// Named returns the manifest that the memory follows from, as far as that was about
+// Deployments, or nil when it is not known.
+func (m *Memory) Named() *wire.Manifest {
+	named := &wire.Manifest{Version: m.Manifest, Complete: true}
+	for _, r := range m.Deployments {
+		if r.Named != m.Manifest {
+			continue
+		}
+		if r.Entry == nil {
+			return nil
+		}
+		named.Entries = append(named.Entries, *r.Entry)
+	}
+	if named.Validate() != nil {
 		return nil
 	}
-	if err := m.Validate(); err != nil {
-		s.damaged(manifestFile, err)
-		return nil
-	}
-	return &m
+	return named
 }
 
-// SaveManifest replaces the last good manifest.
-func (s *Store) SaveManifest(m *wire.Manifest) error { return s.write(manifestFile, m, 0o600) }
+// Manifest returns the last good manifest, or nil. intact is false when a later one was
+// damaged or lost.
+func (s *Store) Manifest() (m *wire.Manifest, intact bool) {
+	return readPair(s, manifestFile, (*wire.Manifest).Validate)
+}
 
-// Memory returns what is remembered; what is damaged is forgotten.
+// PreviousManifest returns the manifest that the present one replaced, or nil when there
+// is none that is whole.
+func (s *Store) PreviousManifest() *wire.Manifest {
+	m, err := readSealed(s, previousPrefix+manifestFile, (*wire.Manifest).Validate)
+	if err != nil {
+		return nil // it is missed, and named, when the present one is damaged
+	}
+	return m
+}
+
+// SaveManifest replaces the last good manifest, which becomes the previous one.
+func (s *Store) SaveManifest(m *wire.Manifest) error { return writePair(s, manifestFile, m) }
+
+// Memory returns what is remembered, or what was remembered before if that is damaged.
+// Items that are malformed are forgotten.
 func (s *Store) Memory() Memory {
-	var m Memory
-	if !s.read(memoryFile, &m) {
+	m, _ := readPair(s, memoryFile, func(*Memory) error { return nil })
+	if m == nil {
 		return Memory{}
 	}
 	m.Deployments = slices.DeleteFunc(m.Deployments, func(r Remembered) bool {
@@ -65,8 +93,8 @@ func (s *Store) Memory() Memory {
 	slices.SortFunc(m.Deployments, func(a, b Remembered) int {
 		return cmp.Or(a.Compare(b.DeploymentRef), cmp.Compare(a.Named.Seq, b.Named.Seq))
 	})
-	return m
+	return *m
 }
 
 // SaveMemory replaces what is remembered.
-func (s *Store) SaveMemory(m Memory) error { return s.write(memoryFile, m, 0o600) }
+func (s *Store) SaveMemory(m Memory) error { return writePair(s, memoryFile, &m) }

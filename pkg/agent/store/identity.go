@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"reflect"
 )
 
 // ErrNoIdentity: the device was not enrolled.
@@ -68,45 +69,92 @@ func (i *Identity) TLS(key crypto.Signer) (*tls.Certificate, *x509.CertPool, err
 	return cert, roots, nil
 }
 
-// Identity returns the identity, or ErrNoIdentity when there is none. Unlike
-// other documents a damaged identity is an error: to start over would lose the
-// device's key.
+// Identity returns the identity, or ErrNoIdentity when there is none. When it is damaged,
+// it is the spare one, or an error: to start over would lose the device's key.
 func (s *Store) Identity() (*Identity, error) {
-	data, err := readFile(filepath.Join(s.dir, identityFile), maxDocument)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrNoIdentity
+	id, err := s.readIdentity()
+	if err == nil || errors.Is(err, fs.ErrNotExist) || !errors.Is(err, errIdentity) {
+		return id, identityError(err)
 	}
+	s.damaged(identityFile, err)
+	if spare, ok := s.spareIdentity(); ok {
+		s.log.Warn("the spare identity is used")
+		return spare, nil
+	}
+	return nil, fmt.Errorf("%w: %s is damaged", ErrNoIdentity, filepath.Join(s.dir, identityFile))
+}
+
+func identityError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return ErrNoIdentity
+	}
+	return fmt.Errorf("reading the identity: %w", err)
+}
+
+// errIdentity: the file of the identity is damaged.
+var errIdentity = errors.New("not an identity")
+
+// readIdentity returns errIdentity for a file that is damaged, or fs.ErrNotExist.
+func (s *Store) readIdentity() (*Identity, error) {
+	data, err := readFile(filepath.Join(s.dir, identityFile), maxDocument)
 	if err != nil {
-		return nil, fmt.Errorf("reading the identity: %w", err)
+		return nil, err
 	}
 	var id Identity
-	if len(data) == 0 || json.Unmarshal(data, &id) != nil {
-		s.damaged(identityFile, errors.New("not an identity"))
-		return nil, fmt.Errorf("%w: %s is damaged", ErrNoIdentity, filepath.Join(s.dir, identityFile))
+	if json.Unmarshal(data, &id) != nil {
+		return nil, errIdentity
 	}
 	return &id, nil
+}
+
+// spareIdentity returns the copy of the identity, if there is one that is whole.
+func (s *Store) spareIdentity() (*Identity, bool) {
+	id, err := readSealed(s, spareFile, func(*Identity) error { return nil })
+	return id, err == nil
+}
+
+// mirrorIdentity makes the spare identity what the identity is, or the identity what the
+// spare one is if it is damaged.
+func (s *Store) mirrorIdentity() error {
+	id, err := s.readIdentity()
+	spare, there := s.spareIdentity()
+	switch {
+	case errors.Is(err, errIdentity) && there:
+		s.log.Warn("the identity was damaged and is written again from the spare one", "file", identityFile)
+		return s.write(identityFile, spare)
+	case err != nil || !id.Enrolled() || there && reflect.DeepEqual(id, spare):
+		return nil
+	}
+	data, err := seal(id)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", spareFile, err)
+	}
+	return s.put(filepath.Join(s.dir, spareFile), data)
 }
 
 // SaveIdentity replaces the identity. One file holds key and certificate, so
 // that a power cut never leaves a pair that does not match.
 // What was pending is done with, and so is what there was of earlier identities.
 func (s *Store) SaveIdentity(id *Identity) error {
-	if err := s.write(identityFile, id, 0o600); err != nil {
+	if err := s.write(identityFile, id); err != nil {
 		return err
 	}
-	return s.remove(pendingFile, renewalFile, previousFile)
+	return s.remove(pendingFile, renewalFile, previousFile, spareFile)
 }
 
 // RenewIdentity replaces the identity by its next one, and keeps the old beside
 // it until ForgetPrevious.
 func (s *Store) RenewIdentity(old, next *Identity) error {
-	if err := s.write(previousFile, old, 0o600); err != nil {
+	if err := s.write(previousFile, old); err != nil {
 		return err
 	}
-	if err := s.write(identityFile, next, 0o600); err != nil {
+	if err := s.write(identityFile, next); err != nil {
 		return err
 	}
-	return s.remove(renewalFile)
+	return s.remove(renewalFile, spareFile)
 }
 
 // PreviousIdentity returns the identity that the present one replaced, and false
@@ -122,14 +170,16 @@ func (s *Store) PreviousIdentity(present *Identity) (*Identity, bool) {
 // RevertIdentity makes the previous identity the present one again. The key that
 // was renewed for asks no more.
 func (s *Store) RevertIdentity(previous *Identity) error {
-	if err := s.write(identityFile, previous, 0o600); err != nil {
+	if err := s.write(identityFile, previous); err != nil {
 		return err
 	}
-	return s.remove(previousFile, renewalFile)
+	return s.remove(previousFile, renewalFile, spareFile)
 }
 
-// ForgetPrevious removes the previous identity.
-func (s *Store) ForgetPrevious() error { return s.remove(previousFile) }
+// ForgetPrevious removes the previous identity, and keeps a copy of the present one.
+func (s *Store) ForgetPrevious() error {
+	return errors.Join(s.remove(previousFile), s.mirrorIdentity())
+}
 
 // renewal is a key whose certificate is asked for.
 type renewal struct {
@@ -150,7 +200,7 @@ func (s *Store) RenewalKey(enrollment string) string {
 // SaveRenewalKey keeps a key that the server may have seen: after a power cut
 // the same key asks again.
 func (s *Store) SaveRenewalKey(enrollment, key string) error {
-	return s.write(renewalFile, renewal{Enrollment: enrollment, Key: key}, 0o600)
+	return s.write(renewalFile, renewal{Enrollment: enrollment, Key: key})
 }
 
 // ForgetRenewalKey removes a key that the server does not take.
@@ -165,7 +215,7 @@ func (s *Store) PendingIdentity() (*Identity, bool) {
 
 // SavePendingIdentity keeps a key that the server may have seen. The present
 // identity stays in force until the new one has a certificate.
-func (s *Store) SavePendingIdentity(id *Identity) error { return s.write(pendingFile, id, 0o600) }
+func (s *Store) SavePendingIdentity(id *Identity) error { return s.write(pendingFile, id) }
 
 // DropPendingIdentity forgets a key that will not be granted any more.
 func (s *Store) DropPendingIdentity() error { return s.remove(pendingFile) }

@@ -18,5 +18,5 @@ func (s *Store) Nonce(enrollment string) string {
 // SaveNonce replaces the nonce. It is on the disk when SaveNonce returns: the
 // server takes a device with an old one for a copy.
 func (s *Store) SaveNonce(enrollment, nonce string) error {
-	return s.write(nonceFile, nonceDocument{Enrollment: enrollment, Nonce: nonce}, 0o600)
+	return s.write(nonceFile, nonceDocument{Enrollment: enrollment, Nonce: nonce})
 }

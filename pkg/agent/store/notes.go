@@ -15,4 +15,4 @@ func (s *Store) Notes(driver string) *Notes {
 func (n *Notes) Load(v any) bool { return n.store.read(n.file, v) }
 
 // Save replaces the document.
-func (n *Notes) Save(v any) error { return n.store.write(n.file, v, 0o600) }
+func (n *Notes) Save(v any) error { return n.store.write(n.file, v) }

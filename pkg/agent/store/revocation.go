@@ -30,7 +30,7 @@ func (s *Store) Revocation() (Revocation, bool) {
 }
 
 // SaveRevocation replaces the revocation.
-func (s *Store) SaveRevocation(r Revocation) error { return s.write(revocationFile, r, 0o600) }
+func (s *Store) SaveRevocation(r Revocation) error { return s.write(revocationFile, r) }
 
 // ForgetRevocation removes the revocation.
 func (s *Store) ForgetRevocation() error { return s.remove(revocationFile) }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -68,7 +67,7 @@ func (s *Store) SaveSecrets(digest string, contents Secrets) error {
 	if err := os.MkdirAll(filepath.Join(s.dir, secretsDir), 0o700); err != nil {
 		return fmt.Errorf("storing secrets: %w", err)
 	}
-	return atomicfile.Write(s.secretsPath(digest), aead.Seal(nonce, nonce, plain, []byte(digest)), 0o600)
+	return s.put(s.secretsPath(digest), aead.Seal(nonce, nonce, plain, []byte(digest)))
 }
 
 // CollectSecrets removes the contents that keep does not name.
@@ -106,7 +105,7 @@ func (s *Store) secretsCipher() (cipher.AEAD, error) {
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(key) != secretsKeySize {
 		key = make([]byte, secretsKeySize)
 		_, _ = rand.Read(key) // never fails, see crypto/rand
-		err = atomicfile.Write(path, key, 0o600)
+		err = s.put(path, key)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the key of secrets: %w", err)

@@ -25,7 +25,8 @@ const maxDocument = 1 << 20
 const (
 	identityFile             = "identity.json"
 	pendingFile              = "pending-identity.json"
-	previousFile             = "previous-identity.json"
+	previousFile             = previousPrefix + identityFile
+	spareFile                = "spare-identity.json"
 	renewalFile              = "renewal.json"
 	manifestFile             = "manifest.json"
 	memoryFile               = "memory.json"
@@ -82,6 +83,9 @@ func (s *Store) Lock() error {
 	if err := atomicfile.Sweep(s.dir, filepath.Join(s.dir, bodiesDir), filepath.Join(s.dir, secretsDir)); err != nil {
 		s.log.Warn("sweeping the state directory", "error", err)
 	}
+	if err := s.mirrorIdentity(); err != nil {
+		s.log.Warn("the copy of the identity could not be written", "error", err)
+	}
 	return nil
 }
 
@@ -93,13 +97,16 @@ func (s *Store) Close() error {
 	return s.lock.Close()
 }
 
-func (s *Store) write(name string, v any, mode os.FileMode) error {
+func (s *Store) write(name string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", name, err)
 	}
-	return atomicfile.Write(filepath.Join(s.dir, name), append(data, '\n'), mode)
+	return s.put(filepath.Join(s.dir, name), append(data, '\n'))
 }
+
+// put replaces a file, which nobody else may read.
+func (s *Store) put(path string, data []byte) error { return atomicfile.Write(path, data, 0o600) }
 
 // read decodes a document into v and reports whether it is there and whole.
 // What is damaged counts as absent, and is named in the log.

@@ -37,15 +37,16 @@ func manifest(entries ...wire.Entry) *wire.Manifest {
 func TestManifestRoundTrip(t *testing.T) {
 	t.Parallel()
 	s, _ := open(t)
-	if got := s.Manifest(); got != nil {
-		t.Fatalf("a new store has manifest %v", got)
+	if got, intact := s.Manifest(); got != nil || !intact {
+		t.Fatalf("a new store has manifest %v, intact %t", got, intact)
 	}
 	want := manifest(wire.Entry{DeploymentRef: wire.DeploymentRef{Namespace: "a", Name: "b"}, Type: "PodmanV0", Hash: strings.Repeat("0", 64), Size: 1})
 	if err := s.SaveManifest(want); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, s.Manifest()); diff != "" {
-		t.Error(diff)
+	got, intact := s.Manifest()
+	if diff := cmp.Diff(want, got); diff != "" || !intact {
+		t.Error(intact, diff)
 	}
 }
 
@@ -67,8 +68,8 @@ func TestDamagedDocumentsCountAsAbsent(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if m := s.Manifest(); m != nil {
-				t.Errorf("manifest %v was read", m)
+			if m, intact := s.Manifest(); m != nil || intact {
+				t.Errorf("manifest %v was read, intact %t", m, intact)
 			}
 			if diff := cmp.Diff(store.Memory{}, s.Memory()); diff != "" {
 				t.Error(diff)

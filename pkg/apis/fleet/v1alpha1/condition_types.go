@@ -165,6 +165,8 @@ const (
 	ReasonOlderManifest = "OlderManifest"
 	// ReasonInvalidManifest: the server's answer is unusable.
 	ReasonInvalidManifest = "InvalidManifest"
+	// ReasonDamagedManifest: the last manifest was damaged on the device's disk.
+	ReasonDamagedManifest = "DamagedManifest"
 	// ReasonNotKnown: the agent could not check; the message says why.
 	ReasonNotKnown = "NotKnown"
 	// ReasonSetupSucceeded: SetupComplete is True.
