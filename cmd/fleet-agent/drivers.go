@@ -26,6 +26,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keeper ru
 		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), root),
 		Dialer:        &helper.Client{Socket: helper.Socket},
 		Binds:         binds(p.cfg, p.configPath),
+		Space:         imageSpace(p),
 		Runs:          keeper,
 		Uptime:        uptime(),
 		Log:           p.log.With("component", "containers"),
@@ -34,6 +35,19 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keeper ru
 		d.containers,
 	)
 	return d, err
+}
+
+// imageSpace looks at the file system of the account whose podman keeps the images. The
+// path is the system's word, not podman's, which could name one that hangs.
+func imageSpace(p parts) func() (facts.FileSystem, error) {
+	return func() (facts.FileSystem, error) {
+		here := local(p.cfg)
+		account, err := here.Lookup(here.Workload)
+		if err != nil {
+			return facts.FileSystem{}, err
+		}
+		return facts.Disk(account.HomeDir)
+	}
 }
 
 // uptime is a clock that only grows from one start of the device to the next.

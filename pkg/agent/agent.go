@@ -127,7 +127,7 @@ func New(cfg Config) *Agent {
 	a.informer = &informer{cfg: cfg, conditions: a.conditions, reporter: a.reporter, log: component("informer")}
 	a.watcher = &watcher{
 		desired: a.desired, conditions: a.conditions, informer: a.informer, queue: a.queue,
-		health: cfg.Health, dir: cfg.Store.Dir(), again: make(chan struct{}, 1), log: component("watcher"),
+		health: cfg.Health, store: cfg.Store, again: make(chan struct{}, 1), log: component("watcher"),
 	}
 	for _, d := range cfg.Drivers {
 		a.watcher.drivers = append(a.watcher.drivers, &watched{Driver: d, about: d.About()})

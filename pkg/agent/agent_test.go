@@ -394,6 +394,8 @@ type device struct {
 	on    time.Time
 	runs  runs.Keeper
 	ports ports
+	// locks: the agent keeps others out of its state, as one does that runs for real.
+	locks bool
 }
 
 // onDevice runs a test in a bubble, with an agent that is connected.
@@ -430,6 +432,11 @@ func (d *device) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	if d.locks {
+		if err := state.Lock(); err != nil {
+			d.t.Fatal(err)
+		}
+	}
 	d.runs = state.Notes("containers")
 	containers := d.containers()
 	drivers, err := workload.NewDrivers(append(d.further, containers)...)
@@ -457,7 +464,7 @@ func (d *device) start() {
 	}()
 	<-ready
 	d.done = done
-	d.stop = func() { cancel(); <-done }
+	d.stop = func() { cancel(); <-done; state.Close() }
 	d.settle()
 }
 

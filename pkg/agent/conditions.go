@@ -17,6 +17,8 @@ const (
 	reasonSpaceLeft = "SpaceLeft"
 	// reasonNearlyFull: DiskPressure is True.
 	reasonNearlyFull = "NearlyFull"
+	// reasonFull: DiskPressure is True, and writes fail or are about to.
+	reasonFull = "Full"
 
 	// reasonCurrent: ManifestHeld is False.
 	reasonCurrent = "ManifestCurrent"

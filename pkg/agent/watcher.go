@@ -1,10 +1,8 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -13,8 +11,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
-	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/queue"
+	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -29,9 +27,6 @@ const (
 	maxWatchPause = 30 * time.Second
 	// tickTimeout bounds one look, so that a driver that hangs is noticed.
 	tickTimeout = 30 * time.Second
-	// A file system with less than lowSpace of its size free is nearly full, until
-	// more than enoughSpace is free.
-	lowSpace, enoughSpace = 0.10, 0.12
 )
 
 // watcher turns the drivers' events into passes, and looks at everything when a
@@ -43,11 +38,11 @@ type watcher struct {
 	informer   *informer
 	queue      *queue.Queue[wire.DeploymentRef]
 	health     func() []wire.Condition // may be nil
-	dir        string                  // the state directory
-	again      chan struct{}           // to look at once; capacity 1
+	store      *store.Store
+	again      chan struct{} // to look at once; capacity 1
 	log        *slog.Logger
 
-	pressed bool // disk pressure; of the tick alone
+	pressure level // of disks; of the tick alone
 }
 
 // watched is a driver and what is known of it.
@@ -60,6 +55,8 @@ type watched struct {
 	// found are the Deployments that it had something of at the last look which it
 	// answered; of the tick alone.
 	found []wire.DeploymentRef
+	// stores are the file systems that it named then.
+	stores []workload.Store
 }
 
 func (w *watcher) run(ctx context.Context) {
@@ -138,7 +135,6 @@ func (w *watcher) look(ctx context.Context) {
 	looks := w.ask(ctx)
 	w.checkHealth()
 	answered, run := false, w.queue.Soon
-	var stores []workload.Store
 	for i, d := range w.drivers {
 		if w.note(d, looks[i].Note, looks[i].err) {
 			run = w.queue.Now // whatever failed for want of it
@@ -147,14 +143,13 @@ func (w *watcher) look(ctx context.Context) {
 			w.log.Debug("a driver cannot work", "driver", d.about.Name, "error", err)
 			continue
 		}
-		answered, d.found = true, looks[i].Deployments
-		stores = append(stores, looks[i].Stores...)
+		answered, d.found, d.stores = true, looks[i].Deployments, looks[i].Stores
 	}
+	w.checkDisk() // a driver that cannot work may lack space
 	w.informer.refresh()
 	if !answered && len(w.drivers) > 0 {
 		return
 	}
-	w.checkDisk(stores)
 	for _, ref := range append(w.desired.see(w.found()), w.desired.refs()...) {
 		run(ref)
 	}
@@ -197,34 +192,4 @@ func (w *watcher) checkHealth() {
 	for _, c := range w.health() {
 		w.conditions.set(c.Type, c.Status, c.Reason, c.Message)
 	}
-}
-
-// checkDisk sets the condition DiskPressure.
-func (w *watcher) checkDisk(stores []workload.Store) {
-	if d, err := facts.Disk(w.dir); err == nil {
-		stores = append(stores, workload.Store{Name: w.dir, Size: d.Size, Used: d.Used})
-	}
-	full := ""
-	for _, s := range stores {
-		full = cmp.Or(full, nearlyFull(s, w.pressed))
-	}
-	w.pressed = full != ""
-	if w.pressed {
-		w.conditions.set(wire.ConditionDiskPressure, wire.ConditionTrue, reasonNearlyFull, full)
-		return
-	}
-	w.conditions.set(wire.ConditionDiskPressure, wire.ConditionFalse, reasonSpaceLeft, "")
-}
-
-// nearlyFull names a file system that has too little space left, or returns "".
-// It gives no figures: they would change with every look.
-func nearlyFull(s workload.Store, already bool) string {
-	limit := lowSpace
-	if already {
-		limit = enoughSpace
-	}
-	if s.Size == 0 || float64(s.Size-min(s.Used, s.Size)) >= limit*float64(s.Size) {
-		return ""
-	}
-	return fmt.Sprintf("less than %.0f %% of the file system of %s is free", 100*enoughSpace, s.Name)
 }

@@ -18,6 +18,8 @@ var (
 	ErrUnavailable = fmt.Errorf("container runtime %w", workload.ErrUnavailable)
 	// ErrImage: the image cannot be had.
 	ErrImage = errors.New("image unavailable")
+	// ErrNoSpace: there is no room for the image.
+	ErrNoSpace = errors.New("no space")
 	// ErrPortInUse: something else listens on a host port.
 	ErrPortInUse = errors.New("host port in use")
 	// ErrNotFound: the container or volume is gone.

@@ -16,6 +16,20 @@ type FileSystem struct {
 	ReadOnly bool
 }
 
+// Bytes writes a number of bytes for people: "720 MiB", "29.3 GiB".
+func Bytes(n uint64) string {
+	const kib, mib, gib = 1 << 10, 1 << 20, 1 << 30
+	switch {
+	case n >= 100*gib:
+		return fmt.Sprintf("%d GiB", n/gib)
+	case n >= gib:
+		return fmt.Sprintf("%.1f GiB", float64(n)/gib)
+	case n >= mib:
+		return fmt.Sprintf("%d MiB", n/mib)
+	}
+	return fmt.Sprintf("%d KiB", n/kib)
+}
+
 // Disk looks at the file system that holds path.
 func Disk(path string) (FileSystem, error) {
 	var s unix.Statfs_t

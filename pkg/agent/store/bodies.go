@@ -64,7 +64,8 @@ func (s *Store) collect(dir string, keep map[string]bool) error {
 			return fmt.Errorf("removing from %s what nothing names: %w", dir, err)
 		}
 	}
-	return nil
+	_, err = s.Reserve() // before somebody else takes what became free
+	return err
 }
 
 func (s *Store) bodyPath(hash string) string { return filepath.Join(s.dir, bodiesDir, hash) }

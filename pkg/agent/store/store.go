@@ -43,9 +43,10 @@ const (
 // Store is a state directory. Its methods may be called concurrently as long
 // as each document has one writer.
 type Store struct {
-	dir  string
-	log  *slog.Logger
-	lock *os.File
+	dir     string
+	log     *slog.Logger
+	lock    *os.File
+	reserve reserve
 }
 
 // Open opens a state directory, and makes it when it does not exist. It takes
@@ -54,12 +55,14 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, bodiesDir), 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w", err)
 	}
-	return &Store{dir: dir, log: log}, nil
+	return View(dir, log), nil
 }
 
 // View is Open for those who only read: it makes nothing, and the directory need
 // not exist.
-func View(dir string, log *slog.Logger) *Store { return &Store{dir: dir, log: log} }
+func View(dir string, log *slog.Logger) *Store {
+	return &Store{dir: dir, log: log, reserve: reserve{path: filepath.Join(dir, reserveFile)}}
+}
 
 // Dir is the path of the state directory.
 func (s *Store) Dir() string { return s.dir }
@@ -83,6 +86,9 @@ func (s *Store) Lock() error {
 	if err := atomicfile.Sweep(s.dir, filepath.Join(s.dir, bodiesDir), filepath.Join(s.dir, secretsDir)); err != nil {
 		s.log.Warn("sweeping the state directory", "error", err)
 	}
+	if _, err := s.Reserve(); err != nil {
+		s.log.Warn("a full disk will keep the agent from writing its state", "error", err)
+	}
 	if err := s.mirrorIdentity(); err != nil {
 		s.log.Warn("the copy of the identity could not be written", "error", err)
 	}
@@ -104,9 +110,6 @@ func (s *Store) write(name string, v any) error {
 	}
 	return s.put(filepath.Join(s.dir, name), append(data, '\n'))
 }
-
-// put replaces a file, which nobody else may read.
-func (s *Store) put(path string, data []byte) error { return atomicfile.Write(path, data, 0o600) }
 
 // read decodes a document into v and reports whether it is there and whole.
 // What is damaged counts as absent, and is named in the log.

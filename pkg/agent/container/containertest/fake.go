@@ -58,7 +58,8 @@ type Fake struct {
 	outputs     map[string]string
 	controllers []string
 	// ahead is how far the clock that it dates by is.
-	ahead time.Duration
+	ahead      time.Duration
+	size, used uint64
 	// last is the call after which the runtime is down.
 	last string
 }
@@ -89,6 +90,7 @@ func NewFake(images ...string) *Fake {
 		outputs:    map[string]string{},
 		watchers:   map[chan wire.DeploymentRef]bool{},
 		broken:     make(chan struct{}),
+		size:       100, used: 10,
 	}
 	for _, image := range images {
 		f.images[image] = true
@@ -254,7 +256,7 @@ func (f *Fake) DownAfter(call string) {
 func (f *Fake) Info(context.Context) (container.Info, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return container.Info{Version: "5.0.0-fake", Controllers: f.controllers, StoreSize: 100, StoreUsed: 10}, f.down
+	return container.Info{Version: "5.0.0-fake", Controllers: f.controllers, StoreSize: f.size, StoreUsed: f.used}, f.down
 }
 
 // List implements container.Runtime.
@@ -511,6 +513,13 @@ func (f *Fake) SetControllers(names ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.controllers = names
+}
+
+// SetSpace sets the size of the file system of images, and how much of it is used.
+func (f *Fake) SetSpace(size, used uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.size, f.used = size, used
 }
 
 // SetPolicy makes a container one that an earlier agent made.

@@ -16,6 +16,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/container/probe"
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
+	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -45,6 +46,8 @@ type Config struct {
 	Dialer probe.Dialer
 	// Binds says which directories containers may mount.
 	Binds bind.Policy
+	// Space looks at the file system of images as the agent sees it; nil for nobody.
+	Space func() (facts.FileSystem, error)
 	// Runs remembers the runs of containers over restarts of the agent; nil for nobody.
 	Runs runs.Keeper
 	// Uptime is a clock that nobody sets; nil for one that begins with the driver.
@@ -64,6 +67,7 @@ type Driver struct {
 	refusals     *refusals
 	probes       *probe.Prober
 	lookout      *lookout
+	space        func() (facts.FileSystem, error)
 	log          *slog.Logger
 
 	mu sync.Mutex // guards what follows
@@ -93,6 +97,7 @@ func New(cfg Config) *Driver {
 		runs:         runs.New(cfg.Runs, cfg.Uptime, cfg.Log),
 		refusals:     newRefusals(),
 		lookout:      &lookout{Dialer: cfg.Dialer},
+		space:        cfg.Space,
 		log:          cfg.Log,
 	}
 	d.probes = probe.New(probe.NewChecks(d.lookout, cfg.Runtime), d.probed, cfg.Log)
@@ -193,7 +198,7 @@ func tail(output []byte) string {
 
 // Ready implements workload.Driver.
 func (d *Driver) Ready(ctx context.Context) (workload.Look, error) {
-	info, err := d.runtime.Info(ctx)
+	info, err := d.room(ctx)
 	d.note(info, err)
 	if err != nil {
 		return workload.Look{}, err

@@ -220,13 +220,16 @@ func (d *Driver) remove(ctx context.Context, c container.Container) error {
 
 func (d *Driver) pull(ctx context.Context, image string) error {
 	began := time.Now()
+	if err := d.roomFor(ctx, image); err != nil {
+		return err
+	}
 	d.log.Info("pulling image", "image", image)
 	login, loginErr := d.login(ctx, image)
 	if err := d.runtime.Pull(ctx, image, login); err != nil {
 		if loginErr != nil {
 			err = fmt.Errorf("%w (%w)", err, loginErr)
 		}
-		return err
+		return d.outOfSpace(ctx, image, err)
 	}
 	d.log.Info("pulled image", "image", image, "duration", time.Since(began).Round(time.Millisecond))
 	return nil

@@ -155,6 +155,8 @@ const (
 	ReasonSpaceLeft = "SpaceLeft"
 	// ReasonNearlyFull: DiskPressure is True.
 	ReasonNearlyFull = "NearlyFull"
+	// ReasonFull: DiskPressure is True, and writes fail or are about to.
+	ReasonFull = "Full"
 	// ReasonManifestCurrent: ManifestHeld is False.
 	ReasonManifestCurrent = "ManifestCurrent"
 	// ReasonOmissionsHeld: a manifest of another epoch omits Deployments that run on
