@@ -150,7 +150,7 @@ func (d *Driver) Observe(ctx context.Context, ref wire.DeploymentRef) (workload.
 	}
 	d.runs.Save()
 	d.mounts.seeOf(ref, list)
-	return &instance{Driver: d, ref: ref, containers: list, prepared: map[string]string{}}, nil
+	return &instance{Driver: d, ref: ref, containers: list, prepared: map[string]string{}, replaced: map[string]bool{}}, nil
 }
 
 // look lists containers as runtime.List does, and when that began. It notes their runs,

@@ -20,9 +20,11 @@ type instance struct {
 	ref        wire.DeploymentRef
 	containers []container.Container
 
-	mu sync.Mutex // guards prepared
+	mu sync.Mutex // guards what follows
 	// prepared are the ids of the containers that take the place of others, by service.
 	prepared map[string]string
+	// replaced are the services whose previous container was stopped for good or put back.
+	replaced map[string]bool
 }
 
 // Exists implements workload.Instance.

@@ -67,7 +67,7 @@ func containersOf(actions []plan.Action) (list []container.Container) {
 // kinds are those of steps that are no workload.Change. What ends a replacement waits for
 // no other service.
 var kinds = map[plan.Kind]workload.Kind{
-	plan.Pull: workload.Fetch, plan.Start: workload.Restart, plan.Stop: workload.Restart, plan.Promote: workload.Restart, plan.PutBack: workload.Restart,
+	plan.Pull: workload.Fetch, plan.Start: workload.Restart, plan.Stop: workload.Restart, plan.Resume: workload.Restart, plan.Promote: workload.Restart, plan.PutBack: workload.Restart,
 }
 
 func (i *instance) step(a plan.Action) workload.Step {
@@ -108,6 +108,8 @@ func (i *instance) do(ctx context.Context, a plan.Action) error {
 	case plan.Stop:
 		i.log.Warn("stopping a container", "container", a.Container.Name, "reason", a.Why, "restarts", a.Container.Restarts)
 		return i.runtime.Stop(ctx, a.Container.ID, a.Container.Grace)
+	case plan.Resume:
+		return i.resume(ctx, a)
 	case plan.Remove:
 		return i.remove(ctx, a.Container)
 	case plan.RemoveVolume:

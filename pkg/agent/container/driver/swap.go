@@ -92,10 +92,23 @@ func (i *instance) swap(actions []plan.Action) workload.Step {
 	}
 }
 
+// resume starts the previous container where nothing took its place.
+func (i *instance) resume(ctx context.Context, a plan.Action) error {
+	i.mu.Lock()
+	replaced := i.replaced[a.Spec.Service]
+	i.mu.Unlock()
+	if replaced {
+		return nil
+	}
+	i.log.Info("starting container", "container", a.Container.Name)
+	return i.start(ctx, a.Container.ID, a.Container.Mounts)
+}
+
 // startNext starts what was prepared to take the place of a container that was stopped.
 func (i *instance) startNext(ctx context.Context, a plan.Action) error {
 	i.mu.Lock()
 	id := i.prepared[a.Spec.Service]
+	i.replaced[a.Spec.Service] = true
 	i.mu.Unlock()
 	name := a.Spec.At(container.StageNext).Name()
 	i.log.Info("starting container", "container", name)

@@ -81,12 +81,14 @@ const (
 	Start
 	// Stop stops Container, to be started again later. Why is why.
 	Stop
+	// Resume starts Container, which does not run, unless its place was taken after all.
+	Resume
 	// RemoveVolume removes Volume.
 	RemoveVolume
 )
 
 func (k Kind) String() string {
-	return [...]string{"pull", "ensure volume", "ensure secret", "remove", "clear", "prepare", "swap", "promote", "put back", "create", "start", "stop", "remove volume"}[k]
+	return [...]string{"pull", "ensure volume", "ensure secret", "remove", "clear", "prepare", "swap", "promote", "put back", "create", "start", "stop", "resume", "remove volume"}[k]
 }
 
 // Action is one step. The fields that its Kind does not mention are zero.
@@ -130,6 +132,8 @@ func (a Action) String() string {
 		return "starting container " + a.Container.Name
 	case Stop:
 		return "stopping container " + a.Container.Name
+	case Resume:
+		return "starting again container " + a.Container.Name
 	case RemoveVolume:
 		return "removing volume " + a.Volume
 	}
@@ -163,7 +167,7 @@ func Changes(w *Workload, observed []container.Container, now time.Time) (action
 	for _, o := range obsolete {
 		c.removals = append(c.removals, Action{Kind: Remove, Container: o})
 	}
-	return slices.Concat(c.pulls, c.volumes, c.secrets, c.removals, c.prepared, c.swaps, c.rest), c.again
+	return slices.Concat(c.pulls, c.volumes, c.secrets, c.removals, c.prepared, c.swaps, c.rest, c.resumes), c.again
 }
 
 // changes collects the actions, by when they are taken.
@@ -174,7 +178,7 @@ type changes struct {
 	// made: a container is made.
 	made bool
 
-	pulls, volumes, secrets, removals, prepared, swaps, rest []Action
+	pulls, volumes, secrets, removals, prepared, swaps, rest, resumes []Action
 }
 
 // add adds what is to be done for one service.
@@ -192,6 +196,18 @@ func (c *changes) add(s *slot) {
 		c.make(s.spec)
 		c.prepared = append(c.prepared, Action{Kind: Prepare, Spec: s.spec, Container: *s.previous})
 		c.swaps = append(c.swaps, Action{Kind: Swap, Spec: s.spec, Container: *s.previous})
+		c.resume(s)
+	}
+}
+
+// resume starts the previous container, which does not run, as after a power cut, where
+// the next one cannot be had.
+func (c *changes) resume(s *slot) {
+	switch at, must := startAt(s.spec.Restart, s.previous); {
+	case must && !c.now.Before(at):
+		c.resumes = append(c.resumes, Action{Kind: Resume, Spec: s.spec, Container: *s.previous})
+	case must:
+		c.again = earliest(c.again, at)
 	}
 }
 

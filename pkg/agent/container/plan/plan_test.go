@@ -175,7 +175,7 @@ func TestPullsComeBeforeRemovals(t *testing.T) {
 }
 
 func stage(k plan.Kind) int {
-	return map[plan.Kind]int{plan.Pull: 0, plan.EnsureVolume: 1, plan.Remove: 2, plan.Prepare: 3, plan.Swap: 4, plan.Create: 5, plan.Start: 5}[k]
+	return map[plan.Kind]int{plan.Pull: 0, plan.EnsureVolume: 1, plan.Remove: 2, plan.Prepare: 3, plan.Swap: 4, plan.Create: 5, plan.Start: 5, plan.Resume: 6}[k]
 }
 
 func TestDepartureTouchesOnlyItsOwn(t *testing.T) {
