@@ -18,19 +18,23 @@ type drivers struct {
 }
 
 // newDrivers lists what this agent runs workloads with: to add a driver is to add a
-// line. registry, root and keeper are nil where nothing is run any more.
-func newDrivers(p parts, registry driver.Registry, root func() string, keeper runs.Keeper) (d drivers, err error) {
-	d.containers = driver.New(driver.Config{
+// line. registry, root and keep are nil where nothing is run any more.
+func newDrivers(p parts, registry driver.Registry, root func() string, keep func(what string) runs.Keeper) (d drivers, err error) {
+	containers := driver.Config{
 		Runtime:       p.runtime,
 		Registry:      registry,
 		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), root),
 		Dialer:        &helper.Client{Socket: helper.Socket},
 		Binds:         binds(p.cfg, p.configPath),
 		Space:         imageSpace(p),
-		Runs:          keeper,
+		Prune:         driver.Prune{After: p.cfg.Images.KeepUnneeded, Above: p.cfg.Images.PruneAbove, DownTo: p.cfg.Images.PruneDownTo},
 		Uptime:        uptime(),
 		Log:           p.log.With("component", "containers"),
-	})
+	}
+	if keep != nil {
+		containers.Runs, containers.Images = keep("containers"), keep("images")
+	}
+	d.containers = driver.New(containers)
 	d.Drivers, err = workload.NewDrivers(
 		d.containers,
 	)

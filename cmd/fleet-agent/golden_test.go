@@ -83,7 +83,7 @@ func TestErrorsOfTheConfiguration(t *testing.T) {
 		"sever: {}\n", "podman:\n  sock: /x\n", "Device: a\n", "device: a\ndevice: b\n", "device: [a]\n", "server: tls://a:4222\n", "server: {urls: tls://a:4222}\n",
 		"labels: [a]\n", "labels: {a: 1, a: 2}\n", "heartbeatInterval: soon\n", "heartbeatInterval: 30\n", "", "\x00\x00", "a: [", "device: a\n---\ndevice: b\n",
 		"keyStorage: cloud\n", "tpm: {device: tpm0}\n", "credentials: {type: nkey}\n", "device: Pi.1\n", "server: {urls: ['nats://a:4222']}\n",
-		"stateDir: state\n", "bindRoots: [srv]\n", "log: {level: loud}\n", "log: {format: xml}\n", "heartbeatInterval: 1ms\n",
+		"stateDir: state\n", "bindRoots: [srv]\n", "log: {level: loud}\n", "log: {format: xml}\n", "heartbeatInterval: 1ms\n", "images: {pruneAbove: 85%}\n", "images: {pruneAbove: 50}\n",
 	} {
 		h.write("etc/agent.yaml", content)
 		_, err := h.run("", "run")

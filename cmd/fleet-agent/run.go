@@ -19,6 +19,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
@@ -129,7 +130,7 @@ func runDevice(ctx context.Context, p parts) error {
 		return err
 	}
 	defer connection.Close()
-	drivers, err := newDrivers(p, connection, func() string { return credentials.Identity().Root }, p.state.Notes("containers"))
+	drivers, err := newDrivers(p, connection, func() string { return credentials.Identity().Root }, func(what string) runs.Keeper { return p.state.Notes(what) })
 	if err != nil {
 		return err
 	}
@@ -153,6 +154,7 @@ func runDevice(ctx context.Context, p parts) error {
 			info, err := drivers.containers.Info()
 			return health(cfg, credentials, connection, info, err)
 		},
+		Restart:           func() []string { return doctor.Restart(local(cfg).Read()) },
 		HeartbeatInterval: heartbeatInterval(cfg.HeartbeatInterval, log),
 		SnapshotInterval:  cfg.SnapshotInterval,
 		Log:               log,

@@ -73,6 +73,9 @@ type Config struct {
 	// Health returns further conditions of the device; nil for none. It is called at
 	// every look, after the drivers were asked whether they are ready.
 	Health func() []wire.Condition
+	// Restart says what the device itself lacks to run workloads after a restart, one
+	// item each; nil for nothing. It is called after every look.
+	Restart func() []string
 	// HeartbeatInterval is the time between two heartbeats, SnapshotInterval the
 	// one between two snapshot requests that nothing else asked for.
 	HeartbeatInterval, SnapshotInterval time.Duration
@@ -90,6 +93,7 @@ type Agent struct {
 	watcher    *watcher
 	syncer     *syncer
 	informer   *informer
+	upkeep     *upkeep
 	revocation *revocation
 	queue      *queue.Queue[wire.DeploymentRef]
 }
@@ -125,9 +129,14 @@ func New(cfg Config) *Agent {
 	a.revocation.restore()
 	a.reconciler.halted = a.revocation.halted
 	a.informer = &informer{cfg: cfg, conditions: a.conditions, reporter: a.reporter, log: component("informer")}
+	a.upkeep = &upkeep{
+		drivers: cfg.Drivers, store: cfg.Store, desired: a.desired, conditions: a.conditions, device: cfg.Restart,
+		again: make(chan struct{}, 1), log: component("upkeep"),
+	}
+	a.reconciler.changed = func() { signal(a.upkeep.again) }
 	a.watcher = &watcher{
 		desired: a.desired, conditions: a.conditions, informer: a.informer, queue: a.queue,
-		health: cfg.Health, store: cfg.Store, again: make(chan struct{}, 1), log: component("watcher"),
+		health: cfg.Health, store: cfg.Store, again: make(chan struct{}, 1), looked: a.reconciler.changed, log: component("watcher"),
 	}
 	for _, d := range cfg.Drivers {
 		a.watcher.drivers = append(a.watcher.drivers, &watched{Driver: d, about: d.About()})
@@ -153,7 +162,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	for _, run := range []func(context.Context){
-		a.queue.Run, a.watcher.run, a.syncer.run, a.reporter.run, a.heartbeats, a.revocation.run, a.credentials,
+		a.queue.Run, a.watcher.run, a.upkeep.run, a.syncer.run, a.reporter.run, a.heartbeats, a.revocation.run, a.credentials,
 	} {
 		parts.Go(func() { run(ctx) })
 	}

@@ -394,6 +394,11 @@ type device struct {
 	on    time.Time
 	runs  runs.Keeper
 	ports ports
+	// images remembers which images were pulled; prune says which go.
+	images runs.Keeper
+	prune  driver.Prune
+	// lacks is what the device itself lacks for a restart.
+	lacks []string
 	// locks: the agent keeps others out of its state, as one does that runs for real.
 	locks bool
 }
@@ -419,9 +424,9 @@ func (d *device) containers() *driver.Driver {
 		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
 		Dialer:        &d.ports,
 		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
-		Runs:          d.runs,
-		Uptime:        func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
-		Log:           slog.New(slog.DiscardHandler),
+		Runs:          d.runs, Images: d.images, Prune: d.prune,
+		Uptime: func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
+		Log:    slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -437,7 +442,7 @@ func (d *device) start() {
 			d.t.Fatal(err)
 		}
 	}
-	d.runs = state.Notes("containers")
+	d.runs, d.images = state.Notes("containers"), state.Notes("images")
 	containers := d.containers()
 	drivers, err := workload.NewDrivers(append(d.further, containers)...)
 	if err != nil {
@@ -452,6 +457,7 @@ func (d *device) start() {
 		Drivers:           drivers,
 		Facts:             func() wire.Inventory { return wire.Inventory{Hostname: "pi"} },
 		Health:            health,
+		Restart:           func() []string { return d.lacks },
 		HeartbeatInterval: 30 * time.Second, SnapshotInterval: 15 * time.Minute,
 		Log: slog.New(slog.DiscardHandler),
 	})

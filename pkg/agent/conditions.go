@@ -20,6 +20,13 @@ const (
 	// reasonFull: DiskPressure is True, and writes fail or are about to.
 	reasonFull = "Full"
 
+	// reasonNothingMissing: WouldSurviveReboot is True.
+	reasonNothingMissing = "NothingMissing"
+	// reasonMissing: WouldSurviveReboot is False; the message names what is missing.
+	reasonMissing = "Missing"
+	// reasonNotLookedAt: WouldSurviveReboot is Unknown; a driver cannot work.
+	reasonNotLookedAt = "NotLookedAt"
+
 	// reasonCurrent: ManifestHeld is False.
 	reasonCurrent = "ManifestCurrent"
 	// reasonOmissionsHeld: ManifestHeld is True; Deployments stay until the

@@ -213,6 +213,45 @@ func (d *desired) collect() error {
 	return errors.Join(d.store.CollectBodies(keep), d.store.CollectSecrets(secrets))
 }
 
+// need is a body that the device has to have, and the digest of its Secrets, if any.
+type need struct {
+	deployment    wire.DeploymentRef
+	hash, secrets string
+}
+
+// choice is what a Deployment runs without the server: what the manifest names, or else
+// what was applied last. Either is zero when there is none.
+type choice struct{ named, applied need }
+
+// needs lists what is to run, by Deployment, and what the previous manifest named. intact
+// is false when there was a later manifest.
+func (d *desired) needs() (run []choice, before []need, intact bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, ref := range slices.SortedFunc(maps.Keys(d.targets), wire.DeploymentRef.Compare) {
+		r := d.memory[ref]
+		c := choice{applied: need{ref, r.Applied, r.AppliedSecrets}}
+		switch c.named = c.applied; d.targets[ref] {
+		case plan.Leave:
+			continue
+		case plan.Apply:
+			e, _ := d.manifest.Find(ref)
+			c.named = need{ref, e.Hash, e.SecretsDigest}
+		}
+		if c.named.hash != "" {
+			run = append(run, c)
+		}
+	}
+	if d.previous != nil {
+		for _, e := range d.previous.Entries {
+			if !e.Hold {
+				before = append(before, need{e.DeploymentRef, e.Hash, e.SecretsDigest})
+			}
+		}
+	}
+	return run, before, d.intact
+}
+
 // target returns what becomes of one Deployment.
 func (d *desired) target(ref wire.DeploymentRef) target {
 	d.mu.Lock()

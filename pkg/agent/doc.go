@@ -15,6 +15,7 @@
 //	views       what the drivers see of the Deployment of a pass
 //	steps       the steps of a pass: how many at a time, for how long
 //	watcher     the drivers' events and a slow tick, turned into passes
+//	upkeep      what a restart without the server needs, and what nothing needs
 //	syncer      snapshot requests
 //	reporter    reports that the server has not acknowledged yet
 //	informer    what the device says of itself

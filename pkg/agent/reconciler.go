@@ -35,6 +35,8 @@ type reconciler struct {
 	retry func(wire.DeploymentRef)
 	// halted reports whether nothing may run on the device.
 	halted func() bool
+	// changed is called when something else is to run, or does.
+	changed func()
 	// stale is called when another session of the device took over.
 	stale func()
 	// slots and fetches are counting semaphores.
@@ -346,6 +348,7 @@ func (p *pass) report(o plan.Outcome) (again time.Time) {
 	report, again := plan.Report(o)
 	if last, ok := p.reporter.last(p.ref); !ok || last.Phase != report.Phase || last.Hash != report.Hash {
 		p.log.Info("deployment changed", "deployment", p.ref.String(), "phase", report.Phase, "reason", report.Error)
+		p.changed()
 	}
 	if o.Waiting && len(report.Containers) == 0 {
 		report.LastEventAt = p.firstSeen(report)

@@ -40,6 +40,7 @@ type watcher struct {
 	health     func() []wire.Condition // may be nil
 	store      *store.Store
 	again      chan struct{} // to look at once; capacity 1
+	looked     func()        // called after each look
 	log        *slog.Logger
 
 	pressure level // of disks; of the tick alone
@@ -73,6 +74,7 @@ func (w *watcher) run(ctx context.Context) {
 	}
 	for {
 		w.look(ctx)
+		w.looked()
 		select {
 		case <-ctx.Done():
 			return

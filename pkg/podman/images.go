@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 )
@@ -28,6 +29,7 @@ func (c *Client) ImageExists(ctx context.Context, image string) (bool, error) {
 // Image implements container.Runtime.
 func (c *Client) Image(ctx context.Context, image string) (container.Image, error) {
 	var found struct {
+		ID          id `json:"Id"`
 		Config      struct{ Volumes map[string]struct{} }
 		HealthCheck *healthCheck `json:"Healthcheck"`
 	}
@@ -35,7 +37,54 @@ func (c *Client) Image(ctx context.Context, image string) (container.Image, erro
 	if err != nil {
 		return container.Image{}, fmt.Errorf("looking at image %q: %w", image, err)
 	}
-	return container.Image{Volumes: slices.Sorted(maps.Keys(found.Config.Volumes)), HealthCheck: found.HealthCheck.probe()}, nil
+	return container.Image{ID: string(found.ID), Volumes: slices.Sorted(maps.Keys(found.Config.Volumes)), HealthCheck: found.HealthCheck.probe()}, nil
+}
+
+// maxNames bounds the names of one image.
+const maxNames = 64
+
+// Images implements container.Runtime.
+func (c *Client) Images(ctx context.Context) ([]container.StoredImage, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	var found list[struct {
+		ID                    id `json:"Id"`
+		RepoTags, RepoDigests []string
+		Containers            int
+	}]
+	if err := c.call(ctx, request{method: http.MethodGet, path: "/images/json", limit: maxList}, &found); err != nil {
+		return nil, fmt.Errorf("listing images: %w", err)
+	}
+	images := make([]container.StoredImage, 0, len(found))
+	for _, f := range found {
+		tags, all := names(f.RepoTags)
+		digests, _ := names(f.RepoDigests)
+		images = append(images, container.StoredImage{ID: string(f.ID), Names: tags, Digests: digests, Used: f.Containers > 0 || !all})
+	}
+	return images, nil
+}
+
+// names are those of an image, and all reports whether none is left out: for its length,
+// or since there are too many. What has no name podman calls <none>:<none>.
+func names(found []string) (kept []string, all bool) {
+	kept = slices.DeleteFunc(found, func(name string) bool { return strings.HasPrefix(name, "<none>") })
+	there := len(kept)
+	kept = slices.DeleteFunc(kept, func(name string) bool { return len(name) > maxImage })
+	kept = kept[:min(len(kept), maxNames)]
+	return kept, len(kept) == there
+}
+
+// RemoveImage implements container.Runtime.
+func (c *Client) RemoveImage(ctx context.Context, nameOrID string) error {
+	err := c.call(ctx, request{method: http.MethodDelete, path: "/images/%s", values: []string{nameOrID}}, nil)
+	answer, refused := errors.AsType[*refusal](err)
+	switch {
+	case err == nil || errors.Is(err, container.ErrNotFound):
+		return nil
+	case refused && answer.status == http.StatusConflict:
+		return fmt.Errorf("removing image %q: %w: %s", nameOrID, container.ErrImageInUse, answer.text)
+	}
+	return fmt.Errorf("removing image %q: %w", nameOrID, err)
 }
 
 // Pull implements container.Runtime.

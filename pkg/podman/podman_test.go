@@ -87,7 +87,7 @@ func TestPodmanConforms(t *testing.T) {
 	client := podman.New(func() string { return path }, filepath.Join(t.TempDir(), "none.json"))
 	t.Cleanup(client.Close)
 	containertest.Conformance(t, containertest.Subject{
-		Runtime: client, Image: image, Missing: missing,
+		Runtime: client, Image: image, Missing: missing, Tag: tag(path),
 		Sleep:     []string{"/" + program, "sleep"},
 		Exit:      func(code string) []string { return []string{"/" + program, containertest.ExitCommand, code} },
 		Unchecked: unchecked(path),
@@ -95,6 +95,24 @@ func TestPodmanConforms(t *testing.T) {
 			return []string{"/" + program, containertest.CheckCommand, variable, path, content}
 		},
 	})
+}
+
+// tag gives images further names.
+func tag(path string) func(t *testing.T, image, another string) {
+	return func(t *testing.T, image, another string) {
+		t.Helper()
+		conn, err := bindings.NewConnection(t.Context(), "unix://"+path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		repository, tag, _ := strings.Cut(another, ":")
+		if err := images.Tag(conn, image, tag, repository, nil); err != nil {
+			t.Error(err)
+		}
+		if c, err := bindings.GetClient(conn); err == nil {
+			c.Client.CloseIdleConnections()
+		}
+	}
 }
 
 // importProgram makes an image of the test binary itself, which is static.

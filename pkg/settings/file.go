@@ -228,6 +228,8 @@ func wanted(v reflect.Value, n *yaml.Node) error {
 		return errors.New("it must have names and values, such as {a: b}")
 	case time.Duration:
 		return notDuration(n.Value)
+	case int:
+		return notWhole(n.Value)
 	}
 	return errors.New("it must be one value, without [ ], { } or - before it")
 }

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io/fs"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -123,6 +124,12 @@ func (s Setting) parse(text string) error {
 			return notDuration(text)
 		}
 		*v = d
+	case *int:
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return notWhole(text)
+		}
+		*v = n
 	case *map[string]string:
 		pairs := map[string]string{}
 		for pair := range strings.SplitSeq(text, ",") {
@@ -142,6 +149,8 @@ func (s Setting) parse(text string) error {
 	}
 	return nil
 }
+
+func notWhole(text string) error { return fmt.Errorf("%.64q is not a whole number", text) }
 
 // trimmed are the items of a list, written as a, b.
 func trimmed(items []string) []string {

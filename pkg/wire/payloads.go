@@ -208,12 +208,16 @@ const (
 	// ConditionCertificateCurrent: the device's certificate is valid, and renewed in
 	// time.
 	ConditionCertificateCurrent = "CertificateCurrent"
+	// ConditionWouldSurviveReboot: after a restart without a network, the device would
+	// run what it is to run.
+	ConditionWouldSurviveReboot = "WouldSurviveReboot"
 )
 
 // DeviceConditions lists the condition types that a device may report.
 var DeviceConditions = []string{
 	ConditionPodmanReady, ConditionDiskPressure, ConditionManifestHeld, ConditionSetupComplete, ConditionSubordinateIDsReady,
 	ConditionLingerEnabled, ConditionCgroupDelegated, ConditionLayersShared, ConditionClockCorrect, ConditionCertificateCurrent,
+	ConditionWouldSurviveReboot,
 }
 
 // Phase is the state of one Deployment on one device.

@@ -52,6 +52,8 @@ type Config struct {
 	Podman   Podman `yaml:"podman"`
 	// Proxy is the way to the server and to registries.
 	Proxy Proxy `yaml:"proxy"`
+	// Images say which images are removed.
+	Images Images `yaml:"images"`
 	// BindRoots are the directories under which score volumes with a hostPath may
 	// lie; none by default.
 	BindRoots []string `yaml:"bindRoots" env:"FLEET_AGENT_BIND_ROOTS"`
@@ -106,6 +108,18 @@ type Proxy struct {
 // Settings are those for package proxy.
 func (p Proxy) Settings() proxy.Settings { return proxy.Settings(p) }
 
+// Images say which images the agent removes, of those that it pulled and that neither the
+// manifest, nor the previous one, nor a container needs.
+type Images struct {
+	// KeepUnneeded is how long such an image is kept, while the device is on; zero for ever.
+	KeepUnneeded time.Duration `yaml:"keepUnneeded" env:"FLEET_AGENT_IMAGES_KEEP_UNNEEDED"`
+	// PruneAbove is the percentage of the image store's file system that may be used before
+	// such images are removed, the longest unneeded first, until PruneDownTo is used; zero
+	// for any.
+	PruneAbove  int `yaml:"pruneAbove" env:"FLEET_AGENT_IMAGES_PRUNE_ABOVE"`
+	PruneDownTo int `yaml:"pruneDownTo" env:"FLEET_AGENT_IMAGES_PRUNE_DOWN_TO"`
+}
+
 // Log says what is logged, and how.
 type Log struct {
 	// Level is debug, info, warn or error.
@@ -126,6 +140,7 @@ func Default() Config {
 		KeyStorage:        KeyStorageFile,
 		TPM:               TPM{Device: "/dev/tpmrm0"},
 		StateDir:          "/var/lib/fleet-agent",
+		Images:            Images{KeepUnneeded: 30 * 24 * time.Hour, PruneAbove: 85, PruneDownTo: 75},
 		Log:               Log{Level: "info", Format: "text"},
 		HeartbeatInterval: 30 * time.Second,
 		SnapshotInterval:  15 * time.Minute,
@@ -149,7 +164,7 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("%w: device: %w", settings.ErrInvalid, err)
 		}
 	}
-	for _, check := range []func() error{c.validateServers, c.validateCredentials, c.validatePaths, c.validateProxy, c.validateLog, c.validateIntervals} {
+	for _, check := range []func() error{c.validateServers, c.validateCredentials, c.validatePaths, c.validateProxy, c.validateImages, c.validateLog, c.validateIntervals} {
 		if err := check(); err != nil {
 			return fmt.Errorf("%w: %w", settings.ErrInvalid, err)
 		}
@@ -212,6 +227,19 @@ func (c *Config) validateProxy() error {
 		return fmt.Errorf("proxy.noProxy: %w", err)
 	case err != nil:
 		return fmt.Errorf("proxy.url: %w", err)
+	}
+	return nil
+}
+
+func (c *Config) validateImages() error {
+	i := c.Images
+	switch {
+	case i.KeepUnneeded < 0 || i.KeepUnneeded > 0 && i.KeepUnneeded < time.Hour:
+		return fmt.Errorf("images.keepUnneeded: %v is under 1h: use 0s to keep images for ever", i.KeepUnneeded)
+	case i.PruneAbove < 0 || i.PruneAbove > 99:
+		return fmt.Errorf("images.pruneAbove: %d is not a percentage from 1 to 99, or 0 for never", i.PruneAbove)
+	case i.PruneAbove > 0 && (i.PruneDownTo < 1 || i.PruneDownTo > i.PruneAbove):
+		return fmt.Errorf("images.pruneDownTo: %d is not a percentage from 1 to %d, which is images.pruneAbove", i.PruneDownTo, i.PruneAbove)
 	}
 	return nil
 }

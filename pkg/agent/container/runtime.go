@@ -18,6 +18,8 @@ var (
 	ErrUnavailable = fmt.Errorf("container runtime %w", workload.ErrUnavailable)
 	// ErrImage: the image cannot be had.
 	ErrImage = errors.New("image unavailable")
+	// ErrImageInUse: a container was made from the image.
+	ErrImageInUse = errors.New("image in use")
 	// ErrNoSpace: there is no room for the image.
 	ErrNoSpace = errors.New("no space")
 	// ErrPortInUse: something else listens on a host port.
@@ -68,6 +70,12 @@ type Runtime interface {
 	// Image returns what an image on the device says of itself. It returns ErrNotFound for
 	// one that is not there.
 	Image(ctx context.Context, image string) (Image, error)
+	// Images lists the images on the device, but for those that are only parts of others.
+	Images(ctx context.Context) ([]StoredImage, error)
+	// RemoveImage takes a name from its image, which is removed with its last one, or
+	// removes the image of an id that has one name at most. One that is gone is no error.
+	// It returns ErrImageInUse.
+	RemoveImage(ctx context.Context, nameOrID string) error
 	// Pull fetches an image, with a login beside those that the runtime has by
 	// itself unless that is nil. It returns ErrImage.
 	Pull(ctx context.Context, image string, login *Login) error
@@ -95,10 +103,22 @@ type Runtime interface {
 
 // Image is what an image says of itself.
 type Image struct {
+	ID string
 	// Volumes are the paths that it declares as volumes, in order.
 	Volumes []string
 	// HealthCheck is nil for none.
 	HealthCheck *Probe
+}
+
+// StoredImage is an image on the device as it is found among others.
+type StoredImage struct {
+	ID string
+	// Names are its names with tags. An image whose name another one got has none.
+	Names []string
+	// Digests are names with "@" and the digest of what was pulled.
+	Digests []string
+	// Used: a container was made from it, or it has names that are not told.
+	Used bool
 }
 
 // Login is what a registry of images wants to see. It must not be logged.

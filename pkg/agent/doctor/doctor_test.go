@@ -500,6 +500,25 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+// What cannot be looked at is no reason to say that a device would not come up again.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	f := sound()
+	f.SocketEnabled.Value, f.AgentEnabled.Value = true, true
+	if got := doctor.Restart(f); len(got) > 0 {
+		t.Errorf("a sound device lacks %q", got)
+	}
+	f.Linger.Value, f.SocketEnabled.Value, f.AgentEnabled.Value = false, false, false
+	want := []string{"linger of fleet-workload", "podman.socket of fleet-workload, which is not enabled", "fleet-agent.service, which is not enabled"}
+	if diff := cmp.Diff(want, doctor.Restart(f)); diff != "" {
+		t.Error(diff)
+	}
+	f.Linger.Err, f.SocketEnabled.Err, f.AgentEnabled.Err = fs.ErrPermission, fs.ErrPermission, fs.ErrPermission
+	if got := doctor.Restart(f); len(got) > 0 {
+		t.Errorf("without the right to look it lacks %q", got)
+	}
+}
+
 func TestMend(t *testing.T) {
 	t.Parallel()
 	r := doctor.Report{Findings: []doctor.Finding{

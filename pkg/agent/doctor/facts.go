@@ -19,6 +19,8 @@ const (
 var (
 	// ErrNeedsRoot: only root may look at it.
 	ErrNeedsRoot = errors.New("needs root")
+	// errNotUnit: the agent was not installed as a unit of the system.
+	errNotUnit   = errors.New("the agent is no unit of the system")
 	errNoAccount = errors.New("the account does not exist")
 	// errNotAsked: a fact that Local alone does not find out.
 	errNotAsked = errors.New("was not looked at")
@@ -58,8 +60,12 @@ type Facts struct {
 	Mapped Fact[int]
 	// Linger: systemd starts the account's units at boot. Manager: they run now.
 	Linger, Manager Fact[bool]
-	Cgroup          Cgroup
-	Socket          Socket
+	// SocketEnabled: systemd opens podman's socket for the account from its start on.
+	SocketEnabled Fact[bool]
+	// AgentEnabled: systemd starts the agent at boot; errNotUnit where it is no unit.
+	AgentEnabled Fact[bool]
+	Cgroup       Cgroup
+	Socket       Socket
 	// Podman is what podman says of itself over its socket.
 	Podman Fact[container.Info]
 	Disks  []Disk

@@ -60,13 +60,15 @@ func (l Local) Read() Facts {
 	f.Socket = l.socket()
 	f.Cgroup = l.cgroup()
 	f.SubUIDs, f.SubGIDs = unknownFact[int](errNoAccount), unknownFact[int](errNoAccount)
-	f.Linger, f.Manager = unknownFact[bool](errNoAccount), unknownFact[bool](errNoAccount)
+	f.Linger, f.Manager, f.SocketEnabled = unknownFact[bool](errNoAccount), unknownFact[bool](errNoAccount), unknownFact[bool](errNoAccount)
 	f.Cgroup.Delegated = unknownFact[[]string](errNoAccount)
 	if account, ok := f.Accounts[l.Workload]; ok {
 		f.SubUIDs, f.SubGIDs = l.subordinateIDs("etc/subuid", account), l.subordinateIDs("etc/subgid", account)
 		f.Linger = l.lingers()
+		f.SocketEnabled = l.socketEnabled(account)
 		f.Manager, f.Cgroup.Delegated = l.manager(account, f.Cgroup)
 	}
+	f.AgentEnabled = l.agentEnabled()
 	f.RepositoryRoots = map[string][]string{}
 	for _, name := range l.RepositoryRoots {
 		if text, err := l.tryRead(name); err == nil {

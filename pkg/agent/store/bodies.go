@@ -35,6 +35,14 @@ func (s *Store) Body(hash string) []byte {
 	return body
 }
 
+// HasBody reports whether there is a file for a body, which may be damaged.
+func (s *Store) HasBody(hash string) bool { return wire.ValidHash(hash) && exists(s.bodyPath(hash)) }
+
+func exists(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular() && info.Size() > 0
+}
+
 // SaveBody stores a body under its hash. It returns ErrHash for a body that
 // has another one.
 func (s *Store) SaveBody(hash string, body []byte) error {

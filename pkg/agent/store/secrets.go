@@ -47,6 +47,11 @@ func (s *Store) Secrets(digest string) Secrets {
 	return contents
 }
 
+// HasSecrets reports whether there is a file for contents, which may be damaged.
+func (s *Store) HasSecrets(digest string) bool {
+	return wire.ValidHash(digest) && exists(s.secretsPath(digest))
+}
+
 // SaveSecrets stores contents under their digest, encrypted: a copy of the
 // directory without its key file gives nothing away, and no search through the
 // disk finds them.

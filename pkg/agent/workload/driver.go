@@ -171,6 +171,20 @@ type Runner interface {
 	Run(ctx context.Context, changed func(wire.DeploymentRef))
 }
 
+// Keeper is a Driver whose workloads need something on the device to start, such as images,
+// which it fetches and can remove again.
+type Keeper interface {
+	Driver
+	// Needs names what a workload needs, in terms of the driver. It looks at nothing but
+	// its argument.
+	Needs(w Workload) []string
+	// Missing says which needs are not on the device, in words for people and in order.
+	Missing(ctx context.Context, needs []string) ([]string, error)
+	// Collect removes what the driver fetched and is none of the needs, when its own rules
+	// say so. needs has everything that the agent may want to run without the server.
+	Collect(ctx context.Context, needs []string) error
+}
+
 // Claimant is a Driver whose workloads compete with each other for something on
 // the device, such as a port.
 type Claimant interface {

@@ -32,6 +32,8 @@ type Subject struct {
 	Image string
 	// Missing is an image that cannot be had.
 	Missing string
+	// Tag gives an image on the device another name.
+	Tag func(t *testing.T, image, another string)
 	// Sleep is a command of the image that runs until it is stopped, Exit one
 	// that ends at once with a code from 0 to 9.
 	Sleep []string
@@ -61,6 +63,7 @@ func Conformance(t *testing.T, s Subject) {
 		"command is missing":   testMissingCommand,
 		"list of a Deployment": testList,
 		"missing image":        testMissingImage,
+		"images":               testImages,
 		"port in use":          testPortInUse,
 		"volumes":              testVolumes,
 		"volumes of an image":  testImageVolumes,
@@ -346,6 +349,55 @@ func testMissingImage(t *testing.T, s Subject) {
 	if err := s.Runtime.Pull(t.Context(), s.Missing, nil); !errors.Is(err, container.ErrImage) {
 		t.Errorf("pulling %s: %v", s.Missing, err)
 	}
+}
+
+// testImages: an image can be found by its names, and is removed with its last one, but
+// not while a container was made from it.
+func testImages(t *testing.T, s Subject) {
+	const another, third = "localhost/conformance-another:1", "localhost/conformance-third:1"
+	found, err := s.Runtime.Image(t.Context(), s.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := found.ID
+	s.Tag(t, s.Image, another)
+	s.Tag(t, s.Image, third)
+	if i := s.image(t, id); !slices.Contains(i.Names, another) || !slices.Contains(i.Names, third) || !slices.Contains(i.Names, s.Image) {
+		t.Errorf("got %+v", i)
+	}
+	spec := s.spec(t, "images", s.Sleep)
+	if _, err := s.Runtime.Create(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	if i := s.image(t, id); !i.Used {
+		t.Errorf("a container was made from it: %+v", i)
+	}
+	for range 2 { // what is gone is no error
+		for _, name := range []string{another, third} {
+			if err := s.Runtime.RemoveImage(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if i := s.image(t, id); slices.Contains(i.Names, another) || !slices.Contains(i.Names, s.Image) {
+		t.Errorf("after names were taken from it: %+v", i)
+	}
+	for _, nameOrID := range []string{s.Image, id} {
+		if err := s.Runtime.RemoveImage(t.Context(), nameOrID); !errors.Is(err, container.ErrImageInUse) {
+			t.Errorf("removing %s while a container was made from it: %v", nameOrID, err)
+		}
+	}
+}
+
+// image finds an image by its id.
+func (s Subject) image(t *testing.T, id string) container.StoredImage {
+	t.Helper()
+	all, err := s.Runtime.Images(t.Context())
+	at := slices.IndexFunc(all, func(i container.StoredImage) bool { return i.ID == id })
+	if err != nil || at < 0 {
+		t.Fatalf("image %s is not among %+v: %v", id, all, err)
+	}
+	return all[at]
 }
 
 func testPortInUse(t *testing.T, s Subject) {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,7 +43,10 @@ type Fake struct {
 
 	mu          sync.Mutex // guards what follows
 	down        error
-	images      map[string]bool
+	images      map[string]string // ids by name
+	unnamed     []string          // ids of images that lost their name
+	published   map[string]bool
+	onRemove    func()
 	declared    map[string][]string
 	checks      map[string]*container.Probe
 	containers  map[string]*entry
@@ -67,6 +71,8 @@ type Fake struct {
 type entry struct {
 	container.Container
 	spec container.Spec
+	// image is the id of the image that it was made from.
+	image string
 }
 
 type volume struct {
@@ -80,7 +86,8 @@ var _ container.Runtime = (*Fake)(nil)
 // NewFake returns a runtime that has the given images and nothing else.
 func NewFake(images ...string) *Fake {
 	f := &Fake{
-		images:     map[string]bool{},
+		images:     map[string]string{},
+		published:  map[string]bool{},
 		containers: map[string]*entry{},
 		volumes:    map[string]volume{},
 		declared:   map[string][]string{},
@@ -92,9 +99,7 @@ func NewFake(images ...string) *Fake {
 		broken:     make(chan struct{}),
 		size:       100, used: 10,
 	}
-	for _, image := range images {
-		f.images[image] = true
-	}
+	f.Load(images...)
 	return f
 }
 
@@ -113,7 +118,7 @@ func (f *Fake) SetDown(down bool) {
 
 // Calls returns what changed the runtime since the last call of Calls:
 // "create NAME", "start NAME", "stop NAME", "remove NAME", "pull IMAGE",
-// "volume NAME", "unvolume NAME", "secret NAME" and "unsecret NAME".
+// "unpull NAME-OR-ID", "volume NAME", "unvolume NAME", "secret NAME" and "unsecret NAME".
 func (f *Fake) Calls() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -285,7 +290,7 @@ func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
 	switch {
 	case f.down != nil:
 		return "", f.down
-	case !f.images[spec.Image]:
+	case f.images[spec.Image] == "":
 		return "", fmt.Errorf("%s: %w", spec.Image, container.ErrImage)
 	case f.nameTaken(spec.Name()):
 		return "", fmt.Errorf("the container name %q is already in use", spec.Name())
@@ -303,7 +308,7 @@ func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
 	f.record("create %s", spec.Name())
 	f.nextID++
 	id := strconv.Itoa(f.nextID)
-	f.containers[id] = &entry{spec: *spec, Container: container.Container{
+	f.containers[id] = &entry{spec: *spec, image: f.images[spec.Image], Container: container.Container{
 		ID: id, Name: spec.Name(), Ref: spec.Ref, Service: spec.Service, Hash: spec.Hash, Image: spec.Image,
 		Mounts: mounts(spec, false), Volumes: mounts(spec, true), Grace: spec.Grace, HealthCheck: spec.HealthCheck,
 		State: container.StateCreated, Policy: container.RestartNever, Created: f.now(),
@@ -564,17 +569,17 @@ func (f *Fake) Hang(name string, state container.State) {
 func (f *Fake) ImageExists(_ context.Context, image string) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.images[image], f.down
+	return f.images[image] != "", f.down
 }
 
 // Image implements container.Runtime.
 func (f *Fake) Image(_ context.Context, image string) (container.Image, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.down == nil && !f.images[image] {
+	if f.down == nil && f.images[image] == "" {
 		return container.Image{}, fmt.Errorf("image %s: %w", image, container.ErrNotFound)
 	}
-	return container.Image{Volumes: slices.Clone(f.declared[image]), HealthCheck: f.checks[image]}, f.down
+	return container.Image{ID: f.images[image], Volumes: slices.Clone(f.declared[image]), HealthCheck: f.checks[image]}, f.down
 }
 
 // Check gives an image a health check.
@@ -629,8 +634,131 @@ func (f *Fake) Pull(ctx context.Context, image string, login *container.Login) e
 	if login != nil {
 		f.logins = append(f.logins, *login)
 	}
-	f.images[image] = true
+	f.load(image)
 	return nil
+}
+
+// load gives a name to a new image if that has none, or its image was replaced.
+func (f *Fake) load(name string) {
+	id, there := f.images[name]
+	if there && !f.published[name] {
+		return
+	}
+	if there {
+		f.unnamed = append(f.unnamed, id)
+	}
+	f.nextID++
+	f.images[name] = fmt.Sprintf("%064x", f.nextID)
+	delete(f.published, name)
+}
+
+// Load brings images to the device, as a person does.
+func (f *Fake) Load(names ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, name := range names {
+		f.load(name)
+	}
+}
+
+// Publish makes the next pull of a name bring another image than it has.
+func (f *Fake) Publish(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.published[name] = true
+}
+
+// Lose takes an image away, whatever uses it, as a worn disk does.
+func (f *Fake) Lose(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.images, name)
+}
+
+// OnRemove calls a function after each removal of an image.
+func (f *Fake) OnRemove(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.onRemove = do
+}
+
+// Tag gives an image another name, as a person does.
+func (f *Fake) Tag(name, another string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.images[another] = f.images[name]
+}
+
+// Images implements container.Runtime.
+func (f *Fake) Images(context.Context) ([]container.StoredImage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	names := map[string][]string{}
+	for _, id := range f.unnamed {
+		names[id] = nil
+	}
+	for name, id := range f.images {
+		names[id] = append(names[id], name)
+	}
+	list := make([]container.StoredImage, 0, len(names))
+	for _, id := range slices.Sorted(maps.Keys(names)) {
+		slices.Sort(names[id])
+		list = append(list, container.StoredImage{ID: id, Names: names[id], Used: f.uses(id)})
+	}
+	return list, f.down
+}
+
+// uses reports whether a container was made from an image.
+func (f *Fake) uses(id string) bool {
+	for _, c := range f.containers {
+		if c.image == id {
+			return true
+		}
+	}
+	return false
+}
+
+// RemoveImage implements container.Runtime.
+func (f *Fake) RemoveImage(_ context.Context, nameOrID string) error {
+	f.mu.Lock()
+	removed := func() {}
+	defer func() { f.mu.Unlock(); removed() }()
+	var names []string
+	for name, id := range f.images {
+		if name == nameOrID || id == nameOrID {
+			names = append(names, name)
+		}
+	}
+	unnamed := slices.Index(f.unnamed, nameOrID)
+	switch {
+	case f.down != nil || len(names) == 0 && unnamed < 0:
+		return f.down
+	case len(names) > 1:
+		return fmt.Errorf("image %s has the names %v", nameOrID, names)
+	case f.uses(nameOrID) || len(names) == 1 && f.uses(f.images[names[0]]) && !f.shared(names[0]):
+		return fmt.Errorf("image %s: %w", nameOrID, container.ErrImageInUse)
+	}
+	f.record("unpull %s", nameOrID)
+	if f.onRemove != nil {
+		removed = f.onRemove
+	}
+	for _, name := range names {
+		delete(f.images, name)
+	}
+	if unnamed >= 0 {
+		f.unnamed = slices.Delete(f.unnamed, unnamed, unnamed+1)
+	}
+	return nil
+}
+
+// shared reports whether the image of a name has another name, too.
+func (f *Fake) shared(name string) bool {
+	for other, id := range f.images {
+		if other != name && id == f.images[name] {
+			return true
+		}
+	}
+	return false
 }
 
 // Logins are those of all pulls.

@@ -23,6 +23,7 @@ func TestFakeConforms(t *testing.T) {
 	fake.PullFunc = func(_ context.Context, image string) error { return fmt.Errorf("%s: %w", image, container.ErrImage) }
 	containertest.Conformance(t, containertest.Subject{
 		Runtime: fake, Image: image, Missing: missing,
+		Tag:   func(_ *testing.T, image, another string) { fake.Tag(image, another) },
 		Sleep: []string{"sleep"},
 		Exit:  func(code string) []string { return []string{containertest.ExitCommand, code} },
 		Check: func(variable, path, content string) []string {

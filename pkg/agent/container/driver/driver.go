@@ -12,6 +12,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container/images"
 	"fleet.nationtech.io/fleet/pkg/agent/container/interpret"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/container/probe"
@@ -48,6 +49,10 @@ type Config struct {
 	Binds bind.Policy
 	// Space looks at the file system of images as the agent sees it; nil for nobody.
 	Space func() (facts.FileSystem, error)
+	// Prune says which images go; the zero one keeps all.
+	Prune Prune
+	// Images remembers which images the agent pulled; nil for nobody.
+	Images runs.Keeper
 	// Runs remembers the runs of containers over restarts of the agent; nil for nobody.
 	Runs runs.Keeper
 	// Uptime is a clock that nobody sets; nil for one that begins with the driver.
@@ -67,6 +72,7 @@ type Driver struct {
 	refusals     *refusals
 	probes       *probe.Prober
 	lookout      *lookout
+	pruner       *pruner
 	space        func() (facts.FileSystem, error)
 	log          *slog.Logger
 
@@ -83,6 +89,7 @@ type Driver struct {
 var (
 	_ workload.Claimant = (*Driver)(nil)
 	_ workload.Runner   = (*Driver)(nil)
+	_ workload.Keeper   = (*Driver)(nil)
 )
 
 // New returns a driver. It does nothing yet.
@@ -101,6 +108,7 @@ func New(cfg Config) *Driver {
 		log:          cfg.Log,
 	}
 	d.probes = probe.New(probe.NewChecks(d.lookout, cfg.Runtime), d.probed, cfg.Log)
+	d.pruner = &pruner{rules: cfg.Prune, book: images.New(cfg.Images, d.runs.Now, cfg.Log)}
 	return d
 }
 

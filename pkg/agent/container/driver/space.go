@@ -52,6 +52,7 @@ func (d *Driver) roomFor(ctx context.Context, image string) error {
 	if err != nil || info.StoreSize == 0 || free(&info) >= floorOf(info.StoreSize) {
 		return err
 	}
+	d.pruner.want()
 	return fmt.Errorf("pulling image %q: %w: less than %s of the %s of the image store's file system is free, and nothing is pulled below that",
 		image, container.ErrNoSpace, facts.Bytes(floorOf(info.StoreSize)), facts.Bytes(info.StoreSize))
 }
@@ -66,6 +67,7 @@ func (d *Driver) outOfSpace(ctx context.Context, image string, err error) error 
 	if !strings.Contains(err.Error(), "no space left on device") {
 		return err
 	}
+	d.pruner.want()
 	info, unknown := d.room(ctx)
 	if unknown != nil || info.StoreSize == 0 {
 		return fmt.Errorf("pulling image %q: %w", image, container.ErrNoSpace)

@@ -225,6 +225,7 @@ func (d *Driver) pull(ctx context.Context, image string) error {
 	if err := d.roomFor(ctx, image); err != nil {
 		return err
 	}
+	d.pruner.book.Pull(image) // whoever plans a pull saw that the image is not here
 	d.log.Info("pulling image", "image", image)
 	login, loginErr := d.login(ctx, image)
 	if err := d.runtime.Pull(ctx, image, login); err != nil {
@@ -232,6 +233,9 @@ func (d *Driver) pull(ctx context.Context, image string) error {
 			err = fmt.Errorf("%w (%w)", err, loginErr)
 		}
 		return d.outOfSpace(ctx, image, err)
+	}
+	if found, err := d.runtime.Image(ctx, image); err == nil { // or else the next look finds it
+		d.pruner.book.Got(image, found.ID)
 	}
 	d.log.Info("pulled image", "image", image, "duration", time.Since(began).Round(time.Millisecond))
 	return nil

@@ -105,6 +105,9 @@ const (
 	// DeviceCertificateCurrent is good when True: the device's certificate is valid, and
 	// renewed in time.
 	DeviceCertificateCurrent = "CertificateCurrent"
+	// DeviceWouldSurviveReboot is good when True: after a restart without a network, the
+	// device would run what it is to run.
+	DeviceWouldSurviveReboot = "WouldSurviveReboot"
 )
 
 // Reasons of Device conditions that the server sets.
@@ -169,6 +172,12 @@ const (
 	ReasonInvalidManifest = "InvalidManifest"
 	// ReasonDamagedManifest: the last manifest was damaged on the device's disk.
 	ReasonDamagedManifest = "DamagedManifest"
+	// ReasonNothingMissing: WouldSurviveReboot is True.
+	ReasonNothingMissing = "NothingMissing"
+	// ReasonMissing: WouldSurviveReboot is False; the message names what is missing.
+	ReasonMissing = "Missing"
+	// ReasonNotLookedAt: WouldSurviveReboot is Unknown, as while podman does not answer.
+	ReasonNotLookedAt = "NotLookedAt"
 	// ReasonNotKnown: the agent could not check; the message says why.
 	ReasonNotKnown = "NotKnown"
 	// ReasonSetupSucceeded: SetupComplete is True.

@@ -140,7 +140,8 @@ type DeviceStatus struct {
 	// conditions are set by the server (Ready, Reconciling, Stalled, Connected,
 	// CloneSuspected, AgentOutdated) or reported by the device (PodmanReady, DiskPressure,
 	// ManifestHeld, SetupComplete, SubordinateIDsReady, LingerEnabled,
-	// CgroupDelegated, LayersShared, ClockCorrect, CertificateCurrent). Reported
+	// CgroupDelegated, LayersShared, ClockCorrect, CertificateCurrent,
+	// WouldSurviveReboot). Reported
 	// conditions become Unknown when the server no longer hears from the device.
 	// +optional
 	// +listType=map
