@@ -80,12 +80,25 @@ func podmanSocket(f Facts) []Finding {
 	switch {
 	case f.Socket.Open:
 		return []Finding{finding.failure("accounts beside fleet-agent and fleet-workload can enter its directory: whoever uses the socket controls every container").fix(setupCommand(f))}
+	case f.Podman.Err == nil && !tried(f.Podman.Value.Version):
+		return []Finding{finding.warning("podman " + f.Podman.Value.Version + " answers at " + f.Socket.Path +
+			"; this agent was tried with podman 4.3 to 5, and works with others as far as they did not change")}
 	case f.Podman.Err == nil:
 		return []Finding{finding.ok("podman " + f.Podman.Value.Version + " answers at " + f.Socket.Path)}
 	case f.Socket.Exists.Err != nil:
 		return []Finding{finding.unknown(f.Socket.Path + ": " + f.Socket.Exists.Err.Error())}
 	}
 	return []Finding{finding.failure(f.Podman.Err.Error()).fix(setupCommand(f))}
+}
+
+// tried reports whether a version of podman is one that the agent was tried with. What is
+// no version is none of podman's.
+func tried(version string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return false
+	}
+	return major == 5 || major == 4 && minor >= 3
 }
 
 func storageDriver(f Facts) []Finding {
