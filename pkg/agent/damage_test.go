@@ -124,3 +124,27 @@ func TestBodiesOfThePreviousManifestAreKept(t *testing.T) {
 		}
 	})
 }
+
+// A memory that is older than the previous manifest does not take its place.
+func TestAnOldMemoryIsNotTheLastManifest(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": command("one")}})
+		d.pass(time.Minute)
+		old, err := os.ReadFile(filepath.Join(d.dir, "memory.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range []string{"two", "three"} {
+			d.gateway.issue("e1", deployments{web: {"front": command(word)}})
+			d.pass(time.Minute)
+		}
+		d.losesPower()
+		d.damage(damaged["cut"], "manifest.json")
+		d.damage(func([]byte) []byte { return old }, "memory.json", "previous-memory.json")
+		d.start()
+		d.pass(time.Minute)
+		if v := d.agent.Status().Manifest; v.Seq != 2 {
+			t.Errorf("it follows %v, want the previous manifest", v)
+		}
+	})
+}

@@ -77,7 +77,7 @@ func loadDesired(s *store.Store, log *slog.Logger) *desired {
 // memory that knows no more than the previous manifest leaves that.
 func (d *desired) recall(memory *store.Memory) {
 	m := memory.Named()
-	if m == nil || m.Version == d.have() {
+	if m == nil || m.SameEpoch(d.have()) && !m.Newer(d.have()) {
 		return
 	}
 	if d.manifest != nil {
@@ -187,6 +187,11 @@ func (d *desired) have() wire.Version {
 func (d *desired) save() error {
 	m := store.Memory{Manifest: d.last, ConfirmedEpoch: d.confirmed, Deployments: slices.Collect(maps.Values(d.memory))}
 	slices.SortFunc(m.Deployments, func(a, b store.Remembered) int { return a.Compare(b.DeploymentRef) })
+	for i := range m.Deployments {
+		if r := &m.Deployments[i]; r.Named != d.last {
+			r.Entry = nil
+		}
+	}
 	return d.store.SaveMemory(m)
 }
 

@@ -136,20 +136,20 @@ func (u *upkeep) missing(ctx context.Context, needs []choice) (missing []string,
 	}
 	looks := map[string][]string{} // what a driver lacks, by need
 	for _, c := range needs {
-		first, err := u.missingOf(ctx, c.named, looks)
+		lacks, err := u.missingOf(ctx, c.named, looks)
 		if err != nil {
 			return nil, err
 		}
-		if len(first) > 0 && c.applied.hash != "" && c.applied != c.named {
-			second, err := u.missingOf(ctx, c.applied, looks)
+		if len(lacks) > 0 && c.applied.hash != "" && c.applied != c.named {
+			previous, err := u.missingOf(ctx, c.applied, looks)
 			if err != nil {
 				return nil, err
 			}
-			if len(second) == 0 {
+			if len(previous) == 0 {
 				continue
 			}
 		}
-		for _, what := range first {
+		for _, what := range lacks {
 			missing = append(missing, what+" of "+c.named.deployment.String())
 		}
 	}

@@ -35,11 +35,10 @@ type reserve struct {
 // that has a number of them.
 func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
-// lend tries a write of n bytes again for which there was no space.
-func (r *reserve) lend(n int, write func() error) error {
+// lend tries a write of n bytes again that failed with err, for want of space.
+func (r *reserve) lend(n int, err error, write func() error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var err error = unix.ENOSPC
 	for left := r.size(); left > 0 && isFull(err); {
 		left = max(0, left-int64(n)-reserveStep)
 		if err := r.shrink(left); err != nil {
@@ -134,5 +133,5 @@ func (s *Store) put(path string, data []byte) error {
 	if s.lock == nil || !isFull(err) {
 		return err
 	}
-	return s.reserve.lend(len(data), write)
+	return s.reserve.lend(len(data), err, write)
 }
