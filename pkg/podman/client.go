@@ -17,6 +17,7 @@ package podman
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -155,6 +156,31 @@ func (c *Client) send(ctx context.Context, r request) (*bindings.APIResponse, er
 		return nil, c.translate(err, nil)
 	}
 	return response, nil
+}
+
+// begin sends a request whose answer goes on for as long as ctx does, and must begin within
+// patience unless that is zero. done ends the answer.
+func (c *Client) begin(ctx context.Context, r request, patience time.Duration) (response *bindings.APIResponse, done func(), err error) {
+	begun, cancel := context.WithCancel(ctx)
+	inTime := func() bool { return true }
+	if patience > 0 {
+		inTime = time.AfterFunc(patience, cancel).Stop
+	}
+	response, err = c.send(begun, r)
+	if !inTime() {
+		err = cmp.Or(ctx.Err(), unavailable(c.find(), errSilent))
+	}
+	if err == nil && response.IsSuccess() {
+		return response, func() { _ = response.Body.Close(); cancel() }, nil
+	}
+	defer cancel()
+	if response != nil {
+		defer response.Body.Close()
+	}
+	if err == nil {
+		err = cmp.Or(decode(response.Response, 0, nil), fmt.Errorf("%w: status %d", errProtocol, response.StatusCode))
+	}
+	return nil, nil, c.translate(err, nil)
 }
 
 // filters is the query that selects by the given filters.

@@ -76,7 +76,10 @@ var calls = map[string]func(context.Context, *podman.Client) error{
 		return err
 	},
 	"secret": func(ctx context.Context, c *podman.Client) error { return c.EnsureSecret(ctx, "a", nil) },
-	"watch":  func(ctx context.Context, c *podman.Client) error { return watch(ctx, c) },
+	"logs": func(ctx context.Context, c *podman.Client) error {
+		return c.Logs(ctx, "a", container.LogOptions{}, func(container.Piece) error { return nil })
+	},
+	"watch": func(ctx context.Context, c *podman.Client) error { return watch(ctx, c) },
 }
 
 func watch(ctx context.Context, c *podman.Client) error {

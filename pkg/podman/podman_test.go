@@ -55,6 +55,9 @@ func play(args []string) {
 		containertest.Farewell(os.Stdout, os.Stderr, args[1])
 		os.Exit(code)
 	}
+	if len(args) == 1 && args[0] == containertest.TalkCommand {
+		containertest.Talk(os.Stdout)
+	}
 	if len(args) == 4 && args[0] == containertest.CheckCommand {
 		file, err := os.ReadFile(args[2])
 		if err != nil || string(file) != args[3] || os.Getenv(args[1]) != args[3] {
@@ -91,6 +94,7 @@ func TestPodmanConforms(t *testing.T) {
 		Sleep:     []string{"/" + program, "sleep"},
 		Exit:      func(code string) []string { return []string{"/" + program, containertest.ExitCommand, code} },
 		Unchecked: unchecked(path),
+		Talk:      []string{"/" + program, containertest.TalkCommand},
 		Check: func(variable, path, content string) []string {
 			return []string{"/" + program, containertest.CheckCommand, variable, path, content}
 		},

@@ -25,6 +25,7 @@ func TestFakeConforms(t *testing.T) {
 		Runtime: fake, Image: image, Missing: missing,
 		Sleep: []string{"sleep"},
 		Exit:  func(code string) []string { return []string{containertest.ExitCommand, code} },
+		Talk:  []string{containertest.TalkCommand},
 		Check: func(variable, path, content string) []string {
 			return []string{containertest.CheckCommand, variable, path, content}
 		},

@@ -159,7 +159,7 @@ func (d *Driver) look(ctx context.Context, ref wire.DeploymentRef) (list []conta
 	defer cancel()
 	for _, i := range d.runs.See(began, list) {
 		c := &list[i]
-		output, err := d.runtime.Output(ctx, c.ID, lastLines)
+		output, err := container.LastOutput(ctx, d.runtime, c.ID, lastLines, maxOutput)
 		if err != nil {
 			d.log.Debug("the last output of a container is unknown", "container", c.Name, "error", err)
 			continue
@@ -172,9 +172,9 @@ func (d *Driver) look(ctx context.Context, ref wire.DeploymentRef) (list []conta
 const (
 	// outputTimeout bounds how long outputs are waited for, which are worth no delay.
 	outputTimeout = 5 * time.Second
-	// lastLines is how many lines of output are read of a container that ended, maxTail
-	// what is kept of them in bytes.
-	lastLines, maxTail = 5, 256
+	// lastLines is how many lines of output are read of a container that ended, maxOutput
+	// how much of them in bytes, and maxTail what a report has of them.
+	lastLines, maxOutput, maxTail = 5, 64 << 10, 256
 )
 
 // tail is the end of an output in one line.
