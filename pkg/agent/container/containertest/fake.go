@@ -66,6 +66,8 @@ type Fake struct {
 type entry struct {
 	container.Container
 	spec container.Spec
+	// said is what it wrote by itself.
+	said []said
 }
 
 type volume struct {
@@ -405,7 +407,7 @@ func (f *Fake) Start(_ context.Context, id string) error {
 		}
 		c.end(code, f.now())
 		if _, set := f.outputs[c.Name]; !set {
-			f.outputs[c.Name] = farewell(c.spec.Command[1])
+			c.said = append(c.said, farewell(c.spec.Command[1])...)
 		}
 	}
 	if len(c.spec.Command) == 4 && c.spec.Command[0] == CheckCommand {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,12 +100,24 @@ func (f *Fake) said(id string, but int) (told []said, running bool, err error) {
 	case c == nil:
 		return nil, false, container.ErrNotFound
 	}
-	all := f.outputs[c.Name]
 	if running = c.State == container.StateRunning; running && len(c.spec.Command) > 0 && c.spec.Command[0] == TalkCommand {
-		for at := c.Started.Add(time.Duration(len(all)) * talkPause); !at.After(time.Now()); at = at.Add(talkPause) {
-			all = append(all, said{at, false, fmt.Sprintln("line", len(all))})
-		}
-		f.outputs[c.Name] = all
+		c.talk()
 	}
+	all := slices.Concat(c.said, f.outputs[c.Name])
 	return all[min(but, len(all)):], running, nil
+}
+
+// talk writes what is due.
+func (e *entry) talk() {
+	begun := slices.IndexFunc(e.said, func(s said) bool { return s.at.After(e.Started) })
+	if begun < 0 {
+		begun = len(e.said)
+	}
+	for n := len(e.said) - begun; ; n++ {
+		at := e.Started.Add(time.Duration(n+1) * talkPause)
+		if at.After(time.Now()) {
+			return
+		}
+		e.said = append(e.said, said{at, false, fmt.Sprintln("line", n)})
+	}
 }
