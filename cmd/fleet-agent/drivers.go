@@ -5,6 +5,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
+	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/helper"
@@ -18,14 +19,15 @@ type drivers struct {
 }
 
 // newDrivers lists what this agent runs workloads with: to add a driver is to add a
-// line. registry, root and keeper are nil where nothing is run any more.
-func newDrivers(p parts, registry driver.Registry, root func() string, keeper runs.Keeper) (d drivers, err error) {
+// line. All but p are nil where nothing is run any more.
+func newDrivers(p parts, registry driver.Registry, root func() string, keeper runs.Keeper, kept *crashes.Store) (d drivers, err error) {
 	d.containers = driver.New(driver.Config{
 		Runtime:       p.runtime,
 		Registry:      registry,
 		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), root),
 		Dialer:        &helper.Client{Socket: helper.Socket},
 		Binds:         binds(p.cfg, p.configPath),
+		Crashes:       kept,
 		Runs:          keeper,
 		Uptime:        uptime(),
 		Log:           p.log.With("component", "containers"),

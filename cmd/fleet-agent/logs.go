@@ -42,6 +42,8 @@ type logsOptions struct {
 	follow bool
 	tail   int
 	since  time.Duration
+	// previous is which crash is shown; zero for none.
+	previous int
 }
 
 func newLogs(f flags) *cobra.Command {
@@ -56,21 +58,46 @@ needs no agent and no server, but podman.
 
 Each stream goes to the stream of the same name. On a terminal, characters that
 could steer it are shown as in \u001b; a file or a pipe gets the output as it is.
-Podman keeps the last 10 MB of a container, and nothing of one that was replaced.`,
+Podman keeps the last 10 MB of a container, and nothing of one that was replaced.
+
+With --previous it shows what the agent kept when the service last crashed: the
+facts, then the end of the output of both streams. --previous=2 shows the crash
+before. That needs podman no more than the agent.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, runtime, err := f.workloads(cmd)
+			if err := o.validate(); err != nil {
+				return err
+			}
+			cfg, runtime, err := f.workloads(cmd)
 			if err != nil {
 				return err
 			}
 			defer runtime.Close()
+			if o.previous > 0 {
+				return wellEnded(cmd.Context(), showPrevious(cfg, args[0], o.previous, o.tail, cmd.OutOrStdout()))
+			}
 			return wellEnded(cmd.Context(), o.show(cmd.Context(), runtime, args[0], cmd.OutOrStdout(), cmd.ErrOrStderr()))
 		},
 	}
 	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with what comes, also of the next container, until interrupted")
 	cmd.Flags().IntVar(&o.tail, "tail", -1, "show the last `LINES` only; -1 for all")
 	cmd.Flags().DurationVar(&o.since, "since", 0, "show what was written in the last `TIME` only, for example 10m")
+	cmd.Flags().IntVarP(&o.previous, "previous", "p", 0, "show the last crash, or the `NUMBER`th last")
+	cmd.Flags().Lookup("previous").NoOptDefVal = "1"
 	return cmd
+}
+
+func (o logsOptions) validate() error {
+	if o.previous < 0 {
+		return fmt.Errorf("--previous=%d: the last crash is 1", o.previous)
+	}
+	if o.previous > 0 && (o.follow || o.since != 0) {
+		return errors.New("--previous shows what was: it goes with --tail, and not with --follow or --since")
+	}
+	if o.since < 0 {
+		return fmt.Errorf("--since=%v: it is a time before now, such as 10m", o.since)
+	}
+	return nil
 }
 
 func (o logsOptions) show(ctx context.Context, runtime container.Runtime, service string, stdout, stderr io.Writer) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -13,6 +14,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/crashes"
+	"fleet.nationtech.io/fleet/pkg/agent/services"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // engine answers as podman does, for containers that do not run anywhere: what the
@@ -172,5 +177,41 @@ func TestFollowedLogsEndWell(t *testing.T) {
 	}
 	if err := wellEnded(t.Context(), io.ErrUnexpectedEOF); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("another error becomes %v", err)
+	}
+}
+
+// What was kept of crashes can be read without the agent and without podman.
+func TestPreviousLogs(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.write("etc/agent.yaml", "stateDir: "+h.state+"\npodman:\n  socket: /nonexistent/podman.sock\n")
+	if _, err := h.run("", "logs", "-p", "front"); !errors.Is(err, crashes.ErrNone) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("without a crash: %v", err)
+	}
+	kept := crashes.New(filepath.Join(h.state, "crashes"), nil, slog.New(slog.DiscardHandler))
+	for n, service := range []string{"front", "front", "db"} {
+		ref := wire.DeploymentRef{Namespace: "shop", Name: "web"}
+		kept.Keep(crashes.Crash{
+			Name: services.Name{DeploymentRef: ref, Service: service}, ExitCode: n, Seen: time.Now(), Output: fmt.Appendf(nil, "first\x1b[0m\nlast %d\n", n),
+		})
+	}
+	for args, want := range map[string]string{
+		"--previous front":        "\n\nfirst\x1b[0m\nlast 1\n",
+		"--previous=2 front":      "\n\nfirst\x1b[0m\nlast 0\n",
+		"-p --tail 1 shop/web/db": "\n\nlast 2\n",
+		"--previous=3 front":      "2 crashes of service shop/web/front are kept: --previous takes 1 to 2",
+		"--previous none":         `no crash is kept of "none"; of others there is one: shop/web/db, shop/web/front`,
+		"--previous -f front":     "--previous shows what was: it goes with --tail, and not with --follow or --since",
+		"--previous=-1 front":     "--previous=-1: the last crash is 1",
+		"--since=-1m front":       "--since=-1m0s: it is a time before now, such as 10m",
+		"--previous=x front":      `--previous: "x" is not a whole number`,
+	} {
+		out, err := h.run("", append([]string{"logs"}, strings.Fields(args)...)...)
+		if err != nil {
+			out = err.Error()
+		}
+		if !strings.HasSuffix(out, want) || err == nil && !strings.HasPrefix(out, "Service:") {
+			t.Errorf("%s: %q", args, out)
+		}
 	}
 }

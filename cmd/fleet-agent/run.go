@@ -19,7 +19,9 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
@@ -92,7 +94,7 @@ type parts struct {
 // wipeDevice finishes what a wipe is, and idles.
 func wipeDevice(ctx context.Context, p parts) error {
 	p.log.Warn("fleet-agent starts on a revoked device", "version", version.Version)
-	drivers, err := newDrivers(p, nil, nil, nil)
+	drivers, err := newDrivers(p, nil, nil, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -119,7 +121,9 @@ func runDevice(ctx context.Context, p parts) error {
 		return err
 	}
 	defer connection.Close()
-	drivers, err := newDrivers(p, connection, func() string { return credentials.Identity().Root }, p.state.Notes("containers"))
+	var drivers drivers
+	kept := crashes.New(p.state.CrashesDir(), func() crashes.Device { return situation(p.state, connection, drivers.containers) }, log.With("component", "crashes"))
+	drivers, err = newDrivers(p, connection, func() string { return credentials.Identity().Root }, p.state.Notes("containers"), kept)
 	if err != nil {
 		return err
 	}
@@ -150,6 +154,23 @@ func runDevice(ctx context.Context, p parts) error {
 	log.Info("fleet-agent starts", "version", version.Version, "device", identity.Device)
 	defer log.Info("fleet-agent ends; containers go on")
 	return serve(ctx, a, p.state.Dir(), log)
+}
+
+// situation is how the device is just now, for whoever looks into a crash.
+func situation(state *store.Store, connection *link.Link, containers *driver.Driver) crashes.Device {
+	_, err := connection.Server()
+	d := crashes.Device{Connected: err == nil}
+	if m := state.Manifest(); m != nil {
+		d.Manifest = m.Version
+	}
+	d.MemorySize, d.MemoryAvailable = facts.Memory("/")
+	if disk, err := facts.Disk(state.Dir()); err == nil {
+		d.Disks = append(d.Disks, crashes.Disk{Name: state.Dir(), Size: disk.Size, Used: disk.Used})
+	}
+	if info, err := containers.Info(); err == nil && info.StoreSize > 0 {
+		d.Disks = append(d.Disks, crashes.Disk{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed})
+	}
+	return d
 }
 
 // heartbeatInterval bounds what an agent was told, which earlier ones took as it was.

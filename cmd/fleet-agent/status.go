@@ -11,6 +11,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/printable"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 func newStatus(f flags) *cobra.Command {
@@ -62,7 +63,7 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	if !s.CertificateExpires.IsZero() {
 		line("Certificate:\t%s", certificate(s, now))
 	}
-	line("Manifest:\t%s, answered %s", manifest(s), answered(now, s.LastSnapshot))
+	line("Manifest:\t%s, answered %s", manifest(s.Manifest), answered(now, s.LastSnapshot))
 	for _, c := range s.Conditions {
 		line("%s:\t%s (%s) %s", c.Type, c.Status, c.Reason, c.Message)
 	}
@@ -92,11 +93,11 @@ func certificate(s control.Status, now time.Time) string {
 	return text
 }
 
-func manifest(s control.Status) string {
-	if s.Manifest.IsZero() {
+func manifest(v wire.Version) string {
+	if v.IsZero() {
 		return "none yet"
 	}
-	return s.Manifest.String()
+	return v.String()
 }
 
 func answered(now, t time.Time) string {

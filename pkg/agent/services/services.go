@@ -51,14 +51,15 @@ func Find(text string, names []Name) (Name, error) {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return Name{}, fmt.Errorf("%.200q: %w: choose one of %s", text, ErrAmbiguous, list(found))
+		return Name{}, fmt.Errorf("%.200q: %w: choose one of %s", text, ErrAmbiguous, List(found))
 	case len(names) == 0:
 		return Name{}, fmt.Errorf("%.200q: %w, which has none at present", text, ErrUnknown)
 	}
-	return Name{}, fmt.Errorf("%.200q: %w; it has %s", text, ErrUnknown, list(names))
+	return Name{}, fmt.Errorf("%.200q: %w; it has %s", text, ErrUnknown, List(names))
 }
 
-func list(names []Name) string {
+// List is a list of names for an error, which has only the first of very many.
+func List(names []Name) string {
 	shown := make([]string, 0, maxListed)
 	for _, n := range names[:min(len(names), maxListed)] {
 		shown = append(shown, n.String())

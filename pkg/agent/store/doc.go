@@ -22,4 +22,5 @@
 //	nonce.json     the server's last nonce, by which it knows a copy
 //	clock.json     the last time at which a server's certificate was valid
 //	bodies/HASH    bodies of scores
+//	crashes/       what package crashes keeps
 package store

@@ -92,6 +92,7 @@ func (i *instance) do(ctx context.Context, a plan.Action) error {
 		if err := i.adopt(ctx, a.Container); err != nil {
 			return err
 		}
+		i.noteStuck(ctx, &a.Container)
 		i.refusals.noteCleared(&a.Container, plan.Stuck(&a.Container))
 		return i.runtime.Clear(ctx, a.Container.ID)
 	case plan.Prepare:
@@ -209,6 +210,9 @@ func (d *Driver) stop(ctx context.Context, c container.Container) error {
 // remove stops and removes a container, and keeps the data of its volumes.
 func (d *Driver) remove(ctx context.Context, c container.Container) error {
 	d.log.Info("removing container", "container", c.Name)
+	if !c.Ended() {
+		d.runs.Expect(c.ID)
+	}
 	if err := d.runtime.Stop(ctx, c.ID, c.Grace); err != nil {
 		return err
 	}
