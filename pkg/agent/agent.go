@@ -113,6 +113,7 @@ func New(cfg Config) *Agent {
 		slots:    make(chan struct{}, maxSteps),
 		fetches:  make(chan struct{}, maxFetches),
 		troubles: newTroubles(),
+		restarts: newRestarts(),
 		stale:    func() { signal(stale) },
 	}
 	a.reconciler.restore()
