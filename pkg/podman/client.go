@@ -51,8 +51,8 @@ type Client struct {
 	authFile string
 	conn     *bindings.Connection
 	looks    chan struct{} // a counting semaphore
-	// look and work are lookTimeout and workTimeout outside of tests.
-	look, work time.Duration
+	// look, work and exit are lookTimeout, workTimeout and exitPatience outside of tests.
+	look, work, exit time.Duration
 }
 
 var _ container.Runtime = (*Client)(nil)
@@ -74,7 +74,7 @@ func New(find func() string, authFile string) *Client {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	return &Client{find: find, authFile: authFile, conn: conn, looks: make(chan struct{}, maxLooks), look: lookTimeout, work: workTimeout}
+	return &Client{find: find, authFile: authFile, conn: conn, looks: make(chan struct{}, maxLooks), look: lookTimeout, work: workTimeout, exit: exitPatience}
 }
 
 // Close closes idle connections.

@@ -46,7 +46,7 @@ func (c *Client) Logs(ctx context.Context, id string, o container.LogOptions, si
 	if err == nil {
 		defer done()
 		var sunk error
-		err = pieces(response.Body, func(p container.Piece) error { sunk = sink(p); return sunk })
+		err = frames(response.Body, true, func(p container.Piece) error { sunk = sink(p); return sunk })
 		if sunk != nil {
 			return sunk
 		}
@@ -64,9 +64,9 @@ func (c *Client) Logs(ctx context.Context, id string, o container.LogOptions, si
 // errCut: an output ended in the middle of a piece.
 var errCut = fmt.Errorf("%w: an output was cut off", errProtocol)
 
-// pieces hands on the pieces of an output up to its end. Errors wrap errProtocol, come from
-// the transport, or are the sink's.
-func pieces(from io.Reader, sink func(container.Piece) error) error {
+// frames hands on the pieces of an output up to its end. Each begins with a time when they
+// are dated. Errors wrap errProtocol, come from the transport, or are the sink's.
+func frames(from io.Reader, dated bool, sink func(container.Piece) error) error {
 	r := bufio.NewReaderSize(from, maxPiece)
 	for {
 		var header [frameHeader]byte
@@ -78,16 +78,18 @@ func pieces(from io.Reader, sink func(container.Piece) error) error {
 		if header[0] > stderrFrame || header[1] != 0 || header[2] != 0 || header[3] != 0 {
 			return fmt.Errorf("%w: an output does not come in pieces", errProtocol)
 		}
-		if err := frame(r, header[0] == stderrFrame, int64(binary.BigEndian.Uint32(header[4:])), sink); err != nil {
+		p, length := container.Piece{Stderr: header[0] == stderrFrame}, int64(binary.BigEndian.Uint32(header[4:]))
+		if dated {
+			p.At, length = stamp(r, length)
+		}
+		if err := frame(r, p, length, sink); err != nil {
 			return err
 		}
 	}
 }
 
 // frame hands on what one header announces.
-func frame(r *bufio.Reader, stderr bool, length int64, sink func(container.Piece) error) error {
-	p := container.Piece{Stderr: stderr}
-	p.At, length = stamp(r, length)
+func frame(r *bufio.Reader, p container.Piece, length int64, sink func(container.Piece) error) error {
 	for length > 0 {
 		text, err := r.Peek(int(min(length, maxPiece)))
 		if len(text) > 0 {
@@ -131,6 +133,6 @@ func stamp(r *bufio.Reader, length int64) (at time.Time, left int64) {
 // joined takes the pieces of an output together, up to where they end or make no sense.
 func joined(from io.Reader) []byte {
 	var all bytes.Buffer
-	_ = pieces(from, func(p container.Piece) error { all.Write(p.Text); return nil }) // what came is what there is
+	_ = frames(from, false, func(p container.Piece) error { all.Write(p.Text); return nil }) // what came is what there is
 	return all.Bytes()
 }

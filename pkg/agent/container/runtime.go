@@ -59,6 +59,11 @@ type Runtime interface {
 	// That may begin with earlier runs, and may have been cut off long ago. It returns
 	// ErrNotFound among others.
 	Logs(ctx context.Context, id string, o LogOptions, sink func(Piece) error) error
+	// Attach runs a command as Exec does, connects it with streams, and returns its exit
+	// code. A command that is not there, or may not be run, has the code 127 or 126, and
+	// the reason is part of its output. When ctx ends, the command may go on. Errors of
+	// the writers are returned.
+	Attach(ctx context.Context, id string, a Attachment) (code int, err error)
 	// Clear kills and removes a container, whatever the runtime believes that it does,
 	// and no volume; one that is gone is no error.
 	Clear(ctx context.Context, id string) error

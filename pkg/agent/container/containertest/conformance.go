@@ -39,6 +39,9 @@ type Subject struct {
 	Unchecked func(t *testing.T, name string)
 	// Talk is a command that writes as Talk does.
 	Talk []string
+	// Echo is a command that writes what it reads, Size one that writes the rows and
+	// columns of its terminal in a line.
+	Echo, Size []string
 	// Check is a command that ends with code 0 if an environment variable and a
 	// file have a content, and with another code otherwise.
 	Check func(variable, path, content string) []string
@@ -57,6 +60,7 @@ func Conformance(t *testing.T, s Subject) {
 		"exit code":            testExitCode,
 		"logs":                 testLogs,
 		"logs of what goes on": testFollow,
+		"attach":               testAttach,
 		"next":                 testNext,
 		"trial":                testTrial,
 		"command is missing":   testMissingCommand,
