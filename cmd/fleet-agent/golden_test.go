@@ -41,6 +41,18 @@ func TestWhatStatusPrints(t *testing.T) {
 		Conditions:  []wire.Condition{{Type: "PodmanReady", Status: "True", Reason: "PodmanAnswers"}, {Type: "DiskPressure", Status: "True", Reason: "SpaceLow", Message: "2 % are free"}},
 		Deployments: []wire.DeploymentState{state("hello", wire.PhaseRunning, ""), state("press", wire.PhaseFailed, "pulling image \"x\": no route\x1b[2J")},
 	}
+	press := services.Name{DeploymentRef: wire.DeploymentRef{Namespace: "default", Name: "press"}, Service: "db"}
+	full.Details = control.Details{
+		Services: control.Join([]control.Service{
+			{Name: services.Name{DeploymentRef: full.Deployments[0].DeploymentRef, Service: "web"}, WantedImage: "localhost/hello:2"},
+			{Name: services.Name{DeploymentRef: press.DeploymentRef, Service: "api"}, WantedImage: "localhost/api:1"},
+			{Name: press, WantedImage: "localhost/db:1"},
+		}, full.Deployments),
+		Pulls:       []control.Pull{{DeploymentRef: press.DeploymentRef, Image: "localhost/db:1", Since: now.Add(-time.Minute)}},
+		Disks:       []control.Disk{{Name: "/var/lib/fleet-agent", Size: 20 << 30, Used: 10 << 30}, {Name: "the image store", Size: 20 << 30, Used: 10 << 30}},
+		LastContact: now.Add(-time.Hour),
+	}
+	full.Services[0].Crashes, full.Services[0].LastCrash = 3, now.Add(-5*time.Minute)
 	lost := full
 	lost.Connected, lost.LastError, lost.Standing = false, "no route to host", "the server took this device for a copy of another"
 	lost.CertificateExpires, lost.RenewalError = now.AddDate(0, 0, -1), "no route"

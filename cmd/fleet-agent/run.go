@@ -19,7 +19,6 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
-	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
@@ -147,6 +146,7 @@ func runDevice(ctx context.Context, p parts) error {
 			info, err := drivers.containers.Info()
 			return health(cfg, credentials, connection, info, err)
 		},
+		Details:           func() control.Details { return details(p.state, connection, drivers.containers) },
 		HeartbeatInterval: heartbeatInterval(cfg.HeartbeatInterval, log),
 		SnapshotInterval:  cfg.SnapshotInterval,
 		Log:               log,
@@ -154,23 +154,6 @@ func runDevice(ctx context.Context, p parts) error {
 	log.Info("fleet-agent starts", "version", version.Version, "device", identity.Device)
 	defer log.Info("fleet-agent ends; containers go on")
 	return serve(ctx, a, p.state.Dir(), log)
-}
-
-// situation is how the device is just now, for whoever looks into a crash.
-func situation(state *store.Store, connection *link.Link, containers *driver.Driver) crashes.Device {
-	_, err := connection.Server()
-	d := crashes.Device{Connected: err == nil}
-	if m := state.Manifest(); m != nil {
-		d.Manifest = m.Version
-	}
-	d.MemorySize, d.MemoryAvailable = facts.Memory("/")
-	if disk, err := facts.Disk(state.Dir()); err == nil {
-		d.Disks = append(d.Disks, crashes.Disk{Name: state.Dir(), Size: disk.Size, Used: disk.Used})
-	}
-	if info, err := containers.Info(); err == nil && info.StoreSize > 0 {
-		d.Disks = append(d.Disks, crashes.Disk{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed})
-	}
-	return d
 }
 
 // heartbeatInterval bounds what an agent was told, which earlier ones took as it was.

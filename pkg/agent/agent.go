@@ -73,6 +73,9 @@ type Config struct {
 	// Health returns further conditions of the device; nil for none. It is called at
 	// every look, after the drivers were asked whether they are ready.
 	Health func() []wire.Condition
+	// Details says what the agent itself does not know of the device; nil for nothing. It
+	// is called for every Status, and gives what scores ask for as Services.
+	Details func() control.Details
 	// HeartbeatInterval is the time between two heartbeats, SnapshotInterval the
 	// one between two snapshot requests that nothing else asked for.
 	HeartbeatInterval, SnapshotInterval time.Duration
@@ -211,6 +214,10 @@ func (a *Agent) Status() control.Status {
 		Conditions:   a.conditions.list(),
 		Deployments:  a.reporter.states(),
 	}
+	if a.cfg.Details != nil {
+		s.Details = a.cfg.Details()
+	}
+	s.Services = control.Join(s.Services, s.Deployments)
 	credentials := a.cfg.Credentials.Status()
 	s.CertificateExpires = credentials.Expires
 	if credentials.Err != nil {

@@ -395,6 +395,8 @@ type device struct {
 	on    time.Time
 	runs  runs.Keeper
 	ports ports
+	// driver is that of containers of the agent that runs.
+	driver *driver.Driver
 }
 
 // onDevice runs a test in a bubble, with an agent that is connected.
@@ -434,6 +436,7 @@ func (d *device) start() {
 	}
 	d.runs = state.Notes("containers")
 	containers := d.containers()
+	d.driver = containers
 	drivers, err := workload.NewDrivers(append(d.further, containers)...)
 	if err != nil {
 		d.t.Fatal(err)

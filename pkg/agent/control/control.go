@@ -61,6 +61,7 @@ type Status struct {
 	Held        []wire.DeploymentRef   `json:"held,omitempty"`
 	Conditions  []wire.Condition       `json:"conditions"`
 	Deployments []wire.DeploymentState `json:"deployments"`
+	Details
 }
 
 // Confirmation is the answer to a confirmed epoch.

@@ -64,7 +64,8 @@ type Driver struct {
 	probes       *probe.Prober
 	lookout      *lookout
 	crashes      *crashes.Store // may be nil
-	policies     *policies
+	wanted       *wanted
+	pulls        pulls
 	log          *slog.Logger
 
 	mu sync.Mutex // guards what follows
@@ -95,7 +96,7 @@ func New(cfg Config) *Driver {
 		refusals:     newRefusals(),
 		lookout:      &lookout{Dialer: cfg.Dialer},
 		crashes:      cfg.Crashes,
-		policies:     newPolicies(),
+		wanted:       newWanted(),
 		log:          cfg.Log,
 	}
 	d.probes = probe.New(probe.NewChecks(d.lookout, cfg.Runtime), d.probed, cfg.Log)
@@ -220,7 +221,7 @@ func (d *Driver) Watch(ctx context.Context, ready func(), changed func(wire.Depl
 // Grant implements workload.Claimant.
 func (d *Driver) Grant(w workload.Workload) {
 	d.ports.grant(of(w))
-	d.policies.note(of(w))
+	d.wanted.note(of(w))
 }
 
 // Release implements workload.Claimant.
@@ -232,7 +233,7 @@ func (d *Driver) Forget(ref wire.DeploymentRef) {
 	d.mounts.release(ref)
 	d.refusals.forget(ref)
 	d.probes.Watch(ref, nil)
-	d.policies.forget(ref)
+	d.wanted.forget(ref)
 	if d.crashes != nil {
 		d.crashes.Forget(ref)
 	}

@@ -3,7 +3,6 @@ package driver
 import (
 	"context"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -13,7 +12,6 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/agent/services"
 	"fleet.nationtech.io/fleet/pkg/printable"
-	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 const (
@@ -32,7 +30,7 @@ func (d *Driver) noteEnd(ctx context.Context, c *container.Container, end runs.E
 	if len(output) > 0 {
 		d.runs.Tell(c, tail(container.LastLines(output, lastLines)))
 	}
-	if end.Unasked && (c.ExitCode != 0 || c.OutOfMemory || d.policies.goesOn(c)) {
+	if end.Unasked && (c.ExitCode != 0 || c.OutOfMemory || d.wanted.goesOn(c)) {
 		d.crash(c, crashes.Crash{ExitCode: c.ExitCode, OutOfMemory: c.OutOfMemory, Ended: c.Finished, Ran: end.Ran, Output: output})
 	}
 }
@@ -76,38 +74,4 @@ func tail(output []byte) string {
 		text = text[1:]
 	}
 	return mark + text
-}
-
-// policies are when services are to start again that ended, by Deployment: a service whose
-// job is done did not crash.
-type policies struct {
-	mu    sync.Mutex // guards byRef
-	byRef map[wire.DeploymentRef]map[string]container.Restart
-}
-
-func newPolicies() *policies {
-	return &policies{byRef: map[wire.DeploymentRef]map[string]container.Restart{}}
-}
-
-func (p *policies) note(w *plan.Workload) {
-	all := make(map[string]container.Restart, len(w.Services))
-	for _, s := range w.Services {
-		all[s.Service] = s.Restart
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.byRef[w.Ref] = all
-}
-
-func (p *policies) forget(ref wire.DeploymentRef) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.byRef, ref)
-}
-
-// goesOn reports whether the service of a container is known never to be done.
-func (p *policies) goesOn(c *container.Container) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.byRef[c.Ref][c.Service] == container.RestartAlways
 }

@@ -48,7 +48,7 @@ func (i *instance) Forbidden() (steps []workload.Step, reason error) {
 
 // Plan implements workload.Instance.
 func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) (workload.Plan, error) {
-	i.policies.note(of(w))
+	i.wanted.note(of(w))
 	resolved, err := i.claim(of(w))
 	if err != nil {
 		return workload.Plan{}, err

@@ -12,6 +12,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // beyondGrace is what podman takes to stop and remove a container besides the time
@@ -81,7 +82,7 @@ func (i *instance) step(a plan.Action) workload.Step {
 func (i *instance) do(ctx context.Context, a plan.Action) error {
 	switch a.Kind {
 	case plan.Pull:
-		return i.pull(ctx, a.Image)
+		return i.pull(ctx, i.ref, a.Image)
 	case plan.EnsureVolume:
 		_, err := i.runtime.EnsureVolume(ctx, i.ref, a.Volume, "")
 		return err
@@ -222,8 +223,9 @@ func (d *Driver) remove(ctx context.Context, c container.Container) error {
 	return d.runtime.Remove(ctx, c.ID)
 }
 
-func (d *Driver) pull(ctx context.Context, image string) error {
+func (d *Driver) pull(ctx context.Context, ref wire.DeploymentRef, image string) error {
 	began := time.Now()
+	defer d.pulls.begin(ref, image)()
 	d.log.Info("pulling image", "image", image)
 	login, loginErr := d.login(ctx, image)
 	if err := d.runtime.Pull(ctx, image, login); err != nil {
