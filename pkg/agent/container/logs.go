@@ -21,8 +21,8 @@ type LogOptions struct {
 
 // Piece is a part of a container's output: a line, or a part of a long one.
 type Piece struct {
-	// At is when it was written, by the system's clock at that time; zero when the
-	// runtime does not tell.
+	// At is when it was written, by the system's clock at that time, in whole seconds;
+	// zero when the runtime does not tell.
 	At time.Time
 	// Stderr: it was written as an error.
 	Stderr bool

@@ -18,7 +18,7 @@ func (s Subject) logs(t *testing.T, id string, o container.LogOptions) (all, err
 	t.Helper()
 	var both, stderr strings.Builder
 	err := s.Runtime.Logs(t.Context(), id, o, func(p container.Piece) error {
-		if p.At.IsZero() || p.At.Before(last) {
+		if p.At.IsZero() || p.At.Before(last) || !p.At.Equal(p.At.Truncate(time.Second)) {
 			t.Errorf("%q was written at %v, after %v", p.Text, p.At, last)
 		}
 		both.Write(p.Text)
@@ -46,10 +46,13 @@ func testLogs(t *testing.T, s Subject) {
 		}
 		last = at
 	}
-	for _, o := range []container.LogOptions{{Tail: 0}, {Tail: -1, Since: last}} {
+	for _, o := range []container.LogOptions{{Tail: 0}, {Tail: -1, Since: last.Add(time.Second)}} {
 		if all, _, _ := s.logs(t, id, o); all != "" {
 			t.Errorf("%+v: got %q", o, all)
 		}
+	}
+	if all, _, _ := s.logs(t, id, container.LogOptions{Tail: -1, Since: last.Add(-1)}); !strings.HasSuffix(all, "ends with 3\n") {
+		t.Errorf("since the last second: %q", all)
 	}
 	if all, _, _ := s.logs(t, id, container.LogOptions{Tail: -1, Follow: true}); !strings.HasSuffix(all, "ends with 3\n") {
 		t.Errorf("following what ended: %q", all)

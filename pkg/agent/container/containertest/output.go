@@ -69,7 +69,7 @@ func (f *Fake) Logs(ctx context.Context, id string, o container.LogOptions, sink
 	for {
 		for _, s := range told {
 			if s.at.After(o.Since) || o.Since.IsZero() {
-				if err := sink(container.Piece{At: s.at, Stderr: s.stderr, Text: []byte(s.line)}); err != nil {
+				if err := sink(container.Piece{At: s.at.Truncate(time.Second), Stderr: s.stderr, Text: []byte(s.line)}); err != nil {
 					return err
 				}
 			}

@@ -111,6 +111,10 @@ type follower struct {
 	sink    func(container.Piece) error
 	// read is the container whose last run was read; its ID is empty at first.
 	read container.Container
+	// at is the second in which the last piece was written that was read of the container,
+	// and inIt how many were of those that were written in it.
+	at   time.Time
+	inIt int
 	// said is the last line that Notice was told.
 	said string
 }
@@ -128,22 +132,16 @@ func (f *follower) step(ctx context.Context) error {
 		f.notice(f.ended(&c))
 		return nil
 	case c.ID != f.read.ID && f.read.ID != "":
-		f.options.Tail, f.options.Since = -1, time.Time{} // all of it is news
+		f.options.Since, f.at, f.inIt = time.Time{}, time.Time{}, 0 // all of it is news
 	}
 	f.said = ""
 	var sunk error
-	err = f.run(ctx, &c, func(p container.Piece) error {
-		if !p.At.IsZero() {
-			f.options.Since = p.At
-		}
+	err = f.run(ctx, &c, f.unread(func(p container.Piece) error {
 		sunk = f.sink(p)
 		return sunk
-	})
+	}))
 	first := f.read.ID == ""
 	f.read, f.options.Tail = c, -1
-	if now := time.Now(); f.options.Since.After(now) { // the clock was set back
-		f.options.Since = now
-	}
 	switch {
 	case sunk != nil:
 		return sunk
@@ -155,6 +153,29 @@ func (f *follower) step(ctx context.Context) error {
 		f.notice(err.Error())
 	}
 	return nil
+}
+
+// unread returns a sink that passes on to another what was not read before. The runtime
+// tells the second of each piece only, so those of the last second come again.
+func (f *follower) unread(sink func(container.Piece) error) func(container.Piece) error {
+	again, at := f.inIt, f.at
+	switch {
+	case at.After(time.Now()): // the clock was set back
+		f.options.Since, again = time.Now(), 0
+	case !at.IsZero():
+		f.options.Since = at.Add(-1)
+	}
+	return func(p container.Piece) error {
+		if again > 0 && p.At.Equal(at) {
+			again--
+			return nil
+		}
+		if !p.At.Equal(f.at) {
+			f.at, f.inIt = p.At, 0
+		}
+		f.inIt++
+		return sink(p)
+	}
 }
 
 // run reads the output of a run until it is over, or until ctx ends. Podman may not notice
