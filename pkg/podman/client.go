@@ -221,3 +221,12 @@ func (c *Client) Info(ctx context.Context) (container.Info, error) {
 	}
 	return i, nil
 }
+
+// About returns podman's own account of itself, host and storage, for people.
+func (c *Client) About(ctx context.Context) (json.RawMessage, error) {
+	var about json.RawMessage
+	if err := c.call(ctx, request{method: http.MethodGet, path: "/info"}, &about); err != nil {
+		return nil, fmt.Errorf("asking podman about itself: %w", err)
+	}
+	return about, nil
+}
