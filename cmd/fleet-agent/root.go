@@ -47,7 +47,7 @@ func newRoot() *cobra.Command {
 	for name, values := range map[string][]string{"log-format": logging.Formats, "log-level": logging.Levels} {
 		_ = root.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails for unknown flags only
 	}
-	root.AddCommand(newEnroll(f), newRun(f), newStatus(f), newLogs(f), newExec(f), newRestart(f), newDoctor(f), newSupportBundle(f), newConfirmEpoch(f), newHardwareID(), newFingerprint(f), newVersion(), manual.NewCommand())
+	root.AddCommand(newEnroll(f), newRun(f), newStatus(f), newLogs(f), newExec(f), newRestart(f), newDoctor(f), newSupportBundle(f), newConfirmEpoch(f), newSetServer(f), newHardwareID(), newFingerprint(f), newVersion(), manual.NewCommand())
 	root.AddCommand(newInstall(), newUninstall(), newAddRepository(), newVerifyPackages(), newHelper())
 	usage.Explain(root)
 	return root
