@@ -66,8 +66,8 @@ var forms = []form{
 // quoted is what reports quote of a workload's output, to the end of the text.
 var quoted = form{regexp.MustCompile(`(last output: )(?:\\.|[^"\\\n])+`), []string{"last output: "}}
 
-func (f form) redact(text []byte) []byte {
-	lower := bytes.ToLower(text)
+// redact takes the form out of a text, whose lower case has the hints.
+func (f form) redact(text, lower []byte) []byte {
 	if !slices.ContainsFunc(f.hints, func(hint string) bool { return bytes.Contains(lower, []byte(hint)) }) {
 		return text
 	}
@@ -79,11 +79,12 @@ func (s *Scrubber) Scrub(text []byte) []byte {
 	for _, value := range s.values {
 		text = bytes.ReplaceAll(text, value, []byte(redacted))
 	}
+	lower := bytes.ToLower(text)
 	for _, form := range forms {
-		text = form.redact(text)
+		text = form.redact(text, lower)
 	}
 	if !s.KeepOutput {
-		text = quoted.redact(text)
+		text = quoted.redact(text, lower)
 	}
 	return text
 }

@@ -48,6 +48,9 @@ type Archive struct {
 	Scrub *Scrubber
 	// Now dates the files.
 	Now time.Time
+
+	// entry and all are maxEntry and maxAll outside of tests.
+	entry, all int
 }
 
 // Write writes the archive as tar.gz. What cannot be had is named in its README and
@@ -56,7 +59,7 @@ func (a Archive) Write(ctx context.Context, out io.Writer) (missing []string, er
 	compressed := gzip.NewWriter(out)
 	w := tar.NewWriter(compressed)
 	var list strings.Builder
-	left := maxAll
+	left, limit := cmp.Or(a.all, maxAll), cmp.Or(a.entry, maxEntry)
 	for _, e := range a.Entries {
 		content, err := read(ctx, e)
 		if ctx.Err() != nil {
@@ -68,7 +71,7 @@ func (a Archive) Write(ctx context.Context, out io.Writer) (missing []string, er
 			fmt.Fprintf(&list, "%-24s MISSING: %s\n", e.Name, strings.TrimPrefix(line, e.Name+": "))
 			continue
 		}
-		content, note := bound(a.Scrub.Scrub(content), min(left, maxEntry))
+		content, note := bound(a.Scrub.Scrub(content), min(left, limit))
 		left -= len(content)
 		fmt.Fprintf(&list, "%-24s %s%s\n", e.Name, e.About, note)
 		if err := a.add(w, e.Name, content); err != nil {

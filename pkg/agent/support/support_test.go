@@ -57,9 +57,10 @@ func TestArchive(t *testing.T) {
 				{Name: "a.txt", About: "the first", Read: text("login with hunter22\n")},
 				{Name: "hangs.txt", About: "hangs", Within: time.Second, Read: func(context.Context) ([]byte, error) { <-hung; return nil, nil }},
 				{Name: "fails.txt", About: "fails", Read: func(context.Context) ([]byte, error) { return nil, errors.New("no hunter22 here") }},
-				{Name: "dir/large.txt", About: "large", Read: text(strings.Repeat("x", 5<<20) + "end")},
+				{Name: "dir/large.txt", About: "large", Read: text(strings.Repeat("x", 5<<10) + "end")},
 			},
 		}
+		a.SetLimits(4<<10, 32<<10)
 		var out bytes.Buffer
 		began := time.Now()
 		missing, err := a.Write(t.Context(), &out)
@@ -68,12 +69,12 @@ func TestArchive(t *testing.T) {
 		}
 		files := unpack(t, out.Bytes())
 		readme := files["fleet-support/README.txt"]
-		for _, want := range []string{"a.txt                    the first\n", "MISSING: it did not come in time\n", "MISSING: no [redacted] here\n", "the last 4194304 of 5242883 bytes\n", "output was left out\n"} {
+		for _, want := range []string{"a.txt                    the first\n", "MISSING: it did not come in time\n", "MISSING: no [redacted] here\n", "the last 4096 of 5123 bytes\n", "output was left out\n"} {
 			if !strings.Contains(readme, want) {
 				t.Errorf("README lacks %q: %s", want, readme)
 			}
 		}
-		if large := files["fleet-support/dir/large.txt"]; len(large) != 4<<20 || !strings.HasSuffix(large, "end") {
+		if large := files["fleet-support/dir/large.txt"]; len(large) != 4<<10 || !strings.HasSuffix(large, "end") {
 			t.Errorf("%d bytes of the large one", len(large))
 		}
 		if files["fleet-support/a.txt"] != "login with [redacted]\n" || len(files) != 3 {
@@ -92,8 +93,9 @@ func (full) Write([]byte) (int, error) { return 0, errors.New("no space left on 
 func TestAllOfItIsBounded(t *testing.T) {
 	t.Parallel()
 	a := support.Archive{Scrub: new(support.Scrubber)}
-	for range 9 {
-		a.Entries = append(a.Entries, support.Entry{Name: "large.txt", Read: text(strings.Repeat("x", 4<<20))})
+	a.SetLimits(40<<10, 320<<10)
+	for range 20 {
+		a.Entries = append(a.Entries, support.Entry{Name: "large.txt", Read: text(strings.Repeat("x", 40<<10))})
 	}
 	var out bytes.Buffer
 	if _, err := a.Write(t.Context(), &out); err != nil {
@@ -103,7 +105,7 @@ func TestAllOfItIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if size, err := io.Copy(io.Discard, compressed); err != nil || size > 33<<20 {
+	if size, err := io.Copy(io.Discard, compressed); err != nil || size > 350<<10 || size < 320<<10 {
 		t.Errorf("%d bytes: %v", size, err)
 	}
 }
