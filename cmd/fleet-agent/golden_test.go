@@ -31,7 +31,7 @@ func TestWhatStatusPrints(t *testing.T) {
 		return wire.DeploymentState{
 			DeploymentRef: wire.DeploymentRef{Namespace: "default", Name: name},
 			Phase:         phase, Error: failure, LastEventAt: now.Add(-44 * time.Second),
-			Containers: []wire.ContainerState{{Service: "web", State: "running", Image: "localhost/" + name + ":1", Restarts: 2}},
+			Containers: []wire.ContainerState{{Service: "web", State: "running", Image: "localhost/" + name + ":1", Phase: phase, Ready: phase == wire.PhaseRunning, Restarts: 2}},
 		}
 	}
 	full := control.Status{

@@ -142,14 +142,27 @@ func restarted(s control.Status, n services.Name) (bool, error) {
 		return false, fmt.Errorf("Deployment %s is not on this device any more", n.DeploymentRef)
 	}
 	d := s.Deployments[i]
-	switch d.Phase {
-	case wire.PhaseRunning:
-		return true, nil
-	case wire.PhaseFailed:
-		if strings.HasPrefix(d.Error, "service "+n.Service+": ") {
-			return false, fmt.Errorf("service %s does not run: %s", n, d.Error)
-		}
-		return slices.ContainsFunc(d.Containers, func(c wire.ContainerState) bool { return c.Service == n.Service && c.State == "running" }), nil
+	phase := phaseOf(d, n.Service)
+	if phase != wire.PhaseFailed {
+		return phase == wire.PhaseRunning, nil
 	}
-	return false, nil
+	why, its := strings.CutPrefix(d.Error, "service "+n.Service+": ")
+	if !its {
+		why = "its state is " + string(phase)
+	}
+	return false, fmt.Errorf("service %s does not run: %s", n, why)
+}
+
+// phaseOf is the phase of a service, which an earlier agent does not tell.
+func phaseOf(d wire.DeploymentState, service string) wire.Phase {
+	i := slices.IndexFunc(d.Containers, func(c wire.ContainerState) bool { return c.Service == service })
+	switch {
+	case i < 0:
+		return wire.PhasePending
+	case d.Containers[i].Phase != "":
+		return d.Containers[i].Phase
+	case d.Phase == wire.PhaseFailed && !strings.HasPrefix(d.Error, "service "+service+": ") && d.Containers[i].State == "running":
+		return wire.PhaseRunning
+	}
+	return d.Phase
 }

@@ -66,12 +66,14 @@ func (h *host) answer(a *agentStub) {
 	})
 }
 
-// deployment is the state of one with a service of each given state, such as "web:running".
+// deployment is the state of one with a service of each given state, such as "web:running",
+// and phase, such as "web:running:Pending", which an earlier agent does not tell.
 func deployment(name string, phase wire.Phase, failure string, containers ...string) wire.DeploymentState {
 	s := wire.DeploymentState{DeploymentRef: wire.DeploymentRef{Namespace: "shop", Name: name}, Phase: phase, Error: failure}
 	for _, c := range containers {
 		service, state, _ := strings.Cut(c, ":")
-		s.Containers = append(s.Containers, wire.ContainerState{Service: service, State: state})
+		state, of, _ := strings.Cut(state, ":")
+		s.Containers = append(s.Containers, wire.ContainerState{Service: service, State: state, Phase: wire.Phase(of)})
 	}
 	return s
 }
@@ -81,6 +83,8 @@ func TestRestart(t *testing.T) {
 	running := deployment("web", wire.PhaseRunning, "", "front:running", "db:running")
 	pending := deployment("web", wire.PhasePending, "", "front:running", "db:running")
 	other := deployment("web", wire.PhaseFailed, "service db: exited with code 1", "front:running", "db:exited")
+	probed := deployment("web", wire.PhaseFailed, "service db: its liveness probe failed: no", "front:running:Pending", "db:running:Failed")
+	ready := deployment("web", wire.PhaseFailed, "service db: its liveness probe failed: no", "front:running:Running", "db:running:Failed")
 	api := deployment("api", wire.PhaseRunning, "", "one:running")
 	for name, tt := range map[string]struct {
 		args      string
@@ -89,16 +93,18 @@ func TestRestart(t *testing.T) {
 		restarted []string
 		want      string // of the output or the error
 	}{
-		"one":                    {"front", []wire.DeploymentState{pending, running}, nil, []string{"shop/web/front"}, "service shop/web/front runs again, after "},
-		"all":                    {"--all", []wire.DeploymentState{pending, running}, nil, []string{"shop/api/one", "shop/web/front", "shop/web/db"}, "service shop/web/db runs again, after "},
-		"it fails":               {"db", []wire.DeploymentState{pending, other}, nil, []string{"shop/web/db"}, "service shop/web/db does not run: service db: exited with code 1"},
-		"another fails":          {"front", []wire.DeploymentState{pending, other}, nil, []string{"shop/web/front"}, "service shop/web/front runs again, after "},
-		"it goes":                {"front", []wire.DeploymentState{pending, {}}, nil, []string{"shop/web/front"}, "Deployment shop/web is not on this device any more"},
-		"it takes too long":      {"front --timeout 700ms", []wire.DeploymentState{pending}, nil, []string{"shop/web/front"}, "not all services are ready after 700ms: fleet-agent status says why"},
-		"the agent says why not": {"front", nil, errors.New("port 80 is in use"), []string{"shop/web/front"}, "asking the agent: port 80 is in use"},
-		"there is none":          {"none", nil, nil, nil, `"none": no such service on this device; it has shop/api/one, shop/web/db, shop/web/front`},
-		"neither one nor all":    {"", nil, nil, nil, "name one service, or give --all: see fleet-agent status"},
-		"one and all":            {"front --all", nil, nil, nil, "name one service, or give --all: see fleet-agent status"},
+		"one":                      {"front", []wire.DeploymentState{pending, running}, nil, []string{"shop/web/front"}, "service shop/web/front runs again, after "},
+		"all":                      {"--all", []wire.DeploymentState{pending, running}, nil, []string{"shop/api/one", "shop/web/front", "shop/web/db"}, "service shop/web/db runs again, after "},
+		"it fails":                 {"db", []wire.DeploymentState{pending, other}, nil, []string{"shop/web/db"}, "service shop/web/db does not run: exited with code 1"},
+		"another fails":            {"front", []wire.DeploymentState{pending, other}, nil, []string{"shop/web/front"}, "service shop/web/front runs again, after "},
+		"it is ready by its probe": {"front", []wire.DeploymentState{probed, ready}, nil, []string{"shop/web/front"}, "service shop/web/front runs again, after "},
+		"its probe fails":          {"db", []wire.DeploymentState{probed}, nil, []string{"shop/web/db"}, "service shop/web/db does not run: its liveness probe failed: no"},
+		"it goes":                  {"front", []wire.DeploymentState{pending, {}}, nil, []string{"shop/web/front"}, "Deployment shop/web is not on this device any more"},
+		"it takes too long":        {"front --timeout 700ms", []wire.DeploymentState{pending}, nil, []string{"shop/web/front"}, "not all services are ready after 700ms: fleet-agent status says why"},
+		"the agent says why not":   {"front", nil, errors.New("port 80 is in use"), []string{"shop/web/front"}, "asking the agent: port 80 is in use"},
+		"there is none":            {"none", nil, nil, nil, `"none": no such service on this device; it has shop/api/one, shop/web/db, shop/web/front`},
+		"neither one nor all":      {"", nil, nil, nil, "name one service, or give --all: see fleet-agent status"},
+		"one and all":              {"front --all", nil, nil, nil, "name one service, or give --all: see fleet-agent status"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

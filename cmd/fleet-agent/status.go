@@ -80,13 +80,13 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 		line("%s\t%s\t%s\t%s\t%s", d.Namespace, d.Name, d.Phase, age(now, d.LastEventAt), d.Error)
 	}
 	line("")
-	line("NAMESPACE\tDEPLOYMENT\tSERVICE\tSTATE\tRESTARTS\tCRASHES\tIMAGE")
+	line("NAMESPACE\tDEPLOYMENT\tSERVICE\tSTATE\tREADY\tRESTARTS\tCRASHES\tIMAGE")
 	for _, v := range s.Services {
 		restarts := 0
 		if v.Container != nil {
 			restarts = v.Container.Restarts
 		}
-		line("%s\t%s\t%s\t%s\t%d\t%s\t%s", v.Namespace, v.DeploymentRef.Name, v.Service, serviceState(s, v), restarts, crashed(v, now), images(v))
+		line("%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s", v.Namespace, v.DeploymentRef.Name, v.Service, serviceState(s, v), ready(v), restarts, crashed(v, now), images(v))
 	}
 	for i, p := range s.Pulls {
 		if i == 0 {
@@ -135,6 +135,17 @@ func serviceState(s control.Status, v control.Service) string {
 		return v.Container.State + " (to leave)"
 	}
 	return v.Container.State
+}
+
+// ready says whether a service is ready, as far as the agent tells.
+func ready(v control.Service) string {
+	switch {
+	case v.Container != nil && v.Container.Phase == "":
+		return "-"
+	case v.Container != nil && v.Container.Ready:
+		return "yes"
+	}
+	return "no"
 }
 
 // images is the image that a service runs, and the one that it is to run if that is another.
