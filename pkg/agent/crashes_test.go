@@ -84,3 +84,15 @@ func TestEndsThatAreNoCrashes(t *testing.T) {
 		d.expectCrashes("the control", "front 0 ")
 	})
 }
+
+// A service that the agent ends because of a probe crashed, whatever its exit code.
+func TestAnEndByAProbeIsACrash(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.ports.open.Store(true)
+		d.gateway.issue("e1", deployments{web: {"front": alive}})
+		d.settle()
+		d.ports.open.Store(false)
+		d.pass(6 * time.Second)
+		d.expectCrashes("its liveness probe fails", "front 143 its liveness probe failed: port 80: connection refused")
+	})
+}

@@ -18,8 +18,8 @@ type Crash struct {
 	// Container is the name of the container, Image that of its image.
 	Container string `json:"container"`
 	Image     string `json:"image"`
-	// ExitCode and OutOfMemory are the runtime's word. They mean nothing when Cause is
-	// set, which says in words what is known instead.
+	// ExitCode and OutOfMemory are the runtime's word. Cause says in words why it ended
+	// when they do not: a probe failed, or the runtime lost the container.
 	ExitCode    int    `json:"exitCode"`
 	OutOfMemory bool   `json:"outOfMemory,omitempty"`
 	Cause       string `json:"cause,omitempty"`
