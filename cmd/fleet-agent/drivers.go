@@ -5,6 +5,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
+	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/helper"
@@ -18,8 +19,8 @@ type drivers struct {
 }
 
 // newDrivers lists what this agent runs workloads with: to add a driver is to add a
-// line. registry, root and keep are nil where nothing is run any more.
-func newDrivers(p parts, registry driver.Registry, root func() string, keep func(what string) runs.Keeper) (d drivers, err error) {
+// line. All but p are nil where nothing is run any more.
+func newDrivers(p parts, registry driver.Registry, root func() string, keep func(what string) runs.Keeper, kept *crashes.Store) (d drivers, err error) {
 	containers := driver.Config{
 		Runtime:       p.runtime,
 		Registry:      registry,
@@ -28,6 +29,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		Binds:         binds(p.cfg, p.configPath),
 		Space:         imageSpace(p),
 		Prune:         driver.Prune{After: p.cfg.Images.KeepUnneeded, Above: p.cfg.Images.PruneAbove, DownTo: p.cfg.Images.PruneDownTo},
+		Crashes:       kept,
 		Uptime:        uptime(),
 		Log:           p.log.With("component", "containers"),
 	}

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
+	"fleet.nationtech.io/fleet/pkg/agent/services"
 	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/golden"
 )
@@ -29,7 +31,7 @@ func TestWhatStatusPrints(t *testing.T) {
 		return wire.DeploymentState{
 			DeploymentRef: wire.DeploymentRef{Namespace: "default", Name: name},
 			Phase:         phase, Error: failure, LastEventAt: now.Add(-44 * time.Second),
-			Containers: []wire.ContainerState{{Service: "web", State: "running", Image: "localhost/" + name + ":1", Restarts: 2}},
+			Containers: []wire.ContainerState{{Service: "web", State: "running", Image: "localhost/" + name + ":1", Phase: phase, Ready: phase == wire.PhaseRunning, Restarts: 2}},
 		}
 	}
 	full := control.Status{
@@ -39,6 +41,18 @@ func TestWhatStatusPrints(t *testing.T) {
 		Conditions:  []wire.Condition{{Type: "PodmanReady", Status: "True", Reason: "PodmanAnswers"}, {Type: "DiskPressure", Status: "True", Reason: "SpaceLow", Message: "2 % are free"}},
 		Deployments: []wire.DeploymentState{state("hello", wire.PhaseRunning, ""), state("press", wire.PhaseFailed, "pulling image \"x\": no route\x1b[2J")},
 	}
+	press := services.Name{DeploymentRef: wire.DeploymentRef{Namespace: "default", Name: "press"}, Service: "db"}
+	full.Details = control.Details{
+		Services: control.Join([]control.Service{
+			{Name: services.Name{DeploymentRef: full.Deployments[0].DeploymentRef, Service: "web"}, WantedImage: "localhost/hello:2"},
+			{Name: services.Name{DeploymentRef: press.DeploymentRef, Service: "api"}, WantedImage: "localhost/api:1"},
+			{Name: press, WantedImage: "localhost/db:1"},
+		}, full.Deployments),
+		Pulls:       []control.Pull{{DeploymentRef: press.DeploymentRef, Image: "localhost/db:1", Since: now.Add(-time.Minute)}},
+		Disks:       []control.Disk{{Name: "/var/lib/fleet-agent", Size: 20 << 30, Used: 10 << 30}, {Name: "the image store", Size: 20 << 30, Used: 10 << 30}},
+		LastContact: now.Add(-time.Hour),
+	}
+	full.Services[0].Crashes, full.Services[0].LastCrash = 3, now.Add(-5*time.Minute)
 	lost := full
 	lost.Connected, lost.LastError, lost.Standing = false, "no route to host", "the server took this device for a copy of another"
 	lost.CertificateExpires, lost.RenewalError = now.AddDate(0, 0, -1), "no route"
@@ -95,4 +109,26 @@ func TestErrorsOfTheConfiguration(t *testing.T) {
 	_, err := h.run("", "run")
 	printError(&b, err)
 	golden.Compare(t, "configuration", strings.ReplaceAll(b.String(), h.config, "/etc/fleet-agent/agent.yaml"))
+}
+
+func TestWhatACrashPrints(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+	full := crashes.Crash{
+		Name:      services.Name{DeploymentRef: wire.DeploymentRef{Namespace: "shop", Name: "web"}, Service: "front"},
+		Container: "shop_web_front", Image: "localhost/app:1\x1b[2J", ExitCode: 137, OutOfMemory: true,
+		Seen: now.Add(-83 * time.Second), Boot: "8de369d9-eff0-437a-84ee-b4e720f5c460", Uptime: time.Hour, Ran: time.Minute, Restarts: 4,
+		Device: crashes.Device{
+			Connected: true, Manifest: wire.Version{Epoch: "8de369d9-eff0-437a-84ee-b4e720f5c460", Term: 1, Seq: 6}, MemorySize: 2 << 30, MemoryAvailable: 40 << 20,
+			Disks: []crashes.Disk{{Name: "/var/lib/fleet-agent", Size: 20 << 30, Used: 10 << 30}, {Name: "the image store", Size: 20 << 30, Used: 10 << 30}},
+		},
+		Output: []byte("killed"),
+	}
+	var b strings.Builder
+	for _, c := range []crashes.Crash{full, {Name: full.Name, Cause: "hung in state stopping", Seen: now.Add(time.Hour)}, {Name: full.Name, ExitCode: 3, Seen: now, Ended: now.Add(-time.Hour)}} {
+		if err := printCrash(&b, c, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden.Compare(t, "crash", b.String())
 }

@@ -25,9 +25,26 @@ func main() {
 	}
 	if err != nil {
 		printError(os.Stderr, err)
-		os.Exit(hostinstall.ExitCode(err))
+		os.Exit(exitCode(err))
 	}
 }
+
+// exitCode is the exit status for an error that is no exitStatus.
+func exitCode(err error) int {
+	if f, ok := errors.AsType[failure](err); ok {
+		return int(f.status)
+	}
+	return hostinstall.ExitCode(err)
+}
+
+// failure is an error that ends the program with a certain status.
+type failure struct {
+	error
+
+	status exitStatus
+}
+
+func (f failure) Unwrap() error { return f.error }
 
 // printError prints one line, whoever chose the words in it.
 func printError(w io.Writer, err error) { printable.Fprintf(w, "fleet-agent: %v\n", err) }

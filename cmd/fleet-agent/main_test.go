@@ -76,6 +76,8 @@ type gateway struct {
 	revoked map[string]bool
 	// noKeys: it has no packages.
 	noKeys atomic.Bool
+	// certificate is what it shows.
+	certificate tls.Certificate
 }
 
 func newGateway(t *testing.T) *gateway {
@@ -138,7 +140,8 @@ func newGateway(t *testing.T) *gateway {
 		})
 	})
 	s := httptest.NewUnstartedServer(mux)
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{root.Raw}, PrivateKey: key}}}
+	g.certificate = tls.Certificate{Certificate: [][]byte{root.Raw}, PrivateKey: key}
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{g.certificate}}
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	g.url = s.URL

@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
 )
 
@@ -28,6 +29,9 @@ func fill(v reflect.Value) {
 				fill(v.Field(i))
 			}
 		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
 	case reflect.Slice:
 		if v.Type().Elem().Kind() != reflect.Uint8 {
 			v.Set(reflect.MakeSlice(v.Type(), 1, 1))
@@ -58,12 +62,15 @@ func TestNothingPrintedSteersATerminal(t *testing.T) {
 	t.Parallel()
 	var status control.Status
 	fill(reflect.ValueOf(&status).Elem())
+	var crash crashes.Crash
+	fill(reflect.ValueOf(&crash).Elem())
 	var report doctor.Report
 	fill(reflect.ValueOf(&report).Elem())
 	for _, connected := range []bool{false, true} {
 		status.Connected = connected
 		for name, print := range map[string]func(*bytes.Buffer) error{
 			"status":      func(b *bytes.Buffer) error { return printStatus(b, status, time.Now()) },
+			"a crash":     func(b *bytes.Buffer) error { return printCrash(b, crash, time.Now()) },
 			"doctor":      func(b *bytes.Buffer) error { return printReport(b, report, "text") },
 			"doctor json": func(b *bytes.Buffer) error { return printReport(b, report, "json") },
 			"an error":    func(b *bytes.Buffer) error { printError(b, errors.New(hostile)); return nil },

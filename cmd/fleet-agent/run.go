@@ -21,6 +21,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
@@ -102,7 +103,7 @@ type parts struct {
 // wipeDevice finishes what a wipe is, and idles.
 func wipeDevice(ctx context.Context, p parts) error {
 	p.log.Warn("fleet-agent starts on a revoked device", "version", version.Version)
-	drivers, err := newDrivers(p, nil, nil, nil)
+	drivers, err := newDrivers(p, nil, nil, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -130,7 +131,9 @@ func runDevice(ctx context.Context, p parts) error {
 		return err
 	}
 	defer connection.Close()
-	drivers, err := newDrivers(p, connection, func() string { return credentials.Identity().Root }, func(what string) runs.Keeper { return p.state.Notes(what) })
+	var drivers drivers
+	kept := crashes.New(p.state.CrashesDir(), func() crashes.Device { return situation(p.state, connection, drivers.containers) }, log.With("component", "crashes"))
+	drivers, err = newDrivers(p, connection, func() string { return credentials.Identity().Root }, func(what string) runs.Keeper { return p.state.Notes(what) }, kept)
 	if err != nil {
 		return err
 	}
@@ -155,6 +158,7 @@ func runDevice(ctx context.Context, p parts) error {
 			return health(cfg, credentials, connection, info, err)
 		},
 		Restart:           func() []string { return doctor.Restart(local(cfg).Read()) },
+		Details:           func() control.Details { return details(p.state, connection, drivers.containers) },
 		HeartbeatInterval: heartbeatInterval(cfg.HeartbeatInterval, log),
 		SnapshotInterval:  cfg.SnapshotInterval,
 		Log:               log,

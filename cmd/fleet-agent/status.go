@@ -4,13 +4,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/printable"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 func newStatus(f flags) *cobra.Command {
@@ -34,6 +37,7 @@ func newStatus(f flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			addCrashes(&s, crashesDir(cfg))
 			if output == "json" {
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				enc.SetIndent("", "  ")
@@ -55,6 +59,7 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 		line("Connected:\tyes, to %s", s.Server)
 	} else {
 		line("Connected:\tno: %s", s.LastError)
+		line("Last contact:\t%s", answered(now, s.LastContact))
 	}
 	if s.Standing != "" {
 		line("Standing:\t%s", s.Standing)
@@ -62,7 +67,10 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	if !s.CertificateExpires.IsZero() {
 		line("Certificate:\t%s", certificate(s, now))
 	}
-	line("Manifest:\t%s, answered %s", manifest(s), answered(now, s.LastSnapshot))
+	line("Manifest:\t%s, answered %s", manifest(s.Manifest), answered(now, s.LastSnapshot))
+	for _, d := range s.Disks {
+		line("Disk:\t%s of %s used on the file system of %s", mebibytes(d.Used), mebibytes(d.Size), d.Name)
+	}
 	for _, c := range s.Conditions {
 		line("%s:\t%s (%s) %s", c.Type, c.Status, c.Reason, c.Message)
 	}
@@ -72,13 +80,91 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 		line("%s\t%s\t%s\t%s\t%s", d.Namespace, d.Name, d.Phase, age(now, d.LastEventAt), d.Error)
 	}
 	line("")
-	line("NAMESPACE\tDEPLOYMENT\tSERVICE\tSTATE\tRESTARTS\tIMAGE")
-	for _, d := range s.Deployments {
-		for _, c := range d.Containers {
-			line("%s\t%s\t%s\t%s\t%d\t%s", d.Namespace, d.Name, c.Service, c.State, c.Restarts, c.Image)
+	line("NAMESPACE\tDEPLOYMENT\tSERVICE\tSTATE\tREADY\tRESTARTS\tCRASHES\tIMAGE")
+	for _, v := range s.Services {
+		restarts := 0
+		if v.Container != nil {
+			restarts = v.Container.Restarts
 		}
+		line("%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s", v.Namespace, v.DeploymentRef.Name, v.Service, serviceState(s, v), ready(v), restarts, crashed(v, now), images(v))
+	}
+	for i, p := range s.Pulls {
+		if i == 0 {
+			line("")
+			line("NAMESPACE\tDEPLOYMENT\tPULLS\tFOR")
+		}
+		line("%s\t%s\t%s\t%s", p.Namespace, p.Name, p.Image, age(now, p.Since))
 	}
 	return w.Flush()
+}
+
+// addCrashes adds to a status what is kept of crashes, and of an earlier agent's status
+// the services.
+func addCrashes(s *control.Status, dir string) {
+	if len(s.Services) == 0 {
+		s.Services = control.Join(nil, s.Deployments)
+	}
+	all, _ := crashes.Read(dir) // fleet-agent logs --previous says why not
+	for i := range s.Services {
+		v := &s.Services[i]
+		for _, c := range all {
+			if c.Name == v.Name {
+				v.Crashes++
+				v.LastCrash = later(v.LastCrash, c.Seen)
+			}
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// serviceState says in a word what a service does.
+func serviceState(s control.Status, v control.Service) string {
+	pulled := func(p control.Pull) bool { return p.DeploymentRef == v.DeploymentRef && p.Image == v.WantedImage }
+	switch {
+	case v.Container == nil && slices.ContainsFunc(s.Pulls, pulled):
+		return "pulling"
+	case v.Container == nil:
+		return "absent"
+	case v.Unwanted:
+		return v.Container.State + " (to leave)"
+	}
+	return v.Container.State
+}
+
+// ready says whether a service is ready, as far as the agent tells.
+func ready(v control.Service) string {
+	switch {
+	case v.Container != nil && v.Container.Phase == "":
+		return "-"
+	case v.Container != nil && v.Container.Ready:
+		return "yes"
+	}
+	return "no"
+}
+
+// images is the image that a service runs, and the one that it is to run if that is another.
+func images(v control.Service) string {
+	switch {
+	case v.Container == nil:
+		return v.WantedImage
+	case v.WantedImage == "" || v.WantedImage == v.Container.Image:
+		return v.Container.Image
+	}
+	return v.Container.Image + " (to be " + v.WantedImage + ")"
+}
+
+// crashed is how many crashes are kept of a service, and when the last one was.
+func crashed(v control.Service, now time.Time) string {
+	if v.Crashes == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%d, last %s", v.Crashes, since(now, v.LastCrash))
 }
 
 func certificate(s control.Status, now time.Time) string {
@@ -92,11 +178,11 @@ func certificate(s control.Status, now time.Time) string {
 	return text
 }
 
-func manifest(s control.Status) string {
-	if s.Manifest.IsZero() {
+func manifest(v wire.Version) string {
+	if v.IsZero() {
 		return "none yet"
 	}
-	return s.Manifest.String()
+	return v.String()
 }
 
 func answered(now, t time.Time) string {

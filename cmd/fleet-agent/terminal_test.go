@@ -88,3 +88,23 @@ func TestEnrollCalledOffAtTheTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// onTerminal returns what a program shows on a terminal.
+func onTerminal(t *testing.T, do func(program io.ReadWriter) error) string {
+	t.Helper()
+	person, program := terminal.Open(t)
+	var seen bytes.Buffer
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(&seen, person) // until nobody has the other end
+	}()
+	if err := do(program); err != nil {
+		t.Error(err)
+	}
+	if err := program.Close(); err != nil {
+		t.Error(err)
+	}
+	<-read
+	return seen.String()
+}

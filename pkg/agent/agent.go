@@ -76,6 +76,9 @@ type Config struct {
 	// Restart says what the device itself lacks to run workloads after a restart, one
 	// item each; nil for nothing. It is called after every look.
 	Restart func() []string
+	// Details says what the agent itself does not know of the device; nil for nothing. It
+	// is called for every Status, and gives what scores ask for as Services.
+	Details func() control.Details
 	// HeartbeatInterval is the time between two heartbeats, SnapshotInterval the
 	// one between two snapshot requests that nothing else asked for.
 	HeartbeatInterval, SnapshotInterval time.Duration
@@ -117,6 +120,7 @@ func New(cfg Config) *Agent {
 		slots:    make(chan struct{}, maxSteps),
 		fetches:  make(chan struct{}, maxFetches),
 		troubles: newTroubles(),
+		restarts: newRestarts(),
 		stale:    func() { signal(stale) },
 	}
 	a.reconciler.restore()
@@ -219,6 +223,10 @@ func (a *Agent) Status() control.Status {
 		Conditions:   a.conditions.list(),
 		Deployments:  a.reporter.states(),
 	}
+	if a.cfg.Details != nil {
+		s.Details = a.cfg.Details()
+	}
+	s.Services = control.Join(s.Services, s.Deployments)
 	credentials := a.cfg.Credentials.Status()
 	s.CertificateExpires = credentials.Expires
 	if credentials.Err != nil {

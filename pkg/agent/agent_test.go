@@ -25,6 +25,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
+	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
@@ -401,6 +402,8 @@ type device struct {
 	lacks []string
 	// locks: the agent keeps others out of its state, as one does that runs for real.
 	locks bool
+	// driver is that of containers of the agent that runs.
+	driver *driver.Driver
 }
 
 // onDevice runs a test in a bubble, with an agent that is connected.
@@ -425,8 +428,9 @@ func (d *device) containers() *driver.Driver {
 		Dialer:        &d.ports,
 		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
 		Runs:          d.runs, Images: d.images, Prune: d.prune,
-		Uptime: func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
-		Log:    slog.New(slog.DiscardHandler),
+		Uptime:  func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
+		Log:     slog.New(slog.DiscardHandler),
+		Crashes: crashes.New(filepath.Join(d.dir, "crashes"), nil, slog.New(slog.DiscardHandler)),
 	})
 }
 
@@ -444,6 +448,7 @@ func (d *device) start() {
 	}
 	d.runs, d.images = state.Notes("containers"), state.Notes("images")
 	containers := d.containers()
+	d.driver = containers
 	drivers, err := workload.NewDrivers(append(d.further, containers)...)
 	if err != nil {
 		d.t.Fatal(err)

@@ -33,6 +33,8 @@ type reconciler struct {
 	troubles *troubles
 	// retry runs a Deployment again whose hindrance is gone.
 	retry func(wire.DeploymentRef)
+	// restarts are what people asked to restart.
+	restarts *restarts
 	// halted reports whether nothing may run on the device.
 	halted func() bool
 	// changed is called when something else is to run, or does.
@@ -58,7 +60,11 @@ func (r *reconciler) restore() {
 
 // reconcile is one pass for one Deployment.
 func (r *reconciler) reconcile(ctx context.Context, ref wire.DeploymentRef, run queue.Run) (queue.Result, error) {
-	target := r.desired.target(ref)
+	target, asked := r.desired.target(ref), r.restarts.take(ref)
+	if !target.known || target.verdict == plan.Leave {
+		refuse(asked, fmt.Errorf("%s %w", ref, errNotHere))
+		asked = nil
+	}
 	if !target.known {
 		r.drivers.Forget(ref)
 		r.troubles.clear(ref)
@@ -67,15 +73,18 @@ func (r *reconciler) reconcile(ctx context.Context, ref wire.DeploymentRef, run 
 	}
 	p := &pass{reconciler: r, ref: ref, target: target, run: run}
 	if err := p.observe(ctx); err != nil {
+		refuse(asked, err)
 		return queue.Result{}, err
 	}
 	if r.halted() {
+		refuse(asked, errHalted)
 		return queue.Result{}, p.halt(ctx)
 	}
 	defer r.retryUnblocked()
 	if target.verdict == plan.Leave {
 		return p.leave(ctx)
 	}
+	defer p.restart(ctx, asked)()
 	return p.converge(ctx)
 }
 

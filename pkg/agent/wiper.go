@@ -11,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/services"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 )
@@ -104,6 +105,9 @@ func (w *Wiper) Status() control.Status {
 func (w *Wiper) ConfirmEpoch() (control.Confirmation, error) {
 	return control.Confirmation{}, errRevoked
 }
+
+// Restart implements control.Agent.
+func (w *Wiper) Restart(context.Context, []services.Name) error { return errRevoked }
 
 // Refresh does nothing: there is nobody to ask.
 func (w *Wiper) Refresh() {}

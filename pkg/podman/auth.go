@@ -88,3 +88,16 @@ func readLogins(path string) (map[string]credentials, error) {
 	}
 	return logins, nil
 }
+
+// Passwords returns the passwords of an auth.json, also as they stand there; none when it
+// cannot be read.
+func Passwords(path string) (all []string) {
+	logins, err := readLogins(path)
+	if err != nil {
+		return nil
+	}
+	for _, login := range logins {
+		all = append(all, login.Password, login.Username+":"+login.Password)
+	}
+	return all
+}

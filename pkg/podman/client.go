@@ -17,6 +17,7 @@ package podman
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,8 +51,8 @@ type Client struct {
 	authFile string
 	conn     *bindings.Connection
 	looks    chan struct{} // a counting semaphore
-	// look and work are lookTimeout and workTimeout outside of tests.
-	look, work time.Duration
+	// look, work and exit are lookTimeout, workTimeout and exitPatience outside of tests.
+	look, work, exit time.Duration
 }
 
 var _ container.Runtime = (*Client)(nil)
@@ -73,7 +74,7 @@ func New(find func() string, authFile string) *Client {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	return &Client{find: find, authFile: authFile, conn: conn, looks: make(chan struct{}, maxLooks), look: lookTimeout, work: workTimeout}
+	return &Client{find: find, authFile: authFile, conn: conn, looks: make(chan struct{}, maxLooks), look: lookTimeout, work: workTimeout, exit: exitPatience}
 }
 
 // Close closes idle connections.
@@ -157,6 +158,31 @@ func (c *Client) send(ctx context.Context, r request) (*bindings.APIResponse, er
 	return response, nil
 }
 
+// begin sends a request whose answer goes on for as long as ctx does, and must begin within
+// patience unless that is zero. done ends the answer.
+func (c *Client) begin(ctx context.Context, r request, patience time.Duration) (response *bindings.APIResponse, done func(), err error) {
+	begun, cancel := context.WithCancel(ctx)
+	inTime := func() bool { return true }
+	if patience > 0 {
+		inTime = time.AfterFunc(patience, cancel).Stop
+	}
+	response, err = c.send(begun, r)
+	if !inTime() {
+		err = cmp.Or(ctx.Err(), unavailable(c.find(), errSilent))
+	}
+	if err == nil && response.IsSuccess() {
+		return response, func() { _ = response.Body.Close(); cancel() }, nil
+	}
+	defer cancel()
+	if response != nil {
+		defer response.Body.Close()
+	}
+	if err == nil {
+		err = cmp.Or(decode(response.Response, 0, nil), fmt.Errorf("%w: status %d", errProtocol, response.StatusCode))
+	}
+	return nil, nil, c.translate(err, nil)
+}
+
 // filters is the query that selects by the given filters.
 func filters(f map[string][]string) url.Values {
 	data, err := json.Marshal(f)
@@ -194,4 +220,13 @@ func (c *Client) Info(ctx context.Context) (container.Info, error) {
 		i.StoreRoot = root
 	}
 	return i, nil
+}
+
+// About returns podman's own account of itself, host and storage, for people.
+func (c *Client) About(ctx context.Context) (json.RawMessage, error) {
+	var about json.RawMessage
+	if err := c.call(ctx, request{method: http.MethodGet, path: "/info"}, &about); err != nil {
+		return nil, fmt.Errorf("asking podman about itself: %w", err)
+	}
+	return about, nil
 }

@@ -1,12 +1,10 @@
 package podman
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"golang.org/x/time/rate"
 
@@ -27,21 +25,11 @@ func (c *Client) Watch(ctx context.Context, ready func(), changed func(wire.Depl
 	// the label is looked for below.
 	query := filters(map[string][]string{"type": {"container"}})
 	query.Set("stream", "true")
-	// The answer goes on for as long as ctx does, and must begin soon.
-	begun, cancel := context.WithCancel(ctx)
-	defer cancel()
-	late := time.AfterFunc(c.look, cancel)
-	response, err := c.send(begun, request{method: http.MethodGet, path: "/events", query: query})
-	if !late.Stop() {
-		err = cmp.Or(ctx.Err(), unavailable(c.find(), errSilent))
-	}
+	response, done, err := c.begin(ctx, request{method: http.MethodGet, path: "/events", query: query}, c.look)
 	if err != nil {
 		return fmt.Errorf("watching containers: %w", err)
 	}
-	defer response.Body.Close()
-	if !response.IsSuccess() {
-		return fmt.Errorf("watching containers: %w", c.translate(decode(response.Response, 0, nil), nil))
-	}
+	defer done()
 	ready()
 	events := newStream(response.Body)
 	pace := rate.NewLimiter(maxEvents, maxEvents)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -76,7 +77,14 @@ var calls = map[string]func(context.Context, *podman.Client) error{
 		return err
 	},
 	"secret": func(ctx context.Context, c *podman.Client) error { return c.EnsureSecret(ctx, "a", nil) },
-	"watch":  func(ctx context.Context, c *podman.Client) error { return watch(ctx, c) },
+	"attach": func(ctx context.Context, c *podman.Client) error {
+		_, err := c.Attach(ctx, "a", container.Attachment{Command: []string{"a"}, Out: io.Discard, Err: io.Discard})
+		return err
+	},
+	"logs": func(ctx context.Context, c *podman.Client) error {
+		return c.Logs(ctx, "a", container.LogOptions{}, func(container.Piece) error { return nil })
+	},
+	"watch": func(ctx context.Context, c *podman.Client) error { return watch(ctx, c) },
 }
 
 func watch(ctx context.Context, c *podman.Client) error {

@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,6 +22,7 @@ import (
 	"github.com/containers/podman/v5/pkg/bindings"
 	"github.com/containers/podman/v5/pkg/bindings/images"
 	"go.uber.org/goleak"
+	"golang.org/x/term"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
@@ -54,6 +57,24 @@ func play(args []string) {
 		}
 		containertest.Farewell(os.Stdout, os.Stderr, args[1])
 		os.Exit(code)
+	}
+	if len(args) == 1 && args[0] == containertest.TalkCommand {
+		containertest.Talk(os.Stdout)
+	}
+	if len(args) == 1 && args[0] == containertest.EchoCommand {
+		_, _ = io.Copy(os.Stdout, os.Stdin)
+		os.Exit(0)
+	}
+	if len(args) == 1 && args[0] == containertest.SizeCommand {
+		rows, columns := 0, 0
+		for range 1000 { // podman 4.3 tells it after the start
+			if columns, rows, _ = term.GetSize(0); rows > 0 {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		fmt.Println(rows, columns)
+		os.Exit(0)
 	}
 	if len(args) == 4 && args[0] == containertest.CheckCommand {
 		file, err := os.ReadFile(args[2])
@@ -91,6 +112,9 @@ func TestPodmanConforms(t *testing.T) {
 		Sleep:     []string{"/" + program, "sleep"},
 		Exit:      func(code string) []string { return []string{"/" + program, containertest.ExitCommand, code} },
 		Unchecked: unchecked(path),
+		Talk:      []string{"/" + program, containertest.TalkCommand},
+		Echo:      []string{"/" + program, containertest.EchoCommand},
+		Size:      []string{"/" + program, containertest.SizeCommand},
 		Check: func(variable, path, content string) []string {
 			return []string{"/" + program, containertest.CheckCommand, variable, path, content}
 		},

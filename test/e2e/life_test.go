@@ -34,6 +34,7 @@ func TestLifeOfADevice(t *testing.T) {
 			}{
 				{"apply starts a container", (*site).applyStartsAContainer},
 				{"probes decide", (*site).probes},
+				{"a person at the device", (*site).person},
 				{"a missing image is a failure with podman's words", (*site).missingImage},
 				{"an image of the gateway", (*site).gatewayImage},
 				{"the only way out is a proxy", (*site).onlyWayOutIsAProxy},

@@ -43,3 +43,23 @@ func (p Proxy) changes() []settings.Change {
 	}
 	return changes
 }
+
+// WithServers returns the content of agent.yaml with other NATS URLs. Everything else that
+// the file has stays, comments included. It returns an error that wraps
+// settings.ErrInvalid for URLs that no agent could use.
+func WithServers(path string, urls []string) ([]byte, error) {
+	checked := Default()
+	checked.Server.URLs = urls
+	if err := checked.Validate(); err != nil {
+		return nil, err
+	}
+	data, err := settings.Read(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	content, _, err := settings.Edit(data, settings.Change{Key: "server.urls", Values: urls, List: true})
+	if err != nil {
+		return nil, fmt.Errorf("%w in %s: %w", settings.ErrInvalid, path, err)
+	}
+	return content, nil
+}

@@ -54,14 +54,20 @@ type Runtime interface {
 	// Remove removes a container that does not run, and no volume; one that is gone is
 	// no error.
 	Remove(ctx context.Context, id string) error
-	// Output returns the last lines that a container wrote, of what it wrote as an error
-	// and otherwise: all of its last run or less. It returns ErrNotFound.
-	Output(ctx context.Context, id string, lines int) ([]byte, error)
 	// Exec runs a command in a container that runs, until it ends. When ctx ends first, the
 	// command goes on, and Exec returns its session beside the error of ctx.
 	Exec(ctx context.Context, id string, command []string) (Execution, error)
 	// Executing reports whether the command of a session still runs.
 	Executing(ctx context.Context, session string) (bool, error)
+	// Logs hands what a container wrote to sink, in order, and returns an error of sink.
+	// That may begin with earlier runs, and may have been cut off long ago. It returns
+	// ErrNotFound among others.
+	Logs(ctx context.Context, id string, o LogOptions, sink func(Piece) error) error
+	// Attach runs a command as Exec does, connects it with streams, and returns its exit
+	// code. A command that is not there, or may not be run, has the code 127 or 126, and
+	// the reason is part of its output. When ctx ends, the command may go on. Errors of
+	// the writers are returned.
+	Attach(ctx context.Context, id string, a Attachment) (code int, err error)
 	// Clear kills and removes a container, whatever the runtime believes that it does,
 	// and no volume; one that is gone is no error.
 	Clear(ctx context.Context, id string) error

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"fleet.nationtech.io/fleet/pkg/agent/services"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -27,10 +28,13 @@ const (
 	socketFile  = "control.sock"
 	pathStatus  = "/status"
 	pathConfirm = "/confirm-epoch"
+	pathRestart = "/restart"
 	// maxReply bounds a reply in bytes: wire.MaxEntries reports of wire.MaxState.
 	maxReply = 16 << 20
 	// requestTimeout bounds a request; the agent answers from memory and disk.
 	requestTimeout = 10 * time.Second
+	// maxRequest bounds the body of a request, in bytes.
+	maxRequest = 1 << 20
 )
 
 // Status is what a running agent says of itself.
@@ -57,6 +61,7 @@ type Status struct {
 	Held        []wire.DeploymentRef   `json:"held,omitempty"`
 	Conditions  []wire.Condition       `json:"conditions"`
 	Deployments []wire.DeploymentState `json:"deployments"`
+	Details
 }
 
 // Confirmation is the answer to a confirmed epoch.
@@ -70,6 +75,9 @@ type Confirmation struct {
 type Agent interface {
 	Status() Status
 	ConfirmEpoch() (Confirmation, error)
+	// Restart returns once the services were started again, or why not, or when ctx
+	// ends.
+	Restart(ctx context.Context, names []services.Name) error
 }
 
 // Serve answers until ctx ends. The caller holds the lock of the state
@@ -103,6 +111,18 @@ func handler(agent Agent, log *slog.Logger) http.Handler {
 		}
 		reply(w, c, log)
 	})
+	mux.HandleFunc("POST "+pathRestart, func(w http.ResponseWriter, r *http.Request) {
+		var names []services.Name
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&names); err != nil {
+			http.Error(w, "the request names no services", http.StatusBadRequest)
+			return
+		}
+		if err := agent.Restart(r.Context(), names); err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		reply(w, struct{}{}, log)
+	})
 	return mux
 }
 
@@ -117,7 +137,9 @@ func reply(w http.ResponseWriter, v any, log *slog.Logger) {
 // when there is none.
 func ReadStatus(ctx context.Context, dir string) (Status, error) {
 	var s Status
-	err := ask(ctx, dir, http.MethodGet, pathStatus, &s)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	err := ask(ctx, dir, http.MethodGet, pathStatus, nil, &s)
 	return s, err
 }
 
@@ -125,11 +147,24 @@ func ReadStatus(ctx context.Context, dir string) (Status, error) {
 // It returns ErrNotRunning when there is none.
 func ConfirmEpoch(ctx context.Context, dir string) (Confirmation, error) {
 	var c Confirmation
-	err := ask(ctx, dir, http.MethodPost, pathConfirm, &c)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	err := ask(ctx, dir, http.MethodPost, pathConfirm, nil, &c)
 	return c, err
 }
 
-func ask(ctx context.Context, dir, method, path string, into any) error {
+// Restart has the agent of a state directory restart services, and returns once they were
+// started again, which may take as long as they have to end. It returns ErrNotRunning when
+// there is no agent.
+func Restart(ctx context.Context, dir string, names []services.Name) error {
+	body, err := json.Marshal(names)
+	if err != nil {
+		return err
+	}
+	return ask(ctx, dir, http.MethodPost, pathRestart, body, &struct{}{})
+}
+
+func ask(ctx context.Context, dir, method, path string, body []byte, into any) error {
 	socket := filepath.Join(dir, socketFile)
 	if info, err := os.Lstat(socket); err == nil && info.Mode().Type() == os.ModeSymlink {
 		return fmt.Errorf("asking the agent: %s is a link, which nobody follows", socket)
@@ -138,8 +173,8 @@ func ask(ctx context.Context, dir, method, path string, into any) error {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Timeout: requestTimeout, Transport: transport}
-	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, nil)
+	client := &http.Client{Transport: transport}
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -151,6 +186,9 @@ func ask(ctx context.Context, dir, method, path string, into any) error {
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxReply))
 	if err != nil {
 		return fmt.Errorf("asking the agent: %w", err)
+	}
+	if res.StatusCode == http.StatusNotFound {
+		return errors.New("asking the agent: the one that runs is of an earlier version: systemctl restart fleet-agent")
 	}
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("asking the agent: %s", bytes.TrimSpace(data))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"fleet.nationtech.io/fleet/pkg/agent/control"
+	"fleet.nationtech.io/fleet/pkg/agent/services"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -22,6 +25,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fake struct {
 	status  control.Status
 	confirm error
+	restart func(context.Context, []services.Name) error
+}
+
+func (f fake) Restart(ctx context.Context, names []services.Name) error {
+	return f.restart(ctx, names)
 }
 
 func (f fake) Status() control.Status { return f.status }
@@ -89,6 +97,60 @@ func TestConfirmEpoch(t *testing.T) {
 	failing := t.TempDir()
 	serve(t, failing, fake{confirm: errors.New("disk full")})
 	if _, err := control.ConfirmEpoch(t.Context(), failing); err == nil || !strings.Contains(err.Error(), "disk full") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	front := services.Name{DeploymentRef: wire.DeploymentRef{Namespace: "shop", Name: "web"}, Service: "front"}
+	left := make(chan error, 1)
+	serve(t, dir, fake{restart: func(ctx context.Context, names []services.Name) error {
+		switch {
+		case len(names) == 1 && names[0] == front:
+			return nil
+		case len(names) == 0:
+			<-ctx.Done()
+			left <- ctx.Err()
+		}
+		return errors.New("port in use")
+	}})
+	if err := control.Restart(t.Context(), dir, []services.Name{front}); err != nil {
+		t.Error(err)
+	}
+	if err := control.Restart(t.Context(), dir, []services.Name{front, front}); err == nil || !strings.Contains(err.Error(), "port in use") {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := control.Restart(ctx, dir, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if err := <-left; err == nil {
+		t.Error("the agent did not hear that nobody waits any more")
+	}
+	if err := control.Restart(t.Context(), t.TempDir(), nil); !errors.Is(err, control.ErrNotRunning) {
+		t.Errorf("without an agent: %v", err)
+	}
+}
+
+// An agent of before this command does not know it.
+func TestAnEarlierAgent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "unix", filepath.Join(dir, "control.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Minute}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(listener) // until it is closed below
+	}()
+	defer func() { _ = server.Close(); <-done }()
+	if err := control.Restart(t.Context(), dir, nil); err == nil || !strings.Contains(err.Error(), "systemctl restart fleet-agent") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -75,6 +75,18 @@ func kernel() string {
 }
 
 func memoryMiB(meminfo string) int64 {
+	return int64(memory(meminfo, "MemTotal:") >> 20) //nolint:gosec // no machine has as much
+}
+
+// Memory is how much memory the device has, and how much of it new work could have, in
+// bytes; zero when the kernel does not tell. root is "/" outside of tests.
+func Memory(root string) (size, available uint64) {
+	meminfo := filepath.Join(root, "proc/meminfo")
+	return memory(meminfo, "MemTotal:"), memory(meminfo, "MemAvailable:")
+}
+
+// memory returns what a line of /proc/meminfo says, in bytes, or zero.
+func memory(meminfo, line string) uint64 {
 	data, err := os.ReadFile(meminfo)
 	if err != nil {
 		return 0
@@ -82,12 +94,13 @@ func memoryMiB(meminfo string) int64 {
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text()) // "MemTotal:  24576000 kB"
-		if len(fields) == 3 && fields[0] == "MemTotal:" {
-			kib, err := strconv.ParseInt(fields[1], 10, 64)
+		if len(fields) == 3 && fields[0] == line {
+			const bits = 53 // the rest has room for the factor
+			kib, err := strconv.ParseUint(fields[1], 10, bits)
 			if err != nil {
 				return 0
 			}
-			return kib / 1024
+			return kib << 10
 		}
 	}
 	return 0

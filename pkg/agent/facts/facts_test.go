@@ -27,11 +27,14 @@ func TestCollect(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	write(t, root, "usr/lib/os-release", "# a comment\nID=debian\nVERSION_ID=\"13\"\nPRETTY_NAME=\"Debian GNU/Linux 13\"\n")
-	write(t, root, "proc/meminfo", "MemFree:  1 kB\nMemTotal:       2097152 kB\n")
+	write(t, root, "proc/meminfo", "MemFree:  1 kB\nMemTotal:       2097152 kB\nMemAvailable:   1048576 kB\n")
 	write(t, root, "etc/machine-id", "0123456789abcdef\n")
 	got := facts.Collect(root)
 	if got.OS != "debian" || got.OSVersion != "13" || got.MemoryMiB != 2048 || got.CPUCores < 1 || got.Kernel == "" || got.Arch == "" {
 		t.Errorf("got %+v", got)
+	}
+	if size, available := facts.Memory(root); size != 2<<30 || available != 1<<30 {
+		t.Errorf("%d bytes of memory, %d available", size, available)
 	}
 	if id := facts.MachineID(root); id != "0123456789abcdef" {
 		t.Errorf("machine id %q", id)
@@ -41,7 +44,7 @@ func TestCollect(t *testing.T) {
 func TestNothingToReadIsNoFailure(t *testing.T) {
 	t.Parallel()
 	got := facts.Collect(t.TempDir())
-	if got.OS != "" || got.MemoryMiB != 0 {
+	if size, available := facts.Memory(t.TempDir()); got.OS != "" || got.MemoryMiB != 0 || size != 0 || available != 0 {
 		t.Errorf("got %+v", got)
 	}
 }

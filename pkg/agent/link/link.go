@@ -82,9 +82,11 @@ type Link struct {
 	// last answered; nil before.
 	ahead atomic.Pointer[time.Duration]
 
-	mu      sync.Mutex // guards servers and lastErr
+	mu      sync.Mutex // guards what follows
 	servers []string
 	lastErr error
+	// lost is when the connection was last lost; zero before.
+	lost time.Time
 }
 
 // Ahead returns by how much the system's clock is ahead of the server's, as far
@@ -175,7 +177,10 @@ func (l *Link) options(cfg Config) nats.Options {
 	o.NoCallbacksAfterClientClose = true
 	o.ConnectedCB = l.onConnect
 	o.ReconnectedCB = l.onConnect
-	o.DisconnectedErrCB = func(_ *nats.Conn, err error) { l.onError("disconnected from the fleet server", err) }
+	o.DisconnectedErrCB = func(_ *nats.Conn, err error) {
+		l.disconnected()
+		l.onError("disconnected from the fleet server", err)
+	}
 	o.ReconnectErrCB = func(_ *nats.Conn, err error) { l.failed(err) }
 	o.AsyncErrorCB = func(c *nats.Conn, _ *nats.Subscription, err error) {
 		if c.IsConnected() { // otherwise it is one of an attempt, see delay
@@ -247,6 +252,22 @@ func (l *Link) Server() (url string, err error) {
 		return "", err
 	}
 	return "", deviceclient.ErrDisconnected
+}
+
+func (l *Link) disconnected() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = time.Now()
+}
+
+// LastContact is when there last was a connection; zero when there was none.
+func (l *Link) LastContact() time.Time {
+	if l.conn.IsConnected() {
+		return time.Now()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost
 }
 
 // SetServers replaces the list of servers. The present connection stays.

@@ -24,6 +24,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/link"
 	"fleet.nationtech.io/fleet/pkg/deviceclient"
 	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -329,6 +330,15 @@ func TestLinkComesBack(t *testing.T) {
 	if err := l.SendInfo(ctx, []byte("{}")); err == nil {
 		t.Error("a report was sent without a server")
 	}
+	wait.For(t, "losing the connection", time.Minute, time.Millisecond, func() error {
+		if _, err := l.Server(); err == nil || l.LastContact().IsZero() {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+	if lost := l.LastContact(); time.Since(lost) > time.Minute || !l.LastContact().Equal(lost) {
+		t.Errorf("the last contact was at %v, then at %v", lost, l.LastContact())
+	}
 	second := newBus(t, p, addr.Port)
 	second.answer(t, wire.KindInfo, func([]byte) any { return wire.Ack{} })
 	receive(t, l.Connected(), "connected again")
@@ -351,14 +361,17 @@ func TestLinkStartsWithoutServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	if err := l.Heartbeat(wire.Heartbeat{}); !errors.Is(err, deviceclient.ErrDisconnected) {
-		t.Errorf("got %v", err)
+	if err := l.Heartbeat(wire.Heartbeat{}); !errors.Is(err, deviceclient.ErrDisconnected) || !l.LastContact().IsZero() {
+		t.Errorf("last contact at %v: %v", l.LastContact(), err)
 	}
 	present := newBus(t, p, server.RANDOM_PORT)
 	if err := l.SetServers([]string{url, present.url()}); err != nil {
 		t.Fatal(err)
 	}
 	receive(t, l.Connected(), "connected to the moved server")
+	if l.LastContact().IsZero() {
+		t.Error("there was no contact yet")
+	}
 }
 
 func TestOversizedReportsAreNotSent(t *testing.T) {

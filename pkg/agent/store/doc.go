@@ -27,4 +27,5 @@
 //	clock.json     the last time at which a server's certificate was valid
 //	bodies/HASH    bodies of scores
 //	secrets/DIGEST contents of Secrets, sealed with secrets.key
+//	crashes/       what package crashes keeps
 package store

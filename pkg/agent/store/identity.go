@@ -145,6 +145,17 @@ func (s *Store) SaveIdentity(id *Identity) error {
 	return s.remove(pendingFile, renewalFile, previousFile, spareFile)
 }
 
+// MoveIdentity notes that the server of the identity is at another address. An agent that
+// runs does not notice.
+func (s *Store) MoveIdentity(server string) error {
+	id, err := s.Identity()
+	if err != nil {
+		return err
+	}
+	id.Server = server
+	return errors.Join(s.write(identityFile, id), s.mirrorIdentity())
+}
+
 // RenewIdentity replaces the identity by its next one, and keeps the old beside
 // it until ForgetPrevious.
 func (s *Store) RenewIdentity(old, next *Identity) error {

@@ -123,3 +123,44 @@ func (s *Store) secretsCipher() (cipher.AEAD, error) {
 }
 
 func (s *Store) secretsPath(digest string) string { return filepath.Join(s.dir, secretsDir, digest) }
+
+// Confidential returns what of the state directory nobody else may see, as far as it can
+// be read: private keys, and the values of Secrets. It is for those who look for that in
+// other texts.
+func (s *Store) Confidential() (all [][]byte) {
+	for _, file := range []string{identityFile, pendingFile, previousFile} {
+		var id Identity
+		if s.read(file, &id) {
+			all = append(all, []byte(id.Key))
+		}
+	}
+	if spare, there := s.spareIdentity(); there {
+		all = append(all, []byte(spare.Key))
+	}
+	var r renewal
+	if s.read(renewalFile, &r) {
+		all = append(all, []byte(r.Key))
+	}
+	key, err := readFile(filepath.Join(s.dir, secretsKeyFile), secretsKeySize)
+	if err != nil || len(key) != secretsKeySize {
+		return all
+	}
+	all = append(all, key)
+	entries, _ := os.ReadDir(filepath.Join(s.dir, secretsDir))
+	for _, e := range entries {
+		sealed, err := readFile(filepath.Join(s.dir, secretsDir, e.Name()), maxSealed)
+		if err != nil || !wire.ValidHash(e.Name()) {
+			continue
+		}
+		contents, err := s.unseal(e.Name(), sealed)
+		if err != nil {
+			continue
+		}
+		for _, secret := range contents {
+			for _, value := range secret {
+				all = append(all, value)
+			}
+		}
+	}
+	return all
+}

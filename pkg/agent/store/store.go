@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
 )
 
@@ -67,6 +68,9 @@ func View(dir string, log *slog.Logger) *Store {
 // Dir is the path of the state directory.
 func (s *Store) Dir() string { return s.dir }
 
+// CrashesDir is where package crashes keeps what it is for.
+func (s *Store) CrashesDir() string { return filepath.Join(s.dir, crashes.Dir) }
+
 // Lock keeps a second agent out until Close. It returns ErrLocked when another
 // one is there.
 func (s *Store) Lock() error {
@@ -83,7 +87,7 @@ func (s *Store) Lock() error {
 		return fmt.Errorf("locking %s: %w", path, err)
 	}
 	s.lock = f
-	if err := atomicfile.Sweep(s.dir, filepath.Join(s.dir, bodiesDir), filepath.Join(s.dir, secretsDir)); err != nil {
+	if err := atomicfile.Sweep(s.dir, filepath.Join(s.dir, bodiesDir), filepath.Join(s.dir, secretsDir), s.CrashesDir()); err != nil {
 		s.log.Warn("sweeping the state directory", "error", err)
 	}
 	if _, err := s.Reserve(); err != nil {

@@ -105,6 +105,10 @@ type Instance interface {
 	Remove(ctx context.Context, retention wire.VolumeRetention) ([]Step, error)
 	// Halt stops what runs, and keeps it on the device. A Plan starts it again.
 	Halt(ctx context.Context) error
+	// Restart lists the steps that end what there is of some services, as it is asked to
+	// end, and begin it anew. That somebody asked for it counts as no failure. without
+	// are the services of which there is nothing that could be restarted.
+	Restart(services []string) (steps []Step, without []string)
 	// State judges what there is by what there should be. w is nil when that is not
 	// known.
 	State(w Workload, now time.Time) State

@@ -5,8 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -41,6 +39,11 @@ type Subject struct {
 	// Unchecked, when set, reports a failure if the runtime itself runs the health check of
 	// a container.
 	Unchecked func(t *testing.T, name string)
+	// Talk is a command that writes as Talk does.
+	Talk []string
+	// Echo is a command that writes what it reads, Size one that writes the rows and
+	// columns of its terminal in a line.
+	Echo, Size []string
 	// Check is a command that ends with code 0 if an environment variable and a
 	// file have a content, and with another code otherwise.
 	Check func(variable, path, content string) []string
@@ -57,7 +60,9 @@ func Conformance(t *testing.T, s Subject) {
 		"info":                 testInfo,
 		"life":                 testLife,
 		"exit code":            testExitCode,
-		"output":               testOutput,
+		"logs":                 testLogs,
+		"logs of what goes on": testFollow,
+		"attach":               testAttach,
 		"next":                 testNext,
 		"trial":                testTrial,
 		"command is missing":   testMissingCommand,
@@ -208,36 +213,6 @@ func testExitCode(t *testing.T, s Subject) {
 	}
 	if c.Policy != container.RestartNever || c.PolicyRestarts != 0 {
 		t.Errorf("the runtime itself restarts it: %+v", c)
-	}
-}
-
-// farewells is how many lines Farewell writes to one of the streams.
-const farewells = 20
-
-// Farewell is what a command that ends with a code writes before.
-func Farewell(out, errs io.Writer, code string) {
-	for n := range farewells {
-		fmt.Fprintln(out, "line", n)
-	}
-	fmt.Fprintln(errs, "ends with", code)
-}
-
-func testOutput(t *testing.T, s Subject) {
-	spec := s.spec(t, "output", s.Exit("3"))
-	spec.Restart = container.RestartAlways
-	id := s.run(t, spec)
-	s.await(t, spec.Ref, func(c container.Container) bool { return c.Ended() })
-	for lines, first := range map[int]string{3: "line 18", 100: "line 0\n"} {
-		got, err := s.Runtime.Output(t.Context(), id, lines)
-		if err != nil || !bytes.HasPrefix(got, []byte(first)) || !bytes.HasSuffix(got, []byte("line 19\nends with 3\n")) {
-			t.Errorf("the last %d lines are %q: %v", lines, got, err)
-		}
-	}
-	if c := s.one(t, spec.Ref); !c.Ended() || c.PolicyRestarts != 0 {
-		t.Errorf("the runtime itself restarted it: %+v", c)
-	}
-	if _, err := s.Runtime.Output(t.Context(), strings.Repeat("0", 64), 1); !errors.Is(err, container.ErrNotFound) {
-		t.Errorf("the output of a container that is gone: %v", err)
 	}
 }
 

@@ -59,7 +59,7 @@ type Fake struct {
 	logins      []container.Login
 	nextID      int
 	invented    []container.Container
-	outputs     map[string]string
+	outputs     map[string][]said
 	controllers []string
 	// ahead is how far the clock that it dates by is.
 	ahead      time.Duration
@@ -73,6 +73,8 @@ type entry struct {
 	spec container.Spec
 	// image is the id of the image that it was made from.
 	image string
+	// said is what it wrote by itself.
+	said []said
 }
 
 type volume struct {
@@ -94,7 +96,7 @@ func NewFake(images ...string) *Fake {
 		checks:     map[string]*container.Probe{},
 		secrets:    map[string][]byte{},
 		foreign:    map[string]bool{},
-		outputs:    map[string]string{},
+		outputs:    map[string][]said{},
 		watchers:   map[chan wire.DeploymentRef]bool{},
 		broken:     make(chan struct{}),
 		size:       100, used: 10,
@@ -412,9 +414,7 @@ func (f *Fake) Start(_ context.Context, id string) error {
 		}
 		c.end(code, f.now())
 		if _, set := f.outputs[c.Name]; !set {
-			var said strings.Builder
-			Farewell(&said, &said, c.spec.Command[1])
-			f.outputs[c.Name] = said.String()
+			c.said = append(c.said, farewell(c.spec.Command[1])...)
 		}
 	}
 	if len(c.spec.Command) == 4 && c.spec.Command[0] == CheckCommand {
@@ -491,26 +491,11 @@ func (f *Fake) drop(c *entry, how string) {
 	f.notify(c.Ref)
 }
 
-// Output implements container.Runtime.
-func (f *Fake) Output(_ context.Context, id string, lines int) ([]byte, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	c := f.containers[id]
-	switch {
-	case f.down != nil:
-		return nil, f.down
-	case c == nil:
-		return nil, container.ErrNotFound
-	}
-	said := slices.Collect(strings.Lines(f.outputs[c.Name]))
-	return []byte(strings.Join(said[max(0, len(said)-lines):], "")), nil
-}
-
 // Says makes the output of the containers of a name end with a text.
 func (f *Fake) Says(name, text string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.outputs[name] = text
+	f.outputs[name] = says(text, false)
 }
 
 // SetControllers sets which controllers of control groups there are.

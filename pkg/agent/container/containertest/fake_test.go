@@ -26,6 +26,9 @@ func TestFakeConforms(t *testing.T) {
 		Tag:   func(_ *testing.T, image, another string) { fake.Tag(image, another) },
 		Sleep: []string{"sleep"},
 		Exit:  func(code string) []string { return []string{containertest.ExitCommand, code} },
+		Talk:  []string{containertest.TalkCommand},
+		Echo:  []string{containertest.EchoCommand},
+		Size:  []string{containertest.SizeCommand},
 		Check: func(variable, path, content string) []string {
 			return []string{containertest.CheckCommand, variable, path, content}
 		},

@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
-	"time"
-	"unicode/utf8"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
@@ -17,9 +14,9 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/container/probe"
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
+	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
-	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -53,6 +50,8 @@ type Config struct {
 	Prune Prune
 	// Images remembers which images the agent pulled; nil for nobody.
 	Images runs.Keeper
+	// Crashes keeps what is known of ends that nobody asked for; nil for nobody.
+	Crashes *crashes.Store
 	// Runs remembers the runs of containers over restarts of the agent; nil for nobody.
 	Runs runs.Keeper
 	// Uptime is a clock that nobody sets; nil for one that begins with the driver.
@@ -74,6 +73,9 @@ type Driver struct {
 	lookout      *lookout
 	pruner       *pruner
 	space        func() (facts.FileSystem, error)
+	crashes      *crashes.Store // may be nil
+	wanted       *wanted
+	pulls        pulls
 	log          *slog.Logger
 
 	mu sync.Mutex // guards what follows
@@ -105,6 +107,8 @@ func New(cfg Config) *Driver {
 		refusals:     newRefusals(),
 		lookout:      &lookout{Dialer: cfg.Dialer},
 		space:        cfg.Space,
+		crashes:      cfg.Crashes,
+		wanted:       newWanted(),
 		log:          cfg.Log,
 	}
 	d.probes = probe.New(probe.NewChecks(d.lookout, cfg.Runtime), d.probed, cfg.Log)
@@ -162,7 +166,7 @@ func (d *Driver) Observe(ctx context.Context, ref wire.DeploymentRef) (workload.
 }
 
 // look lists containers as runtime.List does, and when that began. It notes their runs,
-// and what those wrote last that ended since the look before.
+// and how those ended that did since the look before.
 func (d *Driver) look(ctx context.Context, ref wire.DeploymentRef) (list []container.Container, began runs.Moment, err error) {
 	began = d.runs.Now()
 	if list, err = d.runtime.List(ctx, ref); err != nil {
@@ -170,38 +174,10 @@ func (d *Driver) look(ctx context.Context, ref wire.DeploymentRef) (list []conta
 	}
 	ctx, cancel := context.WithTimeout(ctx, outputTimeout)
 	defer cancel()
-	for _, i := range d.runs.See(began, list) {
-		c := &list[i]
-		output, err := d.runtime.Output(ctx, c.ID, lastLines)
-		if err != nil {
-			d.log.Debug("the last output of a container is unknown", "container", c.Name, "error", err)
-			continue
-		}
-		d.runs.Tell(c, tail(output))
+	for _, end := range d.runs.See(began, list) {
+		d.noteEnd(ctx, &list[end.Place], end)
 	}
 	return list, began, nil
-}
-
-const (
-	// outputTimeout bounds how long outputs are waited for, which are worth no delay.
-	outputTimeout = 5 * time.Second
-	// lastLines is how many lines of output are read of a container that ended, maxTail
-	// what is kept of them in bytes.
-	lastLines, maxTail = 5, 256
-)
-
-// tail is the end of an output in one line.
-func tail(output []byte) string {
-	text := printable.Line(strings.Join(strings.Fields(strings.ToValidUTF8(string(output), "\uFFFD")), " "))
-	if len(text) <= maxTail {
-		return text
-	}
-	const mark = "…"
-	text = text[len(text)-maxTail+len(mark):]
-	for text != "" && !utf8.RuneStart(text[0]) {
-		text = text[1:]
-	}
-	return mark + text
 }
 
 // Ready implements workload.Driver.
@@ -256,7 +232,10 @@ func (d *Driver) Watch(ctx context.Context, ready func(), changed func(wire.Depl
 }
 
 // Grant implements workload.Claimant.
-func (d *Driver) Grant(w workload.Workload) { d.ports.grant(of(w)) }
+func (d *Driver) Grant(w workload.Workload) {
+	d.ports.grant(of(w))
+	d.wanted.note(of(w))
+}
 
 // Release implements workload.Claimant.
 func (d *Driver) Release(ref wire.DeploymentRef) { d.ports.release(ref, false) }
@@ -267,6 +246,10 @@ func (d *Driver) Forget(ref wire.DeploymentRef) {
 	d.mounts.release(ref)
 	d.refusals.forget(ref)
 	d.probes.Watch(ref, nil)
+	d.wanted.forget(ref)
+	if d.crashes != nil {
+		d.crashes.Forget(ref)
+	}
 }
 
 // Unblocked implements workload.Claimant.

@@ -50,6 +50,7 @@ func (i *instance) Forbidden() (steps []workload.Step, reason error) {
 
 // Plan implements workload.Instance.
 func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) (workload.Plan, error) {
+	i.wanted.note(of(w))
 	resolved, err := i.claim(of(w))
 	if err != nil {
 		return workload.Plan{}, err
@@ -127,6 +128,49 @@ func (i *instance) Halt(ctx context.Context) error {
 	i.probes.Watch(i.ref, nil)
 	running := slices.DeleteFunc(slices.Clone(i.containers), func(c container.Container) bool { return c.Ended() || c.Unstarted() })
 	return sideBySide(running, func(c container.Container) error { return i.stop(ctx, c) })
+}
+
+// Restart implements workload.Instance. A service that is just being replaced, and has no
+// container that runs, is left to that.
+func (i *instance) Restart(services []string) (steps []workload.Step, without []string) {
+	var chosen []container.Container
+	for _, service := range services {
+		of := slices.DeleteFunc(slices.Clone(i.containers), func(c container.Container) bool {
+			return c.Service != service || c.Unstarted() || c.Odd()
+		})
+		running := slices.IndexFunc(of, func(c container.Container) bool { return c.State == container.StateRunning })
+		switch {
+		case running >= 0:
+			chosen = append(chosen, of[running])
+		case len(of) == 1:
+			chosen = append(chosen, of[0])
+		default:
+			without = append(without, service)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, without
+	}
+	names, grace := summary(chosen)
+	return []workload.Step{{
+		Name: "restarting container " + names, Within: grace + time.Duration(len(chosen))*beyondGrace,
+		Do: func(ctx context.Context) error {
+			return sideBySide(chosen, func(c container.Container) error { return i.restart(ctx, c) })
+		},
+	}}, without
+}
+
+// restart ends a container and starts it again, whatever became of its earlier runs.
+func (i *instance) restart(ctx context.Context, c container.Container) error {
+	if !c.Ended() {
+		if err := i.stop(ctx, c); err != nil {
+			return err
+		}
+	}
+	i.log.Info("starting container", "container", c.Name)
+	i.runs.Made(c.ID)
+	// What was stopped must not stay so because the agent ends just now.
+	return i.startOnceFree(context.WithoutCancel(ctx), c.ID, c.Mounts)
 }
 
 // State implements workload.Instance.

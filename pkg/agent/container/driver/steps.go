@@ -12,6 +12,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // beyondGrace is what podman takes to stop and remove a container besides the time
@@ -81,7 +82,7 @@ func (i *instance) step(a plan.Action) workload.Step {
 func (i *instance) do(ctx context.Context, a plan.Action) error {
 	switch a.Kind {
 	case plan.Pull:
-		return i.pull(ctx, a.Image)
+		return i.pull(ctx, i.ref, a.Image)
 	case plan.EnsureVolume:
 		_, err := i.runtime.EnsureVolume(ctx, i.ref, a.Volume, "")
 		return err
@@ -92,6 +93,7 @@ func (i *instance) do(ctx context.Context, a plan.Action) error {
 		if err := i.adopt(ctx, a.Container); err != nil {
 			return err
 		}
+		i.noteStuck(ctx, &a.Container)
 		i.refusals.noteCleared(&a.Container, plan.Stuck(&a.Container))
 		return i.runtime.Clear(ctx, a.Container.ID)
 	case plan.Prepare:
@@ -211,6 +213,9 @@ func (d *Driver) stop(ctx context.Context, c container.Container) error {
 // remove stops and removes a container, and keeps the data of its volumes.
 func (d *Driver) remove(ctx context.Context, c container.Container) error {
 	d.log.Info("removing container", "container", c.Name)
+	if !c.Ended() {
+		d.runs.Expect(c.ID)
+	}
 	if err := d.runtime.Stop(ctx, c.ID, c.Grace); err != nil {
 		return err
 	}
@@ -220,12 +225,13 @@ func (d *Driver) remove(ctx context.Context, c container.Container) error {
 	return d.runtime.Remove(ctx, c.ID)
 }
 
-func (d *Driver) pull(ctx context.Context, image string) error {
+func (d *Driver) pull(ctx context.Context, ref wire.DeploymentRef, image string) error {
 	began := time.Now()
 	if err := d.roomFor(ctx, image); err != nil {
 		return err
 	}
 	d.pruner.book.Pull(image) // whoever plans a pull saw that the image is not here
+	defer d.pulls.begin(ref, image)()
 	d.log.Info("pulling image", "image", image)
 	login, loginErr := d.login(ctx, image)
 	if err := d.runtime.Pull(ctx, image, login); err != nil {

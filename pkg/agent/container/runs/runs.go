@@ -119,9 +119,19 @@ func New(keeper Keeper, now func() Moment, log *slog.Logger) *Ledger {
 // Now is the present Moment.
 func (l *Ledger) Now() Moment { return l.now() }
 
+// End is the end of a run that a look was the first to find.
+type End struct {
+	// Place is that of the container in the list.
+	Place int
+	// Unasked: neither the agent ended the run, nor did the device go down.
+	Unasked bool
+	// Ran is how long the run was seen to last; zero when its beginning was not seen.
+	Ran time.Duration
+}
+
 // See notes what a look that began at a moment found, and completes the containers by
-// what is known of their runs. It returns the places in list of those whose end is news.
-func (l *Ledger) See(began Moment, list []container.Container) (ended []int) {
+// what is known of their runs. It returns the ends that are news, in the order of list.
+func (l *Ledger) See(began Moment, list []container.Container) (ends []End) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now, wall := l.now(), time.Now()
@@ -150,11 +160,20 @@ func (l *Ledger) See(began Moment, list []container.Container) (ended []int) {
 			l.records[c.ID] = r
 		}
 		if r.Ended && (!known || !before.Ended || !before.Run.Equal(r.Run)) {
-			ended = append(ended, i)
+			ends = append(ends, r.ending(i, &before, known, now))
 		}
 		r.complete(c, now, wall)
 	}
-	return ended
+	return ends
+}
+
+// ending describes the end of a run, of which before was known until now.
+func (r *Record) ending(place int, before *Record, known bool, now Moment) End {
+	e := End{Place: place, Unasked: known && !r.Down}
+	if known && before.Boot == now.Boot && before.Run.Equal(r.Run) {
+		e.Ran = now.Uptime - before.Since
+	}
+	return e
 }
 
 // first is the record of a container that none is known of: an earlier agent made it, or

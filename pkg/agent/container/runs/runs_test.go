@@ -74,10 +74,16 @@ func (d *device) reboot() {
 
 // look is what the agent knows of the container then.
 func (d *device) look() (c container.Container, ended bool) {
+	c, ends := d.ends()
+	return c, len(ends) > 0
+}
+
+// ends is look with what is known of the ends.
+func (d *device) ends() (c container.Container, ends []runs.End) {
 	list := []container.Container{d.c}
-	news := d.ledger.See(d.ledger.Now(), list)
+	ends = d.ledger.See(d.ledger.Now(), list)
 	d.ledger.Save()
-	return list[0], len(news) > 0
+	return list[0], ends
 }
 
 func TestPause(t *testing.T) {
@@ -303,6 +309,40 @@ func TestOutputAndExpectedEnds(t *testing.T) {
 	d.end(143)
 	if c, _ := d.look(); c.Ends != 0 || c.Restarts != 0 {
 		t.Errorf("the agent ended it: %+v", c)
+	}
+}
+
+// An end is nobody's wish unless the agent ended the run, the device went down, or nothing
+// was known of the run.
+func TestWhichEndsNobodyAskedFor(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		live func(*device)
+		want runs.End
+	}{
+		"it ends":              {func(d *device) { d.look(); d.pass(time.Minute); d.end(3) }, runs.End{Unasked: true, Ran: time.Minute}},
+		"it ran unseen":        {func(d *device) { d.ledger.Made("c"); d.end(3) }, runs.End{Unasked: true}},
+		"the agent was away":   {func(d *device) { d.look(); d.pass(time.Minute); d.agent(); d.end(0) }, runs.End{Unasked: true, Ran: time.Minute}},
+		"the agent ends it":    {func(d *device) { d.look(); d.ledger.Expect("c"); d.end(143) }, runs.End{}},
+		"the power is cut":     {func(d *device) { d.look(); d.reboot() }, runs.End{}},
+		"of before the ledger": {func(d *device) { d.end(3) }, runs.End{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDevice()
+			d.begin()
+			tt.live(d)
+			_, ends := d.ends()
+			for i := range ends {
+				ends[i].Ran = ends[i].Ran.Round(time.Second)
+			}
+			if len(ends) != 1 || ends[0] != tt.want {
+				t.Errorf("got %+v, want %+v", ends, tt.want)
+			}
+			if _, ends := d.ends(); len(ends) > 0 {
+				t.Errorf("once more: %+v", ends)
+			}
+		})
 	}
 }
 

@@ -48,6 +48,7 @@ func Conformance(t *testing.T, s Subject) {
 		"an agent that is replaced":   testReplacedAgent,
 		"a new version":               testNewVersion,
 		"halted":                      testHalt,
+		"restarted":                   testRestart,
 		"broken":                      testBreak,
 		"removed":                     testRemove,
 		"removed, and others go on":   testRemoveOne,
@@ -260,6 +261,30 @@ func testNewVersion(t *testing.T, s Subject) {
 	})
 	if n := h.apply(2, false); n > 0 {
 		t.Errorf("%d more steps", n)
+	}
+}
+
+// testRestart: each part ends and begins anew, and is what it was.
+func testRestart(t *testing.T, s Subject) {
+	h := s.hold(t, "restarted")
+	h.apply(1, true)
+	h.awaits(1, wire.PhaseRunning)
+	asked := []string{"none-such"}
+	for _, part := range h.observe().State(h.workload(1), time.Now()).Parts {
+		asked = append(asked, part.Service)
+	}
+	before := h.observe().State(h.workload(1), time.Now()).LastEvent
+	steps, without := h.observe().Restart(asked)
+	if !slices.Equal(without, []string{"none-such"}) {
+		t.Errorf("without %v", without)
+	}
+	h.must(take(t.Context(), steps))
+	h.awaits(1, wire.PhaseRunning)
+	if after := h.observe().State(h.workload(1), time.Now()).LastEvent; len(asked) > 1 && !after.After(before) {
+		t.Errorf("it last changed at %v, before the restart at %v", after, before)
+	}
+	if n := h.apply(1, false); n > 0 {
+		t.Errorf("%d steps after the restart", n)
 	}
 }
 

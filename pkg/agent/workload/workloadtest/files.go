@@ -240,6 +240,11 @@ func (i instance) Halt(context.Context) error {
 	return os.Rename(i.path, i.path+halted)
 }
 
+// Restart implements workload.Instance: a file has no services.
+func (i instance) Restart(services []string) (steps []workload.Step, without []string) {
+	return nil, services
+}
+
 // State implements workload.Instance.
 func (i instance) State(w workload.Workload, _ time.Time) workload.State {
 	wanted, known := w.(file)

@@ -1,0 +1,117 @@
+package driver
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/services"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// Activity is what a driver is at.
+type Activity struct {
+	// Wanted are the services that the scores ask for which it was given, ordered.
+	Wanted []Wanted
+	// Pulls are the images that it fetches, the oldest first.
+	Pulls []Pull
+}
+
+// Wanted is a service that a score asks for.
+type Wanted struct {
+	services.Name
+	Image string
+}
+
+// Pull is an image that is being fetched for a Deployment.
+type Pull struct {
+	wire.DeploymentRef
+	Image string
+	Since time.Time
+}
+
+// Activity returns what the driver is at.
+func (d *Driver) Activity() Activity { return Activity{Wanted: d.wanted.list(), Pulls: d.pulls.list()} }
+
+// wanted are the services that scores ask for, by Deployment.
+type wanted struct {
+	mu    sync.Mutex // guards byRef
+	byRef map[wire.DeploymentRef]map[string]wantedService
+}
+
+type wantedService struct {
+	image   string
+	restart container.Restart
+}
+
+func newWanted() *wanted {
+	return &wanted{byRef: map[wire.DeploymentRef]map[string]wantedService{}}
+}
+
+func (w *wanted) note(asked *plan.Workload) {
+	all := make(map[string]wantedService, len(asked.Services))
+	for _, s := range asked.Services {
+		all[s.Service] = wantedService{s.Image, s.Restart}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.byRef[asked.Ref] = all
+}
+
+func (w *wanted) forget(ref wire.DeploymentRef) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.byRef, ref)
+}
+
+// goesOn reports whether the service of a container is known never to be done: one whose
+// job is done did not crash.
+func (w *wanted) goesOn(c *container.Container) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.byRef[c.Ref][c.Service].restart == container.RestartAlways
+}
+
+func (w *wanted) list() (all []Wanted) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for ref, of := range w.byRef {
+		for service, s := range of {
+			all = append(all, Wanted{services.Name{DeploymentRef: ref, Service: service}, s.image})
+		}
+	}
+	slices.SortFunc(all, func(a, b Wanted) int { return a.Name.Compare(b.Name) })
+	return all
+}
+
+// pulls are the images that are being fetched.
+type pulls struct {
+	mu  sync.Mutex // guards all
+	all []Pull
+}
+
+// begin notes a pull until it is done.
+func (p *pulls) begin(ref wire.DeploymentRef, image string) (done func()) {
+	pull := Pull{ref, image, time.Now().UTC()}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all = append(p.all, pull)
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if i := slices.Index(p.all, pull); i >= 0 {
+			p.all = slices.Delete(p.all, i, i+1)
+		}
+	}
+}
+
+func (p *pulls) list() []Pull {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := append([]Pull(nil), p.all...)
+	slices.SortStableFunc(all, func(a, b Pull) int { return cmp.Or(a.Since.Compare(b.Since), a.Compare(b.DeploymentRef)) })
+	return all
+}
