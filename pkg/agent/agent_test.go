@@ -462,7 +462,7 @@ func (d *device) start() {
 		Drivers:           drivers,
 		Facts:             func() wire.Inventory { return wire.Inventory{Hostname: "pi"} },
 		Health:            health,
-		Restart:           func() []string { return d.lacks },
+		Restart:           func() (lacks []string) { d.gateway.look(func() { lacks = d.lacks }); return lacks },
 		HeartbeatInterval: 30 * time.Second, SnapshotInterval: 15 * time.Minute,
 		Log: slog.New(slog.DiscardHandler),
 	})

@@ -132,7 +132,7 @@ func (u *upkeep) read(n need) (requirement, bool) {
 // still be on its way: then what was applied last has to be there.
 func (u *upkeep) missing(ctx context.Context, needs []choice) (missing []string, err error) {
 	if u.device != nil {
-		missing = u.device()
+		missing = slices.Clone(u.device())
 	}
 	looks := map[string][]string{} // what a driver lacks, by need
 	for _, c := range needs {

@@ -207,7 +207,7 @@ func TestWouldSurviveReboot(t *testing.T) {
 		"an image":        {func(d *device) { d.podman.Lose(image) }, "lack image " + image + " of shop/api; image " + image + " of shop/web"},
 		"a score":         {func(d *device) { d.lose("bodies/" + d.gateway.manifest.Entries[0].Hash) }, "lack the score or Secrets of shop/api"},
 		"a damaged score": {func(d *device) { d.damage(damaged["zeroed"], "bodies/"+d.gateway.manifest.Entries[0].Hash) }, "lack the score or Secrets of shop/api"},
-		"the device":      {func(d *device) { d.lacks = []string{"linger of w", "a", "b", "c", "d"} }, "lack linger of w; a; b; and 2 more"},
+		"the device":      {func(d *device) { d.lack("linger of w", "a", "b", "c", "d") }, "lack linger of w; a; b; and 2 more"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onDevice(t, func(d *device) {
@@ -223,7 +223,7 @@ func TestWouldSurviveReboot(t *testing.T) {
 				if (tc.want == "") != (c.Status == wire.ConditionTrue) || tc.want != "" && !strings.HasSuffix(c.Message, tc.want) {
 					t.Errorf("got %+v, want %q", c, tc.want)
 				}
-				d.lacks = nil
+				d.lack()
 				d.podman.Load(image)
 				d.gateway.setOffline(false)
 				d.pass(time.Hour)
@@ -234,6 +234,9 @@ func TestWouldSurviveReboot(t *testing.T) {
 		})
 	}
 }
+
+// lack sets what the device itself lacks for a restart.
+func (d *device) lack(what ...string) { d.gateway.look(func() { d.lacks = what }) }
 
 // lose removes a file of the state directory.
 func (d *device) lose(file string) {
