@@ -38,13 +38,42 @@ func (s *site) onlyWayOutIsAProxy() {
 	gateway, err := url.Parse(s.server.EnrollURL)
 	s.must(err)
 	image := s.gatewayHas("behind/app:1")
+	s.root("cp -p /etc/fleet-agent/agent.yaml /root/agent.yaml")
+	s.must(s.machine.Link.Block(ctx, s.network.Server.Addr))
+	s.enrollThrough(p)
+	s.apply("behind", fmt.Sprintf("{name: near, image: %q}, {name: far, image: %q}", image, otherImage))
+	s.aggregate("behind", counts{1, 1, 0, 0})
+	for _, address := range []string{strings.TrimPrefix(s.server.NATSURL, "tls://"), gateway.Host, "registry.example.com:443"} {
+		if !strings.Contains(strings.Join(p.Asked(), " "), address) {
+			s.t.Errorf("the proxy was not asked for %s, but for %v", address, p.Asked())
+		}
+	}
+	doctor, err := s.machine.Run(ctx, "fleet-agent", "doctor")
+	s.must(err)
+	if want := "the proxy " + p.URL() + " (proxy.url) connects to " + gateway.Host; !strings.Contains(doctor.Stdout, "ok       proxy              "+want) {
+		s.t.Errorf("doctor does not say %q:\n%s", want, doctor.Stdout)
+	}
+	s.passwordIsHidden(doctor.Stdout)
+
+	s.must(s.machine.Link.Unblock(ctx, s.network.Server.Addr))
+	s.root("mv /root/agent.yaml /etc/fleet-agent/agent.yaml && rm /etc/fleet-agent/proxy-credentials && systemctl restart fleet-agent")
+	s.connected()
+	if left := s.root("ls /var/lib/fleet-workload/.config/containers/containers.conf.d"); strings.Contains(left, "proxy") {
+		s.t.Errorf("podman is still told of the proxy: %s", left)
+	}
+	s.kubectl("delete", "fleetdep", "behind")
+	s.containers("default_hello_web")
+	s.podman("image", "rm", image, otherImage)
+}
+
+// enrollThrough enrolls the device anew by a proxy of the environment, which it keeps.
+func (s *site) enrollThrough(p *proxytest.Proxy) {
+	s.t.Helper()
+	ctx := s.t.Context()
 	replacement, err := s.server.Run(ctx, "", "device", "replace", deviceName)
 	s.must(err)
 	token := strings.Fields(replacement)[0]
 	s.must(s.machine.WriteFile(ctx, "/run/fleet-token", strings.NewReader(token), 0o600))
-	s.root("cp -p /etc/fleet-agent/agent.yaml /root/agent.yaml")
-	s.must(s.machine.Link.Block(ctx, s.network.Server.Addr))
-
 	enroll := []string{"fleet-agent", "enroll", "--server", s.server.EnrollURL, "--token-file", "/run/fleet-token", "--name", deviceName, "--force"}
 	if r, err := s.machine.Run(ctx, enroll...); err != nil || r.ExitCode == 0 {
 		s.t.Fatalf("the control: the device enrolls without the proxy: %+v, %v", r, err)
@@ -58,30 +87,7 @@ func (s *site) onlyWayOutIsAProxy() {
 		s.t.Errorf("kept is %q", kept)
 	}
 	s.root("systemctl restart fleet-agent")
-	s.connected("")
-
-	s.apply("behind", fmt.Sprintf("{name: near, image: %q}, {name: far, image: %q}", image, otherImage))
-	s.aggregate("behind", counts{1, 1, 0, 0})
-	for _, address := range []string{strings.TrimPrefix(s.server.NATSURL, "tls://"), gateway.Host, "registry.example.com:443"} {
-		if !strings.Contains(strings.Join(p.Asked(), " "), address) {
-			s.t.Errorf("the proxy was not asked for %s, but for %v", address, p.Asked())
-		}
-	}
-	s.doctorSays("ok       proxy", "the proxy "+p.URL()+" (proxy.url) connects to "+gateway.Host)
-	s.passwordIsHidden()
-
-	s.root("echo device:wrong >/etc/fleet-agent/proxy-credentials; systemctl restart fleet-agent")
-	s.connected("the proxy " + p.URL() + " (proxy.url) refuses the login (status 407)")
-	s.doctorSays("failure  proxy", "refuses the login (status 407): check user and password")
-	s.must(s.machine.Link.Unblock(ctx, s.network.Server.Addr))
-	s.root("mv /root/agent.yaml /etc/fleet-agent/agent.yaml && rm /etc/fleet-agent/proxy-credentials && systemctl restart fleet-agent")
-	s.connected("")
-	if left := s.root("ls /var/lib/fleet-workload/.config/containers/containers.conf.d"); strings.Contains(left, "proxy") {
-		s.t.Errorf("podman is still told of the proxy: %s", left)
-	}
-	s.kubectl("delete", "fleetdep", "behind")
-	s.containers("default_hello_web")
-	s.podman("image", "rm", image, otherImage)
+	s.connected()
 }
 
 // startProxy starts a proxy in the device's network, which reaches the gateway, and a
@@ -153,38 +159,21 @@ func (s *site) root(command string) string {
 	return out
 }
 
-// connected waits until the agent is, or says why not.
-func (s *site) connected(why string) {
+// connected waits until the agent is.
+func (s *site) connected() {
 	s.t.Helper()
 	s.eventually("the agent's connection", func() error {
 		out, err := s.machine.Output(s.t.Context(), "fleet-agent", "status")
-		if err != nil {
-			return err
+		if err == nil && !strings.Contains(out, "yes, to ") {
+			err = errors.New(out)
 		}
-		line, _, _ := strings.Cut(out[max(strings.Index(out, "Connected:"), 0):], "\n")
-		if why == "" && strings.Contains(line, "yes, to ") || why != "" && strings.Contains(line, why) {
-			return nil
-		}
-		return errors.New(line)
+		return err
 	})
 }
 
-// doctorSays wants a line of doctor's that begins with one text and contains another.
-func (s *site) doctorSays(begin, what string) {
-	s.t.Helper()
-	r, err := s.machine.Run(s.t.Context(), "fleet-agent", "doctor")
-	s.must(err)
-	for line := range strings.Lines(r.Stdout) {
-		if strings.HasPrefix(line, begin) && strings.Contains(line, what) {
-			return
-		}
-	}
-	s.t.Errorf("doctor has no line %q with %q:\n%s", begin, what, r.Stdout)
-}
-
 // passwordIsHidden looks where others look: what may be read by all, what containers
-// have, what programs say, and command lines.
-func (s *site) passwordIsHidden() {
+// have, what programs say, of which doctor did already, and command lines.
+func (s *site) passwordIsHidden(said string) {
 	s.t.Helper()
 	const pattern = "/dev/shm/pattern" // no command line of this test's has it
 	s.must(s.machine.WriteFile(s.t.Context(), pattern, strings.NewReader(proxyPassword+"\n"), 0o600))
@@ -199,7 +188,7 @@ func (s *site) passwordIsHidden() {
 	if modes := s.root("stat -c %a " + strings.Join(found, " ")); strings.Fields(modes)[0] != "640" || strings.Count(modes, "600") != 2 {
 		s.t.Errorf("their modes are %q", modes)
 	}
-	said := s.root("journalctl --no-pager --boot; fleet-agent status; fleet-agent doctor; cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+	said += s.root("journalctl --no-pager --boot; fleet-agent status; cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
 	said += s.podman("inspect", "default_behind_near", "default_behind_far") + s.podman("exec", "default_behind_near", "env") + s.podman("info")
 	// What podman does by itself, with an image that is there.
 	said += s.podman("run", "--rm", otherImage, "env")
