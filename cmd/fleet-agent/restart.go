@@ -139,7 +139,7 @@ func (r restarting) await(ctx context.Context, names []services.Name, began time
 func restarted(s control.Status, n services.Name) (bool, error) {
 	i := slices.IndexFunc(s.Deployments, func(d wire.DeploymentState) bool { return d.DeploymentRef == n.DeploymentRef })
 	if i < 0 {
-		return false, fmt.Errorf("Deployment %s is not on this device any more", n.DeploymentRef)
+		return false, fmt.Errorf("the Deployment %s is not on this device any more", n.DeploymentRef)
 	}
 	d := s.Deployments[i]
 	phase := phaseOf(d, n.Service)
