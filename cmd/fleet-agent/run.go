@@ -25,6 +25,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/link"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/helper"
+	"fleet.nationtech.io/fleet/pkg/helper/trail"
 	"fleet.nationtech.io/fleet/pkg/podman"
 	"fleet.nationtech.io/fleet/pkg/settings"
 	"fleet.nationtech.io/fleet/pkg/version"
@@ -207,7 +209,34 @@ func binds(cfg config.Config, configPath string) bind.Policy {
 	if account, err := here.Lookup(here.Workload); err == nil {
 		forbidden = append(forbidden, account.HomeDir)
 	}
-	return bind.Policy{Roots: cfg.BindRoots, Forbidden: forbidden, Workload: func() *bind.IDs { return local(cfg).IDs() }}
+	return bind.Policy{
+		Roots: cfg.BindRoots, Forbidden: forbidden, Workload: func() *bind.IDs { return local(cfg).IDs() },
+		Look: looker(cfg), Hidden: hidden(),
+	}
+}
+
+// lookTimeout bounds what the helper takes to look along paths.
+const lookTimeout = 5 * time.Second
+
+// looker looks along paths as the account whose podman mounts them. Only that of the
+// packages has a helper; any other one is that of the agent itself.
+func looker(cfg config.Config) func(paths []string) (trail.Trail, error) {
+	return func(paths []string) (trail.Trail, error) {
+		if findSocket(cfg)() != podman.WorkloadSocket {
+			return trail.Walk(paths), nil
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+		defer cancel()
+		return (&helper.Client{Socket: helper.Socket}).Look(ctx, paths)
+	}
+}
+
+// hidden are the directories that the agent's unit hides from it, if it runs in one.
+func hidden() []string {
+	if os.Getenv("RUNTIME_DIRECTORY") == "" {
+		return nil
+	}
+	return []string{"/home", "/root", "/tmp", "/var/tmp", "/dev"}
 }
 
 // service is what runs on the device.

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +46,7 @@ type Fake struct {
 	images      map[string]bool
 	declared    map[string][]string
 	checks      map[string]*container.Probe
+	built       map[string]container.Image
 	containers  map[string]*entry
 	volumes     map[string]volume
 	secrets     map[string][]byte
@@ -84,6 +86,7 @@ func NewFake(images ...string) *Fake {
 		volumes:    map[string]volume{},
 		declared:   map[string][]string{},
 		checks:     map[string]*container.Probe{},
+		built:      map[string]container.Image{},
 		secrets:    map[string][]byte{},
 		foreign:    map[string]bool{},
 		outputs:    map[string]string{},
@@ -254,7 +257,7 @@ func (f *Fake) DownAfter(call string) {
 func (f *Fake) Info(context.Context) (container.Info, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return container.Info{Version: "5.0.0-fake", Controllers: f.controllers, StoreSize: 100, StoreUsed: 10}, f.down
+	return container.Info{Version: "5.0.0-fake", Arch: runtime.GOARCH, Controllers: f.controllers, StoreSize: 100, StoreUsed: 10}, f.down
 }
 
 // List implements container.Runtime.
@@ -565,7 +568,18 @@ func (f *Fake) Image(_ context.Context, image string) (container.Image, error) {
 	if f.down == nil && !f.images[image] {
 		return container.Image{}, fmt.Errorf("image %s: %w", image, container.ErrNotFound)
 	}
-	return container.Image{Volumes: slices.Clone(f.declared[image]), HealthCheck: f.checks[image]}, f.down
+	about := f.built[image]
+	about.Volumes, about.HealthCheck = slices.Clone(f.declared[image]), f.checks[image]
+	about.Arch, about.OS = cmp.Or(about.Arch, runtime.GOARCH), cmp.Or(about.OS, "linux")
+	return about, f.down
+}
+
+// Build says for which architecture an image is, and who its user is; empty for this
+// machine's and for root.
+func (f *Fake) Build(image, arch, user string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.built[image] = container.Image{Arch: arch, User: user}
 }
 
 // Check gives an image a health check.
