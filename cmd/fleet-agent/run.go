@@ -150,6 +150,9 @@ func runDevice(ctx context.Context, p parts) error {
 		Log:               log,
 	})
 	log.Info("fleet-agent starts", "version", version.Version, "device", identity.Device)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { sayWhatCannotWork(ctx, cfg, p.configPath, log) })
 	defer log.Info("fleet-agent ends; containers go on")
 	return serve(ctx, a, p.state.Dir(), log)
 }
@@ -231,12 +234,16 @@ func looker(cfg config.Config) func(paths []string) (trail.Trail, error) {
 	}
 }
 
-// hidden are the directories that the agent's unit hides from it, if it runs in one.
+// unitHides are the directories that the agent's unit hides: ProtectHome, PrivateTmp and
+// PrivateDevices.
+var unitHides = []string{"/home", "/root", "/tmp", "/var/tmp", "/dev"}
+
+// hidden are the directories that this agent does not see.
 func hidden() []string {
 	if os.Getenv("RUNTIME_DIRECTORY") == "" {
-		return nil
+		return nil // it runs in no unit
 	}
-	return []string{"/home", "/root", "/tmp", "/var/tmp", "/dev"}
+	return unitHides
 }
 
 // service is what runs on the device.

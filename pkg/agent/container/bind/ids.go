@@ -59,14 +59,6 @@ func (i *IDs) HostUID(inside uint32) (uint32, bool) {
 	return mapped(i.UIDs, inside)
 }
 
-// HostGID is the id that a group of a container has on the device.
-func (i *IDs) HostGID(inside uint32) (uint32, bool) {
-	if i == nil {
-		return 0, false
-	}
-	return mapped(i.GIDs, inside)
-}
-
 // mapped is about the account's own id and one range, as setup-user allocates it. In which
 // order podman takes more of them is its own affair; groups are single ids.
 func mapped(ranges []Range, inside uint32) (uint32, bool) {

@@ -3,6 +3,7 @@ package bind
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -118,7 +119,7 @@ func (s *Sight) explain(path string, err error) error {
 	case trail.Absent:
 		return fmt.Errorf("%s %w", path, ErrAbsent)
 	case trail.Denied:
-		return fmt.Errorf("%s %w: %s", path, ErrUnseen, s.closed(lost))
+		return fmt.Errorf("%s %w: %s: chmod o+x %s", path, ErrUnseen, s.closed(lost), lost.Dir)
 	}
 	return fmt.Errorf("%s %w: %w", path, ErrUnseen, err)
 }
@@ -131,12 +132,12 @@ func (s *Sight) closed(lost *trail.Error) string {
 	return "the account of the containers " + Closed(lost)
 }
 
-// Closed says that somebody may not enter a directory, and what opens it.
+// Closed says that somebody may not enter a directory.
 func Closed(lost *trail.Error) string {
 	if lost.At.Fault != "" {
 		return "may not enter " + lost.Dir
 	}
-	return fmt.Sprintf("may not enter %[1]s, which has mode %04[2]o and belongs to uid %[3]d: chmod o+x %[1]s", lost.Dir, lost.At.Mode&0o7777, lost.At.UID)
+	return fmt.Sprintf("may not enter %s, which has mode %04o and belongs to uid %d", lost.Dir, lost.At.Mode&0o7777, lost.At.UID)
 }
 
 // hidden returns the directory that keeps the agent from seeing a path, if it had
@@ -175,4 +176,63 @@ func followFar(path string) string {
 // be looked at. No container brings that about.
 func Lost(err error) bool {
 	return errors.Is(err, ErrAbsent) || errors.Is(err, ErrUnseen)
+}
+
+// Trouble is why nothing below a root can be mounted.
+type Trouble struct {
+	Root string
+	// Err does not name the root.
+	Err error
+	// Command makes it possible, in a root shell; empty when none does.
+	Command string
+}
+
+// Troubles looks at the roots.
+func (p Policy) Troubles() (list []Trouble) {
+	if len(p.Roots) == 0 {
+		return nil
+	}
+	s := p.Sight(inRoots(p.Roots))
+	for _, root := range p.Roots {
+		if t, ok := s.trouble(root); ok {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// inRoots are entries that nobody has in the roots: whether they are absent, only who may
+// enter a root learns.
+func inRoots(roots []string) (list []container.Mount) {
+	for _, root := range roots {
+		list = append(list, container.Mount{HostPath: filepath.Join(root, "fleet-looks-for-this")})
+	}
+	return list
+}
+
+func (s *Sight) trouble(root string) (Trouble, bool) {
+	if hidden, ok := s.hidden(root); ok {
+		return Trouble{Root: root, Err: fmt.Errorf("the agent's unit hides %s, and the helper does not answer: %w", hidden, s.blind)}, true
+	}
+	real, err := trail.Follow(s.view, root, s.IDs.guard)
+	if err == nil {
+		entry := s.view.Lstat(real)
+		if s.IDs.uid(entry.UID) {
+			return Trouble{}, false // a container enters what belongs to one
+		}
+		_, err = trail.Follow(s.view, inRoots([]string{root})[0].HostPath, nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			return Trouble{}, false
+		}
+	}
+	t := Trouble{Root: root, Err: err}
+	lost, ok := errors.AsType[*trail.Error](err)
+	switch {
+	case !ok:
+	case lost.Fault == trail.Absent:
+		t.Err, t.Command = ErrAbsent, "install -d -m 0755 "+root
+	case lost.Fault == trail.Denied:
+		t.Err, t.Command = errors.New(s.closed(lost)), "chmod o+x "+lost.Dir
+	}
+	return t, err != nil
 }

@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,35 +18,52 @@ const (
 	groupShift            = 3
 )
 
-// accessible reports a directory of the device that the user of an image cannot use: the
-// ids of a container are others on the device. It says nothing unless it is certain.
-func accessible(m container.Mount, user string, sight *bind.Sight) error {
+// access compares what a service mounts with the user of its image: the ids of a container
+// are others on the device. It returns an error for what cannot work for certain, and
+// otherwise what may be why the service fails, or nothing.
+func access(mounts []container.Mount, user string, sight *bind.Sight) (hint string, err error) {
+	for _, m := range mounts {
+		if m.HostPath == "" {
+			continue
+		}
+		text, certain := denied(m, user, sight)
+		if certain {
+			return "", errors.New(text)
+		}
+		hint = cmp.Or(hint, text)
+	}
+	return hint, nil
+}
+
+// denied says what a user may not do with a mount; nothing unless it is so.
+func denied(m container.Mount, user string, sight *bind.Sight) (text string, certain bool) {
 	entry, seen := sight.Entry(m.HostPath)
 	inside, numeric := number(user)
 	outside, known := sight.IDs.HostUID(inside)
 	if !seen || !numeric || !known || inside == 0 && sight.IDs.Owns(&entry) {
-		return nil // its root may override permissions
+		return "", false // its root may override permissions
 	}
-	needs, what := uint32(reads), "may not read it"
+	needs, what := uint32(reads), "read it"
 	if entry.IsDir() {
-		needs, what = enters, "may not enter it"
+		needs, what = enters, "enter it"
 	}
-	who := fmt.Sprintf("hostPath %s: user %d of the image is uid %d on this device and ", m.HostPath, inside, outside)
-	is := fmt.Sprintf(", which has mode %04o, uid %d and gid %d: ", entry.Mode&0o7777, entry.UID, entry.GID)
+	remedy := fmt.Sprintf("chown -R %d %s", outside, m.HostPath)
+	if entry.IsDevice() {
+		remedy = fmt.Sprintf("a rule of udev has to set OWNER=\"%d\", since containers are in no group of the device", outside)
+	}
 	switch {
-	case may(&entry, outside, needs, sight.IDs):
-		break
-	case entry.IsDevice():
-		return fmt.Errorf("%s%s%sa rule of udev has to set OWNER=\"%d\", since containers are in no group of the device", who, what, is, outside)
+	case !may(&entry, outside, needs, sight.IDs):
+		certain = true
+	case m.ReadOnly || may(&entry, outside, writes, sight.IDs):
+		return "", false
 	default:
-		return fmt.Errorf("%s%s%schown -R %d %s", who, what, is, outside, m.HostPath)
+		// It may be about to read alone. But who gave it to the number of the image's user
+		// meant that of the container.
+		what, certain = "write there", entry.IsDir() && inside != 0 && entry.UID == inside
+		remedy += ", or set readOnly"
 	}
-	// Who gave it to the user of the image meant that of the container.
-	meant := !m.ReadOnly && entry.IsDir() && inside != 0 && entry.UID == inside
-	if meant && !may(&entry, outside, writes, sight.IDs) {
-		return fmt.Errorf("%smay not write there%schown -R %d %s, or set readOnly", who, is, outside, m.HostPath)
-	}
-	return nil
+	return fmt.Sprintf("hostPath %s: user %d of the image is uid %d on this device and may not %s, which has mode %04o, uid %d and gid %d: %s",
+		m.HostPath, inside, outside, what, entry.Mode&0o7777, entry.UID, entry.GID, remedy), certain
 }
 
 // may reports whether a user may do something, or might: which groups it has, only the

@@ -19,15 +19,9 @@ func (d *Driver) workable(spec *container.Spec, image *container.Image, sight *b
 			return err
 		}
 	}
-	for _, m := range spec.Mounts {
-		if m.HostPath == "" {
-			continue
-		}
-		if err := accessible(m, image.User, sight); err != nil {
-			return err
-		}
-	}
-	return nil
+	hint, err := access(spec.Mounts, image.User, sight)
+	d.refusals.hint(spec, hint)
+	return err
 }
 
 // enforceable reports a limit that the device cannot keep. Podman's own words for that
