@@ -19,6 +19,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
 	"fleet.nationtech.io/fleet/pkg/helper"
+	"fleet.nationtech.io/fleet/pkg/helper/trail"
 	"fleet.nationtech.io/fleet/pkg/hostinstall"
 	"fleet.nationtech.io/fleet/pkg/podman"
 	"fleet.nationtech.io/fleet/pkg/printable"
@@ -110,13 +111,22 @@ func newProbe(f flags) (probe doctor.Probe, done func()) {
 // settingsProbe looks at what agent.yaml and an installation may get wrong.
 func settingsProbe(cfg config.Config, path string) doctor.Probe {
 	p := doctor.Probe{Local: local(cfg), Config: cfg, ConfigPath: path, Binds: binds(cfg, path), Helper: helperAnswers}
-	if p.Workload == workloadUser {
-		p.Binds.Hidden = unitHides // wherever this runs
+	if p.Workload != workloadUser {
+		return p
+	}
+	p.Binds.Hidden = unitHides // wherever this runs
+	if os.Geteuid() == 0 {
+		// What root is told to do is nobody's word: doctor looks itself, with the account's rights.
+		p.Binds.Look = func(paths []string) (trail.Trail, error) {
+			return trail.Walk(paths), helperAnswers(context.Background())
+		}
 	}
 	return p
 }
 
 func helperAnswers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	_, err := (&helper.Client{Socket: helper.Socket}).Look(ctx, []string{"/"})
 	return err
 }

@@ -13,8 +13,8 @@ import (
 // hiddenDirectories: the agent's unit hides them, and podman mounts them. One that an
 // installer's umask closed is named, and what runs goes on.
 func (s *site) hiddenDirectories() {
-	s.sh(`install -d -m 0755 /home/operator; install -d -o ` + lab.WorkloadUser + ` /home/operator/app /tmp/shared
-		sed -i '/^bindRoots:/d' /etc/fleet-agent/agent.yaml; echo 'bindRoots: [/srv, /home/operator, /tmp/shared]' >>/etc/fleet-agent/agent.yaml
+	s.sh(`install -d -m 0755 /home/operator; install -d -o ` + lab.WorkloadUser + ` /home/operator/app; install -d -m 0777 /tmp/shared; mknod -m 0660 /dev/ttyUSB0 c 1 3; chgrp dialout /dev/ttyUSB0
+		sed -i '/^bindRoots:/d' /etc/fleet-agent/agent.yaml; echo 'bindRoots: [/srv, /home/operator, /tmp/shared, /dev/ttyUSB0]' >>/etc/fleet-agent/agent.yaml
 		systemctl restart fleet-agent`)
 	s.trust("trusted")
 	s.applyIn("trusted", "hidden", `{name: web, image: 'localhost/hello:1', volumes: [
@@ -66,6 +66,12 @@ func (s *site) usersOfImages() {
 	s.sh(remedy + "; systemctl reload fleet-agent")
 	s.aggregateIn("trusted", "user", counts{1, 1, 0, 0})
 	s.podman("exec", "trusted_user_web", "touch", "/data/file")
+
+	s.applyIn("trusted", "serial", `{name: web, image: 'localhost/hello:1', volumes: [{hostPath: /dev/ttyUSB0, mountPath: /dev/ttyUSB0}]}`)
+	s.failsWith("trusted", "serial", regexp.MustCompile(`service web: hostPath /dev/ttyUSB0: user 0 of the image is uid .* may not read it, which has mode 0660, uid 0 and gid [0-9]+: a rule of udev`))
+	s.sh("chown " + lab.WorkloadUser + " /dev/ttyUSB0; systemctl reload fleet-agent")
+	s.aggregateIn("trusted", "serial", counts{1, 1, 0, 0})
+	s.podman("exec", "trusted_serial_web", "sh", "-c", "echo written >/dev/ttyUSB0")
 	s.kubectl("delete", "namespace", "trusted")
 	s.containers("default_hello_web")
 }

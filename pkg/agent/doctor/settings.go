@@ -90,7 +90,7 @@ func (p Probe) directories(f *Facts) Fact[[]Directory] {
 func configDirectory(path string) []Directory {
 	real, err := trail.Follow(trail.Here{}, path, nil)
 	if lost, ok := errors.AsType[*trail.Error](err); ok && lost.Fault == trail.Denied {
-		return []Directory{{Problem: "the agent " + bind.Closed(lost), Command: "chmod o+x " + lost.Dir}}
+		return []Directory{{Problem: "the agent " + bind.Closed(lost), Command: "chmod o+x " + bind.Quote(lost.Dir)}}
 	}
 	if err != nil {
 		return nil
@@ -99,7 +99,7 @@ func configDirectory(path string) []Directory {
 	if errors.Is(err, fs.ErrPermission) {
 		e := trail.Here{}.Lstat(real)
 		return []Directory{{
-			Problem: fmt.Sprintf("the agent may not read %s, which has mode %04o and belongs to uid %d", real, e.Perm(), e.UID), Command: "chmod 0644 " + real,
+			Problem: fmt.Sprintf("the agent may not read %s, which has mode %04o and belongs to uid %d", real, e.Perm(), e.UID), Command: "chmod 0644 " + bind.Quote(real),
 		}}
 	}
 	if err == nil {
@@ -112,7 +112,7 @@ func configDirectory(path string) []Directory {
 func stateDirectory(path string, uid int) []Directory {
 	real, err := trail.Follow(trail.Here{}, path, nil)
 	if lost, ok := errors.AsType[*trail.Error](err); ok && lost.Fault == trail.Denied {
-		return []Directory{{Problem: "the agent " + bind.Closed(lost), Command: "chmod o+x " + lost.Dir}}
+		return []Directory{{Problem: "the agent " + bind.Closed(lost), Command: "chmod o+x " + bind.Quote(lost.Dir)}}
 	}
 	if err != nil {
 		return nil
@@ -120,11 +120,11 @@ func stateDirectory(path string, uid int) []Directory {
 	const wanted = 0o700
 	switch e := (trail.Here{}).Lstat(real); {
 	case e.UID != uint32(uid): //nolint:gosec // ids are positive
-		return []Directory{{Problem: fmt.Sprintf("%s belongs to uid %d, and the agent is uid %d", real, e.UID, uid), Command: fmt.Sprintf("chown -R %d %s", uid, real)}}
+		return []Directory{{Problem: fmt.Sprintf("%s belongs to uid %d, and the agent is uid %d", real, e.UID, uid), Command: fmt.Sprintf("chown -R %d %s", uid, bind.Quote(real))}}
 	case e.Perm()&wanted != wanted:
-		return []Directory{{Problem: fmt.Sprintf("%s has mode %04o, so that the agent cannot use it", real, e.Perm()), Command: "chmod 0700 " + real}}
+		return []Directory{{Problem: fmt.Sprintf("%s has mode %04o, so that the agent cannot use it", real, e.Perm()), Command: "chmod 0700 " + bind.Quote(real)}}
 	case e.Perm() != wanted:
-		return []Directory{{Problem: fmt.Sprintf("%s has mode %04o, so that others can use it", real, e.Perm()), Open: true, Command: "chmod 0700 " + real}}
+		return []Directory{{Problem: fmt.Sprintf("%s has mode %04o, so that others can use it", real, e.Perm()), Open: true, Command: "chmod 0700 " + bind.Quote(real)}}
 	}
 	return nil
 }

@@ -213,8 +213,11 @@ func Follow(v View, path string, guard Guard) (string, error) {
 			here = filepath.Join(here, name)
 			continue
 		}
-		if links++; links > maxLinks || len(entry.Target) > maxPath {
+		switch links++; {
+		case links > maxLinks:
 			return "", errors.New("too many links")
+		case len(entry.Target) > maxPath, printable.Line(entry.Target) != entry.Target:
+			return "", errors.New("a link on the way has a target that cannot be shown")
 		}
 		if filepath.IsAbs(entry.Target) {
 			here = "/"

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/helper/trail"
@@ -119,9 +120,35 @@ func (s *Sight) explain(path string, err error) error {
 	case trail.Absent:
 		return fmt.Errorf("%s %w", path, ErrAbsent)
 	case trail.Denied:
-		return fmt.Errorf("%s %w: %s: chmod o+x %s", path, ErrUnseen, s.closed(lost), lost.Dir)
+		return fmt.Errorf("%s %w: %s%s", path, ErrUnseen, s.closed(lost), opens(path, lost))
 	}
 	return fmt.Errorf("%s %w: %w", path, ErrUnseen, err)
+}
+
+// opens is advice to open a directory above a path. Where links lead, the account of the
+// containers says: that is no reason to open anything.
+func opens(path string, lost *trail.Error) string {
+	if !within(path, lost.Dir) {
+		return ""
+	}
+	return ": chmod o+x " + Quote(lost.Dir)
+}
+
+// Mine reports whether a path lies below a root as agent.yaml names it, so that advice
+// about it is not somebody else's.
+func (s *Sight) Mine(path string) bool {
+	return slices.ContainsFunc(s.Roots, func(root string) bool { return within(path, root) })
+}
+
+// Quote is a path as a shell takes it.
+func Quote(path string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+@%:,", r)
+	}
+	if strings.ContainsFunc(path, func(r rune) bool { return !plain(r) }) {
+		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	}
+	return path
 }
 
 // closed says who may not enter a directory.
@@ -230,9 +257,9 @@ func (s *Sight) trouble(root string) (Trouble, bool) {
 	switch {
 	case !ok:
 	case lost.Fault == trail.Absent:
-		t.Err, t.Command = ErrAbsent, "install -d -m 0755 "+root
+		t.Err, t.Command = ErrAbsent, "install -d -m 0755 "+Quote(root)
 	case lost.Fault == trail.Denied:
-		t.Err, t.Command = errors.New(s.closed(lost)), "chmod o+x "+lost.Dir
+		t.Err, t.Command = errors.New(s.closed(lost)), strings.TrimPrefix(opens(root, lost), ": ")
 	}
 	return t, err != nil
 }

@@ -39,6 +39,8 @@ func TestTheAccountsViewCounts(t *testing.T) {
 		"/hidden/closed": {Mode: 0o040700}, "/hidden/closed/x": {Fault: trail.Denied},
 		"/hidden/link": {Mode: 0o120777, Target: "/else"}, "/else": {Mode: dirMode},
 		"/hidden/broken": {Fault: "input/output error"},
+		"/hidden/away":   {Mode: 0o120777, Target: "/etc/x/y"}, "/etc": {Mode: dirMode}, "/etc/x": {Fault: trail.Denied},
+		"/hidden/odd": {Mode: 0o120777, Target: "/a\x1b[31m"},
 	}
 	policy := bind.Policy{Roots: []string{"/hidden"}, Look: claiming(seen), Workload: workloadIDs}
 	for path, tt := range map[string]struct {
@@ -51,11 +53,16 @@ func TestTheAccountsViewCounts(t *testing.T) {
 		"/hidden/closed/x": {"/hidden/closed/x cannot be looked at: the account of the containers may not enter /hidden/closed, which has mode 0700 and belongs to uid 0: chmod o+x /hidden/closed", true},
 		"/hidden/link":     {"/hidden/link is not under a directory that bindRoots", false},
 		"/hidden/broken":   {"input/output error", true},
+		"/hidden/away":     {"may not enter /etc, which has mode 0755 and belongs to uid 0", true},
+		"/hidden/odd":      {"a link on the way has a target that cannot be shown", false},
 		"/hidden/unasked":  {"nobody looked at it", true},
 	} {
 		err := check(policy, path)
 		if tt.wants == "" && err != nil || tt.wants != "" && (!errors.Is(err, bind.ErrRefused) || !strings.Contains(err.Error(), tt.wants)) {
 			t.Errorf("%s: got %v, want %q", path, err, tt.wants)
+		}
+		if err != nil && strings.Contains(err.Error(), "chmod o+x /etc") {
+			t.Errorf("%s: advice about where a link leads: %v", path, err)
 		}
 		if bind.Lost(err) != tt.lost {
 			t.Errorf("%s: lost is %t: %v", path, bind.Lost(err), err)
@@ -150,6 +157,15 @@ func TestIDsOnTheDevice(t *testing.T) {
 	} {
 		if !unknown() {
 			t.Errorf("%s: it is known", name)
+		}
+	}
+}
+
+func TestQuote(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{"/srv/a-b_c.d": "/srv/a-b_c.d", "/srv/a b": "'/srv/a b'", "/x;id": "'/x;id'", "/it's": `'/it'\''s'`, "/$(id)": "'/$(id)'"} {
+		if got := bind.Quote(path); got != want {
+			t.Errorf("%q is %q, want %q", path, got, want)
 		}
 	}
 }

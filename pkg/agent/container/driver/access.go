@@ -47,8 +47,11 @@ func denied(m container.Mount, user string, sight *bind.Sight) (text string, cer
 	if entry.IsDir() {
 		needs, what = enters, "enter it"
 	}
-	remedy := fmt.Sprintf("chown -R %d %s", outside, m.HostPath)
-	if entry.IsDevice() {
+	remedy := fmt.Sprintf("chown -R %d %s", outside, bind.Quote(m.HostPath))
+	switch {
+	case !sight.Mine(m.HostPath):
+		remedy = fmt.Sprintf("give it to uid %d", outside)
+	case entry.IsDevice():
 		remedy = fmt.Sprintf("a rule of udev has to set OWNER=\"%d\", since containers are in no group of the device", outside)
 	}
 	switch {
