@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
+	"fleet.nationtech.io/fleet/pkg/helper"
+	"fleet.nationtech.io/fleet/pkg/helper/trail"
 	"fleet.nationtech.io/fleet/pkg/hostinstall"
 	"fleet.nationtech.io/fleet/pkg/podman"
 	"fleet.nationtech.io/fleet/pkg/printable"
@@ -104,9 +107,44 @@ func newProbe(f flags) (probe doctor.Probe, done func()) {
 	runtime := podman.New(findSocket(cfg), authFile(cfg, path))
 	here := local(cfg)
 	here.RepositoryRoots, here.RepositoryForm = hostinstall.RepositoryRoots(), hostinstall.RepositoryForm()
-	return doctor.Probe{
-		Local: here, Config: cfg, ConfigErr: err, Podman: runtime, Keys: keyStorage(cfg), Proxy: way,
-	}, runtime.Close
+	probe = settingsProbe(cfg, path)
+	probe.Local, probe.ConfigErr, probe.Podman, probe.Keys, probe.Proxy = here, err, runtime, keyStorage(cfg), way
+	return probe, runtime.Close
+}
+
+// settingsProbe looks at what agent.yaml and an installation may get wrong.
+func settingsProbe(cfg config.Config, path string) doctor.Probe {
+	p := doctor.Probe{Local: local(cfg), Config: cfg, ConfigPath: path, Binds: binds(cfg, path), Helper: helperAnswers}
+	if p.Workload != workloadUser {
+		return p
+	}
+	p.Binds.Hidden = unitHides // wherever this runs
+	if os.Geteuid() == 0 {
+		// What root is told to do is nobody's word: doctor looks itself, with the account's rights.
+		p.Binds.Look = func(paths []string) (trail.Trail, error) {
+			return trail.Walk(paths), helperAnswers(context.Background())
+		}
+	}
+	return p
+}
+
+func helperAnswers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	_, err := (&helper.Client{Socket: helper.Socket}).Look(ctx, []string{"/"})
+	return err
+}
+
+// sayWhatCannotWork logs what doctor would find of it.
+func sayWhatCannotWork(ctx context.Context, cfg config.Config, path string, log *slog.Logger) {
+	p := settingsProbe(cfg, path)
+	f := p.Local.Read()
+	p.ReadSettings(ctx, &f)
+	for _, finding := range doctor.Settings(f) {
+		if ctx.Err() == nil && finding.State != doctor.OK {
+			log.Warn("a setting does not work", "check", finding.Check, "reason", finding.Message, "fix", finding.Command)
+		}
+	}
 }
 
 // local reads about the account whose podman the agent uses.

@@ -3,24 +3,23 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 
-	"github.com/coreos/go-systemd/v22/activation"
-	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
-
 	"fleet.nationtech.io/fleet/pkg/helper"
 	"fleet.nationtech.io/fleet/pkg/logging"
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/spf13/cobra"
 )
 
 // newHelper is the part of the agent that runs as the account of the workloads.
 func newHelper() *cobra.Command {
-	var moved bool
+	var inside bool
 	cmd := &cobra.Command{
 		Use:    "helper",
-		Short:  "Connect to ports in containers for the agent",
+		Short:  "Connect to ports in containers, and look along the paths that they mount",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -28,46 +27,49 @@ func newHelper() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			file, listener, err := activated()
+			if inside {
+				return helper.ServeInside(cmd.Context(), os.NewFile(insideEnd, "connection of the helper"), log)
+			}
+			listener, err := activated()
 			if err != nil {
 				return err
 			}
 			defer listener.Close()
-			s := helper.Server{Log: log}
-			if !moved {
-				s.Move = func(userns *os.File) error { return moveTo(userns, file) }
-			}
-			err = s.Serve(cmd.Context(), listener)
-			if errors.Is(err, helper.ErrElsewhere) {
-				return nil // systemd starts another one for the next request
-			}
-			return err
+			s := helper.Server{Enter: func(userns, end *os.File) error { return enter(userns, end, log) }, Log: log}
+			return s.Serve(cmd.Context(), listener)
 		},
 	}
-	cmd.Flags().BoolVar(&moved, "moved", false, "this process is where the containers are")
+	cmd.Flags().BoolVar(&inside, "inside", false, "this process is where the containers are")
 	return cmd
 }
 
 // activated is the socket that systemd listens on.
-func activated() (*os.File, *net.UnixListener, error) {
+func activated() (*net.UnixListener, error) {
 	files := activation.Files(false)
 	if len(files) != 1 {
-		return nil, nil, errors.New("systemd starts this program, by fleet-helper.socket of the account that runs the workloads")
+		return nil, errors.New("systemd starts this program, by fleet-helper.socket of the account that runs the workloads")
 	}
+	defer files[0].Close()
 	listener, err := net.FileListener(files[0])
 	if err != nil {
-		return nil, nil, fmt.Errorf("taking over the socket: %w", err)
+		return nil, fmt.Errorf("taking over the socket: %w", err)
 	}
 	unixListener, ok := listener.(*net.UnixListener)
 	if !ok {
-		return nil, nil, errors.New("fleet-helper.socket is no socket of the device's own")
+		return nil, errors.New("fleet-helper.socket is no socket of the device's own")
 	}
-	return files[0], unixListener, nil
+	return unixListener, nil
 }
 
-// moveTo makes this process a program inside of a user namespace. A process with threads,
-// as each Go program is one, cannot enter any itself.
-func moveTo(userns, listener *os.File) error {
+// Descriptors of the program inside, which begin after the standard ones.
+const (
+	insideUserns = 3
+	insideEnd    = 4
+)
+
+// enter starts this program inside of a user namespace, which ends with its connection. A
+// process with threads, as each Go program is one, cannot enter any itself.
+func enter(userns, end *os.File, log *slog.Logger) error {
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
 		return fmt.Errorf("nsenter is missing, install the package util-linux: %w", err)
@@ -76,12 +78,16 @@ func moveTo(userns, listener *os.File) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range []*os.File{userns, listener} {
-		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
-			return err
-		}
+	cmd := exec.Command(nsenter, fmt.Sprintf("--user=/proc/self/fd/%d", insideUserns), "--preserve-credentials", "--", program, "helper", "--inside") //nolint:gosec,noctx // its own program; it ends with its connection
+	cmd.ExtraFiles, cmd.Stderr = []*os.File{userns, end}, os.Stderr
+	if err := cmd.Start(); err != nil {
+		return err
 	}
-	return unix.Exec(nsenter, []string{
-		"nsenter", fmt.Sprintf("--user=/proc/self/fd/%d", userns.Fd()), "--preserve-credentials", "--", program, "helper", "--moved",
-	}, os.Environ())
+	log.Info("a helper starts in the user namespace of the containers")
+	go func() {
+		if err := cmd.Wait(); err != nil {
+			log.Warn("the helper in the user namespace of the containers ended", "error", err)
+		}
+	}()
+	return nil
 }

@@ -28,6 +28,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/link"
 	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/helper"
+	"fleet.nationtech.io/fleet/pkg/helper/trail"
 	"fleet.nationtech.io/fleet/pkg/podman"
 	"fleet.nationtech.io/fleet/pkg/settings"
 	"fleet.nationtech.io/fleet/pkg/version"
@@ -164,6 +166,9 @@ func runDevice(ctx context.Context, p parts) error {
 		Log:               log,
 	})
 	log.Info("fleet-agent starts", "version", version.Version, "device", identity.Device)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { sayWhatCannotWork(ctx, cfg, p.configPath, log) })
 	defer log.Info("fleet-agent ends; containers go on")
 	return serve(ctx, a, p.state.Dir(), log)
 }
@@ -223,7 +228,38 @@ func binds(cfg config.Config, configPath string) bind.Policy {
 	if account, err := here.Lookup(here.Workload); err == nil {
 		forbidden = append(forbidden, account.HomeDir)
 	}
-	return bind.Policy{Roots: cfg.BindRoots, Forbidden: forbidden, Workload: func() *bind.IDs { return local(cfg).IDs() }}
+	return bind.Policy{
+		Roots: cfg.BindRoots, Forbidden: forbidden, Workload: func() *bind.IDs { return local(cfg).IDs() },
+		Look: looker(cfg), Hidden: hidden(),
+	}
+}
+
+// lookTimeout bounds what the helper takes to look along paths.
+const lookTimeout = 5 * time.Second
+
+// looker looks along paths as the account whose podman mounts them. Only that of the
+// packages has a helper; any other one is that of the agent itself.
+func looker(cfg config.Config) func(paths []string) (trail.Trail, error) {
+	return func(paths []string) (trail.Trail, error) {
+		if findSocket(cfg)() != podman.WorkloadSocket {
+			return trail.Walk(paths), nil
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+		defer cancel()
+		return (&helper.Client{Socket: helper.Socket}).Look(ctx, paths)
+	}
+}
+
+// unitHides are the directories that the agent's unit hides: ProtectHome, PrivateTmp and
+// PrivateDevices.
+var unitHides = []string{"/home", "/root", "/tmp", "/var/tmp", "/dev"}
+
+// hidden are the directories that this agent does not see.
+func hidden() []string {
+	if os.Getenv("RUNTIME_DIRECTORY") == "" {
+		return nil // it runs in no unit
+	}
+	return unitHides
 }
 
 // service is what runs on the device.

@@ -5,17 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"fleet.nationtech.io/fleet/pkg/helper/trail"
 	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
-// ErrUnavailable: the helper cannot say anything about the container.
+// ErrUnavailable: the helper does not answer, or cannot say anything.
 var ErrUnavailable = errors.New("the helper of the workloads' account is unavailable")
 
 // ErrRefused: nothing takes connections at the port.
@@ -24,40 +28,71 @@ var ErrRefused = errors.New("connection refused")
 // Client asks the helper behind a socket.
 type Client struct{ Socket string }
 
-// attempts bounds how often a request is made while the helper moves.
-const attempts = 3
-
 // Dial connects to a TCP port in a container, at its own loopback address. container is
 // the id, pid the container's first process. It returns ErrRefused, ErrUnavailable, or
 // the error of ctx.
 func (c *Client) Dial(ctx context.Context, container string, pid int, port uint16) (net.Conn, error) {
-	ask := request{Container: container, PID: pid, Port: port, Timeout: maxDial}
+	got, conn, err := c.ask(ctx, &request{Container: container, PID: pid, Port: port, Timeout: patience(ctx, maxDial)}, maxReply)
+	if err == nil && got.Outcome == connected && conn != nil {
+		return conn, nil
+	}
+	closeAll(conn)
+	if err == nil && got.Outcome == refused {
+		return nil, fmt.Errorf("%w (%s)", ErrRefused, printable.Line(got.Text))
+	}
+	return nil, c.failure(ctx, &got, err)
+}
+
+// failure is why an answer is not what was asked for.
+func (*Client) failure(ctx context.Context, got *reply, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return fmt.Errorf("%w: %s", ErrUnavailable, printable.Line(fmt.Sprintf("%.*s", maxText, got.Text)))
+}
+
+func patience(ctx context.Context, longest time.Duration) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
-		ask.Timeout = min(time.Until(deadline), maxDial)
+		return min(time.Until(deadline), longest)
 	}
-	for range attempts {
-		got, conn, err := c.ask(ctx, &ask)
-		switch {
-		case ctx.Err() != nil:
-			closeAll(conn)
-			return nil, ctx.Err()
-		case err != nil:
-			closeAll(conn)
-			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-		case got.Outcome == connected && conn != nil:
-			return conn, nil
-		}
+	return longest
+}
+
+// Look says what lies along paths, as the account of the workloads sees it: one question
+// for what fits into one, which is a few dozen paths. It returns ErrUnavailable or the
+// error of ctx. The trail is that account's word.
+func (c *Client) Look(ctx context.Context, paths []string) (trail.Trail, error) {
+	all := trail.Trail{}
+	for some := range batches(paths) {
+		got, conn, err := c.ask(ctx, &request{Paths: some, Timeout: patience(ctx, maxLook)}, maxTrail)
 		closeAll(conn)
-		text := printable.Line(got.Text)
-		switch got.Outcome {
-		case moved:
-			continue
-		case refused:
-			return nil, fmt.Errorf("%w (%s)", ErrRefused, text)
+		if err != nil || got.Outcome != seen {
+			return nil, c.failure(ctx, &got, err)
 		}
-		return nil, fmt.Errorf("%w: %s", ErrUnavailable, text)
+		maps.Copy(all, got.Trail)
 	}
-	return nil, fmt.Errorf("%w: it does not find its way into the container", ErrUnavailable)
+	return all, nil
+}
+
+// batches are paths as far as one question goes, each once.
+func batches(paths []string) iter.Seq[[]string] {
+	paths = slices.Compact(slices.Sorted(slices.Values(paths)))
+	return func(yield func([]string) bool) {
+		for len(paths) > 0 {
+			n, bytes := 1, len(paths[0])
+			for n < min(len(paths), maxPaths) && bytes+len(paths[n]) <= maxPathBytes {
+				bytes += len(paths[n])
+				n++
+			}
+			if !yield(paths[:n]) {
+				return
+			}
+			paths = paths[n:]
+		}
+	}
 }
 
 func closeAll(conn net.Conn) {
@@ -66,8 +101,8 @@ func closeAll(conn net.Conn) {
 	}
 }
 
-// ask makes one request.
-func (c *Client) ask(ctx context.Context, r *request) (reply, net.Conn, error) {
+// ask makes one request. limit bounds the reply in bytes.
+func (c *Client) ask(ctx context.Context, r *request, limit int) (reply, net.Conn, error) {
 	dialed, err := new(net.Dialer).DialContext(ctx, network, c.Socket)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return reply{}, nil, errors.New("fleet-helper.socket of the workloads' account does not listen: run fleet-agent doctor --fix") //nolint:err113 // wrapped by ErrUnavailable
@@ -88,7 +123,7 @@ func (c *Client) ask(ctx context.Context, r *request) (reply, net.Conn, error) {
 	if err != nil {
 		return reply{}, nil, err
 	}
-	return receive(conn)
+	return receive(conn, limit)
 }
 
 var (
@@ -97,8 +132,8 @@ var (
 )
 
 // receive takes a reply and what comes with it.
-func receive(conn *net.UnixConn) (reply, net.Conn, error) {
-	message, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
+func receive(conn *net.UnixConn, limit int) (reply, net.Conn, error) {
+	message, rights := make([]byte, limit), make([]byte, unix.CmsgSpace(4))
 	n, m, flags, _, err := conn.ReadMsgUnix(message, rights)
 	if err != nil {
 		return reply{}, nil, err

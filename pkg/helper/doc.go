@@ -1,5 +1,6 @@
 // Package helper is what the agent has done on the workloads' side: it connects to ports
-// in containers, for which the agent has no rights.
+// in containers, for which the agent has no rights, and looks along the paths that
+// containers mount, which the agent's unit may hide.
 //
 // A container's network is a namespace that belongs to the account of the workloads, and
 // only a process of that account can enter it. So systemd of that account starts a
@@ -8,6 +9,6 @@
 // agent's business, so that the helper knows no protocol.
 //
 // The account of the workloads is trusted less than the agent: a container that breaks
-// out can take the helper's place. A Client takes at most one short message and one
-// connection from it, within a bounded time.
+// out can take the helper's place. A Client takes at most one message of bounded length and
+// one connection from it, within a bounded time.
 package helper

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,13 +24,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fleet.nationtech.io/fleet/pkg/helper"
+	"fleet.nationtech.io/fleet/test/wait"
 )
 
-const envContained = "FLEET_TEST_CONTAINED"
+const envContained, envInside = "FLEET_TEST_CONTAINED", "FLEET_TEST_INSIDE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(envContained) != "" {
 		contained()
+		return
+	}
+	if os.Getenv(envInside) != "" {
+		if err := helper.ServeInside(context.Background(), os.NewFile(4, "connection"), slog.New(slog.DiscardHandler)); err != nil {
+			panic(err)
+		}
 		return
 	}
 	goleak.VerifyTestMain(m)
@@ -134,16 +142,21 @@ func unified(t *testing.T) string {
 	return ""
 }
 
-// serve runs a server until the test ends, and returns its socket and what it returned.
-func serve(t *testing.T, s helper.Server) (*helper.Client, <-chan error) {
+// serve runs a server until the test ends.
+func serve(t *testing.T, s *helper.Server) *helper.Client {
 	t.Helper()
 	listener := listen(t)
 	s.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, listener); close(done) }()
-	t.Cleanup(func() { cancel(); <-done })
-	return &helper.Client{Socket: listener.Addr().String()}, done
+	go func() { done <- s.Serve(ctx, listener) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return &helper.Client{Socket: listener.Addr().String()}
 }
 
 func listen(t *testing.T) *net.UnixListener {
@@ -158,19 +171,8 @@ func listen(t *testing.T) *net.UnixListener {
 
 func TestDialReachesPortsInsideTheContainerAlone(t *testing.T) {
 	pid, port := start(t, syscall.CLONE_NEWNET)
-	client, _ := serve(t, helper.Server{})
-	conn, err := client.Dial(t.Context(), id(t), pid, port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := conn.Write([]byte("ping")); err != nil {
-		t.Fatal(err)
-	}
-	back := make([]byte, 4)
-	if _, err := io.ReadFull(conn, back); err != nil || string(back) != "ping" {
-		t.Errorf("the container answers %q: %v", back, err)
-	}
+	client := serve(t, &helper.Server{})
+	echoes(t, client, pid, port)
 	var dialer net.Dialer
 	if outside, err := dialer.DialContext(t.Context(), "tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 		outside.Close()
@@ -183,7 +185,7 @@ func TestDialReachesPortsInsideTheContainerAlone(t *testing.T) {
 
 func TestDialWantsTheProcessOfTheContainer(t *testing.T) {
 	pid, port := start(t, syscall.CLONE_NEWNET)
-	client, _ := serve(t, helper.Server{})
+	client := serve(t, &helper.Server{})
 	for name, ask := range map[string]struct {
 		id  string
 		pid int
@@ -200,33 +202,76 @@ func TestDialWantsTheProcessOfTheContainer(t *testing.T) {
 	}
 }
 
-func TestServerGoesWhereTheContainersAre(t *testing.T) {
-	pid, port := start(t, syscall.CLONE_NEWNET|syscall.CLONE_NEWUSER)
-	want, err := os.Stat(fmt.Sprintf("/proc/%d/ns/user", pid))
+// enter starts programs inside of user namespaces, and says which.
+func enter(t *testing.T, started chan<- *exec.Cmd) func(userns, end *os.File) error {
+	var all sync.WaitGroup
+	t.Cleanup(all.Wait)
+	return func(userns, end *os.File) error {
+		cmd := exec.Command("nsenter", "--user=/proc/self/fd/3", "--preserve-credentials", "--", os.Args[0]) //nolint:noctx // it ends with its connection
+		cmd.Env = append(os.Environ(), envInside+"=1")
+		cmd.ExtraFiles, cmd.Stderr = []*os.File{userns, end}, t.Output()
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		started <- cmd
+		all.Go(func() { _ = cmd.Wait() })
+		return nil
+	}
+}
+
+// echoes checks that what listens at a port of a container is what contained runs.
+func echoes(t *testing.T, client *helper.Client, pid int, port uint16) {
+	t.Helper()
+	conn, err := client.Dial(t.Context(), id(t), pid, port)
 	if err != nil {
 		t.Fatal(err)
 	}
-	went := make(chan bool, 10)
-	client, done := serve(t, helper.Server{Move: func(userns *os.File) error {
-		info, err := userns.Stat()
-		went <- err == nil && os.SameFile(info, want)
-		return errors.New("not in this test")
-	}})
-	ctx, cancel := context.WithCancel(t.Context())
-	asked := make(chan error, 1)
-	go func() {
-		_, err := client.Dial(ctx, id(t), pid, port)
-		asked <- err
-	}()
-	if !<-went {
-		t.Error("it went elsewhere")
+	defer conn.Close()
+	_, err = conn.Write([]byte("ping"))
+	back := make([]byte, 4)
+	if _, readErr := io.ReadFull(conn, back); err != nil || readErr != nil || string(back) != "ping" {
+		t.Errorf("the container answers %q: %v, %v", back, err, readErr)
 	}
-	if err := <-done; !errors.Is(err, helper.ErrElsewhere) {
-		t.Errorf("a server that cannot go there goes on: %v", err)
+}
+
+func TestServerGoesWhereTheContainersAre(t *testing.T) {
+	pid, port := start(t, syscall.CLONE_NEWNET|syscall.CLONE_NEWUSER)
+	started := make(chan *exec.Cmd, 10)
+	client := serve(t, &helper.Server{Enter: enter(t, started)})
+	echoes(t, client, pid, port)
+	echoes(t, client, pid, port)
+	first := <-started
+	where, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", first.Process.Pid))
+	want, wantErr := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", pid))
+	if err != nil || wantErr != nil || where != want || len(started) != 0 {
+		t.Errorf("it went to %q, want %q: %v, %v; %d more", where, want, err, wantErr, len(started))
 	}
-	cancel() // nobody listens any more
-	if err := <-asked; err == nil {
-		t.Error("it answers")
+	// Owners are those of the device, as before.
+	entries, err := client.Look(t.Context(), []string{"/"})
+	if err != nil || entries["/"].UID != 0 {
+		t.Errorf("the root belongs to %d: %v", entries["/"].UID, err)
+	}
+	// One that ended is replaced.
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, "it ended", 10*time.Second, time.Millisecond, func() error {
+		if err := first.Process.Signal(syscall.Signal(0)); err == nil {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+	echoes(t, client, pid, port)
+	if len(started) != 1 {
+		t.Errorf("%d were started in its place", len(started))
+	}
+}
+
+func TestServerThatCannotGoThere(t *testing.T) {
+	pid, port := start(t, syscall.CLONE_NEWNET|syscall.CLONE_NEWUSER)
+	client := serve(t, &helper.Server{Enter: func(_, _ *os.File) error { return errors.New("nsenter is missing") }})
+	if _, err := client.Dial(t.Context(), id(t), pid, port); !errors.Is(err, helper.ErrUnavailable) || !strings.Contains(err.Error(), "nsenter is missing") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -258,17 +303,16 @@ func TestClientBelievesNothing(t *testing.T) {
 		fds     []int
 		want    error
 	}{
-		"nothing":                  {"", nil, helper.ErrUnavailable},
-		"garbage":                  {"garbage", nil, helper.ErrUnavailable},
-		"too much":                 {`{"outcome":"refused","text":"` + strings.Repeat("x", 4096) + `"}`, nil, helper.ErrUnavailable},
-		"connected to nothing":     {connected, nil, helper.ErrUnavailable},
-		"a file":                   {connected, []int{int(file.Fd())}, helper.ErrUnavailable},
-		"another socket":           {connected, []int{pair[0]}, helper.ErrUnavailable},
-		"a socket to nowhere":      {connected, []int{unconnected}, helper.ErrUnavailable},
-		"more than one":            {connected, []int{unconnected, pair[0], pair[1]}, helper.ErrUnavailable},
-		"an unknown outcome":       {`{"outcome":"perhaps"}`, nil, helper.ErrUnavailable},
-		"it goes on and on moving": {`{"outcome":"moved"}`, nil, helper.ErrUnavailable},
-		"refused":                  {`{"outcome":"refused","text":"a\u001b[31mb\nc"}`, nil, helper.ErrRefused},
+		"nothing":              {"", nil, helper.ErrUnavailable},
+		"garbage":              {"garbage", nil, helper.ErrUnavailable},
+		"too much":             {`{"outcome":"refused","text":"` + strings.Repeat("x", 4096) + `"}`, nil, helper.ErrUnavailable},
+		"connected to nothing": {connected, nil, helper.ErrUnavailable},
+		"a file":               {connected, []int{int(file.Fd())}, helper.ErrUnavailable},
+		"another socket":       {connected, []int{pair[0]}, helper.ErrUnavailable},
+		"a socket to nowhere":  {connected, []int{unconnected}, helper.ErrUnavailable},
+		"more than one":        {connected, []int{unconnected, pair[0], pair[1]}, helper.ErrUnavailable},
+		"an unknown outcome":   {`{"outcome":"perhaps"}`, nil, helper.ErrUnavailable},
+		"refused":              {`{"outcome":"refused","text":"a\u001b[31mb\nc"}`, nil, helper.ErrRefused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

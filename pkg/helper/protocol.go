@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"fleet.nationtech.io/fleet/pkg/helper/trail"
 )
 
 // Socket is where the helper of the workloads' account listens for the agent.
@@ -14,35 +16,47 @@ const Socket = "/run/fleet-workload/helper.sock"
 const network = "unixpacket"
 
 const (
-	// maxMessage bounds a message in bytes.
-	maxMessage = 1 << 10
+	// maxRequest bounds a request in bytes, maxPaths the paths in it in number and in
+	// bytes.
+	maxRequest, maxPaths, maxPathBytes = 32 << 10, 64, 8 << 10
+	// maxReply bounds a reply in bytes, maxTrail one that says what was seen: a way of ten
+	// directories takes about one KiB.
+	maxReply, maxTrail = 1 << 10, 64 << 10
 	// maxText bounds a text in a message in bytes.
 	maxText = 512
-	// maxDial bounds how long a connection is waited for.
-	maxDial = time.Minute
+	// maxDial bounds how long a connection is waited for, maxLook how long a file system.
+	maxDial, maxLook = time.Minute, 3 * time.Second
 	// handover is how long the two may take for a message.
 	handover = 5 * time.Second
 	// idDigits is the length of the id of a container.
 	idDigits = 64
 )
 
-// request asks for a connection to a port in a container.
+// request asks for a connection to a port in a container or, if it has paths, for what
+// lies along them.
 type request struct {
 	// Container is its id, PID its first process.
-	Container string `json:"container"`
-	PID       int    `json:"pid"`
-	Port      uint16 `json:"port"`
-	// Timeout is how long the connection is waited for.
+	Container string `json:"container,omitempty"`
+	PID       int    `json:"pid,omitempty"`
+	Port      uint16 `json:"port,omitempty"`
+	// Timeout is how long the answer is waited for.
 	Timeout time.Duration `json:"timeout"`
+	Paths   []string      `json:"paths,omitempty"`
 }
 
 var errRequest = errors.New("the request is none")
 
 func (r *request) validate() error {
+	r.Timeout = min(max(r.Timeout, 0), maxDial)
+	if len(r.Paths) > 0 {
+		if len(r.Paths) > maxPaths {
+			return errRequest
+		}
+		return nil
+	}
 	if _, err := hex.DecodeString(r.Container); err != nil || len(r.Container) != idDigits || r.PID <= 1 || r.Port == 0 {
 		return errRequest
 	}
-	r.Timeout = min(max(r.Timeout, 0), maxDial)
 	return nil
 }
 
@@ -54,10 +68,10 @@ const (
 	connected outcome = "connected"
 	// refused: nothing takes connections there.
 	refused outcome = "refused"
+	// seen: the reply says what lies along the paths.
+	seen outcome = "seen"
 	// failed: the helper could not try.
 	failed outcome = "failed"
-	// moved: the helper went to where it can enter the container. Ask again.
-	moved outcome = "moved"
 )
 
 // reply answers a request.
@@ -65,6 +79,8 @@ type reply struct {
 	Outcome outcome `json:"outcome"`
 	// Text is why, for refused and failed.
 	Text string `json:"text,omitempty"`
+	// Trail is what was seen.
+	Trail trail.Trail `json:"trail,omitempty"`
 }
 
 func answer(o outcome, err error) reply {

@@ -12,28 +12,32 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"fleet.nationtech.io/fleet/pkg/helper/trail"
 )
 
-// maxRequests bounds the requests that are answered at one time.
-const maxRequests = 64
+const (
+	// maxRequests bounds the requests that are answered at one time, maxWalks the looks
+	// among them: one on a file system that hangs ends when that does.
+	maxRequests, maxWalks = 64, 4
+)
 
-// Server answers a Client. It runs as the account that the containers belong to.
+// Server answers a Client. It runs as the account that the containers belong to, and
+// outside of their user namespace, where the owners of files are those of the device.
 type Server struct {
-	// Move makes the process go on inside of the user namespace that a file stands for, as
-	// a new program with the same listener. It returns only if that fails. nil for a
-	// process that went there.
-	Move func(userns *os.File) error
-	Log  *slog.Logger
+	// Enter starts a program that calls ServeInside inside of the user namespace that a
+	// file stands for, with a connection from the Server. The Server closes both files.
+	Enter func(userns, end *os.File) error
+	Log   *slog.Logger
+
+	inside inside
+	walks  chan struct{} // a counting semaphore
 }
 
-// ErrElsewhere: the containers are in a user namespace that this process cannot enter. It
-// has to end: another one can, which systemd starts.
-var ErrElsewhere = errors.New("the containers have another user namespace")
-
-// Serve answers until ctx ends. It may return ErrElsewhere.
+// Serve answers until ctx ends.
 func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
+	s.walks = make(chan struct{}, maxWalks)
+	defer s.inside.close()
 	defer context.AfterFunc(ctx, func() { _ = listener.SetDeadline(time.Unix(1, 0)) })()
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -41,8 +45,6 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 	for {
 		conn, err := listener.AcceptUnix()
 		switch {
-		case ctx.Err() != nil && errors.Is(context.Cause(ctx), ErrElsewhere):
-			return ErrElsewhere
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
@@ -52,16 +54,14 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 		all.Go(func() {
 			defer func() { <-slots }()
 			defer conn.Close()
-			if err := s.serve(ctx, conn); errors.Is(err, ErrElsewhere) {
-				end(err)
-			} else if err != nil {
+			if err := s.serve(ctx, conn); err != nil {
 				s.Log.Debug("a request was not answered", "error", err)
 			}
 		})
 	}
 }
 
-// serve answers one request.
+// serve answers one request, or has it answered.
 func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {
 	r, err := read(conn)
 	if err != nil {
@@ -69,20 +69,30 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
+	if len(r.Paths) > 0 {
+		return write(conn, s.look(ctx, r.Paths), nil)
+	}
 	network, err := openNetwork(&r)
 	if err != nil {
 		return write(conn, answer(failed, err), nil)
 	}
 	defer network.Close()
 	userns, err := ownerOf(network)
+	if err == nil && userns != nil {
+		defer userns.Close()
+		if err = s.inside.hand(s.Enter, userns, &r, conn); err == nil {
+			return nil
+		}
+	}
 	if err != nil {
 		return write(conn, answer(failed, err), nil)
 	}
-	if userns != nil {
-		defer userns.Close()
-		return s.move(conn, userns)
-	}
-	dialed, err := dialInside(ctx, network, r.Port)
+	return dial(ctx, conn, network, r.Port)
+}
+
+// dial answers with a connection.
+func dial(ctx context.Context, conn *net.UnixConn, network *os.File, port uint16) error {
+	dialed, err := dialInside(ctx, network, port)
 	switch {
 	case errors.Is(err, errNamespace):
 		return write(conn, answer(failed, err), nil)
@@ -93,25 +103,32 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {
 	return write(conn, answer(connected, nil), dialed)
 }
 
-// move goes to where the containers are.
-func (s *Server) move(conn *net.UnixConn, userns *os.File) error {
-	if err := write(conn, answer(moved, nil), nil); err != nil {
-		return err
+var errBusy = errors.New("a file system does not answer it")
+
+// look says what lies along paths. The kernel may never answer, as about a server of files
+// that is away.
+func (s *Server) look(ctx context.Context, paths []string) reply {
+	select {
+	case s.walks <- struct{}{}:
+	default:
+		return answer(failed, errBusy)
 	}
-	if s.Move == nil {
-		return ErrElsewhere
+	done := make(chan trail.Trail, 1)
+	go func() {
+		defer func() { <-s.walks }()
+		done <- trail.Walk(paths)
+	}()
+	select {
+	case t := <-done:
+		return reply{Outcome: seen, Trail: t}
+	case <-ctx.Done():
+		return answer(failed, errBusy)
 	}
-	s.Log.Info("going to the user namespace of the containers")
-	if err := s.Move(userns); err != nil {
-		s.Log.Error("the user namespace of the containers cannot be entered", "error", err)
-		return ErrElsewhere
-	}
-	return nil
 }
 
 func read(conn *net.UnixConn) (r request, err error) {
 	_ = conn.SetDeadline(time.Now().Add(handover))
-	message := make([]byte, maxMessage)
+	message := make([]byte, maxRequest)
 	n, err := conn.Read(message)
 	if err != nil {
 		return r, err
@@ -122,12 +139,17 @@ func read(conn *net.UnixConn) (r request, err error) {
 	return r, r.validate()
 }
 
+var errTooLong = errors.New("what lies along the paths is too much to tell: use fewer or shorter ones")
+
 // write sends a reply and, unless it is nil, a connection.
 func write(conn *net.UnixConn, r reply, dialed *net.TCPConn) error {
 	_ = conn.SetDeadline(time.Now().Add(handover))
 	message, err := json.Marshal(r)
 	if err != nil {
 		return err
+	}
+	if len(message) > maxTrail {
+		return write(conn, answer(failed, errTooLong), nil)
 	}
 	var rights []byte
 	if dialed != nil {

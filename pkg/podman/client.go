@@ -199,7 +199,10 @@ const maxShort, maxControllers = 64, 32
 // Info implements container.Runtime.
 func (c *Client) Info(ctx context.Context) (container.Info, error) {
 	var info struct {
-		Host    struct{ CgroupControllers []string }
+		Host struct {
+			Arch              string
+			CgroupControllers []string
+		}
 		Version struct{ Version string }
 		Store   struct {
 			GraphDriverName, GraphRoot        string
@@ -210,7 +213,7 @@ func (c *Client) Info(ctx context.Context) (container.Info, error) {
 		return container.Info{}, fmt.Errorf("asking podman about itself: %w", err)
 	}
 	i := container.Info{
-		Version: clip(info.Version.Version, maxShort), Driver: clip(info.Store.GraphDriverName, maxShort),
+		Version: clip(info.Version.Version, maxShort), Arch: clip(info.Host.Arch, maxShort), Driver: clip(info.Store.GraphDriverName, maxShort),
 		StoreSize: info.Store.GraphRootAllocated, StoreUsed: info.Store.GraphRootUsed,
 	}
 	for _, name := range info.Host.CgroupControllers[:min(len(info.Host.CgroupControllers), maxControllers)] {

@@ -29,15 +29,19 @@ func (c *Client) ImageExists(ctx context.Context, image string) (bool, error) {
 // Image implements container.Runtime.
 func (c *Client) Image(ctx context.Context, image string) (container.Image, error) {
 	var found struct {
-		ID          id `json:"Id"`
-		Config      struct{ Volumes map[string]struct{} }
-		HealthCheck *healthCheck `json:"Healthcheck"`
+		ID                     id `json:"Id"`
+		Architecture, Os, User string
+		Config                 struct{ Volumes map[string]struct{} }
+		HealthCheck            *healthCheck `json:"Healthcheck"`
 	}
 	err := c.call(ctx, request{method: http.MethodGet, path: "/images/%s/json", values: []string{image}}, &found)
 	if err != nil {
 		return container.Image{}, fmt.Errorf("looking at image %q: %w", image, err)
 	}
-	return container.Image{ID: string(found.ID), Volumes: slices.Sorted(maps.Keys(found.Config.Volumes)), HealthCheck: found.HealthCheck.probe()}, nil
+	return container.Image{
+		ID: string(found.ID), Volumes: slices.Sorted(maps.Keys(found.Config.Volumes)), HealthCheck: found.HealthCheck.probe(),
+		User: clip(found.User, maxShort), Arch: clip(found.Architecture, maxShort), OS: clip(found.Os, maxShort),
+	}, nil
 }
 
 // maxNames bounds the names of one image.

@@ -69,6 +69,18 @@ var faults = []fault{
 		check: "podman-socket", state: "failure", message: "nothing listens on the socket", fix: true,
 	},
 	{
+		name: "the helper is stopped", harm: forWorkload + "systemctl --user stop fleet-helper.socket fleet-helper.service",
+		check: "helper", state: "warning", message: "fleet-helper.socket of the workloads' account does not listen", fix: true,
+	},
+	{
+		name: "the state is open", harm: "chmod 0755 /var/lib/fleet-agent",
+		check: "directories", state: "warning", message: "/var/lib/fleet-agent has mode 0755, so that others can use it",
+	},
+	{
+		name: "the configuration is closed", harm: "chmod 0700 /etc/fleet-agent",
+		check: "directories", state: "failure", message: "the agent may not enter /etc/fleet-agent, which has mode 0700",
+	},
+	{
 		name: "anybody may use the socket", harm: "chmod 0755 /run/fleet-workload",
 		check: "podman-socket", state: "failure", message: "can enter its directory", fix: true,
 	},
@@ -176,7 +188,7 @@ func (s *site) strangerLearnsLittle() {
 		s.t.Errorf("exit status %d for nobody, want 1: %s", r.ExitCode, r.Stdout+r.Stderr)
 	}
 	for _, f := range findings(s.t, r.Stdout) {
-		unknown := slices.Contains([]string{"podman-socket", "storage-driver", "certificate", "clock", "agent", "server-enrollment"}, f.Check)
+		unknown := slices.Contains([]string{"podman-socket", "helper", "directories", "storage-driver", "certificate", "clock", "agent", "server-enrollment"}, f.Check)
 		if unknown != (f.State == "unknown") && !hostDecides(f) {
 			s.t.Errorf("for nobody %s is %s: %s", f.Check, f.State, f.Message)
 		}

@@ -114,6 +114,12 @@ type Image struct {
 	Volumes []string
 	// HealthCheck is nil for none.
 	HealthCheck *Probe
+	// User is who runs its command: NAME or NUMBER, and perhaps a group after a colon;
+	// empty for root.
+	User string
+	// Arch and OS are what it was built for, for example "amd64" and "linux"; empty when it
+	// does not say.
+	Arch, OS string
 }
 
 // StoredImage is an image on the device as it is found among others.
@@ -138,6 +144,8 @@ type Login struct {
 type Info struct {
 	// Version is, for example, "5.4.2".
 	Version string
+	// Arch is that of the device, for example "amd64"; empty when the runtime cannot tell.
+	Arch string
 	// Controllers are the controllers of control groups that containers may use, for
 	// example "memory"; nil when the runtime cannot tell.
 	Controllers []string

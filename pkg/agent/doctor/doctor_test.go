@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/agent/doctor"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
@@ -282,6 +283,36 @@ func TestFindings(t *testing.T) {
 		"a socket that cannot be seen": {
 			harm:  func(f *doctor.Facts) { f.Podman.Err, f.Socket.Exists.Err = errLost, fs.ErrPermission },
 			check: "podman-socket", state: doctor.Unknown, message: "permission denied",
+		},
+		"no helper": {
+			harm:  func(f *doctor.Facts) { f.Helper.Err = errors.New("fleet-helper.socket does not listen") },
+			check: "helper", state: doctor.Warning, message: "does not listen", command: setupUser, fixable: true,
+		},
+		"a helper that only root may ask": {
+			harm:  func(f *doctor.Facts) { f.Helper.Err = doctor.ErrNeedsRoot },
+			check: "helper", state: doctor.Unknown, message: "needs root",
+		},
+		"a root that is not there": {
+			harm: func(f *doctor.Facts) {
+				f.Roots.Value = []bind.Trouble{{Root: "/srv/x", Err: bind.ErrAbsent, Command: "install -d -m 0755 /srv/x"}}
+			},
+			check: "bind-roots", state: doctor.Warning, message: "/srv/x: does not exist on this device", command: "install -d -m 0755 /srv/x",
+		},
+		"roots that only root may look at": {
+			harm:  func(f *doctor.Facts) { f.Roots.Err = doctor.ErrNeedsRoot },
+			check: "bind-roots", state: doctor.Unknown, message: "needs root",
+		},
+		"a configuration that is closed": {
+			harm: func(f *doctor.Facts) {
+				f.Directories.Value = []doctor.Directory{{Problem: "the agent may not enter /etc/fleet-agent", Command: "chmod o+x /etc/fleet-agent"}}
+			},
+			check: "directories", state: doctor.Failure, message: "may not enter", command: "chmod o+x /etc/fleet-agent",
+		},
+		"a state that is open": {
+			harm: func(f *doctor.Facts) {
+				f.Directories.Value = []doctor.Directory{{Problem: "others can use it", Open: true, Command: "chmod 0700 /var/lib/fleet-agent"}}
+			},
+			check: "directories", state: doctor.Warning, message: "others can use it", command: "chmod 0700 /var/lib/fleet-agent",
 		},
 		"vfs": {
 			harm:  func(f *doctor.Facts) { f.Podman.Value.Driver = "vfs" },

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
 )
@@ -66,6 +67,12 @@ type Facts struct {
 	AgentEnabled Fact[bool]
 	Cgroup       Cgroup
 	Socket       Socket
+	// Helper: the helper of the account answers.
+	Helper Fact[bool]
+	// Roots are those of bindRoots below which nothing can be mounted, Directories the
+	// agent's own with which something is wrong.
+	Roots       Fact[[]bind.Trouble]
+	Directories Fact[[]Directory]
 	// Podman is what podman says of itself over its socket.
 	Podman Fact[container.Info]
 	Disks  []Disk

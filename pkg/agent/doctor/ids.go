@@ -25,8 +25,8 @@ func (l Local) IDs() *bind.IDs {
 		return nil
 	}
 	return &bind.IDs{
-		UIDs: append(uids, single(uint32(account.UID))),                              //nolint:gosec // ids are positive
-		GIDs: slices.Concat(gids, groups, []bind.Range{single(uint32(account.GID))}), //nolint:gosec // as above
+		UIDs: append([]bind.Range{single(uint32(account.UID))}, uids...),             //nolint:gosec // ids are positive
+		GIDs: slices.Concat([]bind.Range{single(uint32(account.GID))}, gids, groups), //nolint:gosec // as above
 	}
 }
 

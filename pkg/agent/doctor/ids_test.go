@@ -13,8 +13,8 @@ import (
 func TestIDs(t *testing.T) {
 	t.Parallel()
 	known := &bind.IDs{
-		UIDs: []bind.Range{{First: 100_000, Count: 65_536}, {First: 300_000, Count: 10}, {First: 997, Count: 1}},
-		GIDs: []bind.Range{{First: 200_000, Count: 65_536}, {First: 44, Count: 1}, {First: 996, Count: 1}},
+		UIDs: []bind.Range{{First: 997, Count: 1}, {First: 100_000, Count: 65_536}, {First: 300_000, Count: 10}},
+		GIDs: []bind.Range{{First: 996, Count: 1}, {First: 200_000, Count: 65_536}, {First: 44, Count: 1}},
 	}
 	tests := map[string]struct {
 		file, content string

@@ -20,6 +20,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/clock"
 	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/control"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
@@ -47,11 +48,16 @@ type Podman interface {
 // fields are mandatory but for ConfigErr and Proxy.
 type Probe struct {
 	Local
-	Config config.Config
+	Config     config.Config
+	ConfigPath string
 	// ConfigErr says what is wrong with the configuration.
 	ConfigErr error
 	Podman    Podman
-	Keys      keystore.Storage
+	// Helper asks whether the helper of the workloads' account answers, Binds says which
+	// directories containers may mount.
+	Helper func(context.Context) error
+	Binds  bind.Policy
+	Keys   keystore.Storage
 	// Proxy is the way to the servers; nil for the direct one.
 	Proxy *proxy.Proxy
 }
@@ -62,6 +68,7 @@ func (p Probe) Read(ctx context.Context) Facts {
 	f := p.Local.Read()
 	f.Config = p.ConfigErr
 	f.Podman = p.askPodman(ctx)
+	p.ReadSettings(ctx, &f)
 	p.askSubIDSource(ctx, &f)
 	f.Mapped = p.askMapped(ctx, f)
 	f.Disks = p.disks(f)

@@ -9,18 +9,22 @@
 // nothing that a container can do changes what is there. Every directory that
 // the path leads through must be one that the containers' ids cannot write, and
 // no other container may have a part of the path in a writable mount.
+//
+// Paths are looked at as the account that mounts them does, which is the helper's
+// work: the agent's unit hides some, and the account may not enter others. The
+// agent judges, and it alone says where its own secrets are.
 package bind
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	"fleet.nationtech.io/fleet/pkg/helper/trail"
 )
 
 // ErrRefused is wrapped by every error about a mount that is not allowed.
@@ -29,6 +33,10 @@ var ErrRefused = errors.New("bind mount refused")
 // ErrAbsent is wrapped, beside ErrRefused, for a path that does not exist and
 // that no container could make.
 var ErrAbsent = errors.New("does not exist on this device")
+
+// ErrUnseen is wrapped, beside ErrRefused, for a path of which a part cannot be
+// looked at.
+var ErrUnseen = errors.New("cannot be looked at")
 
 // Policy says what may be mounted. Its zero value allows nothing.
 type Policy struct {
@@ -40,6 +48,11 @@ type Policy struct {
 	// Workload returns the ids that containers have on the device, or nil while
 	// they are not known. Without them every id but root's may be a container's.
 	Workload func() *IDs
+	// Look looks along paths as the account that mounts them does. nil, or if it
+	// fails: the agent looks itself.
+	Look func(paths []string) (trail.Trail, error)
+	// Hidden are directories of the device that the agent itself does not see.
+	Hidden []string
 }
 
 // alwaysForbidden: the runtime directory holds the sockets of podman, systemd
@@ -58,8 +71,13 @@ func (p Policy) Forbid(paths ...string) Policy {
 func (p Policy) Resolve(w *plan.Workload) (*plan.Workload, error) {
 	resolved := *w
 	resolved.Services = make([]container.Spec, len(w.Services))
+	var all []container.Mount
+	for _, s := range w.Services {
+		all = append(all, s.Mounts...)
+	}
+	sight := p.Sight(all)
 	for i, s := range w.Services {
-		mounts, err := p.resolve(s.Mounts)
+		mounts, err := sight.resolve(s.Mounts)
 		if err != nil {
 			return nil, fmt.Errorf("service %s: %w", s.Service, err)
 		}
@@ -67,62 +85,6 @@ func (p Policy) Resolve(w *plan.Workload) (*plan.Workload, error) {
 		resolved.Services[i] = s
 	}
 	return &resolved, nested(&resolved)
-}
-
-// Check returns an error that wraps ErrRefused for the first mount that is not
-// allowed.
-func (p Policy) Check(mounts []container.Mount) error {
-	_, err := p.resolve(mounts)
-	return err
-}
-
-func (p Policy) resolve(mounts []container.Mount) ([]container.Mount, error) {
-	resolved := slices.Clone(mounts)
-	for i, m := range resolved {
-		if m.HostPath == "" {
-			continue
-		}
-		path, err := p.allow(m.HostPath)
-		if err != nil {
-			return nil, err
-		}
-		resolved[i].HostPath = path
-	}
-	return resolved, nil
-}
-
-// allow returns the real path of a directory that may be mounted.
-func (p Policy) allow(path string) (string, error) {
-	real, err := follow(path, p.guard())
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%w: %s %w", ErrRefused, path, ErrAbsent)
-	}
-	if err != nil {
-		return "", fmt.Errorf("%w: %s: %w", ErrRefused, path, err)
-	}
-	if !p.underRoot(real) {
-		return "", fmt.Errorf("%w: %s is not under a directory that bindRoots in agent.yaml lists", ErrRefused, path)
-	}
-	for _, f := range slices.Concat(alwaysForbidden, p.Forbidden) {
-		if f := followFar(f); within(real, f) || within(f, real) {
-			return "", fmt.Errorf("%w: %s would expose %s, which no container may have", ErrRefused, path, f)
-		}
-	}
-	return real, nil
-}
-
-func (p Policy) guard() guard {
-	if p.Workload == nil {
-		return (*IDs)(nil).guard
-	}
-	return p.Workload().guard
-}
-
-func (p Policy) underRoot(real string) bool {
-	return slices.ContainsFunc(p.Roots, func(root string) bool {
-		top, err := follow(root, p.guard())
-		return err == nil && within(real, top)
-	})
 }
 
 // nested refuses a workload of which one container could replace what another

@@ -153,8 +153,12 @@ func (s Subject) await(t *testing.T, ref wire.DeploymentRef, ok func(container.C
 
 func testInfo(t *testing.T, s Subject) {
 	info, err := s.Runtime.Info(t.Context())
-	if err != nil || info.Version == "" || info.StoreSize == 0 || info.StoreUsed > info.StoreSize {
+	if err != nil || info.Version == "" || info.Arch == "" || info.StoreSize == 0 || info.StoreUsed > info.StoreSize {
 		t.Errorf("got %+v: %v", info, err)
+	}
+	// An image that was made here is for this device, and its user is root.
+	if image, err := s.Runtime.Image(t.Context(), s.Image); err != nil || image.Arch != info.Arch || image.OS != "linux" || image.User != "" {
+		t.Errorf("got %+v: %v", image, err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,6 +50,7 @@ type Fake struct {
 	onRemove    func()
 	declared    map[string][]string
 	checks      map[string]*container.Probe
+	built       map[string]container.Image
 	containers  map[string]*entry
 	volumes     map[string]volume
 	secrets     map[string][]byte
@@ -94,6 +96,7 @@ func NewFake(images ...string) *Fake {
 		volumes:    map[string]volume{},
 		declared:   map[string][]string{},
 		checks:     map[string]*container.Probe{},
+		built:      map[string]container.Image{},
 		secrets:    map[string][]byte{},
 		foreign:    map[string]bool{},
 		outputs:    map[string][]said{},
@@ -263,7 +266,7 @@ func (f *Fake) DownAfter(call string) {
 func (f *Fake) Info(context.Context) (container.Info, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return container.Info{Version: "5.0.0-fake", Controllers: f.controllers, StoreSize: f.size, StoreUsed: f.used}, f.down
+	return container.Info{Version: "5.0.0-fake", Arch: runtime.GOARCH, Controllers: f.controllers, StoreSize: f.size, StoreUsed: f.used}, f.down
 }
 
 // List implements container.Runtime.
@@ -564,7 +567,18 @@ func (f *Fake) Image(_ context.Context, image string) (container.Image, error) {
 	if f.down == nil && f.images[image] == "" {
 		return container.Image{}, fmt.Errorf("image %s: %w", image, container.ErrNotFound)
 	}
-	return container.Image{ID: f.images[image], Volumes: slices.Clone(f.declared[image]), HealthCheck: f.checks[image]}, f.down
+	about := f.built[image]
+	about.ID, about.Volumes, about.HealthCheck = f.images[image], slices.Clone(f.declared[image]), f.checks[image]
+	about.Arch, about.OS = cmp.Or(about.Arch, runtime.GOARCH), cmp.Or(about.OS, "linux")
+	return about, f.down
+}
+
+// Build says for which architecture an image is, and who its user is; empty for this
+// machine's and for root.
+func (f *Fake) Build(image, arch, user string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.built[image] = container.Image{Arch: arch, User: user}
 }
 
 // Check gives an image a health check.

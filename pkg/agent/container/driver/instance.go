@@ -33,8 +33,9 @@ func (i *instance) Exists() bool { return len(i.containers) > 0 }
 // Forbidden removes the containers whose mounts are not allowed. To stop them is
 // not enough: podman may start what is there.
 func (i *instance) Forbidden() (steps []workload.Step, reason error) {
+	sight := i.mounts.sight(i.containers)
 	for _, c := range i.containers {
-		err := i.mounts.check(&c)
+		err := i.mounts.check(sight, &c)
 		if err == nil {
 			continue
 		}

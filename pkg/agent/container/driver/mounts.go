@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -143,10 +142,20 @@ func (m *mounts) release(ref wire.DeploymentRef) {
 	delete(m.planned, ref)
 }
 
+// sight looks along the paths that containers mount.
+func (m *mounts) sight(list []container.Container) *bind.Sight {
+	var all []container.Mount
+	for _, c := range list {
+		all = append(all, c.Mounts...)
+	}
+	return m.rules().Sight(all)
+}
+
 // check says why a container may not have its mounts; nil when it may. A path
-// that is gone is no reason to stop what runs: no container can make it again.
-func (m *mounts) check(c *container.Container) error {
-	if err := m.rules().Check(c.Mounts); err != nil && !errors.Is(err, bind.ErrAbsent) {
+// that is gone or cannot be looked at is no reason to stop what runs: no container can
+// make it again, and none closed it.
+func (m *mounts) check(sight *bind.Sight, c *container.Container) error {
+	if err := sight.Check(c.Mounts); err != nil && !bind.Lost(err) {
 		return err
 	}
 	m.mu.Lock()
@@ -157,5 +166,9 @@ func (m *mounts) check(c *container.Container) error {
 	return m.insideOfOthers(c.Ref, c.Mounts)
 }
 
-// allows checks once more the mounts of a container that is about to start.
-func (m *mounts) allows(list []container.Mount) error { return m.rules().Check(list) }
+// allows checks once more the mounts of a container that is about to start, and says
+// what was seen of them.
+func (m *mounts) allows(list []container.Mount) (*bind.Sight, error) {
+	sight := m.rules().Sight(list)
+	return sight, sight.Check(list)
+}

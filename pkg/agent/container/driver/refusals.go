@@ -24,6 +24,8 @@ type refusals struct {
 	// cleared says, by service, why containers were cleared since the Deployment was
 	// ready last.
 	cleared map[wire.DeploymentRef]map[string]string
+	// hints says, by service, what may be why it fails.
+	hints map[wire.DeploymentRef]map[string]string
 }
 
 type refusal struct {
@@ -33,7 +35,10 @@ type refusal struct {
 }
 
 func newRefusals() *refusals {
-	return &refusals{byRef: map[wire.DeploymentRef]map[string]refusal{}, cleared: map[wire.DeploymentRef]map[string]string{}}
+	return &refusals{
+		byRef: map[wire.DeploymentRef]map[string]refusal{}, cleared: map[wire.DeploymentRef]map[string]string{},
+		hints: map[wire.DeploymentRef]map[string]string{},
+	}
 }
 
 // note notes that a container did not run, or did not even start.
@@ -62,11 +67,11 @@ func (r *refusals) of(w *plan.Workload) *plan.Workload {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	services := r.byRef[w.Ref]
-	if len(services)+len(r.cleared[w.Ref]) == 0 {
+	if len(services)+len(r.cleared[w.Ref])+len(r.hints[w.Ref]) == 0 {
 		return w
 	}
 	with := *w
-	with.Cleared = maps.Clone(r.cleared[w.Ref])
+	with.Cleared, with.Hints = maps.Clone(r.cleared[w.Ref]), maps.Clone(r.hints[w.Ref])
 	with.Refused = make(map[string]plan.Refusal, len(services))
 	for name, known := range services {
 		with.Refused[name] = known.Refusal
@@ -98,10 +103,23 @@ func (r *refusals) ready(ref wire.DeploymentRef) {
 	delete(r.cleared, ref)
 }
 
+// hint notes what may be why a service fails; empty for nothing.
+func (r *refusals) hint(s *container.Spec, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.hints[s.Ref] == nil {
+		r.hints[s.Ref] = map[string]string{}
+	}
+	if r.hints[s.Ref][s.Service] = text; text == "" {
+		delete(r.hints[s.Ref], s.Service)
+	}
+}
+
 // forget forgets a Deployment.
 func (r *refusals) forget(ref wire.DeploymentRef) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.byRef, ref)
 	delete(r.cleared, ref)
+	delete(r.hints, ref)
 }

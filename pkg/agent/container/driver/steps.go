@@ -132,7 +132,7 @@ func (i *instance) create(ctx context.Context, spec *container.Spec) error {
 // start starts a container. Podman looks for what it mounts at each start, so that every
 // start of the agent's comes by here.
 func (i *instance) start(ctx context.Context, id string, mounts []container.Mount) error {
-	if err := i.mounts.allows(mounts); err != nil {
+	if _, err := i.mounts.allows(mounts); err != nil {
 		return err
 	}
 	return i.runtime.Start(ctx, id)
@@ -141,13 +141,18 @@ func (i *instance) start(ctx context.Context, id string, mounts []container.Moun
 // make makes a container without starting it.
 func (i *instance) make(ctx context.Context, spec *container.Spec) (id string, err error) {
 	// Once more: the image may have taken an hour to come.
-	if err := i.mounts.allows(spec.Mounts); err != nil {
+	sight, err := i.mounts.allows(spec.Mounts)
+	if err != nil {
+		return "", fmt.Errorf("service %s: %w", spec.Service, err)
+	}
+	image, err := i.runtime.Image(ctx, spec.Image)
+	if err != nil {
 		return "", err
 	}
-	if err := i.enforceable(spec); err != nil {
-		return "", err
+	if err := i.workable(spec, &image, sight); err != nil {
+		return "", fmt.Errorf("service %s: %w", spec.Service, err)
 	}
-	if spec, err = i.withImage(ctx, spec); err != nil {
+	if spec, err = i.withImage(ctx, spec, &image); err != nil {
 		return "", err
 	}
 	i.log.Info("creating container", "container", spec.Name(), "image", spec.Image)
@@ -155,17 +160,6 @@ func (i *instance) make(ctx context.Context, spec *container.Spec) (id string, e
 		i.runs.Made(id)
 	}
 	return id, err
-}
-
-// enforceable reports a limit that the device cannot keep. Podman's own words for that
-// name a file of the kernel, or it ignores the limit in silence.
-func (d *Driver) enforceable(spec *container.Spec) error {
-	info, err := d.Info()
-	if spec.Memory == 0 || err != nil || info.Controllers == nil || slices.Contains(info.Controllers, "memory") {
-		return nil
-	}
-	return fmt.Errorf("service %s: resources.limits.memory: the kernel of this device does not let containers limit memory: "+
-		"switch its memory controller on, see check cgroup-memory of `fleet-agent doctor`, or remove the limit", spec.Service)
 }
 
 // removal is the step that removes containers. They have their time to end side by

@@ -15,11 +15,7 @@ const maxImageVolumes = 64
 // withImage returns a spec with the health check of its image, and that mounts a volume of
 // the Deployment wherever the image declares one and the score mounts nothing. Podman
 // would make one without a name, which nothing keeps.
-func (i *instance) withImage(ctx context.Context, spec *container.Spec) (*container.Spec, error) {
-	image, err := i.runtime.Image(ctx, spec.Image)
-	if err != nil {
-		return nil, err
-	}
+func (i *instance) withImage(ctx context.Context, spec *container.Spec, image *container.Image) (*container.Spec, error) {
 	declared := image.Volumes
 	if len(declared) > maxImageVolumes {
 		return nil, fmt.Errorf("service %s: image %q declares %d volumes, at most %d are possible", spec.Service, spec.Image, len(declared), maxImageVolumes)

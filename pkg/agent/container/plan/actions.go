@@ -35,6 +35,8 @@ type Workload struct {
 	// Cleared says why containers were cleared whose services are not ready again, by
 	// service.
 	Cleared map[string]string
+	// Hints say what may be why services fail, by service.
+	Hints map[string]string
 }
 
 // Refusal says that the container of a service did not run, and that the previous one

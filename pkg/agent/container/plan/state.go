@@ -102,6 +102,9 @@ func judge(w *Workload, observed []container.Container, now time.Time) (phase wi
 		again, phases[slots[i].spec.Service] = earliest(again, until), verdict
 		switch {
 		case verdict == wire.PhaseFailed && phase != wire.PhaseFailed:
+			if hint := w.Hints[slots[i].spec.Service]; hint != "" && slots[i].serving != nil {
+				why += "; perhaps because of " + hint
+			}
 			phase, text = verdict, fmt.Sprintf("service %s: %s", slots[i].spec.Service, why)
 		case verdict == wire.PhasePending:
 			phase = cmp.Or(onlyFailed(phase), verdict)

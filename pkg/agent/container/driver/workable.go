@@ -1,0 +1,76 @@
+package driver
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
+	"fleet.nationtech.io/fleet/pkg/helper/trail"
+)
+
+// workable compares what is known before a container is made: what cannot work is said in
+// words of its own, and what ran goes on. What might work is left to work.
+func (d *Driver) workable(spec *container.Spec, image *container.Image, sight *bind.Sight) error {
+	if info, err := d.Info(); err == nil {
+		if err := cmp.Or(enforceable(spec, &info), d.executable(image, spec.Image, &info)); err != nil {
+			return err
+		}
+	}
+	hint, err := access(spec.Mounts, image.User, sight)
+	d.refusals.hint(spec, hint)
+	return err
+}
+
+// enforceable reports a limit that the device cannot keep. Podman's own words for that
+// name a file of the kernel, or it ignores the limit in silence.
+func enforceable(spec *container.Spec, info *container.Info) error {
+	if spec.Memory == 0 || info.Controllers == nil || slices.Contains(info.Controllers, "memory") {
+		return nil
+	}
+	return errors.New("resources.limits.memory: the kernel of this device does not let containers limit memory: " +
+		"switch its memory controller on, see check cgroup-memory of `fleet-agent doctor`, or remove the limit")
+}
+
+// linux is what images of containers are for, in the words of images.
+const linux = "linux"
+
+// alike are architectures whose programs processors of others may run, too, and other
+// words for them.
+var alike = map[string]string{"386": "amd64", "x86_64": "amd64", "arm": "arm64", "aarch64": "arm64"}
+
+// emulators are how the kernel's handlers of programs for other architectures are called.
+var emulators = map[string][]string{
+	"amd64": {"qemu-x86_64", "FEX-x86_64", "box64", "rosetta"}, "arm64": {"qemu-aarch64"}, "arm": {"qemu-arm"},
+	"386": {"qemu-i386", "FEX-x86"}, "riscv64": {"qemu-riscv64"}, "ppc64le": {"qemu-ppc64le"}, "s390x": {"qemu-s390x"},
+}
+
+// executable reports an image whose programs the device cannot run. The kernel's words for
+// that are "exec format error".
+func (d *Driver) executable(image *container.Image, name string, info *container.Info) error {
+	if image.OS != "" && image.OS != linux {
+		return fmt.Errorf("image %q is for %s, and this device runs linux: name one for linux", name, image.OS)
+	}
+	arch := image.Arch
+	if arch == "" || info.Arch == "" || arch == info.Arch || alike[arch] == info.Arch || d.emulates(arch) {
+		return nil
+	}
+	return fmt.Errorf("image %q is for %s, and this device is %s: name one that was built for linux/%[3]s, or for both", name, arch, info.Arch)
+}
+
+// emulates reports whether the kernel runs programs of another architecture, or might.
+func (d *Driver) emulates(arch string) bool {
+	names, known := emulators[arch]
+	if !known {
+		return true
+	}
+	paths := make([]string, len(names))
+	for i, name := range names {
+		paths[i] = "/proc/sys/fs/binfmt_misc/" + name
+	}
+	// The agent's unit has no such directory.
+	view, err := d.mounts.policy.View(paths)
+	return err != nil || slices.ContainsFunc(paths, func(path string) bool { _, err := trail.Follow(view, path, nil); return err == nil })
+}
