@@ -29,19 +29,30 @@ func alive(groups fs.FS, id, group string) bool {
 	if _, err := fs.Stat(groups, "cgroup.controllers"); err != nil {
 		return true // version 1, or none
 	}
+	events, err := readEvents(groups, group)
+	if errors.Is(err, fs.ErrNotExist) {
+		return !strings.Contains(group, ".scope")
+	}
+	return err != nil || !empty(events)
+}
+
+// readEvents reads what the kernel says of the processes of a control group.
+func readEvents(groups fs.FS, group string) (string, error) {
 	f, err := groups.Open(path.Join(group, "cgroup.events"))
 	if err != nil {
-		return !errors.Is(err, fs.ErrNotExist) || !strings.Contains(group, ".scope")
+		return "", err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxGroupEvents))
-	if err != nil {
-		return true
-	}
-	for line := range strings.Lines(string(data)) {
+	return string(data), err
+}
+
+// empty reports whether a control group has no process.
+func empty(events string) bool {
+	for line := range strings.Lines(events) {
 		if strings.TrimSpace(line) == "populated 0" {
-			return false
+			return true
 		}
 	}
-	return true
+	return false
 }

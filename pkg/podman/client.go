@@ -51,6 +51,7 @@ type Client struct {
 	authFile string
 	conn     *bindings.Connection
 	looks    chan struct{} // a counting semaphore
+	monitors monitors
 	// look, work and exit are lookTimeout, workTimeout and exitPatience outside of tests.
 	look, work, exit time.Duration
 }

@@ -64,6 +64,7 @@ func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.
 			return nil, fmt.Errorf("inspecting container %.12s: %w", f.ID, err)
 		}
 		observed, ok := data.convert()
+		observed.Unwatched = !observed.Gone && c.monitors.lost(cgroups, &data)
 		if !ok || ref != (wire.DeploymentRef{}) && observed.Ref != ref {
 			continue
 		}
@@ -71,6 +72,9 @@ func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.
 			return nil, fmt.Errorf("listing containers: %w", unavailable(c.find(), fmt.Errorf("%w: containers that take more than %d bytes", errProtocol, most)))
 		}
 		containers = append(containers, observed)
+	}
+	if ref == (wire.DeploymentRef{}) {
+		c.monitors.keep(containers)
 	}
 	slices.SortFunc(containers, func(a, b container.Container) int { return cmp.Compare(a.Name, b.Name) })
 	return containers, nil

@@ -74,6 +74,9 @@ type Container struct {
 	PID int
 	// Gone: the runtime believes that it runs, and it has no process.
 	Gone bool
+	// Unwatched: the process of the runtime is gone that would notice its end, and that
+	// may forward its ports.
+	Unwatched bool
 	// ExitCode is that of the last run; it means nothing before the first end.
 	ExitCode int
 	// OutOfMemory: the last run ended because the kernel had no memory for it.
@@ -109,7 +112,7 @@ type Container struct {
 // Odd reports whether the container is in a state that passes by itself, as when a
 // process of the runtime has a moment's work left to do.
 func (c *Container) Odd() bool {
-	return c.Gone || c.State == StateStopping || c.State == StateRemoving
+	return c.Gone || c.Unwatched || c.State == StateStopping || c.State == StateRemoving
 }
 
 // Exit is how a run ended.

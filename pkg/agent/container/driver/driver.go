@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
@@ -83,6 +84,8 @@ type Driver struct {
 	// is the last one that it said.
 	info    container.Info
 	infoErr error
+	// infoAt is when the runtime said it.
+	infoAt time.Time
 	version string
 	// changed is called for what probes found out; nil before Run.
 	changed func(wire.DeploymentRef)
@@ -182,13 +185,14 @@ func (d *Driver) look(ctx context.Context, ref wire.DeploymentRef) (list []conta
 
 // Ready implements workload.Driver.
 func (d *Driver) Ready(ctx context.Context) (workload.Look, error) {
-	info, err := d.room(ctx)
+	info, err := d.recent(ctx)
 	d.note(info, err)
 	if err != nil {
 		return workload.Look{}, err
 	}
 	list, began, err := d.look(ctx, wire.DeploymentRef{})
 	if err != nil {
+		d.note(info, err) // it is not what it was
 		return workload.Look{}, err
 	}
 	d.runs.Keep(began, list)

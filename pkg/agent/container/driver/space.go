@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
@@ -24,6 +25,26 @@ func floorOf(size uint64) uint64 {
 	return min(floor, uint64(mostFloor*float64(size)))
 }
 
+// infoFresh is how long what the runtime says of itself may be taken for what it is, but
+// for the space. Podman starts a dozen programs to find it out, which takes ten times as
+// long as to look at its containers.
+const infoFresh = 10 * time.Minute
+
+// recent is what the runtime said of itself lately, with the space that there is now.
+func (d *Driver) recent(ctx context.Context) (container.Info, error) {
+	d.mu.Lock()
+	info, err, at := d.info, d.infoErr, d.infoAt
+	d.mu.Unlock()
+	if err == nil && !at.IsZero() && time.Since(at) < infoFresh && d.measure(&info) {
+		return info, nil
+	}
+	info, err = d.room(ctx)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.infoAt = time.Now()
+	return info, err
+}
+
 // room asks for the space of the image store.
 func (d *Driver) room(ctx context.Context) (container.Info, error) {
 	info, err := d.runtime.Info(ctx)
@@ -33,14 +54,18 @@ func (d *Driver) room(ctx context.Context) (container.Info, error) {
 	return info, err
 }
 
-// measure corrects what the runtime says of the space: it counts what only root may use.
-func (d *Driver) measure(info *container.Info) {
+// measure corrects what the runtime says of the space, which counts what only root may
+// use, and reports whether the agent can see that space.
+func (d *Driver) measure(info *container.Info) bool {
 	if d.space == nil {
-		return
+		return false
 	}
-	if fs, err := d.space(); err == nil && fs.Size == info.StoreSize {
-		info.StoreUsed = fs.Used
+	fs, err := d.space()
+	if err != nil || fs.Size != info.StoreSize {
+		return false
 	}
+	info.StoreUsed = fs.Used
+	return true
 }
 
 func free(info *container.Info) uint64 { return info.StoreSize - min(info.StoreUsed, info.StoreSize) }

@@ -282,7 +282,7 @@ const (
 
 // stuckAt is how long a container may be as it is before it is stuck.
 func stuckAt(c *container.Container) time.Duration {
-	if c.Gone {
+	if c.Gone || c.Unwatched {
 		return maxGone
 	}
 	return c.Grace + maxPassing

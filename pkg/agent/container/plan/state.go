@@ -225,6 +225,9 @@ func Stuck(c *container.Container) string {
 	if c.Gone {
 		return "had no process any more, though podman believed that it runs: it is made anew"
 	}
+	if c.Unwatched {
+		return "lost the process of podman that watches it: it is made anew"
+	}
 	return fmt.Sprintf("hung in state %s: it is made anew", c.State)
 }
 
