@@ -85,7 +85,7 @@ type Driver struct {
 	info    container.Info
 	infoErr error
 	// infoAt is when the runtime said it.
-	infoAt time.Time
+	infoAt  time.Time
 	version string
 	// changed is called for what probes found out; nil before Run.
 	changed func(wire.DeploymentRef)
