@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -35,7 +36,7 @@ func newHelper() *cobra.Command {
 				return err
 			}
 			defer listener.Close()
-			s := helper.Server{Enter: func(userns, end *os.File) error { return enter(userns, end, log) }, Log: log}
+			s := helper.Server{Enter: func(userns, end *os.File) error { return enter(userns, end, cmd.ErrOrStderr(), log) }, Log: log}
 			return s.Serve(cmd.Context(), listener)
 		},
 	}
@@ -69,7 +70,7 @@ const (
 
 // enter starts this program inside of a user namespace, which ends with its connection. A
 // process with threads, as each Go program is one, cannot enter any itself.
-func enter(userns, end *os.File, log *slog.Logger) error {
+func enter(userns, end *os.File, stderr io.Writer, log *slog.Logger) error {
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
 		return fmt.Errorf("nsenter is missing, install the package util-linux: %w", err)
@@ -79,7 +80,7 @@ func enter(userns, end *os.File, log *slog.Logger) error {
 		return err
 	}
 	cmd := exec.Command(nsenter, fmt.Sprintf("--user=/proc/self/fd/%d", insideUserns), "--preserve-credentials", "--", program, "helper", "--inside") //nolint:gosec,noctx // its own program; it ends with its connection
-	cmd.ExtraFiles, cmd.Stderr = []*os.File{userns, end}, os.Stderr
+	cmd.ExtraFiles, cmd.Stderr = []*os.File{userns, end}, stderr
 	if err := cmd.Start(); err != nil {
 		return err
 	}

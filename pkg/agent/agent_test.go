@@ -511,7 +511,7 @@ func (d *device) expectPhase(ref wire.DeploymentRef, phase wire.Phase, text stri
 	d.t.Helper()
 	s := d.gateway.state(ref)
 	if s.Phase != phase || !strings.Contains(s.Error, text) {
-		d.t.Errorf("%s is reported as %+v, want %s %q", ref, s, phase, text)
+		d.t.Errorf("%s is reported as %s, want %s %q", ref, d.gateway.raw(ref), phase, text)
 	}
 }
 

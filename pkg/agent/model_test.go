@@ -207,7 +207,7 @@ func (m *model) confirm() {
 
 func (m *model) reboot() {
 	m.stop()
-	m.podman.PowerCut()
+	m.podman.Cut()
 	m.boot, m.on = m.boot+"+", time.Now().Add(-time.Minute)
 	m.start()
 }

@@ -140,17 +140,6 @@ func (f *Fake) Exit(name string, code int) {
 	})
 }
 
-// PowerCut ends all containers as a device does that goes down.
-func (f *Fake) PowerCut() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range f.containers {
-		if c.State == container.StateRunning {
-			c.State = container.StateExited
-		}
-	}
-}
-
 // SetClock sets the clock that the runtime dates by to so much ahead of the true time.
 func (f *Fake) SetClock(ahead time.Duration) {
 	f.mu.Lock()

@@ -170,8 +170,8 @@ func (d *Driver) Observe(ctx context.Context, ref wire.DeploymentRef) (workload.
 
 // look lists containers as runtime.List does, and when that began. It notes their runs,
 // and how those ended that did since the look before.
-func (d *Driver) look(ctx context.Context, ref wire.DeploymentRef) (list []container.Container, began runs.Moment, err error) {
-	began = d.runs.Now()
+func (d *Driver) look(ctx context.Context, ref wire.DeploymentRef) (list []container.Container, began runs.Look, err error) {
+	began = d.runs.Begin()
 	if list, err = d.runtime.List(ctx, ref); err != nil {
 		return nil, began, err
 	}

@@ -76,9 +76,9 @@ type Record struct {
 	// odd is when the container was first seen in a state that passes by itself; zero
 	// while it is in none.
 	odd time.Duration
-	// changed is when this agent last changed the record, noted when it last saw the
-	// container.
-	changed, noted time.Duration
+	// changed is the place in the order of the last change by this agent, noted that of its
+	// last sight of the container.
+	changed, noted uint64
 }
 
 // Keeper remembers records over restarts of the agent; package store implements it.
@@ -96,6 +96,8 @@ type Ledger struct {
 
 	mu      sync.Mutex // guards what follows
 	records map[string]Record
+	// order counts what it is told.
+	order   uint64
 	unsaved bool
 }
 
@@ -119,6 +121,22 @@ func New(keeper Keeper, now func() Moment, log *slog.Logger) *Ledger {
 // Now is the present Moment.
 func (l *Ledger) Now() Moment { return l.now() }
 
+// Look orders a look at containers among what the Ledger is told.
+type Look struct{ order uint64 }
+
+// Begin notes that a look at containers begins.
+func (l *Ledger) Begin() Look {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Look{l.next()}
+}
+
+// next must be called with mu held.
+func (l *Ledger) next() uint64 {
+	l.order++
+	return l.order
+}
+
 // End is the end of a run that a look was the first to find.
 type End struct {
 	// Place is that of the container in the list.
@@ -129,9 +147,9 @@ type End struct {
 	Ran time.Duration
 }
 
-// See notes what a look that began at a moment found, and completes the containers by
+// See notes what a look found, and completes the containers by
 // what is known of their runs. It returns the ends that are news, in the order of list.
-func (l *Ledger) See(began Moment, list []container.Container) (ends []End) {
+func (l *Ledger) See(began Look, list []container.Container) (ends []End) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now, wall := l.now(), time.Now()
@@ -139,14 +157,14 @@ func (l *Ledger) See(began Moment, list []container.Container) (ends []End) {
 		c := &list[i]
 		before, known := l.records[c.ID]
 		r := before
-		if known && r.changed > began.Uptime { // the look is older than what is known
+		if known && r.changed > began.order { // the look is older than what is known
 			r.complete(c, now, wall)
 			continue
 		}
 		if !known {
 			r = first(c, now, wall)
 		}
-		r.noted = now.Uptime
+		r.noted = l.next()
 		switch {
 		case !c.Odd():
 			r.odd = 0
@@ -154,7 +172,7 @@ func (l *Ledger) See(began Moment, list []container.Container) (ends []End) {
 			r.odd = now.Uptime
 		}
 		if r.see(c, now) || !known {
-			r.changed, l.unsaved = now.Uptime, true
+			r.changed, l.unsaved = l.next(), true
 		}
 		if known || len(l.records) < maxRecords {
 			l.records[c.ID] = r
@@ -199,9 +217,12 @@ func (r *Record) see(c *container.Container, now Moment) bool {
 	if c.Unstarted() {
 		return false
 	}
-	news := !c.Started.Equal(r.Run)
+	news, boot := !c.Started.Equal(r.Run), r.Boot
 	if news {
 		r.begin(c.Started, now)
+	}
+	if news && boot != now.Boot && c.LooksInterrupted() {
+		r.Boot = boot // the device went down before anybody had seen the run
 	}
 	if c.Ended() && !r.Ended {
 		r.end(c, now)
@@ -266,7 +287,7 @@ func (l *Ledger) Probed(id string, started time.Time, h container.Health) bool {
 	if r.Health.Ready != h.Ready || r.Health.Started != h.Started {
 		r.Changed = now.Uptime
 	}
-	r.Health, r.changed = h, now.Uptime
+	r.Health, r.changed = h, l.next()
 	l.records[id], l.unsaved = r, true
 	return true
 }
@@ -289,7 +310,7 @@ func (l *Ledger) Made(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	l.records[id], l.unsaved = Record{Boot: now.Boot, Since: now.Uptime, noted: now.Uptime}, true
+	l.records[id], l.unsaved = Record{Boot: now.Boot, Since: now.Uptime, noted: l.next()}, true
 }
 
 // Expect notes that the agent itself ends a container, which counts for nothing.
@@ -304,7 +325,7 @@ func (l *Ledger) Expect(id string) {
 
 // Keep forgets all containers that a look at everything did not find, and saves the
 // records.
-func (l *Ledger) Keep(began Moment, list []container.Container) {
+func (l *Ledger) Keep(began Look, list []container.Container) {
 	there := make(map[string]bool, len(list))
 	for _, c := range list {
 		there[c.ID] = true
@@ -312,7 +333,7 @@ func (l *Ledger) Keep(began Moment, list []container.Container) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, r := range l.records {
-		if !there[id] && r.noted <= began.Uptime {
+		if !there[id] && r.noted <= began.order {
 			delete(l.records, id)
 			l.unsaved = true
 		}

@@ -81,7 +81,7 @@ func (d *device) look() (c container.Container, ended bool) {
 // ends is look with what is known of the ends.
 func (d *device) ends() (c container.Container, ends []runs.End) {
 	list := []container.Container{d.c}
-	ends = d.ledger.See(d.ledger.Now(), list)
+	ends = d.ledger.See(d.ledger.Begin(), list)
 	d.ledger.Save()
 	return list[0], ends
 }
@@ -236,7 +236,7 @@ func TestALookThatIsOld(t *testing.T) {
 	t.Parallel()
 	d := newDevice()
 	d.begin()
-	old := d.ledger.Now()
+	old := d.ledger.Begin()
 	stale := d.c
 	d.pass(time.Second)
 	d.end(1)
@@ -253,7 +253,7 @@ func TestALookThatIsOld(t *testing.T) {
 		t.Errorf("it was forgotten: %+v", c)
 	}
 	d.pass(time.Second)
-	d.ledger.Keep(d.ledger.Now(), nil)
+	d.ledger.Keep(d.ledger.Begin(), nil)
 	if string(d.kept) != "{}" {
 		t.Errorf("what is gone is kept: %s", d.kept)
 	}
@@ -356,7 +356,7 @@ func TestRecordsAreBounded(t *testing.T) {
 		for i := range list {
 			list[i] = container.Container{ID: fmt.Sprint(n, "-", i), State: container.StateRunning, Started: d.wall}
 		}
-		d.ledger.See(d.ledger.Now(), list)
+		d.ledger.See(d.ledger.Begin(), list)
 	}
 	d.ledger.Save()
 	var kept map[string]any
@@ -402,5 +402,24 @@ func TestHealthBelongsToARun(t *testing.T) {
 	d.end(0)
 	if c, _ = d.look(); c.Last.Unwell != "" {
 		t.Errorf("an end of its own: %+v", c.Last)
+	}
+}
+
+// A run that nobody saw before the device went down is the device's end, too.
+func TestTheDeviceWentDownUnseen(t *testing.T) {
+	t.Parallel()
+	d := newDevice()
+	d.look()
+	d.begin()
+	d.reboot()
+	if c, _ := d.look(); !c.Interrupted() || c.Ends != 0 {
+		t.Errorf("it counts as an end of its own: %+v", c)
+	}
+	// In this boot it counts.
+	d.pass(time.Minute)
+	d.begin()
+	d.end(1)
+	if c, _ := d.look(); c.Interrupted() || c.Ends != 1 {
+		t.Errorf("it counts as the device's end: %+v", c)
 	}
 }
