@@ -32,6 +32,7 @@ import (
 	"github.com/containers/podman/v5/pkg/bindings"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
 const (
@@ -214,7 +215,7 @@ func (c *Client) Info(ctx context.Context) (container.Info, error) {
 		return container.Info{}, fmt.Errorf("asking podman about itself: %w", err)
 	}
 	i := container.Info{
-		Version: clip(info.Version.Version, maxShort), Arch: clip(info.Host.Arch, maxShort), Driver: clip(info.Store.GraphDriverName, maxShort),
+		Version: clip(info.Version.Version, maxShort), Arch: printable.Line(clip(info.Host.Arch, maxShort)), Driver: clip(info.Store.GraphDriverName, maxShort),
 		StoreSize: info.Store.GraphRootAllocated, StoreUsed: info.Store.GraphRootUsed,
 	}
 	for _, name := range info.Host.CgroupControllers[:min(len(info.Host.CgroupControllers), maxControllers)] {

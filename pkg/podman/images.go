@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
 // ImageExists implements container.Runtime.
@@ -40,7 +41,7 @@ func (c *Client) Image(ctx context.Context, image string) (container.Image, erro
 	}
 	return container.Image{
 		ID: string(found.ID), Volumes: slices.Sorted(maps.Keys(found.Config.Volumes)), HealthCheck: found.HealthCheck.probe(),
-		User: clip(found.User, maxShort), Arch: clip(found.Architecture, maxShort), OS: clip(found.Os, maxShort),
+		User: clip(found.User, maxShort), Arch: printable.Line(clip(found.Architecture, maxShort)), OS: printable.Line(clip(found.Os, maxShort)),
 	}, nil
 }
 

@@ -166,8 +166,11 @@ func TestAHint(t *testing.T) {
 	for name, tt := range map[string]struct {
 		mode     uint32
 		readOnly bool
+		says     string
 		want     string
 	}{
+		"says so":       {mode: 0o755, says: "mkdir: Permission denied", want: "service web: exited with code 1, last output: mkdir: Permission denied; perhaps because of hostPath /srv/x: user 1000 of the image is uid 100999 on this device and may not write there, which has mode 0755, uid 0 and gid 0: chown -R 100999 /srv/x, or set readOnly"},
+		"says another":  {mode: 0o755, says: "no such host: db", want: "service web: exited with code 1, last output: no such host: db"},
 		"may not write": {mode: 0o755, want: "service web: exited with code 1; perhaps because of hostPath /srv/x: user 1000 of the image is uid 100999 on this device and may not write there, which has mode 0755, uid 0 and gid 0: chown -R 100999 /srv/x, or set readOnly"},
 		"may write":     {mode: 0o777, want: "service web: exited with code 1"},
 		"need not":      {mode: 0o755, readOnly: true, want: "service web: exited with code 1"},
@@ -181,6 +184,7 @@ func TestAHint(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			fake.Says("shop_web_web", tt.says)
 			fake.Exit("shop_web_web", 1)
 			instance, err := d.Observe(t.Context(), wire.DeploymentRef{Namespace: "shop", Name: "web"})
 			if err != nil {

@@ -102,7 +102,7 @@ func judge(w *Workload, observed []container.Container, now time.Time) (phase wi
 		again, phases[slots[i].spec.Service] = earliest(again, until), verdict
 		switch {
 		case verdict == wire.PhaseFailed && phase != wire.PhaseFailed:
-			if hint := w.Hints[slots[i].spec.Service]; hint != "" && slots[i].serving != nil {
+			if hint := w.Hints[slots[i].spec.Service]; hint != "" && slots[i].serving != nil && ofRights(why) {
 				why += "; perhaps because of " + hint
 			}
 			phase, text = verdict, fmt.Sprintf("service %s: %s", slots[i].spec.Service, why)
@@ -262,10 +262,21 @@ func exited(e container.Exit, restarts int) string {
 		text = fmt.Sprintf("was ended by %s (exit code %d)", name, e.Code)
 	}
 	if text += restarted(restarts); e.Output != "" {
-		text += ", last output: " + e.Output
+		text += lastOutput + e.Output
 	}
 	return text
 }
+
+// ofRights reports whether a failure may be one of rights: its words say so, or there are
+// none.
+func ofRights(why string) bool {
+	why = strings.ToLower(why)
+	words := []string{"permission denied", "eacces", "accessdenied", "not permitted"}
+	return !strings.Contains(why, lastOutput) || slices.ContainsFunc(words, func(word string) bool { return strings.Contains(why, word) })
+}
+
+// lastOutput comes before what a container wrote.
+const lastOutput = ", last output: "
 
 func restarted(times int) string {
 	switch times {
