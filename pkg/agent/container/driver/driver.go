@@ -232,7 +232,12 @@ func (d *Driver) Version() string {
 
 // Watch implements workload.Driver.
 func (d *Driver) Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error {
-	return d.runtime.Watch(ctx, ready, changed)
+	return d.runtime.Watch(ctx, func() {
+		d.mu.Lock()
+		d.infoAt = time.Time{} // podman began anew, maybe with another configuration
+		d.mu.Unlock()
+		ready()
+	}, changed)
 }
 
 // Grant implements workload.Claimant.

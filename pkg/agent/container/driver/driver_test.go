@@ -1,16 +1,20 @@
 package driver_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/containertest"
 	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
+	"fleet.nationtech.io/fleet/pkg/agent/facts"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/agent/workload/workloadtest"
 	"fleet.nationtech.io/fleet/pkg/score"
@@ -66,4 +70,45 @@ func TestUnavailable(t *testing.T) {
 	if _, err := d.Info(); !errors.Is(err, container.ErrUnavailable) || d.Version() == "" {
 		t.Errorf("it was of version %q: %v", d.Version(), err)
 	}
+}
+
+// What the runtime says of itself is asked rarely, and at once when it began anew.
+func TestInfoIsAskedAgainWhenTheRuntimeBeganAnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fake := containertest.NewFake()
+		d := driver.New(driver.Config{
+			Runtime: fake, Log: slog.New(slog.DiscardHandler),
+			Space: func() (facts.FileSystem, error) { return facts.FileSystem{Size: 100, Used: 20}, nil },
+		})
+		controllers := func() []string {
+			if _, err := d.Ready(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			info, err := d.Info()
+			if err != nil || info.StoreUsed != 20 {
+				t.Errorf("it uses %d: %v", info.StoreUsed, err)
+			}
+			return info.Controllers
+		}
+		controllers()
+		fake.SetControllers("memory")
+		if got := controllers(); len(got) > 0 {
+			t.Errorf("it was asked again: %v", got)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ready, done := make(chan struct{}), make(chan error, 1)
+		go func() { done <- d.Watch(ctx, func() { close(ready) }, func(wire.DeploymentRef) {}) }()
+		<-ready
+		if got := controllers(); len(got) != 1 {
+			t.Errorf("after it began anew: %v", got)
+		}
+		fake.SetControllers("memory", "cpu")
+		time.Sleep(10 * time.Minute)
+		if got := controllers(); len(got) != 2 {
+			t.Errorf("after ten minutes: %v", got)
+		}
+		cancel()
+		<-done
+	})
 }
