@@ -13,11 +13,9 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 )
 
-const (
-	// exitPatience is how long podman may take to note the exit code of a command whose
-	// output has ended, and exitPause the time between two questions.
-	exitPatience, exitPause = 10 * time.Second, 100 * time.Millisecond
-)
+// exitPatience is how long podman may take to note the exit code of a command whose output
+// has ended.
+const exitPatience = 10 * time.Second
 
 // errNoCode: the output of a command ended, and podman does not say with which code it
 // did. The command may go on.
@@ -146,21 +144,13 @@ func (c *Client) resize(ctx context.Context, session string, e container.Attachm
 	}
 }
 
-// exitCode waits until podman notes that a session ended.
+// exitCode waits until podman notes that a session ended, but not for ever.
 func (c *Client) exitCode(ctx context.Context, session string) (int, error) {
-	patience := time.NewTimer(c.exit)
-	defer patience.Stop()
-	for {
-		found, err := c.lookExec(ctx, session)
-		if err != nil || !found.Running {
-			return found.ExitCode, err
-		}
-		select {
-		case <-time.After(exitPause):
-		case <-patience.C:
-			return 0, errNoCode
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
+	patient, cancel := context.WithTimeout(ctx, c.exit)
+	defer cancel()
+	code, err := c.awaitExec(patient, session)
+	if err != nil && patient.Err() != nil && ctx.Err() == nil {
+		err = errNoCode
 	}
+	return code, err
 }

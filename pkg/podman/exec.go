@@ -14,14 +14,14 @@ import (
 const (
 	// maxExecOutput bounds what is read of a command's output, in bytes.
 	maxExecOutput = 4 << 10
-	// execPause is the time between two looks at a command whose output has ended: podman
+	// exitPause is the time between two looks at a command whose output has ended: podman
 	// notes a moment later how it ended itself.
-	execPause = 20 * time.Millisecond
+	exitPause = 20 * time.Millisecond
 )
 
 // Exec implements container.Runtime.
 func (c *Client) Exec(ctx context.Context, id string, command []string) (container.Execution, error) {
-	session, err := c.prepareExec(ctx, id, command)
+	session, err := c.newSession(ctx, id, container.Attachment{Command: command})
 	if err != nil {
 		return container.Execution{}, fmt.Errorf("running a command in container %.12s: %w", id, err)
 	}
@@ -37,17 +37,6 @@ func (c *Client) Exec(ctx context.Context, id string, command []string) (contain
 		return done, fmt.Errorf("running a command in container %.12s: %w", id, err)
 	}
 	return done, nil
-}
-
-func (c *Client) prepareExec(ctx context.Context, container string, command []string) (session string, err error) {
-	var reply struct {
-		ID id `json:"Id"`
-	}
-	err = c.call(ctx, request{
-		method: http.MethodPost, path: "/containers/%s/exec", values: []string{container},
-		body: map[string]any{"AttachStdout": true, "AttachStderr": true, "Cmd": command},
-	}, &reply)
-	return string(reply.ID), err
 }
 
 // startExec returns the beginning of the output once that has ended.
@@ -77,7 +66,7 @@ func (c *Client) awaitExec(ctx context.Context, session string) (int, error) {
 		select {
 		case <-ctx.Done():
 			return 0, ctx.Err()
-		case <-time.After(execPause):
+		case <-time.After(exitPause):
 		}
 	}
 }

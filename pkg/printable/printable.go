@@ -28,6 +28,10 @@ func Line(text string) string {
 	return escape(text, func(r rune) (string, bool) { return " ", unicode.IsSpace(r) && !unicode.IsGraphic(r) })
 }
 
+// Squeeze is Line for a text whose layout means nothing: one space stands for each run of
+// white space, and none at the ends.
+func Squeeze(text string) string { return Line(strings.Join(strings.Fields(text), " ")) }
+
 // Lines is Line for a text of several lines: line feeds and tabs stay.
 func Lines(text string) string {
 	return escape(text, func(r rune) (string, bool) { return string(r), r == '\n' || r == '\t' })

@@ -120,3 +120,14 @@ func FuzzLine(f *testing.F) {
 		}
 	})
 }
+
+func TestSqueeze(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"": "", " \n\t": "", "one": "one", "  no\r\n  such\thost \x1b[31m\n": `no such host \u001b[31m`, "a\xff\xfe b": "a\uFFFD\uFFFD b",
+	} {
+		if got := printable.Squeeze(text); got != want {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -52,7 +51,7 @@ func latest(a, b time.Time) time.Time {
 // Cut shortens a text to at most limit bytes without splitting a character,
 // and to one line that can be printed.
 func Cut(text string, limit int) string {
-	text = printable.Line(strings.Join(strings.Fields(text), " "))
+	text = printable.Squeeze(text)
 	if len(text) <= limit {
 		return text
 	}

@@ -66,7 +66,7 @@ func (d *Driver) crash(c *container.Container, crash crashes.Crash) {
 
 // tail is the end of an output in one line.
 func tail(output []byte) string {
-	text := printable.Line(strings.Join(strings.Fields(strings.ToValidUTF8(string(output), "\uFFFD")), " "))
+	text := printable.Squeeze(strings.ToValidUTF8(string(output), "\uFFFD"))
 	if len(text) <= maxTail {
 		return text
 	}

@@ -116,7 +116,7 @@ const maxShown = 128
 
 // clip is the beginning of a text in one line.
 func clip(text string, limit int) string {
-	text = printable.Line(strings.Join(strings.Fields(strings.ToValidUTF8(text, "\uFFFD")), " "))
+	text = printable.Squeeze(strings.ToValidUTF8(text, "\uFFFD"))
 	if len(text) <= limit {
 		return text
 	}
