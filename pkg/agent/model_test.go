@@ -279,7 +279,8 @@ func (m *model) pass(t time.Duration) {
 	}
 }
 
-// truth checks that what the server is told to run runs, or did less than a minute ago.
+// truth checks that what the server is told to run runs, or did less than a minute ago,
+// unless it is told that podman does not answer.
 func (m *model) truth() {
 	m.t.Helper()
 	up := map[string]bool{}
@@ -287,7 +288,7 @@ func (m *model) truth() {
 		up[c.Hash+" "+c.Ref.String()+" "+c.Service] = !c.Gone
 	}
 	for ref, services := range m.server {
-		lie := m.online && m.reports(ref)
+		lie := m.online && m.reports(ref) && m.gateway.condition(wire.ConditionPodmanReady).Status == wire.ConditionTrue
 		for name, version := range services {
 			s := serviceOf(name, version)
 			lie = lie && !up[s.Hash()+" "+ref.String()+" "+name]
@@ -367,6 +368,7 @@ func (m *model) wrong() (all []string) {
 // tell tells the story of a failure.
 func (m *model) tell() {
 	if m.t.Failed() {
-		m.t.Fatalf("after %s", strings.Join(m.story, ", "))
+		const last = 60 // the seed tells the rest
+		m.t.Fatalf("after %d steps, the last of which: %s", len(m.story), strings.Join(m.story[max(0, len(m.story)-last):], ", "))
 	}
 }
