@@ -3,8 +3,10 @@ package driver
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,6 +45,8 @@ type Config struct {
 	TrustRegistry func(registry string) error
 	// Dialer connects to ports in containers, for probes.
 	Dialer probe.Dialer
+	// Storage repairs what the runtime keeps on the disk; nil for nobody.
+	Storage Storage
 	// Binds says which directories containers may mount.
 	Binds bind.Policy
 	// Space looks at the file system of images as the agent sees it; nil for nobody.
@@ -73,6 +77,7 @@ type Driver struct {
 	probes       *probe.Prober
 	lookout      *lookout
 	pruner       *pruner
+	keeper       *keeper
 	space        func() (facts.FileSystem, error)
 	crashes      *crashes.Store // may be nil
 	wanted       *wanted
@@ -111,6 +116,7 @@ func New(cfg Config) *Driver {
 		lookout:      &lookout{Dialer: cfg.Dialer},
 		space:        cfg.Space,
 		crashes:      cfg.Crashes,
+		keeper:       newKeeper(cfg.Storage),
 		wanted:       newWanted(),
 		log:          cfg.Log,
 	}
@@ -188,17 +194,17 @@ func (d *Driver) Ready(ctx context.Context) (workload.Look, error) {
 	info, err := d.recent(ctx)
 	d.note(info, err)
 	if err != nil {
-		return workload.Look{}, err
+		return workload.Look{}, d.because(err)
 	}
 	list, began, err := d.look(ctx, wire.DeploymentRef{})
 	if err != nil {
 		d.note(info, err) // it is not what it was
-		return workload.Look{}, err
+		return workload.Look{}, d.because(err)
 	}
 	d.runs.Keep(began, list)
 	d.mounts.forbid(info.StoreRoot)
 	d.mounts.see(list)
-	look := workload.Look{Note: d.lookout.lacks(), Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}
+	look := workload.Look{Note: d.lacks(), Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}
 	for _, c := range list {
 		look.Deployments = append(look.Deployments, c.Ref)
 	}
@@ -213,7 +219,22 @@ func (d *Driver) note(info container.Info, err error) {
 	d.info, d.infoErr = info, err
 	if err == nil {
 		d.version = info.Version
+		return
 	}
+	d.keeper.suspect()
+}
+
+// because adds to an error of the runtime what is known to be the reason.
+func (d *Driver) because(err error) error {
+	if damaged := d.keeper.lacks(); damaged != "" {
+		return fmt.Errorf("%w: %s", err, damaged)
+	}
+	return err
+}
+
+// lacks says what cannot be done at present, or is damaged.
+func (d *Driver) lacks() string {
+	return strings.Join(slices.DeleteFunc([]string{d.keeper.lacks(), d.lookout.lacks()}, func(s string) bool { return s == "" }), "; ")
 }
 
 // Info is what the runtime said of itself at the last look, or why it did not.

@@ -13,11 +13,14 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Run implements workload.Runner: it probes.
+// Run implements workload.Runner: it probes, and repairs the storage.
 func (d *Driver) Run(ctx context.Context, changed func(wire.DeploymentRef)) {
 	d.mu.Lock()
 	d.changed = changed
 	d.mu.Unlock()
+	var tending sync.WaitGroup
+	defer tending.Wait()
+	tending.Go(func() { d.tend(ctx, changed) })
 	d.probes.Run(ctx)
 }
 
