@@ -116,24 +116,37 @@ func TestWhatReplacesAContainer(t *testing.T) {
 	}
 }
 
-// TestTimesOfSchedules: a run at an hour that there is twice is one, and none is in an hour
-// that there is not.
+// TestTimesOfSchedules: a daily run at an hour that there is twice is one, an hourly one is
+// two, and none is in an hour that there is not.
 func TestTimesOfSchedules(t *testing.T) {
-	s := score.Schedule{Cron: "30 2 * * *", TimeZone: "Europe/Zurich"}
-	times, zone, err := s.Times()
+	zone, err := time.LoadLocation("Europe/Zurich")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []string
-	for at := time.Date(2026, 10, 24, 12, 0, 0, 0, zone); len(got) < 3; {
-		at = times.Next(at)
-		got = append(got, at.UTC().Format("01-02T15:04"))
-	}
-	for at := time.Date(2026, 3, 28, 12, 0, 0, 0, zone); len(got) < 4; {
-		at = times.Next(at)
-		got = append(got, at.UTC().Format("01-02T15:04"))
-	}
-	if want := "10-25T00:30 10-26T01:30 10-27T01:30 03-30T00:30"; strings.Join(got, " ") != want {
-		t.Errorf("it runs at %v, want %s", got, want)
+	autumn, spring := time.Date(2026, 10, 25, 0, 0, 0, 0, zone), time.Date(2026, 3, 28, 12, 0, 0, 0, zone)
+	for _, test := range []struct {
+		cron  string
+		after time.Time
+		want  string
+	}{
+		{"30 2 * * *", autumn, "25T00:30 26T01:30 27T01:30"},
+		{"30 * * * *", autumn, "24T22:30 24T23:30 25T00:30"},
+		{"30 * * * *", autumn.Add(149 * time.Minute), "25T00:30 25T01:30 25T02:30"},
+		{"30 2 * * *", spring, "30T00:30 31T00:30 01T00:30"},
+		{"@daily", autumn, "25T23:00 26T23:00 27T23:00"},
+	} {
+		s := score.Schedule{Cron: test.cron, TimeZone: "Europe/Zurich"}
+		times, err := s.Times()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for at := test.after; len(got) < 3; {
+			at = times.Next(at)
+			got = append(got, at.UTC().Format("02T15:04"))
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%s runs at %v, want %s", test.cron, got, test.want)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package score
 
 import (
 	"regexp"
+	"strings"
 	"time"
 	_ "time/tzdata" // devices and gateways may have no time zones of their own
 
@@ -42,8 +43,8 @@ const (
 	MissedRunOnce MissedRuns = "RunOnce"
 )
 
-// maxZone bounds the name of a time zone.
-const maxZone = 64
+// maxCron and maxZone bound the texts of a schedule.
+const maxCron, maxZone = 128, 64
 
 var (
 	// cronPattern is less than the parser takes, which knows prefixes and intervals that
@@ -52,23 +53,50 @@ var (
 	zonePattern = regexp.MustCompile(`^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$`)
 )
 
-// Times returns when the runs of a valid schedule are.
-func (s *Schedule) Times() (cron.Schedule, *time.Location, error) {
-	if len(s.Cron) > maxName*2 || !cronPattern.MatchString(s.Cron) {
-		return nil, nil, fieldErrorf("cron", "%.80q is not minute, hour, day of the month, month and day of the week, such as \"30 3 * * 1-5\", or @daily", s.Cron)
+// Times are the times of runs.
+type Times struct {
+	times cron.Schedule
+	zone  *time.Location
+	// often: it runs more than once a day by its own word.
+	often bool
+}
+
+// Next is the first time of a run after a time, or zero when there is none within five years.
+// In the hour that there is twice when summer time ends, a run that is once a day is in the
+// first one alone. What falls into the hour that there is not when it begins is left out.
+func (t *Times) Next(after time.Time) time.Time {
+	next := t.times.Next(after.In(t.zone))
+	for !t.often && t.again(next) {
+		next = t.times.Next(next)
+	}
+	return next
+}
+
+// again reports whether clocks on the wall showed a time before.
+func (t *Times) again(at time.Time) bool {
+	const hour = time.Hour
+	before := at.Add(-hour)
+	return !at.IsZero() && before.Hour() == at.Hour() && before.Minute() == at.Minute()
+}
+
+// Times returns when the runs of the schedule are.
+func (s *Schedule) Times() (*Times, error) {
+	if len(s.Cron) > maxCron || !cronPattern.MatchString(s.Cron) {
+		return nil, fieldErrorf("cron", "%.80q is not minute, hour, day of the month, month and day of the week, such as \"30 3 * * 1-5\", or @daily", s.Cron)
 	}
 	times, err := cron.ParseStandard(s.Cron)
 	if err != nil {
-		return nil, nil, fieldErrorf("cron", "%.200s", err.Error())
+		return nil, fieldErrorf("cron", "%.200s", err.Error())
 	}
 	if len(s.TimeZone) > maxZone || s.TimeZone == "Local" || s.TimeZone != "" && !zonePattern.MatchString(s.TimeZone) {
-		return nil, nil, fieldErrorf("timeZone", "%.80q is no time zone such as Europe/Zurich", s.TimeZone)
+		return nil, fieldErrorf("timeZone", "%.80q is no time zone such as Europe/Zurich", s.TimeZone)
 	}
 	zone, err := time.LoadLocation(s.TimeZone)
 	if err != nil {
-		return nil, nil, fieldErrorf("timeZone", "%.80q is no time zone such as Europe/Zurich", s.TimeZone)
+		return nil, fieldErrorf("timeZone", "%.80q is no time zone such as Europe/Zurich", s.TimeZone)
 	}
-	return times, zone, nil
+	fields := strings.Fields(s.Cron)
+	return &Times{times, zone, s.Cron == "@hourly" || len(fields) > 1 && strings.Contains(fields[1], "*")}, nil
 }
 
 // someTime is where the search for a first run begins that shows that there is one.
@@ -81,7 +109,7 @@ func (s *Service) validateSchedule(at string) error {
 	}
 	schedule := at + ".schedule"
 	var found mistakes
-	if times, _, err := s.Schedule.Times(); err != nil {
+	if times, err := s.Schedule.Times(); err != nil {
 		found.add(below(schedule, err))
 	} else if times.Next(someTime).IsZero() {
 		found.add(fieldErrorf(schedule+".cron", "%.80q never comes", s.Schedule.Cron))
