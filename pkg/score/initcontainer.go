@@ -2,6 +2,7 @@ package score
 
 import (
 	"fmt"
+	"iter"
 	"time"
 )
 
@@ -22,6 +23,18 @@ func (p *PodmanV0) containers() []*Service {
 		list = append(list, &p.Services[i])
 	}
 	return list
+}
+
+// All yields all containers of the score in the order in which they are begun, and whether
+// each is an init container.
+func (p *PodmanV0) All() iter.Seq2[*Service, bool] {
+	return func(yield func(*Service, bool) bool) {
+		for i, s := range p.containers() {
+			if !yield(s, i < len(p.InitContainers)) {
+				return
+			}
+		}
+	}
 }
 
 // validateInitContainers checks the init containers. taken are the names of services.

@@ -13,7 +13,7 @@ import (
 const LabelPreStop = "fleet.nationtech.io/prestop"
 
 // MaxPreStop is the longest value of LabelPreStop in bytes.
-const MaxPreStop = 16 << 10
+const MaxPreStop = 32 << 10
 
 // Role is what a container is for.
 type Role int

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
@@ -19,6 +20,19 @@ func (d *Driver) Run(ctx context.Context, changed func(wire.DeploymentRef)) {
 	d.changed = changed
 	d.mu.Unlock()
 	d.probes.Run(ctx)
+}
+
+// wake has the Deployments looked at whose jobs are overdue.
+func (d *Driver) wake() {
+	d.mu.Lock()
+	changed := d.changed
+	d.mu.Unlock()
+	if changed == nil {
+		return
+	}
+	for _, ref := range d.jobs.overdue(time.Now()) {
+		changed(ref)
+	}
 }
 
 // probed notes what probes found out.
