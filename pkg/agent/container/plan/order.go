@@ -5,9 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"fleet.nationtech.io/fleet/pkg/agent/container"
-	"fleet.nationtech.io/fleet/pkg/wire"
-)
+	"fleet.nationtech.io/fleet/pkg/agent/container")
 
 // Waves says, by service, how many others have to be there before it at least: what stops
 // stops in the reverse order.
@@ -76,10 +74,9 @@ func (v *view) init() *slot {
 }
 
 // completed reports whether the container of a service did its job.
-func (s *slot) completed() bool { return s.serving != nil && didJob(s.serving) }
-
-func didJob(c *container.Container) bool {
-	return c.Ended() && !c.Interrupted() && c.ExitCode == 0 && c.Last.Unwell == ""
+func (s *slot) completed() bool {
+	c := s.serving
+	return c != nil && s.spec.Restart != container.RestartAlways && c.Ended() && !c.Interrupted() && c.ExitCode == 0 && c.Last.Unwell == ""
 }
 
 // waits says what a service waits for before its container is made, when anew, or started;
@@ -114,6 +111,18 @@ func Waits(w *Workload, observed []container.Container, now time.Time) bool {
 	})
 }
 
+// healthy reports whether a service is ready, or when it may be by its time.
+func (v *view) healthy(s *slot) (is bool, again time.Time) {
+	c, probes := s.serving, s.serving.ProbesOf(s.spec.Probes)
+	switch ready := c.Since.Add(v.w.MinReady); {
+	case c.State != container.StateRunning || c.Odd() || !c.Ready(probes):
+		return s.completed(), time.Time{}
+	case probes.Readiness == nil && v.now.Before(ready):
+		return false, ready
+	}
+	return true, time.Time{}
+}
+
 // met reports whether a dependency is there, or when that may be so.
 func (v *view) met(d container.Dependency) (met bool, again time.Time) {
 	i := slices.IndexFunc(v.slots, func(s slot) bool { return s.spec.Service == d.Service })
@@ -125,8 +134,7 @@ func (v *view) met(d container.Dependency) (met bool, again time.Time) {
 	case container.Completed:
 		return on.completed(), time.Time{}
 	case container.Healthy:
-		phase, _, again := judgeContainer(v.w, on.spec, on.serving, v.now)
-		return phase == wire.PhaseRunning, again
+		return v.healthy(on)
 	default:
 		return on.completed() || on.serving.State == container.StateRunning, time.Time{}
 	}

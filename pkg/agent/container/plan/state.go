@@ -163,13 +163,22 @@ func (s *slot) message(v *view) (message string, again time.Time) {
 		message = jobMessage(job)
 	case s.serving == nil && !s.waitsForRetry(v):
 		message, again = v.waits(s, true)
-	case s.serving != nil && (s.serving.Unstarted() || s.serving.Interrupted()):
+	case s.serving != nil && s.held(v):
 		message, again = v.waits(s, false)
 	}
 	if message == "" && s.spec.Role == container.RoleJob {
 		message = jobMessage(job)
 	}
 	return cmp.Or(message, v.w.Notes[s.spec.Service]), again
+}
+
+// held reports whether a container is not started because its service waits for another.
+func (s *slot) held(v *view) bool {
+	if !s.serving.Unstarted() && !s.serving.Interrupted() {
+		return false
+	}
+	what, _ := v.waits(s, false)
+	return what != ""
 }
 
 // judge judges one service.
@@ -183,7 +192,7 @@ func (s *slot) judge(v *view) (phase wire.Phase, why string, again time.Time) {
 		return s.judgeJob(v)
 	case s.serving != nil:
 		phase, why, again = judgeContainer(w, s.spec, s.serving, now)
-		if at, must := startAt(s.spec.Restart, s.serving); must {
+		if at, must := startAt(s.spec.Restart, s.serving); must && !s.held(v) {
 			if at.Before(now) {
 				at = now
 			}
