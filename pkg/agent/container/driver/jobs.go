@@ -23,7 +23,10 @@ type jobs struct {
 	// records have them by Deployment, in the form of container.LabelValue, and service.
 	records map[string]map[string]*schedule.Record
 	// next is when a Deployment has something to do next, for those that have jobs.
-	next    map[wire.DeploymentRef]time.Time
+	next map[wire.DeploymentRef]time.Time
+	// wall and at are both clocks at the last look at all of them.
+	wall    time.Time
+	at      runs.Moment
 	unsaved bool
 }
 
@@ -148,13 +151,16 @@ func follow(r *schedule.Record, spec *container.Spec, c *container.Container) (n
 	return news
 }
 
-// overdue lists the Deployments whose next run should have begun: a clock was set, and no
-// timer knows of it.
-func (j *jobs) overdue(now time.Time) (refs []wire.DeploymentRef) {
+// overdue lists the Deployments whose jobs have to be decided on anew: the next run should
+// have begun, or the system's clock was set, of which no timer knows.
+func (j *jobs) overdue() (refs []wire.DeploymentRef) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	now, at := time.Now(), j.now()
+	wasSet := !j.wall.IsZero() && schedule.WasSet(j.wall, now, j.at, at)
+	j.wall, j.at = now, at
 	for ref, next := range j.next {
-		if !next.IsZero() && now.After(next) {
+		if wasSet || !next.IsZero() && now.Round(0).After(next) {
 			refs = append(refs, ref)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"sync"
-	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
@@ -30,7 +29,7 @@ func (d *Driver) wake() {
 	if changed == nil {
 		return
 	}
-	for _, ref := range d.jobs.overdue(time.Now()) {
+	for _, ref := range d.jobs.overdue() {
 		changed(ref)
 	}
 }

@@ -5,7 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"fleet.nationtech.io/fleet/pkg/agent/container")
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+)
 
 // Waves says, by service, how many others have to be there before it at least: what stops
 // stops in the reverse order.

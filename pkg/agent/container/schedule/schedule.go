@@ -17,6 +17,12 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
 )
 
+// WasSet reports whether the system's clock was set between two looks at both clocks.
+func WasSet(before, now time.Time, from, to runs.Moment) bool {
+	gap := now.Round(0).Sub(before.Round(0)) - (to.Uptime - from.Uptime)
+	return from.Boot != to.Boot || gap.Abs() > drift/2
+}
+
 const (
 	// late is how long after its time a run still counts as being on time: the agent may be
 	// upgraded just then, or the device restarted.
@@ -111,8 +117,8 @@ func (r *Record) begin(rule *Rule, wall time.Time, at runs.Moment) {
 	r.Wall, r.Boot, r.Uptime = wall, at.Boot, at.Uptime
 }
 
-// Decide returns the time of the run that is due now, or zero. What it returns, and what it
-// passes over, it never returns again, provided that the record is kept when there is news.
+// Decide returns the time of the run that is due now, or zero. What it returns it never
+// returns again, provided that the record is kept when there is news.
 func (r *Record) Decide(rule *Rule, wall time.Time, at runs.Moment) (due time.Time, news bool) {
 	wall = wall.Round(0).UTC()
 	if r.Key != rule.Key {
@@ -127,6 +133,13 @@ func (r *Record) Decide(rule *Rule, wall time.Time, at runs.Moment) (due time.Ti
 		r.live(Span{wall, wall})
 		return time.Time{}, !lived
 	}
+	if !lived { // what lies before a time that was lived through is not made up for
+		for _, s := range r.Spans {
+			if s.To.After(since) && !s.To.After(wall) {
+				since = s.To
+			}
+		}
+	}
 	last := r.last(rule, since, wall)
 	switch {
 	case last.IsZero():
@@ -138,8 +151,8 @@ func (r *Record) Decide(rule *Rule, wall time.Time, at runs.Moment) (due time.Ti
 	switch {
 	case lived:
 		r.live(Span{since, wall})
-	case !last.IsZero(): // decided, and what lies before may come yet if the clock is wrong
-		r.live(Span{last, last})
+	case !due.IsZero(): // what was missed may come yet if the clock is wrong
+		r.live(Span{due, due})
 		r.live(Span{wall, wall})
 	default:
 		r.live(Span{wall, wall})
