@@ -79,7 +79,13 @@ func TestBoundsOfFields(t *testing.T) {
 		}, 253, 254},
 		{"path", func(size int) string { return `"volumes": [{"name": "v", "mountPath": "/` + n(size-1) + `"}]` }, 4096, 4097},
 		{"arguments", func(count int) string { return `"args": ` + items(count, `"a"`) }, 256, 257},
-		{"variables", func(count int) string { return `"env": ` + items(count, `{"name": "A"}`) }, 256, 257},
+		{"variables", func(count int) string {
+			var env []string
+			for i := range count {
+				env = append(env, `{"name": "A`+strconv.Itoa(i)+`"}`)
+			}
+			return `"env": [` + strings.Join(env, ",") + `]`
+		}, 256, 257},
 		{"least memory", func(bytes int) string { return `"resources": {"limits": {"memory": "` + strconv.Itoa(bytes) + `"}}` }, 4 << 20, 4<<20 - 1},
 		{"most memory", func(digit int) string { // 8 EiB less a GiB
 			return `"resources": {"limits": {"memory": "858993459` + strconv.Itoa(digit) + `Gi"}}`

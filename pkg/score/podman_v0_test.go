@@ -60,7 +60,6 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		return "[" + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + "]"
 	}
 	const label = "must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit"
-	const knownService = "unknown field; known here: name, image, command, args, env, ports, volumes, restart, resources, terminationGracePeriodSeconds, stopSignal, startupProbe, livenessProbe, readinessProbe"
 	const memory = "is not at least 4Mi: use bytes, or a number with Ki, Mi or Gi"
 	const shortest = "is not an absolute path in its shortest form"
 	tests := []struct{ name, data, want string }{
@@ -70,15 +69,15 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"null services", `{"services":null}`, "data.services: at least one service is needed"},
 		{"empty services", `{"services":[]}`, "data.services: at least one service is needed"},
 		{"too many services", `{"services":` + list(65, `{}`) + `}`, "data.services: 65 services, at most 64 are allowed"},
-		{"null service", `{"services":[null]}`, `data.services[0].name: "" ` + label},
+		{"null service", `{"services":[null]}`, `data.services[0].name: "" ` + label + "; data.services[0].image: an image is needed"},
 		{"same name", `{"services":[{"name":"a","image":"localhost/a"},{"name":"a","image":"localhost/a"}]}`, `data.services[1].name: "a" is used twice`},
 
 		// name and image
 		{"no name", `{"services":[{"image":"localhost/a"}]}`, `data.services[0].name: "" ` + label},
-		{"name with underscore", `{"services":[{"name":"a_b"}]}`, `data.services[0].name: "a_b" ` + label},
-		{"name in upper case", `{"services":[{"name":"A"}]}`, `data.services[0].name: "A" ` + label},
-		{"long name", `{"services":[{"name":"` + long + `"}]}`, `data.services[0].name: "` + long + `" ` + label},
-		{"name with a line break", `{"services":[{"name":"a\nb"}]}`, `data.services[0].name: "a\nb" ` + label},
+		{"name with underscore", `{"services":[{"name":"a_b","image":"localhost/a"}]}`, `data.services[0].name: "a_b" ` + label},
+		{"name in upper case", `{"services":[{"name":"A","image":"localhost/a"}]}`, `data.services[0].name: "A" ` + label},
+		{"long name", `{"services":[{"name":"` + long + `","image":"localhost/a"}]}`, `data.services[0].name: "` + long + `" ` + label},
+		{"name with a line break", `{"services":[{"name":"a\nb","image":"localhost/a"}]}`, `data.services[0].name: "a\nb" ` + label},
 		{"no image", `{"services":[{"name":"a"}]}`, "data.services[0].image: an image is needed"},
 		{"short image", `{"services":[{"name":"a","image":"nginx"}]}`, `data.services[0].image: "nginx" is not a fully qualified image reference such as docker.io/library/nginx:1.29`},
 		{"second service", `{"services":[{"name":"a","image":"localhost/a"},{"name":"b"}]}`, "data.services[1].image: an image is needed"},
@@ -144,13 +143,13 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"too many volumes", document(`"volumes":` + list(257, `{}`)), "data.services[0].volumes: 257 items, at most 256 are allowed"},
 
 		// unknown fields
-		{"unknown at the top", `{"services":[],"x":1}`, "data.x: unknown field; known here: services, minReadySeconds"},
-		{"unknown in a service", document(`"imagee":"x"`), "data.services[0].imagee: " + knownService},
-		{"upper case", document(`"Restart":"Never"`), "data.services[0].Restart: " + knownService},
+		{"unknown at the top", `{"services":[],"x":1}`, "data.x: unknown field; known here: services, minReadySeconds; data.services: at least one service is needed"},
+		{"unknown in a service", document(`"imagee":"x"`), "data.services[0].imagee: unknown field; did you mean image?"},
+		{"upper case", document(`"Restart":"Never"`), "data.services[0].Restart: unknown field; did you mean restart?"},
 		{"upper case at the top", `{"Services":[]}`, "data.Services: unknown field; known here: services, minReadySeconds"},
 		{"unknown in a port", document(`"ports":[{"hostPort":1,"containerPort":1},{"hostport":1}]`), "data.services[0].ports[1].hostport: unknown field; known here: hostPort, containerPort, hostIP, protocol"},
 		{"unknown in env", document(`"env":[{"from":{}}]`), "data.services[0].env[0].from: unknown field; known here: name, value, valueFrom"},
-		{"unknown in a volume", document(`"volumes":[{"subPath":"a"}]`), "data.services[0].volumes[0].subPath: unknown field; known here: name, hostPath, secretName, mountPath, readOnly"},
+		{"unknown in a volume", document(`"volumes":[{"subPath":"a"}]`), "data.services[0].volumes[0].subPath: unknown field; known here: name, hostPath, secretName, mountPath, readOnly; data.services[0].volumes[0]: exactly one of name, hostPath and secretName is needed"},
 		{"unknown name with a line break", `{"a\nb":1}`, `data."a\nb": unknown field; known here: services, minReadySeconds`},
 		{"unknown name with a dot", `{"a.b":1}`, `data."a.b": unknown field; known here: services, minReadySeconds`},
 		{"unknown empty name", `{"":1}`, `data."": unknown field; known here: services, minReadySeconds`},
@@ -195,7 +194,7 @@ func TestParsePodmanV0Errors(t *testing.T) {
 				t.Errorf("error is\n%s\nwant\n%s", got, tt.want)
 			}
 			if _, ok := errors.AsType[*score.FieldError](err); !ok {
-				t.Errorf("error is a %T, want a *FieldError", err)
+				t.Errorf("error is a %T, want one that holds a *FieldError", err)
 			}
 		})
 	}
@@ -550,5 +549,42 @@ func TestSecretsOfPodmanV0(t *testing.T) {
 				t.Errorf("Validate = %v, %v; want %v", got, err, tt.want)
 			}
 		})
+	}
+}
+
+// All mistakes of a score are named at once, in the order of its fields, each once: what
+// follows from another is left out.
+func TestAllMistakes(t *testing.T) {
+	t.Parallel()
+	for data, want := range map[string]string{
+		`{"services":[{"name":"A","image":"nginx","restart":"Maybe"},{"name":"b","image":"localhost/b","ports":[{"hostPort":80,"containerPort":0}]}]}`: `data.services[0].name: "A" must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit; ` +
+			`data.services[0].image: "nginx" is not a fully qualified image reference such as docker.io/library/nginx:1.29; ` +
+			`data.services[0].restart: "Maybe" is unknown: use Always, OnFailure or Never; ` +
+			`data.services[1].ports[0].containerPort: 0 is not within 1 to 65535`,
+		`{"services":[{"name":"a","image":7,"restart":"Maybe"}]}`: `data.services[0].image: is a number, a string is needed; ` +
+			`data.services[0].restart: "Maybe" is unknown: use Always, OnFailure or Never`,
+		`{"services":[{"name":"a","imgae":"localhost/a"}],"minReadySeconds":-1}`: `data.services[0].imgae: unknown field; did you mean image?; data.minReadySeconds: -1 is not within 0 to 3600`,
+		`{"services":[` + strings.Repeat(`{"name":"a","image":"localhost/a"},`, 12) + `null]}`: strings.Join(slices.Collect(func(yield func(string) bool) {
+			for i := 1; i <= 10 && yield(fmt.Sprintf(`data.services[%d].name: "a" is used twice`, i)); i++ {
+			}
+		}), "; ") + "; and 3 more",
+	} {
+		if _, err := score.ParsePodmanV0([]byte(data)); err == nil || err.Error() != want {
+			t.Errorf("%s:\n%v\nwant\n%s", data, err, want)
+		}
+	}
+}
+
+// A variable that is given twice is refused when a score is applied. A device goes on with one
+// that was accepted before: the last value counts.
+func TestVariableGivenTwice(t *testing.T) {
+	t.Parallel()
+	data := []byte(document(`"env":[{"name":"A","value":"1"},{"name":"B"},{"name":"A","value":"2"}]`))
+	const want = `data.services[0].env[2].name: "A" is given twice`
+	if _, err := score.Validate(score.TypePodmanV0, data); err == nil || err.Error() != want {
+		t.Errorf("Validate: %v, want %s", err, want)
+	}
+	if _, err := score.ParsePodmanV0(data); err != nil {
+		t.Errorf("ParsePodmanV0: %v", err)
 	}
 }

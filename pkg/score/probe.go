@@ -1,7 +1,6 @@
 package score
 
 import (
-	"cmp"
 	"regexp"
 	"strings"
 	"time"
@@ -130,7 +129,7 @@ func (s *Service) validateProbes(at string) error {
 		return fieldErrorf(at+".successThreshold", "%d is not 1: only a readinessProbe may ask for more", p.Successes())
 	}
 	startup, liveness, readiness := at+".startupProbe", at+".livenessProbe", at+".readinessProbe"
-	return cmp.Or(
+	return all(
 		s.StartupProbe.validate(startup), once(s.StartupProbe, startup),
 		s.LivenessProbe.validate(liveness), once(s.LivenessProbe, liveness),
 		s.ReadinessProbe.validate(readiness),
@@ -142,7 +141,7 @@ func (p *Probe) validate(at string) error {
 	if p == nil {
 		return nil
 	}
-	return cmp.Or(
+	return all(
 		p.validateAction(at),
 		checkWithin(at+".initialDelaySeconds", p.InitialDelaySeconds, 0, maxProbeSeconds),
 		checkWithin(at+".periodSeconds", p.PeriodSeconds, 1, maxProbeSeconds),
@@ -169,7 +168,7 @@ func (p *Probe) validateAction(at string) error {
 	case p.TCPSocket != nil:
 		return checkPort(at+".tcpSocket.port", p.TCPSocket.Port)
 	}
-	return cmp.Or(checkPort(at+".grpc.port", p.GRPC.Port), checkVisible(at+".grpc.service", p.GRPC.Service))
+	return all(checkPort(at+".grpc.port", p.GRPC.Port), checkVisible(at+".grpc.service", p.GRPC.Service))
 }
 
 func (e *ExecProbe) validate(at string) error {
@@ -183,15 +182,13 @@ func (e *ExecProbe) validate(at string) error {
 var headerPattern = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$")
 
 func (h *HTTPProbe) validate(at string) error {
-	switch h.Scheme {
-	case "", SchemeHTTP, SchemeHTTPS:
-	default:
-		return fieldErrorf(at+".scheme", "%.32q is unknown: use HTTP or HTTPS", h.Scheme)
-	}
+	var path error
 	if h.Path != "" && !strings.HasPrefix(h.Path, "/") {
-		return fieldErrorf(at+".path", "%.80q does not begin with a slash", h.Path)
+		path = fieldErrorf(at+".path", "%.80q does not begin with a slash", h.Path)
 	}
-	return cmp.Or(
+	return all(
+		checkOneOf(at+".scheme", h.Scheme, SchemeHTTP, SchemeHTTPS),
+		path,
 		checkPort(at+".port", h.Port),
 		checkVisible(at+".path", h.Path),
 		validateEach(at+".httpHeaders", h.HTTPHeaders, HTTPHeader.validate),
@@ -199,26 +196,9 @@ func (h *HTTPProbe) validate(at string) error {
 }
 
 func (h HTTPHeader) validate(at string) error {
+	var name error
 	if !headerPattern.MatchString(h.Name) {
-		return fieldErrorf(at+".name", "%.80q is not the name of a header", h.Name)
+		name = fieldErrorf(at+".name", "%.80q is not the name of a header", h.Name)
 	}
-	return checkVisible(at+".value", h.Value)
-}
-
-// checkVisible checks what becomes part of a request.
-func checkVisible(field, text string) error {
-	if len(text) > maxProbeText {
-		return fieldErrorf(field, "is longer than %d bytes", maxProbeText)
-	}
-	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return fieldErrorf(field, "contains a control character")
-	}
-	return nil
-}
-
-func checkWithin(field string, n *int, least, most int) error {
-	if n != nil && (*n < least || *n > most) {
-		return fieldErrorf(field, "%d is not within %d to %d", *n, least, most)
-	}
-	return nil
+	return all(name, checkVisible(at+".value", h.Value))
 }

@@ -20,27 +20,6 @@ var (
 	ErrUnknownType = errors.New("unknown score type")
 )
 
-// FieldError names the field of score.data that was refused.
-type FieldError struct {
-	// Field is a path such as "services[0].image"; empty for the document itself.
-	Field string
-	// Message says what is wrong and what is allowed.
-	Message string
-}
-
-func (e *FieldError) Error() string {
-	if e.Field == "" {
-		return "data: " + e.Message
-	}
-	return "data." + e.Field + ": " + e.Message
-}
-
-func (e *FieldError) Unwrap() error { return ErrInvalid }
-
-func fieldErrorf(field, format string, args ...any) error {
-	return &FieldError{Field: field, Message: fmt.Sprintf(format, args...)}
-}
-
 // Document is a score whose data is parsed.
 type Document struct {
 	typ  string
@@ -127,7 +106,7 @@ type Needs struct {
 
 // Validate checks the data of a score whose type is known here and returns
 // what it needs. It returns ErrUnknownType for other types, and errors that
-// wrap ErrInvalid, usually a *FieldError, for bad data.
+// wrap ErrInvalid, a *FieldError or FieldErrors, for bad data.
 func Validate(typ string, data []byte) (Needs, error) {
 	if !isKnown(typ) { // whose data may be anything
 		return Needs{}, unknownType(typ)
@@ -146,6 +125,9 @@ func (d *Document) Validate() (Needs, error) {
 	}
 	p, err := decodePodmanV0(d.data)
 	if err != nil {
+		return Needs{}, err
+	}
+	if err := p.admit(); err != nil {
 		return Needs{}, err
 	}
 	return Needs{Privilege: p.Privilege(), Secrets: p.Secrets()}, nil

@@ -1,6 +1,7 @@
 package score
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"reflect"
@@ -45,12 +46,11 @@ func setValue(path string, raw any, v reflect.Value) error {
 
 func setList(path string, list []any, v reflect.Value) error {
 	v.Set(reflect.MakeSlice(v.Type(), len(list), len(list)))
+	var found mistakes
 	for i, item := range list {
-		if err := setValue(index(path, i), item, v.Index(i)); err != nil {
-			return err
-		}
+		found.add(setValue(index(path, i), item, v.Index(i)))
 	}
-	return nil
+	return found.err()
 }
 
 func setStruct(path string, value map[string]any, v reflect.Value) error {
@@ -61,16 +61,15 @@ func setStruct(path string, value map[string]any, v reflect.Value) error {
 		fields[name] = field
 		known = append(known, name)
 	}
+	var found mistakes
 	for _, name := range slices.Sorted(maps.Keys(value)) {
-		field, ok := fields[name]
-		if !ok {
-			return fieldErrorf(join(path, name), "unknown field; known here: %s", strings.Join(known, ", "))
-		}
-		if err := setValue(join(path, name), value[name], field); err != nil {
-			return err
+		if field, ok := fields[name]; ok {
+			found.add(setValue(join(path, name), value[name], field))
+		} else {
+			found.add(fieldErrorf(join(path, name), "unknown field%s", suggest(name, known)))
 		}
 	}
-	return nil
+	return found.err()
 }
 
 // fits reports whether a parsed value can become a t.
@@ -124,4 +123,43 @@ func kindName(t reflect.Type) string {
 	default:
 		return "a string"
 	}
+}
+
+// suggest says what an unknown name may have been meant to be: all names, where they are few,
+// or one that differs little.
+func suggest(name string, known []string) string {
+	const few, little = 12, 2
+	if len(known) <= few {
+		return "; known here: " + strings.Join(known, ", ")
+	}
+	nearest := slices.MinFunc(known, func(a, b string) int { return cmp.Compare(distance(name, a), distance(name, b)) })
+	if distance(name, nearest) > little {
+		return ""
+	}
+	return "; did you mean " + nearest + "?"
+}
+
+// distance is how many letters have to be inserted, deleted or replaced to make a of b,
+// whatever their case (Levenshtein). It is at most that of the longer one.
+func distance(a, b string) int {
+	if len(a) > maxName {
+		return len(a)
+	}
+	a, b = strings.ToLower(a), strings.ToLower(b)
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal, row[j+1] = row[j+1], min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }

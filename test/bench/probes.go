@@ -93,7 +93,7 @@ cpu '*/fleet-helper.service/cpu.stat'
 cpu '*/podman.service/cpu.stat'
 cpu '*/libpod-conmon-*.scope/cpu.stat'
 pss "$(systemctl show --property=MainPID --value fleet-agent.service)"
-pss "$(pgrep --full '^/usr/bin/fleet-agent helper' || echo self)"
+pss "$(pgrep --oldest --full '^/usr/bin/fleet-agent helper' || echo self)"
 cat /sys/class/net/host0/statistics/?x_bytes | awk '{ n += $1 } END { print n }'
 if [ -e /run/bench-mark ]; then find /var/lib /etc -xdev -newer /run/bench-mark -type f ! -name '*.log' | grep -v ^/var/lib/systemd/ | sort; fi
 touch /run/bench-mark

@@ -1,0 +1,137 @@
+package score
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+const hostLabel = `[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?`
+
+var (
+	labelPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+	// As Kubernetes names Secrets and their keys.
+	secretPattern    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
+	secretKeyPattern = regexp.MustCompile(`^[-._a-zA-Z0-9]+$`)
+	memoryPattern    = regexp.MustCompile(`^([1-9][0-9]{0,14})(Ki|Mi|Gi)?$`)
+	envPattern       = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+	// imagePattern is the grammar of the OCI distribution specification with a
+	// mandatory registry: a host name with a dot, localhost, an IPv6 address in
+	// brackets, or any host name with a port.
+	imagePattern = regexp.MustCompile(`^(` +
+		`(localhost|` + hostLabel + `(\.` + hostLabel + `)+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?|` + hostLabel + `:[0-9]{1,5})` +
+		`(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
+)
+
+func validateEach[T any](at string, items []T, validate func(T, string) error) error {
+	if len(items) > maxListItems {
+		return fieldErrorf(at, "%d items, at most %d are allowed", len(items), maxListItems)
+	}
+	var found mistakes
+	for i, item := range items {
+		found.add(validate(item, index(at, i)))
+	}
+	return found.err()
+}
+
+func checkImage(field, image string) error {
+	if image == "" {
+		return fieldErrorf(field, "an image is needed")
+	}
+	if len(image) > maxImage || !imagePattern.MatchString(image) {
+		return fieldErrorf(field, "%.80q is not a fully qualified image reference such as docker.io/library/nginx:1.29", image)
+	}
+	return nil
+}
+
+func checkEnvName(field, name string) error {
+	if len(name) > maxEnvName || !envPattern.MatchString(name) {
+		return fieldErrorf(field, "%.80q is not the name of an environment variable", name)
+	}
+	return nil
+}
+
+// checkOneOf checks a value that may be empty, which stands for the first that is allowed.
+func checkOneOf[T ~string](field string, value T, allowed ...T) error {
+	if value == "" || slices.Contains(allowed, value) {
+		return nil
+	}
+	return fieldErrorf(field, "%.32q is unknown: use %s", value, list(allowed))
+}
+
+// list joins words as in a sentence.
+func list[T ~string](words []T) string {
+	text := string(words[0])
+	for i, word := range words[1:] {
+		separator := ", "
+		if i == len(words)-2 {
+			separator = " or "
+		}
+		text += separator + string(word)
+	}
+	return text
+}
+
+func checkLabel(field, name string) error {
+	if len(name) > maxName || !labelPattern.MatchString(name) {
+		return fieldErrorf(field, "%.80q must be at most %d lower-case letters, digits and '-', beginning and ending with a letter or digit", name, maxName)
+	}
+	return nil
+}
+
+func checkSecretName(field, name string) error {
+	if len(name) > maxSecretName || !secretPattern.MatchString(name) {
+		return fieldErrorf(field, "%.80q is not the name of a Secret", name)
+	}
+	return nil
+}
+
+func checkSecretKey(field, key string) error {
+	if len(key) > maxSecretName || !secretKeyPattern.MatchString(key) || key == "." || key == ".." {
+		return fieldErrorf(field, "%.80q is not a key of a Secret", key)
+	}
+	return nil
+}
+
+func checkAbsolute(field, p string) error {
+	if len(p) > maxPathLength || !path.IsAbs(p) || path.Clean(p) != p || p == "/" || strings.ContainsAny(p, "\x00:,") {
+		return fieldErrorf(field, "%.80q is not an absolute path in its shortest form", p)
+	}
+	return nil
+}
+
+func checkStrings(field string, values []string) error {
+	if len(values) > maxListItems {
+		return fieldErrorf(field, "%d items, at most %d are allowed", len(values), maxListItems)
+	}
+	if slices.ContainsFunc(values, func(s string) bool { return strings.ContainsRune(s, 0) }) {
+		return fieldErrorf(field, "contains a NUL byte")
+	}
+	return nil
+}
+
+func checkPort(field string, n int) error {
+	if n < 1 || n > 65535 {
+		return fieldErrorf(field, "%d is not within 1 to 65535", n)
+	}
+	return nil
+}
+
+// checkVisible checks what becomes part of a request.
+func checkVisible(field, text string) error {
+	if len(text) > maxProbeText {
+		return fieldErrorf(field, "is longer than %d bytes", maxProbeText)
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return fieldErrorf(field, "contains a control character")
+	}
+	return nil
+}
+
+func checkWithin(field string, n *int, least, most int) error {
+	if n != nil && (*n < least || *n > most) {
+		return fieldErrorf(field, "%d is not within %d to %d", *n, least, most)
+	}
+	return nil
+}

@@ -1,0 +1,50 @@
+package score
+
+// EnvVar is one environment variable.
+type EnvVar struct {
+	Name  string `json:"name"`
+	Value string `json:"value,omitempty"`
+	// ValueFrom takes the value from elsewhere; Value is empty then.
+	ValueFrom *EnvVarSource `json:"valueFrom,omitempty"`
+}
+
+// EnvVarSource is where the value of an environment variable comes from.
+type EnvVarSource struct {
+	SecretKeyRef SecretKeyRef `json:"secretKeyRef"`
+}
+
+// SecretKeyRef names a key of a Secret in the namespace of the Deployment.
+type SecretKeyRef struct {
+	Name string `json:"name"`
+	Key  string `json:"key"`
+}
+
+func (e EnvVar) validate(at string) error {
+	return all(checkEnvName(at+".name", e.Name), e.validateValue(at))
+}
+
+func (e EnvVar) validateValue(at string) error {
+	if e.ValueFrom == nil {
+		return checkStrings(at+".value", []string{e.Value})
+	}
+	if e.Value != "" {
+		return fieldErrorf(at, "value and valueFrom exclude each other")
+	}
+	ref := e.ValueFrom.SecretKeyRef
+	at += ".valueFrom.secretKeyRef"
+	return all(checkSecretName(at+".name", ref.Name), checkSecretKey(at+".key", ref.Key))
+}
+
+// refuseTwice refuses variables that are given twice. Nothing else depends on it: a device takes
+// the last value, as earlier versions did.
+func (s *Service) refuseTwice(at string) error {
+	var found mistakes
+	given := map[string]bool{}
+	for i, e := range s.Env {
+		if e.Name != "" && given[e.Name] {
+			found.add(fieldErrorf(index(at+".env", i)+".name", "%.80q is given twice", e.Name))
+		}
+		given[e.Name] = true
+	}
+	return found.err()
+}
