@@ -26,6 +26,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		Registry:      registry,
 		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), root),
 		Dialer:        &helper.Client{Socket: helper.Socket},
+		Storage:       &helper.Client{Socket: helper.Socket},
 		Binds:         binds(p.cfg, p.configPath),
 		Space:         imageSpace(p),
 		Prune:         driver.Prune{After: p.cfg.Images.KeepUnneeded, Above: p.cfg.Images.PruneAbove, DownTo: p.cfg.Images.PruneDownTo},
@@ -34,7 +35,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		Log:           p.log.With("component", "containers"),
 	}
 	if keep != nil {
-		containers.Runs, containers.Images = keep("containers"), keep("images")
+		containers.Runs, containers.Images, containers.Jobs = keep("containers"), keep("images"), keep("jobs")
 	}
 	d.containers = driver.New(containers)
 	d.Drivers, err = workload.NewDrivers(

@@ -3,8 +3,10 @@ package driver
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,6 +45,8 @@ type Config struct {
 	TrustRegistry func(registry string) error
 	// Dialer connects to ports in containers, for probes.
 	Dialer probe.Dialer
+	// Storage repairs what the runtime keeps on the disk; nil for nobody.
+	Storage Storage
 	// Binds says which directories containers may mount.
 	Binds bind.Policy
 	// Space looks at the file system of images as the agent sees it; nil for nobody.
@@ -55,6 +59,8 @@ type Config struct {
 	Crashes *crashes.Store
 	// Runs remembers the runs of containers over restarts of the agent; nil for nobody.
 	Runs runs.Keeper
+	// Jobs remembers the runs of services on a schedule; nil for nobody.
+	Jobs runs.Keeper
 	// Uptime is a clock that nobody sets; nil for one that begins with the driver.
 	Uptime func() runs.Moment
 	Log    *slog.Logger
@@ -71,8 +77,12 @@ type Driver struct {
 	runs         *runs.Ledger
 	refusals     *refusals
 	probes       *probe.Prober
+	checks       *probe.Checks
+	jobs         *jobs
+	notes        *notes
 	lookout      *lookout
 	pruner       *pruner
+	keeper       *keeper
 	space        func() (facts.FileSystem, error)
 	crashes      *crashes.Store // may be nil
 	wanted       *wanted
@@ -111,10 +121,13 @@ func New(cfg Config) *Driver {
 		lookout:      &lookout{Dialer: cfg.Dialer},
 		space:        cfg.Space,
 		crashes:      cfg.Crashes,
+		keeper:       newKeeper(cfg.Storage),
 		wanted:       newWanted(),
 		log:          cfg.Log,
 	}
-	d.probes = probe.New(probe.NewChecks(d.lookout, cfg.Runtime), d.probed, cfg.Log)
+	d.checks, d.notes = probe.NewChecks(d.lookout, cfg.Runtime), newNotes()
+	d.probes = probe.New(d.checks, d.probed, cfg.Log)
+	d.jobs = newJobs(cfg.Jobs, d.runs.Now, func(err error) { cfg.Log.Warn("what is known of jobs could not be saved", "error", err) })
 	d.pruner = &pruner{rules: cfg.Prune, book: images.New(cfg.Images, d.runs.Now, cfg.Log)}
 	return d
 }
@@ -188,17 +201,18 @@ func (d *Driver) Ready(ctx context.Context) (workload.Look, error) {
 	info, err := d.recent(ctx)
 	d.note(info, err)
 	if err != nil {
-		return workload.Look{}, err
+		return workload.Look{}, d.because(err)
 	}
 	list, began, err := d.look(ctx, wire.DeploymentRef{})
 	if err != nil {
 		d.note(info, err) // it is not what it was
-		return workload.Look{}, err
+		return workload.Look{}, d.because(err)
 	}
 	d.runs.Keep(began, list)
 	d.mounts.forbid(info.StoreRoot)
 	d.mounts.see(list)
-	look := workload.Look{Note: d.lookout.lacks(), Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}
+	d.wake()
+	look := workload.Look{Note: d.lacks(), Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}
 	for _, c := range list {
 		look.Deployments = append(look.Deployments, c.Ref)
 	}
@@ -213,7 +227,22 @@ func (d *Driver) note(info container.Info, err error) {
 	d.info, d.infoErr = info, err
 	if err == nil {
 		d.version = info.Version
+		return
 	}
+	d.keeper.suspect()
+}
+
+// because adds to an error of the runtime what is known to be the reason.
+func (d *Driver) because(err error) error {
+	if damaged := d.keeper.lacks(); damaged != "" {
+		return fmt.Errorf("%w: %s", err, damaged)
+	}
+	return err
+}
+
+// lacks says what cannot be done at present, or is damaged.
+func (d *Driver) lacks() string {
+	return strings.Join(slices.DeleteFunc([]string{d.keeper.lacks(), d.lookout.lacks()}, func(s string) bool { return s == "" }), "; ")
 }
 
 // Info is what the runtime said of itself at the last look, or why it did not.
@@ -256,6 +285,8 @@ func (d *Driver) Forget(ref wire.DeploymentRef) {
 	d.refusals.forget(ref)
 	d.probes.Watch(ref, nil)
 	d.wanted.forget(ref)
+	d.jobs.forget(ref)
+	d.notes.forget(ref)
 	if d.crashes != nil {
 		d.crashes.Forget(ref)
 	}

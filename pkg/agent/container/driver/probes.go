@@ -13,12 +13,28 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Run implements workload.Runner: it probes.
+// Run implements workload.Runner: it probes, and repairs the storage.
 func (d *Driver) Run(ctx context.Context, changed func(wire.DeploymentRef)) {
 	d.mu.Lock()
 	d.changed = changed
 	d.mu.Unlock()
+	var tending sync.WaitGroup
+	defer tending.Wait()
+	tending.Go(func() { d.tend(ctx, changed) })
 	d.probes.Run(ctx)
+}
+
+// wake has the Deployments looked at whose jobs are overdue.
+func (d *Driver) wake() {
+	d.mu.Lock()
+	changed := d.changed
+	d.mu.Unlock()
+	if changed == nil {
+		return
+	}
+	for _, ref := range d.jobs.overdue() {
+		changed(ref)
+	}
 }
 
 // probed notes what probes found out.
