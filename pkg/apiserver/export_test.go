@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/client-go/kubernetes"
 
 	"fleet.nationtech.io/fleet/pkg/apiserver/datastore"
 	"fleet.nationtech.io/fleet/pkg/refusals"
@@ -48,3 +50,8 @@ var CountValues = countValues
 
 // Fitted is the storage of a kind in a data store that says whether it is full.
 func Fitted(s storage.Interface, full func() error) storage.Interface { return fitted{s, full} }
+
+// Reviewer is the plugin that asks reviews.
+func Reviewer(reviews []Review, client kubernetes.Interface) admission.ValidationInterface {
+	return reviewer{admission.NewHandler(admission.Create, admission.Update), reviews, client}
+}

@@ -106,6 +106,8 @@ type Config struct {
 	// CRDs are YAML documents, each a CustomResourceDefinition, that the server
 	// applies at start and refuses to delete.
 	CRDs [][]byte
+	// Reviews refuse what no definition can.
+	Reviews []Review
 	// Handlers serve paths beside the API, each with what is below it. A client
 	// needs all rights to reach them.
 	Handlers map[string]http.Handler
@@ -321,10 +323,10 @@ func (b *builder) fitting(o generic.RESTOptionsGetter) generic.RESTOptionsGetter
 func (b *builder) admission() error {
 	o := genericoptions.NewAdmissionOptions()
 	o.Plugins.Register(guardName, guardFactory(b.crds))
-	o.Plugins.Register(scoreSizeName, newScoreSize)
+	o.Plugins.Register(reviewName, reviewFactory(b.Reviews, b.client))
 	o.Plugins.Register(objectSizeName, newObjectSize)
 	o.Plugins.Register(definitionsName, definitionsFactory(b.Sizes))
-	o.RecommendedPluginOrder = append(o.RecommendedPluginOrder, guardName, objectSizeName, definitionsName, scoreSizeName)
+	o.RecommendedPluginOrder = append(o.RecommendedPluginOrder, guardName, objectSizeName, definitionsName, reviewName)
 	// Policies and webhooks need kinds that this server does not serve.
 	o.DisablePlugins = []string{"MutatingAdmissionPolicy", "ValidatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"}
 	return o.ApplyTo(&b.generic.Config, b.informers, b.client, b.dynamic, utilfeature.DefaultFeatureGate, b.generic.EffectiveVersion)

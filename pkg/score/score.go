@@ -108,7 +108,7 @@ type Needs struct {
 // what it needs. It returns ErrUnknownType for other types, and errors that
 // wrap ErrInvalid, a *FieldError or FieldErrors, for bad data.
 func Validate(typ string, data []byte) (Needs, error) {
-	if !isKnown(typ) { // whose data may be anything
+	if !IsKnown(typ) { // whose data may be anything
 		return Needs{}, unknownType(typ)
 	}
 	d, err := Parse(typ, data)
@@ -120,7 +120,7 @@ func Validate(typ string, data []byte) (Needs, error) {
 
 // Validate is as the function.
 func (d *Document) Validate() (Needs, error) {
-	if !isKnown(d.typ) {
+	if !IsKnown(d.typ) {
 		return Needs{}, unknownType(d.typ)
 	}
 	p, err := decodePodmanV0(d.data)
@@ -133,6 +133,7 @@ func (d *Document) Validate() (Needs, error) {
 	return Needs{Privilege: p.Privilege(), Secrets: p.Secrets()}, nil
 }
 
-func isKnown(typ string) bool { return typ == TypePodmanV0 }
+// IsKnown reports whether Validate knows a type.
+func IsKnown(typ string) bool { return typ == TypePodmanV0 }
 
 func unknownType(typ string) error { return fmt.Errorf("%w %.63q", ErrUnknownType, typ) }

@@ -60,12 +60,36 @@ func TestKubectlOnDeployments(t *testing.T) {
 		}
 		user{t, u.s}.shows(u.kubectl("get", "fleetdep", "hello", "-o", "yaml"), "localhost/hello:3")
 	})
+	t.Run("mistakes", func(t *testing.T) {
+		u := user{t, u.s}
+		bad := strings.NewReplacer("image:", "imagee:", "name: web", "name: Web").Replace(deployment("bad"))
+		for _, args := range [][]string{{"apply", "-f", "-"}, {"apply", "--server-side", "-f", "-"}, {"apply", "--dry-run=server", "-f", "-"}, {"diff", "-f", "-"}} {
+			_, err := u.s.Run(t.Context(), bad, append([]string{"kubectl"}, args...)...)
+			if err == nil {
+				t.Fatalf("%q took %s", args, bad)
+			}
+			u.shows(err.Error(), `The Deployment "bad" is invalid`, "spec.score.data.services[0].imagee: unknown field; did you mean image?", "spec.score.data.services[0].name: ")
+		}
+		u.refused("not found", "get", "fleetdep", "bad")
+		other := strings.Replace(deployment("other"), "PodmanV0", "OtherV1", 1)
+		cmd := exec.CommandContext(t.Context(), binary(t), "kubectl", "apply", "-f", "-")
+		cmd.Env, cmd.Stdin = append(os.Environ(), "KUBECONFIG="+u.s.Kubeconfig()), strings.NewReader(other)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		u.shows(string(out), "Warning: spec.score.type: this server does not know score type OtherV1")
+	})
 	t.Run("describe", func(t *testing.T) {
 		u := user{t, u.s}
-		u.apply(strings.Replace(deployment("bad"), "image:", "imagee:", 1))
-		u.kubectl("wait", "--for=condition=Accepted=False", "--timeout=10s", "fleetdep/bad")
+		u.kubectl("create", "namespace", "lax")
+		u.kubectl("label", "namespace", "lax", "fleet.nationtech.io/privilege=privileged")
+		bind := strings.NewReplacer("namespace: default", "namespace: lax", "image:", "volumes: [{hostPath: /srv, mountPath: /srv}]\n        image:").Replace(deployment("bind"))
+		u.apply(bind)
+		u.kubectl("label", "--overwrite", "namespace", "lax", "fleet.nationtech.io/privilege=baseline")
+		u.kubectl("wait", "-n", "lax", "--for=condition=Accepted=False", "--timeout=10s", "fleetdep/bind")
 		eventually(t, "the event", func() error {
-			if out := u.kubectl("describe", "fleetdep", "bad"); !strings.Contains(out, "services[0].imagee") || !strings.Contains(out, "Warning  Invalid") {
+			if out := u.kubectl("describe", "-n", "lax", "fleetdep", "bind"); !strings.Contains(out, "privilege privileged") || !strings.Contains(out, "Warning  PrivilegeExceeded") {
 				return fmt.Errorf("description is:\n%s", out)
 			}
 			return nil

@@ -151,11 +151,16 @@ func (s *site) apply(name, service string) {
 
 func (s *site) applyIn(namespace, name, service string) {
 	s.t.Helper()
+	s.must(s.tryApply(namespace, name, service))
+}
+
+// tryApply returns why the server does not take it.
+func (s *site) tryApply(namespace, name, service string) error {
 	manifest := fmt.Sprintf(`{apiVersion: fleet.nationtech.io/v1alpha1, kind: Deployment,
   metadata: {name: %s, namespace: %s},
   spec: {targetSelector: {matchLabels: {site: a}}, score: {type: PodmanV0, data: {minReadySeconds: 1, services: [%s]}}}}`, name, namespace, service)
 	_, err := s.server.Apply(s.t.Context(), manifest)
-	s.must(err)
+	return err
 }
 
 // hello is a service that serves its page on a port of the device.

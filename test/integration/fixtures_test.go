@@ -15,6 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
 
 	"fleet.nationtech.io/fleet/pkg/agent/sim"
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
@@ -129,6 +132,30 @@ func (s *server) edit(namespace, name string, change func(*v1alpha1.Deployment))
 		_, err = s.client().Deployments(namespace).Update(s.t.Context(), d, metav1.UpdateOptions{})
 		return err
 	})
+}
+
+// tryEdit is as edit, and returns why the change is not taken.
+func (s *server) tryEdit(namespace, name string, change func(*v1alpha1.Deployment)) error {
+	s.t.Helper()
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		d, err := s.client().Deployments(namespace).Get(s.t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		change(d)
+		_, err = s.client().Deployments(namespace).Update(s.t.Context(), d, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+// allow labels a namespace with the privilege that it allows.
+func (s *server) allow(namespace, privilege string) {
+	s.t.Helper()
+	patch := []byte(`{"metadata":{"labels":{"` + v1alpha1.LabelPrivilege + `":"` + privilege + `"}}}`)
+	kube := kubernetes.NewForConfigOrDie(s.rest())
+	if _, err := kube.CoreV1().Namespaces().Patch(s.t.Context(), namespace, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // editDevice changes a Device.

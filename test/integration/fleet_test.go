@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -26,7 +27,9 @@ func TestApplyReachesTheDeviceAndComesBack(t *testing.T) {
 	s.condition("default", "hello", v1alpha1.DeploymentAvailable, metav1.ConditionTrue, v1alpha1.ReasonComplete)
 }
 
-func TestInvalidScoreIsNotSent(t *testing.T) {
+// What is wrong with a score is refused when it is written, all of it, and so is what its
+// namespace does not allow. Warnings, and what can still come, refuse nothing.
+func TestInvalidScoreIsNotTaken(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	d, _ := s.device(sim.Config{Device: "edge-1", Token: s.token(map[string]string{"group": "a"})})
@@ -34,12 +37,48 @@ func TestInvalidScoreIsNotSent(t *testing.T) {
 	before := runs(t, d, "default/hello")
 	s.aggregate("default", "hello", counts{1, 1, 0, 0})
 
+	for name, tc := range map[string]struct{ services, field, message string }{
+		"a field": {`[{"name":"web","image":"localhost/hello:1","imagePolicy":"x"}]`, "spec.score.data.services[0].imagePolicy", "unknown field"},
+		"a value": {`[{"name":"web","image":"hello"}]`, "spec.score.data.services[0].image", "not a fully qualified image"},
+		"a right": {`[{"name":"web","image":"localhost/hello:1","volumes":[{"hostPath":"/srv","mountPath":"/srv"}]}]`, "spec.score", "needs privilege privileged"},
+	} {
+		err := s.tryEdit("default", "hello", func(d *v1alpha1.Deployment) {
+			d.Spec.Score.Data = runtime.RawExtension{Raw: []byte(`{"services":` + tc.services + `}`)}
+		})
+		status, _ := errors.AsType[*apierrors.StatusError](err)
+		if !apierrors.IsInvalid(err) || len(status.ErrStatus.Details.Causes) != 1 || status.ErrStatus.Details.Causes[0].Field != tc.field ||
+			!strings.Contains(status.ErrStatus.Details.Causes[0].Message, tc.message) {
+			t.Errorf("%s: error is %v, want one that names %s", name, err, tc.field)
+		}
+	}
+	if after := runs(t, d, "default/hello"); after.Entries[0].Hold || after.Entries[0].Hash != before.Entries[0].Hash {
+		t.Errorf("the device is told %+v after refusals", after.Entries[0])
+	}
+	// A Secret may come later.
 	s.edit("default", "hello", func(d *v1alpha1.Deployment) {
-		d.Spec.Score.Data = runtime.RawExtension{Raw: []byte(`{"services":[{"name":"web","image":"localhost/hello:1","imagePolicy":"x"}]}`)}
+		d.Spec.Score.Data = runtime.RawExtension{Raw: []byte(`{"services":[{"name":"web","image":"localhost/hello:1","volumes":[{"secretName":"tls","mountPath":"/tls"}]}]}`)}
 	})
-	c := s.condition("default", "hello", v1alpha1.DeploymentAccepted, metav1.ConditionFalse, v1alpha1.ReasonInvalid)
-	if !strings.Contains(c.Message, "services[0].imagePolicy") {
-		t.Errorf("message %q does not name the field", c.Message)
+	s.condition("default", "hello", v1alpha1.DeploymentAccepted, metav1.ConditionFalse, v1alpha1.ReasonSecretUnavailable)
+	// What is wrong already can be changed elsewhere.
+	s.edit("default", "hello", func(d *v1alpha1.Deployment) { d.Labels = map[string]string{"a": "b"} })
+}
+
+// What is not allowed any more is held by devices, and its object can be changed.
+func TestScoreThatIsNotAllowedAnyMoreIsNotSent(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	d, _ := s.device(sim.Config{Device: "edge-1", Token: s.token(map[string]string{"group": "a"})})
+	s.allow("default", "privileged")
+	hello := deployment("hello", "a")
+	hello.Spec.Score.Data = runtime.RawExtension{Raw: []byte(`{"services":[{"name":"web","image":"localhost/hello:1","volumes":[{"hostPath":"/srv","mountPath":"/srv"}]}]}`)}
+	s.create(hello)
+	before := runs(t, d, "default/hello")
+	s.aggregate("default", "hello", counts{1, 1, 0, 0})
+
+	s.allow("default", "baseline")
+	c := s.condition("default", "hello", v1alpha1.DeploymentAccepted, metav1.ConditionFalse, v1alpha1.ReasonPrivilegeExceeded)
+	if !strings.Contains(c.Message, "baseline") {
+		t.Errorf("message %q does not say what is allowed", c.Message)
 	}
 	s.aggregate("default", "hello", counts{1, 0, 0, 1})
 	after := runs(t, d, "default/hello")
@@ -50,6 +89,7 @@ func TestInvalidScoreIsNotSent(t *testing.T) {
 		t.Error("the valid score was held")
 	}
 	s.keys("edge-1.default.hello")
+	s.edit("default", "hello", func(d *v1alpha1.Deployment) { d.Labels = map[string]string{"a": "b"} })
 
 	s.edit("default", "hello", func(d *v1alpha1.Deployment) { d.Spec.Score = deployment("hello", "a", "again").Spec.Score })
 	s.aggregate("default", "hello", counts{1, 1, 0, 0})

@@ -91,10 +91,12 @@ func TestEveryScoreThatWasAcceptedIsARevision(t *testing.T) {
 		d.Spec.TargetSelector.MatchLabels = map[string]string{"group": "b"}
 	})
 	// What is refused makes none.
-	s.edit("default", "hello", func(d *v1alpha1.Deployment) {
+	refused := s.tryEdit("default", "hello", func(d *v1alpha1.Deployment) {
 		d.Spec.Score.Data = runtime.RawExtension{Raw: []byte(`{"services":[{"name":"web"}]}`)}
 	})
-	s.condition("default", "hello", v1alpha1.DeploymentAccepted, metav1.ConditionFalse, v1alpha1.ReasonInvalid)
+	if !apierrors.IsInvalid(refused) {
+		t.Errorf("a service without an image: %v", refused)
+	}
 	s.history("hello", "1 opening", "2 second try")
 	// A score that is back is the newest.
 	s.change("hello", "one", "back")

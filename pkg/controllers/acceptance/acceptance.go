@@ -64,7 +64,7 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests
 	case err != nil:
 		v.Message = err.Error()
 	case reason == v1alpha1.ReasonUnknownType:
-		v.Accepted, v.Message = true, fmt.Sprintf("this server does not know score type %s and sends it as it is; known here: %s", d.Spec.Score.Type, score.TypePodmanV0)
+		v.Accepted, v.Message = true, AboutUnknownType(d.Spec.Score.Type)
 	default:
 		v.Accepted, v.Message = true, "the score is valid"
 	}
@@ -85,17 +85,29 @@ func judge(document *score.Document, namespace string, namespaceLabels map[strin
 	case err != nil:
 		return needs, "", v1alpha1.ReasonInvalid, fmt.Errorf("spec.score.%w", err)
 	}
-	// A value that nobody can read must not open anything.
-	allowed, err := score.ParsePrivilege(namespaceLabels[v1alpha1.LabelPrivilege])
-	if err != nil {
-		allowed = score.Restricted
-	}
-	if needs.Privilege > allowed {
-		return needs, "", v1alpha1.ReasonPrivilegeExceeded, fmt.Errorf("the score needs privilege %s, but its namespace allows %s: see the namespace's label %s",
-			needs.Privilege, allowed, v1alpha1.LabelPrivilege)
+	if err := exceeds(needs, namespaceLabels); err != nil {
+		return needs, "", v1alpha1.ReasonPrivilegeExceeded, err
 	}
 	if digest, err = digests.Digest(namespace, needs.Secrets); err != nil {
 		return needs, "", v1alpha1.ReasonSecretUnavailable, fmt.Errorf("the score needs a Secret in namespace %s that cannot be delivered: %w", namespace, err)
 	}
 	return needs, digest, v1alpha1.ReasonValid, nil
+}
+
+// exceeds says why a namespace does not allow what a score needs.
+func exceeds(needs score.Needs, namespaceLabels map[string]string) error {
+	// A value that nobody can read must not open anything.
+	allowed, err := score.ParsePrivilege(namespaceLabels[v1alpha1.LabelPrivilege])
+	if err != nil {
+		allowed = score.Restricted
+	}
+	if needs.Privilege <= allowed {
+		return nil
+	}
+	return fmt.Errorf("the score needs privilege %s, but its namespace allows %s: see the namespace's label %s", needs.Privilege, allowed, v1alpha1.LabelPrivilege)
+}
+
+// AboutUnknownType says what becomes of a score of a type that is unknown here.
+func AboutUnknownType(typ string) string {
+	return fmt.Sprintf("this server does not know score type %s and sends it as it is; known here: %s", typ, score.TypePodmanV0)
 }

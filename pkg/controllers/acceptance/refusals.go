@@ -1,0 +1,66 @@
+package acceptance
+
+import (
+	"errors"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/score"
+)
+
+// Refusal is one reason to take no such score.
+type Refusal struct {
+	// Field is its path in the Deployment.
+	Field string
+	// Message says what is wrong and what is allowed.
+	Message string
+}
+
+// Refusals are the reasons to take no such score, all at once: those for which Evaluate
+// would not accept it, but for what can still come, such as a Secret. namespaceLabels is
+// asked where the answer depends on them; its error is returned.
+func Refusals(s v1alpha1.Score, namespaceLabels func() (map[string]string, error)) ([]Refusal, error) {
+	document, err := score.Parse(s.Type, s.Data.Raw)
+	if err == nil {
+		_, err = document.Canonical() // which has a bound
+	}
+	if err != nil {
+		return refusalsOf(err), nil
+	}
+	needs, err := document.Validate()
+	switch {
+	case errors.Is(err, score.ErrUnknownType):
+		return nil, nil
+	case err != nil:
+		return refusalsOf(err), nil
+	case needs.Privilege == score.Restricted: // which every namespace allows
+		return nil, nil
+	}
+	labels, err := namespaceLabels()
+	if err != nil {
+		return nil, err
+	}
+	if err := exceeds(needs, labels); err != nil {
+		return []Refusal{{"spec.score", err.Error()}}, nil
+	}
+	return nil, nil
+}
+
+// refusalsOf takes apart the errors of package score.
+func refusalsOf(err error) []Refusal {
+	all, _ := errors.AsType[score.FieldErrors](err)
+	if one, ok := errors.AsType[*score.FieldError](err); ok && all == nil {
+		all = score.FieldErrors{one}
+	}
+	if all == nil { // it is about the score as a whole
+		return []Refusal{{"spec.score", err.Error()}}
+	}
+	refusals := make([]Refusal, len(all))
+	for i, e := range all {
+		field := "spec.score.data"
+		if e.Field != "" {
+			field += "." + e.Field
+		}
+		refusals[i] = Refusal{field, e.Message}
+	}
+	return refusals
+}

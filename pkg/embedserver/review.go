@@ -1,0 +1,40 @@
+package embedserver
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/apiserver"
+	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
+	"fleet.nationtech.io/fleet/pkg/score"
+)
+
+// scores refuses what no device would be sent, while its author is there to see why.
+// The condition Accepted says the same of what is stored already.
+var scores = apiserver.Review{
+	Resource: schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "deployments"},
+	Path:     []string{"spec", "score"},
+	Of:       reviewScore,
+}
+
+func reviewScore(part map[string]any, namespaceLabels func() (map[string]string, error)) (o apiserver.Opinion, err error) {
+	typ, _ := part["type"].(string)
+	var data bytes.Buffer
+	enc := json.NewEncoder(&data)
+	enc.SetEscapeHTML(false) // it would make the score longer than it is
+	if err := enc.Encode(part["data"]); err != nil {
+		return o, err
+	}
+	refusals, err := acceptance.Refusals(v1alpha1.Score{Type: typ, Data: runtime.RawExtension{Raw: data.Bytes()}}, namespaceLabels)
+	for _, r := range refusals {
+		o.Objections = append(o.Objections, apiserver.Objection{Field: r.Field, Message: r.Message})
+	}
+	if !score.IsKnown(typ) {
+		o.Warnings = []string{"spec.score.type: " + acceptance.AboutUnknownType(typ)}
+	}
+	return o, err
+}
