@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/interpret"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -237,6 +239,19 @@ func (m *model) never() {
 	m.tell()
 }
 
+// containersOf are the containers that a score asks for, with their hashes.
+func (m *model) containersOf(ref wire.DeploymentRef, asked *score.PodmanV0) (names []string) {
+	m.t.Helper()
+	data, err := json.Marshal(asked)
+	m.must(err)
+	w, err := interpret.PodmanV0(ref, data)
+	m.must(err)
+	for _, s := range w.Services {
+		names = append(names, s.Name()+" "+s.Hash)
+	}
+	return names
+}
+
 // check lets the device come to rest, and compares it with the model.
 func (m *model) check() {
 	m.t.Helper()
@@ -244,10 +259,11 @@ func (m *model) check() {
 	m.never()
 	want, got := []string{}, []string{}
 	for ref, services := range m.running {
+		asked := score.PodmanV0{}
 		for name, version := range services {
-			s := serviceOf(name, version)
-			want = append(want, container.ObjectName(ref, name)+" "+s.Hash())
+			asked.Services = append(asked.Services, serviceOf(name, version))
 		}
+		want = append(want, m.containersOf(ref, &asked)...)
 	}
 	list, err := m.podman.List(m.t.Context(), wire.DeploymentRef{})
 	m.must(err)

@@ -56,7 +56,7 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 	if err != nil {
 		return workload.Plan{}, err
 	}
-	resolved = i.refusals.of(resolved)
+	resolved = plan.AsBefore(i.refusals.of(resolved), i.containers, renewed)
 	i.probes.Watch(i.ref, targets(resolved, i.containers))
 	actions, again := plan.Changes(resolved, i.containers, time.Now())
 	steps, err := i.steps(ctx, actions)
@@ -66,6 +66,10 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 		var unused []workload.Step
 		unused, err = i.removeSecrets(ctx, resolved)
 		steps = append(steps, unused...)
+		if err == nil && i.connected(resolved) {
+			unused, err = i.removeNetworks(ctx, resolved)
+			steps = append(steps, unused...)
+		}
 	}
 	if err != nil {
 		i.ports.release(i.ref, false)
@@ -103,7 +107,11 @@ func (i *instance) Remove(ctx context.Context, retention wire.VolumeRetention) (
 		return nil, err
 	}
 	secrets, err := i.removeSecrets(ctx, &plan.Workload{})
-	return append(steps, secrets...), err
+	if err != nil {
+		return nil, err
+	}
+	networks, err := i.removeNetworks(ctx, &plan.Workload{})
+	return slices.Concat(steps, secrets, networks), err
 }
 
 // removeSecrets lists the steps that remove the runtime's secrets of the
@@ -128,7 +136,10 @@ func (i *instance) removeSecrets(ctx context.Context, w *plan.Workload) (steps [
 func (i *instance) Halt(ctx context.Context) error {
 	i.probes.Watch(i.ref, nil)
 	running := slices.DeleteFunc(slices.Clone(i.containers), func(c container.Container) bool { return c.Ended() || c.Unstarted() })
-	return sideBySide(running, func(c container.Container) error { return i.stop(ctx, c) })
+	if err := sideBySide(running, func(c container.Container) error { return i.stop(ctx, c) }); err != nil {
+		return err
+	}
+	return i.vacate(ctx, &container.Spec{})
 }
 
 // Restart implements workload.Instance. A service that is just being replaced, and has no
@@ -178,7 +189,7 @@ func (i *instance) restart(ctx context.Context, c container.Container) error {
 func (i *instance) State(w workload.Workload, now time.Time) workload.State {
 	asked := of(w)
 	if asked != nil {
-		asked = i.refusals.of(asked)
+		asked = plan.AsBefore(i.refusals.of(asked), i.containers, false)
 	}
 	state := plan.State(asked, i.containers, now)
 	if asked != nil && state.Phase == wire.PhaseRunning {

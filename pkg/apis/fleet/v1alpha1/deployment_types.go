@@ -95,7 +95,8 @@ type Score struct {
 	// stopSignal, startupProbe, livenessProbe, readinessProbe: {exec: {command} or
 	// httpGet: {port, path, scheme, httpHeaders: [{name, value}]} or tcpSocket: {port}
 	// or grpc: {port, service}, initialDelaySeconds, periodSeconds, timeoutSeconds,
-	// successThreshold, failureThreshold}}], minReadySeconds}. The server rejects a
+	// successThreshold, failureThreshold}}], minReadySeconds, network: {mode, name, ipv6,
+	// hostAliases: [{ip, hostnames}], dns: {nameservers, searches, options}}}. The server rejects a
 	// field that the type does not define.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
