@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -56,12 +57,12 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 	if err != nil {
 		return workload.Plan{}, err
 	}
-	resolved = plan.AsBefore(i.refusals.of(resolved), i.containers, renewed)
+	resolved = i.known(plan.AsBefore(resolved, i.containers, renewed), true)
 	i.probes.Watch(i.ref, targets(resolved, i.containers))
 	actions, again := plan.Changes(resolved, i.containers, time.Now())
 	steps, err := i.steps(ctx, actions)
 	// A container that may be put back has its secrets until it is removed.
-	swaps, ends := has(actions, plan.Swap), has(actions, plan.Promote)
+	swaps, ends := has(actions, plan.Swap) || plan.Waits(resolved, i.containers, time.Now()), has(actions, plan.Promote)
 	if err == nil && (renewed && !swaps || ends) {
 		var unused []workload.Step
 		unused, err = i.removeSecrets(ctx, resolved)
@@ -76,6 +77,12 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 		return workload.Plan{}, err
 	}
 	return workload.Plan{Steps: steps, Again: again}, nil
+}
+
+// known returns a workload with what is known of its services. When decide is set, jobs may
+// become due.
+func (i *instance) known(w *plan.Workload, decide bool) *plan.Workload {
+	return i.jobs.of(i.notes.of(i.refusals.of(w)), i.containers, decide)
 }
 
 // claim asks for what other Deployments may have, and returns the workload with
@@ -102,7 +109,7 @@ func (i *instance) Remove(ctx context.Context, retention wire.VolumeRetention) (
 		volumes = append(volumes, adoptable(c)...)
 	}
 	i.probes.Watch(i.ref, nil)
-	steps, err := i.steps(ctx, plan.Departure(i.ref, i.containers, volumes, retention))
+	steps, err := i.steps(ctx, plan.Departure(i.ref, i.containers, volumes, retention, i.wanted.waves(i.ref)))
 	if err != nil {
 		return nil, err
 	}
@@ -136,10 +143,25 @@ func (i *instance) removeSecrets(ctx context.Context, w *plan.Workload) (steps [
 func (i *instance) Halt(ctx context.Context) error {
 	i.probes.Watch(i.ref, nil)
 	running := slices.DeleteFunc(slices.Clone(i.containers), func(c container.Container) bool { return c.Ended() || c.Unstarted() })
-	if err := sideBySide(running, func(c container.Container) error { return i.stop(ctx, c) }); err != nil {
-		return err
+	for _, wave := range inWaves(running, i.wanted.waves(i.ref)) {
+		if err := sideBySide(wave, func(c container.Container) error { return i.stop(ctx, c) }); err != nil {
+			return err
+		}
 	}
 	return i.vacate(ctx, &container.Spec{})
+}
+
+// inWaves divides containers into those that are stopped side by side: what depends on others
+// goes first.
+func inWaves(list []container.Container, waves map[string]int) (divided [][]container.Container) {
+	byWave := map[int][]container.Container{}
+	for _, c := range list {
+		byWave[waves[c.Service]] = append(byWave[waves[c.Service]], c)
+	}
+	for _, wave := range slices.Backward(slices.Sorted(maps.Keys(byWave))) {
+		divided = append(divided, byWave[wave])
+	}
+	return divided
 }
 
 // Restart implements workload.Instance. A service that is just being replaced, and has no
@@ -189,7 +211,7 @@ func (i *instance) restart(ctx context.Context, c container.Container) error {
 func (i *instance) State(w workload.Workload, now time.Time) workload.State {
 	asked := of(w)
 	if asked != nil {
-		asked = plan.AsBefore(i.refusals.of(asked), i.containers, false)
+		asked = i.known(plan.AsBefore(asked, i.containers, false), false)
 	}
 	state := plan.State(asked, i.containers, now)
 	if asked != nil && state.Phase == wire.PhaseRunning {
