@@ -4,11 +4,32 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"fleet.nationtech.io/fleet/pkg/resolv"
 )
+
+// reloadNames makes podman's server of names read again whom it asks. Its process is what the
+// file says if that is what it is called: the number may be another's by now.
+func reloadNames(pidFile string) error {
+	text, err := os.ReadFile(pidFile)
+	if err != nil {
+		return nil // none runs
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid < 2 {
+		return nil
+	}
+	name, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	if err != nil || strings.TrimSpace(string(name)) != "aardvark-dns" {
+		return nil
+	}
+	return syscall.Kill(pid, syscall.SIGHUP)
+}
 
 func newFollowResolver() *cobra.Command {
 	var settle bool
@@ -28,7 +49,12 @@ fleet-workload run it when resolv.conf changes; setup-user makes the units.`,
 				Device:     "/etc/resolv.conf",
 				Upstream:   "/run/systemd/resolve/resolv.conf",
 				Containers: filepath.Join(dir, "containers"),
-				Before:     filepath.Join(dir, "fleet-resolver"),
+				Networks: []string{
+					filepath.Join(dir, "containers/networks/rootless-netns/resolv.conf"),
+					filepath.Join(dir, "libpod/tmp/rootless-netns/resolv.conf"), // podman 4
+				},
+				Reload: func() error { return reloadNames(filepath.Join(dir, "containers/networks/aardvark-dns/aardvark.pid")) },
+				Before: filepath.Join(dir, "fleet-resolver"),
 			}
 			if settle {
 				return files.Settle(cmd.Context())

@@ -525,10 +525,12 @@ func command(words ...string) func(*score.Service) {
 	return func(s *score.Service) { s.Command = words }
 }
 
-// What replaces the container of service front, when it has no port.
+// What replaces the container of service front, when it has no port and is alone, or in a
+// network with others.
 var (
-	prepared = []string{"create shop_web_front_next", "init shop_web_front_next"}
-	swapped  = []string{"stop shop_web_front", "start shop_web_front_next", "remove shop_web_front", "rename shop_web_front"}
+	prepared       = []string{"create shop_web_front_next", "init shop_web_front_next"}
+	preparedBeside = []string{"create shop_web_front_trial", "init shop_web_front_trial", "remove shop_web_front_trial", "create shop_web_front_next"}
+	swapped        = []string{"stop shop_web_front", "start shop_web_front_next", "remove shop_web_front", "rename shop_web_front"}
 )
 
 type deployments = map[wire.DeploymentRef]services
@@ -537,14 +539,14 @@ func TestDeploymentComesAndGoes(t *testing.T) {
 	onDevice(t, func(d *device) {
 		d.gateway.issue("e1", deployments{web: {"front": nil, "back": nil}})
 		d.settle()
-		d.expectCalls("create shop_web_back", "start shop_web_back", "create shop_web_front", "start shop_web_front")
+		d.expectCalls("network shop_web", "create shop_web_back", "start shop_web_back", "create shop_web_front", "start shop_web_front")
 		d.expectPhase(web, wire.PhaseRunning, "")
 		if s := d.gateway.state(web); s.Hash != d.gateway.manifest.Entries[0].Hash || len(s.Containers) != 2 {
 			t.Errorf("report %+v", s)
 		}
 		d.gateway.issue("e1", nil)
 		d.settle()
-		d.expectCallsInAnyOrder("stop shop_web_back", "remove shop_web_back", "stop shop_web_front", "remove shop_web_front")
+		d.expectCallsInAnyOrder("stop shop_web_back", "remove shop_web_back", "stop shop_web_front", "remove shop_web_front", "unnetwork shop_web")
 		phases := slices.DeleteFunc(d.gateway.phases(web), func(p wire.Phase) bool { return p == wire.PhasePending })
 		if diff := cmp.Diff([]wire.Phase{wire.PhaseRunning, wire.PhaseRemoved}, phases); diff != "" {
 			t.Error(diff)
@@ -584,7 +586,7 @@ func TestOnlyTheChangedServiceIsReplacedOnce(t *testing.T) {
 		d.podman.Calls()
 		d.gateway.issue("e1", deployments{web: {"front": command("new"), "back": nil}, api: {"one": nil}})
 		d.pass(time.Hour)
-		d.expectCalls(slices.Concat(prepared, swapped)...)
+		d.expectCalls(slices.Concat(preparedBeside, swapped)...)
 		d.expectPhase(web, wire.PhaseRunning, "")
 	})
 }

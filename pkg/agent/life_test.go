@@ -61,7 +61,7 @@ func TestServicesStartAfterWhatTheyDependOn(t *testing.T) {
 		}
 		issue(1)
 		d.settle()
-		d.expectCalls("create shop_web_db", "start shop_web_db", "create shop_web_migrate", "start shop_web_migrate")
+		d.expectCalls("network shop_web", "create shop_web_db", "start shop_web_db", "create shop_web_migrate", "start shop_web_migrate")
 		d.expectPhase(web, wire.PhasePending, "")
 		d.expectMessage("app", "waits until service db is healthy")
 		if s := d.part("app").State; s != "waiting" {
@@ -158,7 +158,7 @@ func TestInitContainersRunBeforeEachNewSet(t *testing.T) {
 		d.gateway.inits = []score.Service{initContainer("one", "first"), initContainer("two", "second")}
 		d.gateway.issue("e1", deployments{web: {"front": nil, "back": nil}})
 		d.settle()
-		d.expectCalls("create shop_web_one", "start shop_web_one")
+		d.expectCalls("network shop_web", "create shop_web_one", "start shop_web_one")
 		d.expectPhase(web, wire.PhasePending, "")
 		d.expectMessage("front", "waits for init container one")
 		d.podman.Exit("shop_web_one", 0)
@@ -427,7 +427,7 @@ func TestAJobThatDependsOnAService(t *testing.T) {
 	onDevice(t, func(d *device) {
 		d.gateway.issue("e1", deployments{web: {"db": ready, "job": and(cron("@hourly"), on(score.DependencyHealthy, "db"), func(s *score.Service) { s.TimeoutSeconds = seconds(60) })}})
 		d.pass(time.Hour)
-		d.expectCalls("create shop_web_db", "start shop_web_db")
+		d.expectCalls("network shop_web", "create shop_web_db", "start shop_web_db")
 		d.expectMessage("job", "waits until service db is healthy")
 		d.ports.open.Store(true)
 		d.pass(40 * time.Second)

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/interpret"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -289,9 +291,8 @@ func (m *model) truth() {
 	}
 	for ref, services := range m.server {
 		lie := m.online && m.reports(ref) && m.gateway.condition(wire.ConditionPodmanReady).Status == wire.ConditionTrue
-		for name, version := range services {
-			s := serviceOf(name, version)
-			lie = lie && !up[s.Hash()+" "+ref.String()+" "+name]
+		for _, s := range m.specs(ref, services) {
+			lie = lie && !up[s.Hash+" "+ref.String()+" "+s.Service]
 		}
 		since, before := m.lies[ref]
 		switch {
@@ -313,6 +314,20 @@ func (m *model) reports(ref wire.DeploymentRef) bool {
 	}
 	s := m.gateway.state(ref)
 	return s.Phase == wire.PhaseRunning && s.Hash == entry.Hash
+}
+
+// specs are the containers that the services of a Deployment ask for.
+func (m *model) specs(ref wire.DeploymentRef, services map[string]int) []container.Spec {
+	m.t.Helper()
+	asked := score.PodmanV0{}
+	for name, version := range services {
+		asked.Services = append(asked.Services, serviceOf(name, version))
+	}
+	data, err := json.Marshal(asked)
+	m.must(err)
+	w, err := interpret.PodmanV0(ref, data)
+	m.must(err)
+	return w.Services
 }
 
 // check lets the device come to rest, and compares it with the model: mostly as soon as it
@@ -339,9 +354,8 @@ func (m *model) wrong() (all []string) {
 	m.t.Helper()
 	want, got := []string{}, []string{}
 	for ref, services := range m.running {
-		for name, version := range services {
-			s := serviceOf(name, version)
-			want = append(want, container.ObjectName(ref, name)+" "+s.Hash())
+		for _, s := range m.specs(ref, services) {
+			want = append(want, s.Name()+" "+s.Hash)
 		}
 	}
 	list, err := m.podman.List(m.t.Context(), wire.DeploymentRef{})

@@ -63,7 +63,7 @@ func TestSecretsReachTheContainerAndNothingElse(t *testing.T) {
 		if len(now) != 1 || now[0] == names[0] || string(d.podman.Secret(now[0])) != "second password" {
 			t.Errorf("podman has the secrets %v", now)
 		}
-		d.expectCalls(slices.Concat([]string{"secret " + now[0]}, prepared, swapped, []string{"unsecret " + names[0]})...)
+		d.expectCalls(slices.Concat([]string{"secret " + now[0]}, preparedBeside, swapped, []string{"unsecret " + names[0]})...)
 
 		// Offline, and the container is lost: it comes back with its Secret.
 		d.gateway.setOffline(true)

@@ -139,7 +139,7 @@ func (l *labels) keep(key any, value json.RawMessage) {
 	name, _ := key.(string)
 	most := maxLabel
 	switch name {
-	case container.LabelDeployment, container.LabelService, container.LabelHash, container.LabelAdopts:
+	case container.LabelDeployment, container.LabelService, container.LabelHash, container.LabelAdopts, container.LabelNetwork:
 	case container.LabelHealthCheck:
 		most = maxHealth
 	case container.LabelPreStop:

@@ -27,6 +27,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/containers/podman/v5/pkg/bindings"
@@ -53,6 +54,7 @@ type Client struct {
 	conn     *bindings.Connection
 	looks    chan struct{} // a counting semaphore
 	monitors monitors
+	version  atomic.Pointer[string] // nil before podman said it
 	// look, work and exit are lookTimeout, workTimeout and exitPatience outside of tests.
 	look, work, exit time.Duration
 }
@@ -204,6 +206,7 @@ func (c *Client) Info(ctx context.Context) (container.Info, error) {
 		Host struct {
 			Arch              string
 			CgroupControllers []string
+			NetworkBackend    string
 		}
 		Version struct{ Version string }
 		Store   struct {
@@ -218,6 +221,8 @@ func (c *Client) Info(ctx context.Context) (container.Info, error) {
 		Version: clip(info.Version.Version, maxShort), Arch: printable.Line(clip(info.Host.Arch, maxShort)), Driver: clip(info.Store.GraphDriverName, maxShort),
 		StoreSize: info.Store.GraphRootAllocated, StoreUsed: info.Store.GraphRootUsed,
 	}
+	c.version.Store(&i.Version)
+	i.NoBridge, i.NoShared = noBridge("/", clip(info.Host.NetworkBackend, maxShort)), noShared("/")
 	// Empty means that there is none, and nil that podman does not say.
 	i.Controllers = info.Host.CgroupControllers[:min(len(info.Host.CgroupControllers), maxControllers)]
 	for n, name := range i.Controllers {

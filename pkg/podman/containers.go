@@ -134,6 +134,7 @@ func (i *inspection) convert() (container.Container, bool) {
 		Hash:           i.Config.Labels[container.LabelHash],
 		Image:          clip(i.ImageName, maxImage),
 		Digest:         clip(i.ImageDigest, maxDigest),
+		Network:        i.Config.Labels[container.LabelNetwork],
 		Mounts:         i.mounts(define.TypeBind),
 		Volumes:        i.mounts(define.TypeVolume),
 		Grace:          min(time.Duration(i.Config.StopTimeout)*time.Second, maxGrace),
@@ -238,7 +239,11 @@ func (c *Client) create(ctx context.Context, spec *container.Spec) (string, erro
 	var reply struct {
 		ID id `json:"Id"`
 	}
-	err := c.call(ctx, request{method: http.MethodPost, path: "/containers/create", body: generate(spec)}, &reply)
+	gateways, err := c.gateways(ctx, spec)
+	if err != nil {
+		return "", err
+	}
+	err = c.call(ctx, request{method: http.MethodPost, path: "/containers/create", body: generate(spec, gateways)}, &reply)
 	return string(reply.ID), err
 }
 

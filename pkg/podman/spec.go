@@ -1,7 +1,6 @@
 package podman
 
 import (
-	"github.com/containers/common/libnetwork/types"
 	"github.com/containers/image/v5/manifest"
 	"github.com/containers/podman/v5/libpod/define"
 	"github.com/containers/podman/v5/pkg/specgen"
@@ -20,7 +19,7 @@ const secretMode = 0o444
 
 // generate translates a Spec into what podman's API takes. It uses no field
 // that podman 4.3.1 lacks.
-func generate(s *container.Spec) *specgen.SpecGenerator {
+func generate(s *container.Spec, gateways []string) *specgen.SpecGenerator {
 	g := specgen.NewSpecGenerator(s.Image, false)
 	g.Name = s.Name()
 	g.Labels = s.Labels()
@@ -42,15 +41,7 @@ func generate(s *container.Spec) *specgen.SpecGenerator {
 		// Without swap, which podman would add once more.
 		g.ResourceLimits = &spec.LinuxResources{Memory: &spec.LinuxMemory{Limit: &s.Memory, Swap: &s.Memory}}
 	}
-	ports := s.Ports
-	if s.Stage == container.StageTrial {
-		g.NetNS, ports = specgen.Namespace{NSMode: specgen.NoNetwork}, nil
-	}
-	for _, p := range ports {
-		g.PortMappings = append(g.PortMappings, types.PortMapping{
-			HostIP: p.HostIP, HostPort: p.Host, ContainerPort: p.Inside, Protocol: string(p.Protocol),
-		})
-	}
+	connect(g, s, gateways)
 	for _, m := range s.Mounts {
 		addMount(g, m)
 	}

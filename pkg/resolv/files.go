@@ -24,13 +24,17 @@ const (
 	maxRounds = 20
 )
 
-// Files are where things lie. All fields are mandatory.
+// Files are where things lie. All fields but those about networks are mandatory.
 type Files struct {
 	// Device is the device's resolv.conf, Upstream that of systemd-resolved with the
 	// servers that it asks. They need not exist.
 	Device, Upstream string
 	// Containers is podman's directory for containers that run.
 	Containers string
+	// Networks are the files that podman's server of names reads, for the networks that
+	// containers have together, and Reload makes it read them again; nil for none.
+	Networks []string
+	Reload   func() error
 	// Before keeps whom the device asked before.
 	Before string
 }
@@ -62,24 +66,36 @@ func (f Files) Sync() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	var failed error
-	for _, file := range files {
-		next, write := Follow(Parse(read(file)), now, then)
-		if !write {
-			continue
-		}
-		if err := overwrite(file, next.String()); err != nil && !errors.Is(err, fs.ErrNotExist) { // its container ended
-			failed = errors.Join(failed, err)
-			continue
-		}
-		changed = true
+	changed, failed := follow(files, now, then)
+	asked, err := follow(f.Networks, now, then)
+	if failed = errors.Join(failed, err); asked && f.Reload != nil {
+		failed = errors.Join(failed, f.Reload())
 	}
+	changed = changed || asked
 	known, err := json.Marshal(now)
 	if err == nil && len(now.Servers) > 0 && string(known) != before {
 		changed = true
 		err = os.WriteFile(f.Before, known, 0o600)
 	}
 	return changed, errors.Join(failed, err)
+}
+
+// follow brings files up to date.
+func follow(files []string, now, then Device) (changed bool, failed error) {
+	for _, file := range files {
+		next, write := Follow(Parse(read(file)), now, then)
+		if !write {
+			continue
+		}
+		if err := overwrite(file, next.String()); err != nil {
+			if !errors.Is(err, fs.ErrNotExist) { // its container ended
+				failed = errors.Join(failed, err)
+			}
+			continue
+		}
+		changed = true
+	}
+	return changed, failed
 }
 
 // read returns the text of a file, or "" of one that cannot be read. A container may

@@ -134,3 +134,24 @@ func TestFilesThatCannotBeWritten(t *testing.T) {
 	m.holds(target, "nameserver 169.254.1.1\n")
 	m.holds(b, pasta+"nameserver 192.168.1.1\n")
 }
+
+// TestTheServerOfNamesFollows: what podman's own server of names reads follows, too, and it is
+// told once for each change.
+func TestTheServerOfNamesFollows(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	names, told := filepath.Join(m.dir, "names"), 0
+	m.files.Networks = []string{names, filepath.Join(m.dir, "none")}
+	m.files.Reload = func() error { told++; return nil }
+	m.write(names, "nameserver 169.254.1.1\nnameserver 8.8.8.8\nnameserver 8.8.4.4\n")
+	m.write(m.files.Device, "nameserver 192.168.1.1\n")
+	for range 2 {
+		if _, err := m.files.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.holds(names, pasta+"nameserver 192.168.1.1\n")
+	if told != 1 {
+		t.Errorf("it was told %d times", told)
+	}
+}

@@ -33,6 +33,8 @@ type PodmanV0 struct {
 	// MinReadySeconds is how long a service has to run before it counts as ready; 5 when
 	// it is nil. To change it replaces no container.
 	MinReadySeconds *int `json:"minReadySeconds,omitempty"`
+	// Network connects the services; nil for the defaults of Network.
+	Network *Network `json:"network,omitempty"`
 }
 
 // ParsePodmanV0 decodes and validates the data of a PodmanV0 score. Errors
@@ -58,6 +60,9 @@ func decodePodmanV0(raw any) (*PodmanV0, error) {
 
 // Privilege returns the privilege that the score needs of its namespace.
 func (p *PodmanV0) Privilege() Privilege {
+	if p.NetworkMode() == NetworkHost {
+		return Privileged
+	}
 	for _, s := range p.containers() {
 		if slices.ContainsFunc(s.Volumes, func(v Volume) bool { return v.HostPath != "" }) {
 			return Privileged
@@ -96,6 +101,7 @@ func (p *PodmanV0) validate() error {
 		p.validateServices(),
 		p.validateDependencies(),
 		p.validateHostPorts(),
+		p.validateNetwork(),
 	)
 }
 

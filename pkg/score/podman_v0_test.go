@@ -143,16 +143,16 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"too many volumes", document(`"volumes":` + list(257, `{}`)), "data.services[0].volumes: 257 items, at most 256 are allowed"},
 
 		// unknown fields
-		{"unknown at the top", `{"services":[],"x":1}`, "data.x: unknown field; known here: services, initContainers, minReadySeconds; data.services: at least one service is needed"},
+		{"unknown at the top", `{"services":[],"x":1}`, "data.x: unknown field; known here: services, initContainers, minReadySeconds, network; data.services: at least one service is needed"},
 		{"unknown in a service", document(`"imagee":"x"`), "data.services[0].imagee: unknown field; did you mean image?"},
 		{"upper case", document(`"Restart":"Never"`), "data.services[0].Restart: unknown field; did you mean restart?"},
-		{"upper case at the top", `{"Services":[]}`, "data.Services: unknown field; known here: services, initContainers, minReadySeconds"},
+		{"upper case at the top", `{"Services":[]}`, "data.Services: unknown field; known here: services, initContainers, minReadySeconds, network"},
 		{"unknown in a port", document(`"ports":[{"hostPort":1,"containerPort":1},{"hostport":1}]`), "data.services[0].ports[1].hostport: unknown field; known here: hostPort, containerPort, hostIP, protocol"},
 		{"unknown in env", document(`"env":[{"from":{}}]`), "data.services[0].env[0].from: unknown field; known here: name, value, valueFrom"},
 		{"unknown in a volume", document(`"volumes":[{"subPath":"a"}]`), "data.services[0].volumes[0].subPath: unknown field; known here: name, hostPath, secretName, mountPath, readOnly; data.services[0].volumes[0]: exactly one of name, hostPath and secretName is needed"},
-		{"unknown name with a line break", `{"a\nb":1}`, `data."a\nb": unknown field; known here: services, initContainers, minReadySeconds`},
-		{"unknown name with a dot", `{"a.b":1}`, `data."a.b": unknown field; known here: services, initContainers, minReadySeconds`},
-		{"unknown empty name", `{"":1}`, `data."": unknown field; known here: services, initContainers, minReadySeconds`},
+		{"unknown name with a line break", `{"a\nb":1}`, `data."a\nb": unknown field; known here: services, initContainers, minReadySeconds, network`},
+		{"unknown name with a dot", `{"a.b":1}`, `data."a.b": unknown field; known here: services, initContainers, minReadySeconds, network`},
+		{"unknown empty name", `{"":1}`, `data."": unknown field; known here: services, initContainers, minReadySeconds, network`},
 
 		// wrong types
 		{"document is a list", `[]`, "data: is a list, an object is needed"},

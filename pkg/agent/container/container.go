@@ -63,6 +63,8 @@ type Container struct {
 	Image   string
 	// Digest is that of the image; empty when the runtime does not tell.
 	Digest string
+	// Network is its LabelNetwork.
+	Network string
 	// Mounts are its bind mounts, Volumes its volumes.
 	Mounts, Volumes []Mount
 	// Grace is how long it has to end before it is killed.
@@ -179,6 +181,7 @@ type Spec struct {
 	Command, Args []string
 	Env           map[string]string
 	Ports         []Port
+	Network       Network
 	Mounts        []Mount
 	// Restart is up to the agent: the runtime starts nothing again by itself.
 	Restart Restart
@@ -223,6 +226,10 @@ const (
 // Name is the name of the container: "<namespace>_<deployment>_<service>", and its stage.
 func (s *Spec) Name() string { return ObjectName(s.Ref, s.Service) + string(s.Stage) }
 
+// Exclusive reports whether a container cannot be prepared to run beside the previous one of
+// its service: both would listen on its ports, or answer to its name.
+func (s *Spec) Exclusive() bool { return len(s.Ports) > 0 || s.Network.Object() }
+
 // At returns the spec of the service's container at a stage.
 func (s *Spec) At(stage Stage) *Spec {
 	staged := *s
@@ -236,6 +243,9 @@ func (s *Spec) Labels() map[string]string {
 		LabelDeployment: LabelValue(s.Ref),
 		LabelService:    s.Service,
 		LabelHash:       s.Hash,
+	}
+	if network := s.Network.label(); network != "" {
+		labels[LabelNetwork] = network
 	}
 	if s.HealthCheck != nil {
 		check, err := json.Marshal(s.HealthCheck)

@@ -26,6 +26,8 @@ var (
 	ErrPortInUse = errors.New("host port in use")
 	// ErrNotFound: the container or volume is gone.
 	ErrNotFound = errors.New("no such container or volume")
+	// ErrNetworkInUse: a container is connected to the network.
+	ErrNetworkInUse = errors.New("network in use")
 )
 
 // Runtime runs containers. The agent declares it so that planning and
@@ -37,7 +39,7 @@ type Runtime interface {
 	// List returns the labelled containers in every state: those of one
 	// Deployment, or all of them when ref is zero. The order is by name.
 	List(ctx context.Context, ref wire.DeploymentRef) ([]Container, error)
-	// Create makes a container and returns its id. Volumes must exist.
+	// Create makes a container and returns its id. Volumes and its network must exist.
 	Create(ctx context.Context, spec *Spec) (id string, err error)
 	// Init prepares a container to run, as far as that can be done without running it: a
 	// command that is not there is an error now. Ports are taken, too: it returns
@@ -94,6 +96,18 @@ type Runtime interface {
 	Volumes(ctx context.Context, ref wire.DeploymentRef) ([]string, error)
 	// RemoveVolume removes a volume; one that is gone is no error.
 	RemoveVolume(ctx context.Context, name string) error
+	// EnsureNetwork makes the network of containers with NetworkBridge or NetworkShared unless
+	// it exists.
+	EnsureNetwork(ctx context.Context, n *Network) error
+	// Networks returns the names of the networks of a Deployment, and of those that
+	// Deployments of its namespace share, in order; those of all when ref is zero.
+	Networks(ctx context.Context, ref wire.DeploymentRef) ([]string, error)
+	// RemoveNetwork removes a network that no container is connected to, running or not, and
+	// returns ErrNetworkInUse otherwise; one that is gone is no error.
+	RemoveNetwork(ctx context.Context, name string) error
+	// HaltNetwork gives back the ports of a network, whose containers do not run; one that is
+	// gone is no error. The next container that starts takes them again.
+	HaltNetwork(ctx context.Context, name string) error
 	// EnsureSecret makes a secret unless one of the name exists. Names begin with
 	// LabelValue of their Deployment and an underscore. There is none without content.
 	EnsureSecret(ctx context.Context, name string, content []byte) error
@@ -149,6 +163,8 @@ type Info struct {
 	// Controllers are the controllers of control groups that containers may use, for
 	// example "memory"; nil when the runtime cannot tell.
 	Controllers []string
+	// NoBridge and NoShared say why there are no networks of a mode; empty when there are.
+	NoBridge, NoShared string
 	// Driver is how images are stored, for example "overlay"; empty when the
 	// runtime cannot tell.
 	Driver string

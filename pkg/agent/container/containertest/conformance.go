@@ -71,6 +71,8 @@ func Conformance(t *testing.T, s Subject) {
 		"images":               testImages,
 		"port in use":          testPortInUse,
 		"volumes":              testVolumes,
+		"networks":             testNetworks,
+		"modes of networks":    testModes,
 		"volumes of an image":  testImageVolumes,
 		"health check":         testHealthCheck,
 		"commands":             testCommands,

@@ -54,6 +54,9 @@ type Fake struct {
 	containers  map[string]*entry
 	volumes     map[string]volume
 	secrets     map[string][]byte
+	networks    map[string]container.Network
+	held        map[string]bool // networks whose ports are taken
+	noBridge    string
 	foreign     map[string]bool
 	watchers    map[chan wire.DeploymentRef]bool
 	broken      chan struct{}
@@ -103,6 +106,8 @@ func NewFake(images ...string) *Fake {
 		checks:     map[string]*container.Probe{},
 		built:      map[string]container.Image{},
 		secrets:    map[string][]byte{},
+		networks:   map[string]container.Network{},
+		held:       map[string]bool{},
 		foreign:    map[string]bool{},
 		outputs:    map[string][]said{},
 		watchers:   map[chan wire.DeploymentRef]bool{},
@@ -128,7 +133,8 @@ func (f *Fake) SetDown(down bool) {
 
 // Calls returns what changed the runtime since the last call of Calls:
 // "create NAME", "start NAME", "stop NAME", "remove NAME", "pull IMAGE",
-// "unpull NAME-OR-ID", "volume NAME", "unvolume NAME", "secret NAME" and "unsecret NAME".
+// "unpull NAME-OR-ID", "volume NAME", "unvolume NAME", "network NAME", "unnetwork NAME",
+// "secret NAME" and "unsecret NAME".
 func (f *Fake) Calls() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -280,7 +286,7 @@ func (f *Fake) DownAfter(call string) {
 func (f *Fake) Info(context.Context) (container.Info, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return container.Info{Version: "5.0.0-fake", Arch: runtime.GOARCH, Controllers: f.controllers, StoreSize: f.size, StoreUsed: f.used}, f.down
+	return container.Info{Version: "5.0.0-fake", Arch: runtime.GOARCH, Controllers: f.controllers, NoBridge: f.noBridge, StoreSize: f.size, StoreUsed: f.used}, f.down
 }
 
 // List implements container.Runtime.
@@ -319,6 +325,9 @@ func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
 			return "", fmt.Errorf("volume %s: %w", m.Volume, container.ErrNotFound)
 		}
 	}
+	if err := f.netless(spec); err != nil {
+		return "", err
+	}
 	for name := range spec.Secrets {
 		if _, ok := f.secrets[name]; !ok {
 			return "", fmt.Errorf("secret %s: %w", name, container.ErrNotFound)
@@ -330,7 +339,7 @@ func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
 	f.containers[id] = &entry{spec: *spec, image: f.images[spec.Image], Container: container.Container{
 		ID: id, Name: spec.Name(), Ref: spec.Ref, Service: spec.Service, Hash: spec.Hash, Image: spec.Image,
 		Mounts: mounts(spec, false), Volumes: mounts(spec, true), Grace: spec.Grace, HealthCheck: spec.HealthCheck, PreStop: spec.PreStop,
-		State: container.StateCreated, Policy: container.RestartNever, Created: f.now(),
+		State: container.StateCreated, Policy: container.RestartNever, Created: f.now(), Network: spec.Labels()[container.LabelNetwork],
 	}}
 	for _, path := range f.declared[spec.Image] {
 		if !slices.ContainsFunc(spec.Mounts, func(m container.Mount) bool { return m.Path == path }) {
@@ -381,6 +390,9 @@ func (f *Fake) couldRun(c *entry) error {
 	if port, taken := f.portTaken(c); taken {
 		return fmt.Errorf("port %d: %w", port, container.ErrPortInUse)
 	}
+	if err := f.netless(&c.spec); err != nil {
+		return err
+	}
 	if len(c.spec.Command) > 0 && c.spec.Command[0] == MissingCommand {
 		return fmt.Errorf("executable file %q not found in $PATH", MissingCommand)
 	}
@@ -429,6 +441,9 @@ func (f *Fake) Start(_ context.Context, id string) error {
 	}
 	f.record("start %s", c.Name)
 	c.State, c.PolicyRestarts, c.Started = container.StateRunning, 0, f.now()
+	if c.spec.Network.Mode == container.NetworkShared {
+		f.held[network(&c.spec)] = true
+	}
 	if len(c.spec.Command) == 2 && c.spec.Command[0] == ExitCommand {
 		code, err := strconv.Atoi(c.spec.Command[1])
 		if err != nil {
@@ -452,6 +467,9 @@ func (f *Fake) Start(_ context.Context, id string) error {
 }
 
 func (f *Fake) portTaken(c *entry) (uint16, bool) {
+	if port, held := f.heldPort(c); held {
+		return port, true
+	}
 	for _, other := range f.containers {
 		lingers := other.Ended() && time.Since(other.Finished) < f.Lingering
 		if other == c || other.State != container.StateRunning && other.State != container.StateInitialized && !lingers {

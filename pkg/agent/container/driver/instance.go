@@ -57,7 +57,7 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 	if err != nil {
 		return workload.Plan{}, err
 	}
-	resolved = i.known(resolved, true)
+	resolved = i.known(plan.AsBefore(resolved, i.containers, renewed), true)
 	i.probes.Watch(i.ref, targets(resolved, i.containers))
 	actions, again := plan.Changes(resolved, i.containers, time.Now())
 	steps, err := i.steps(ctx, actions)
@@ -67,6 +67,10 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 		var unused []workload.Step
 		unused, err = i.removeSecrets(ctx, resolved)
 		steps = append(steps, unused...)
+		if err == nil && i.connected(resolved) {
+			unused, err = i.removeNetworks(ctx, resolved)
+			steps = append(steps, unused...)
+		}
 	}
 	if err != nil {
 		i.ports.release(i.ref, false)
@@ -110,7 +114,11 @@ func (i *instance) Remove(ctx context.Context, retention wire.VolumeRetention) (
 		return nil, err
 	}
 	secrets, err := i.removeSecrets(ctx, &plan.Workload{})
-	return append(steps, secrets...), err
+	if err != nil {
+		return nil, err
+	}
+	networks, err := i.removeNetworks(ctx, &plan.Workload{})
+	return slices.Concat(steps, secrets, networks), err
 }
 
 // removeSecrets lists the steps that remove the runtime's secrets of the
@@ -140,7 +148,7 @@ func (i *instance) Halt(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return i.vacate(ctx, &container.Spec{})
 }
 
 // inWaves divides containers into those that are stopped side by side: what depends on others
@@ -203,7 +211,7 @@ func (i *instance) restart(ctx context.Context, c container.Container) error {
 func (i *instance) State(w workload.Workload, now time.Time) workload.State {
 	asked := of(w)
 	if asked != nil {
-		asked = i.known(asked, false)
+		asked = i.known(plan.AsBefore(asked, i.containers, false), false)
 	}
 	state := plan.State(asked, i.containers, now)
 	if asked != nil && state.Phase == wire.PhaseRunning {

@@ -96,6 +96,8 @@ func (i *instance) act(ctx context.Context, a plan.Action) error {
 	case plan.EnsureVolume:
 		_, err := i.runtime.EnsureVolume(ctx, i.ref, a.Volume, "")
 		return err
+	case plan.EnsureNetwork:
+		return i.ensureNetwork(ctx, a.Network)
 	case plan.EnsureSecret:
 		return i.runtime.EnsureSecret(ctx, a.Secret, a.Content)
 	case plan.Clear:
@@ -137,7 +139,7 @@ func (i *instance) act(ctx context.Context, a plan.Action) error {
 
 func (i *instance) create(ctx context.Context, spec *container.Spec) error {
 	id, err := i.make(ctx, spec)
-	if err != nil {
+	if err = cmp.Or(err, i.vacate(ctx, spec)); err != nil {
 		return err
 	}
 	return i.start(ctx, id, spec.Mounts)

@@ -20,15 +20,15 @@ func (i *instance) prepare(ctx context.Context, spec *container.Spec, previous c
 	if err := i.adopt(ctx, previous); err != nil {
 		return err
 	}
-	// Both would listen on the same ports once they are prepared to run.
-	if len(spec.Ports) > 0 {
+	// Both would listen on the same ports, or answer to one name, once they are prepared to run.
+	if spec.Exclusive() {
 		id, err := i.ready(ctx, spec.At(container.StageTrial))
 		if err = cmp.Or(err, i.discard(ctx, id)); err != nil {
 			return notReady(spec, err)
 		}
 	}
 	create := i.ready
-	if len(spec.Ports) > 0 {
+	if spec.Exclusive() {
 		create = i.make
 	}
 	id, err := create(ctx, spec.At(container.StageNext))
@@ -82,6 +82,7 @@ func (i *instance) swap(actions []plan.Action) workload.Step {
 			})
 			// What was stopped must not stay so because the agent ends just now.
 			ctx = context.WithoutCancel(ctx)
+			err = cmp.Or(err, i.vacate(ctx, actions[0].Spec))
 			for _, a := range actions {
 				if _, still := running.Load(a.Container.ID); !still { // never two of one service
 					err = cmp.Or(err, i.startNext(ctx, a))
@@ -120,7 +121,7 @@ func (i *instance) startNext(ctx context.Context, a plan.Action) error {
 		return failure // podman went away meanwhile, which says nothing of the new version
 	}
 	i.refusals.note(a.Spec, false, "the new version does not start: "+failure.Error())
-	return errors.Join(notReady(a.Spec, failure), i.goBack(ctx, func() error { return i.discard(ctx, id) }, a.Container))
+	return errors.Join(notReady(a.Spec, failure), i.goBack(ctx, func() error { return i.discard(ctx, id) }, a))
 }
 
 const (
@@ -163,14 +164,16 @@ func (i *instance) promote(ctx context.Context, a plan.Action) error {
 // putBack removes a container that does not run, and starts the previous one.
 func (i *instance) putBack(ctx context.Context, a plan.Action) error {
 	i.refusals.note(a.Spec, true, "the new version "+a.Why)
-	return i.goBack(ctx, func() error { return i.remove(ctx, a.Container) }, *a.Spare)
+	back := plan.Action{Spec: a.Spec, Container: *a.Spare}
+	return i.goBack(ctx, func() error { return i.remove(ctx, a.Container) }, back)
 }
 
-// goBack removes what was to take the place of the previous container, and starts that one
-// again.
-func (i *instance) goBack(ctx context.Context, remove func() error, previous container.Container) error {
+// goBack removes what was to take the place of the previous container, a.Container, and starts
+// that one again.
+func (i *instance) goBack(ctx context.Context, remove func() error, a plan.Action) error {
+	previous := a.Container
 	i.log.Warn("putting back the previous container", "container", previous.Name)
-	if err := remove(); err != nil {
+	if err := cmp.Or(remove(), i.giveBack(ctx, a)); err != nil {
 		return err
 	}
 	i.runs.Made(previous.ID)

@@ -28,6 +28,16 @@ func (d *Driver) Wipe(ctx context.Context) error {
 			return err
 		}
 	}
+	networks, err := d.runtime.Networks(ctx, wire.DeploymentRef{})
+	if err != nil {
+		return err
+	}
+	for _, name := range networks {
+		d.log.Info("removing network", "network", name)
+		if err := d.runtime.RemoveNetwork(ctx, name); err != nil {
+			return err
+		}
+	}
 	volumes, err := d.runtime.Volumes(ctx, wire.DeploymentRef{})
 	if err != nil {
 		return err

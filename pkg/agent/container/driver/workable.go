@@ -15,7 +15,7 @@ import (
 // words of its own, and what ran goes on. What might work is left to work.
 func (d *Driver) workable(spec *container.Spec, image *container.Image, sight *bind.Sight) error {
 	if info, err := d.Info(); err == nil {
-		if err := cmp.Or(enforceable(spec, &info), d.executable(image, spec.Image, &info)); err != nil {
+		if err := cmp.Or(enforceable(spec, &info), connectable(&spec.Network, &info), d.executable(image, spec.Image, &info)); err != nil {
 			return err
 		}
 	}

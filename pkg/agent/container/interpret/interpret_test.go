@@ -37,8 +37,9 @@ func TestPodmanV0(t *testing.T) {
 		 "volumes":[{"name":"data","mountPath":"/data"},{"hostPath":"/srv/www","mountPath":"/www","readOnly":true}],"restart":"OnFailure","resources":{"limits":{"memory":"64Mi"}}},
 		{"name":"back","image":"localhost/back:1","volumes":[{"name":"data","mountPath":"/data"}]},
 		{"name":"once","image":"localhost/once:1","restart":"Never"}]}}`
+	network := container.Network{Mode: container.NetworkBridge, Name: "shop_web", Owner: "shop_web"}
 	want := &plan.Workload{
-		Ref: ref, MinReady: plan.DefaultMinReady,
+		Ref: ref, MinReady: plan.DefaultMinReady, Networks: []container.Network{network},
 		Services: []container.Spec{
 			{
 				Ref: ref, Service: "front", Image: "localhost/front:1", Command: []string{"/run"}, Args: []string{"-v"}, Env: map[string]string{"A": "b"},
@@ -47,10 +48,10 @@ func TestPodmanV0(t *testing.T) {
 					{Volume: "shop_web_data", Path: "/data"},
 					{HostPath: "/srv/www", Path: "/www", ReadOnly: true},
 				},
-				Restart: container.RestartOnFailure, Grace: score.DefaultGrace, Memory: 64 << 20,
+				Restart: container.RestartOnFailure, Grace: score.DefaultGrace, Memory: 64 << 20, Network: network,
 			},
-			{Ref: ref, Service: "back", Image: "localhost/back:1", Mounts: []container.Mount{{Volume: "shop_web_data", Path: "/data"}}, Restart: container.RestartAlways, Grace: score.DefaultGrace},
-			{Ref: ref, Service: "once", Image: "localhost/once:1", Restart: container.RestartNever, Grace: score.DefaultGrace},
+			{Ref: ref, Service: "back", Image: "localhost/back:1", Mounts: []container.Mount{{Volume: "shop_web_data", Path: "/data"}}, Restart: container.RestartAlways, Grace: score.DefaultGrace, Network: network},
+			{Ref: ref, Service: "once", Image: "localhost/once:1", Restart: container.RestartNever, Grace: score.DefaultGrace, Network: network},
 		},
 		Volumes: []string{"shop_web_data"},
 	}
@@ -58,7 +59,7 @@ func TestPodmanV0(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(container.Spec{}, "Hash")); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(container.Spec{}, "Hash"), cmpopts.IgnoreFields(plan.Workload{}, "Before")); diff != "" {
 		t.Error(diff)
 	}
 	if got.Services[0].Hash == got.Services[1].Hash || !wire.ValidHash(got.Services[0].Hash) {

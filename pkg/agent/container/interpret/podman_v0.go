@@ -40,6 +40,7 @@ func PodmanV0(ref wire.DeploymentRef, data json.RawMessage) (*plan.Workload, err
 			}
 		}
 	}
+	connect(w, p)
 	return w, nil
 }
 

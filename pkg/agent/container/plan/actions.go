@@ -29,6 +29,11 @@ type Workload struct {
 	MinReady time.Duration
 	// Volumes are the full names of the volumes that the services mount.
 	Volumes []string
+	// Networks are those that the services are connected to.
+	Networks []container.Network
+	// Before are the hashes that the services had before networks were a part of them, by
+	// service, where the score says nothing about networks; see AsBefore.
+	Before map[string]string
 	// SecretUses says which services use Secrets, by service.
 	SecretUses map[string]SecretUse
 	// Refused are the services whose new container did not run, by service.
@@ -65,6 +70,8 @@ const (
 	Pull Kind = iota
 	// EnsureVolume makes Volume unless it exists.
 	EnsureVolume
+	// EnsureNetwork makes Network unless it exists.
+	EnsureNetwork
 	// EnsureSecret makes Secret with Content unless it exists.
 	EnsureSecret
 	// Remove stops and removes Container.
@@ -96,7 +103,7 @@ const (
 )
 
 func (k Kind) String() string {
-	return [...]string{"pull", "ensure volume", "ensure secret", "remove", "clear", "prepare", "swap", "promote", "put back", "create", "start", "stop", "resume", "remove volume"}[k]
+	return [...]string{"pull", "ensure volume", "ensure network", "ensure secret", "remove", "clear", "prepare", "swap", "promote", "put back", "create", "start", "stop", "resume", "remove volume"}[k]
 }
 
 // Action is one step. The fields that its Kind does not mention are zero.
@@ -104,6 +111,7 @@ type Action struct {
 	Kind      Kind
 	Image     string
 	Volume    string
+	Network   *container.Network
 	Secret    string
 	Content   []byte
 	Container container.Container
@@ -125,6 +133,8 @@ func (a Action) String() string {
 		return fmt.Sprintf("pulling image %q", a.Image)
 	case EnsureVolume:
 		return "making volume " + a.Volume
+	case EnsureNetwork:
+		return "making network " + a.Network.Name
 	case EnsureSecret:
 		return "making secret " + a.Secret
 	case Remove:
@@ -187,7 +197,7 @@ func Changes(w *Workload, observed []container.Container, now time.Time) (action
 		c.pulls = appendNew(c.pulls, p)
 	}
 	inWaves(c.removals, w.Waves())
-	actions = slices.Concat(c.pulls, c.volumes, c.secrets, c.removals, c.prepared, c.swaps, c.rest, c.resumes)
+	actions = slices.Concat(c.pulls, c.volumes, c.networks(), c.secrets, c.removals, c.prepared, c.swaps, c.rest, c.resumes)
 	if c.waiting && len(actions) > len(c.images) {
 		c.again = now // what was waited for may be there
 	}

@@ -40,7 +40,7 @@ func (w *Workload) Secrets() []string {
 // changes with it. It fails for a key that is not there.
 func (w *Workload) WithSecrets(digest string, contents map[string]map[string][]byte) (*Workload, error) {
 	out := *w
-	out.Services = slices.Clone(w.Services)
+	out.Services, out.Before = slices.Clone(w.Services), maps.Clone(w.Before)
 	for i := range out.Services {
 		s := &out.Services[i]
 		use, ok := w.SecretUses[s.Service]
@@ -48,6 +48,9 @@ func (w *Workload) WithSecrets(digest string, contents map[string]map[string][]b
 			continue
 		}
 		s.Hash = wire.Sum([]byte(s.Hash + digest)).String()
+		if before, ok := out.Before[s.Service]; ok {
+			out.Before[s.Service] = wire.Sum([]byte(before + digest)).String()
+		}
 		if err := addSecrets(s, use, digest, contents); err != nil {
 			return nil, err
 		}

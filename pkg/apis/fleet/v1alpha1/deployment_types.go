@@ -98,8 +98,9 @@ type Score struct {
 	// successThreshold, failureThreshold}, lifecycle: {postStart, preStop: {exec or
 	// httpGet, timeoutSeconds}}, dependsOn: [{service, condition}], schedule: {cron,
 	// timeZone, concurrencyPolicy, missedRuns}, timeoutSeconds}], initContainers:
-	// [{name, image, …, timeoutSeconds}], minReadySeconds}. The server rejects a field
-	// that the type does not define.
+	// [{name, image, …, timeoutSeconds}], minReadySeconds, network: {mode, name, ipv6,
+	// hostAliases: [{ip, hostnames}], dns: {nameservers, searches, options}}}. The server
+	// rejects a field that the type does not define.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=object
