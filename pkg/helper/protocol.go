@@ -28,12 +28,14 @@ const (
 	maxDial, maxLook = time.Minute, 3 * time.Second
 	// handover is how long the two may take for a message.
 	handover = 5 * time.Second
+	// maxGroups bounds the groups that a reply names.
+	maxGroups = 64
 	// idDigits is the length of the id of a container.
 	idDigits = 64
 )
 
 // request asks for a connection to a port in a container or, if it has paths, for what
-// lies along them.
+// lies along them, or for groups.
 type request struct {
 	// Container is its id, PID its first process.
 	Container string `json:"container,omitempty"`
@@ -42,12 +44,17 @@ type request struct {
 	// Timeout is how long the answer is waited for.
 	Timeout time.Duration `json:"timeout"`
 	Paths   []string      `json:"paths,omitempty"`
+	// Groups asks for those of the account.
+	Groups bool `json:"groups,omitempty"`
 }
 
 var errRequest = errors.New("the request is none")
 
 func (r *request) validate() error {
 	r.Timeout = min(max(r.Timeout, 0), maxDial)
+	if r.Groups {
+		return nil
+	}
 	if len(r.Paths) > 0 {
 		if len(r.Paths) > maxPaths {
 			return errRequest
@@ -68,7 +75,7 @@ const (
 	connected outcome = "connected"
 	// refused: nothing takes connections there.
 	refused outcome = "refused"
-	// seen: the reply says what lies along the paths.
+	// seen: the reply says what lies along the paths, or the groups.
 	seen outcome = "seen"
 	// failed: the helper could not try.
 	failed outcome = "failed"
@@ -81,6 +88,8 @@ type reply struct {
 	Text string `json:"text,omitempty"`
 	// Trail is what was seen.
 	Trail trail.Trail `json:"trail,omitempty"`
+	// Groups are those of the account.
+	Groups []uint32 `json:"groups,omitempty"`
 }
 
 func answer(o outcome, err error) reply {

@@ -38,10 +38,7 @@ func generate(s *container.Spec) *specgen.SpecGenerator {
 	if s.StopSignal != 0 {
 		g.StopSignal = &s.StopSignal
 	}
-	if s.Memory > 0 {
-		// Without swap, which podman would add once more.
-		g.ResourceLimits = &spec.LinuxResources{Memory: &spec.LinuxMemory{Limit: &s.Memory, Swap: &s.Memory}}
-	}
+	addOptions(g, s)
 	ports := s.Ports
 	if s.Stage == container.StageTrial {
 		g.NetNS, ports = specgen.Namespace{NSMode: specgen.NoNetwork}, nil

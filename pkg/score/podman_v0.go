@@ -53,16 +53,6 @@ func decodePodmanV0(raw any) (*PodmanV0, error) {
 	return &p, nil
 }
 
-// Privilege returns the privilege that the score needs of its namespace.
-func (p *PodmanV0) Privilege() Privilege {
-	for _, s := range p.Services {
-		if slices.ContainsFunc(s.Volumes, func(v Volume) bool { return v.HostPath != "" }) {
-			return Privileged
-		}
-	}
-	return Restricted
-}
-
 // Secrets returns the names of the Secrets that the score needs, ordered.
 func (p *PodmanV0) Secrets() []string {
 	names := map[string]bool{}
@@ -91,6 +81,7 @@ func (p *PodmanV0) validate() error {
 	return all(
 		checkWithin("minReadySeconds", p.MinReadySeconds, 0, int(maxMinReady.Seconds())),
 		p.validateServices(),
+		p.validateVolumes(),
 		p.validateHostPorts(),
 	)
 }

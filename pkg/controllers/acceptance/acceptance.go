@@ -91,8 +91,8 @@ func judge(document *score.Document, namespace string, namespaceLabels map[strin
 		allowed = score.Restricted
 	}
 	if needs.Privilege > allowed {
-		return needs, "", v1alpha1.ReasonPrivilegeExceeded, fmt.Errorf("the score needs privilege %s, but its namespace allows %s: see the namespace's label %s",
-			needs.Privilege, allowed, v1alpha1.LabelPrivilege)
+		return needs, "", v1alpha1.ReasonPrivilegeExceeded, fmt.Errorf("spec.score.%s, but namespace %s allows %s: see the namespace's label %s",
+			needs.Demands.Beyond(allowed), namespace, allowed, v1alpha1.LabelPrivilege)
 	}
 	if digest, err = digests.Digest(namespace, needs.Secrets); err != nil {
 		return needs, "", v1alpha1.ReasonSecretUnavailable, fmt.Errorf("the score needs a Secret in namespace %s that cannot be delivered: %w", namespace, err)

@@ -45,6 +45,8 @@ type Config struct {
 	Dialer probe.Dialer
 	// Binds says which directories containers may mount.
 	Binds bind.Policy
+	// Allow says what containers may have besides.
+	Allow Allow
 	// Space looks at the file system of images as the agent sees it; nil for nobody.
 	Space func() (facts.FileSystem, error)
 	// Prune says which images go; the zero one keeps all.
@@ -70,6 +72,8 @@ type Driver struct {
 	mounts       *mounts
 	runs         *runs.Ledger
 	refusals     *refusals
+	waits        *waits
+	allow        Allow
 	probes       *probe.Prober
 	lookout      *lookout
 	pruner       *pruner
@@ -108,6 +112,8 @@ func New(cfg Config) *Driver {
 		mounts:       newMounts(cfg.Binds),
 		runs:         runs.New(cfg.Runs, cfg.Uptime, cfg.Log),
 		refusals:     newRefusals(),
+		waits:        newWaits(),
+		allow:        cfg.Allow,
 		lookout:      &lookout{Dialer: cfg.Dialer},
 		space:        cfg.Space,
 		crashes:      cfg.Crashes,
@@ -254,6 +260,7 @@ func (d *Driver) Forget(ref wire.DeploymentRef) {
 	d.ports.release(ref, true)
 	d.mounts.release(ref)
 	d.refusals.forget(ref)
+	d.waits.set(ref, nil)
 	d.probes.Watch(ref, nil)
 	d.wanted.forget(ref)
 	if d.crashes != nil {

@@ -13,12 +13,15 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Run implements workload.Runner: it probes.
+// Run implements workload.Runner: it probes, and looks for devices.
 func (d *Driver) Run(ctx context.Context, changed func(wire.DeploymentRef)) {
 	d.mu.Lock()
 	d.changed = changed
 	d.mu.Unlock()
+	var group sync.WaitGroup
+	group.Go(func() { d.lookForDevices(ctx, changed) })
 	d.probes.Run(ctx)
+	group.Wait()
 }
 
 // probed notes what probes found out.

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -84,7 +85,10 @@ func (i *instance) do(ctx context.Context, a plan.Action) error {
 	case plan.Pull:
 		return i.pull(ctx, i.ref, a.Image)
 	case plan.EnsureVolume:
-		_, err := i.runtime.EnsureVolume(ctx, i.ref, a.Volume, "")
+		_, err := i.runtime.EnsureVolume(ctx, i.ref, a.Volume, "", a.Size)
+		if errors.Is(err, container.ErrNoLimit) {
+			err = fmt.Errorf("volumes[].sizeLimit: podman of this device cannot limit named volumes, which no rootless podman can: remove sizeLimit, or use emptyDir: %w", err)
+		}
 		return err
 	case plan.EnsureSecret:
 		return i.runtime.EnsureSecret(ctx, a.Secret, a.Content)

@@ -37,6 +37,8 @@ type Workload struct {
 	Cleared map[string]string
 	// Hints say what may be why services fail, by service.
 	Hints map[string]string
+	// Waiting says what services wait for before they can start, by service.
+	Waiting map[string]string
 }
 
 // Refusal says that the container of a service did not run, and that the previous one
@@ -57,7 +59,7 @@ type Kind int
 const (
 	// Pull fetches Image unless it is on the device.
 	Pull Kind = iota
-	// EnsureVolume makes Volume unless it exists.
+	// EnsureVolume makes Volume, of Size, unless it exists.
 	EnsureVolume
 	// EnsureSecret makes Secret with Content unless it exists.
 	EnsureSecret
@@ -95,9 +97,11 @@ func (k Kind) String() string {
 
 // Action is one step. The fields that its Kind does not mention are zero.
 type Action struct {
-	Kind      Kind
-	Image     string
-	Volume    string
+	Kind   Kind
+	Image  string
+	Volume string
+	// Size of Volume in bytes; 0 for no limit.
+	Size      int64
 	Secret    string
 	Content   []byte
 	Container container.Container
@@ -160,7 +164,7 @@ func Changes(w *Workload, observed []container.Container, now time.Time) (action
 	}
 	if c.made {
 		for _, v := range w.Volumes {
-			c.volumes = append(c.volumes, Action{Kind: EnsureVolume, Volume: v})
+			c.volumes = append(c.volumes, Action{Kind: EnsureVolume, Volume: v, Size: sizeOf(w, v)})
 		}
 	}
 	for _, o := range stuck {
@@ -170,6 +174,16 @@ func Changes(w *Workload, observed []container.Container, now time.Time) (action
 		c.removals = append(c.removals, Action{Kind: Remove, Container: o})
 	}
 	return slices.Concat(c.pulls, c.volumes, c.secrets, c.removals, c.prepared, c.swaps, c.rest, c.resumes), c.again
+}
+
+// sizeOf is what a volume may hold, in bytes.
+func sizeOf(w *Workload, volume string) int64 {
+	for _, s := range w.Services {
+		if size := s.VolumeSizes[volume]; size > 0 {
+			return size
+		}
+	}
+	return 0
 }
 
 // changes collects the actions, by when they are taken.
@@ -188,12 +202,15 @@ func (c *changes) add(s *slot) {
 	switch {
 	case s.serving != nil:
 		c.serve(s)
+	case s.waits(c.w) && s.previous != nil:
+		c.run(s.spec, s.previous)
+	case s.waits(c.w):
 	case s.previous == nil:
 		c.make(s.spec)
 		c.rest = append(c.rest, Action{Kind: Create, Spec: s.spec})
 	case s.refused(c.w) && c.now.Before(c.w.Refused[s.spec.Service].Until):
 		c.again = earliest(c.again, c.w.Refused[s.spec.Service].Until)
-		c.run(s.spec.Restart, s.previous)
+		c.run(s.spec, s.previous)
 	default:
 		c.make(s.spec)
 		c.prepared = append(c.prepared, Action{Kind: Prepare, Spec: s.spec, Container: *s.previous})
@@ -238,16 +255,18 @@ func (c *changes) serve(s *slot) {
 			c.rest = append(c.rest, Action{Kind: Stop, Container: *s.spare, Why: "another container of its service runs"})
 		}
 	}
-	c.run(s.spec.Restart, s.serving)
+	c.run(s.spec, s.serving)
 }
 
 // run starts a container that is to run.
-func (c *changes) run(policy container.Restart, o *container.Container) {
-	switch at, must := startAt(policy, o); {
+func (c *changes) run(spec *container.Spec, o *container.Container) {
+	_, waits := c.w.Waiting[spec.Service]
+	switch at, must := startAt(spec.Restart, o); {
 	case o.State == container.StateRunning && o.Health.Unwell != "":
 		c.rest = append(c.rest, Action{Kind: Stop, Container: *o, Why: o.Health.Unwell})
 	case loopsByPolicy(o, c.now):
 		c.rest = append(c.rest, Action{Kind: Stop, Container: *o, Why: "podman restarts it again and again"})
+	case must && waits:
 	case must && !c.now.Before(at):
 		c.rest = append(c.rest, Action{Kind: Start, Container: *o})
 	case must:
@@ -316,6 +335,12 @@ type slot struct {
 	// previous is a container with another content whose place is to be taken; nil for
 	// none, and while there is one that is serving.
 	previous *container.Container
+}
+
+// waits reports whether the service cannot start yet.
+func (s *slot) waits(w *Workload) bool {
+	_, waits := w.Waiting[s.spec.Service]
+	return waits
 }
 
 // refused reports whether what the service asks for was tried, and did not run.

@@ -117,6 +117,8 @@ func judge(w *Workload, observed []container.Container, now time.Time) (phase wi
 func (s *slot) judge(w *Workload, now time.Time) (phase wire.Phase, why string, again time.Time) {
 	cleared := w.Cleared[s.spec.Service]
 	switch {
+	case s.waits(w) && (s.serving == nil || s.serving.State != container.StateRunning):
+		return wire.PhaseFailed, w.Waiting[s.spec.Service], time.Time{}
 	case s.serving != nil:
 		phase, why, again = judgeContainer(w, s.spec, s.serving, now)
 		if at, must := startAt(s.spec.Restart, s.serving); must {
