@@ -3,7 +3,6 @@ package podman
 import (
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/containers/podman/v5/libpod/define"
 	"github.com/containers/podman/v5/pkg/specgen"
@@ -131,6 +130,6 @@ func addBounds(g *specgen.SpecGenerator, s *container.Spec) {
 	}
 	g.OOMScoreAdj = b.OOMScoreAdj
 	for _, u := range b.Ulimits {
-		g.Rlimits = append(g.Rlimits, spec.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft), Hard: uint64(u.Hard)}) //nolint:gosec // -1 is RLIM_INFINITY
+		g.Rlimits = append(g.Rlimits, spec.POSIXRlimit{Type: u.Name, Soft: uint64(u.Soft), Hard: uint64(u.Hard)}) //nolint:gosec // -1 is RLIM_INFINITY
 	}
 }
