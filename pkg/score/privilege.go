@@ -57,9 +57,11 @@ func (d Demands) Beyond(allowed Privilege) string {
 // Demands returns the fields that need more of the namespace than the least.
 func (p *PodmanV0) Demands() Demands {
 	var d Demands
+	for i := range p.InitContainers {
+		d = append(d, p.InitContainers[i].demands(index("initContainers", i))...)
+	}
 	for i := range p.Services {
-		at := index("services", i)
-		d = append(d, p.Services[i].demands(at)...)
+		d = append(d, p.Services[i].demands(index("services", i))...)
 	}
 	return d
 }

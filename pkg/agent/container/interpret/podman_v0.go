@@ -22,10 +22,13 @@ func PodmanV0(ref wire.DeploymentRef, data json.RawMessage) (*plan.Workload, err
 	if p.MinReadySeconds != nil {
 		w.MinReady = time.Duration(*p.MinReadySeconds) * time.Second
 	}
-	for i := range p.Services {
-		spec := specOf(ref, &p.Services[i])
+	for s, role := range p.All() {
+		spec := specOf(ref, s)
+		if err := live(w, p, &spec, s, role); err != nil {
+			return nil, err
+		}
 		w.Services = append(w.Services, spec)
-		if use := secretsOf(&p.Services[i]); len(use.Env)+len(use.Dirs) > 0 {
+		if use := secretsOf(s); len(use.Env)+len(use.Dirs) > 0 {
 			if w.SecretUses == nil {
 				w.SecretUses = map[string]plan.SecretUse{}
 			}
