@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 
+	"fleet.nationtech.io/fleet/pkg/agent/config"
 	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
 	"fleet.nationtech.io/fleet/pkg/agent/crashes"
@@ -28,6 +29,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		Dialer:        &helper.Client{Socket: helper.Socket},
 		Storage:       &helper.Client{Socket: helper.Socket},
 		Binds:         binds(p.cfg, p.configPath),
+		Allow:         allowed(&p.cfg.Allow),
 		Space:         imageSpace(p),
 		Prune:         driver.Prune{After: p.cfg.Images.KeepUnneeded, Above: p.cfg.Images.PruneAbove, DownTo: p.cfg.Images.PruneDownTo},
 		Crashes:       kept,
@@ -42,6 +44,14 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		d.containers,
 	)
 	return d, err
+}
+
+// allowed is what agent.yaml lets containers have besides what they may mount.
+func allowed(a *config.Allow) driver.Allow {
+	return driver.Allow{
+		CDIDevices: a.CDIDevices, HostNamespaces: a.HostNamespaces, Capabilities: a.Capabilities, Sysctls: a.Sysctls,
+		Unconfined: a.SeccompUnconfined, SELinuxOptions: a.SELinuxOptions,
+	}
 }
 
 // imageSpace looks at the file system of the account whose podman keeps the images. The

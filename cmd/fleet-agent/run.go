@@ -230,7 +230,20 @@ func binds(cfg config.Config, configPath string) bind.Policy {
 	}
 	return bind.Policy{
 		Roots: cfg.BindRoots, Forbidden: forbidden, Workload: func() *bind.IDs { return local(cfg).IDs() },
+		Devices: cfg.Allow.Devices, Services: cfg.Allow.ServicePaths(), Groups: groups(cfg),
 		Look: looker(cfg), Hidden: hidden(),
+	}
+}
+
+// groups are those of the account as its processes have them, or nil where no helper knows.
+func groups(cfg config.Config) func() ([]uint32, error) {
+	if findSocket(cfg)() != podman.WorkloadSocket {
+		return nil
+	}
+	return func() ([]uint32, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+		defer cancel()
+		return (&helper.Client{Socket: helper.Socket}).Groups(ctx)
 	}
 }
 

@@ -77,6 +77,17 @@ func (c *Client) Look(ctx context.Context, paths []string) (trail.Trail, error) 
 	return all, nil
 }
 
+// Groups are the groups of the account as its processes have them, which learn of another one
+// at the account's next login. It returns ErrUnavailable or the error of ctx.
+func (c *Client) Groups(ctx context.Context) ([]uint32, error) {
+	got, conn, err := c.ask(ctx, &request{Groups: true, Timeout: patience(ctx, maxLook)}, maxReply)
+	closeAll(conn)
+	if err != nil || got.Outcome != seen {
+		return nil, c.failure(ctx, &got, err)
+	}
+	return got.Groups, nil
+}
+
 // batches are paths as far as one question goes, each once.
 func batches(paths []string) iter.Seq[[]string] {
 	paths = slices.Compact(slices.Sorted(slices.Values(paths)))

@@ -32,12 +32,14 @@ const (
 	maxInspect, maxRepair = 2 * time.Minute, 15 * time.Minute
 	// handover is how long the two may take for a message.
 	handover = 5 * time.Second
+	// maxGroups bounds the groups that a reply names.
+	maxGroups = 64
 	// idDigits is the length of the id of a container.
 	idDigits = 64
 )
 
 // request asks for a connection to a port in a container or, if it has paths, for what
-// lies along them, or for what is damaged in podman's storage.
+// lies along them, for groups, or for what is damaged in podman's storage.
 type request struct {
 	// Container is its id, PID its first process.
 	Container string `json:"container,omitempty"`
@@ -47,6 +49,8 @@ type request struct {
 	Timeout time.Duration `json:"timeout"`
 	Paths   []string      `json:"paths,omitempty"`
 	Storage verb          `json:"storage,omitempty"`
+	// Groups asks for those of the account.
+	Groups bool `json:"groups,omitempty"`
 }
 
 // verb is what to do with the storage.
@@ -68,6 +72,9 @@ func (r *request) validate() error {
 		return nil
 	}
 	r.Timeout = min(max(r.Timeout, 0), maxDial)
+	if r.Groups {
+		return nil
+	}
 	if len(r.Paths) > 0 {
 		if len(r.Paths) > maxPaths {
 			return errRequest
@@ -88,7 +95,7 @@ const (
 	connected outcome = "connected"
 	// refused: nothing takes connections there.
 	refused outcome = "refused"
-	// seen: the reply says what lies along the paths.
+	// seen: the reply says what lies along the paths, or the groups.
 	seen outcome = "seen"
 	// inspected: the reply says what is damaged in the storage, or what was repaired.
 	inspected outcome = "inspected"
@@ -105,6 +112,8 @@ type reply struct {
 	Trail trail.Trail `json:"trail,omitempty"`
 	// Damages are what was found in the storage.
 	Damages []storage.Damage `json:"damages,omitempty"`
+	// Groups are those of the account.
+	Groups []uint32 `json:"groups,omitempty"`
 }
 
 func answer(o outcome, err error) reply {

@@ -74,6 +74,8 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	switch {
+	case r.Groups:
+		return write(conn, groups(), nil)
 	case r.Storage != "":
 		return write(conn, s.tend(ctx, r.Storage), nil)
 	case len(r.Paths) > 0:
@@ -108,6 +110,20 @@ func dial(ctx context.Context, conn *net.UnixConn, network *os.File, port uint16
 	}
 	defer dialed.Close()
 	return write(conn, answer(connected, nil), dialed)
+}
+
+// groups answers with the groups of this process. They are those of podman's, too: both are
+// children of the account's systemd.
+func groups() reply {
+	ids, err := os.Getgroups()
+	if err != nil {
+		return answer(failed, err)
+	}
+	r := reply{Outcome: seen}
+	for _, id := range ids[:min(len(ids), maxGroups)] {
+		r.Groups = append(r.Groups, uint32(id)) //nolint:gosec // ids are positive
+	}
+	return r
 }
 
 var errBusy = errors.New("a file system does not answer it")

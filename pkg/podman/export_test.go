@@ -10,3 +10,6 @@ func (c *Client) SetExitPatience(d time.Duration) { c.exit = d }
 
 // ErrNoCode: podman does not say how a command ended.
 var ErrNoCode = errNoCode
+
+// Generate is generate.
+var Generate = generate

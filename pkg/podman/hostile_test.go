@@ -73,7 +73,7 @@ var calls = map[string]func(context.Context, *podman.Client) error{
 	},
 	"pull": func(ctx context.Context, c *podman.Client) error { return c.Pull(ctx, "localhost/a:1", nil) },
 	"volume": func(ctx context.Context, c *podman.Client) error {
-		_, err := c.EnsureVolume(ctx, wire.DeploymentRef{}, "a", "")
+		_, err := c.EnsureVolume(ctx, wire.DeploymentRef{}, "a", "", 0)
 		return err
 	},
 	"secret": func(ctx context.Context, c *podman.Client) error { return c.EnsureSecret(ctx, "a", nil) },

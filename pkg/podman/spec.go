@@ -37,10 +37,7 @@ func generate(s *container.Spec, gateways []string) *specgen.SpecGenerator {
 	if s.StopSignal != 0 {
 		g.StopSignal = &s.StopSignal
 	}
-	if s.Memory > 0 {
-		// Without swap, which podman would add once more.
-		g.ResourceLimits = &spec.LinuxResources{Memory: &spec.LinuxMemory{Limit: &s.Memory, Swap: &s.Memory}}
-	}
+	addOptions(g, s)
 	connect(g, s, gateways)
 	for _, m := range s.Mounts {
 		addMount(g, m)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -13,25 +15,35 @@ import (
 
 // EnsureVolume implements container.Runtime. A volume of the name that belongs
 // to nobody or to another Deployment is an error.
-func (c *Client) EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name, adopts string) (string, error) {
+func (c *Client) EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name, adopts string, size int64) (string, error) {
 	owner := container.LabelValue(ref)
-	found, there, err := c.volume(ctx, name)
+	found, bounded, there, err := c.volume(ctx, name)
 	switch {
 	case err != nil:
 		return "", err
 	case there && found[container.LabelDeployment] != owner:
 		return "", fmt.Errorf("volume %s exists and does not belong to %s: remove or rename it", name, ref)
+	case there && size > 0 && !bounded:
+		return "", fmt.Errorf("volume %s exists: %w any more", name, container.ErrNoLimit)
 	case there:
 		return c.standsFor(ctx, name, found)
 	}
 	create := struct {
 		Name  string
 		Label map[string]string
-	}{name, map[string]string{container.LabelDeployment: owner}}
+		// Options are those of podman's own driver.
+		Options map[string]string `json:",omitempty"`
+	}{Name: name, Label: map[string]string{container.LabelDeployment: owner}}
+	if size > 0 {
+		create.Options = map[string]string{"o": "size=" + strconv.FormatInt(size, 10)}
+	}
 	if adopts != "" {
 		create.Label[container.LabelAdopts] = adopts
 	}
 	if err := c.call(ctx, request{method: http.MethodPost, path: "/volumes/create", body: create}, nil); err != nil {
+		if size > 0 && !errors.Is(err, container.ErrUnavailable) {
+			err = fmt.Errorf("%w here (%s)", container.ErrNoLimit, err.Error())
+		}
 		return "", fmt.Errorf("creating volume %s: %w", name, err)
 	}
 	return c.standsFor(ctx, name, create.Label)
@@ -43,7 +55,7 @@ func (c *Client) standsFor(ctx context.Context, name string, l labels) (string, 
 	if !ok {
 		return name, nil
 	}
-	_, there, err := c.volume(ctx, adopted)
+	_, _, there, err := c.volume(ctx, adopted)
 	if err != nil || there {
 		return adopted, err
 	}
@@ -56,17 +68,21 @@ func adoptedBy(l labels) (name string, ok bool) {
 	return name, container.Anonymous(name)
 }
 
-// volume returns the labels of a volume, if it is there.
-func (c *Client) volume(ctx context.Context, name string) (l labels, there bool, err error) {
-	var found struct{ Labels labels }
+// volume returns the labels of a volume, if it is there, and whether it has options, such as
+// a size.
+func (c *Client) volume(ctx context.Context, name string) (l labels, bounded, there bool, err error) {
+	var found struct {
+		Labels  labels
+		Options struct{ O string }
+	}
 	err = c.call(ctx, request{method: http.MethodGet, path: "/volumes/%s/json", values: []string{name}}, &found)
 	switch {
 	case errors.Is(err, container.ErrNotFound):
-		return nil, false, nil
+		return nil, false, false, nil
 	case err != nil:
-		return nil, false, fmt.Errorf("looking for volume %s: %w", name, err)
+		return nil, false, false, fmt.Errorf("looking for volume %s: %w", name, err)
 	}
-	return found.Labels, true, nil
+	return found.Labels, strings.Contains(found.Options.O, "size="), true, nil
 }
 
 // Volumes implements container.Runtime.

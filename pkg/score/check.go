@@ -14,7 +14,6 @@ var (
 	// As Kubernetes names Secrets and their keys.
 	secretPattern    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 	secretKeyPattern = regexp.MustCompile(`^[-._a-zA-Z0-9]+$`)
-	memoryPattern    = regexp.MustCompile(`^([1-9][0-9]{0,14})(Ki|Mi|Gi)?$`)
 	envPattern       = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 	// imagePattern is the grammar of the OCI distribution specification with a
 	// mandatory registry: a host name with a dot, localhost, an IPv6 address in

@@ -52,7 +52,7 @@ func FuzzParsePodmanV0(f *testing.F) {
 		if diff := cmp.Diff(parsed, received, cmpopts.EquateEmpty()); diff != "" {
 			t.Error(diff)
 		}
-		if parsed.Privilege() != received.Privilege() {
+		if parsed.Demands().Privilege() != received.Demands().Privilege() {
 			t.Error("the privilege changed on the way")
 		}
 	})

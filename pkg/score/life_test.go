@@ -94,8 +94,8 @@ func TestInitContainersAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Privilege() != score.Privileged || len(p.Secrets()) != 1 {
-		t.Errorf("it needs privilege %s and the Secrets %q", p.Privilege(), p.Secrets())
+	if p.Demands().Privilege() != score.Privileged || len(p.Secrets()) != 1 {
+		t.Errorf("it needs privilege %s and the Secrets %q", p.Demands().Privilege(), p.Secrets())
 	}
 }
 

@@ -58,19 +58,6 @@ func decodePodmanV0(raw any) (*PodmanV0, error) {
 	return &p, nil
 }
 
-// Privilege returns the privilege that the score needs of its namespace.
-func (p *PodmanV0) Privilege() Privilege {
-	if p.NetworkMode() == NetworkHost {
-		return Privileged
-	}
-	for _, s := range p.containers() {
-		if slices.ContainsFunc(s.Volumes, func(v Volume) bool { return v.HostPath != "" }) {
-			return Privileged
-		}
-	}
-	return Restricted
-}
-
 // Secrets returns the names of the Secrets that the score needs, ordered.
 func (p *PodmanV0) Secrets() []string {
 	names := map[string]bool{}
@@ -99,6 +86,7 @@ func (p *PodmanV0) validate() error {
 	return all(
 		checkWithin("minReadySeconds", p.MinReadySeconds, 0, int(maxMinReady.Seconds())),
 		p.validateServices(),
+		p.validateVolumes(),
 		p.validateDependencies(),
 		p.validateHostPorts(),
 		p.validateNetwork(),

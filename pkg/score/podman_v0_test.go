@@ -60,7 +60,7 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		return "[" + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + "]"
 	}
 	const label = "must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit"
-	const memory = "is not at least 4Mi: use bytes, or a number with Ki, Mi or Gi"
+	const memory = "is not at least 4Mi: use bytes, or a quantity such as 512M, 0.5Gi or 1e9"
 	const shortest = "is not an absolute path in its shortest form"
 	tests := []struct{ name, data, want string }{
 		// services
@@ -91,10 +91,10 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"no signal", document(`"stopSignal":"TERM"`), `data.services[0].stopSignal: "TERM" is not the name of a signal such as SIGTERM or SIGRTMIN+3`},
 		{"signal out of range", document(`"stopSignal":"SIGRTMIN+31"`), `data.services[0].stopSignal: "SIGRTMIN+31" is not the name of a signal such as SIGTERM or SIGRTMIN+3`},
 		{"signal without a number", document(`"stopSignal":"SIGRTMIN+"`), `data.services[0].stopSignal: "SIGRTMIN+" is not the name of a signal such as SIGTERM or SIGRTMIN+3`},
-		{"unknown limit", document(`"resources":{"limits":{"cpu":"1"}}`), "data.services[0].resources.limits.cpu: unknown field; known here: memory"},
-		{"requests", document(`"resources":{"requests":{}}`), "data.services[0].resources.requests: unknown field; known here: limits"},
+		{"unknown limit", document(`"resources":{"limits":{"disk":"1"}}`), "data.services[0].resources.limits.disk: unknown field; known here: memory, cpu, swap, pids"},
+		{"requests", document(`"resources":{"requests":{"cpu":"1"}}`), "data.services[0].resources.requests.cpu: unknown field; known here: memory"},
 		{"little memory", document(`"resources":{"limits":{"memory":"4095Ki"}}`), `data.services[0].resources.limits.memory: "4095Ki" ` + memory},
-		{"memory in other units", document(`"resources":{"limits":{"memory":"64M"}}`), `data.services[0].resources.limits.memory: "64M" ` + memory},
+		{"memory in other units", document(`"resources":{"limits":{"memory":"64MB"}}`), `data.services[0].resources.limits.memory: "64MB" ` + memory},
 		{"negative memory", document(`"resources":{"limits":{"memory":"-64Mi"}}`), `data.services[0].resources.limits.memory: "-64Mi" ` + memory},
 		{"too much memory", document(`"resources":{"limits":{"memory":"8589934592Gi"}}`), `data.services[0].resources.limits.memory: "8589934592Gi" ` + memory},
 
@@ -127,8 +127,8 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"too many ports", document(`"ports":` + list(257, `{}`)), "data.services[0].ports: 257 items, at most 256 are allowed"},
 
 		// volumes
-		{"neither name nor path", document(`"volumes":[{"mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name, hostPath and secretName is needed"},
-		{"name and path", document(`"volumes":[{"name":"a","hostPath":"/a","mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name, hostPath and secretName is needed"},
+		{"neither name nor path", document(`"volumes":[{"mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name, hostPath, secretName and emptyDir is needed"},
+		{"name and path", document(`"volumes":[{"name":"a","hostPath":"/a","mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name, hostPath, secretName and emptyDir is needed"},
 		{"volume name", document(`"volumes":[{"name":"../a","mountPath":"/a"}]`), `data.services[0].volumes[0].name: "../a" ` + label},
 		{"relative host path", document(`"volumes":[{"hostPath":"a","mountPath":"/a"}]`), `data.services[0].volumes[0].hostPath: "a" ` + shortest},
 		{"root as host path", document(`"volumes":[{"hostPath":"/","mountPath":"/a"}]`), `data.services[0].volumes[0].hostPath: "/" ` + shortest},
@@ -149,7 +149,7 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"upper case at the top", `{"Services":[]}`, "data.Services: unknown field; known here: services, initContainers, minReadySeconds, network"},
 		{"unknown in a port", document(`"ports":[{"hostPort":1,"containerPort":1},{"hostport":1}]`), "data.services[0].ports[1].hostport: unknown field; known here: hostPort, containerPort, hostIP, protocol"},
 		{"unknown in env", document(`"env":[{"from":{}}]`), "data.services[0].env[0].from: unknown field; known here: name, value, valueFrom"},
-		{"unknown in a volume", document(`"volumes":[{"subPath":"a"}]`), "data.services[0].volumes[0].subPath: unknown field; known here: name, hostPath, secretName, mountPath, readOnly; data.services[0].volumes[0]: exactly one of name, hostPath and secretName is needed"},
+		{"unknown in a volume", document(`"volumes":[{"subPath":"a"}]`), "data.services[0].volumes[0].subPath: unknown field; known here: name, hostPath, secretName, mountPath, readOnly, emptyDir, sizeLimit; data.services[0].volumes[0]: exactly one of name, hostPath, secretName and emptyDir is needed"},
 		{"unknown name with a line break", `{"a\nb":1}`, `data."a\nb": unknown field; known here: services, initContainers, minReadySeconds, network`},
 		{"unknown name with a dot", `{"a.b":1}`, `data."a.b": unknown field; known here: services, initContainers, minReadySeconds, network`},
 		{"unknown empty name", `{"":1}`, `data."": unknown field; known here: services, initContainers, minReadySeconds, network`},
@@ -418,6 +418,8 @@ func fill(v reflect.Value) {
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		fill(v.Index(0))
+	case reflect.Map:
+		v.Set(reflect.ValueOf(map[string]string{"a": "a"}))
 	case reflect.String:
 		v.SetString("a")
 	case reflect.Int:
@@ -507,12 +509,27 @@ func TestServiceHashGolden(t *testing.T) {
 	var full score.Service
 	fill(reflect.ValueOf(&full).Elem())
 	full.Lifecycle = nil // it came later
-	got := map[string]string{"small": small.Hash(), "full": full.Hash()}
+	one := 1
+	before := score.Service{
+		Name: "a", Image: "a", Command: full.Command, Args: full.Args, Env: full.Env, Ports: full.Ports,
+		Volumes: []score.Volume{{Name: "a", HostPath: "a", SecretName: "a", MountPath: "a", ReadOnly: true}}, Restart: "a",
+		Resources: score.Resources{Limits: score.Limits{Memory: "a"}}, TerminationGracePeriodSeconds: &one, StopSignal: "a",
+	}
+	got := map[string]string{"small": small.Hash(), "full": full.Hash(), "before": before.Hash()}
 	want := map[string]string{
 		"small": score.Hash([]byte(`{"name":"web","image":"localhost/web:1"}`)),
-		"full": score.Hash([]byte(`{"name":"a","image":"a","command":["a"],"args":["a"],"env":[{"name":"a","value":"a","valueFrom":{"secretKeyRef":{"name":"a","key":"a"}}}],` +
+		// What 0.1 knew, all of it.
+		"before": score.Hash([]byte(`{"name":"a","image":"a","command":["a"],"args":["a"],"env":[{"name":"a","value":"a","valueFrom":{"secretKeyRef":{"name":"a","key":"a"}}}],` +
 			`"ports":[{"hostPort":1,"containerPort":1,"hostIP":"a","protocol":"a"}],` +
 			`"volumes":[{"name":"a","hostPath":"a","secretName":"a","mountPath":"a","readOnly":true}],"restart":"a","resources":{"limits":{"memory":"a"}},"terminationGracePeriodSeconds":1,"stopSignal":"a"}`)),
+		"full": score.Hash([]byte(`{"name":"a","image":"a","command":["a"],"args":["a"],"env":[{"name":"a","value":"a","valueFrom":{"secretKeyRef":{"name":"a","key":"a"}}}],` +
+			`"ports":[{"hostPort":1,"containerPort":1,"hostIP":"a","protocol":"a"}],` +
+			`"volumes":[{"name":"a","hostPath":"a","secretName":"a","mountPath":"a","readOnly":true,"emptyDir":{"medium":"a","sizeLimit":"a"},"sizeLimit":"a"}],"restart":"a",` +
+			`"resources":{"limits":{"memory":"a","cpu":"a","swap":"a","pids":1},"requests":{"memory":"a"},"ioWeight":1},"terminationGracePeriodSeconds":1,"stopSignal":"a",` +
+			`"workingDir":"a","hostname":"a","shmSize":"a","init":true,"securityContext":{"runAsUser":1,"runAsGroup":1,"supplementalGroups":[1],"readOnlyRootFilesystem":true,"allowPrivilegeEscalation":true,` +
+			`"capabilities":{"add":["a"],"drop":["a"]},"seccompProfile":{"type":"a"},"seLinuxOptions":{"user":"a","role":"a","type":"a","level":"a"},"sysctls":[{"name":"a","value":"a"}]},` +
+			`"userNamespace":{"uid":1,"gid":1},"ulimits":[{"name":"a","soft":1,"hard":1}],"oomScoreAdj":1,"devices":[{"path":"a","mountPath":"a"}],"cdiDevices":["a"],"hostServices":["a"],` +
+			`"hostPID":true,"hostIPC":true,"log":{"maxSize":"a"},"labels":{"a":"a"},"annotations":{"a":"a"}}`)),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -539,7 +556,7 @@ func TestSecretsOfPodmanV0(t *testing.T) {
 		{"bad key", document(env("db", "../k")), nil, "valueFrom.secretKeyRef.key"},
 		{"key that is a directory", document(env("db", "..")), nil, "valueFrom.secretKeyRef.key"},
 		{"unknown field", document(`"env":[{"name":"A","valueFrom":{"configMapKeyRef":{}}}]`), nil, "data.services[0].env[0].valueFrom.configMapKeyRef: unknown field"},
-		{"two sources", document(`"volumes":[{"secretName":"a","name":"b","mountPath":"/a"}]`), nil, "exactly one of name, hostPath and secretName"},
+		{"two sources", document(`"volumes":[{"secretName":"a","name":"b","mountPath":"/a"}]`), nil, "exactly one of name, hostPath, secretName and emptyDir"},
 		{"bad file source", document(`"volumes":[{"secretName":"A","mountPath":"/a"}]`), nil, "volumes[0].secretName"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -98,8 +98,9 @@ func ParsePrivilege(s string) (Privilege, error) {
 
 // Needs is what a score needs of its namespace.
 type Needs struct {
-	// Privilege is the least that the namespace must allow.
+	// Privilege is the least that the namespace must allow, and Demands are why.
 	Privilege Privilege
+	Demands   Demands
 	// Secrets are the names of Secrets, ordered.
 	Secrets []string
 }
@@ -130,7 +131,8 @@ func (d *Document) Validate() (Needs, error) {
 	if err := p.admit(); err != nil {
 		return Needs{}, err
 	}
-	return Needs{Privilege: p.Privilege(), Secrets: p.Secrets()}, nil
+	demands := p.Demands()
+	return Needs{Privilege: demands.Privilege(), Demands: demands, Secrets: p.Secrets()}, nil
 }
 
 // IsKnown reports whether Validate knows a type.

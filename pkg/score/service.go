@@ -56,6 +56,42 @@ type Service struct {
 	// TimeoutSeconds is how long an init container may run, 300 when it is nil, or a run of
 	// a service with a schedule, for ever when it is nil. Other services have none.
 	TimeoutSeconds *int `json:"timeoutSeconds,omitempty"`
+	// WorkingDir is where the command runs; empty for the image's own. It is made if it is
+	// not there.
+	WorkingDir string `json:"workingDir,omitempty"`
+	// Hostname is an RFC 1123 label; empty for the container's id.
+	Hostname string `json:"hostname,omitempty"`
+	// ShmSize bounds /dev/shm in bytes: 256Mi. Empty for podman's 64 MB.
+	ShmSize string `json:"shmSize,omitempty"`
+	// Init: a small init process comes first, which reaps what the command leaves behind and
+	// forwards signals.
+	Init bool `json:"init,omitempty"`
+	// SecurityContext says with which rights the container runs.
+	SecurityContext *SecurityContext `json:"securityContext,omitempty"`
+	// UserNamespace says who of the container the directories of the device belong to.
+	UserNamespace *UserNamespace `json:"userNamespace,omitempty"`
+	// Ulimits bound what each process may use.
+	Ulimits []Ulimit `json:"ulimits,omitempty"`
+	// OOMScoreAdj says how soon the kernel kills the container when the device has no memory
+	// left, 0 to 1000 for first; nil for podman's default.
+	OOMScoreAdj *int `json:"oomScoreAdj,omitempty"`
+	// Devices are devices of the host. They need a namespace with privilege "privileged", and
+	// agent.yaml of the device has to allow them, as all that follows until HostIPC.
+	Devices []Device `json:"devices,omitempty"`
+	// CDIDevices are names of the Container Device Interface: nvidia.com/gpu=all.
+	CDIDevices []string `json:"cdiDevices,omitempty"`
+	// HostServices are udev and dbus.
+	HostServices []HostService `json:"hostServices,omitempty"`
+	// HostPID: the container sees all processes of the device.
+	HostPID bool `json:"hostPID,omitempty"`
+	// HostIPC: the container shares the device's memory segments, semaphores and queues.
+	HostIPC bool `json:"hostIPC,omitempty"`
+	// Log bounds what podman keeps of the output.
+	Log Log `json:"log,omitzero"`
+	// Labels are seen in podman, beside those of the agent.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Annotations are told to the runtime of containers, which gives them no meaning.
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 // RestartPolicy says when a container that ended is started again.
@@ -92,7 +128,8 @@ func (s *Service) validate(at string) error {
 		validateEach(at+".env", s.Env, EnvVar.validate),
 		validateEach(at+".ports", s.Ports, Port.validate),
 		validateEach(at+".volumes", s.Volumes, Volume.validate),
-		s.Resources.Limits.validate(at+".resources.limits"),
+		s.Resources.validate(at+".resources"),
+		s.validateOptions(at),
 		s.validateEnd(at),
 		s.validateProbes(at),
 		s.validateLifecycle(at),
@@ -135,14 +172,24 @@ var stopSignals = map[string]syscall.Signal{
 	"SIGPWR": syscall.SIGPWR,
 }
 
+// validateMounts refuses two things at one place.
 func (s *Service) validateMounts(at string) error {
 	var found mistakes
 	mounted := map[string]bool{}
-	for i, v := range s.Volumes {
-		if v.MountPath != "" && mounted[v.MountPath] {
-			found.add(fieldErrorf(fmt.Sprintf("%s.volumes[%d].mountPath", at, i), "%.80q is mounted twice", v.MountPath))
+	mount := func(field, path string) {
+		if path != "" && mounted[path] {
+			found.add(fieldErrorf(field, "%.80q is mounted twice", path))
 		}
-		mounted[v.MountPath] = true
+		mounted[path] = true
+	}
+	for i, v := range s.Volumes {
+		mount(index(at+".volumes", i)+".mountPath", v.MountPath)
+	}
+	for i, d := range s.Devices {
+		mount(index(at+".devices", i)+".path", d.Target())
+	}
+	for i, h := range s.HostServices {
+		mount(index(at+".hostServices", i), h.Path())
 	}
 	return found.err()
 }

@@ -30,6 +30,9 @@ func setValue(path string, raw any, v reflect.Value) error {
 	}
 	switch value := raw.(type) {
 	case map[string]any:
+		if v.Kind() == reflect.Map {
+			return setMap(path, value, v)
+		}
 		return setStruct(path, value, v)
 	case []any:
 		return setList(path, value, v)
@@ -64,6 +67,18 @@ func setList(path string, list []any, v reflect.Value) error {
 	return found.err()
 }
 
+// setMap sets a map whose keys are strings.
+func setMap(path string, value map[string]any, v reflect.Value) error {
+	v.Set(reflect.MakeMapWithSize(v.Type(), len(value)))
+	var found mistakes
+	for _, name := range slices.Sorted(maps.Keys(value)) {
+		item := reflect.New(v.Type().Elem()).Elem()
+		found.add(setValue(join(path, name), value[name], item))
+		v.SetMapIndex(reflect.ValueOf(name), item)
+	}
+	return found.err()
+}
+
 func setStruct(path string, value map[string]any, v reflect.Value) error {
 	fields := make(map[string]reflect.Value, v.NumField())
 	known := make([]string, 0, v.NumField())
@@ -87,7 +102,7 @@ func setStruct(path string, value map[string]any, v reflect.Value) error {
 func fits(raw any, t reflect.Type) bool {
 	switch value := raw.(type) {
 	case map[string]any:
-		return t.Kind() == reflect.Struct
+		return t.Kind() == reflect.Struct || t.Kind() == reflect.Map
 	case []any:
 		return t.Kind() == reflect.Slice
 	case string:
@@ -123,7 +138,7 @@ func rawName(raw any) string {
 // kindName says what a field takes, for the kinds that scores are made of.
 func kindName(t reflect.Type) string {
 	switch t.Kind() {
-	case reflect.Struct:
+	case reflect.Struct, reflect.Map:
 		return "an object"
 	case reflect.Slice:
 		return "a list"

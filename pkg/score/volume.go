@@ -1,12 +1,12 @@
 package score
 
-// Volume mounts either a named volume, a directory of the device, or the keys
-// of a Secret as files.
+// Volume mounts either a named volume, a directory or file of the device, the keys
+// of a Secret as files, or an empty directory in memory.
 type Volume struct {
 	// Name of a volume that belongs to the Deployment; services that use the
 	// same name share it.
 	Name string `json:"name,omitempty"`
-	// HostPath is a directory of the device. It needs a namespace with privilege
+	// HostPath is a directory or file of the device. It needs a namespace with privilege
 	// "privileged", and must lie under a root that the device's agent.yaml allows.
 	HostPath string `json:"hostPath,omitempty"`
 	// SecretName of a Secret in the namespace of the Deployment. Each key becomes
@@ -16,6 +16,11 @@ type Volume struct {
 	MountPath string `json:"mountPath"`
 	// ReadOnly mounts it read-only.
 	ReadOnly bool `json:"readOnly,omitempty"`
+	// EmptyDir is a directory in memory.
+	EmptyDir *EmptyDir `json:"emptyDir,omitempty"`
+	// SizeLimit bounds what a named volume may hold in bytes: 1Gi. It is for podmans that
+	// can do that, which rootless ones cannot.
+	SizeLimit string `json:"sizeLimit,omitempty"`
 }
 
 func (v Volume) validate(at string) error {
@@ -26,9 +31,17 @@ func (v Volume) validate(at string) error {
 			given++
 		}
 	}
-	if given != 1 {
-		found.add(fieldErrorf(at, "exactly one of name, hostPath and secretName is needed"))
+	if v.EmptyDir != nil {
+		given++
 	}
+	if given != 1 {
+		found.add(fieldErrorf(at, "exactly one of name, hostPath, secretName and emptyDir is needed"))
+	}
+	found.add(v.EmptyDir.validate(at + ".emptyDir"))
+	if v.SizeLimit != "" && v.Name == "" {
+		found.add(fieldErrorf(at+".sizeLimit", "is for a named volume: emptyDir has one of its own"))
+	}
+	found.add(checkBytes(at+".sizeLimit", v.SizeLimit, "1Mi"))
 	if v.Name != "" {
 		found.add(checkLabel(at+".name", v.Name))
 	}
@@ -39,5 +52,23 @@ func (v Volume) validate(at string) error {
 		found.add(checkSecretName(at+".secretName", v.SecretName))
 	}
 	found.add(checkAbsolute(at+".mountPath", v.MountPath))
+	return found.err()
+}
+
+// validateVolumes refuses volumes that two services give different sizes.
+func (p *PodmanV0) validateVolumes() error {
+	var found mistakes
+	sizes := map[string]string{}
+	for i := range p.Services {
+		for j, v := range p.Services[i].Volumes[:min(len(p.Services[i].Volumes), maxListItems)] {
+			if v.Name == "" || v.SizeLimit == "" {
+				continue
+			}
+			if size, known := sizes[v.Name]; known && Bytes(size) != Bytes(v.SizeLimit) {
+				found.add(fieldErrorf(index(index("services", i)+".volumes", j)+".sizeLimit", "volume %.63s has the size %.32s already", v.Name, size))
+			}
+			sizes[v.Name] = v.SizeLimit
+		}
+	}
 	return found.err()
 }

@@ -60,7 +60,9 @@ const (
 	// onDevice: a command is for the device.
 	onDevice = "/"
 	// fieldsConfig is what agent.yaml allows besides.
-	fieldsConfig = "bindRoots: [/srv]"
+	fieldsConfig = "bindRoots: [/srv]\n" +
+		"allow: {devices: [/dev/serial/by-id], cdiDevices: [example.com/accelerator], hostServices: [udev, dbus], hostNamespaces: [pid, ipc], " +
+		"capabilities: [NET_ADMIN], sysctls: [net.ipv4.ip_forward], seccompUnconfined: true}"
 )
 
 // fieldCases are those of all files, which add theirs as they are initialized.
@@ -70,8 +72,10 @@ var fieldCases []fieldCase
 // one on virtual machines, since machines of the lab may have no controllers of control groups.
 var shownElsewhere = map[string]string{
 	"services.startupProbe": "probes", "services.livenessProbe": "probes", "services.readinessProbe": "probes",
-	"minReadySeconds":                  "TestMinReady of pkg/agent/container/interpret: no container sees it",
-	"services.resources.limits.memory": "a container over its memory limit is killed, in test/vm",
+	"minReadySeconds":                         "TestMinReady of pkg/agent/container/interpret: no container sees it",
+	"services.resources.limits.memory":        "a container over its memory limit is killed, in test/vm",
+	"services.resources.ioWeight":             "TestGenerate of pkg/podman: systemd gives accounts no io controller by itself",
+	"services.securityContext.seLinuxOptions": "TestGenerate of pkg/podman: Debian has no SELinux by itself",
 }
 
 // TestEveryFieldHasACase: a field that nobody saw work is not there.

@@ -40,7 +40,7 @@ func TestInvalidScoreIsNotTaken(t *testing.T) {
 	for name, tc := range map[string]struct{ services, field, message string }{
 		"a field": {`[{"name":"web","image":"localhost/hello:1","imagePolicy":"x"}]`, "spec.score.data.services[0].imagePolicy", "unknown field"},
 		"a value": {`[{"name":"web","image":"hello"}]`, "spec.score.data.services[0].image", "not a fully qualified image"},
-		"a right": {`[{"name":"web","image":"localhost/hello:1","volumes":[{"hostPath":"/srv","mountPath":"/srv"}]}]`, "spec.score", "needs privilege privileged"},
+		"a right": {`[{"name":"web","image":"localhost/hello:1","volumes":[{"hostPath":"/srv","mountPath":"/srv"}]}]`, "spec.score.data.services[0].volumes[0].hostPath", "needs privilege privileged"},
 	} {
 		err := s.tryEdit("default", "hello", func(d *v1alpha1.Deployment) {
 			d.Spec.Score.Data = runtime.RawExtension{Raw: []byte(`{"services":` + tc.services + `}`)}

@@ -57,6 +57,8 @@ type Config struct {
 	// BindRoots are the directories under which score volumes with a hostPath may
 	// lie; none by default.
 	BindRoots []string `yaml:"bindRoots" env:"FLEET_AGENT_BIND_ROOTS"`
+	// Allow says what containers may have of the device besides.
+	Allow Allow `yaml:"allow"`
 	// Labels are asked for; the server decides which the Device gets.
 	Labels map[string]string `yaml:"labels" env:"FLEET_AGENT_LABELS"`
 	Log    Log               `yaml:"log"`
@@ -164,7 +166,7 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("%w: device: %w", settings.ErrInvalid, err)
 		}
 	}
-	for _, check := range []func() error{c.validateServers, c.validateCredentials, c.validatePaths, c.validateProxy, c.validateImages, c.validateLog, c.validateIntervals} {
+	for _, check := range []func() error{c.validateServers, c.validateCredentials, c.validatePaths, c.validateProxy, c.Allow.validate, c.validateImages, c.validateLog, c.validateIntervals} {
 		if err := check(); err != nil {
 			return fmt.Errorf("%w: %w", settings.ErrInvalid, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"strings"
 	"syscall"
@@ -191,6 +192,7 @@ type Spec struct {
 	Grace time.Duration
 	// StopSignal asks it to end; 0 for the image's own.
 	StopSignal syscall.Signal
+	Options
 	// Probes are the agent's business: the runtime runs none.
 	Probes Probes
 	// HealthCheck is that of the image; nil for none.
@@ -239,11 +241,9 @@ func (s *Spec) At(stage Stage) *Spec {
 
 // Labels are the labels of the container.
 func (s *Spec) Labels() map[string]string {
-	labels := map[string]string{
-		LabelDeployment: LabelValue(s.Ref),
-		LabelService:    s.Service,
-		LabelHash:       s.Hash,
-	}
+	labels := map[string]string{}
+	maps.Copy(labels, s.Extra)
+	labels[LabelDeployment], labels[LabelService], labels[LabelHash] = LabelValue(s.Ref), s.Service, s.Hash
 	if network := s.Network.label(); network != "" {
 		labels[LabelNetwork] = network
 	}
@@ -278,7 +278,7 @@ const (
 	UDP Protocol = "udp"
 )
 
-// Mount puts a named volume or a directory of the device into a container.
+// Mount puts a named volume, or a directory, file or device of the device, into a container.
 type Mount struct {
 	// Volume is the full name of a volume; empty for a bind mount.
 	Volume string
@@ -286,6 +286,11 @@ type Mount struct {
 	HostPath string
 	Path     string
 	ReadOnly bool
+	// Device: HostPath is a device or a directory of devices, or a link to one that is
+	// followed at each start. Service: it is a service of the device, by that name. Field is
+	// the field of the score that asks for either. An observed mount has none of them.
+	Device         bool
+	Service, Field string
 }
 
 // Restart says when an ended container starts again.

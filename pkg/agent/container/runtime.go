@@ -24,6 +24,8 @@ var (
 	ErrNoSpace = errors.New("no space")
 	// ErrPortInUse: something else listens on a host port.
 	ErrPortInUse = errors.New("host port in use")
+	// ErrNoLimit: the runtime cannot bound the size of a volume.
+	ErrNoLimit = errors.New("the size of a volume cannot be bounded")
 	// ErrNotFound: the container or volume is gone.
 	ErrNotFound = errors.New("no such container or volume")
 	// ErrNetworkInUse: a container is connected to the network.
@@ -89,8 +91,9 @@ type Runtime interface {
 	Pull(ctx context.Context, image string, login *Login) error
 	// EnsureVolume makes a volume of a Deployment unless it exists. When it is made
 	// for another volume, adopts, it stands for that from then on. It returns the
-	// volume to mount: that which it stands for, if that is there, or itself.
-	EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name, adopts string) (volume string, err error)
+	// volume to mount: that which it stands for, if that is there, or itself. A size in
+	// bytes bounds one that is made; 0 is for none. It returns ErrNoLimit.
+	EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name, adopts string, size int64) (volume string, err error)
 	// Volumes returns the names of the volumes of a Deployment in order, with those
 	// that they stand for, or of all Deployments when ref is zero.
 	Volumes(ctx context.Context, ref wire.DeploymentRef) ([]string, error)

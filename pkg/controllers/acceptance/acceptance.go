@@ -85,7 +85,7 @@ func judge(document *score.Document, namespace string, namespaceLabels map[strin
 	case err != nil:
 		return needs, "", v1alpha1.ReasonInvalid, fmt.Errorf("spec.score.%w", err)
 	}
-	if err := exceeds(needs, namespaceLabels); err != nil {
+	if err := exceeds(needs, namespace, namespaceLabels); err != nil {
 		return needs, "", v1alpha1.ReasonPrivilegeExceeded, err
 	}
 	if digest, err = digests.Digest(namespace, needs.Secrets); err != nil {
@@ -95,16 +95,23 @@ func judge(document *score.Document, namespace string, namespaceLabels map[strin
 }
 
 // exceeds says why a namespace does not allow what a score needs.
-func exceeds(needs score.Needs, namespaceLabels map[string]string) error {
-	// A value that nobody can read must not open anything.
-	allowed, err := score.ParsePrivilege(namespaceLabels[v1alpha1.LabelPrivilege])
-	if err != nil {
-		allowed = score.Restricted
-	}
+func exceeds(needs score.Needs, namespace string, namespaceLabels map[string]string) error {
+	allowed := allowedBy(namespaceLabels)
 	if needs.Privilege <= allowed {
 		return nil
 	}
-	return fmt.Errorf("the score needs privilege %s, but its namespace allows %s: see the namespace's label %s", needs.Privilege, allowed, v1alpha1.LabelPrivilege)
+	return fmt.Errorf("spec.score.%s, but namespace %s allows %s: see the namespace's label %s",
+		needs.Demands.Beyond(allowed), namespace, allowed, v1alpha1.LabelPrivilege)
+}
+
+// allowedBy is the privilege that a namespace with these labels allows. A value that nobody can
+// read must not open anything.
+func allowedBy(namespaceLabels map[string]string) score.Privilege {
+	allowed, err := score.ParsePrivilege(namespaceLabels[v1alpha1.LabelPrivilege])
+	if err != nil {
+		return score.Restricted
+	}
+	return allowed
 }
 
 // AboutUnknownType says what becomes of a score of a type that is unknown here.

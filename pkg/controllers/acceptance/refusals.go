@@ -2,6 +2,7 @@ package acceptance
 
 import (
 	"errors"
+	"fmt"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/score"
@@ -16,8 +17,8 @@ type Refusal struct {
 }
 
 // Refusals are the reasons to take no such score, all at once: those for which Evaluate
-// would not accept it, but for what can still come, such as a Secret. namespaceLabels is
-// asked where the answer depends on them; its error is returned.
+// would not accept it, but for what can still come, such as a Secret. namespaceLabels are those
+// of the namespace, asked for where the answer depends on them; its error is returned.
 func Refusals(s v1alpha1.Score, namespaceLabels func() (map[string]string, error)) ([]Refusal, error) {
 	document, err := score.Parse(s.Type, s.Data.Raw)
 	if err == nil {
@@ -39,10 +40,15 @@ func Refusals(s v1alpha1.Score, namespaceLabels func() (map[string]string, error
 	if err != nil {
 		return nil, err
 	}
-	if err := exceeds(needs, labels); err != nil {
-		return []Refusal{{"spec.score", err.Error()}}, nil
+	allowed := allowedBy(labels)
+	var refusals []Refusal
+	for _, d := range needs.Demands {
+		if d.Privilege > allowed {
+			refusals = append(refusals, Refusal{"spec.score.data." + d.Field, fmt.Sprintf(
+				"needs privilege %s, but the namespace allows %s: see its label %s", d.Privilege, allowed, v1alpha1.LabelPrivilege)})
+		}
 	}
-	return nil, nil
+	return refusals, nil
 }
 
 // refusalsOf takes apart the errors of package score.

@@ -42,12 +42,18 @@ var ErrUnseen = errors.New("cannot be looked at")
 type Policy struct {
 	// Roots are directories below which everything may be mounted.
 	Roots []string
+	// Devices are devices, or directories of them, that containers may have.
+	Devices []string
+	// Services are paths of services of the device that containers may have by name.
+	Services []string
 	// Forbidden are paths that are never mounted, nor anything below or above
 	// them. The runtime directory /run and /proc are always forbidden.
 	Forbidden []string
 	// Workload returns the ids that containers have on the device, or nil while
 	// they are not known. Without them every id but root's may be a container's.
 	Workload func() *IDs
+	// Groups are those that processes of the account have; nil for nobody knows.
+	Groups func() ([]uint32, error)
 	// Look looks along paths as the account that mounts them does. nil, or if it
 	// fails: the agent looks itself.
 	Look func(paths []string) (trail.Trail, error)

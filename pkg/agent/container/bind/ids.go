@@ -59,6 +59,18 @@ func (i *IDs) HostUID(inside uint32) (uint32, bool) {
 	return mapped(i.UIDs, inside)
 }
 
+// HostUIDWith is as HostUID, for a container of which user account is the account: those up to
+// it have the first subordinate ids.
+func (i *IDs) HostUIDWith(account, inside uint32) (uint32, bool) {
+	switch {
+	case inside == account:
+		inside = 0
+	case inside < account:
+		inside++
+	}
+	return i.HostUID(inside)
+}
+
 // mapped is about the account's own id and one range, as setup-user allocates it. In which
 // order podman takes more of them is its own affair; groups are single ids.
 func mapped(ranges []Range, inside uint32) (uint32, bool) {
@@ -82,6 +94,12 @@ func (i *IDs) Has(gid uint32) bool {
 		inside = slices.Concat(inside[:1], slices.DeleteFunc(inside[1:], func(r Range) bool { return r.Count == 1 }))
 	}
 	return slices.ContainsFunc(inside, func(r Range) bool { return r.has(gid) })
+}
+
+// Member reports whether the account that runs the containers belongs to a group of the device
+// besides its own.
+func (i *IDs) Member(gid uint32) bool {
+	return i != nil && slices.ContainsFunc(i.GIDs[min(1, len(i.GIDs)):], func(r Range) bool { return r.Count == 1 && r.First == gid })
 }
 
 // Owns reports whether root of a container may override the permissions of an entry.

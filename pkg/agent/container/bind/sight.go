@@ -71,7 +71,13 @@ func (s *Sight) resolve(mounts []container.Mount) ([]container.Mount, error) {
 			continue
 		}
 		path, err := s.allow(m.HostPath)
-		if err != nil {
+		switch {
+		case m.Field != "":
+			if err := s.named(m, err); err != nil {
+				return nil, fmt.Errorf("%w: %s: %w", ErrRefused, m.Field, err)
+			}
+			continue // a link is followed at each start: where it leads changes as devices come and go
+		case err != nil:
 			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 		resolved[i].HostPath = path
@@ -84,6 +90,9 @@ func (s *Sight) allow(path string) (string, error) {
 	real, err := trail.Follow(s.view, path, s.IDs.guard)
 	if err != nil {
 		return "", s.explain(path, err)
+	}
+	if slices.Contains(s.Services, path) && real == path || s.isDevice(path, real) {
+		return real, nil
 	}
 	if !s.underRoot(real) {
 		return "", fmt.Errorf("%s is not under a directory that bindRoots in agent.yaml lists", path)
@@ -98,6 +107,31 @@ func (s *Sight) allow(path string) (string, error) {
 		}
 	}
 	return real, nil
+}
+
+// named says why something of the device may not be had that a score asks for by name, given
+// why its path may not be mounted.
+func (s *Sight) named(m container.Mount, err error) error {
+	switch {
+	case m.Service != "" && !slices.Contains(s.Services, m.HostPath):
+		return fmt.Errorf("allow.hostServices in agent.yaml does not list %s", m.Service)
+	case m.Device && !s.listed(m.HostPath):
+		return fmt.Errorf("allow.devices in agent.yaml does not list %s", m.HostPath)
+	}
+	return err
+}
+
+// isDevice reports whether a path leads to what agent.yaml lists as a device: another link
+// than one of /dev may lead anywhere.
+func (s *Sight) isDevice(path, real string) bool {
+	return s.listed(path) && within(real, devices) && real != devices
+}
+
+// devices is where devices are.
+const devices = "/dev"
+
+func (s *Sight) listed(path string) bool {
+	return within(path, devices) && slices.ContainsFunc(s.Devices, func(device string) bool { return within(path, device) })
 }
 
 func (s *Sight) underRoot(real string) bool {
@@ -185,6 +219,15 @@ func (s *Sight) hidden(path string) (string, bool) {
 func (s *Sight) Entry(path string) (trail.Entry, bool) {
 	e := s.view.Lstat(path)
 	return e, e.Fault == ""
+}
+
+// Target is what a path leads to, whose links are followed; it is false when that is not known.
+func (s *Sight) Target(path string) (trail.Entry, bool) {
+	real, err := trail.Follow(s.view, path, nil)
+	if err != nil {
+		return trail.Entry{}, false
+	}
+	return s.Entry(real)
 }
 
 // followFar resolves the links in a path that may not exist (yet).

@@ -418,12 +418,12 @@ func testVolumes(t *testing.T, s Subject) {
 	spec := s.spec(t, "volumes", s.Sleep)
 	name := container.ObjectName(spec.Ref, "data")
 	for range 2 {
-		if got, err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name, ""); err != nil || got != name {
+		if got, err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name, "", 0); err != nil || got != name {
 			t.Fatalf("got %s: %v", got, err)
 		}
 	}
 	stranger := wire.DeploymentRef{Namespace: "conformance", Name: "stranger"}
-	if _, err := s.Runtime.EnsureVolume(t.Context(), stranger, name, ""); err == nil {
+	if _, err := s.Runtime.EnsureVolume(t.Context(), stranger, name, "", 0); err == nil {
 		t.Error("a Deployment got the volume of another")
 	}
 	spec.Mounts = []container.Mount{{Volume: name, Path: "/data", ReadOnly: true}}
@@ -520,7 +520,7 @@ func testImageVolumes(t *testing.T, s Subject) {
 	}
 	anonymous, name := volumes[0].Volume, container.ImageVolume(spec.Ref, spec.Service, DeclaredPath)
 	for _, adopts := range []string{anonymous, "", anonymous} { // the first counts
-		if got, err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name, adopts); err != nil || got != anonymous {
+		if got, err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name, adopts, 0); err != nil || got != anonymous {
 			t.Errorf("%s stands for %s, want %s: %v", name, got, anonymous, err)
 		}
 	}
@@ -537,7 +537,7 @@ func testImageVolumes(t *testing.T, s Subject) {
 		t.Errorf("the volumes of the Deployment are %v, want %v: %v", got, want, err)
 	}
 	s.clean(t, spec.Ref)
-	if got, err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name, anonymous); err != nil || got != name {
+	if got, err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name, anonymous, 0); err != nil || got != name {
 		t.Errorf("%s stands for %s, which is not there: %v", name, got, err)
 	}
 }

@@ -805,7 +805,7 @@ func (f *Fake) Logins() []container.Login {
 }
 
 // EnsureVolume implements container.Runtime.
-func (f *Fake) EnsureVolume(_ context.Context, ref wire.DeploymentRef, name, adopts string) (string, error) {
+func (f *Fake) EnsureVolume(_ context.Context, ref wire.DeploymentRef, name, adopts string, size int64) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	v, ok := f.volumes[name]
@@ -814,6 +814,8 @@ func (f *Fake) EnsureVolume(_ context.Context, ref wire.DeploymentRef, name, ado
 		return "", f.down
 	case ok && v.owner != ref:
 		return "", fmt.Errorf("volume %s belongs to %s", name, v.owner)
+	case !ok && size > 0:
+		return "", fmt.Errorf("making volume %s: %w", name, container.ErrNoLimit)
 	case !ok:
 		f.record("volume %s", name)
 		v = volume{owner: ref, adopts: adopts}

@@ -49,6 +49,8 @@ type Config struct {
 	Storage Storage
 	// Binds says which directories containers may mount.
 	Binds bind.Policy
+	// Allow says what containers may have besides.
+	Allow Allow
 	// Space looks at the file system of images as the agent sees it; nil for nobody.
 	Space func() (facts.FileSystem, error)
 	// Prune says which images go; the zero one keeps all.
@@ -76,6 +78,8 @@ type Driver struct {
 	mounts       *mounts
 	runs         *runs.Ledger
 	refusals     *refusals
+	waits        *waits
+	allow        Allow
 	probes       *probe.Prober
 	checks       *probe.Checks
 	jobs         *jobs
@@ -118,6 +122,8 @@ func New(cfg Config) *Driver {
 		mounts:       newMounts(cfg.Binds),
 		runs:         runs.New(cfg.Runs, cfg.Uptime, cfg.Log),
 		refusals:     newRefusals(),
+		waits:        newWaits(),
+		allow:        cfg.Allow,
 		lookout:      &lookout{Dialer: cfg.Dialer},
 		space:        cfg.Space,
 		crashes:      cfg.Crashes,
@@ -283,6 +289,7 @@ func (d *Driver) Forget(ref wire.DeploymentRef) {
 	d.ports.release(ref, true)
 	d.mounts.release(ref)
 	d.refusals.forget(ref)
+	d.waits.set(ref, nil)
 	d.probes.Watch(ref, nil)
 	d.wanted.forget(ref)
 	d.jobs.forget(ref)

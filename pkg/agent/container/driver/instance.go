@@ -53,11 +53,16 @@ func (i *instance) Forbidden() (steps []workload.Step, reason error) {
 // Plan implements workload.Instance.
 func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) (workload.Plan, error) {
 	i.wanted.note(of(w))
-	resolved, err := i.claim(of(w))
+	if err := i.allow.workload(of(w)); err != nil {
+		return workload.Plan{}, err
+	}
+	present, absent := i.mounts.absent(of(w))
+	i.waits.set(i.ref, absent)
+	resolved, err := i.claim(present)
 	if err != nil {
 		return workload.Plan{}, err
 	}
-	resolved = i.known(plan.AsBefore(resolved, i.containers, renewed), true)
+	resolved = i.waits.of(i.known(plan.AsBefore(resolved, i.containers, renewed), true))
 	i.probes.Watch(i.ref, targets(resolved, i.containers))
 	actions, again := plan.Changes(resolved, i.containers, time.Now())
 	steps, err := i.steps(ctx, actions)
@@ -211,7 +216,7 @@ func (i *instance) restart(ctx context.Context, c container.Container) error {
 func (i *instance) State(w workload.Workload, now time.Time) workload.State {
 	asked := of(w)
 	if asked != nil {
-		asked = i.known(plan.AsBefore(asked, i.containers, false), false)
+		asked = i.waits.of(i.known(plan.AsBefore(asked, i.containers, false), false))
 	}
 	state := plan.State(asked, i.containers, now)
 	if asked != nil && state.Phase == wire.PhaseRunning {

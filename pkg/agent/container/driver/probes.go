@@ -13,15 +13,16 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Run implements workload.Runner: it probes, and repairs the storage.
+// Run implements workload.Runner: it probes, looks for devices, and repairs the storage.
 func (d *Driver) Run(ctx context.Context, changed func(wire.DeploymentRef)) {
 	d.mu.Lock()
 	d.changed = changed
 	d.mu.Unlock()
-	var tending sync.WaitGroup
-	defer tending.Wait()
-	tending.Go(func() { d.tend(ctx, changed) })
+	var group sync.WaitGroup
+	group.Go(func() { d.lookForDevices(ctx, changed) })
+	group.Go(func() { d.tend(ctx, changed) })
 	d.probes.Run(ctx)
+	group.Wait()
 }
 
 // wake has the Deployments looked at whose jobs are overdue.

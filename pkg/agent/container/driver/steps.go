@@ -3,6 +3,7 @@ package driver
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -94,7 +95,10 @@ func (i *instance) act(ctx context.Context, a plan.Action) error {
 	case plan.Pull:
 		return i.pull(ctx, i.ref, a.Image)
 	case plan.EnsureVolume:
-		_, err := i.runtime.EnsureVolume(ctx, i.ref, a.Volume, "")
+		_, err := i.runtime.EnsureVolume(ctx, i.ref, a.Volume, "", a.Size)
+		if errors.Is(err, container.ErrNoLimit) {
+			err = fmt.Errorf("volumes[].sizeLimit: podman of this device cannot limit named volumes, which no rootless podman can: remove sizeLimit, or use emptyDir: %w", err)
+		}
 		return err
 	case plan.EnsureNetwork:
 		return i.ensureNetwork(ctx, a.Network)

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -22,21 +23,31 @@ func (i *instance) withImage(ctx context.Context, spec *container.Spec, image *c
 	}
 	with := *spec
 	with.Mounts, with.HealthCheck = slices.Clone(spec.Mounts), image.HealthCheck
+	if spec.Rights.Account != nil {
+		// Podman would take the number of the account for that of the user.
+		with.Rights.User = cmp.Or(spec.Rights.User, image.User, "0:0")
+	}
 	for _, at := range declared {
 		at = path.Clean("/" + at)
 		if at == "/" {
 			return nil, fmt.Errorf("service %s: image %q declares a volume at /, which is not possible", spec.Service, spec.Image)
 		}
-		if slices.ContainsFunc(with.Mounts, func(m container.Mount) bool { return m.Path == at }) {
+		if mountsAt(&with, at) {
 			continue
 		}
-		volume, err := i.runtime.EnsureVolume(ctx, spec.Ref, container.ImageVolume(spec.Ref, spec.Service, at), "")
+		volume, err := i.runtime.EnsureVolume(ctx, spec.Ref, container.ImageVolume(spec.Ref, spec.Service, at), "", 0)
 		if err != nil {
 			return nil, err
 		}
 		with.Mounts = append(with.Mounts, container.Mount{Volume: volume, Path: at})
 	}
 	return &with, nil
+}
+
+// mountsAt reports whether a container has something of its own at a path.
+func mountsAt(s *container.Spec, at string) bool {
+	return slices.ContainsFunc(s.Mounts, func(m container.Mount) bool { return m.Path == at }) ||
+		slices.ContainsFunc(s.Tmpfs, func(t container.Tmpfs) bool { return t.Path == at })
 }
 
 // adopt gives the volumes of a container that have no name to its Deployment, before
@@ -47,7 +58,7 @@ func (d *Driver) adopt(ctx context.Context, c container.Container) error {
 		if !container.Anonymous(m.Volume) {
 			continue
 		}
-		if _, err := d.runtime.EnsureVolume(ctx, c.Ref, container.ImageVolume(c.Ref, c.Service, m.Path), m.Volume); err != nil {
+		if _, err := d.runtime.EnsureVolume(ctx, c.Ref, container.ImageVolume(c.Ref, c.Service, m.Path), m.Volume, 0); err != nil {
 			return fmt.Errorf("keeping the data in %s of container %s: %w", m.Path, c.Name, err)
 		}
 	}

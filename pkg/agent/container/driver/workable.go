@@ -2,7 +2,6 @@ package driver
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -19,7 +18,7 @@ func (d *Driver) workable(spec *container.Spec, image *container.Image, sight *b
 			return err
 		}
 	}
-	hint, err := access(spec.Mounts, image.User, sight)
+	hint, err := access(spec, image.User, sight)
 	d.refusals.hint(spec, hint)
 	return err
 }
@@ -27,11 +26,34 @@ func (d *Driver) workable(spec *container.Spec, image *container.Image, sight *b
 // enforceable reports a limit that the device cannot keep. Podman's own words for that
 // name a file of the kernel, or it ignores the limit in silence.
 func enforceable(spec *container.Spec, info *container.Info) error {
-	if spec.Memory == 0 || info.Controllers == nil || slices.Contains(info.Controllers, "memory") {
+	if info.Controllers == nil {
 		return nil
 	}
-	return errors.New("resources.limits.memory: the kernel of this device does not let containers limit memory: " +
-		"switch its memory controller on, see check cgroup-memory of `fleet-agent doctor`, or remove the limit")
+	b := &spec.Bounds
+	for _, limit := range []struct {
+		asked             bool
+		field, controller string
+	}{
+		{spec.Memory > 0, "resources.limits.memory", "memory"},
+		{b.Reserved > 0, "resources.requests.memory", "memory"},
+		{b.CPU > 0, "resources.limits.cpu", "cpu"},
+		{b.PIDs > 0, "resources.limits.pids", "pids"},
+		{b.IOWeight > 0, "resources.ioWeight", "io"},
+	} {
+		if limit.asked && !slices.Contains(info.Controllers, limit.controller) {
+			return unenforceable(limit.field, limit.controller)
+		}
+	}
+	return nil
+}
+
+func unenforceable(field, controller string) error {
+	what := map[string]string{"memory": "memory", "cpu": "processors", "pids": "processes", "io": "what they read and write"}[controller]
+	remedy := fmt.Sprintf("switch its %s controller on, see check cgroup-%[1]s of `fleet-agent doctor`, or remove the limit", controller)
+	if controller == "io" {
+		remedy = "systemd gives accounts no io controller by itself, see PodmanV0's ioWeight in the documentation, or remove it"
+	}
+	return fmt.Errorf("%s: the kernel of this device does not let containers limit %s: %s", field, what, remedy)
 }
 
 // linux is what images of containers are for, in the words of images.

@@ -55,6 +55,7 @@ func specOf(ref wire.DeploymentRef, s *score.Service) container.Spec {
 		Restart: restartOf(s.Restart),
 		Memory:  s.Resources.Limits.MemoryBytes(),
 		Grace:   s.Grace(), StopSignal: s.Signal(),
+		Options: optionsOf(ref, s),
 		Probes: container.Probes{
 			Startup: probeOf(s.StartupProbe), Liveness: probeOf(s.LivenessProbe), Readiness: probeOf(s.ReadinessProbe),
 		},
@@ -71,10 +72,11 @@ func specOf(ref wire.DeploymentRef, s *score.Service) container.Spec {
 		spec.Ports = append(spec.Ports, portOf(p))
 	}
 	for _, v := range s.Volumes {
-		if v.SecretName == "" {
+		if v.SecretName == "" && v.EmptyDir == nil {
 			spec.Mounts = append(spec.Mounts, mountOf(ref, v))
 		}
 	}
+	spec.Mounts = append(spec.Mounts, hostMounts(s)...)
 	return spec
 }
 

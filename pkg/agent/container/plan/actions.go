@@ -43,6 +43,8 @@ type Workload struct {
 	Cleared map[string]string
 	// Hints say what may be why services fail, by service.
 	Hints map[string]string
+	// Waiting says what services wait for before they can start, by service.
+	Waiting map[string]string
 	// Notes say what else is to be known of services, by service.
 	Notes map[string]string
 	// Schedules say when services run that are jobs, Runs what is known of them, by service.
@@ -68,7 +70,7 @@ type Kind int
 const (
 	// Pull fetches Image unless it is on the device.
 	Pull Kind = iota
-	// EnsureVolume makes Volume unless it exists.
+	// EnsureVolume makes Volume, of Size, unless it exists.
 	EnsureVolume
 	// EnsureNetwork makes Network unless it exists.
 	EnsureNetwork
@@ -108,9 +110,11 @@ func (k Kind) String() string {
 
 // Action is one step. The fields that its Kind does not mention are zero.
 type Action struct {
-	Kind      Kind
-	Image     string
-	Volume    string
+	Kind   Kind
+	Image  string
+	Volume string
+	// Size of Volume in bytes; 0 for no limit.
+	Size      int64
 	Network   *container.Network
 	Secret    string
 	Content   []byte
@@ -184,7 +188,7 @@ func Changes(w *Workload, observed []container.Container, now time.Time) (action
 	}
 	if c.made {
 		for _, v := range w.Volumes {
-			c.volumes = append(c.volumes, Action{Kind: EnsureVolume, Volume: v})
+			c.volumes = append(c.volumes, Action{Kind: EnsureVolume, Volume: v, Size: sizeOf(w, v)})
 		}
 	}
 	for _, o := range stuck {
@@ -202,6 +206,16 @@ func Changes(w *Workload, observed []container.Container, now time.Time) (action
 		c.again = now // what was waited for may be there
 	}
 	return actions, c.again
+}
+
+// sizeOf is what a volume may hold, in bytes.
+func sizeOf(w *Workload, volume string) int64 {
+	for _, s := range w.Services {
+		if size := s.VolumeSizes[volume]; size > 0 {
+			return size
+		}
+	}
+	return 0
 }
 
 // changes collects the actions, by when they are taken.
@@ -229,6 +243,9 @@ func (c *changes) add(s *slot) {
 	case s.waitsForRetry(c.view):
 		c.again = earliest(c.again, c.w.Refused[s.spec.Service].Until)
 		c.run(s, s.previous)
+	case s.lacks(c.w) && s.previous != nil:
+		c.run(s, s.previous)
+	case s.lacks(c.w):
 	case c.waits(s, true):
 		if s.previous != nil {
 			c.run(s, s.previous)
@@ -304,6 +321,7 @@ func (c *changes) run(s *slot, o *container.Container) {
 		c.rest = append(c.rest, Action{Kind: Stop, Container: *o, Why: o.Health.Unwell})
 	case loopsByPolicy(o, c.now):
 		c.rest = append(c.rest, Action{Kind: Stop, Container: *o, Why: "podman restarts it again and again"})
+	case must && s.lacks(c.w):
 	case must && (o.Unstarted() || o.Interrupted()) && c.waits(s, false):
 	case must && !c.now.Before(at):
 		c.rest = append(c.rest, Action{Kind: Start, Container: *o})
@@ -376,6 +394,12 @@ type slot struct {
 	// stale are containers of earlier sets or runs, of an init container or a job, which are
 	// kept until the next one is made.
 	stale []container.Container
+}
+
+// lacks reports whether the service cannot start for want of a device.
+func (s *slot) lacks(w *Workload) bool {
+	_, waits := w.Waiting[s.spec.Service]
+	return waits
 }
 
 // refused reports whether what the service asks for was tried, and did not run.

@@ -186,6 +186,8 @@ func (s *slot) judge(v *view) (phase wire.Phase, why string, again time.Time) {
 	w, now := v.w, v.now
 	cleared := w.Cleared[s.spec.Service]
 	switch {
+	case s.lacks(w) && (s.serving == nil || s.serving.State != container.StateRunning):
+		return wire.PhaseFailed, w.Waiting[s.spec.Service], time.Time{}
 	case s.spec.Role == container.RoleInit:
 		return s.judgeInit(v)
 	case s.spec.Role == container.RoleJob:
