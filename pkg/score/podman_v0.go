@@ -2,7 +2,6 @@ package score
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 )
@@ -30,6 +29,9 @@ type PodmanV0 struct {
 	// MinReadySeconds is how long a service has to run before it counts as ready; 5 when
 	// it is nil. To change it replaces no container.
 	MinReadySeconds *int `json:"minReadySeconds,omitempty"`
+	// ImagePullSecrets are the logins for pulls of the Deployment's images. To change them
+	// replaces no container.
+	ImagePullSecrets []PullSecret `json:"imagePullSecrets,omitempty"`
 }
 
 // ParsePodmanV0 decodes and validates the data of a PodmanV0 score. Errors
@@ -63,24 +65,6 @@ func (p *PodmanV0) Privilege() Privilege {
 	return Restricted
 }
 
-// Secrets returns the names of the Secrets that the score needs, ordered.
-func (p *PodmanV0) Secrets() []string {
-	names := map[string]bool{}
-	for _, s := range p.Services {
-		for _, e := range s.Env {
-			if e.ValueFrom != nil {
-				names[e.ValueFrom.SecretKeyRef.Name] = true
-			}
-		}
-		for _, v := range s.Volumes {
-			if v.SecretName != "" {
-				names[v.SecretName] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
-}
-
 func (p *PodmanV0) validate() error {
 	if len(p.Services) == 0 {
 		return fieldErrorf("services", "at least one service is needed")
@@ -90,6 +74,7 @@ func (p *PodmanV0) validate() error {
 	}
 	return all(
 		checkWithin("minReadySeconds", p.MinReadySeconds, 0, int(maxMinReady.Seconds())),
+		validateEach("imagePullSecrets", p.ImagePullSecrets, PullSecret.validate),
 		p.validateServices(),
 		p.validateHostPorts(),
 	)

@@ -100,8 +100,8 @@ func ParsePrivilege(s string) (Privilege, error) {
 type Needs struct {
 	// Privilege is the least that the namespace must allow.
 	Privilege Privilege
-	// Secrets are the names of Secrets, ordered.
-	Secrets []string
+	// Secrets and ConfigMaps are the names of those that it uses, ordered.
+	Secrets, ConfigMaps []string
 }
 
 // Validate checks the data of a score whose type is known here and returns
@@ -130,7 +130,7 @@ func (d *Document) Validate() (Needs, error) {
 	if err := p.admit(); err != nil {
 		return Needs{}, err
 	}
-	return Needs{Privilege: p.Privilege(), Secrets: p.Secrets()}, nil
+	return Needs{Privilege: p.Privilege(), Secrets: p.Secrets(), ConfigMaps: p.ConfigMaps()}, nil
 }
 
 func isKnown(typ string) bool { return typ == TypePodmanV0 }
