@@ -116,13 +116,13 @@ func newRig(t testing.TB) *rig {
 		r.sources[i] = source
 		return i
 	}
-	secretObjects := informer(&corev1.Secret{})
+	secretObjects, configMaps := informer(&corev1.Secret{}), informer(&corev1.ConfigMap{})
 	deployments, namespaces := informer(&v1alpha1.Deployment{}), informer(&corev1.Namespace{})
 	r.Controller = &deployment.Controller{
-		Client: c, Deployments: deployments, Namespaces: namespaces, Secrets: secretObjects,
+		Client: c, Deployments: deployments, Namespaces: namespaces, Secrets: secretObjects, ConfigMaps: configMaps,
 		Verdicts: verdicts.New(verdicts.Config{
-			Deployments: deployments.GetIndexer(), Namespaces: namespaces.GetStore(), Secrets: secretObjects.GetStore(),
-			Digests: &secrets.Resolver{Store: secretObjects.GetStore(), Key: []byte("key")},
+			Deployments: deployments.GetIndexer(), Namespaces: namespaces.GetStore(), Secrets: secretObjects.GetStore(), ConfigMaps: configMaps.GetStore(),
+			Digests: &secrets.Resolver{Store: secretObjects.GetStore(), ConfigMaps: configMaps.GetStore(), Key: []byte("key")},
 		}),
 		Withdrawer: r.withdrawer, Recorder: recorder, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}

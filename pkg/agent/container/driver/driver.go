@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -57,7 +58,10 @@ type Config struct {
 	Runs runs.Keeper
 	// Uptime is a clock that nobody sets; nil for one that begins with the driver.
 	Uptime func() runs.Moment
-	Log    *slog.Logger
+	// FollowEvery is the time between two looks at a registry for an image that moves; an
+	// hour when it is zero.
+	FollowEvery time.Duration
+	Log         *slog.Logger
 }
 
 // Driver runs containers. Make it with New.
@@ -77,6 +81,8 @@ type Driver struct {
 	crashes      *crashes.Store // may be nil
 	wanted       *wanted
 	pulls        pulls
+	moving       *moving
+	followEvery  time.Duration
 	log          *slog.Logger
 
 	mu sync.Mutex // guards what follows
@@ -112,6 +118,8 @@ func New(cfg Config) *Driver {
 		space:        cfg.Space,
 		crashes:      cfg.Crashes,
 		wanted:       newWanted(),
+		moving:       newMoving(),
+		followEvery:  cmp.Or(cfg.FollowEvery, followEvery),
 		log:          cfg.Log,
 	}
 	d.probes = probe.New(probe.NewChecks(d.lookout, cfg.Runtime), d.probed, cfg.Log)
@@ -134,8 +142,8 @@ func (d *Driver) About() workload.About {
 type asked struct{ *plan.Workload }
 
 // WithSecrets implements workload.Workload.
-func (a asked) WithSecrets(digest string, contents map[string]map[string][]byte) (workload.Workload, error) {
-	w, err := a.Workload.WithSecrets(digest, contents)
+func (a asked) WithSecrets(c workload.Contents) (workload.Workload, error) {
+	w, err := a.Workload.WithSecrets(c)
 	if err != nil {
 		return nil, err
 	}
@@ -256,6 +264,7 @@ func (d *Driver) Forget(ref wire.DeploymentRef) {
 	d.refusals.forget(ref)
 	d.probes.Watch(ref, nil)
 	d.wanted.forget(ref)
+	d.moving.forget(ref)
 	if d.crashes != nil {
 		d.crashes.Forget(ref)
 	}

@@ -13,11 +13,14 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Run implements workload.Runner: it probes.
+// Run implements workload.Runner: it probes, and follows images that move.
 func (d *Driver) Run(ctx context.Context, changed func(wire.DeploymentRef)) {
 	d.mu.Lock()
 	d.changed = changed
 	d.mu.Unlock()
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	parts.Go(func() { d.followAll(ctx, changed) })
 	d.probes.Run(ctx)
 }
 
