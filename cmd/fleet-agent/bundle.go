@@ -137,6 +137,10 @@ func (b supportBundle) scrubber() *support.Scrubber {
 	for _, secret := range podman.Passwords(authFile(b.cfg, path)) {
 		s.Add([]byte(secret))
 	}
+	way, _ := wayOut(b.cfg, environment()) // what cannot be read, as above
+	for _, secret := range way.Confidential() {
+		s.Add([]byte(secret))
+	}
 	return s
 }
 

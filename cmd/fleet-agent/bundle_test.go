@@ -71,6 +71,8 @@ var canaries = map[string]string{
 	"proxy":         "canary-of-a-proxy",
 	"bearer":        "canary-of-a-bearer",
 	"podman":        "canary-of-podman",
+	"proxy's login": "canary-of-a-proxys-login",
+	"probe":         "canary-of-a-probe",
 }
 
 // plant puts every canary on a host where it could be, and what would show it into
@@ -93,11 +95,17 @@ func (h *host) plant(e *engine) (journal []string) {
 		Name: services.Name{DeploymentRef: ref, Service: "front"}, ExitCode: 3, Seen: time.Now(), Output: []byte(canaries["output"]),
 	})
 	h.write("etc/auth.json", fmt.Sprintf(`{"auths":{"registry.example.com":{"auth":%q}}}`, base64.StdEncoding.EncodeToString([]byte("user:"+canaries["login"]))))
-	h.write("etc/agent.yaml", fmt.Sprintf("stateDir: %s # %s\npodman: {socket: %s}\nlabels:\n  site: north\n  password: %s\n", h.state, canaries["comment"], e.socket, canaries["label"]))
+	login := h.write("etc/proxy", "user:"+canaries["proxy's login"]+"\n")
+	h.write("etc/agent.yaml", fmt.Sprintf("stateDir: %s # %s\npodman: {socket: %s}\nproxy: {url: 'http://127.0.0.1:1', credentialsFile: %s}\nlabels:\n  site: north\n  password: %s\n",
+		h.state, canaries["comment"], e.socket, login, canaries["label"]))
 	failure := "service front: exited with code 3, last output: login " + canaries["quoted output"] + " \"failed\""
 	h.answer(&agentStub{status: control.Status{
 		Device: "pi-1", LastError: "dialing by http://user:" + canaries["proxy"] + "@proxy:3128: refused; the Secret is " + canaries["Secret"],
-		Deployments: []wire.DeploymentState{{DeploymentRef: ref, Phase: wire.PhaseFailed, Error: failure}},
+		RenewalError: "the proxy does not like " + canaries["proxy's login"],
+		Deployments: []wire.DeploymentState{
+			{DeploymentRef: ref, Phase: wire.PhaseFailed, Error: failure},
+			{DeploymentRef: ref, Phase: wire.PhaseFailed, Error: "service front: its readiness probe failed: command check exited with code 1: " + canaries["probe"]},
+		},
 	}})
 	e.mux.HandleFunc("GET /v5.6.2/libpod/info", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `{"host":{"arch":"amd64","password":%q},"login":%q}`, canaries["podman"], canaries["login"])
@@ -159,7 +167,7 @@ func TestSupportBundle(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff(map[string]bool{"output": true, "quoted output": true}, found); diff != "" {
+	if diff := cmp.Diff(map[string]bool{"output": true, "quoted output": true, "probe": true}, found); diff != "" {
 		t.Error(diff)
 	}
 }

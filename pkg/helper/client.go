@@ -139,14 +139,15 @@ func receive(conn *net.UnixConn, limit int) (reply, net.Conn, error) {
 		return reply{}, nil, err
 	}
 	var handed net.Conn
-	for _, fd := range descriptors(rights[:m]) {
-		if handed != nil {
+	for i, fd := range descriptors(rights[:m]) {
+		if i > 0 {
 			_ = unix.Close(fd)
 			continue
 		}
-		if handed, err = adopt(fd); err != nil {
-			return reply{}, nil, err
-		}
+		handed, err = adopt(fd)
+	}
+	if err != nil {
+		return reply{}, nil, err
 	}
 	var r reply
 	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || json.Unmarshal(message[:n], &r) != nil {
@@ -183,5 +184,9 @@ func adopt(fd int) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errSocket, err)
 	}
-	return net.FileConn(file)
+	handed, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	return newConn(handed)
 }

@@ -218,8 +218,10 @@ func (c *Client) Info(ctx context.Context) (container.Info, error) {
 		Version: clip(info.Version.Version, maxShort), Arch: printable.Line(clip(info.Host.Arch, maxShort)), Driver: clip(info.Store.GraphDriverName, maxShort),
 		StoreSize: info.Store.GraphRootAllocated, StoreUsed: info.Store.GraphRootUsed,
 	}
-	for _, name := range info.Host.CgroupControllers[:min(len(info.Host.CgroupControllers), maxControllers)] {
-		i.Controllers = append(i.Controllers, clip(name, maxShort))
+	// Empty means that there is none, and nil that podman does not say.
+	i.Controllers = info.Host.CgroupControllers[:min(len(info.Host.CgroupControllers), maxControllers)]
+	for n, name := range i.Controllers {
+		i.Controllers[n] = clip(name, maxShort)
 	}
 	if root := info.Store.GraphRoot; filepath.IsAbs(root) && len(root) <= maxPath {
 		i.StoreRoot = root

@@ -447,9 +447,38 @@ func TestPodmanTakesUpNewConfiguration(t *testing.T) {
 			if after := mustAs(t, m, lab.WorkloadUser, inspect...); after != container {
 				t.Errorf("the container was process %s, is %s", container, after)
 			}
+			checkPodmanComesBack(t, m)
 			checkRemovalOnATerminal(t, m)
 		})
 	}
+}
+
+// checkPodmanComesBack: neither a pause process whose number another process has by now
+// nor a podman that does not start, however often it is asked for, ends podman for good.
+func checkPodmanComesBack(t *testing.T, m *lab.Machine) {
+	t.Helper()
+	const (
+		ping  = "curl -s --max-time 2 --unix-socket " + lab.PodmanSocket + " http://d/v4.0.0/libpod/_ping"
+		stale = `cd /run/user/$(id -u fleet-workload)/libpod && file=$(ls tmp/pause.pid pause.pid 2>/dev/null | head -n 1) &&
+			other=$(systemctl show --property=MainPID --value user@$(id -u fleet-workload)) && kill -9 $(cat $file) && printf %s $other >$file`
+		end  = `systemctl --user stop podman.service`
+		away = `mv /usr/bin/podman /usr/bin/podman.away && (timeout 6 sh -c 'while :; do ` + ping + `; done'; mv /usr/bin/podman.away /usr/bin/podman)`
+	)
+	answers := func() bool {
+		r, err := m.RunAs(t.Context(), lab.AgentUser, "sh", "-c", ping)
+		return err == nil && r.Stdout == "OK"
+	}
+	must(t, m, "sh", "-c", stale)
+	// The control: this is what a person meets until podman's service starts again.
+	if r, err := m.RunAs(t.Context(), lab.WorkloadUser, "podman", "ps"); err != nil || r.ExitCode == 0 {
+		t.Errorf("podman ps with a stale pause process: %v, %s", err, r.Stdout)
+	}
+	mustAs(t, m, lab.WorkloadUser, "sh", "-c", end)
+	eventually(t, "podman answers after its pause process went", answers)
+	mustAs(t, m, lab.WorkloadUser, "podman", "inspect", "--type", "container", "hello")
+	mustAs(t, m, lab.WorkloadUser, "sh", "-c", end)
+	must(t, m, "sh", "-c", away)
+	eventually(t, "podman answers after it was away", answers)
 }
 
 // planted is a runtime that a container which broke out put in the place of

@@ -25,6 +25,20 @@ func (p *Proxy) Login() string {
 	return p.url.User.Username() + ":" + password
 }
 
+// Confidential are the password and the whole login that the proxy is told, as far as they
+// can be read. It is for those who look for that in other texts.
+func (p *Proxy) Confidential() []string {
+	if p == nil {
+		return nil
+	}
+	login, err := p.login()
+	if err != nil || login == nil {
+		return nil
+	}
+	password, _ := login.Password()
+	return []string{password, login.Username() + ":" + password}
+}
+
 // login returns what the proxy is told; nil for nothing.
 func (p *Proxy) login() (*url.Userinfo, error) {
 	if p.file == "" {

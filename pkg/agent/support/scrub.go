@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"net/url"
 	"regexp"
 	"slices"
 )
@@ -34,6 +35,7 @@ func (s *Scrubber) Add(secret []byte) {
 	if escaped, err := json.Marshal(string(secret)); err == nil {
 		s.values = append(s.values, bytes.Trim(escaped, `"`))
 	}
+	s.values = append(s.values, []byte(url.QueryEscape(string(secret))), []byte(url.PathEscape(string(secret))))
 	for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.RawURLEncoding} {
 		s.values = append(s.values, []byte(encoding.EncodeToString(secret)))
 	}
@@ -42,9 +44,12 @@ func (s *Scrubber) Add(secret []byte) {
 			s.values = append(s.values, line)
 		}
 	}
+	// One may be the beginning of another, whose end must not be left.
+	slices.SortStableFunc(s.values, func(a, b []byte) int { return len(b) - len(a) })
+	s.values = slices.CompactFunc(s.values, bytes.Equal)
 }
 
-// form is what is a secret wherever it stands. The first group is kept. To search for it
+// form is what is a secret wherever it stands. The groups are kept, four at most. To search for it
 // takes seconds for some MiB, so one of the hints, in lower case, has to be there first.
 type form struct {
 	*regexp.Regexp
@@ -57,21 +62,27 @@ var forms = []form{
 	{regexp.MustCompile(`(FLT1\.)[A-Za-z0-9._-]+`), []string{"flt1."}},
 	{regexp.MustCompile(`(://)[^/@\s"']+@`), []string{"://"}},
 	{
-		regexp.MustCompile(`(?i)((?:password|passwd|passphrase|secret|token|credential|api[-_]?key|private[-_]?key)s?\\?["']?\s*[:=]\s*)\\?["']?[^\s"',;&}\]\\]+`),
+		regexp.MustCompile(`(?i)((?:password|passwd|passphrase|secret|token|credential|api[-_]?key|private[-_]?key)s?\\?["']?\s*[:=]\s*)` +
+			// In quotation marks, which are those of a text within a text or not, or up to a space.
+			`(?:(\\")(?:[^"\\\n]|\\[^"])+|(")(?:[^"\\\n]|\\.)+|(')[^'\n]+|\[redacted\]|[^\s"'\\](?:[^\s"',;&}\]\\]|[,;&}\]][^\s"'\\])*)`),
 		[]string{"passw", "passphrase", "secret", "token", "credential", "key"},
 	},
 	{regexp.MustCompile(`(?i)((?:bearer|basic)\s+)[A-Za-z0-9+/._~=-]{6,}`), []string{"bearer", "basic"}},
 }
 
-// quoted is what reports quote of a workload's output, to the end of the text.
-var quoted = form{regexp.MustCompile(`(last output: )(?:\\.|[^"\\\n])+`), []string{"last output: "}}
+// quoted is what reports quote of what a workload says, to the end of the text: of its
+// output, and of what it answers to probes.
+var quoted = form{
+	regexp.MustCompile(`(last output: |command [^"\n]{1,200}? exited with code [0-9]+: |malformed HTTP )(?:\\.|[^"\\\n])+`),
+	[]string{"last output: ", "exited with code ", "malformed http "},
+}
 
 // redact takes the form out of a text, whose lower case has the hints.
 func (f form) redact(text, lower []byte) []byte {
 	if !slices.ContainsFunc(f.hints, func(hint string) bool { return bytes.Contains(lower, []byte(hint)) }) {
 		return text
 	}
-	return f.ReplaceAll(text, []byte("${1}"+redacted))
+	return f.ReplaceAll(text, []byte("${1}${2}${3}${4}"+redacted))
 }
 
 // Scrub returns a text without secrets.

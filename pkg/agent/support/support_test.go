@@ -116,21 +116,34 @@ func TestScrub(t *testing.T) {
 	s.Add([]byte("open\"sesame\n"))
 	s.Add([]byte("1"))
 	s.Add([]byte("first-line\nsecond-line\n"))
+	s.Add([]byte("short-of-it"))
+	s.Add([]byte("short-of-it, and all the rest"))
+	s.Add([]byte("p@ss/w rd"))
 	for in, want := range map[string]string{
 		`say open"sesame`:      "say [redacted]",
 		`{"a":"open\"sesame"}`: `{"a":"[redacted]"}`,
 		"b3BlbiJzZXNhbWU=":     "[redacted]",
 		"the second-line 1":    "the [redacted] 1",
-		"-----BEGIN PRIVATE KEY-----\nMIG\n-----END PRIVATE KEY-----\nrest":    "[redacted]\nrest",
-		"-----BEGIN EC PRIVATE KEY-----\\nMIG is cut off":                      "[redacted]",
-		"enroll with FLT1.abc.def-g_h.ijk now":                                 "enroll with FLT1.[redacted] now",
-		"HTTPS_PROXY=http://user:pass@proxy:3128/":                             "HTTPS_PROXY=http://[redacted]proxy:3128/",
-		"password: hunter2, user: x":                                           "password: [redacted], user: x",
-		`{"Password":"hunter2","user":"x"}`:                                    `{"Password":[redacted]","user":"x"}`,
-		`msg="api_key=abc" x`:                                                  `msg="api_key=[redacted]" x`,
-		"Authorization: Bearer abcdefgh":                                       "Authorization: Bearer [redacted]",
-		`{"error":"exited with code 3, last output: it is \"so\" here","b":1}`: `{"error":"exited with code 3, last output: [redacted]","b":1}`,
-		"reason: exited, last output: all of this\nnext":                       "reason: exited, last output: [redacted]\nnext",
+		"-----BEGIN PRIVATE KEY-----\nMIG\n-----END PRIVATE KEY-----\nrest":                    "[redacted]\nrest",
+		"-----BEGIN EC PRIVATE KEY-----\\nMIG is cut off":                                      "[redacted]",
+		"enroll with FLT1.abc.def-g_h.ijk now":                                                 "enroll with FLT1.[redacted] now",
+		"HTTPS_PROXY=http://user:pass@proxy:3128/":                                             "HTTPS_PROXY=http://[redacted]proxy:3128/",
+		"password: hunter2, user: x":                                                           "password: [redacted], user: x",
+		`{"Password":"hunter2","user":"x"}`:                                                    `{"Password":"[redacted]","user":"x"}`,
+		`{"error":"sent \"token\": \"a b\" to it"}`:                                            `{"error":"sent \"token\": \"[redacted]\" to it"}`,
+		`passphrase: "correct horse, battery \" staple" # x`:                                   `passphrase: "[redacted]" # x`,
+		`passphrase: 'correct horse, battery' # x`:                                             `passphrase: '[redacted]' # x`,
+		"secret=abc,def;ghi}jkl m":                                                             "secret=[redacted] m",
+		"secret=first-line m":                                                                  "secret=[redacted] m",
+		`short-of-it, and all the rest, is it`:                                                 "[redacted], is it",
+		"https://h/?q=p%40ss%2Fw+rd&p=p@ss%2Fw%20rd":                                           "https://h/?q=[redacted]&p=[redacted]",
+		`msg="api_key=abc" x`:                                                                  `msg="api_key=[redacted]" x`,
+		"Authorization: Bearer abcdefgh":                                                       "Authorization: Bearer [redacted]",
+		`{"error":"exited with code 3, last output: it is \"so\" here","b":1}`:                 `{"error":"exited with code 3, last output: [redacted]","b":1}`,
+		"reason: exited, last output: all of this\nnext":                                       "reason: exited, last output: [redacted]\nnext",
+		"its readiness probe failed: command /check exited with code 1: hello\nnext":           "its readiness probe failed: command /check exited with code 1: [redacted]\nnext",
+		`{"why":"/ of port 80: malformed HTTP response \"hello\"","b":1}`:                      `{"why":"/ of port 80: malformed HTTP [redacted]","b":1}`,
+		"exited with code 137: there was no memory left for it, by its limit or on the device": "exited with code 137: there was no memory left for it, by its limit or on the device",
 		"nothing": "nothing",
 	} {
 		if got := string(s.Scrub([]byte(in))); got != want {

@@ -24,13 +24,13 @@ const (
 	warningRate, warningBurst = 10, 200
 )
 
-// What one object may warn of, so that devices which invent reasons to warn use up
-// nothing of others: events each objectEvery, and how many at once. Of objectsKept objects
-// that is remembered.
+// What is told of one object by type, so that devices which invent reasons to warn, or come
+// and go all the time, use up nothing of others: events each objectEvery, and how many at
+// once. Of objectsKept objects and types that is remembered.
 const (
 	objectEvery = 10 * time.Second
 	objectBurst = 10
-	objectsKept = 4096
+	objectsKept = 8192
 )
 
 // urgent is what somebody has to see whatever else happens, also about the same object.
@@ -77,16 +77,13 @@ func (r *Recorder) allow(o runtime.Object, eventType, reason string) bool {
 	if urgent[reason] {
 		return r.urgent.Allow()
 	}
-	if eventType == corev1.EventTypeWarning && !r.ofObject(o).Allow() {
-		return false
-	}
 	budget := r.budgets[eventType]
-	return budget == nil || budget.Allow()
+	return budget == nil || r.ofObject(o, eventType).Allow() && budget.Allow()
 }
 
-// ofObject is the budget of one object.
-func (r *Recorder) ofObject(o runtime.Object) *rate.Limiter {
-	key := fmt.Sprintf("%T", o)
+// ofObject is the budget of one object for events of a type.
+func (r *Recorder) ofObject(o runtime.Object, eventType string) *rate.Limiter {
+	key := fmt.Sprintf("%s/%T", eventType, o)
 	if m, err := meta.Accessor(o); err == nil {
 		key += "/" + m.GetNamespace() + "/" + m.GetName()
 	}

@@ -127,8 +127,9 @@ func TestEventsKeepToABudget(t *testing.T) {
 	const many = 1000
 	fake := record.NewFakeRecorder(3 * many)
 	r := events.NewRecorder(fake)
-	for range many {
-		events.Record(r, &v1alpha1.Device{}, events.Event{Type: corev1.EventTypeNormal, Reason: "Connected", Message: "m"})
+	for i := range many {
+		d := &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("d", i)}}
+		events.Record(r, d, events.Event{Type: corev1.EventTypeNormal, Reason: "Connected", Message: "m"})
 	}
 	told := len(fake.Events)
 	if told < 50 || told > many/2 {
@@ -140,25 +141,28 @@ func TestEventsKeepToABudget(t *testing.T) {
 	}
 }
 
-// Devices that invent reasons to warn keep nothing else from being told, not even of
-// themselves what matters most.
+// Devices that invent reasons to warn, or that come and go, keep nothing else from being
+// told, not even of themselves what matters most.
 func TestOneObjectKeepsNoOthersEventsOut(t *testing.T) {
 	t.Parallel()
 	const many = 1000
-	fake := record.NewFakeRecorder(3 * many)
-	r := events.NewRecorder(fake)
 	device := func(name string) *v1alpha1.Device { return &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: name}} }
-	for i := range many {
-		events.Record(r, device("loud"), events.Event{Type: corev1.EventTypeWarning, Reason: "LabelsDropped", Message: fmt.Sprint(i)})
-	}
-	told := len(fake.Events)
-	if told < 5 || told > 20 {
-		t.Errorf("%d of %d were told", told, many)
-	}
-	events.Record(r, device("quiet"), events.Event{Type: corev1.EventTypeWarning, Reason: "LabelsDropped", Message: "m"})
-	events.Record(r, device("loud"), events.CloneSuspected("loud", "m", false))
-	events.Record(r, device("loud"), events.DeviceRevoked("revoked"))
-	if len(fake.Events) != told+3 {
-		t.Errorf("%d of 3 more were told", len(fake.Events)-told)
+	for typ, other := range map[string]string{corev1.EventTypeWarning: corev1.EventTypeNormal, corev1.EventTypeNormal: corev1.EventTypeWarning} {
+		fake := record.NewFakeRecorder(3 * many)
+		r := events.NewRecorder(fake)
+		for i := range many {
+			events.Record(r, device("loud"), events.Event{Type: typ, Reason: "LabelsDropped", Message: fmt.Sprint(i)})
+		}
+		told := len(fake.Events)
+		if told < 5 || told > 20 {
+			t.Errorf("%s: %d of %d were told", typ, told, many)
+		}
+		events.Record(r, device("quiet"), events.Event{Type: typ, Reason: "LabelsDropped", Message: "m"})
+		events.Record(r, device("loud"), events.Event{Type: other, Reason: "LabelsDropped", Message: "m"})
+		events.Record(r, device("loud"), events.CloneSuspected("loud", "m", false))
+		events.Record(r, device("loud"), events.DeviceRevoked("revoked"))
+		if len(fake.Events) != told+4 {
+			t.Errorf("%s: %d of 4 more were told", typ, len(fake.Events)-told)
+		}
 	}
 }

@@ -38,18 +38,20 @@ func (c *Checks) grpc(ctx context.Context, t *Target, p *container.GRPCProbe) er
 	request.Header.Set("Content-Type", "application/grpc")
 	request.Header.Set("Te", "trailers")
 	request.Header.Set("User-Agent", "fleet-probe")
+	conn, err := c.dial(ctx, t, p.Port)
+	if err != nil {
+		return err
+	}
+	// A transport keeps what a silent service does not end, for ever.
+	defer conn.Close()
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{
-		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx, t, p.Port) },
-		MaxResponseHeaderBytes: maxHeader,
-		Protocols:              &protocols,
-	}
+	transport := &http.Transport{DialContext: only(conn), MaxResponseHeaderBytes: maxHeader, Protocols: &protocols}
 	defer transport.CloseIdleConnections()
 	response, err := transport.RoundTrip(request)
 	switch {
-	case errors.Is(err, ErrUnknown), ctx.Err() != nil:
-		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case err != nil:
 		return fmt.Errorf("health of port %d: %w", p.Port, heard(err))
 	}
@@ -69,6 +71,22 @@ func (c *Checks) grpc(ctx context.Context, t *Target, p *container.GRPCProbe) er
 		return fmt.Errorf("health of port %d is %d, which is not SERVING", p.Port, status)
 	}
 	return nil
+}
+
+var errOnce = errors.New("a probe takes one connection")
+
+// only dials what is a connection already, once.
+func only(conn net.Conn) func(ctx context.Context, network, address string) (net.Conn, error) {
+	left := make(chan net.Conn, 1)
+	left <- conn
+	return func(context.Context, string, string) (net.Conn, error) {
+		select {
+		case conn := <-left:
+			return conn, nil
+		default:
+			return nil, errOnce
+		}
+	}
 }
 
 // grpcStatus is in the trailer, or in the header of an answer without content.

@@ -58,11 +58,12 @@ func httpRequest(ctx context.Context, p *container.HTTPProbe) (*http.Request, er
 }
 
 // exchange sends a request and returns the status of the answer.
-func exchange(ctx context.Context, conn net.Conn, secure bool, request *http.Request) (status int, err error) {
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+func exchange(ctx context.Context, raw net.Conn, secure bool, request *http.Request) (status int, err error) {
+	defer context.AfterFunc(ctx, func() { raw.Close() })()
+	conn := raw
 	if secure {
 		// As Kubernetes does: it is a question to a neighbour.
-		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // see above
+		conn = tls.Client(raw, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // see above
 	}
 	if err := request.Write(conn); err != nil {
 		return 0, err
