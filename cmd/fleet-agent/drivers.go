@@ -34,7 +34,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		Log:           p.log.With("component", "containers"),
 	}
 	if keep != nil {
-		containers.Runs, containers.Images = keep("containers"), keep("images")
+		containers.Runs, containers.Images, containers.Jobs = keep("containers"), keep("images"), keep("jobs")
 	}
 	d.containers = driver.New(containers)
 	d.Drivers, err = workload.NewDrivers(

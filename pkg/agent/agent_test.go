@@ -54,6 +54,8 @@ type gateway struct {
 	offline  bool
 	manifest *wire.Manifest
 	bodies   map[string][]byte
+	// inits are the init containers of every Deployment.
+	inits []score.Service
 	// secrets are those that may be fetched, by "<namespace>/<name>".
 	// answers is the digest that the gateway's Secrets belong to; empty for one that does
 	// not tell.
@@ -130,7 +132,7 @@ func (g *gateway) entry(ref wire.DeploymentRef, scoreType string, body []byte) w
 }
 
 func (g *gateway) body(s services) []byte {
-	p := score.PodmanV0{}
+	p := score.PodmanV0{InitContainers: g.inits}
 	for _, name := range slices.Sorted(maps.Keys(s)) {
 		svc := score.Service{Name: name, Image: image}
 		if s[name] != nil {
@@ -396,8 +398,8 @@ type device struct {
 	runs  runs.Keeper
 	ports ports
 	// images remembers which images were pulled; prune says which go.
-	images runs.Keeper
-	prune  driver.Prune
+	images, jobs runs.Keeper
+	prune        driver.Prune
 	// lacks is what the device itself lacks for a restart.
 	lacks []string
 	// locks: the agent keeps others out of its state, as one does that runs for real.
@@ -427,7 +429,7 @@ func (d *device) containers() *driver.Driver {
 		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
 		Dialer:        &d.ports,
 		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
-		Runs:          d.runs, Images: d.images, Prune: d.prune,
+		Runs:          d.runs, Images: d.images, Jobs: d.jobs, Prune: d.prune,
 		Uptime:  func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
 		Log:     slog.New(slog.DiscardHandler),
 		Crashes: crashes.New(filepath.Join(d.dir, "crashes"), nil, slog.New(slog.DiscardHandler)),
@@ -446,7 +448,7 @@ func (d *device) start() {
 			d.t.Fatal(err)
 		}
 	}
-	d.runs, d.images = state.Notes("containers"), state.Notes("images")
+	d.runs, d.images, d.jobs = state.Notes("containers"), state.Notes("images"), state.Notes("jobs")
 	containers := d.containers()
 	d.driver = containers
 	drivers, err := workload.NewDrivers(append(d.further, containers)...)

@@ -149,6 +149,8 @@ func (l *labels) keep(key any, value json.RawMessage) {
 	case container.LabelDeployment, container.LabelService, container.LabelHash, container.LabelAdopts:
 	case container.LabelHealthCheck:
 		most = maxHealth
+	case container.LabelPreStop:
+		most = container.MaxPreStop
 	default:
 		return
 	}

@@ -138,6 +138,7 @@ func (i *inspection) convert() (container.Container, bool) {
 		Volumes:        i.mounts(define.TypeVolume),
 		Grace:          min(time.Duration(i.Config.StopTimeout)*time.Second, maxGrace),
 		HealthCheck:    probeOf(i.Config.Labels[container.LabelHealthCheck]),
+		PreStop:        container.ParseHook(i.Config.Labels[container.LabelPreStop]),
 		PID:            int(max(i.State.Pid, 0)),
 		State:          container.State(clip(i.State.Status, maxShort)),
 		Gone:           i.gone(),
@@ -187,7 +188,7 @@ func (i *inspection) mounts(typ string) []container.Mount {
 // size is about how many bytes of memory the container takes.
 func (i *inspection) size() int {
 	const fixed, each = 512, 64
-	total := len(i.Config.Labels[container.LabelHealthCheck]) + fixed + min(len(i.Name), maxName) + min(len(i.ImageName), maxImage)
+	total := len(i.Config.Labels[container.LabelHealthCheck]) + len(i.Config.Labels[container.LabelPreStop]) + fixed + min(len(i.Name), maxName) + min(len(i.ImageName), maxImage)
 	for _, m := range i.Mounts {
 		total += each + len(m.Name) + len(m.Source) + len(m.Destination)
 	}

@@ -19,8 +19,8 @@ func (p *PodmanV0) objects() objects {
 	for _, s := range p.ImagePullSecrets {
 		o.secrets[s.Name] = true
 	}
-	for i := range p.Services {
-		o.add(&p.Services[i])
+	for _, s := range p.containers() {
+		o.add(s)
 	}
 	delete(o.secrets, "")
 	delete(o.configMaps, "")

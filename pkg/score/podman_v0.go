@@ -26,6 +26,9 @@ const (
 type PodmanV0 struct {
 	// Services are the containers of the Deployment, at least one.
 	Services []Service `json:"services"`
+	// InitContainers run before each new set of services, one after the other, each until
+	// it ends with exit code 0. To change one replaces all services that have no schedule.
+	InitContainers []Service `json:"initContainers,omitempty"`
 	// MinReadySeconds is how long a service has to run before it counts as ready; 5 when
 	// it is nil. To change it replaces no container.
 	MinReadySeconds *int `json:"minReadySeconds,omitempty"`
@@ -57,7 +60,7 @@ func decodePodmanV0(raw any) (*PodmanV0, error) {
 
 // Privilege returns the privilege that the score needs of its namespace.
 func (p *PodmanV0) Privilege() Privilege {
-	for _, s := range p.Services {
+	for _, s := range p.containers() {
 		if slices.ContainsFunc(s.Volumes, func(v Volume) bool { return v.HostPath != "" }) {
 			return Privileged
 		}
@@ -76,6 +79,7 @@ func (p *PodmanV0) validate() error {
 		checkWithin("minReadySeconds", p.MinReadySeconds, 0, int(maxMinReady.Seconds())),
 		validateEach("imagePullSecrets", p.ImagePullSecrets, PullSecret.validate),
 		p.validateServices(),
+		p.validateDependencies(),
 		p.validateHostPorts(),
 	)
 }
@@ -86,11 +90,13 @@ func (p *PodmanV0) validateServices() error {
 	for i := range p.Services {
 		s, at := &p.Services[i], fmt.Sprintf("services[%d]", i)
 		found.add(s.validate(at))
+		found.add(s.refuseTimeout(at))
 		if s.Name != "" && names[s.Name] {
 			found.add(fieldErrorf(at+".name", "%.80q is used twice", s.Name))
 		}
 		names[s.Name] = true
 	}
+	found.add(p.validateInitContainers(names))
 	return found.err()
 }
 
@@ -99,6 +105,9 @@ func (p *PodmanV0) admit() error {
 	var found mistakes
 	for i := range p.Services {
 		found.add(p.Services[i].refuseTwice(index("services", i)))
+	}
+	for i := range p.InitContainers {
+		found.add(p.InitContainers[i].refuseTwice(index("initContainers", i)))
 	}
 	return found.err()
 }

@@ -52,6 +52,16 @@ type Service struct {
 	LivenessProbe *Probe `json:"livenessProbe,omitempty"`
 	// ReadinessProbe says whether the service is ready.
 	ReadinessProbe *Probe `json:"readinessProbe,omitempty"`
+	// Lifecycle is done when the container starts and ends.
+	Lifecycle *Lifecycle `json:"lifecycle,omitempty"`
+	// DependsOn are the services that this one waits for before it starts. To change it
+	// replaces no container.
+	DependsOn []Dependency `json:"dependsOn,omitempty"`
+	// Schedule makes it a job that runs at certain times. To change it replaces no container.
+	Schedule *Schedule `json:"schedule,omitempty"`
+	// TimeoutSeconds is how long an init container may run, 300 when it is nil, or a run of
+	// a service with a schedule, for ever when it is nil. Other services have none.
+	TimeoutSeconds *int `json:"timeoutSeconds,omitempty"`
 }
 
 // RestartPolicy says when a container that ended is started again.
@@ -65,11 +75,13 @@ const (
 )
 
 // Hash names the content of one service, so that a change of one service
-// leaves the containers of the others alone. Probes and the policy of pulls are no part of
-// it: a container knows nothing of them.
+// leaves the containers of the others alone. Probes are no part of it, nor what decides
+// when it starts, how long it may run and how its image is pulled: a container knows
+// nothing of them.
 func (s *Service) Hash() string {
 	content := *s
 	content.StartupProbe, content.LivenessProbe, content.ReadinessProbe = nil, nil, nil
+	content.DependsOn, content.Schedule, content.TimeoutSeconds = nil, nil, nil
 	content.PullPolicy = ""
 	body, err := json.Marshal(content)
 	if err != nil {
@@ -93,6 +105,9 @@ func (s *Service) validate(at string) error {
 		s.Resources.Limits.validate(at+".resources.limits"),
 		s.validateEnd(at),
 		s.validateProbes(at),
+		s.validateLifecycle(at),
+		s.validateSchedule(at),
+		s.validateTimeout(at),
 		s.validateMounts(at),
 	)
 }

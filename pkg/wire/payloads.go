@@ -274,6 +274,20 @@ type ContainerState struct {
 	// Since is when it was started or ended, by podman's dates, which follow the device's
 	// clock. It is shown and never compared.
 	Since time.Time `json:"since,omitzero"`
+	// Message says, in one line, what the service waits for, when it runs next, or what else
+	// is to be known of it. State is "waiting" while there is no container.
+	Message string `json:"message,omitempty"`
+	// Runs are the last runs of a service on a schedule, the newest first, five at most.
+	Runs []JobRun `json:"runs,omitempty"`
+}
+
+// JobRun is one run of a service on a schedule.
+type JobRun struct {
+	// At is when it was to begin, by the device's clock. It is shown and never compared.
+	At time.Time `json:"at"`
+	// Result is Succeeded, Failed, Skipped, Missed or Replaced.
+	Result   string `json:"result"`
+	ExitCode int    `json:"exitCode,omitempty"`
 }
 
 // ContainerExit is how a run of a container ended.
@@ -441,7 +455,11 @@ func (s DeploymentState) Printable() DeploymentState {
 	s.Containers = slices.Clone(s.Containers)
 	for i := range s.Containers {
 		c := &s.Containers[i]
-		printables(&c.Service, &c.State, &c.Image)
+		printables(&c.Service, &c.State, &c.Image, &c.Message)
+		c.Runs = slices.Clone(c.Runs)
+		for n := range c.Runs {
+			printables(&c.Runs[n].Result)
+		}
 	}
 	return s
 }
@@ -491,7 +509,7 @@ func (s *DeploymentState) Validate() error {
 		return fmt.Errorf("%w: error text of more than %d bytes", ErrPayload, MaxError)
 	}
 	for _, c := range s.Containers {
-		if err := checkLengths(maxContainerText, c.Service, c.State, c.Image, c.Digest, string(c.Phase)); err != nil {
+		if err := checkLengths(maxContainerText, c.Service, c.State, c.Image, c.Digest, string(c.Phase), c.Message); err != nil {
 			return err
 		}
 	}

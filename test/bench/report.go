@@ -126,6 +126,28 @@ them: 18 count the unfinished work of the API server's nine queues (client-go, t
 a second each), 10 keep the clock of JetStream's file stores, the rest are timers of
 a second and more. The first two cannot be switched off from outside. Of the memory,
 two thirds are pages of the program itself.
+
+## What a start with 10,000 Devices waits for
+
+The server is ready when manifests are complete, and for that its controllers need every
+Device. In a profile of such a start, on a machine that others kept busy, 33 %% of the processor's
+time is the API server that decodes each Device on its way out of the store (a custom
+resource becomes a tree of maps, which is pruned and gets its defaults), 13 %% the server's own
+client that decodes it again, 13 %% the garbage of both, and 6 %% kine, which reads the keys of
+everything at each start to find those that expire. These parts are upstream's. On a machine
+with thirty processes that wanted its two cores, such a start took more than the minute after
+which the server gives up. Controllers do not look ten times a second whether lists are
+complete: they are told.
+
+## What a write costs
+
+Every change is flushed before it is acknowledged. kine does that for one change at a time;
+here, those that come during a flush share the next one. 16 clients that create, read and
+change 1,500 keys of 3 KB: 640 flushes instead of 3,570, and 1.6 instead of 2.9 ms of processor
+time for each key. While the statuses of 10,000 Devices were written, 28 %% of the processor's
+time was the API server's update of custom resources, 10 %% kine's write, 9 %% the decoding of
+what watches tell, 14 %% the collection of garbage, and 7 %% SQLite's parser, which prepared
+statements save since.
 `
 
 // write writes the report and its chart.

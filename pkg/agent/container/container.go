@@ -69,7 +69,9 @@ type Container struct {
 	Grace time.Duration
 	// HealthCheck is that of its image; nil for none.
 	HealthCheck *Probe
-	State       State
+	// PreStop is done before it is asked to end; nil for nothing.
+	PreStop *Hook
+	State   State
 	// PID is its first process on the device; 0 for none.
 	PID int
 	// Gone: the runtime believes that it runs, and it has no process.
@@ -190,6 +192,14 @@ type Spec struct {
 	Probes Probes
 	// HealthCheck is that of the image; nil for none.
 	HealthCheck *Probe
+	// Role is what the container is for.
+	Role Role
+	// DependsOn are the services of the Deployment that have to be there before it starts.
+	DependsOn []Dependency
+	// Timeout is how long it may run; 0 for ever.
+	Timeout time.Duration
+	// PreStop is done before it is asked to end; nil for nothing.
+	PreStop *Hook
 	// Secrets are the contents of the runtime's secrets that the container uses,
 	// by the secret's name. SecretEnv names them by environment variable,
 	// SecretFiles by path.
@@ -252,6 +262,9 @@ func (s *Spec) Labels() map[string]string {
 			panic(fmt.Sprintf("encoding a health check: %v", err)) // strings and numbers always encode
 		}
 		labels[LabelHealthCheck] = string(check)
+	}
+	if s.PreStop != nil {
+		labels[LabelPreStop] = s.PreStop.label()
 	}
 	return labels
 }

@@ -10,9 +10,11 @@ type Probes struct {
 	Liveness *Probe
 	// Readiness says whether the service is ready.
 	Readiness *Probe
+	// PostStart is made once after each start, before all others.
+	PostStart *Probe
 }
 
-// None reports whether there is no probe.
+// None reports whether there is nothing to do.
 func (p Probes) None() bool { return p == Probes{} }
 
 // Probe is one way to find out how a service is. Exactly one of Exec, HTTP, TCP and
@@ -58,6 +60,8 @@ type GRPCProbe struct {
 
 // Health is what probes found out about the last run of a container.
 type Health struct {
+	// Hooked: what is done after the start was done.
+	Hooked bool `json:"hooked,omitempty"`
 	// Started: the startup probe succeeded.
 	Started bool `json:"started,omitempty"`
 	// Ready: the readiness probe succeeds.
@@ -71,13 +75,13 @@ type Health struct {
 
 // Ready reports whether a container that runs is ready, as far as its probes say.
 func (c *Container) Ready(p Probes) bool {
-	return (p.Startup == nil || c.Health.Started) && (p.Readiness == nil || c.Health.Ready) && c.Health.Unwell == ""
+	return (p.PostStart == nil || c.Health.Hooked) && (p.Startup == nil || c.Health.Started) && (p.Readiness == nil || c.Health.Ready) && c.Health.Unwell == ""
 }
 
 // ProbesOf are the probes of a container: those of its score or, when that has none, the
 // health check of its image.
 func (c *Container) ProbesOf(p Probes) Probes {
-	if p.None() {
+	if p.Startup == nil && p.Liveness == nil && p.Readiness == nil {
 		p.Readiness = c.HealthCheck
 	}
 	return p

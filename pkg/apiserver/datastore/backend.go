@@ -30,11 +30,11 @@ var ofServers = history{2 * time.Minute, 1000}
 
 // openKine opens the database, which exists, as a kine of ours: see statements, log
 // and honest.
-func openKine(ctx context.Context, done *sync.WaitGroup, path string, kept history, full func() error) (server.Backend, error) {
+func openKine(ctx context.Context, done *sync.WaitGroup, path string, kept history, d *disk) (server.Backend, error) {
 	config := &drivers.Config{
 		Scheme:                "sqlite",
 		DataSourceName:        path + dsnParams,
-		ConnectionPoolConfig:  generic.ConnectionPoolConfig{MaxIdle: 2, MaxOpen: 4},
+		ConnectionPoolConfig:  generic.ConnectionPoolConfig{MaxIdle: 2, MaxOpen: 5}, // one polls, one writes
 		CompactInterval:       kept.interval,
 		CompactIntervalJitter: 5,
 		CompactTimeout:        5 * time.Second,
@@ -48,7 +48,12 @@ func openKine(ctx context.Context, done *sync.WaitGroup, path string, kept histo
 		return nil, err
 	}
 	keepValuesOnce(dialect)
-	backend := &honest{Backend: logstructured.New(log{sqllog.New(careful{dialect}, done, config)}), full: full}
+	one, err := dialect.DB.PrepareContext(ctx, dialect.GetSingleValSQL.Query)
+	if err != nil {
+		return nil, err
+	}
+	careful := careful{dialect, newCommits(ctx, done, dialect, d.logger), one}
+	backend := &honest{Backend: logstructured.New(log{sqllog.New(careful, done, config)}), full: d.check}
 	return backend, backend.Start(ctx)
 }
 
@@ -161,12 +166,30 @@ func (h *honest) why(f *failure, err error) error {
 	return explainWrite(f.err, h.full)
 }
 
-// careful is a dialect whose compactions do not end the process when they fail: at
-// a full disk, they do.
-type careful struct{ *generic.Generic }
+// careful is a dialect whose changes share flushes, and whose compactions do not end the
+// process when they fail: at a full disk, they do.
+type careful struct {
+	*generic.Generic
 
-// BeginTx implements server.Dialect.
+	commits *commits
+	// one reads one key: SQLite takes longer to parse the question than to answer it.
+	one *sql.Stmt
+}
+
+// ListCurrent implements server.Dialect.
+func (c careful) ListCurrent(ctx context.Context, key, end string, limit int64, includeDeleted, keysOnly bool) (*sql.Rows, error) {
+	if key != "" && end == "" && !keysOnly {
+		return c.one.QueryContext(ctx, key, includeDeleted)
+	}
+	return c.Generic.ListCurrent(ctx, key, end, limit, includeDeleted, keysOnly)
+}
+
+// BeginTx implements server.Dialect. kine's log begins one of this isolation for each
+// change.
 func (c careful) BeginTx(ctx context.Context, opts *sql.TxOptions) (server.Transaction, error) {
+	if opts != nil && opts.Isolation == sql.LevelReadCommitted {
+		return together{commits: c.commits}, nil
+	}
 	tx, err := c.Generic.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err

@@ -165,7 +165,7 @@ func (d *Datastore) openBackend(ctx context.Context, path string, kept history) 
 	if err := keepPrivate(path); err != nil {
 		return nil, err
 	}
-	backend, err := openKine(ctx, &d.done, path, kept, d.Full)
+	backend, err := openKine(ctx, &d.done, path, kept, d.disk)
 	if err != nil {
 		return nil, explain(path, err)
 	}

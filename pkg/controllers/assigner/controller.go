@@ -67,7 +67,7 @@ type Config struct {
 type Revisions interface {
 	// Watch calls gone with the key of a Deployment that lost a revision. It returns
 	// what says that every revision is listed.
-	Watch(gone func(deployment string)) (cache.InformerSynced, error)
+	Watch(gone func(deployment string)) (cache.DoneChecker, error)
 	// Keep fails while the score should wait for its revision.
 	Keep(ctx context.Context, d *v1alpha1.Deployment, hash string, body []byte) error
 	// Body returns nil when no revision has it.
@@ -262,7 +262,7 @@ func (c *Controller) bucket(ctx context.Context) (map[assignment.Key]wire.Entry,
 
 // watchObjects enqueues what changes and returns when every list is complete.
 func (c *Controller) watchObjects(ctx context.Context) error {
-	synced, guard := make([]cache.InformerSynced, 0, 6), c.Metrics.Loop("assigner-changes", c.Logger)
+	synced, guard := make([]cache.DoneChecker, 0, 6), c.Metrics.Loop("assigner-changes", c.Logger)
 	for informer, handler := range map[cache.SharedIndexInformer]cache.ResourceEventHandler{
 		c.Devices:     reconcile.Changes(deviceDiffers, c.enqueuer(deviceItem)),
 		c.Deployments: reconcile.Changes(deploymentDiffers, c.enqueuer(deploymentItem)),
@@ -276,13 +276,13 @@ func (c *Controller) watchObjects(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("watching objects: %w", err)
 		}
-		synced = append(synced, h.HasSynced)
+		synced = append(synced, h.HasSyncedChecker())
 	}
 	revisions, err := c.Revisions.Watch(c.enqueuer(deploymentItem))
 	if err != nil {
 		return fmt.Errorf("watching revisions: %w", err)
 	}
-	if !cache.WaitForCacheSync(ctx.Done(), append(synced, revisions)...) {
+	if !cache.WaitFor(ctx, "", append(synced, revisions)...) {
 		return fmt.Errorf("listing objects: %w", ctx.Err())
 	}
 	return nil

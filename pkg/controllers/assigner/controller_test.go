@@ -97,8 +97,19 @@ type history struct {
 	begun chan struct{}
 }
 
-func (h *history) Watch(func(string)) (cache.InformerSynced, error) {
-	return func() bool { return true }, nil
+func (h *history) Watch(func(string)) (cache.DoneChecker, error) {
+	return listed{}, nil
+}
+
+// listed: every revision is listed.
+type listed struct{}
+
+func (listed) Name() string { return "revisions" }
+
+func (listed) Done() <-chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
 }
 
 func (h *history) Keep(_ context.Context, _ *v1alpha1.Deployment, hash string, body []byte) error {

@@ -62,7 +62,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		return fmt.Errorf("watching Deployments: %w", err)
 	}
 	// A Secret, a ConfigMap or a namespace that is not listed yet would make a verdict that is not true.
-	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
+	if !cache.WaitFor(ctx, "", synced...) {
 		return fmt.Errorf("listing what decides about Deployments: %w", ctx.Err())
 	}
 	reconcile.Work(ctx, queue, c.Logger, func(ctx context.Context, key string) (time.Duration, error) {
@@ -72,7 +72,7 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 // watch enqueues what changes, and says when every list is complete.
-func (c *Controller) watch(queue *reconcile.Queue[string]) (synced []cache.InformerSynced, err error) {
+func (c *Controller) watch(queue *reconcile.Queue[string]) (synced []cache.DoneChecker, err error) {
 	add := func(keys ...string) {
 		for _, key := range keys {
 			queue.Add(key)
@@ -93,7 +93,7 @@ func (c *Controller) watch(queue *reconcile.Queue[string]) (synced []cache.Infor
 		if err != nil {
 			return nil, err
 		}
-		synced = append(synced, h.HasSynced)
+		synced = append(synced, h.HasSyncedChecker())
 	}
 	return synced, nil
 }

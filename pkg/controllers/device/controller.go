@@ -160,7 +160,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watching Devices: %w", err)
 	}
-	if !cache.WaitForCacheSync(ctx.Done(), h.HasSynced) {
+	if !cache.WaitFor(ctx, "", h.HasSyncedChecker()) {
 		return fmt.Errorf("listing Devices: %w", ctx.Err())
 	}
 	for _, o := range c.Devices.GetStore().List() {

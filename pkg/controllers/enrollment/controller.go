@@ -112,7 +112,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		}
 	}
 	// What objects say of a token's uses counts once all of them are there.
-	if !cache.WaitForCacheSync(ctx.Done(), c.Devices.HasSynced, c.Requests.HasSynced) {
+	if !cache.WaitFor(ctx, "", c.Devices.HasSyncedChecker(), c.Requests.HasSyncedChecker()) {
 		return nil
 	}
 	reconcile.Work(ctx, c.queue, c.Logger, c.reconcile)

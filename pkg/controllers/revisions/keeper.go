@@ -314,7 +314,7 @@ func older(a, b *appsv1.ControllerRevision) bool {
 
 // Watch calls gone with the key of a Deployment that lost a revision. It returns what
 // says that every revision is listed.
-func (k *Keeper) Watch(gone func(deployment string)) (cache.InformerSynced, error) {
+func (k *Keeper) Watch(gone func(deployment string)) (cache.DoneChecker, error) {
 	h, err := k.Revisions.AddEventHandler(reconcile.Guarded(k.Metrics.Loop("revision-changes", k.Logger), cache.ResourceEventHandlerFuncs{DeleteFunc: func(o any) {
 		if last, ok := o.(cache.DeletedFinalStateUnknown); ok {
 			o = last.Obj
@@ -328,7 +328,7 @@ func (k *Keeper) Watch(gone func(deployment string)) (cache.InformerSynced, erro
 	if err != nil {
 		return nil, err
 	}
-	return h.HasSynced, nil
+	return h.HasSyncedChecker(), nil
 }
 
 func (k *Keeper) forget(deployment types.UID, revision string) {

@@ -164,6 +164,7 @@ func testInfo(t *testing.T, s Subject) {
 
 func testLife(t *testing.T, s Subject) {
 	spec := s.spec(t, "life", s.Sleep)
+	spec.PreStop = &container.Hook{HTTP: &container.HTTPProbe{Port: 80, Path: "/drain?a=<b>&c", Header: []string{"Host", "here"}}}
 	id, err := s.Runtime.Create(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
@@ -171,6 +172,9 @@ func testLife(t *testing.T, s Subject) {
 	created := s.one(t, spec.Ref)
 	if created.Grace != spec.Grace {
 		t.Errorf("it has %v to end, want %v", created.Grace, spec.Grace)
+	}
+	if diff := gocmp.Diff(spec.PreStop, created.PreStop); diff != "" {
+		t.Errorf("what is done before it ends: %s", diff)
 	}
 	if !created.Unstarted() || created.Created.IsZero() || !created.Started.IsZero() {
 		t.Errorf("after create: %+v", created)

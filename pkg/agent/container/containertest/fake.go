@@ -306,7 +306,7 @@ func (f *Fake) Create(_ context.Context, spec *container.Spec) (string, error) {
 	id := strconv.Itoa(f.nextID)
 	f.containers[id] = &entry{spec: *spec, image: f.images[spec.Image], Container: container.Container{
 		ID: id, Name: spec.Name(), Ref: spec.Ref, Service: spec.Service, Hash: spec.Hash, Image: spec.Image,
-		Mounts: mounts(spec, false), Volumes: mounts(spec, true), Grace: spec.Grace, HealthCheck: spec.HealthCheck,
+		Mounts: mounts(spec, false), Volumes: mounts(spec, true), Grace: spec.Grace, HealthCheck: spec.HealthCheck, PreStop: spec.PreStop,
 		State: container.StateCreated, Policy: container.RestartNever, Created: f.now(),
 	}}
 	for _, path := range f.declared[spec.Image] {

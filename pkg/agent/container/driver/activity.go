@@ -38,8 +38,10 @@ func (d *Driver) Activity() Activity { return Activity{Wanted: d.wanted.list(), 
 
 // wanted are the services that scores ask for, by Deployment.
 type wanted struct {
-	mu    sync.Mutex // guards byRef
+	mu    sync.Mutex // guards what follows
 	byRef map[wire.DeploymentRef]map[string]wantedService
+	// order says in which waves the services are stopped.
+	order map[wire.DeploymentRef]map[string]int
 }
 
 type wantedService struct {
@@ -48,7 +50,7 @@ type wantedService struct {
 }
 
 func newWanted() *wanted {
-	return &wanted{byRef: map[wire.DeploymentRef]map[string]wantedService{}}
+	return &wanted{byRef: map[wire.DeploymentRef]map[string]wantedService{}, order: map[wire.DeploymentRef]map[string]int{}}
 }
 
 func (w *wanted) note(asked *plan.Workload) {
@@ -58,13 +60,22 @@ func (w *wanted) note(asked *plan.Workload) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.byRef[asked.Ref] = all
+	w.byRef[asked.Ref], w.order[asked.Ref] = all, asked.Waves()
+}
+
+// waves are those of the services of a Deployment, see plan.Workload; none of one that is not
+// known.
+func (w *wanted) waves(ref wire.DeploymentRef) map[string]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.order[ref]
 }
 
 func (w *wanted) forget(ref wire.DeploymentRef) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.byRef, ref)
+	delete(w.order, ref)
 }
 
 // goesOn reports whether the service of a container is known never to be done: one whose

@@ -56,6 +56,8 @@ type Config struct {
 	Crashes *crashes.Store
 	// Runs remembers the runs of containers over restarts of the agent; nil for nobody.
 	Runs runs.Keeper
+	// Jobs remembers the runs of services on a schedule; nil for nobody.
+	Jobs runs.Keeper
 	// Uptime is a clock that nobody sets; nil for one that begins with the driver.
 	Uptime func() runs.Moment
 	// FollowEvery is the time between two looks at a registry for an image that moves; an
@@ -75,6 +77,9 @@ type Driver struct {
 	runs         *runs.Ledger
 	refusals     *refusals
 	probes       *probe.Prober
+	checks       *probe.Checks
+	jobs         *jobs
+	notes        *notes
 	lookout      *lookout
 	pruner       *pruner
 	space        func() (facts.FileSystem, error)
@@ -122,7 +127,9 @@ func New(cfg Config) *Driver {
 		followEvery:  cmp.Or(cfg.FollowEvery, followEvery),
 		log:          cfg.Log,
 	}
-	d.probes = probe.New(probe.NewChecks(d.lookout, cfg.Runtime), d.probed, cfg.Log)
+	d.checks, d.notes = probe.NewChecks(d.lookout, cfg.Runtime), newNotes()
+	d.probes = probe.New(d.checks, d.probed, cfg.Log)
+	d.jobs = newJobs(cfg.Jobs, d.runs.Now, func(err error) { cfg.Log.Warn("what is known of jobs could not be saved", "error", err) })
 	d.pruner = &pruner{rules: cfg.Prune, book: images.New(cfg.Images, d.runs.Now, cfg.Log)}
 	return d
 }
@@ -206,6 +213,7 @@ func (d *Driver) Ready(ctx context.Context) (workload.Look, error) {
 	d.runs.Keep(began, list)
 	d.mounts.forbid(info.StoreRoot)
 	d.mounts.see(list)
+	d.wake()
 	look := workload.Look{Note: d.lookout.lacks(), Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}
 	for _, c := range list {
 		look.Deployments = append(look.Deployments, c.Ref)
@@ -265,6 +273,8 @@ func (d *Driver) Forget(ref wire.DeploymentRef) {
 	d.probes.Watch(ref, nil)
 	d.wanted.forget(ref)
 	d.moving.forget(ref)
+	d.jobs.forget(ref)
+	d.notes.forget(ref)
 	if d.crashes != nil {
 		d.crashes.Forget(ref)
 	}

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -63,7 +64,7 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 	if err != nil {
 		return workload.Plan{}, err
 	}
-	resolved = i.refusals.of(resolved)
+	resolved = i.known(resolved, true)
 	i.note(resolved.Services)
 	i.probes.Watch(i.ref, targets(resolved, i.containers))
 	actions, again := plan.Changes(resolved, i.containers, time.Now())
@@ -72,7 +73,7 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 		again = time.Now() // the images may be others by then
 	}
 	// A container that may be put back has its secrets until it is removed.
-	swaps, ends := has(actions, plan.Swap), has(actions, plan.Promote)
+	swaps, ends := has(actions, plan.Swap) || plan.Waits(resolved, i.containers, time.Now()), has(actions, plan.Promote)
 	if err == nil && (renewed && !swaps || ends) {
 		var unused []workload.Step
 		unused, err = i.removeSecrets(ctx, resolved)
@@ -115,6 +116,12 @@ func (i *instance) allSteps(ctx context.Context, w *plan.Workload, actions []pla
 	return slices.Concat(newer, steps, exchanges), err
 }
 
+// known returns a workload with what is known of its services. When decide is set, jobs may
+// become due.
+func (i *instance) known(w *plan.Workload, decide bool) *plan.Workload {
+	return i.jobs.of(i.notes.of(i.refusals.of(w)), i.containers, decide)
+}
+
 // claim asks for what other Deployments may have, and returns the workload with
 // its host paths resolved.
 func (i *instance) claim(w *plan.Workload) (*plan.Workload, error) {
@@ -139,7 +146,7 @@ func (i *instance) Remove(ctx context.Context, retention wire.VolumeRetention) (
 		volumes = append(volumes, adoptable(c)...)
 	}
 	i.probes.Watch(i.ref, nil)
-	steps, err := i.steps(ctx, &plan.Workload{Ref: i.ref}, plan.Departure(i.ref, i.containers, volumes, retention))
+	steps, err := i.steps(ctx, &plan.Workload{Ref: i.ref}, plan.Departure(i.ref, i.containers, volumes, retention, i.wanted.waves(i.ref)))
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +190,25 @@ func (i *instance) removeSecrets(ctx context.Context, w *plan.Workload) (steps [
 func (i *instance) Halt(ctx context.Context) error {
 	i.probes.Watch(i.ref, nil)
 	running := slices.DeleteFunc(slices.Clone(i.containers), func(c container.Container) bool { return c.Ended() || c.Unstarted() })
-	return sideBySide(running, func(c container.Container) error { return i.stop(ctx, c) })
+	for _, wave := range inWaves(running, i.wanted.waves(i.ref)) {
+		if err := sideBySide(wave, func(c container.Container) error { return i.stop(ctx, c) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inWaves divides containers into those that are stopped side by side: what depends on others
+// goes first.
+func inWaves(list []container.Container, waves map[string]int) (divided [][]container.Container) {
+	byWave := map[int][]container.Container{}
+	for _, c := range list {
+		byWave[waves[c.Service]] = append(byWave[waves[c.Service]], c)
+	}
+	for _, wave := range slices.Backward(slices.Sorted(maps.Keys(byWave))) {
+		divided = append(divided, byWave[wave])
+	}
+	return divided
 }
 
 // Restart implements workload.Instance. A service that is just being replaced, and has no
@@ -233,7 +258,7 @@ func (i *instance) restart(ctx context.Context, c container.Container) error {
 func (i *instance) State(w workload.Workload, now time.Time) workload.State {
 	asked := of(w)
 	if asked != nil {
-		asked = i.refusals.of(i.present(asked))
+		asked = i.known(i.present(asked), false)
 	}
 	state := plan.State(asked, i.containers, now)
 	if asked != nil && state.Error == "" {

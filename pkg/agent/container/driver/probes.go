@@ -24,6 +24,19 @@ func (d *Driver) Run(ctx context.Context, changed func(wire.DeploymentRef)) {
 	d.probes.Run(ctx)
 }
 
+// wake has the Deployments looked at whose jobs are overdue.
+func (d *Driver) wake() {
+	d.mu.Lock()
+	changed := d.changed
+	d.mu.Unlock()
+	if changed == nil {
+		return
+	}
+	for _, ref := range d.jobs.overdue() {
+		changed(ref)
+	}
+}
+
 // probed notes what probes found out.
 func (d *Driver) probed(t *probe.Target, h container.Health) {
 	if !d.runs.Probed(t.ID, t.Run, h) {

@@ -22,7 +22,7 @@ const beyondGrace = 2 * time.Minute
 // to be removed is one step, and so is what takes the place of others.
 func (i *instance) steps(ctx context.Context, w *plan.Workload, actions []plan.Action) (steps []workload.Step, err error) {
 	for n, a := range actions {
-		begins := n == 0 || actions[n-1].Kind != a.Kind
+		begins := n == 0 || actions[n-1].Kind != a.Kind || actions[n-1].Wave != a.Wave
 		switch a.Kind {
 		case plan.Remove:
 			if begins {
@@ -50,7 +50,7 @@ func (i *instance) steps(ctx context.Context, w *plan.Workload, actions []plan.A
 
 // upTo are the first actions, which are all of a kind.
 func upTo(actions []plan.Action, kind plan.Kind) []plan.Action {
-	n := slices.IndexFunc(actions, func(a plan.Action) bool { return a.Kind != kind })
+	n := slices.IndexFunc(actions, func(a plan.Action) bool { return a.Kind != kind || a.Wave != actions[0].Wave })
 	if n < 0 {
 		return actions
 	}
@@ -111,7 +111,11 @@ func (i *instance) do(ctx context.Context, w *plan.Workload, a plan.Action) erro
 		return i.start(ctx, a.Container.ID, a.Container.Mounts)
 	case plan.Stop:
 		i.log.Warn("stopping a container", "container", a.Container.Name, "reason", a.Why, "restarts", a.Container.Restarts)
-		return i.runtime.Stop(ctx, a.Container.ID, a.Container.Grace)
+		if a.Late { // on the record first, so that a power cut does not hide why it ended
+			i.runs.Probed(a.Container.ID, a.Container.Started, container.Health{Unwell: a.Why})
+			i.runs.Save()
+		}
+		return i.end(ctx, &a.Container)
 	case plan.Resume:
 		return i.resume(ctx, a)
 	case plan.Remove:
@@ -210,7 +214,7 @@ func sideBySide(list []container.Container, do func(container.Container) error) 
 func (d *Driver) stop(ctx context.Context, c container.Container) error {
 	d.log.Info("stopping container", "container", c.Name)
 	d.runs.Expect(c.ID)
-	return d.runtime.Stop(ctx, c.ID, c.Grace)
+	return d.end(ctx, &c)
 }
 
 // remove stops and removes a container, and keeps the data of its volumes.
@@ -219,7 +223,7 @@ func (d *Driver) remove(ctx context.Context, c container.Container) error {
 	if !c.Ended() {
 		d.runs.Expect(c.ID)
 	}
-	if err := d.runtime.Stop(ctx, c.ID, c.Grace); err != nil {
+	if err := d.end(ctx, &c); err != nil {
 		return err
 	}
 	if err := d.adopt(ctx, c); err != nil {

@@ -25,10 +25,13 @@ func PodmanV0(ref wire.DeploymentRef, data json.RawMessage) (*plan.Workload, err
 	for _, s := range p.ImagePullSecrets {
 		w.PullSecrets = append(w.PullSecrets, s.Name)
 	}
-	for i := range p.Services {
-		spec := specOf(ref, &p.Services[i])
+	for s, role := range p.All() {
+		spec := specOf(ref, s)
+		if err := live(w, p, &spec, s, role); err != nil {
+			return nil, err
+		}
 		w.Services = append(w.Services, spec)
-		addUse(w, &p.Services[i])
+		addUse(w, s)
 		for _, m := range spec.Mounts {
 			if m.Volume != "" && !slices.Contains(w.Volumes, m.Volume) {
 				w.Volumes = append(w.Volumes, m.Volume)

@@ -8,6 +8,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
+	"fleet.nationtech.io/fleet/pkg/agent/container/schedule"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -43,6 +44,11 @@ type Workload struct {
 	Cleared map[string]string
 	// Hints say what may be why services fail, by service.
 	Hints map[string]string
+	// Notes say what else is to be known of services, by service.
+	Notes map[string]string
+	// Schedules say when services run that are jobs, Runs what is known of them, by service.
+	Schedules map[string]schedule.Rule
+	Runs      map[string]Job
 }
 
 // Refusal says that the container of a service did not run, and that the previous one
@@ -111,6 +117,11 @@ type Action struct {
 	// Spare is nil for none.
 	Spare *container.Container
 	Why   string
+	// Late: Container is stopped because it ran for too long.
+	Late bool
+	// Wave is one of those in which containers are removed: one of a wave waits for all
+	// before it.
+	Wave int
 }
 
 // String says what the action does.
@@ -156,11 +167,14 @@ func (a Action) String() string {
 // and what runs must go on meanwhile. Then the containers are prepared that take the
 // place of others, which shows whether they can start. Then everything obsolete goes
 // before anything new comes, so that services of one Deployment can exchange host ports.
-// The previous container of a service is kept until the next one is ready.
+// The previous container of a service is kept until the next one is ready. Init containers run
+// when all images are there and the new containers could start, before any of them does.
 func Changes(w *Workload, observed []container.Container, now time.Time) (actions []Action, again time.Time) {
 	sound, stuck, again := soundOf(w.Ref, observed, now)
 	slots, obsolete := arrange(w, sound)
-	c := changes{w: w, now: now, again: again}
+	v := &view{w: w, slots: slots, now: now}
+	c := changes{w: w, view: v, now: now, again: again}
+	c.initialise(v)
 	for i := range slots {
 		c.add(&slots[i])
 	}
@@ -175,37 +189,65 @@ func Changes(w *Workload, observed []container.Container, now time.Time) (action
 	for _, o := range obsolete {
 		c.removals = append(c.removals, Action{Kind: Remove, Container: o})
 	}
-	return slices.Concat(c.pulls, c.volumes, c.secrets, c.removals, c.prepared, c.swaps, c.rest, c.resumes), c.again
+	for _, p := range c.images {
+		c.pulls = appendNew(c.pulls, p)
+	}
+	inWaves(c.removals, w.Waves())
+	actions = slices.Concat(c.pulls, c.volumes, c.secrets, c.removals, c.prepared, c.swaps, c.rest, c.resumes)
+	if c.waiting && len(actions) > len(c.images) {
+		c.again = now // what was waited for may be there
+	}
+	return actions, c.again
 }
 
 // changes collects the actions, by when they are taken.
 type changes struct {
 	w     *Workload
+	view  *view
 	now   time.Time
 	again time.Time
 	// made: a container is made.
 	made bool
+	// waiting: a service waits for another.
+	waiting bool
 
-	pulls, volumes, secrets, removals, prepared, swaps, rest, resumes []Action
+	images, pulls, volumes, secrets, removals, prepared, swaps, rest, resumes []Action
 }
 
 // add adds what is to be done for one service.
 func (c *changes) add(s *slot) {
 	switch {
+	case s.spec.Role == container.RoleInit:
+	case s.spec.Role == container.RoleJob:
+		c.job(c.view, s)
 	case s.serving != nil:
 		c.serve(s)
+	case s.waitsForRetry(c.view):
+		c.again = earliest(c.again, c.w.Refused[s.spec.Service].Until)
+		c.run(s, s.previous)
+	case c.waits(s, true):
+		if s.previous != nil {
+			c.run(s, s.previous)
+		}
 	case s.previous == nil:
 		c.make(s.spec)
 		c.rest = append(c.rest, Action{Kind: Create, Spec: s.spec})
-	case s.refused(c.w) && c.now.Before(c.w.Refused[s.spec.Service].Until):
-		c.again = earliest(c.again, c.w.Refused[s.spec.Service].Until)
-		c.run(s.spec.Restart, s.previous)
 	default:
 		c.make(s.spec)
 		c.prepared = append(c.prepared, Action{Kind: Prepare, Spec: s.spec, Container: *s.previous})
 		c.swaps = append(c.swaps, Action{Kind: Swap, Spec: s.spec, Container: *s.previous})
 		c.resume(s)
 	}
+}
+
+// waits reports whether a service waits for another, and notes when that may be over.
+func (c *changes) waits(s *slot, anew bool) bool {
+	what, again := c.view.waits(s, anew)
+	if what == "" {
+		return false
+	}
+	c.waiting, c.again = true, earliest(c.again, again)
+	return true
 }
 
 // resume starts the previous container, which does not run, as after a power cut, where
@@ -244,16 +286,21 @@ func (c *changes) serve(s *slot) {
 			c.rest = append(c.rest, Action{Kind: Stop, Container: *s.spare, Why: "another container of its service runs"})
 		}
 	}
-	c.run(s.spec.Restart, s.serving)
+	c.run(s, s.serving)
 }
 
-// run starts a container that is to run.
-func (c *changes) run(policy container.Restart, o *container.Container) {
-	switch at, must := startAt(policy, o); {
+// run starts a container that is to run, and stops one that may not.
+func (c *changes) run(s *slot, o *container.Container) {
+	late, end := s.overdue(o, c.now)
+	c.again = earliest(c.again, end)
+	switch at, must := startAt(s.spec.Restart, o); {
+	case late != "":
+		c.rest = append(c.rest, Action{Kind: Stop, Container: *o, Why: late, Late: true})
 	case o.State == container.StateRunning && o.Health.Unwell != "":
 		c.rest = append(c.rest, Action{Kind: Stop, Container: *o, Why: o.Health.Unwell})
 	case loopsByPolicy(o, c.now):
 		c.rest = append(c.rest, Action{Kind: Stop, Container: *o, Why: "podman restarts it again and again"})
+	case must && (o.Unstarted() || o.Interrupted()) && c.waits(s, false):
 	case must && !c.now.Before(at):
 		c.rest = append(c.rest, Action{Kind: Start, Container: *o})
 	case must:
@@ -322,6 +369,9 @@ type slot struct {
 	// previous is a container with another content whose place is to be taken; nil for
 	// none, and while there is one that is serving.
 	previous *container.Container
+	// stale are containers of earlier sets or runs, of an init container or a job, which are
+	// kept until the next one is made.
+	stale []container.Container
 }
 
 // refused reports whether what the service asks for was tried, and did not run.
@@ -372,14 +422,21 @@ func arrange(w *Workload, observed []container.Container) (slots []slot, obsolet
 		}
 		return nil
 	}
-	for i := range w.Services {
-		spec := &w.Services[i]
+	for i, spec := range w.specs() {
 		own, next := spec.Name(), spec.At(container.StageNext).Name()
 		s := slot{spec: spec}
 		s.serving = find(func(c *container.Container) bool {
 			return c.Service == spec.Service && c.Name == own && c.Hash == spec.Hash
 		})
-		if s.serving == nil {
+		if spec.Role != container.RoleService {
+			for {
+				c := find(func(c *container.Container) bool { return c.Service == spec.Service && isOf(spec.Role, c) })
+				if c == nil {
+					break
+				}
+				s.stale = append(s.stale, *c)
+			}
+		} else if s.serving == nil {
 			s.serving = find(func(c *container.Container) bool {
 				return c.Service == spec.Service && c.Name == next && c.Hash == spec.Hash && !c.Unstarted()
 			})
@@ -401,12 +458,18 @@ func arrange(w *Workload, observed []container.Container) (slots []slot, obsolet
 	return slots, obsolete
 }
 
+// isOf reports whether a container may be one of an earlier set or run.
+func isOf(role container.Role, c *container.Container) bool {
+	_, run := container.JobTime(c.Hash)
+	return run == (role == container.RoleJob)
+}
+
 // Serving calls yield for the container of each service that runs and is what its service
 // asks for.
 func Serving(w *Workload, observed []container.Container, yield func(*container.Spec, *container.Container)) {
 	slots, _ := arrange(w, observed)
 	for _, s := range slots {
-		if s.serving != nil && s.serving.State == container.StateRunning {
+		if s.serving != nil && s.serving.State == container.StateRunning && s.spec.Role == container.RoleService {
 			yield(s.spec, s.serving)
 		}
 	}
@@ -436,8 +499,8 @@ func loopsByPolicy(c *container.Container, now time.Time) bool {
 }
 
 // Departure lists the steps that remove a Deployment: its containers, and its
-// volumes when retention says so.
-func Departure(ref wire.DeploymentRef, observed []container.Container, volumes []string, retention wire.VolumeRetention) []Action {
+// volumes when retention says so. waves are those of the services, as far as they are known.
+func Departure(ref wire.DeploymentRef, observed []container.Container, volumes []string, retention wire.VolumeRetention, waves map[string]int) []Action {
 	var actions []Action
 	for _, c := range observed {
 		kind := Remove
@@ -448,6 +511,7 @@ func Departure(ref wire.DeploymentRef, observed []container.Container, volumes [
 			actions = append(actions, Action{Kind: kind, Container: c})
 		}
 	}
+	inWaves(actions, waves)
 	for _, v := range volumes {
 		if retention == wire.DeleteVolumes || container.IsFileVolume(v) {
 			actions = append(actions, Action{Kind: RemoveVolume, Volume: v})

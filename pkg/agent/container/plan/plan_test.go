@@ -183,7 +183,7 @@ func TestDepartureTouchesOnlyItsOwn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		observed := drawObserved(t)
 		retention := rapid.SampledFrom([]wire.VolumeRetention{"", wire.RetainVolumes, wire.DeleteVolumes}).Draw(t, "retention")
-		actions := plan.Departure(ref, observed, []string{"shop_web_data"}, retention)
+		actions := plan.Departure(ref, observed, []string{"shop_web_data"}, retention, nil)
 		volumes := 0
 		for _, a := range actions {
 			switch {

@@ -37,14 +37,43 @@ func State(w *Workload, observed []container.Container, now time.Time) (s worklo
 		s.Phase = judgeUnknown(observed)
 		return s
 	}
-	var phases map[string]wire.Phase
-	s.Phase, s.Error, phases, s.Again = judge(w, observed, now)
-	for i := range s.Parts {
-		p := &s.Parts[i]
-		p.Phase = phases[p.Service]
-		p.Ready = p.Phase == wire.PhaseRunning
-	}
+	var verdicts map[string]verdict
+	s.Phase, s.Error, verdicts, s.Again = judge(w, observed, now)
+	s.Parts = complete(w, s.Parts, verdicts)
 	return s
+}
+
+// complete gives the parts their verdicts, and adds a part for each service that waits and has
+// no container yet.
+func complete(w *Workload, parts []wire.ContainerState, verdicts map[string]verdict) []wire.ContainerState {
+	for i := range w.Services {
+		s := &w.Services[i]
+		there := slices.ContainsFunc(parts, func(p wire.ContainerState) bool { return p.Service == s.Service })
+		if !there && len(parts) < maxReported && verdicts[s.Service].message != "" {
+			parts = append(parts, wire.ContainerState{Service: s.Service, State: stateWaiting, Image: s.Image})
+		}
+	}
+	for i := range parts {
+		p := &parts[i]
+		v := verdicts[p.Service]
+		p.Phase, p.Message = v.phase, v.message
+		p.Ready = p.Phase == wire.PhaseRunning
+		if job, is := w.Runs[p.Service]; is {
+			p.Runs = jobRuns(job)
+		}
+	}
+	slices.SortFunc(parts, func(a, b wire.ContainerState) int { return strings.Compare(a.Service, b.Service) })
+	return parts
+}
+
+// stateWaiting is the state of a service that has no container yet.
+const stateWaiting = "waiting"
+
+// verdict is what there is to say of one service.
+type verdict struct {
+	phase wire.Phase
+	// message says what it waits for, or when it runs next; empty for nothing.
+	message string
 }
 
 // part reports one container.
@@ -94,32 +123,76 @@ func before(a, b *container.Container) bool {
 }
 
 // judge derives the phase from those of the services: the worst of them counts.
-func judge(w *Workload, observed []container.Container, now time.Time) (phase wire.Phase, text string, phases map[string]wire.Phase, again time.Time) {
-	phase, phases = wire.PhaseRunning, make(map[string]wire.Phase, len(w.Services))
+func judge(w *Workload, observed []container.Container, now time.Time) (phase wire.Phase, text string, verdicts map[string]verdict, again time.Time) {
+	phase, verdicts = wire.PhaseRunning, make(map[string]verdict, len(w.Services))
 	slots, _ := arrange(w, observed)
+	v := &view{w: w, slots: slots, now: now}
 	for i := range slots {
-		verdict, why, until := slots[i].judge(w, now)
-		again, phases[slots[i].spec.Service] = earliest(again, until), verdict
+		s := &slots[i]
+		name := s.spec.Service
+		of, why, until := s.judge(v)
+		message, more := s.message(v)
+		again, verdicts[name] = earliest(earliest(again, until), more), verdict{of, message}
 		switch {
-		case verdict == wire.PhaseFailed && phase != wire.PhaseFailed:
-			if hint := w.Hints[slots[i].spec.Service]; hint != "" && slots[i].serving != nil && ofRights(why) {
+		case of == wire.PhaseFailed && phase != wire.PhaseFailed:
+			if hint := w.Hints[name]; hint != "" && s.serving != nil && ofRights(why) {
 				why += "; perhaps because of " + hint
 			}
-			phase, text = verdict, fmt.Sprintf("service %s: %s", slots[i].spec.Service, why)
-		case verdict == wire.PhasePending:
-			phase = cmp.Or(onlyFailed(phase), verdict)
+			phase, text = of, s.kind()+" "+name+": "+why
+		case of == wire.PhasePending:
+			phase = cmp.Or(onlyFailed(phase), of)
 		}
 	}
-	return phase, text, phases, again
+	return phase, text, verdicts, again
+}
+
+// kind is what a service is called.
+func (s *slot) kind() string {
+	if s.spec.Role == container.RoleInit {
+		return "init container"
+	}
+	return "service"
+}
+
+// message says what a service waits for, when it runs next, or what else is to be known of it.
+func (s *slot) message(v *view) (message string, again time.Time) {
+	job := v.w.Runs[s.spec.Service]
+	switch {
+	case s.spec.Role == container.RoleInit:
+	case s.spec.Role == container.RoleJob && (!job.Active() || job.Begun):
+		message = jobMessage(job)
+	case s.serving == nil && !s.waitsForRetry(v):
+		message, again = v.waits(s, true)
+	case s.serving != nil && s.held(v):
+		message, again = v.waits(s, false)
+	}
+	if message == "" && s.spec.Role == container.RoleJob {
+		message = jobMessage(job)
+	}
+	return cmp.Or(message, v.w.Notes[s.spec.Service]), again
+}
+
+// held reports whether a container is not started because its service waits for another.
+func (s *slot) held(v *view) bool {
+	if !s.serving.Unstarted() && !s.serving.Interrupted() {
+		return false
+	}
+	what, _ := v.waits(s, false)
+	return what != ""
 }
 
 // judge judges one service.
-func (s *slot) judge(w *Workload, now time.Time) (phase wire.Phase, why string, again time.Time) {
+func (s *slot) judge(v *view) (phase wire.Phase, why string, again time.Time) {
+	w, now := v.w, v.now
 	cleared := w.Cleared[s.spec.Service]
 	switch {
+	case s.spec.Role == container.RoleInit:
+		return s.judgeInit(v)
+	case s.spec.Role == container.RoleJob:
+		return s.judgeJob(v)
 	case s.serving != nil:
 		phase, why, again = judgeContainer(w, s.spec, s.serving, now)
-		if at, must := startAt(s.spec.Restart, s.serving); must {
+		if at, must := startAt(s.spec.Restart, s.serving); must && !s.held(v) {
 			if at.Before(now) {
 				at = now
 			}

@@ -41,7 +41,7 @@ func (r *run) end() {
 
 // probe probes until ctx ends: nothing else before the container has started.
 func (r *run) probe(ctx context.Context) {
-	if !r.started(ctx) {
+	if !r.hooked(ctx) || !r.started(ctx) {
 		return
 	}
 	var others sync.WaitGroup
@@ -52,6 +52,37 @@ func (r *run) probe(ctx context.Context) {
 		others.Go(func() { r.repeat(ctx, r.Probes.Readiness, r.Health.Ready, r.readying) })
 	}
 	others.Wait()
+}
+
+// hookPause is the time between two attempts of a hook that could not be made.
+const hookPause = 5 * time.Second
+
+// hooked does what is to be done after the start, once unless the agent ends meanwhile, and
+// reports whether that succeeded.
+func (r *run) hooked(ctx context.Context) bool {
+	hook := r.Probes.PostStart
+	if hook == nil || r.Health.Hooked {
+		return ctx.Err() == nil
+	}
+	for ctx.Err() == nil {
+		err := r.attempt(ctx, hook)
+		switch {
+		case ctx.Err() != nil:
+			return false
+		case err == nil:
+			r.change(func(h *container.Health) { h.Hooked, h.Why = true, "" })
+			return true
+		case !errors.Is(err, ErrUnknown):
+			r.change(func(h *container.Health) { h.Unwell = "its postStart hook failed: " + err.Error() })
+			return false
+		}
+		r.change(func(h *container.Health) { h.Why = err.Error() })
+		select {
+		case <-time.After(hookPause):
+		case <-ctx.Done():
+		}
+	}
+	return false
 }
 
 // started waits until the startup probe succeeds, and reports whether it did.

@@ -284,7 +284,7 @@ func (l *Ledger) Probed(id string, started time.Time, h container.Health) bool {
 		return false
 	}
 	now := l.now()
-	if r.Health.Ready != h.Ready || r.Health.Started != h.Started {
+	if r.Health.Ready != h.Ready || r.Health.Started != h.Started || r.Health.Hooked != h.Hooked {
 		r.Changed = now.Uptime
 	}
 	r.Health, r.changed = h, l.next()

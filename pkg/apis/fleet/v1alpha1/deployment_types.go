@@ -95,8 +95,11 @@ type Score struct {
 	// stopSignal, startupProbe, livenessProbe, readinessProbe: {exec: {command} or
 	// httpGet: {port, path, scheme, httpHeaders: [{name, value}]} or tcpSocket: {port}
 	// or grpc: {port, service}, initialDelaySeconds, periodSeconds, timeoutSeconds,
-	// successThreshold, failureThreshold}}], minReadySeconds}. The server rejects a
-	// field that the type does not define.
+	// successThreshold, failureThreshold}, lifecycle: {postStart, preStop: {exec or
+	// httpGet, timeoutSeconds}}, dependsOn: [{service, condition}], schedule: {cron,
+	// timeZone, concurrencyPolicy, missedRuns}, timeoutSeconds}], initContainers:
+	// [{name, image, …, timeoutSeconds}], minReadySeconds}. The server rejects a field
+	// that the type does not define.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=object

@@ -1,0 +1,70 @@
+//go:build linux
+
+package e2e_test
+
+func init() {
+	shownElsewhere["initContainers"] = "their fields are those of services; case life runs one"
+	shownElsewhere["services.schedule"] = "case life-job runs one; clocks are set in pkg/agent/container/schedule alone"
+	shownElsewhere["services.lifecycle.postStart.httpGet"] = "TestPreStop of pkg/agent; it is made as httpGet of probes is"
+	shownElsewhere["services.lifecycle.preStop.httpGet"] = "TestPreStop of pkg/agent; it is made as httpGet of probes is"
+	shownElsewhere["services.lifecycle.preStop.timeoutSeconds"] = "TestLifeOfServices of pkg/score: it is refused"
+}
+
+// When services start, what is done then and at their end, and what runs to its end: a database
+// with an init container and a probe, a migration, and an application that depends on both; and
+// jobs on a schedule.
+func init() {
+	const data = ", volumes: [{name: data, mountPath: /data}]"
+	fieldCases = append(
+		fieldCases,
+		fieldCase{
+			name: "life",
+			data: `initContainers: [{name: init, image: 'localhost/hello:1', command: [sh, -c, 'echo init >>/data/order']` + data + `}]`,
+			services: []string{
+				`{name: app, image: 'localhost/hello:1', command: [sh, -c, 'echo app >>/data/order; trap "exit 0" TERM; while :; do sleep 1 & wait; done'],` +
+					` dependsOn: [{service: db, condition: Healthy}, {service: migrate, condition: Completed}],` +
+					` lifecycle: {postStart: {exec: {command: [sh, -c, 'echo hooked >>/data/hooks']}, timeoutSeconds: 20}, preStop: {exec: {command: [sh, -c, 'echo asked >>/data/hooks']}}}` + data + `}`,
+				`{name: db, image: 'localhost/hello:1', command: [sh, -c, 'echo db >>/data/order; sleep 3; touch /tmp/ready; trap "exit 0" TERM; while :; do sleep 1 & wait; done'],` +
+					` readinessProbe: {exec: {command: [test, -f, /tmp/ready]}, periodSeconds: 1}` + data + `}`,
+				`{name: migrate, image: 'localhost/hello:1', command: [sh, -c, 'echo migrated >>/data/order'], restart: OnFailure, dependsOn: [{service: db}]` + data + `}`,
+			},
+			shows: []shown{
+				{fields: "services.dependsOn.service services.dependsOn.condition", in: "app", run: "cat /data/order", want: "init\ndb\nmigrated\napp"},
+				{fields: "services.lifecycle.postStart.exec.command services.lifecycle.postStart.timeoutSeconds", in: "app", run: "cat /data/hooks", want: "hooked"},
+				{
+					fields: "services.lifecycle.preStop.exec.command", in: onDevice,
+					run: "fleet-agent restart fields/life/app >/dev/null && " + forWorkload + "podman exec fields_life_db sh -c 'sleep 5; cat /data/hooks /data/order'",
+					// The init container ran once, and nothing else was restarted.
+					want: "hooked\nasked\nhooked\ninit\ndb\nmigrated\napp\napp",
+				},
+			},
+		},
+		fieldCase{
+			name:    "life-init",
+			service: "restart: Always",
+			data:    `initContainers: [{name: broken, image: 'localhost/hello:1', command: [sh, -c, 'echo no such table; exit 3']}]`,
+			fails:   "init container broken: exited with code 3.*, last output: no such table",
+		},
+		fieldCase{
+			name:    "life-job",
+			service: "",
+			services: []string{
+				`{name: web, image: 'localhost/hello:1'` + data + `}`,
+				`{name: job, image: 'localhost/hello:1', command: [sh, -c, 'date -u >>/data/runs'], dependsOn: [{service: web, condition: Healthy}],` +
+					` schedule: {cron: "* * * * *", timeZone: Europe/Zurich, concurrencyPolicy: Replace, missedRuns: RunOnce}` + data + `}`,
+			},
+			shows: []shown{{
+				fields: "services.dependsOn.service", run: "for i in $(seq 90); do test -s /data/runs && break; sleep 1; done; head -n1 /data/runs | grep -c UTC", want: "1",
+			}},
+		},
+		fieldCase{
+			name: "life-late-job",
+			services: []string{
+				`{name: web, image: 'localhost/hello:1'}`,
+				`{name: job, image: 'localhost/hello:1', command: [sleep, "1000"], terminationGracePeriodSeconds: 0, timeoutSeconds: 2, schedule: {cron: "* * * * *"}}`,
+			},
+			fails: "service job: the last run was stopped: it did not end within 2 s",
+			shows: []shown{{fields: "services.timeoutSeconds", run: "echo ready", want: "ready"}},
+		},
+	)
+}
