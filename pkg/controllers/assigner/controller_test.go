@@ -43,7 +43,7 @@ type rig struct {
 	verdicts *verdicts.Book
 	history  *history
 
-	devices, deployments, namespaces, secrets *cachetest.FakeControllerSource
+	devices, deployments, namespaces, secrets, configMaps *cachetest.FakeControllerSource
 
 	mu     sync.Mutex // guards nudged
 	nudged []string

@@ -346,8 +346,9 @@ func TestWorkFollowsWhatDecides(t *testing.T) {
 		start(func(ctx context.Context) { _ = r.Run(ctx) })
 		start(r.Deployments.RunWithContext)
 		start(r.Namespaces.RunWithContext)
-		verdicts(0, "") // the Secret may exist
 		start(r.Secrets.RunWithContext)
+		verdicts(0, "") // a ConfigMap may be there that is not listed yet
+		start(r.ConfigMaps.RunWithContext)
 		verdicts(1, metav1.ConditionFalse) // the namespace allows less
 		shown := func() {
 			d = d.DeepCopy()
