@@ -287,7 +287,7 @@ test-cuts: build | tools
 .PHONY: test-survival
 test-survival: build | tools ## power cuts (DEVICE_CUTS=50) and kills (DEVICE_KILLS=100) of a device with podman
 	echo "==> $(DEVICE_CUTS) power cuts and $(DEVICE_KILLS) kills of a device"
-	FLEET_DEVICE_CUTS=$(DEVICE_CUTS) FLEET_DEVICE_KILLS=$(DEVICE_KILLS) go test -count=1 -v -timeout 4h -run TestSurvival ./test/e2e
+	FLEET_DEVICE_CUTS=$(DEVICE_CUTS) FLEET_DEVICE_KILLS=$(DEVICE_KILLS) go test -count=1 -v -timeout 4h -run 'TestSurvival|TestStorage' ./test/e2e
 
 .PHONY: test-model
 test-model: ## random stories of an agent against a model: MODEL_SEEDS=100 MODEL_STEPS=10000

@@ -26,6 +26,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		Registry:      registry,
 		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), root),
 		Dialer:        &helper.Client{Socket: helper.Socket},
+		Storage:       &helper.Client{Socket: helper.Socket},
 		Binds:         binds(p.cfg, p.configPath),
 		Space:         imageSpace(p),
 		Prune:         driver.Prune{After: p.cfg.Images.KeepUnneeded, Above: p.cfg.Images.PruneAbove, DownTo: p.cfg.Images.PruneDownTo},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,9 @@ import (
 	"os/exec"
 
 	"fleet.nationtech.io/fleet/pkg/helper"
+	"fleet.nationtech.io/fleet/pkg/helper/storage"
 	"fleet.nationtech.io/fleet/pkg/logging"
+	"fleet.nationtech.io/fleet/pkg/printable"
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/spf13/cobra"
 )
@@ -20,7 +23,7 @@ func newHelper() *cobra.Command {
 	var inside bool
 	cmd := &cobra.Command{
 		Use:    "helper",
-		Short:  "Connect to ports in containers, and look along the paths that they mount",
+		Short:  "Connect to ports in containers, look along the paths that they mount, and repair podman's storage",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,12 +39,26 @@ func newHelper() *cobra.Command {
 				return err
 			}
 			defer listener.Close()
-			s := helper.Server{Enter: func(userns, end *os.File) error { return enter(userns, end, cmd.ErrOrStderr(), log) }, Log: log}
+			s := helper.Server{
+				Enter:   func(userns, end *os.File) error { return enter(userns, end, cmd.ErrOrStderr(), log) },
+				Storage: storage.Mender{Root: storage.Root(), Run: runProgram, Runs: storage.ContainersRun},
+				Log:     log,
+			}
 			return s.Serve(cmd.Context(), listener)
 		},
 	}
 	cmd.Flags().BoolVar(&inside, "inside", false, "this process is where the containers are")
 	return cmd
+}
+
+// runProgram runs a program of the system to its end. What it printed last is in the error.
+func runProgram(ctx context.Context, name string, args ...string) error {
+	const last = 200
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput() //nolint:gosec // the mender's words
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, printable.Squeeze(string(out[max(0, len(out)-last):])))
+	}
+	return nil
 }
 
 // activated is the socket that systemd listens on.

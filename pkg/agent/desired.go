@@ -139,25 +139,30 @@ func (d *desired) name(m *wire.Manifest) {
 	d.last = m.Version
 	for _, e := range m.Entries {
 		r := d.memory[e.DeploymentRef]
-		r.DeploymentRef, r.Named, r.Entry, r.VolumeRetention = e.DeploymentRef, m.Version, &e, e.VolumeRetention
+		r.DeploymentRef, r.Named, r.Entry, r.VolumeRetention, r.Left = e.DeploymentRef, m.Version, &e, e.VolumeRetention, false
 		d.memory[e.DeploymentRef] = r
 	}
 }
 
-// decide derives the verdicts from manifest, memory and what drivers have.
+// decide derives the verdicts from manifest, memory and what drivers have, and remembers
+// what has to leave: a server that is restored before it knows that must not bring it back.
 func (d *desired) decide() {
 	known := make(map[wire.DeploymentRef]plan.Known, len(d.memory))
 	for ref := range d.seen {
 		known[ref] = plan.Known{}
 	}
 	for ref, r := range d.memory {
-		known[ref] = plan.Known{Named: r.Named}
+		known[ref] = plan.Known{Named: r.Named, Left: r.Left}
 	}
 	if !d.intact {
 		d.targets = plan.Recalled(d.manifest, known)
 		return
 	}
 	d.targets = plan.Targets(d.manifest, known, d.confirmed)
+	for ref, r := range d.memory {
+		r.Left = r.Left || d.targets[ref] == plan.Leave
+		d.memory[ref] = r
+	}
 }
 
 // changed lists the Deployments whose entry differs from the manifest before,

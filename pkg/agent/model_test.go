@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,8 +31,10 @@ func fromEnv(name string, otherwise int) int {
 // TestAgainstAModel lets a device and its server go through random stories: Deployments
 // come, change and go, the connection breaks, the agent and the device restart, containers
 // end, podman is away, clocks are set, the server starts anew or is restored from a backup.
-// Whatever happened, the device comes to run what a model says that is a few lines long,
-// never two containers of one service, and deletes no volume.
+// The agent is killed at random moments: what it would have done and written afterwards does
+// not happen. Whatever happened, the device comes to run what a model says that is a few lines
+// long, never two containers of one service, and deletes no volume. It never says for longer
+// than a minute that something runs which does not.
 func TestAgainstAModel(t *testing.T) {
 	for n := range modelSeeds {
 		seed := uint64(n)
@@ -38,7 +42,7 @@ func TestAgainstAModel(t *testing.T) {
 			onDevice(t, func(d *device) {
 				m := &model{
 					device: d, random: rand.New(rand.NewPCG(seed, 0)), online: true, //nolint:gosec // a story that can be told again
-					manifest: wire.Version{Epoch: "e0", Term: 1}, server: versions{}, running: versions{}, named: map[wire.DeploymentRef]string{},
+					manifest: wire.Version{Epoch: "e0", Term: 1}, server: versions{}, running: versions{}, named: map[wire.DeploymentRef]string{}, lies: map[wire.DeploymentRef]time.Time{},
 				}
 				for step := 0; step < modelSteps && !t.Failed(); step++ {
 					m.step()
@@ -46,6 +50,7 @@ func TestAgainstAModel(t *testing.T) {
 						m.check()
 					}
 				}
+				t.Logf("%d kills", m.kills)
 			})
 		})
 	}
@@ -79,6 +84,9 @@ type model struct {
 	named   map[wire.DeploymentRef]string
 	// fetched is what the device last fetched.
 	fetched wire.Version
+	kills   int
+	// lies has since when each Deployment is said to run that does not.
+	lies map[wire.DeploymentRef]time.Time
 }
 
 var modelRefs = []wire.DeploymentRef{{Namespace: "shop", Name: "web"}, {Namespace: "shop", Name: "api"}, {Namespace: "plant", Name: "web"}}
@@ -94,7 +102,9 @@ func (m *model) step() {
 		{"put", 6, m.put},
 		{"delete", 3, func() { delete(m.server, m.ref()); m.issue() }},
 		{"restart of the agent", 3, m.restart},
+		{"kill of the agent", 3, func() { m.kill(func() {}) }},
 		{"power cut", 2, m.reboot},
+		{"power cut at work", 2, func() { m.kill(m.cut) }},
 		{"partition", 3, func() { m.online = false; m.gateway.setOffline(true) }},
 		{"healing", 4, func() { m.online = true; m.gateway.setOffline(false) }},
 		{"new term", 1, func() { m.manifest.Term, m.manifest.Seq = m.manifest.Term+1, 0; m.issue() }},
@@ -103,6 +113,7 @@ func (m *model) step() {
 		{"confirmation", 1, m.confirm},
 		{"put while podman is away", 2, m.putWithoutPodman},
 		{"end of a container", 3, m.end},
+		{"loss of a process", 2, func() { m.podman.Vanish(m.name()) }},
 		{"clock", 2, func() { m.podman.SetClock(time.Duration(m.random.IntN(200)-100) * time.Hour) }},
 		{"a while", 2, func() { m.pass(time.Duration(m.random.IntN(1200)) * time.Second) }},
 	}
@@ -207,27 +218,48 @@ func (m *model) confirm() {
 
 func (m *model) reboot() {
 	m.stop()
-	m.podman.Cut()
-	m.boot, m.on = m.boot+"+", time.Now().Add(-time.Minute)
+	m.cut()
 	m.start()
 }
 
-func (m *model) end() {
-	ref := m.ref()
-	m.podman.Exit(container.ObjectName(ref, []string{"front", "back"}[m.random.IntN(2)]), m.random.IntN(2))
+func (m *model) cut() {
+	m.podman.Cut()
+	m.boot, m.on = m.boot+"+", time.Now().Add(-time.Minute)
+}
+
+// kill ends the agent in the midst of a change, after one of the first steps of that or at
+// some moment, and does more before another one starts. The directory of the state goes
+// away at that moment, so that what is written afterwards goes nowhere.
+func (m *model) kill(more func()) {
+	m.kills++
+	aside := m.dir + ".killed"
+	die := sync.OnceValue(func() error { m.gateway.setOffline(true); return os.Rename(m.dir, aside) })
+	m.podman.DownAfterChanges(1+m.random.IntN(8), func() { _ = die() })
+	m.put()
+	m.pass(time.Duration(m.random.IntN(10000)) * time.Millisecond)
+	m.must(die())
+	m.podman.SetDown(true)
+	m.stop()
+	m.must(errors.Join(os.RemoveAll(m.dir), os.Rename(aside, m.dir)))
+	m.podman.SetDown(false)
+	more()
+	m.start()
+	m.gateway.setOffline(!m.online)
+	m.pass(2 * time.Minute)
+}
+
+func (m *model) end() { m.podman.Exit(m.name(), m.random.IntN(2)) }
+
+// name is that of a container that may be there.
+func (m *model) name() string {
+	return container.ObjectName(m.ref(), []string{"front", "back"}[m.random.IntN(2)])
 }
 
 // never checks what is true at each moment.
 func (m *model) never() {
 	m.t.Helper()
-	up := map[string]int{}
-	for _, c := range m.podman.Running() {
-		up[container.ObjectName(c.Ref, c.Service)]++
-	}
-	for name, n := range up {
-		if n > 1 {
-			m.t.Errorf("%d containers of %s run", n, name)
-		}
+	if twice := m.podman.Twice(); len(twice) > 0 {
+		m.t.Errorf("two containers ran at one time: %v", twice)
 	}
 	for _, call := range m.podman.Calls() {
 		if strings.HasPrefix(call, "unvolume") {
@@ -237,11 +269,74 @@ func (m *model) never() {
 	m.tell()
 }
 
-// check lets the device come to rest, and compares it with the model.
+// pass lets time pass, and looks at what the device says meanwhile.
+func (m *model) pass(t time.Duration) {
+	m.t.Helper()
+	for t > 0 {
+		m.device.pass(min(t, 20*time.Second))
+		t -= 20 * time.Second
+		m.truth()
+	}
+}
+
+// truth checks that what the server is told to run runs, or did less than a minute ago,
+// unless it is told that podman does not answer.
+func (m *model) truth() {
+	m.t.Helper()
+	up := map[string]bool{}
+	for _, c := range m.podman.Running() {
+		up[c.Hash+" "+c.Ref.String()+" "+c.Service] = !c.Gone
+	}
+	for ref, services := range m.server {
+		lie := m.online && m.reports(ref) && m.gateway.condition(wire.ConditionPodmanReady).Status == wire.ConditionTrue
+		for name, version := range services {
+			s := serviceOf(name, version)
+			lie = lie && !up[s.Hash()+" "+ref.String()+" "+name]
+		}
+		since, before := m.lies[ref]
+		switch {
+		case !lie:
+			delete(m.lies, ref)
+		case !before:
+			m.lies[ref] = time.Now()
+		case time.Since(since) > time.Minute:
+			m.t.Errorf("%s is said to run since %s and does not", ref, time.Since(since))
+		}
+	}
+}
+
+// reports tells whether the device says that the present version of a Deployment runs.
+func (m *model) reports(ref wire.DeploymentRef) bool {
+	entry, ok := m.gateway.manifest.Find(ref)
+	if !ok {
+		return false
+	}
+	s := m.gateway.state(ref)
+	return s.Phase == wire.PhaseRunning && s.Hash == entry.Hash
+}
+
+// check lets the device come to rest, and compares it with the model: mostly as soon as it
+// is right, now and then after a longer rest.
 func (m *model) check() {
 	m.t.Helper()
-	m.pass(15 * time.Minute)
+	const most = 15
+	least := []int{1, 1, 1, most}[m.random.IntN(4)]
+	var wrong []string
+	for minute := 1; minute <= most; minute++ {
+		m.pass(time.Minute)
+		if wrong = m.wrong(); len(wrong) == 0 && minute >= least {
+			break
+		}
+	}
+	for _, w := range wrong {
+		m.t.Error(w)
+	}
 	m.never()
+}
+
+// wrong is what differs from the model.
+func (m *model) wrong() (all []string) {
+	m.t.Helper()
 	want, got := []string{}, []string{}
 	for ref, services := range m.running {
 		for name, version := range services {
@@ -253,30 +348,27 @@ func (m *model) check() {
 	m.must(err)
 	for _, c := range list {
 		got = append(got, c.Name+" "+c.Hash)
-		if c.State != container.StateRunning {
-			m.t.Errorf("%s is %s", c.Name, c.State)
+		if c.State != container.StateRunning || c.Gone {
+			all = append(all, fmt.Sprintf("%s is %s", c.Name, c.State))
 		}
 	}
 	slices.Sort(want)
 	slices.Sort(got)
 	if !slices.Equal(want, got) {
-		m.t.Errorf("it runs %v, want %v", got, want)
-	}
-	if !m.online {
-		m.tell()
-		return
+		all = append(all, fmt.Sprintf("it runs %v, want %v", got, want))
 	}
 	for ref := range m.running {
-		if s := m.gateway.state(ref); s.Phase != wire.PhaseRunning {
-			m.t.Errorf("%s is reported as %s %q", ref, s.Phase, s.Error)
+		if s := m.gateway.state(ref); m.online && s.Phase != wire.PhaseRunning {
+			all = append(all, fmt.Sprintf("%s is reported as %s %q", ref, s.Phase, s.Error))
 		}
 	}
-	m.tell()
+	return all
 }
 
 // tell tells the story of a failure.
 func (m *model) tell() {
 	if m.t.Failed() {
-		m.t.Fatalf("after %s", strings.Join(m.story, ", "))
+		const last = 60 // the seed tells the rest
+		m.t.Fatalf("after %d steps, the last of which: %s", len(m.story), strings.Join(m.story[max(0, len(m.story)-last):], ", "))
 	}
 }

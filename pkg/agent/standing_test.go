@@ -112,3 +112,35 @@ func TestStaleSessionAsksAgainAtOnceButNotForEver(t *testing.T) {
 		d.expectPhase(web, wire.PhaseRunning, "")
 	})
 }
+
+// What had to leave does not come back with a restored server that never knew of it: it
+// may be gone already without the server's knowledge, or there still.
+func TestWhatHadToLeaveDoesNotComeBack(t *testing.T) {
+	for name, podmanAway := range map[string]bool{"gone": false, "still there": true} {
+		t.Run(name, func(t *testing.T) {
+			onDevice(t, func(d *device) {
+				d.gateway.issue("e1", deployments{web: {"front": nil}, api: {"back": nil}})
+				d.settle()
+				d.podman.SetDown(podmanAway)
+				d.gateway.look(func() { d.gateway.refuseStates = &wire.Refusal{Code: wire.RefusedUnavailable, Message: "busy"} })
+				d.gateway.issue("e1", deployments{api: {"back": nil}})
+				d.settle()
+				d.gateway.issue("e2", nil)
+				d.settle()
+				d.podman.SetDown(false)
+				d.restart()
+				d.pass(10 * time.Minute)
+				d.expectNames("shop_api_back") // which nothing certain omits
+				d.gateway.look(func() { d.gateway.refuseStates = nil })
+				d.pass(time.Hour)
+				d.expectPhase(api, wire.PhaseRunning, "")
+				if s := d.gateway.state(web); s.Phase != "" {
+					t.Errorf("what left is reported as %+v", s)
+				}
+				d.gateway.issue("e2", deployments{web: {"front": nil}})
+				d.settle()
+				d.expectNames("shop_api_back", "shop_web_front")
+			})
+		})
+	}
+}

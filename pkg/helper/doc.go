@@ -1,6 +1,7 @@
 // Package helper is what the agent has done on the workloads' side: it connects to ports
 // in containers, for which the agent has no rights, and looks along the paths that
-// containers mount, which the agent's unit may hide.
+// containers mount, which the agent's unit may hide, and finds and repairs damage in
+// podman's storage, see package storage.
 //
 // A container's network is a namespace that belongs to the account of the workloads, and
 // only a process of that account can enter it. So systemd of that account starts a

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"fleet.nationtech.io/fleet/pkg/helper/storage"
 	"fleet.nationtech.io/fleet/pkg/helper/trail"
 )
 
@@ -26,6 +27,9 @@ const (
 	maxText = 512
 	// maxDial bounds how long a connection is waited for, maxLook how long a file system.
 	maxDial, maxLook = time.Minute, 3 * time.Second
+	// maxInspect bounds how long a storage is looked at, maxRepair how long its repair takes,
+	// which may delete many files from a slow card.
+	maxInspect, maxRepair = 2 * time.Minute, 15 * time.Minute
 	// handover is how long the two may take for a message.
 	handover = 5 * time.Second
 	// idDigits is the length of the id of a container.
@@ -33,7 +37,7 @@ const (
 )
 
 // request asks for a connection to a port in a container or, if it has paths, for what
-// lies along them.
+// lies along them, or for what is damaged in podman's storage.
 type request struct {
 	// Container is its id, PID its first process.
 	Container string `json:"container,omitempty"`
@@ -42,11 +46,27 @@ type request struct {
 	// Timeout is how long the answer is waited for.
 	Timeout time.Duration `json:"timeout"`
 	Paths   []string      `json:"paths,omitempty"`
+	Storage verb          `json:"storage,omitempty"`
 }
+
+// verb is what to do with the storage.
+type verb string
+
+const (
+	inspect verb = "inspect"
+	repair  verb = "repair"
+)
 
 var errRequest = errors.New("the request is none")
 
 func (r *request) validate() error {
+	if r.Storage != "" {
+		r.Timeout = min(max(r.Timeout, 0), maxRepair)
+		if r.Storage != inspect && r.Storage != repair {
+			return errRequest
+		}
+		return nil
+	}
 	r.Timeout = min(max(r.Timeout, 0), maxDial)
 	if len(r.Paths) > 0 {
 		if len(r.Paths) > maxPaths {
@@ -70,6 +90,8 @@ const (
 	refused outcome = "refused"
 	// seen: the reply says what lies along the paths.
 	seen outcome = "seen"
+	// inspected: the reply says what is damaged in the storage, or what was repaired.
+	inspected outcome = "inspected"
 	// failed: the helper could not try.
 	failed outcome = "failed"
 )
@@ -81,6 +103,8 @@ type reply struct {
 	Text string `json:"text,omitempty"`
 	// Trail is what was seen.
 	Trail trail.Trail `json:"trail,omitempty"`
+	// Damages are what was found in the storage.
+	Damages []storage.Damage `json:"damages,omitempty"`
 }
 
 func answer(o outcome, err error) reply {

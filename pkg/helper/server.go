@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fleet.nationtech.io/fleet/pkg/helper/storage"
 	"fleet.nationtech.io/fleet/pkg/helper/trail"
 )
 
@@ -28,15 +29,18 @@ type Server struct {
 	// Enter starts a program that calls ServeInside inside of the user namespace that a
 	// file stands for, with a connection from the Server. The Server closes both files.
 	Enter func(userns, end *os.File) error
-	Log   *slog.Logger
+	// Storage repairs podman's storage; without a root there is none.
+	Storage storage.Mender
+	Log     *slog.Logger
 
 	inside inside
 	walks  chan struct{} // a counting semaphore
+	stores chan struct{} // one looks at the storage at a time
 }
 
 // Serve answers until ctx ends.
 func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
-	s.walks = make(chan struct{}, maxWalks)
+	s.walks, s.stores = make(chan struct{}, maxWalks), make(chan struct{}, 1)
 	defer s.inside.close()
 	defer context.AfterFunc(ctx, func() { _ = listener.SetDeadline(time.Unix(1, 0)) })()
 	var all sync.WaitGroup
@@ -69,7 +73,10 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
-	if len(r.Paths) > 0 {
+	switch {
+	case r.Storage != "":
+		return write(conn, s.tend(ctx, r.Storage), nil)
+	case len(r.Paths) > 0:
 		return write(conn, s.look(ctx, r.Paths), nil)
 	}
 	network, err := openNetwork(&r)

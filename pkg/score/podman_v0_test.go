@@ -159,10 +159,10 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"document is a string", `"x"`, "data: is a string, an object is needed"},
 		{"services is an object", `{"services":{}}`, "data.services: is an object, a list is needed"},
 		{"service is a string", `{"services":["x"]}`, "data.services[0]: is a string, an object is needed"},
-		{"image is a number", `{"services":[{"name":"a","image":1}]}`, "data.services[0].image: is a number, a string is needed"},
+		{"image is a number", `{"services":[{"name":"a","image":1}]}`, "data.services[0].image: is a number, a string is needed: write it in quotation marks"},
 		{"args is a string", document(`"args":"x"`), "data.services[0].args: is a string, a list is needed"},
-		{"arg is a number", document(`"args":["x",80]`), "data.services[0].args[1]: is a number, a string is needed"},
-		{"env value is true", document(`"env":[{"name":"A","value":true}]`), "data.services[0].env[0].value: is true, a string is needed"},
+		{"arg is a number", document(`"args":["x",80]`), "data.services[0].args[1]: is a number, a string is needed: write it in quotation marks"},
+		{"env value is true", document(`"env":[{"name":"A","value":true}]`), "data.services[0].env[0].value: is true, a string is needed: write it in quotation marks"},
 		{"port is a string", document(`"ports":[{"hostPort":"80","containerPort":80}]`), "data.services[0].ports[0].hostPort: is a string, a whole number is needed"},
 		{"port is a fraction", document(`"ports":[{"hostPort":80.5,"containerPort":80}]`), "data.services[0].ports[0].hostPort: is a number, a whole number is needed"},
 		{"port has an exponent", document(`"ports":[{"hostPort":8e1,"containerPort":80}]`), "data.services[0].ports[0].hostPort: is a number, a whole number is needed"},
@@ -570,7 +570,7 @@ func TestAllMistakes(t *testing.T) {
 			`data.services[0].image: "nginx" is not a fully qualified image reference such as docker.io/library/nginx:1.29; ` +
 			`data.services[0].restart: "Maybe" is unknown: use Always, OnFailure or Never; ` +
 			`data.services[1].ports[0].containerPort: 0 is not within 1 to 65535`,
-		`{"services":[{"name":"a","image":7,"restart":"Maybe"}]}`: `data.services[0].image: is a number, a string is needed; ` +
+		`{"services":[{"name":"a","image":7,"restart":"Maybe"}]}`: `data.services[0].image: is a number, a string is needed: write it in quotation marks; ` +
 			`data.services[0].restart: "Maybe" is unknown: use Always, OnFailure or Never`,
 		`{"services":[{"name":"a","imgae":"localhost/a"}],"minReadySeconds":-1}`: `data.services[0].imgae: unknown field; did you mean image?; data.minReadySeconds: -1 is not within 0 to 3600`,
 		`{"services":[` + strings.Repeat(`{"name":"a","image":"localhost/a"},`, 12) + `null]}`: strings.Join(slices.Collect(func(yield func(string) bool) {

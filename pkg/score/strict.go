@@ -26,7 +26,7 @@ func setValue(path string, raw any, v reflect.Value) error {
 		v = v.Elem()
 	}
 	if !fits(raw, v.Type()) {
-		return fieldErrorf(path, "is %s, %s is needed", rawName(raw), kindName(v.Type()))
+		return fieldErrorf(path, "is %s, %s is needed%s", rawName(raw), kindName(v.Type()), quoting(raw, v.Kind()))
 	}
 	switch value := raw.(type) {
 	case map[string]any:
@@ -42,6 +42,17 @@ func setValue(path string, raw any, v reflect.Value) error {
 		v.SetInt(int64(n))
 	}
 	return nil
+}
+
+// quoting is what to do about a text that YAML takes for something else, as it does with N.
+func quoting(raw any, wanted reflect.Kind) string {
+	switch raw.(type) {
+	case bool, json.Number:
+		if wanted == reflect.String {
+			return ": write it in quotation marks"
+		}
+	}
+	return ""
 }
 
 func setList(path string, list []any, v reflect.Value) error {

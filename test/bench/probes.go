@@ -74,7 +74,8 @@ type rest struct {
 	cpu   time.Duration
 	// pss and helper are the memory of the agent and of the helper, in bytes.
 	pss, helper int64
-	// wire is what the network device has sent and received, in bytes.
+	// wire is what was sent and received in packets of IPv4, in bytes: what a provider of
+	// mobile links counts.
 	wire int64
 	// written are the files that were written since the last call, but for logs.
 	written []string
@@ -94,7 +95,7 @@ cpu '*/podman.service/cpu.stat'
 cpu '*/libpod-conmon-*.scope/cpu.stat'
 pss "$(systemctl show --property=MainPID --value fleet-agent.service)"
 pss "$(pgrep --oldest --full '^/usr/bin/fleet-agent helper' || echo self)"
-cat /sys/class/net/host0/statistics/?x_bytes | awk '{ n += $1 } END { print n }'
+awk '$1 == "IpExt:" && names++ { for (i in name) if (name[i] ~ /^(In|Out)Octets$/) n += $i } $1 == "IpExt:" { split($0, name) } END { printf "%.0f\n", n }' /proc/net/netstat
 if [ -e /run/bench-mark ]; then find /var/lib /etc -xdev -newer /run/bench-mark -type f ! -name '*.log' | grep -v ^/var/lib/systemd/ | sort; fi
 touch /run/bench-mark
 `

@@ -153,7 +153,7 @@ func (s *site) applyIn(namespace, name, service string) {
 	s.t.Helper()
 	manifest := fmt.Sprintf(`{apiVersion: fleet.nationtech.io/v1alpha1, kind: Deployment,
   metadata: {name: %s, namespace: %s},
-  spec: {targetSelector: {matchLabels: {site: a}}, score: {type: PodmanV0, data: {services: [%s]}}}}`, name, namespace, service)
+  spec: {targetSelector: {matchLabels: {site: a}}, score: {type: PodmanV0, data: {minReadySeconds: 1, services: [%s]}}}}`, name, namespace, service)
 	_, err := s.server.Apply(s.t.Context(), manifest)
 	s.must(err)
 }

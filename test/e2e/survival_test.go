@@ -121,15 +121,18 @@ func (s *survival) converged() {
 	s.once()
 }
 
-// watch counts, on the device, how many processes each service has, and notes when one of
-// them has two. It survives everything but a power cut.
+// watch counts, on the device, in how many containers each service has a process, and notes
+// when it has one in two. Processes alone say nothing: a shell has two of a name for the
+// moment in which it starts a program. The count survives everything but a power cut.
 func (s *survival) watch() {
 	s.t.Helper()
 	_, err := s.machine.Output(s.t.Context(), "systemd-run", "--quiet", "--unit=count-services", "sh", "-c", `
 while sleep 0.2; do
 	for service in shop till; do
-		n=$(pgrep --full --count "^sh -c trap .*: service-$service;")
-		if [ "$n" -gt 1 ]; then echo "$service runs $n times: $(date) $(pgrep --full --list-full "service-$service;")" >>/var/lib/twice; fi
+		in=$(for pid in $(pgrep --full "^sh -c trap .*: service-$service;"); do
+			grep --only-matching 'libpod-[0-9a-f]*' /proc/$pid/cgroup 2>/dev/null
+		done | sort --unique)
+		if [ "$(echo "$in" | wc --lines)" -gt 1 ]; then echo "$(date): $service runs in" $in >>/var/lib/twice; fi
 	done
 done`)
 	s.must(err)

@@ -51,6 +51,8 @@ type Known struct {
 	// Named is the version of the last manifest that named it; zero when the
 	// agent only sees its containers.
 	Named wire.Version
+	// Left: it had to leave since then.
+	Left bool
 }
 
 // Targets gives a verdict for every Deployment that the manifest names or the
@@ -59,7 +61,7 @@ type Known struct {
 //
 // A Deployment leaves only when a manifest of its own epoch that is newer than
 // the last one which named it omits it, or when the operator confirmed the
-// manifest's epoch.
+// manifest's epoch. What has to leave stays so until a manifest names it again.
 func Targets(m *wire.Manifest, known map[wire.DeploymentRef]Known, confirmed string) map[wire.DeploymentRef]Verdict {
 	targets := make(map[wire.DeploymentRef]Verdict, len(known))
 	for ref, k := range known {
@@ -101,6 +103,8 @@ func omitted(m *wire.Manifest, k Known, confirmed string) Verdict {
 	switch {
 	case m == nil || !m.Complete:
 		return Keep
+	case k.Left:
+		return Leave
 	case m.Newer(k.Named) || m.Epoch == confirmed:
 		return Leave
 	}

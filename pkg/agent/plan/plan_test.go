@@ -44,7 +44,7 @@ func TestNothingLeavesUnlessItIsCertain(t *testing.T) {
 		for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.ID[string]).Draw(t, "known") {
 			k := plan.Known{}
 			if rapid.Bool().Draw(t, "remembered") {
-				k.Named = drawVersion(t, "named")
+				k.Named, k.Left = drawVersion(t, "named"), rapid.Bool().Draw(t, "left")
 			}
 			known[wire.DeploymentRef{Namespace: "n", Name: name}] = k
 		}
@@ -61,7 +61,7 @@ func TestNothingLeavesUnlessItIsCertain(t *testing.T) {
 			}
 			_, named := m.Find(ref)
 			newer := m.SameEpoch(known[ref].Named) && m.Newer(known[ref].Named)
-			if named || !m.Complete || !newer && confirmed != m.Epoch {
+			if named || !m.Complete || !newer && confirmed != m.Epoch && !known[ref].Left {
 				t.Fatalf("%v leaves: manifest %+v, known %+v, confirmed %q", ref, m, known[ref], confirmed)
 			}
 		}
@@ -76,24 +76,28 @@ func TestVerdicts(t *testing.T) {
 	tests := map[string]struct {
 		m         *wire.Manifest
 		named     wire.Version
+		left      bool
 		confirmed string
 		want      plan.Verdict
 	}{
-		"named":                  {manifest(version("e1", 1, 2), ref), version("e1", 1, 1), "", plan.Apply},
-		"held by the server":     {held, version("e1", 1, 1), "", plan.Keep},
-		"no manifest":            {nil, version("e1", 1, 1), "", plan.Keep},
-		"omitted":                {manifest(version("e1", 1, 2), other), version("e1", 1, 1), "", plan.Leave},
-		"omitted by all":         {manifest(version("e1", 2, 1)), version("e1", 1, 9), "", plan.Leave},
-		"omitted by an older":    {manifest(version("e1", 1, 1)), version("e1", 1, 2), "", plan.Hold},
-		"omitted in a new epoch": {manifest(version("e2", 1, 9)), version("e1", 1, 1), "", plan.Hold},
-		"new epoch, confirmed":   {manifest(version("e2", 1, 9)), version("e1", 1, 1), "e2", plan.Leave},
-		"another confirmed":      {manifest(version("e2", 1, 9)), version("e1", 1, 1), "e1", plan.Hold},
-		"memory lost":            {manifest(version("e1", 1, 2)), wire.Version{}, "", plan.Hold},
+		"named":                  {manifest(version("e1", 1, 2), ref), version("e1", 1, 1), false, "", plan.Apply},
+		"held by the server":     {held, version("e1", 1, 1), false, "", plan.Keep},
+		"no manifest":            {nil, version("e1", 1, 1), false, "", plan.Keep},
+		"omitted":                {manifest(version("e1", 1, 2), other), version("e1", 1, 1), false, "", plan.Leave},
+		"omitted by all":         {manifest(version("e1", 2, 1)), version("e1", 1, 9), false, "", plan.Leave},
+		"omitted by an older":    {manifest(version("e1", 1, 1)), version("e1", 1, 2), false, "", plan.Hold},
+		"omitted in a new epoch": {manifest(version("e2", 1, 9)), version("e1", 1, 1), false, "", plan.Hold},
+		"new epoch, confirmed":   {manifest(version("e2", 1, 9)), version("e1", 1, 1), false, "e2", plan.Leave},
+		"another confirmed":      {manifest(version("e2", 1, 9)), version("e1", 1, 1), false, "e1", plan.Hold},
+		"left, then a new epoch": {manifest(version("e2", 1, 9)), version("e1", 1, 1), true, "", plan.Leave},
+		"left, then named":       {manifest(version("e2", 1, 2), ref), version("e1", 1, 1), true, "", plan.Apply},
+		"left, no manifest":      {nil, version("e1", 1, 1), true, "", plan.Keep},
+		"memory lost":            {manifest(version("e1", 1, 2)), wire.Version{}, false, "", plan.Hold},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			targets := plan.Targets(tt.m, map[wire.DeploymentRef]plan.Known{ref: {Named: tt.named}}, tt.confirmed)
+			targets := plan.Targets(tt.m, map[wire.DeploymentRef]plan.Known{ref: {Named: tt.named, Left: tt.left}}, tt.confirmed)
 			if targets[ref] != tt.want {
 				t.Errorf("got %v, want %v", targets[ref], tt.want)
 			}

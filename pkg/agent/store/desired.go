@@ -33,6 +33,8 @@ type Remembered struct {
 	Applied string `json:"applied,omitempty"`
 	// AppliedSecrets is the digest of the Secrets that they were made with.
 	AppliedSecrets string `json:"appliedSecrets,omitempty"`
+	// Left: it has to leave the device, or has left it.
+	Left bool `json:"left,omitempty"`
 }
 
 // Named returns the manifest that the memory follows from, as far as that was about

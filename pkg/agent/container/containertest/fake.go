@@ -68,6 +68,11 @@ type Fake struct {
 	size, used uint64
 	// last is the call after which the runtime is down.
 	last string
+	// left is how many more changes it makes until it is down and calls then; 0 for no end.
+	left int
+	then func()
+	// twice names the services of which a second container was started beside the first.
+	twice []string
 }
 
 type entry struct {
@@ -115,7 +120,7 @@ func NewFake(images ...string) *Fake {
 func (f *Fake) SetDown(down bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.down = nil
+	f.down, f.left = nil, 0
 	if down {
 		f.down = container.ErrUnavailable
 		close(f.broken)
@@ -243,6 +248,26 @@ func (f *Fake) record(format string, args ...any) {
 	if call == f.last {
 		f.last, f.down = "", container.ErrUnavailable
 	}
+	if f.left--; f.left == 0 {
+		f.down = container.ErrUnavailable
+		f.then()
+	}
+	f.left = max(f.left, 0)
+}
+
+// DownAfterChanges makes every call fail with ErrUnavailable after n more changes, and calls
+// then at that moment. SetDown ends it.
+func (f *Fake) DownAfterChanges(n int, then func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left, f.then = n, then
+}
+
+// Twice names the services that ever ran in two containers at one time.
+func (f *Fake) Twice() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.twice)
 }
 
 // DownAfter makes every call fail with ErrUnavailable after a certain one was done, see
@@ -398,6 +423,11 @@ func (f *Fake) Start(_ context.Context, id string) error {
 	}
 	if err := f.couldRun(c); err != nil {
 		return err
+	}
+	for _, other := range f.containers {
+		if other != c && other.State == container.StateRunning && other.Ref == c.Ref && other.Service == c.Service {
+			f.twice = append(f.twice, c.Name)
+		}
 	}
 	f.record("start %s", c.Name)
 	c.State, c.PolicyRestarts, c.Started = container.StateRunning, 0, f.now()

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,6 +46,8 @@ type Config struct {
 	TrustRegistry func(registry string) error
 	// Dialer connects to ports in containers, for probes.
 	Dialer probe.Dialer
+	// Storage repairs what the runtime keeps on the disk; nil for nobody.
+	Storage Storage
 	// Binds says which directories containers may mount.
 	Binds bind.Policy
 	// Space looks at the file system of images as the agent sees it; nil for nobody.
@@ -82,6 +86,7 @@ type Driver struct {
 	notes        *notes
 	lookout      *lookout
 	pruner       *pruner
+	keeper       *keeper
 	space        func() (facts.FileSystem, error)
 	crashes      *crashes.Store // may be nil
 	wanted       *wanted
@@ -122,6 +127,7 @@ func New(cfg Config) *Driver {
 		lookout:      &lookout{Dialer: cfg.Dialer},
 		space:        cfg.Space,
 		crashes:      cfg.Crashes,
+		keeper:       newKeeper(cfg.Storage),
 		wanted:       newWanted(),
 		moving:       newMoving(),
 		followEvery:  cmp.Or(cfg.FollowEvery, followEvery),
@@ -203,18 +209,18 @@ func (d *Driver) Ready(ctx context.Context) (workload.Look, error) {
 	info, err := d.recent(ctx)
 	d.note(info, err)
 	if err != nil {
-		return workload.Look{}, err
+		return workload.Look{}, d.because(err)
 	}
 	list, began, err := d.look(ctx, wire.DeploymentRef{})
 	if err != nil {
 		d.note(info, err) // it is not what it was
-		return workload.Look{}, err
+		return workload.Look{}, d.because(err)
 	}
 	d.runs.Keep(began, list)
 	d.mounts.forbid(info.StoreRoot)
 	d.mounts.see(list)
 	d.wake()
-	look := workload.Look{Note: d.lookout.lacks(), Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}
+	look := workload.Look{Note: d.lacks(), Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}
 	for _, c := range list {
 		look.Deployments = append(look.Deployments, c.Ref)
 	}
@@ -229,7 +235,22 @@ func (d *Driver) note(info container.Info, err error) {
 	d.info, d.infoErr = info, err
 	if err == nil {
 		d.version = info.Version
+		return
 	}
+	d.keeper.suspect()
+}
+
+// because adds to an error of the runtime what is known to be the reason.
+func (d *Driver) because(err error) error {
+	if damaged := d.keeper.lacks(); damaged != "" {
+		return fmt.Errorf("%w: %s", err, damaged)
+	}
+	return err
+}
+
+// lacks says what cannot be done at present, or is damaged.
+func (d *Driver) lacks() string {
+	return strings.Join(slices.DeleteFunc([]string{d.keeper.lacks(), d.lookout.lacks()}, func(s string) bool { return s == "" }), "; ")
 }
 
 // Info is what the runtime said of itself at the last look, or why it did not.

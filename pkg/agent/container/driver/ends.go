@@ -30,6 +30,9 @@ func (d *Driver) noteEnd(ctx context.Context, c *container.Container, end runs.E
 	if len(output) > 0 {
 		d.runs.Tell(c, tail(container.LastLines(output, lastLines)))
 	}
+	if end.Unasked && c.ExitCode != 0 {
+		d.keeper.suspect()
+	}
 	if end.Unasked && (c.ExitCode != 0 || c.OutOfMemory || c.Last.Unwell != "" || d.wanted.goesOn(c)) {
 		d.crash(c, crashes.Crash{
 			ExitCode: c.ExitCode, OutOfMemory: c.OutOfMemory, Cause: c.Last.Unwell, Ended: c.Finished, Ran: end.Ran, Output: output,

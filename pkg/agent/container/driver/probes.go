@@ -13,14 +13,15 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Run implements workload.Runner: it probes, and follows images that move.
+// Run implements workload.Runner: it probes, repairs the storage, and follows images that move.
 func (d *Driver) Run(ctx context.Context, changed func(wire.DeploymentRef)) {
 	d.mu.Lock()
 	d.changed = changed
 	d.mu.Unlock()
-	var parts sync.WaitGroup
-	defer parts.Wait()
-	parts.Go(func() { d.followAll(ctx, changed) })
+	var besides sync.WaitGroup
+	defer besides.Wait()
+	besides.Go(func() { d.tend(ctx, changed) })
+	besides.Go(func() { d.followAll(ctx, changed) })
 	d.probes.Run(ctx)
 }
 

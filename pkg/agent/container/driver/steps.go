@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -78,7 +79,16 @@ func (i *instance) step(w *plan.Workload, a plan.Action) workload.Step {
 	return step
 }
 
+// do takes a step. One that fails may be about a damaged storage.
 func (i *instance) do(ctx context.Context, w *plan.Workload, a plan.Action) error {
+	err := i.act(ctx, w, a)
+	if err != nil {
+		i.keeper.suspect()
+	}
+	return err
+}
+
+func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) error {
 	switch a.Kind {
 	case plan.Pull:
 		if err := pullable(w, a.Image); err != nil {
@@ -158,7 +168,7 @@ func (i *instance) make(ctx context.Context, spec *container.Spec) (id string, e
 	if err != nil {
 		return "", err
 	}
-	if err := i.workable(spec, &image, sight); err != nil {
+	if err := cmp.Or(i.keeper.usable(&image), i.workable(spec, &image, sight)); err != nil {
 		return "", fmt.Errorf("service %s: %w", spec.Service, err)
 	}
 	if spec, err = i.withImage(ctx, spec, &image); err != nil {

@@ -39,6 +39,8 @@ type Prober struct {
 	checker Checker
 	note    func(t *Target, h container.Health)
 	log     *slog.Logger
+	// epoch is the beginning of all periods, see together.
+	epoch time.Time
 
 	mu sync.Mutex // guards what follows
 	// ctx is that of Run; nil while nothing is probed.
@@ -50,7 +52,7 @@ type Prober struct {
 
 // New returns a prober that calls note for what it finds out, whenever that changes.
 func New(checker Checker, note func(t *Target, h container.Health), log *slog.Logger) *Prober {
-	return &Prober{checker: checker, note: note, log: log, runs: map[wire.DeploymentRef]map[string]*run{}}
+	return &Prober{checker: checker, note: note, log: log, epoch: time.Now(), runs: map[wire.DeploymentRef]map[string]*run{}}
 }
 
 // Run probes until ctx ends.
@@ -68,6 +70,20 @@ func (p *Prober) Run(ctx context.Context) {
 	p.ctx = nil
 	p.mu.Unlock()
 	p.done.Wait()
+}
+
+// early is the part of a period by which an attempt may come early.
+const early = 10
+
+// together is the pause until an attempt that is due after a pause: a little shorter, so that
+// after some periods the attempts of all probes come at the same moments. To wake agent,
+// helper and container once for several attempts takes less than once for each.
+func (p *Prober) together(now time.Time, pause time.Duration) time.Duration {
+	if pause <= 0 {
+		return pause
+	}
+	beyond := now.Add(pause).Sub(p.epoch) % pause
+	return pause - min(beyond, pause/early)
 }
 
 // Watch probes these containers of a Deployment from now on, and no other of it. What is

@@ -165,7 +165,11 @@ func (r *run) repeat(ctx context.Context, p *container.Probe, passed bool, on fu
 		if v != undecided && on(v, text(err)) {
 			return
 		}
-		timer.Reset(tally.pause())
+		pause := tally.pause()
+		if err == nil {
+			pause = r.prober.together(time.Now(), pause)
+		}
+		timer.Reset(pause)
 	}
 }
 
