@@ -187,7 +187,7 @@ func (p *pass) converge(ctx context.Context) (queue.Result, error) {
 	if err != nil {
 		return p.withoutBody(ctx, hash, err)
 	}
-	if p.workload, err = p.workload.WithSecrets(p.digest, contents); err != nil {
+	if p.workload, err = p.workload.WithSecrets(contents); err != nil {
 		return queue.Result{}, p.fail(ctx, hash, err)
 	}
 	again, err := p.apply(ctx, hash)

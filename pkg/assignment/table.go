@@ -40,7 +40,7 @@ type Deployment struct {
 	Deleting bool
 	Entry    wire.Entry
 	Body     []byte
-	// Secrets are the names of the Secrets that the score needs.
+	// Secrets are the names of the Secrets that the score needs, and wire.ConfigMapNames.
 	Secrets []string
 	// Needs is what an agent must be able to do. Others are asked to keep what they
 	// run.

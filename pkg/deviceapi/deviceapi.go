@@ -489,7 +489,7 @@ func (s *Server) secret(m message) (any, error) {
 	}
 	data, digest, ok := s.Manifests.Secret(m.device, wire.DeploymentRef{Namespace: req.Namespace, Name: req.Deployment}, req.Name)
 	if !ok {
-		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "the manifest of this device names no such Secret: fetch a snapshot"}
+		return nil, &wire.Refusal{Code: wire.RefusedNotFound, Message: "the manifest of this device names no such Secret or ConfigMap: fetch a snapshot"}
 	}
 	return wire.SecretReply{Data: data, Digest: digest}, nil
 }

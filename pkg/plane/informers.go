@@ -15,14 +15,14 @@ import (
 
 // informers are caches of the API's objects.
 type informers struct {
-	devices, deployments, revisions, namespaces, secrets, tokens, requests cache.SharedIndexInformer
+	devices, deployments, revisions, namespaces, secrets, configMaps, tokens, requests cache.SharedIndexInformer
 }
 
 func newInformers(fleet *client.Client, kube kubernetes.Interface) (*informers, error) {
 	core := kubeinformers.NewSharedInformerFactory(kube, 0).Core().V1()
 	i := &informers{
 		devices: fleet.DeviceInformer(), deployments: fleet.DeploymentInformer(),
-		namespaces: core.Namespaces().Informer(), secrets: core.Secrets().Informer(),
+		namespaces: core.Namespaces().Informer(), secrets: core.Secrets().Informer(), configMaps: core.ConfigMaps().Informer(),
 		tokens: fleet.EnrollmentTokenInformer(), requests: fleet.EnrollmentRequestInformer(),
 	}
 	var err error
@@ -41,7 +41,7 @@ func newInformers(fleet *client.Client, kube kubernetes.Interface) (*informers, 
 }
 
 func (i *informers) run(p *parts.Parts) {
-	for _, informer := range []cache.SharedIndexInformer{i.devices, i.deployments, i.revisions, i.namespaces, i.secrets, i.tokens, i.requests} {
+	for _, informer := range []cache.SharedIndexInformer{i.devices, i.deployments, i.revisions, i.namespaces, i.secrets, i.configMaps, i.tokens, i.requests} {
 		p.Run("informer", func(ctx context.Context) error { informer.RunWithContext(ctx); return nil })
 	}
 }

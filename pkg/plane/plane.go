@@ -102,7 +102,7 @@ func New(ctx context.Context, c Config) (*Plane, error) {
 	p.events = record.NewBroadcaster() // which runs from here on, until the plane has run
 	recorder := events.NewRecorder(p.events.NewRecorder(client.Scheme(), corev1.EventSource{Component: "fleet-server"}))
 	p.recorder = recorder
-	resolver := &secrets.Resolver{Store: p.informers.secrets.GetStore(), Key: key}
+	resolver := &secrets.Resolver{Store: p.informers.secrets.GetStore(), ConfigMaps: p.informers.configMaps.GetStore(), Key: key}
 	p.addLeader(recorder, resolver)
 	p.addOwner()
 	p.addDevices(recorder)
@@ -114,21 +114,21 @@ func New(ctx context.Context, c Config) (*Plane, error) {
 func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resolver) {
 	i := p.informers
 	p.verdicts = verdicts.New(verdicts.Config{
-		Deployments: i.deployments.GetIndexer(), Namespaces: i.namespaces.GetStore(), Secrets: i.secrets.GetStore(), Digests: resolver,
+		Deployments: i.deployments.GetIndexer(), Namespaces: i.namespaces.GetStore(), Secrets: i.secrets.GetStore(), ConfigMaps: i.configMaps.GetStore(), Digests: resolver,
 	})
 	keeper := revisions.New(revisions.Config{
 		Kube: p.Kube, Revisions: i.revisions, Held: func(ref wire.DeploymentRef) map[string]bool { return p.assignments.Held(ref) },
 		Now: p.Clock.Now, Metrics: p.Metrics, Logger: p.component("revisions"),
 	})
 	p.assignments = assigner.New(assigner.Config{
-		Client: p.Client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
+		Client: p.Client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets, ConfigMaps: i.configMaps,
 		Verdicts: p.verdicts, Revisions: keeper, Resolver: resolver, Buckets: p.Buckets, Term: p.Term, Servers: p.Servers,
 		Nudge:        func(name string) { p.door.Nudge(name) },
 		LacksChanged: func(name string) { p.devices.StatusChanged(name) },
 		Recorder:     recorder, Metrics: p.Metrics, Logger: p.component("assigner"),
 	})
 	p.deployments = &deployment.Controller{
-		Client: p.Client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets,
+		Client: p.Client, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets, ConfigMaps: i.configMaps,
 		Verdicts: p.verdicts, Withdrawer: p.assignments, Recorder: recorder, Metrics: p.Metrics, Logger: p.component("deployment-controller"),
 	}
 }

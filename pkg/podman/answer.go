@@ -32,6 +32,9 @@ const (
 	maxPath = 4096
 )
 
+// rawAnswer is an answer that is no JSON.
+type rawAnswer []byte
+
 // errProtocol: what answers is not podman, or not one that is in its right mind.
 var errProtocol = errors.New("it does not answer as podman does")
 
@@ -58,6 +61,10 @@ func decode(response *http.Response, limit int64, reply any) error {
 	case response.StatusCode/100 != 2 && response.StatusCode != http.StatusNotModified:
 		return refused(response.StatusCode, data)
 	case reply == nil:
+		return nil
+	}
+	if raw, is := reply.(*rawAnswer); is {
+		*raw = data
 		return nil
 	}
 	if err := json.Unmarshal(data, reply); errors.Is(err, errProtocol) {

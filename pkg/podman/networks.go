@@ -108,7 +108,7 @@ func portMappings(ports []container.Port) (list []types.PortMapping) {
 // names listens in its network, where a container has to be told of it.
 func connect(g *specgen.SpecGenerator, s *container.Spec, gateways []string) {
 	n := &s.Network
-	if s.Stage == container.StageTrial {
+	if s.Stage == container.StageTrial || s.Stage == container.StageFiles {
 		g.NetNS = specgen.Namespace{NSMode: specgen.NoNetwork}
 		return
 	}
@@ -142,7 +142,7 @@ var errServers = errors.New("network.dns.nameservers: podman 4.3 does not know t
 // Podman 4.3 has to be told, or it names the device's servers besides, and whoever asks all
 // of them at once finds no service when another one answers first. Later versions ask it alone.
 func (c *Client) gateways(ctx context.Context, s *container.Spec) ([]string, error) {
-	if s.Network.Mode != container.NetworkBridge || s.Stage == container.StageTrial {
+	if s.Network.Mode != container.NetworkBridge || s.Stage == container.StageTrial || s.Stage == container.StageFiles {
 		return nil, nil
 	}
 	version, err := c.knownVersion(ctx)

@@ -44,7 +44,11 @@ func generate(s *container.Spec, gateways []string) *specgen.SpecGenerator {
 	}
 	g.EnvSecrets = s.SecretEnv
 	for path, name := range s.SecretFiles {
-		g.Secrets = append(g.Secrets, specgen.Secret{Source: name, Target: path, Mode: secretMode})
+		secret := specgen.Secret{Source: name, Target: path, Mode: secretMode}
+		if r, given := s.SecretRights[path]; given {
+			secret.Mode, secret.UID, secret.GID = r.Mode, uint32(r.UID), uint32(r.GID)
+		}
+		g.Secrets = append(g.Secrets, secret)
 	}
 	return g
 }
@@ -55,7 +59,11 @@ func addMount(g *specgen.SpecGenerator, m container.Mount) {
 		mode = "ro"
 	}
 	if m.Volume != "" {
-		g.Volumes = append(g.Volumes, &specgen.NamedVolume{Name: m.Volume, Dest: m.Path, Options: []string{mode}})
+		options := []string{mode}
+		if container.IsFileVolume(m.Volume) {
+			options = append(options, "nocopy") // what the image has there is none of its files
+		}
+		g.Volumes = append(g.Volumes, &specgen.NamedVolume{Name: m.Volume, Dest: m.Path, Options: options})
 		return
 	}
 	g.Mounts = append(g.Mounts, spec.Mount{

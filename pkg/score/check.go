@@ -11,7 +11,7 @@ const hostLabel = `[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?`
 
 var (
 	labelPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
-	// As Kubernetes names Secrets and their keys.
+	// As Kubernetes names Secrets, ConfigMaps and their keys.
 	secretPattern    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 	secretKeyPattern = regexp.MustCompile(`^[-._a-zA-Z0-9]+$`)
 	envPattern       = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
@@ -79,16 +79,24 @@ func checkLabel(field, name string) error {
 	return nil
 }
 
-func checkSecretName(field, name string) error {
+func checkSecretName(field, name string) error { return checkObjectName(field, name, "Secret") }
+
+func checkSecretKey(field, key string) error { return checkObjectKey(field, key, "Secret") }
+
+func checkConfigMapName(field, name string) error { return checkObjectName(field, name, "ConfigMap") }
+
+func checkConfigMapKey(field, key string) error { return checkObjectKey(field, key, "ConfigMap") }
+
+func checkObjectName(field, name, kind string) error {
 	if len(name) > maxSecretName || !secretPattern.MatchString(name) {
-		return fieldErrorf(field, "%.80q is not the name of a Secret", name)
+		return fieldErrorf(field, "%.80q is not the name of a %s", name, kind)
 	}
 	return nil
 }
 
-func checkSecretKey(field, key string) error {
+func checkObjectKey(field, key, kind string) error {
 	if len(key) > maxSecretName || !secretKeyPattern.MatchString(key) || key == "." || key == ".." {
-		return fieldErrorf(field, "%.80q is not a key of a Secret", key)
+		return fieldErrorf(field, "%.80q is not a key of a %s", key, kind)
 	}
 	return nil
 }

@@ -8,13 +8,20 @@ type EnvVar struct {
 	ValueFrom *EnvVarSource `json:"valueFrom,omitempty"`
 }
 
-// EnvVarSource is where the value of an environment variable comes from.
+// EnvVarSource is where the value of an environment variable comes from: one of these.
 type EnvVarSource struct {
-	SecretKeyRef SecretKeyRef `json:"secretKeyRef"`
+	SecretKeyRef    SecretKeyRef    `json:"secretKeyRef,omitzero"`
+	ConfigMapKeyRef ConfigMapKeyRef `json:"configMapKeyRef,omitzero"`
 }
 
 // SecretKeyRef names a key of a Secret in the namespace of the Deployment.
 type SecretKeyRef struct {
+	Name string `json:"name"`
+	Key  string `json:"key"`
+}
+
+// ConfigMapKeyRef names a key of a ConfigMap in the namespace of the Deployment.
+type ConfigMapKeyRef struct {
 	Name string `json:"name"`
 	Key  string `json:"key"`
 }
@@ -30,9 +37,17 @@ func (e EnvVar) validateValue(at string) error {
 	if e.Value != "" {
 		return fieldErrorf(at, "value and valueFrom exclude each other")
 	}
-	ref := e.ValueFrom.SecretKeyRef
-	at += ".valueFrom.secretKeyRef"
-	return all(checkSecretName(at+".name", ref.Name), checkSecretKey(at+".key", ref.Key))
+	secret, config := e.ValueFrom.SecretKeyRef, e.ValueFrom.ConfigMapKeyRef
+	at += ".valueFrom"
+	if config == (ConfigMapKeyRef{}) {
+		at += ".secretKeyRef"
+		return all(checkSecretName(at+".name", secret.Name), checkSecretKey(at+".key", secret.Key))
+	}
+	if secret != (SecretKeyRef{}) {
+		return fieldErrorf(at, "secretKeyRef and configMapKeyRef exclude each other")
+	}
+	at += ".configMapKeyRef"
+	return all(checkConfigMapName(at+".name", config.Name), checkConfigMapKey(at+".key", config.Key))
 }
 
 // refuseTwice refuses variables that are given twice. Nothing else depends on it: a device takes

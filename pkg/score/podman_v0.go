@@ -2,8 +2,6 @@ package score
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 )
 
@@ -35,6 +33,9 @@ type PodmanV0 struct {
 	MinReadySeconds *int `json:"minReadySeconds,omitempty"`
 	// Network connects the services; nil for the defaults of Network.
 	Network *Network `json:"network,omitempty"`
+	// ImagePullSecrets are the logins for pulls of the Deployment's images. To change them
+	// replaces no container.
+	ImagePullSecrets []PullSecret `json:"imagePullSecrets,omitempty"`
 }
 
 // ParsePodmanV0 decodes and validates the data of a PodmanV0 score. Errors
@@ -58,24 +59,6 @@ func decodePodmanV0(raw any) (*PodmanV0, error) {
 	return &p, nil
 }
 
-// Secrets returns the names of the Secrets that the score needs, ordered.
-func (p *PodmanV0) Secrets() []string {
-	names := map[string]bool{}
-	for _, s := range p.containers() {
-		for _, e := range s.Env {
-			if e.ValueFrom != nil {
-				names[e.ValueFrom.SecretKeyRef.Name] = true
-			}
-		}
-		for _, v := range s.Volumes {
-			if v.SecretName != "" {
-				names[v.SecretName] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
-}
-
 func (p *PodmanV0) validate() error {
 	if len(p.Services) == 0 {
 		return fieldErrorf("services", "at least one service is needed")
@@ -85,6 +68,7 @@ func (p *PodmanV0) validate() error {
 	}
 	return all(
 		checkWithin("minReadySeconds", p.MinReadySeconds, 0, int(maxMinReady.Seconds())),
+		validateEach("imagePullSecrets", p.ImagePullSecrets, PullSecret.validate),
 		p.validateServices(),
 		p.validateVolumes(),
 		p.validateDependencies(),

@@ -127,8 +127,8 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"too many ports", document(`"ports":` + list(257, `{}`)), "data.services[0].ports: 257 items, at most 256 are allowed"},
 
 		// volumes
-		{"neither name nor path", document(`"volumes":[{"mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name, hostPath, secretName and emptyDir is needed"},
-		{"name and path", document(`"volumes":[{"name":"a","hostPath":"/a","mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name, hostPath, secretName and emptyDir is needed"},
+		{"neither name nor path", document(`"volumes":[{"mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name, hostPath, secretName, configMap, secret and emptyDir is needed"},
+		{"name and path", document(`"volumes":[{"name":"a","hostPath":"/a","mountPath":"/a"}]`), "data.services[0].volumes[0]: exactly one of name, hostPath, secretName, configMap, secret and emptyDir is needed"},
 		{"volume name", document(`"volumes":[{"name":"../a","mountPath":"/a"}]`), `data.services[0].volumes[0].name: "../a" ` + label},
 		{"relative host path", document(`"volumes":[{"hostPath":"a","mountPath":"/a"}]`), `data.services[0].volumes[0].hostPath: "a" ` + shortest},
 		{"root as host path", document(`"volumes":[{"hostPath":"/","mountPath":"/a"}]`), `data.services[0].volumes[0].hostPath: "/" ` + shortest},
@@ -143,16 +143,16 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"too many volumes", document(`"volumes":` + list(257, `{}`)), "data.services[0].volumes: 257 items, at most 256 are allowed"},
 
 		// unknown fields
-		{"unknown at the top", `{"services":[],"x":1}`, "data.x: unknown field; known here: services, initContainers, minReadySeconds, network; data.services: at least one service is needed"},
+		{"unknown at the top", `{"services":[],"x":1}`, "data.x: unknown field; known here: services, initContainers, minReadySeconds, network, imagePullSecrets; data.services: at least one service is needed"},
 		{"unknown in a service", document(`"imagee":"x"`), "data.services[0].imagee: unknown field; did you mean image?"},
 		{"upper case", document(`"Restart":"Never"`), "data.services[0].Restart: unknown field; did you mean restart?"},
-		{"upper case at the top", `{"Services":[]}`, "data.Services: unknown field; known here: services, initContainers, minReadySeconds, network"},
+		{"upper case at the top", `{"Services":[]}`, "data.Services: unknown field; known here: services, initContainers, minReadySeconds, network, imagePullSecrets"},
 		{"unknown in a port", document(`"ports":[{"hostPort":1,"containerPort":1},{"hostport":1}]`), "data.services[0].ports[1].hostport: unknown field; known here: hostPort, containerPort, hostIP, protocol"},
 		{"unknown in env", document(`"env":[{"from":{}}]`), "data.services[0].env[0].from: unknown field; known here: name, value, valueFrom"},
-		{"unknown in a volume", document(`"volumes":[{"subPath":"a"}]`), "data.services[0].volumes[0].subPath: unknown field; known here: name, hostPath, secretName, mountPath, readOnly, emptyDir, sizeLimit; data.services[0].volumes[0]: exactly one of name, hostPath, secretName and emptyDir is needed"},
-		{"unknown name with a line break", `{"a\nb":1}`, `data."a\nb": unknown field; known here: services, initContainers, minReadySeconds, network`},
-		{"unknown name with a dot", `{"a.b":1}`, `data."a.b": unknown field; known here: services, initContainers, minReadySeconds, network`},
-		{"unknown empty name", `{"":1}`, `data."": unknown field; known here: services, initContainers, minReadySeconds, network`},
+		{"unknown in a volume", document(`"volumes":[{"subpath":"a"}]`), "data.services[0].volumes[0].subpath: unknown field; known here: name, hostPath, secretName, configMap, secret, mountPath, readOnly, emptyDir, sizeLimit, subPath, reload, reloadSignal; data.services[0].volumes[0]: exactly one of name, hostPath, secretName, configMap, secret and emptyDir is needed"},
+		{"unknown name with a line break", `{"a\nb":1}`, `data."a\nb": unknown field; known here: services, initContainers, minReadySeconds, network, imagePullSecrets`},
+		{"unknown name with a dot", `{"a.b":1}`, `data."a.b": unknown field; known here: services, initContainers, minReadySeconds, network, imagePullSecrets`},
+		{"unknown empty name", `{"":1}`, `data."": unknown field; known here: services, initContainers, minReadySeconds, network, imagePullSecrets`},
 
 		// wrong types
 		{"document is a list", `[]`, "data: is a list, an object is needed"},
@@ -362,7 +362,8 @@ func TestPrivilegeOfPodmanV0(t *testing.T) {
 }
 
 // The hash of a service decides whether its container is replaced. It changes
-// with each field, those of later releases included, but not with probes.
+// with each field, those of later releases included, but not with what containers know
+// nothing of.
 func TestServiceHashChangesWithEveryField(t *testing.T) {
 	t.Parallel()
 	full := func() *score.Service {
@@ -384,7 +385,7 @@ func TestServiceHashChangesWithEveryField(t *testing.T) {
 			break
 		}
 		count++
-		if strings.Contains(path, "Probe") || isAboutWhen(path) {
+		if strings.Contains(path, "Probe") || path == ".PullPolicy" || isAboutWhen(path) {
 			if s.Hash() != want {
 				t.Errorf("changing %s changes the hash", path)
 			}
@@ -505,31 +506,27 @@ func TestHowAServiceEnds(t *testing.T) {
 // changes it replaces them all.
 func TestServiceHashGolden(t *testing.T) {
 	t.Parallel()
-	small := score.Service{Name: "web", Image: "localhost/web:1"}
-	var full score.Service
-	fill(reflect.ValueOf(&full).Elem())
-	full.Lifecycle = nil // it came later
-	one := 1
-	before := score.Service{
-		Name: "a", Image: "a", Command: full.Command, Args: full.Args, Env: full.Env, Ports: full.Ports,
-		Volumes: []score.Volume{{Name: "a", HostPath: "a", SecretName: "a", MountPath: "a", ReadOnly: true}}, Restart: "a",
-		Resources: score.Resources{Limits: score.Limits{Memory: "a"}}, TerminationGracePeriodSeconds: &one, StopSignal: "a",
-	}
-	got := map[string]string{"small": small.Hash(), "full": full.Hash(), "before": before.Hash()}
-	want := map[string]string{
-		"small": score.Hash([]byte(`{"name":"web","image":"localhost/web:1"}`)),
-		// What 0.1 knew, all of it.
-		"before": score.Hash([]byte(`{"name":"a","image":"a","command":["a"],"args":["a"],"env":[{"name":"a","value":"a","valueFrom":{"secretKeyRef":{"name":"a","key":"a"}}}],` +
-			`"ports":[{"hostPort":1,"containerPort":1,"hostIP":"a","protocol":"a"}],` +
-			`"volumes":[{"name":"a","hostPath":"a","secretName":"a","mountPath":"a","readOnly":true}],"restart":"a","resources":{"limits":{"memory":"a"}},"terminationGracePeriodSeconds":1,"stopSignal":"a"}`)),
-		"full": score.Hash([]byte(`{"name":"a","image":"a","command":["a"],"args":["a"],"env":[{"name":"a","value":"a","valueFrom":{"secretKeyRef":{"name":"a","key":"a"}}}],` +
-			`"ports":[{"hostPort":1,"containerPort":1,"hostIP":"a","protocol":"a"}],` +
-			`"volumes":[{"name":"a","hostPath":"a","secretName":"a","mountPath":"a","readOnly":true,"emptyDir":{"medium":"a","sizeLimit":"a"},"sizeLimit":"a"}],"restart":"a",` +
-			`"resources":{"limits":{"memory":"a","cpu":"a","swap":"a","pids":1},"requests":{"memory":"a"},"ioWeight":1},"terminationGracePeriodSeconds":1,"stopSignal":"a",` +
-			`"workingDir":"a","hostname":"a","shmSize":"a","init":true,"securityContext":{"runAsUser":1,"runAsGroup":1,"supplementalGroups":[1],"readOnlyRootFilesystem":true,"allowPrivilegeEscalation":true,` +
-			`"capabilities":{"add":["a"],"drop":["a"]},"seccompProfile":{"type":"a"},"seLinuxOptions":{"user":"a","role":"a","type":"a","level":"a"},"sysctls":[{"name":"a","value":"a"}]},` +
-			`"userNamespace":{"uid":1,"gid":1},"ulimits":[{"name":"a","soft":1,"hard":1}],"oomScoreAdj":1,"devices":[{"path":"a","mountPath":"a"}],"cdiDevices":["a"],"hostServices":["a"],` +
-			`"hostPID":true,"hostIPC":true,"log":{"maxSize":"a"},"labels":{"a":"a"},"annotations":{"a":"a"}}`)),
+	// With all that services had when the first containers were made. Later fields come
+	// between these, and must be left out when they are not set.
+	const full = `{"name":"a","image":"a","command":["a"],"args":["a"],"env":[{"name":"a","value":"a","valueFrom":{"secretKeyRef":{"name":"a","key":"a"}}}],` +
+		`"ports":[{"hostPort":1,"containerPort":1,"hostIP":"a","protocol":"a"}],` +
+		`"volumes":[{"name":"a","hostPath":"a","secretName":"a","mountPath":"a","readOnly":true}],"restart":"a","resources":{"limits":{"memory":"a"}},"terminationGracePeriodSeconds":1,"stopSignal":"a"}`
+	// With options that came later.
+	const options = `{"name":"a","image":"a","command":["a"],"args":["a"],"env":[{"name":"a","value":"a","valueFrom":{"secretKeyRef":{"name":"a","key":"a"}}}],` +
+		`"ports":[{"hostPort":1,"containerPort":1,"hostIP":"a","protocol":"a"}],` +
+		`"volumes":[{"name":"a","hostPath":"a","secretName":"a","mountPath":"a","readOnly":true,"emptyDir":{"medium":"a","sizeLimit":"a"},"sizeLimit":"a"}],"restart":"a",` +
+		`"resources":{"limits":{"memory":"a","cpu":"a","swap":"a","pids":1},"requests":{"memory":"a"},"ioWeight":1},"terminationGracePeriodSeconds":1,"stopSignal":"a",` +
+		`"workingDir":"a","hostname":"a","shmSize":"a","init":true,"securityContext":{"runAsUser":1,"runAsGroup":1,"supplementalGroups":[1],"readOnlyRootFilesystem":true,"allowPrivilegeEscalation":true,` +
+		`"capabilities":{"add":["a"],"drop":["a"]},"seccompProfile":{"type":"a"},"seLinuxOptions":{"user":"a","role":"a","type":"a","level":"a"},"sysctls":[{"name":"a","value":"a"}]},` +
+		`"userNamespace":{"uid":1,"gid":1},"ulimits":[{"name":"a","soft":1,"hard":1}],"oomScoreAdj":1,"devices":[{"path":"a","mountPath":"a"}],"cdiDevices":["a"],"hostServices":["a"],` +
+		`"hostPID":true,"hostIPC":true,"log":{"maxSize":"a"},"labels":{"a":"a"},"annotations":{"a":"a"}}`
+	got, want := map[string]string{}, map[string]string{}
+	for _, body := range []string{`{"name":"web","image":"localhost/web:1"}`, full, options} {
+		var s score.Service
+		if err := json.Unmarshal([]byte(body), &s); err != nil {
+			t.Fatal(err)
+		}
+		got[body], want[body] = s.Hash(), score.Hash([]byte(body))
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -555,8 +552,8 @@ func TestSecretsOfPodmanV0(t *testing.T) {
 		{"bad name", document(env("../db", "k")), nil, "valueFrom.secretKeyRef.name"},
 		{"bad key", document(env("db", "../k")), nil, "valueFrom.secretKeyRef.key"},
 		{"key that is a directory", document(env("db", "..")), nil, "valueFrom.secretKeyRef.key"},
-		{"unknown field", document(`"env":[{"name":"A","valueFrom":{"configMapKeyRef":{}}}]`), nil, "data.services[0].env[0].valueFrom.configMapKeyRef: unknown field"},
-		{"two sources", document(`"volumes":[{"secretName":"a","name":"b","mountPath":"/a"}]`), nil, "exactly one of name, hostPath, secretName and emptyDir"},
+		{"unknown field", document(`"env":[{"name":"A","valueFrom":{"fieldRef":{}}}]`), nil, "data.services[0].env[0].valueFrom.fieldRef: unknown field"},
+		{"two sources", document(`"volumes":[{"secretName":"a","name":"b","mountPath":"/a"}]`), nil, "exactly one of name, hostPath, secretName, configMap, secret and emptyDir"},
 		{"bad file source", document(`"volumes":[{"secretName":"A","mountPath":"/a"}]`), nil, "volumes[0].secretName"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -101,8 +101,8 @@ type Needs struct {
 	// Privilege is the least that the namespace must allow, and Demands are why.
 	Privilege Privilege
 	Demands   Demands
-	// Secrets are the names of Secrets, ordered.
-	Secrets []string
+	// Secrets and ConfigMaps are the names of those that it uses, ordered.
+	Secrets, ConfigMaps []string
 }
 
 // Validate checks the data of a score whose type is known here and returns
@@ -132,7 +132,7 @@ func (d *Document) Validate() (Needs, error) {
 		return Needs{}, err
 	}
 	demands := p.Demands()
-	return Needs{Privilege: demands.Privilege(), Demands: demands, Secrets: p.Secrets()}, nil
+	return Needs{Privilege: demands.Privilege(), Demands: demands, Secrets: p.Secrets(), ConfigMaps: p.ConfigMaps()}, nil
 }
 
 // IsKnown reports whether Validate knows a type.

@@ -25,6 +25,12 @@ type Service struct {
 	Args []string `json:"args,omitempty"`
 	// Env adds environment variables.
 	Env []EnvVar `json:"env,omitempty"`
+	// EnvFrom adds a variable for each key of ConfigMaps and Secrets. Of two of one name
+	// the later one counts, and Env before all of them.
+	EnvFrom []EnvFrom `json:"envFrom,omitempty"`
+	// PullPolicy is PullIfNotPresent (the default), PullAlways or PullNever. To change it
+	// replaces no container.
+	PullPolicy PullPolicy `json:"pullPolicy,omitempty"`
 	// Ports publishes container ports on the device.
 	Ports []Port `json:"ports,omitempty"`
 	// Volumes mounts named volumes or directories of the device.
@@ -106,11 +112,13 @@ const (
 
 // Hash names the content of one service, so that a change of one service
 // leaves the containers of the others alone. Probes are no part of it, nor what decides
-// when it starts and how long it may run: a container knows nothing of them.
+// when it starts, how long it may run and how its image is pulled: a container knows
+// nothing of them.
 func (s *Service) Hash() string {
 	content := *s
 	content.StartupProbe, content.LivenessProbe, content.ReadinessProbe = nil, nil, nil
 	content.DependsOn, content.Schedule, content.TimeoutSeconds = nil, nil, nil
+	content.PullPolicy = ""
 	body, err := json.Marshal(content)
 	if err != nil {
 		panic(fmt.Sprintf("encoding a service: %v", err)) // strings, numbers and lists always encode
@@ -126,6 +134,8 @@ func (s *Service) validate(at string) error {
 		checkStrings(at+".command", s.Command),
 		checkStrings(at+".args", s.Args),
 		validateEach(at+".env", s.Env, EnvVar.validate),
+		validateEach(at+".envFrom", s.EnvFrom, EnvFrom.validate),
+		checkOneOf(at+".pullPolicy", s.PullPolicy, PullIfNotPresent, PullAlways, PullNever),
 		validateEach(at+".ports", s.Ports, Port.validate),
 		validateEach(at+".volumes", s.Volumes, Volume.validate),
 		s.Resources.validate(at+".resources"),
@@ -153,16 +163,19 @@ func (s *Service) Grace() time.Duration {
 }
 
 // Signal is the number of StopSignal, or 0 for none.
-func (s *Service) Signal() syscall.Signal {
+func (s *Service) Signal() syscall.Signal { return signalOf(s.StopSignal) }
+
+// signalOf is the number of a signal by its name, or 0 for another name.
+func signalOf(name string) syscall.Signal {
 	const first, last = 34, 64 // SIGRTMIN and SIGRTMAX of the C libraries of Linux
-	if offset, ok := strings.CutPrefix(s.StopSignal, "SIGRTMIN+"); ok {
+	if offset, ok := strings.CutPrefix(name, "SIGRTMIN+"); ok {
 		n, err := strconv.ParseUint(offset, 10, 8)
 		if err != nil || n > last-first {
 			return 0
 		}
 		return syscall.Signal(first + n)
 	}
-	return stopSignals[s.StopSignal]
+	return stopSignals[name]
 }
 
 // stopSignals are those that programs take as a request to end, by name.

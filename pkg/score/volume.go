@@ -1,7 +1,7 @@
 package score
 
-// Volume mounts either a named volume, a directory or file of the device, the keys
-// of a Secret as files, or an empty directory in memory.
+// Volume mounts either a named volume, a directory or file of the device, the keys of a
+// Secret or a ConfigMap as files, or an empty directory in memory.
 type Volume struct {
 	// Name of a volume that belongs to the Deployment; services that use the
 	// same name share it.
@@ -10,8 +10,11 @@ type Volume struct {
 	// "privileged", and must lie under a root that the device's agent.yaml allows.
 	HostPath string `json:"hostPath,omitempty"`
 	// SecretName of a Secret in the namespace of the Deployment. Each key becomes
-	// a read-only file.
+	// a read-only file beside what the image has at the path.
 	SecretName string `json:"secretName,omitempty"`
+	// ConfigMap and Secret become a read-only directory of files, or one file, see SubPath.
+	ConfigMap *ConfigMapFiles `json:"configMap,omitempty"`
+	Secret    *SecretFiles    `json:"secret,omitempty"`
 	// MountPath is where the container sees it.
 	MountPath string `json:"mountPath"`
 	// ReadOnly mounts it read-only.
@@ -21,21 +24,25 @@ type Volume struct {
 	// SizeLimit bounds what a named volume may hold in bytes: 1Gi. It is for podmans that
 	// can do that, which rootless ones cannot.
 	SizeLimit string `json:"sizeLimit,omitempty"`
+	// SubPath is the one file of a ConfigMap or Secret that is mounted, at MountPath itself.
+	SubPath string `json:"subPath,omitempty"`
+	// Reload says what becomes of the service when the content of a ConfigMap or Secret
+	// changes: ReloadRestart when it is empty.
+	Reload Reload `json:"reload,omitempty"`
+	// ReloadSignal is what ReloadSignal sends: SIGHUP when it is empty.
+	ReloadSignal string `json:"reloadSignal,omitempty"`
 }
 
 func (v Volume) validate(at string) error {
 	var found mistakes
 	given := 0
-	for _, source := range []string{v.Name, v.HostPath, v.SecretName} {
-		if source != "" {
+	for _, is := range []bool{v.Name != "", v.HostPath != "", v.SecretName != "", v.ConfigMap != nil, v.Secret != nil, v.EmptyDir != nil} {
+		if is {
 			given++
 		}
 	}
-	if v.EmptyDir != nil {
-		given++
-	}
 	if given != 1 {
-		found.add(fieldErrorf(at, "exactly one of name, hostPath, secretName and emptyDir is needed"))
+		found.add(fieldErrorf(at, "exactly one of name, hostPath, secretName, configMap, secret and emptyDir is needed"))
 	}
 	found.add(v.EmptyDir.validate(at + ".emptyDir"))
 	if v.SizeLimit != "" && v.Name == "" {
@@ -52,6 +59,7 @@ func (v Volume) validate(at string) error {
 		found.add(checkSecretName(at+".secretName", v.SecretName))
 	}
 	found.add(checkAbsolute(at+".mountPath", v.MountPath))
+	found.add(v.validateFiles(at))
 	return found.err()
 }
 

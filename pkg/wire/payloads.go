@@ -16,9 +16,11 @@ import (
 
 // Bounds of what payloads hold, in bytes. Those of whole payloads are in Verbs.
 const (
-	// MaxSecret is the longest content of a Secret, keys and values together. In
-	// base64 it stays under MaxReply.
+	// MaxSecret is the longest content of a Secret or a ConfigMap, keys and values
+	// together. In base64 it stays under MaxReply.
 	MaxSecret = 128 << 10
+	// MaxSecrets is the longest content of all that one Deployment uses.
+	MaxSecrets = 16 * MaxSecret
 	// MaxReply is the longest reply, and the longest message: a manifest of
 	// MaxEntries.
 	MaxReply = 256 << 10
@@ -102,10 +104,11 @@ type BodyReply struct {
 	Error *Refusal `json:"error,omitempty"`
 }
 
-// SecretRequest asks for a Secret that a score in the device's manifest names.
+// SecretRequest asks for a Secret or a ConfigMap that a score in the device's manifest names.
 type SecretRequest struct {
 	Namespace string `json:"namespace"`
-	Name      string `json:"name"`
+	// Name of a Secret, or ConfigMapName.
+	Name string `json:"name"`
 	// Deployment is the name of the one that the Secret is for; empty from agents up to
 	// 0.1, which are told no digest.
 	Deployment string `json:"deployment,omitempty"`
@@ -243,7 +246,8 @@ type DeploymentState struct {
 	Hash string `json:"hash,omitempty"`
 	// SecretsDigest is the Entry.SecretsDigest which the report is about.
 	SecretsDigest string `json:"secretsDigest,omitempty"`
-	// Error is set when Phase is PhaseFailed, at most MaxError bytes.
+	// Error is set when Phase is PhaseFailed, at most MaxError bytes. In another phase it says
+	// what is wrong although the workload runs.
 	Error       string           `json:"error,omitempty"`
 	Containers  []ContainerState `json:"containers,omitempty"`
 	LastEventAt time.Time        `json:"lastEventAt"`

@@ -210,7 +210,24 @@ type Spec struct {
 	// SecretFiles by path.
 	Secrets                map[string][]byte
 	SecretEnv, SecretFiles map[string]string
+	// SecretRights are the rights of files among SecretFiles, by path. Without, root owns
+	// a file that everybody may read.
+	SecretRights map[string]Permissions
+	// Files are directories of files that the agent writes.
+	Files []FileSet
+	// Pull says when the image is pulled.
+	Pull PullPolicy
 }
+
+// PullPolicy says when an image is pulled.
+type PullPolicy int
+
+// Values of PullPolicy.
+const (
+	PullIfNotPresent PullPolicy = iota
+	PullAlways
+	PullNever
+)
 
 // Stage is what a container is for that is not its service's own yet. Its name ends with
 // it.
@@ -223,6 +240,8 @@ const (
 	// StageTrial: it has no network and is never started. It shows whether the next one
 	// could be.
 	StageTrial Stage = "_trial"
+	// StageFiles: it has no network and is never started. Files are put into its volumes.
+	StageFiles Stage = "_files"
 )
 
 // Name is the name of the container: "<namespace>_<deployment>_<service>", and its stage.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
@@ -72,6 +73,15 @@ type Runtime interface {
 	// the reason is part of its output. When ctx ends, the command may go on. Errors of
 	// the writers are returned.
 	Attach(ctx context.Context, id string, a Attachment) (code int, err error)
+	// Signal sends a signal to the first process of a container that runs. One that does
+	// not run or is gone is no error.
+	Signal(ctx context.Context, id string, signal syscall.Signal) error
+	// Unpack unpacks a tar archive in a directory of a container that does not run, in
+	// order, and replaces what is there. Owners are as the container sees them.
+	Unpack(ctx context.Context, id, directory string, archive []byte) error
+	// ReadFile returns the content of a file in a container, of at most 4 KiB. It returns
+	// ErrNotFound among others.
+	ReadFile(ctx context.Context, id, path string) ([]byte, error)
 	// Clear kills and removes a container, whatever the runtime believes that it does,
 	// and no volume; one that is gone is no error.
 	Clear(ctx context.Context, id string) error

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"time"
 	"unicode/utf8"
 
@@ -36,7 +37,7 @@ func Report(o Outcome) (s wire.DeploymentState, again time.Time) {
 	case o.Waiting:
 		s.Phase = wire.PhasePending
 	default:
-		s.Phase, s.Error, again = o.State.Phase, Cut(o.State.Error, wire.MaxError), o.State.Again
+		s.Phase, s.Error, again = o.State.Phase, Cut(cmp.Or(o.State.Error, o.State.Note), wire.MaxError), o.State.Again
 	}
 	return s, again
 }

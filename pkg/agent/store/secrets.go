@@ -18,11 +18,12 @@ const (
 	secretsDir     = "secrets"
 	secretsKeyFile = "secrets.key"
 	secretsKeySize = 32 // AES-256
-	// maxSealed bounds a sealed file: 16 Secrets of the longest kind, in base64.
-	maxSealed = 16 * 4 / 3 * (wire.MaxSecret + 4096)
+	// maxSealed bounds a sealed file: all that a Deployment uses, in base64, and with many
+	// short keys.
+	maxSealed = 3 * wire.MaxSecrets
 )
 
-// Secrets are the contents of Secrets by name and key.
+// Secrets are the contents of Secrets and ConfigMaps by name, see wire.ConfigMapName, and key.
 type Secrets map[string]map[string][]byte
 
 // Secrets returns the contents with this digest, or nil when they are not here.
@@ -103,8 +104,8 @@ func (s *Store) unseal(digest string, sealed []byte) (Secrets, error) {
 	return contents, nil
 }
 
-// secretsCipher reads the key, and makes it when there is none.
-func (s *Store) secretsCipher() (cipher.AEAD, error) {
+// secretsKey reads the key, and makes it when there is none.
+func (s *Store) secretsKey() ([]byte, error) {
 	path := filepath.Join(s.dir, secretsKeyFile)
 	key, err := readFile(path, secretsKeySize+1)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(key) != secretsKeySize {
@@ -114,6 +115,14 @@ func (s *Store) secretsCipher() (cipher.AEAD, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the key of secrets: %w", err)
+	}
+	return key, nil
+}
+
+func (s *Store) secretsCipher() (cipher.AEAD, error) {
+	key, err := s.secretsKey()
+	if err != nil {
+		return nil, err
 	}
 	block, err := aes.NewCipher(key)
 	if err != nil {

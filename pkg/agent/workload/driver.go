@@ -79,11 +79,12 @@ type Store struct {
 
 // Workload is what a score asks for, in terms of its driver. It is never changed.
 type Workload interface {
-	// Secrets are the names of the Secrets that it needs, in order.
+	// Secrets are the names of the Secrets that it needs, in order, and the
+	// wire.ConfigMapNames of ConfigMaps.
 	Secrets() []string
-	// WithSecrets returns the workload with the content of its Secrets, by name and
-	// key. digest names the content. It fails for a key that is not there.
-	WithSecrets(digest string, contents map[string]map[string][]byte) (Workload, error)
+	// WithSecrets returns the workload with the content of these. It fails for a key that
+	// is not there.
+	WithSecrets(c Contents) (Workload, error)
 }
 
 // Instance is what there was of a Deployment on the device when it was observed.
@@ -157,6 +158,8 @@ type State struct {
 	Phase wire.Phase
 	// Error is why Phase is wire.PhaseFailed.
 	Error string
+	// Note says, in one line, what is wrong although the workload runs; empty for nothing.
+	Note string
 	// Parts are what the workload consists of, ordered by service. There may be none.
 	Parts []wire.ContainerState
 	// LastEvent is when something last happened, by times that do not depend on when

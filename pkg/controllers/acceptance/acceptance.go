@@ -7,6 +7,7 @@ package acceptance
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -26,15 +27,16 @@ type Verdict struct {
 	Selector labels.Selector
 	Entry    wire.Entry
 	Body     []byte
-	// Secrets are the names of the Secrets that the score needs.
+	// Secrets are the names of the Secrets that the score needs, and then the
+	// wire.ConfigMapNames of ConfigMaps.
 	Secrets []string
 	// Needs is what an agent must be able to do.
 	Needs []wire.Capability
 }
 
-// Digests is where digests of Secrets come from; secrets.Resolver is one.
+// Digests is where digests of Secrets and ConfigMaps come from; secrets.Resolver is one.
 type Digests interface {
-	// Digest fails for a Secret that cannot be delivered.
+	// Digest fails for one that cannot be delivered.
 	Digest(namespace string, names []string) (string, error)
 }
 
@@ -59,7 +61,7 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests
 		return v
 	}
 	needs, digest, reason, err := judge(document, d.Namespace, namespaceLabels, digests)
-	v.Reason, v.Secrets = reason, needs.Secrets
+	v.Reason, v.Secrets = reason, objectsOf(&needs)
 	switch {
 	case err != nil:
 		v.Message = err.Error()
@@ -88,10 +90,23 @@ func judge(document *score.Document, namespace string, namespaceLabels map[strin
 	if err := exceeds(needs, namespace, namespaceLabels); err != nil {
 		return needs, "", v1alpha1.ReasonPrivilegeExceeded, err
 	}
-	if digest, err = digests.Digest(namespace, needs.Secrets); err != nil {
-		return needs, "", v1alpha1.ReasonSecretUnavailable, fmt.Errorf("the score needs a Secret in namespace %s that cannot be delivered: %w", namespace, err)
+	if digest, err = digests.Digest(namespace, objectsOf(&needs)); err == nil {
+		return needs, digest, v1alpha1.ReasonValid, nil
 	}
-	return needs, digest, v1alpha1.ReasonValid, nil
+	kind, reason := "ConfigMap", v1alpha1.ReasonConfigMapUnavailable
+	if _, secrets := digests.Digest(namespace, needs.Secrets); secrets != nil {
+		kind, reason, err = "Secret", v1alpha1.ReasonSecretUnavailable, secrets
+	}
+	return needs, "", reason, fmt.Errorf("the score needs a %s in namespace %s that cannot be delivered: %w", kind, namespace, err)
+}
+
+// objectsOf are the names of what a score needs: Secrets, and then ConfigMaps.
+func objectsOf(needs *score.Needs) []string {
+	names := slices.Clone(needs.Secrets)
+	for _, name := range needs.ConfigMaps {
+		names = append(names, wire.ConfigMapName(name))
+	}
+	return names
 }
 
 // exceeds says why a namespace does not allow what a score needs.

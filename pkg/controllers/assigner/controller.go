@@ -46,6 +46,7 @@ type Config struct {
 	Deployments cache.SharedIndexInformer
 	Namespaces  cache.SharedIndexInformer
 	Secrets     cache.SharedIndexInformer
+	ConfigMaps  cache.SharedIndexInformer
 	Verdicts    *verdicts.Book
 	Revisions   Revisions
 	Resolver    *secrets.Resolver
@@ -86,7 +87,7 @@ type Controller struct {
 }
 
 // item names an object that changed. Name holds a device's name, or
-// "<namespace>/<name>" of a Deployment or a Secret, or a namespace.
+// "<namespace>/<name>" of a Deployment or a Secret, verdicts.KeyOfConfigMap, or a namespace.
 type item struct {
 	kind itemKind
 	name string
@@ -261,12 +262,15 @@ func (c *Controller) bucket(ctx context.Context) (map[assignment.Key]wire.Entry,
 
 // watchObjects enqueues what changes and returns when every list is complete.
 func (c *Controller) watchObjects(ctx context.Context) error {
-	synced, guard := make([]cache.DoneChecker, 0, 5), c.Metrics.Loop("assigner-changes", c.Logger)
+	synced, guard := make([]cache.DoneChecker, 0, 6), c.Metrics.Loop("assigner-changes", c.Logger)
 	for informer, handler := range map[cache.SharedIndexInformer]cache.ResourceEventHandler{
 		c.Devices:     reconcile.Changes(deviceDiffers, c.enqueuer(deviceItem)),
 		c.Deployments: reconcile.Changes(deploymentDiffers, c.enqueuer(deploymentItem)),
 		c.Namespaces:  reconcile.Changes(verdicts.NamespaceDiffers, c.enqueuer(namespaceItem)),
 		c.Secrets:     reconcile.Changes(verdicts.SecretDiffers, c.enqueuer(secretItem)),
+		c.ConfigMaps: reconcile.Changes(verdicts.ConfigMapDiffers, func(key string) {
+			c.enqueuer(secretItem)(verdicts.KeyOfConfigMap(key))
+		}),
 	} {
 		h, err := informer.AddEventHandler(reconcile.Guarded(guard, handler))
 		if err != nil {

@@ -43,7 +43,7 @@ type rig struct {
 	verdicts *verdicts.Book
 	history  *history
 
-	devices, deployments, namespaces, secrets *cachetest.FakeControllerSource
+	devices, deployments, namespaces, secrets, configMaps *cachetest.FakeControllerSource
 
 	mu     sync.Mutex // guards nudged
 	nudged []string
@@ -57,9 +57,9 @@ func newRig(t testing.TB) *rig {
 	r := &rig{
 		t: t, buckets: &buckets, desired: desired, api: newStatusAPI(), history: &history{},
 		devices: cachetest.NewFakeControllerSource(), deployments: cachetest.NewFakeControllerSource(), namespaces: cachetest.NewFakeControllerSource(),
-		secrets: cachetest.NewFakeControllerSource(),
+		secrets: cachetest.NewFakeControllerSource(), configMaps: cachetest.NewFakeControllerSource(),
 	}
-	for _, source := range []*cachetest.FakeControllerSource{r.devices, r.deployments, r.namespaces, r.secrets} {
+	for _, source := range []*cachetest.FakeControllerSource{r.devices, r.deployments, r.namespaces, r.secrets, r.configMaps} {
 		t.Cleanup(source.Shutdown)
 	}
 	c, err := client.New(&rest.Config{Host: "http://api", Transport: r.api, QPS: -1})
@@ -69,14 +69,15 @@ func newRig(t testing.TB) *rig {
 	deployments := informer(r.deployments, &v1alpha1.Deployment{})
 	r.api.store = deployments.GetStore()
 	namespaces, secretObjects := informer(r.namespaces, &corev1.Namespace{}), informer(r.secrets, &corev1.Secret{})
-	resolver := &secrets.Resolver{Store: secretObjects.GetStore(), Key: []byte("key")}
+	configMaps := informer(r.configMaps, &corev1.ConfigMap{})
+	resolver := &secrets.Resolver{Store: secretObjects.GetStore(), ConfigMaps: configMaps.GetStore(), Key: []byte("key")}
 	r.verdicts = verdicts.New(verdicts.Config{
-		Deployments: deployments.GetIndexer(), Namespaces: namespaces.GetStore(), Secrets: secretObjects.GetStore(), Digests: resolver,
+		Deployments: deployments.GetIndexer(), Namespaces: namespaces.GetStore(), Secrets: secretObjects.GetStore(), ConfigMaps: configMaps.GetStore(), Digests: resolver,
 	})
 	r.Controller = assigner.New(assigner.Config{
 		Recorder: &record.FakeRecorder{},
 		Client:   c, Devices: informer(r.devices, &v1alpha1.Device{}), Deployments: deployments,
-		Namespaces: namespaces, Secrets: secretObjects, Verdicts: r.verdicts, Revisions: r.history, Resolver: resolver,
+		Namespaces: namespaces, Secrets: secretObjects, ConfigMaps: configMaps, Verdicts: r.verdicts, Revisions: r.history, Resolver: resolver,
 		Buckets: r.buckets, Term: term.Term{Epoch: "e1", Number: 7}, Servers: []string{"tls://a:4222", "tls://b:4222"},
 		Nudge: r.nudge, Logger: logger(t),
 	})

@@ -45,6 +45,7 @@ type Controller struct {
 	Deployments cache.SharedIndexInformer
 	Namespaces  cache.SharedIndexInformer
 	Secrets     cache.SharedIndexInformer
+	ConfigMaps  cache.SharedIndexInformer
 	Verdicts    *verdicts.Book
 	Withdrawer  Withdrawer
 	Recorder    record.EventRecorder
@@ -60,7 +61,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watching Deployments: %w", err)
 	}
-	// A Secret or a namespace that is not listed yet would make a verdict that is not true.
+	// A Secret, a ConfigMap or a namespace that is not listed yet would make a verdict that is not true.
 	if !cache.WaitFor(ctx, "", synced...) {
 		return fmt.Errorf("listing what decides about Deployments: %w", ctx.Err())
 	}
@@ -82,8 +83,11 @@ func (c *Controller) watch(queue *reconcile.Queue[string]) (synced []cache.DoneC
 		c.Deployments: reconcile.Changes(differs, func(key string) { add(key) }),
 		// A namespace's label decides about the privilege of what is in it.
 		c.Namespaces: reconcile.Changes(verdicts.NamespaceDiffers, func(namespace string) { add(c.Verdicts.In(namespace)...) }),
-		// A score may wait for a Secret.
+		// A score may wait for a Secret or a ConfigMap.
 		c.Secrets: reconcile.Changes(verdicts.SecretDiffers, func(secret string) { add(c.Verdicts.Needing(secret)...) }),
+		c.ConfigMaps: reconcile.Changes(verdicts.ConfigMapDiffers, func(key string) {
+			add(c.Verdicts.Needing(verdicts.KeyOfConfigMap(key))...)
+		}),
 	} {
 		h, err := informer.AddEventHandler(reconcile.Guarded(guard, handler))
 		if err != nil {

@@ -116,13 +116,13 @@ func newRig(t testing.TB) *rig {
 		r.sources[i] = source
 		return i
 	}
-	secretObjects := informer(&corev1.Secret{})
+	secretObjects, configMaps := informer(&corev1.Secret{}), informer(&corev1.ConfigMap{})
 	deployments, namespaces := informer(&v1alpha1.Deployment{}), informer(&corev1.Namespace{})
 	r.Controller = &deployment.Controller{
-		Client: c, Deployments: deployments, Namespaces: namespaces, Secrets: secretObjects,
+		Client: c, Deployments: deployments, Namespaces: namespaces, Secrets: secretObjects, ConfigMaps: configMaps,
 		Verdicts: verdicts.New(verdicts.Config{
-			Deployments: deployments.GetIndexer(), Namespaces: namespaces.GetStore(), Secrets: secretObjects.GetStore(),
-			Digests: &secrets.Resolver{Store: secretObjects.GetStore(), Key: []byte("key")},
+			Deployments: deployments.GetIndexer(), Namespaces: namespaces.GetStore(), Secrets: secretObjects.GetStore(), ConfigMaps: configMaps.GetStore(),
+			Digests: &secrets.Resolver{Store: secretObjects.GetStore(), ConfigMaps: configMaps.GetStore(), Key: []byte("key")},
 		}),
 		Withdrawer: r.withdrawer, Recorder: recorder, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
@@ -346,8 +346,9 @@ func TestWorkFollowsWhatDecides(t *testing.T) {
 		start(func(ctx context.Context) { _ = r.Run(ctx) })
 		start(r.Deployments.RunWithContext)
 		start(r.Namespaces.RunWithContext)
-		verdicts(0, "") // the Secret may exist
 		start(r.Secrets.RunWithContext)
+		verdicts(0, "") // a ConfigMap may be there that is not listed yet
+		start(r.ConfigMaps.RunWithContext)
 		verdicts(1, metav1.ConditionFalse) // the namespace allows less
 		shown := func() {
 			d = d.DeepCopy()

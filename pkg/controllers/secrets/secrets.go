@@ -1,6 +1,7 @@
-// Package secrets resolves the Secrets that scores name. Their content stays
+// Package secrets resolves the Secrets and ConfigMaps that scores name. Their content stays
 // in the API store and in memory: manifests and the bus carry a keyed digest,
-// and a device fetches the content over its own connection.
+// and a device fetches the content over its own connection. A ConfigMap is called by its
+// wire.ConfigMapName, so that both are in one list.
 package secrets
 
 import (
@@ -34,10 +35,12 @@ const (
 	keySize      = 32
 )
 
-// Problems with a Secret that a score names; match them with errors.Is.
+// Problems with what a score names; match them with errors.Is.
 var (
 	ErrMissing = errors.New("it does not exist")
 	ErrTooLong = fmt.Errorf("it is longer than %d bytes", wire.MaxSecret)
+	// ErrTooMuch is about all that one Deployment uses.
+	ErrTooMuch = fmt.Errorf("all that the Deployment uses is longer than %d bytes", wire.MaxSecrets)
 )
 
 // Key returns the key of digests, and makes it at a first start.
@@ -64,48 +67,82 @@ func Key(ctx context.Context, client kubernetes.Interface) ([]byte, error) {
 	return s.Data[keyField], nil
 }
 
-// Resolver looks up Secrets in a cache.
+// Resolver looks up Secrets and ConfigMaps in caches.
 type Resolver struct {
-	// Store is the cache of an informer.
-	Store cache.Store
-	Key   []byte
+	// Store and ConfigMaps are the caches of informers.
+	Store, ConfigMaps cache.Store
+	Key               []byte
 }
 
-// Data returns the content of a Secret, or an error that wraps ErrMissing or
+// Data returns the content of a Secret or ConfigMap, or an error that wraps ErrMissing or
 // ErrTooLong. The caller must not change it.
 func (r *Resolver) Data(namespace, name string) (map[string][]byte, error) {
-	o, ok, err := r.Store.GetByKey(namespace + "/" + name)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("the Secret %q: %w", name, ErrMissing)
-	}
-	data, size := o.(*corev1.Secret).Data, 0
-	for k, v := range data {
-		size += len(k) + len(v)
-	}
-	if size > wire.MaxSecret {
-		return nil, fmt.Errorf("the Secret %q: %w", name, ErrTooLong)
+	data, there := r.find(namespace, name)
+	switch {
+	case !there:
+		return nil, fmt.Errorf("the %s: %w", wire.DescribeObject(name), ErrMissing)
+	case sizeOf(data) > wire.MaxSecret:
+		return nil, fmt.Errorf("the %s: %w", wire.DescribeObject(name), ErrTooLong)
 	}
 	return data, nil
 }
 
-// Digest returns the keyed digest of Secrets of one namespace, in hex: "" for
-// none. Errors are as for Data.
+func (r *Resolver) find(namespace, name string) (data map[string][]byte, there bool) {
+	store, is := r.Store, false
+	if name, is = wire.ParseConfigMapName(name); is {
+		store = r.ConfigMaps
+	}
+	o, there, err := store.GetByKey(namespace + "/" + name)
+	if err != nil || !there {
+		return nil, false
+	}
+	switch o := o.(type) {
+	case *corev1.Secret:
+		return o.Data, true
+	case *corev1.ConfigMap:
+		return contentOf(o), true
+	}
+	return nil, false
+}
+
+// contentOf is what a ConfigMap holds as text and as bytes: a key is in one of them alone.
+func contentOf(c *corev1.ConfigMap) map[string][]byte {
+	data := make(map[string][]byte, len(c.Data)+len(c.BinaryData))
+	maps.Copy(data, c.BinaryData)
+	for key, text := range c.Data {
+		data[key] = []byte(text)
+	}
+	return data
+}
+
+func sizeOf(data map[string][]byte) (size int) {
+	for k, v := range data {
+		size += len(k) + len(v)
+	}
+	return size
+}
+
+// Digest returns the keyed digest of Secrets and ConfigMaps of one namespace, in hex: "" for
+// none. Errors are as for Data, or wrap ErrTooMuch.
 func (r *Resolver) Digest(namespace string, names []string) (string, error) {
 	if len(names) == 0 {
 		return "", nil
 	}
-	contents := make([]map[string][]byte, len(names))
+	contents, size := make([]map[string][]byte, len(names)), 0
 	for i, name := range names {
 		data, err := r.Data(namespace, name)
 		if err != nil {
 			return "", err
 		}
 		contents[i] = data
+		if size += sizeOf(data); size > wire.MaxSecrets {
+			return "", fmt.Errorf("the %s: %w", wire.DescribeObject(name), ErrTooMuch)
+		}
 	}
 	return r.digest(namespace, names, contents), nil
 }
 
-// Deliver returns the content of one Secret of several that belong together, and the
+// Deliver returns the content of one of several objects that belong together, and the
 // digest of all of them at the same time: the content is not of an earlier or later
 // moment than the digest says. Errors are as for Data.
 func (r *Resolver) Deliver(namespace string, names []string, name string) (data map[string][]byte, digest string, err error) {
@@ -119,7 +156,7 @@ func (r *Resolver) Deliver(namespace string, names []string, name string) (data 
 		}
 	}
 	if data == nil {
-		return nil, "", fmt.Errorf("the Secret %q: %w", name, ErrMissing)
+		return nil, "", fmt.Errorf("the %s: %w", wire.DescribeObject(name), ErrMissing)
 	}
 	return data, r.digest(namespace, names, contents), nil
 }

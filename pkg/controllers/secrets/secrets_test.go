@@ -17,7 +17,7 @@ import (
 
 func resolver(t testing.TB, key string, contents map[string]map[string]string) *secrets.Resolver {
 	t.Helper()
-	r := &secrets.Resolver{Store: cache.NewStore(cache.MetaNamespaceKeyFunc), Key: []byte(key)}
+	r := &secrets.Resolver{Store: cache.NewStore(cache.MetaNamespaceKeyFunc), ConfigMaps: cache.NewStore(cache.MetaNamespaceKeyFunc), Key: []byte(key)}
 	for name, content := range contents {
 		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Data: map[string][]byte{}}
 		for k, v := range content {

@@ -24,3 +24,8 @@ func NamespaceDiffers(old, now *corev1.Namespace) bool {
 func SecretDiffers(old, now *corev1.Secret) bool {
 	return old.UID != now.UID || !maps.EqualFunc(old.Data, now.Data, bytes.Equal)
 }
+
+// ConfigMapDiffers reports whether the ConfigMap has another content.
+func ConfigMapDiffers(old, now *corev1.ConfigMap) bool {
+	return old.UID != now.UID || !maps.Equal(old.Data, now.Data) || !maps.EqualFunc(old.BinaryData, now.BinaryData, bytes.Equal)
+}

@@ -11,19 +11,21 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // Config is what decides about Deployments: caches of informers.
 type Config struct {
-	Deployments         cache.Indexer
-	Namespaces, Secrets cache.Store
-	Digests             acceptance.Digests
+	Deployments                     cache.Indexer
+	Namespaces, Secrets, ConfigMaps cache.Store
+	Digests                         acceptance.Digests
 }
 
 // Book holds the verdict about each Deployment.
@@ -35,7 +37,8 @@ type Book struct {
 	mu sync.Mutex // guards what follows, and is held while a Deployment is evaluated
 	// entries are by the key of the Deployment, "<namespace>/<name>".
 	entries map[string]entry
-	// needing leads from the key of a Secret to those of the Deployments that need it.
+	// needing leads from the key of a Secret or ConfigMap, see KeyOfConfigMap, to those of
+	// the Deployments that need it.
 	needing map[string]map[string]struct{}
 }
 
@@ -50,7 +53,7 @@ type inputs struct {
 	generation int64
 	// privilege is the label of the namespace.
 	privilege string
-	// secrets are the versions of the Secrets that the score needs.
+	// secrets are the versions of the Secrets and ConfigMaps that the score needs.
 	secrets string
 }
 
@@ -87,13 +90,16 @@ func (b *Book) Of(d *v1alpha1.Deployment) *acceptance.Verdict {
 	return &verdict
 }
 
-// evaluate notes the versions of Secrets before their content is read: a change in
-// between makes another evaluation rather than a verdict that nothing corrects.
+// evaluate notes the versions of Secrets and ConfigMaps before their content is read: a
+// change in between makes another evaluation rather than a verdict that nothing corrects.
+// Of all of them the first question is about.
 func (b *Book) evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, now *inputs) acceptance.Verdict {
 	b.evaluations.Inc()
 	read := false
 	verdict := acceptance.Evaluate(d, namespaceLabels, digests(func(namespace string, names []string) (string, error) {
-		read, now.secrets = true, b.versions(namespace, names)
+		if !read {
+			read, now.secrets = true, b.versions(namespace, names)
+		}
 		return b.Digests.Digest(namespace, names)
 	}))
 	if !read { // whatever they hold
@@ -123,12 +129,18 @@ func (b *Book) In(namespace string) (keys []string) {
 	return keys
 }
 
-// Needing returns the keys of the Deployments that need a Secret, also of one that
-// does not exist.
-func (b *Book) Needing(secret string) []string {
+// Needing returns the keys of the Deployments that need a Secret, or a ConfigMap by its
+// KeyOfConfigMap, also of one that does not exist.
+func (b *Book) Needing(object string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Collect(maps.Keys(b.needing[secret]))
+	return slices.Collect(maps.Keys(b.needing[object]))
+}
+
+// KeyOfConfigMap turns the key of a ConfigMap into one that no Secret has.
+func KeyOfConfigMap(key string) string {
+	namespace, name, _ := strings.Cut(key, "/")
+	return keyOf(namespace, wire.ConfigMapName(name))
 }
 
 func (b *Book) keep(key, namespace string, e entry) {
@@ -166,13 +178,17 @@ func (b *Book) namespaceLabels(name string) map[string]string {
 	return o.(*corev1.Namespace).Labels
 }
 
-// versions tells one state of some Secrets from every other.
+// versions tells one state of some Secrets and ConfigMaps from every other.
 func (b *Book) versions(namespace string, names []string) string {
 	var versions strings.Builder
 	for _, name := range names {
-		if o, exists, err := b.Secrets.GetByKey(keyOf(namespace, name)); exists && err == nil {
-			s := o.(*corev1.Secret)
-			versions.WriteString(string(s.UID) + "@" + s.ResourceVersion)
+		store, is := b.Secrets, false
+		if name, is = wire.ParseConfigMapName(name); is {
+			store = b.ConfigMaps
+		}
+		if o, exists, err := store.GetByKey(keyOf(namespace, name)); exists && err == nil {
+			m := o.(metav1.Object)
+			versions.WriteString(string(m.GetUID()) + "@" + m.GetResourceVersion())
 		}
 		versions.WriteByte('\n')
 	}

@@ -23,19 +23,20 @@ type rig struct {
 	deployments cache.Indexer
 	namespaces  cache.Store
 	secrets     cache.Store
+	configMaps  cache.Store
 }
 
 func newRig(t testing.TB) *rig {
 	r := &rig{
 		t: t, deployments: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}),
-		namespaces: cache.NewStore(cache.MetaNamespaceKeyFunc), secrets: cache.NewStore(cache.MetaNamespaceKeyFunc),
+		namespaces: cache.NewStore(cache.MetaNamespaceKeyFunc), secrets: cache.NewStore(cache.MetaNamespaceKeyFunc), configMaps: cache.NewStore(cache.MetaNamespaceKeyFunc),
 	}
-	r.Book = r.book(&secrets.Resolver{Store: r.secrets, Key: []byte("key")})
+	r.Book = r.book(&secrets.Resolver{Store: r.secrets, ConfigMaps: r.configMaps, Key: []byte("key")})
 	return r
 }
 
 func (r *rig) book(digests acceptance.Digests) *verdicts.Book {
-	return verdicts.New(verdicts.Config{Deployments: r.deployments, Namespaces: r.namespaces, Secrets: r.secrets, Digests: digests})
+	return verdicts.New(verdicts.Config{Deployments: r.deployments, Namespaces: r.namespaces, Secrets: r.secrets, ConfigMaps: r.configMaps, Digests: digests})
 }
 
 func put(t testing.TB, s cache.Store, o any) {

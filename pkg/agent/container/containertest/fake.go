@@ -91,6 +91,8 @@ type volume struct {
 	owner wire.DeploymentRef // zero for one without a name
 	// adopts is the volume that it stands for, or empty.
 	adopts string
+	// files are what is in it, by path, as far as that was unpacked.
+	files map[string]string
 }
 
 var _ container.Runtime = (*Fake)(nil)

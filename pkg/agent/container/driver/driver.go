@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -65,7 +66,10 @@ type Config struct {
 	Jobs runs.Keeper
 	// Uptime is a clock that nobody sets; nil for one that begins with the driver.
 	Uptime func() runs.Moment
-	Log    *slog.Logger
+	// FollowEvery is the time between two looks at a registry for an image that moves; an
+	// hour when it is zero.
+	FollowEvery time.Duration
+	Log         *slog.Logger
 }
 
 // Driver runs containers. Make it with New.
@@ -91,6 +95,8 @@ type Driver struct {
 	crashes      *crashes.Store // may be nil
 	wanted       *wanted
 	pulls        pulls
+	moving       *moving
+	followEvery  time.Duration
 	log          *slog.Logger
 
 	mu sync.Mutex // guards what follows
@@ -129,6 +135,8 @@ func New(cfg Config) *Driver {
 		crashes:      cfg.Crashes,
 		keeper:       newKeeper(cfg.Storage),
 		wanted:       newWanted(),
+		moving:       newMoving(),
+		followEvery:  cmp.Or(cfg.FollowEvery, followEvery),
 		log:          cfg.Log,
 	}
 	d.checks, d.notes = probe.NewChecks(d.lookout, cfg.Runtime), newNotes()
@@ -153,8 +161,8 @@ func (d *Driver) About() workload.About {
 type asked struct{ *plan.Workload }
 
 // WithSecrets implements workload.Workload.
-func (a asked) WithSecrets(digest string, contents map[string]map[string][]byte) (workload.Workload, error) {
-	w, err := a.Workload.WithSecrets(digest, contents)
+func (a asked) WithSecrets(c workload.Contents) (workload.Workload, error) {
+	w, err := a.Workload.WithSecrets(c)
 	if err != nil {
 		return nil, err
 	}
@@ -292,6 +300,7 @@ func (d *Driver) Forget(ref wire.DeploymentRef) {
 	d.waits.set(ref, nil)
 	d.probes.Watch(ref, nil)
 	d.wanted.forget(ref)
+	d.moving.forget(ref)
 	d.jobs.forget(ref)
 	d.notes.forget(ref)
 	if d.crashes != nil {

@@ -26,6 +26,10 @@ type instance struct {
 	prepared map[string]string
 	// replaced are the services whose previous container was stopped for good or put back.
 	replaced map[string]bool
+	// planned are the services of the last plan, and filled the hashes of those whose files
+	// were written for it.
+	planned []container.Spec
+	filled  map[string]bool
 }
 
 // Exists implements workload.Instance.
@@ -56,16 +60,23 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 	if err := i.allow.workload(of(w)); err != nil {
 		return workload.Plan{}, err
 	}
-	present, absent := i.mounts.absent(of(w))
+	if err := i.lookUp(ctx, of(w)); err != nil {
+		return workload.Plan{}, err
+	}
+	present, absent := i.mounts.absent(i.present(of(w)))
 	i.waits.set(i.ref, absent)
 	resolved, err := i.claim(present)
 	if err != nil {
 		return workload.Plan{}, err
 	}
 	resolved = i.waits.of(i.known(plan.AsBefore(resolved, i.containers, renewed), true))
+	i.note(resolved.Services)
 	i.probes.Watch(i.ref, targets(resolved, i.containers))
 	actions, again := plan.Changes(resolved, i.containers, time.Now())
-	steps, err := i.steps(ctx, actions)
+	steps, err := i.allSteps(ctx, resolved, actions, renewed)
+	if renewed && len(followed(resolved)) > 0 {
+		again = time.Now() // the images may be others by then
+	}
 	// A container that may be put back has its secrets until it is removed.
 	swaps, ends := has(actions, plan.Swap) || plan.Waits(resolved, i.containers, time.Now()), has(actions, plan.Promote)
 	if err == nil && (renewed && !swaps || ends) {
@@ -82,6 +93,36 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 		return workload.Plan{}, err
 	}
 	return workload.Plan{Steps: steps, Again: again}, nil
+}
+
+// present returns the workload as it is now: with the images that names stand for, and as
+// earlier agents made it where that is what there is.
+func (i *instance) present(w *plan.Workload) *plan.Workload {
+	return i.moving.resolve(plan.Inherit(w, i.containers))
+}
+
+func (i *instance) note(planned []container.Spec) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.planned, i.filled = planned, map[string]bool{}
+}
+
+// allSteps makes steps of actions, and of what is to be done besides: newer images come
+// first, and other contents of files once everything is in its place.
+func (i *instance) allSteps(ctx context.Context, w *plan.Workload, actions []plan.Action, renewed bool) ([]workload.Step, error) {
+	var newer []workload.Step
+	var err error
+	if renewed {
+		if newer, err = i.renewals(ctx, w); err != nil {
+			return nil, err
+		}
+	}
+	steps, err := i.steps(ctx, w, actions)
+	if err != nil {
+		return nil, err
+	}
+	exchanges, err := i.exchanges(ctx, w)
+	return slices.Concat(newer, steps, exchanges), err
 }
 
 // known returns a workload with what is known of its services. When decide is set, jobs may
@@ -114,7 +155,7 @@ func (i *instance) Remove(ctx context.Context, retention wire.VolumeRetention) (
 		volumes = append(volumes, adoptable(c)...)
 	}
 	i.probes.Watch(i.ref, nil)
-	steps, err := i.steps(ctx, plan.Departure(i.ref, i.containers, volumes, retention, i.wanted.waves(i.ref)))
+	steps, err := i.steps(ctx, &plan.Workload{Ref: i.ref}, plan.Departure(i.ref, i.containers, volumes, retention, i.wanted.waves(i.ref)))
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +168,7 @@ func (i *instance) Remove(ctx context.Context, retention wire.VolumeRetention) (
 }
 
 // removeSecrets lists the steps that remove the runtime's secrets of the
-// Deployment that a workload does not use.
+// Deployment that a workload does not use, and the volumes of files.
 func (i *instance) removeSecrets(ctx context.Context, w *plan.Workload) (steps []workload.Step, err error) {
 	names, err := i.runtime.Secrets(ctx, i.ref)
 	if err != nil {
@@ -138,6 +179,20 @@ func (i *instance) removeSecrets(ctx context.Context, w *plan.Workload) (steps [
 		if !used {
 			steps = append(steps, workload.Step{Name: "removing secret " + name, Do: func(ctx context.Context) error {
 				return i.runtime.RemoveSecret(ctx, name)
+			}})
+		}
+	}
+	volumes, err := i.runtime.Volumes(ctx, i.ref)
+	if err != nil || len(w.Services) == 0 { // those of a Deployment that leaves go with its volumes
+		return steps, err
+	}
+	for _, name := range volumes {
+		used := slices.ContainsFunc(w.Services, func(s container.Spec) bool {
+			return slices.ContainsFunc(s.Files, func(f container.FileSet) bool { return f.Volume == name })
+		})
+		if container.IsFileVolume(name) && !used {
+			steps = append(steps, workload.Step{Name: "removing files " + name, Do: func(ctx context.Context) error {
+				return i.runtime.RemoveVolume(ctx, name)
 			}})
 		}
 	}
@@ -216,9 +271,12 @@ func (i *instance) restart(ctx context.Context, c container.Container) error {
 func (i *instance) State(w workload.Workload, now time.Time) workload.State {
 	asked := of(w)
 	if asked != nil {
-		asked = i.waits.of(i.known(plan.AsBefore(asked, i.containers, false), false))
+		asked = i.waits.of(i.known(plan.AsBefore(i.present(asked), i.containers, false), false))
 	}
 	state := plan.State(asked, i.containers, now)
+	if asked != nil && state.Error == "" {
+		state.Note = i.moving.problem(asked)
+	}
 	if asked != nil && state.Phase == wire.PhaseRunning {
 		i.refusals.ready(i.ref)
 	}

@@ -13,16 +13,18 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Run implements workload.Runner: it probes, looks for devices, and repairs the storage.
+// Run implements workload.Runner: it probes, looks for devices, repairs the storage, and follows
+// images that move.
 func (d *Driver) Run(ctx context.Context, changed func(wire.DeploymentRef)) {
 	d.mu.Lock()
 	d.changed = changed
 	d.mu.Unlock()
-	var group sync.WaitGroup
-	group.Go(func() { d.lookForDevices(ctx, changed) })
-	group.Go(func() { d.tend(ctx, changed) })
+	var besides sync.WaitGroup
+	defer besides.Wait()
+	besides.Go(func() { d.lookForDevices(ctx, changed) })
+	besides.Go(func() { d.tend(ctx, changed) })
+	besides.Go(func() { d.followAll(ctx, changed) })
 	d.probes.Run(ctx)
-	group.Wait()
 }
 
 // wake has the Deployments looked at whose jobs are overdue.

@@ -14,7 +14,6 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
-	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // beyondGrace is what podman takes to stop and remove a container besides the time
@@ -23,7 +22,7 @@ const beyondGrace = 2 * time.Minute
 
 // steps makes steps of actions, without the pulls of images that are here. What is
 // to be removed is one step, and so is what takes the place of others.
-func (i *instance) steps(ctx context.Context, actions []plan.Action) (steps []workload.Step, err error) {
+func (i *instance) steps(ctx context.Context, w *plan.Workload, actions []plan.Action) (steps []workload.Step, err error) {
 	for n, a := range actions {
 		begins := n == 0 || actions[n-1].Kind != a.Kind || actions[n-1].Wave != a.Wave
 		switch a.Kind {
@@ -46,7 +45,7 @@ func (i *instance) steps(ctx context.Context, actions []plan.Action) (steps []wo
 				continue
 			}
 		}
-		steps = append(steps, i.step(a))
+		steps = append(steps, i.step(w, a))
 	}
 	return steps, nil
 }
@@ -73,8 +72,8 @@ var kinds = map[plan.Kind]workload.Kind{
 	plan.Pull: workload.Fetch, plan.Start: workload.Restart, plan.Stop: workload.Restart, plan.Resume: workload.Restart, plan.Promote: workload.Restart, plan.PutBack: workload.Restart,
 }
 
-func (i *instance) step(a plan.Action) workload.Step {
-	step := workload.Step{Kind: kinds[a.Kind], Name: a.String(), Do: func(ctx context.Context) error { return i.do(ctx, a) }}
+func (i *instance) step(w *plan.Workload, a plan.Action) workload.Step {
+	step := workload.Step{Kind: kinds[a.Kind], Name: a.String(), Do: func(ctx context.Context) error { return i.do(ctx, w, a) }}
 	if a.Kind == plan.Stop {
 		step.Within = a.Container.Grace + beyondGrace
 	}
@@ -82,18 +81,21 @@ func (i *instance) step(a plan.Action) workload.Step {
 }
 
 // do takes a step. One that fails may be about a damaged storage.
-func (i *instance) do(ctx context.Context, a plan.Action) error {
-	err := i.act(ctx, a)
+func (i *instance) do(ctx context.Context, w *plan.Workload, a plan.Action) error {
+	err := i.act(ctx, w, a)
 	if err != nil {
 		i.keeper.suspect()
 	}
 	return err
 }
 
-func (i *instance) act(ctx context.Context, a plan.Action) error {
+func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) error {
 	switch a.Kind {
 	case plan.Pull:
-		return i.pull(ctx, i.ref, a.Image)
+		if err := pullable(w, a.Image); err != nil {
+			return err
+		}
+		return i.pull(ctx, w, a.Image)
 	case plan.EnsureVolume:
 		_, err := i.runtime.EnsureVolume(ctx, i.ref, a.Volume, "", a.Size)
 		if errors.Is(err, container.ErrNoLimit) {
@@ -155,6 +157,9 @@ func (i *instance) start(ctx context.Context, id string, mounts []container.Moun
 	if _, err := i.mounts.allows(mounts); err != nil {
 		return err
 	}
+	if err := i.refill(ctx, id); err != nil {
+		return err
+	}
 	return i.runtime.Start(ctx, id)
 }
 
@@ -175,6 +180,10 @@ func (i *instance) make(ctx context.Context, spec *container.Spec) (id string, e
 	if spec, err = i.withImage(ctx, spec, &image); err != nil {
 		return "", err
 	}
+	if err := i.fillOnce(ctx, spec); err != nil {
+		return "", fmt.Errorf("service %s: %w", spec.Service, err)
+	}
+	spec = withFiles(spec)
 	i.log.Info("creating container", "container", spec.Name(), "image", spec.Image)
 	if id, err = i.runtime.Create(ctx, spec); err == nil {
 		i.runs.Made(id)
@@ -239,15 +248,28 @@ func (d *Driver) remove(ctx context.Context, c container.Container) error {
 	return d.runtime.Remove(ctx, c.ID)
 }
 
-func (d *Driver) pull(ctx context.Context, ref wire.DeploymentRef, image string) error {
+// pullable refuses to pull what its services want to be there already.
+func pullable(w *plan.Workload, image string) error {
+	for i := range w.Services {
+		if s := &w.Services[i]; s.Image == image && s.Pull == container.PullNever {
+			return fmt.Errorf("service %s: image %q is not on this device, and pullPolicy is Never: load it there, or change pullPolicy", s.Service, image)
+		}
+	}
+	return nil
+}
+
+func (d *Driver) pull(ctx context.Context, w *plan.Workload, image string) error {
 	began := time.Now()
 	if err := d.roomFor(ctx, image); err != nil {
 		return err
 	}
 	d.pruner.book.Pull(image) // whoever plans a pull saw that the image is not here
-	defer d.pulls.begin(ref, image)()
+	defer d.pulls.begin(w.Ref, image)()
 	d.log.Info("pulling image", "image", image)
-	login, loginErr := d.login(ctx, image)
+	login, loginErr := w.LoginFor(image), error(nil)
+	if login == nil {
+		login, loginErr = d.login(ctx, image)
+	}
 	if err := d.runtime.Pull(ctx, image, login); err != nil {
 		if loginErr != nil {
 			err = fmt.Errorf("%w (%w)", err, loginErr)

@@ -22,18 +22,16 @@ func PodmanV0(ref wire.DeploymentRef, data json.RawMessage) (*plan.Workload, err
 	if p.MinReadySeconds != nil {
 		w.MinReady = time.Duration(*p.MinReadySeconds) * time.Second
 	}
+	for _, s := range p.ImagePullSecrets {
+		w.PullSecrets = append(w.PullSecrets, s.Name)
+	}
 	for s, role := range p.All() {
 		spec := specOf(ref, s)
 		if err := live(w, p, &spec, s, role); err != nil {
 			return nil, err
 		}
 		w.Services = append(w.Services, spec)
-		if use := secretsOf(s); len(use.Env)+len(use.Dirs) > 0 {
-			if w.SecretUses == nil {
-				w.SecretUses = map[string]plan.SecretUse{}
-			}
-			w.SecretUses[spec.Service] = use
-		}
+		addUse(w, s)
 		for _, m := range spec.Mounts {
 			if m.Volume != "" && !slices.Contains(w.Volumes, m.Volume) {
 				w.Volumes = append(w.Volumes, m.Volume)
@@ -56,6 +54,7 @@ func specOf(ref wire.DeploymentRef, s *score.Service) container.Spec {
 		Memory:  s.Resources.Limits.MemoryBytes(),
 		Grace:   s.Grace(), StopSignal: s.Signal(),
 		Options: optionsOf(ref, s),
+		Pull:    pullOf(s.PullPolicy),
 		Probes: container.Probes{
 			Startup: probeOf(s.StartupProbe), Liveness: probeOf(s.LivenessProbe), Readiness: probeOf(s.ReadinessProbe),
 		},
@@ -72,7 +71,7 @@ func specOf(ref wire.DeploymentRef, s *score.Service) container.Spec {
 		spec.Ports = append(spec.Ports, portOf(p))
 	}
 	for _, v := range s.Volumes {
-		if v.SecretName == "" && v.EmptyDir == nil {
+		if v.Name != "" || v.HostPath != "" {
 			spec.Mounts = append(spec.Mounts, mountOf(ref, v))
 		}
 	}
@@ -103,21 +102,6 @@ func probeOf(s *score.Probe) *container.Probe {
 		p.GRPC = &container.GRPCProbe{Port: uint16(s.GRPC.Port), Service: s.GRPC.Service}
 	}
 	return p
-}
-
-func secretsOf(s *score.Service) plan.SecretUse {
-	use := plan.SecretUse{Env: map[string]plan.SecretKey{}, Dirs: map[string]string{}}
-	for _, e := range s.Env {
-		if e.ValueFrom != nil {
-			use.Env[e.Name] = plan.SecretKey{Secret: e.ValueFrom.SecretKeyRef.Name, Key: e.ValueFrom.SecretKeyRef.Key}
-		}
-	}
-	for _, v := range s.Volumes {
-		if v.SecretName != "" {
-			use.Dirs[v.MountPath] = v.SecretName
-		}
-	}
-	return use
 }
 
 func restartOf(p score.RestartPolicy) container.Restart {

@@ -34,8 +34,14 @@ type Workload struct {
 	// Before are the hashes that the services had before networks were a part of them, by
 	// service, where the score says nothing about networks; see AsBefore.
 	Before map[string]string
-	// SecretUses says which services use Secrets, by service.
+	// SecretUses says which services use Secrets and ConfigMaps, by service.
 	SecretUses map[string]SecretUse
+	// PullSecrets are the names of the Secrets with logins for pulls, Logins what they hold,
+	// by WithSecrets.
+	PullSecrets []string
+	Logins      []container.Login
+	// Earlier are services as agents up to 0.1 made them, by service; see Inherit.
+	Earlier map[string]container.Spec
 	// Refused are the services whose new container did not run, by service.
 	Refused map[string]Refusal
 	// Cleared says why containers were cleared whose services are not ready again, by
@@ -540,11 +546,10 @@ func Departure(ref wire.DeploymentRef, observed []container.Container, volumes [
 		}
 	}
 	inWaves(actions, waves)
-	if retention != wire.DeleteVolumes {
-		return actions
-	}
 	for _, v := range volumes {
-		actions = append(actions, Action{Kind: RemoveVolume, Volume: v})
+		if retention == wire.DeleteVolumes || container.IsFileVolume(v) {
+			actions = append(actions, Action{Kind: RemoveVolume, Volume: v})
+		}
 	}
 	return actions
 }

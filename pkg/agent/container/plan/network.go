@@ -25,6 +25,9 @@ func AsBefore(w *Workload, observed []container.Container, renewed bool) *Worklo
 	as.Networks, as.Services = nil, slices.Clone(w.Services)
 	for i := range as.Services {
 		s := &as.Services[i]
+		if earlier, is := w.Earlier[s.Service]; is {
+			*s = earlier
+		}
 		s.Network, s.Hash = container.Network{}, w.Before[s.Service]
 	}
 	return &as

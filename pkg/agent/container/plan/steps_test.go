@@ -9,6 +9,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -86,11 +87,11 @@ func TestContentsOfSecrets(t *testing.T) {
 	t.Parallel()
 	contents := map[string]map[string][]byte{"db": {"password": []byte("p"), "unused": []byte("u")}, "tls": {"crt": []byte("c"), "key": []byte("k")}}
 	w := withSecrets()
-	first, err := w.WithSecrets("1", contents)
+	first, err := w.WithSecrets(workload.Contents{Digest: "1", Objects: contents})
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := w.WithSecrets("2", contents)
+	second, err := w.WithSecrets(workload.Contents{Digest: "2", Objects: contents})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +137,7 @@ func TestContentsOfSecrets(t *testing.T) {
 
 func TestMissingKeyOfASecret(t *testing.T) {
 	t.Parallel()
-	_, err := withSecrets().WithSecrets("1", map[string]map[string][]byte{"db": {"user": nil}, "tls": {}})
+	_, err := withSecrets().WithSecrets(workload.Contents{Digest: "1", Objects: map[string]map[string][]byte{"db": {"user": nil}, "tls": {}}})
 	if err == nil || err.Error() != `service a: the Secret "db" has no key "password"` {
 		t.Errorf("got %v", err)
 	}
@@ -145,7 +146,7 @@ func TestMissingKeyOfASecret(t *testing.T) {
 // Nothing is no secret, and podman keeps none of it.
 func TestEmptySecrets(t *testing.T) {
 	t.Parallel()
-	w, err := withSecrets().WithSecrets("1", map[string]map[string][]byte{"db": {"password": {}}, "tls": {"crt": []byte("c")}})
+	w, err := withSecrets().WithSecrets(workload.Contents{Digest: "1", Objects: map[string]map[string][]byte{"db": {"password": {}}, "tls": {"crt": []byte("c")}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +157,7 @@ func TestEmptySecrets(t *testing.T) {
 	if before := withSecrets().Services[0].Env; len(before) > 0 {
 		t.Errorf("the workload changed: %v", before)
 	}
-	_, err = withSecrets().WithSecrets("1", map[string]map[string][]byte{"db": {"password": []byte("p")}, "tls": {"crt": {}}})
+	_, err = withSecrets().WithSecrets(workload.Contents{Digest: "1", Objects: map[string]map[string][]byte{"db": {"password": []byte("p")}, "tls": {"crt": {}}}})
 	if want := `service a: key "crt" of the Secret "tls" is empty, and podman cannot make a file of it: give it a content, or remove the key`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -107,7 +107,7 @@ func (h *hand) workload(version int) workload.Workload {
 	score := h.Score(version)
 	w, err := h.driver.Parse(h.ref, score.Type, score.Data)
 	h.must(err)
-	w, err = w.WithSecrets("", nil)
+	w, err = w.WithSecrets(workload.Contents{})
 	h.must(err)
 	return w
 }

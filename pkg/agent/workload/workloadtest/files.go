@@ -66,7 +66,7 @@ type file struct {
 func (file) Secrets() []string { return nil }
 
 // WithSecrets implements workload.Workload.
-func (w file) WithSecrets(string, map[string]map[string][]byte) (workload.Workload, error) {
+func (w file) WithSecrets(workload.Contents) (workload.Workload, error) {
 	return w, nil
 }
 

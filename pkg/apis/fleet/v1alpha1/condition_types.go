@@ -40,6 +40,8 @@ const (
 	ReasonPrivilegeExceeded = "PrivilegeExceeded"
 	// ReasonSecretUnavailable: a Secret that the score names is missing or too long.
 	ReasonSecretUnavailable = "SecretUnavailable"
+	// ReasonConfigMapUnavailable: a ConfigMap that the score names is missing or too long.
+	ReasonConfigMapUnavailable = "ConfigMapUnavailable"
 	// ReasonInvalidSelector: the target selector cannot be read.
 	ReasonInvalidSelector = "InvalidSelector"
 	// ReasonNoDevicesMatched: the selector matches no device.

@@ -89,18 +89,21 @@ type Score struct {
 	Type string `json:"type"`
 	// data is the workload, at most 256 KiB. For type PodmanV0 it is
 	// {services: [{name, image, command, args, env: [{name, value, valueFrom:
-	// {secretKeyRef: {name, key}}}], ports: [{hostPort, containerPort, hostIP,
-	// protocol}], volumes: [{name or hostPath or secretName, mountPath, readOnly}],
-	// restart, resources: {limits: {memory}}, terminationGracePeriodSeconds,
+	// {secretKeyRef or configMapKeyRef: {name, key}}}], envFrom: [{configMapRef or
+	// secretRef: {name}, prefix}], pullPolicy, ports: [{hostPort, containerPort,
+	// hostIP, protocol}], volumes: [{name or hostPath or secretName or configMap:
+	// {name, items: [{key, path, mode}], defaultMode, uid, gid} or secret:
+	// {secretName, …}, mountPath, readOnly, subPath, reload, reloadSignal}], restart,
+	// resources: {limits: {memory}}, terminationGracePeriodSeconds,
 	// stopSignal, startupProbe, livenessProbe, readinessProbe: {exec: {command} or
 	// httpGet: {port, path, scheme, httpHeaders: [{name, value}]} or tcpSocket: {port}
 	// or grpc: {port, service}, initialDelaySeconds, periodSeconds, timeoutSeconds,
 	// successThreshold, failureThreshold}, lifecycle: {postStart, preStop: {exec or
 	// httpGet, timeoutSeconds}}, dependsOn: [{service, condition}], schedule: {cron,
 	// timeZone, concurrencyPolicy, missedRuns}, timeoutSeconds}], initContainers:
-	// [{name, image, …, timeoutSeconds}], minReadySeconds, network: {mode, name, ipv6,
-	// hostAliases: [{ip, hostnames}], dns: {nameservers, searches, options}}}. The server
-	// rejects a field that the type does not define.
+	// [{name, image, …, timeoutSeconds}], minReadySeconds, imagePullSecrets: [{name}],
+	// network: {mode, name, ipv6, hostAliases: [{ip, hostnames}], dns: {nameservers,
+	// searches, options}}}. The server rejects a field that the type does not define.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=object
