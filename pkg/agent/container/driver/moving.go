@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/images"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -24,7 +25,7 @@ type moving struct {
 	mu sync.Mutex // guards what follows
 	// ids are those of the images that names had on the device when somebody looked last.
 	ids map[string]string
-	// wanted says who follows which names, with what the last workload needs to pull them.
+	// wanted are the workloads that follow names or have logins for pulls.
 	wanted map[wire.DeploymentRef]*plan.Workload
 	// problems says why names could not be followed, by Deployment and image.
 	problems map[wire.DeploymentRef]map[string]string
@@ -35,13 +36,13 @@ func newMoving() *moving {
 }
 
 // followed are the images that a workload follows, each once.
-func followed(w *plan.Workload) (images []string) {
+func followed(w *plan.Workload) (names []string) {
 	for i := range w.Services {
-		if s := &w.Services[i]; s.Pull == container.PullAlways && !slices.Contains(images, s.Image) {
-			images = append(images, s.Image)
+		if s := &w.Services[i]; s.Pull == container.PullAlways && !slices.Contains(names, s.Image) {
+			names = append(names, s.Image)
 		}
 	}
-	return images
+	return names
 }
 
 // resolve returns the workload whose services have the hashes of the images that their names
@@ -66,10 +67,25 @@ func (m *moving) resolve(w *plan.Workload) *plan.Workload {
 func (m *moving) want(w *plan.Workload) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.wanted[w.Ref] = w; len(followed(w)) == 0 {
-		delete(m.wanted, w.Ref)
-		delete(m.problems, w.Ref)
+	if m.wanted[w.Ref] = w; len(followed(w)) > 0 {
+		return
 	}
+	delete(m.problems, w.Ref)
+	if len(w.Logins) == 0 {
+		delete(m.wanted, w.Ref)
+	}
+}
+
+// puller is a workload that may pull an image for no Deployment in particular: one that uses
+// it and has a login for it, or else one that has nothing.
+func (m *moving) puller(image string) *plan.Workload {
+	for _, w := range m.list() {
+		uses := slices.ContainsFunc(w.Services, func(s container.Spec) bool { return images.Canonical(s.Image) == images.Canonical(image) })
+		if uses && w.LoginFor(image) != nil {
+			return w
+		}
+	}
+	return &plan.Workload{}
 }
 
 func (m *moving) forget(ref wire.DeploymentRef) {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
-	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/helper/storage"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -197,7 +196,7 @@ func (d *Driver) replaceImage(ctx context.Context, damage storage.Damage, change
 	}
 	// Only what can be had is removed.
 	for _, name := range names {
-		if err := d.pull(ctx, &plan.Workload{}, name); err != nil {
+		if err := d.pull(ctx, d.moving.puller(name), name); err != nil {
 			return fmt.Sprintf("%s and cannot be pulled again: %v", about, err)
 		}
 	}
@@ -249,7 +248,7 @@ func (d *Driver) exchange(ctx context.Context, id string, names []string, users 
 		}
 	}
 	for _, name := range names {
-		if err := d.pull(ctx, &plan.Workload{}, name); err != nil {
+		if err := d.pull(ctx, d.moving.puller(name), name); err != nil {
 			return err
 		}
 	}
