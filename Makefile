@@ -137,8 +137,8 @@ $(DIST).partial/%:
 	else $(MAKE) --no-print-directory bin/$$program OUTPUT=$@; fi
 
 .PHONY: generate
-generate: ## write again what is generated: deepcopy, CRDs, OpenAPI, docs/reference/api.md
-	go generate $(addsuffix /...,$(addprefix ./,$(wildcard pkg/apis pkg/apiserver)))
+generate: ## write again what is generated: deepcopy, CRDs, OpenAPI, docs/reference/api.md, the schema of scores
+	go generate $(addsuffix /...,$(addprefix ./,$(wildcard pkg/apis pkg/apiserver pkg/scoreschema)))
 
 .PHONY: tools
 tools: ## install the Debian packages that checks and tests need; other targets do it, too

@@ -175,3 +175,18 @@ func commentsBefore(source, declaration string) string {
 	}
 	return b.String()
 }
+
+// Each field of a score has a row on its page, or is named in one.
+func TestFieldsOfScoresHaveARow(t *testing.T) {
+	t.Parallel()
+	page := read(t, "reference/podman-v0.md")
+	fields := find(t, "../pkg/score/*.go", `json:"(\w+)[^"]*"`)
+	if len(fields) < 40 {
+		t.Fatalf("%d fields found: package score changed its form", len(fields))
+	}
+	for _, field := range fields {
+		if !regexp.MustCompile("[`.{ \\[]" + field + "[`:,}\\]]").MatchString(page) {
+			t.Errorf("podman-v0.md does not have %s", field)
+		}
+	}
+}

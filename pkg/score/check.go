@@ -1,7 +1,6 @@
 package score
 
 import (
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -101,8 +100,14 @@ func checkObjectKey(field, key, kind string) error {
 	return nil
 }
 
+// absolutePattern: no name is empty, "." or "..", and none has what podman takes for an option.
+var absolutePattern = regexp.MustCompile(`^(/(` + pathName + `|\.` + pathName + `|\.\.[^/\x00:,]+))+$`)
+
+// pathName is a name that does not begin with a dot.
+const pathName = `[^/\x00:,.][^/\x00:,]*`
+
 func checkAbsolute(field, p string) error {
-	if len(p) > maxPathLength || !path.IsAbs(p) || path.Clean(p) != p || p == "/" || strings.ContainsAny(p, "\x00:,") {
+	if len(p) > maxPathLength || !absolutePattern.MatchString(p) {
 		return fieldErrorf(field, "%.80q is not an absolute path in its shortest form", p)
 	}
 	return nil

@@ -2,7 +2,9 @@ package score
 
 // EnvVar is one environment variable.
 type EnvVar struct {
-	Name  string `json:"name"`
+	// Name is a letter or "_", then letters, digits, "_", "." and "-".
+	Name string `json:"name"`
+	// Value is what the variable has.
 	Value string `json:"value,omitempty"`
 	// ValueFrom takes the value from elsewhere; Value is empty then.
 	ValueFrom *EnvVarSource `json:"valueFrom,omitempty"`
@@ -16,8 +18,10 @@ type EnvVarSource struct {
 
 // SecretKeyRef names a key of a Secret in the namespace of the Deployment.
 type SecretKeyRef struct {
+	// Name is that of the Secret.
 	Name string `json:"name"`
-	Key  string `json:"key"`
+	// Key is one of the keys of its data.
+	Key string `json:"key"`
 }
 
 // ConfigMapKeyRef names a key of a ConfigMap in the namespace of the Deployment.

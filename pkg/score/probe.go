@@ -54,6 +54,7 @@ type Probe struct {
 
 // ExecProbe is a command that is run in the container, without a shell.
 type ExecProbe struct {
+	// Command is a program and its arguments.
 	Command []string `json:"command"`
 }
 
@@ -72,7 +73,9 @@ type HTTPProbe struct {
 
 // HTTPHeader is one header of a request.
 type HTTPHeader struct {
-	Name  string `json:"name"`
+	// Name of the header.
+	Name string `json:"name"`
+	// Value of the header.
 	Value string `json:"value"`
 }
 
