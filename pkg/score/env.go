@@ -26,8 +26,10 @@ type SecretKeyRef struct {
 
 // ConfigMapKeyRef names a key of a ConfigMap in the namespace of the Deployment.
 type ConfigMapKeyRef struct {
+	// Name is that of the ConfigMap.
 	Name string `json:"name"`
-	Key  string `json:"key"`
+	// Key is one of the keys of its data.
+	Key string `json:"key"`
 }
 
 func (e EnvVar) validate(at string) error {

@@ -12,6 +12,7 @@ type EnvFrom struct {
 
 // ObjectRef names an object in the namespace of the Deployment.
 type ObjectRef struct {
+	// Name is that of the object.
 	Name string `json:"name"`
 }
 

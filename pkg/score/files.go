@@ -20,21 +20,27 @@ type ConfigMapFiles struct {
 	GID int `json:"gid,omitempty"`
 }
 
-// SecretFiles are the keys of a Secret as files; the fields are as those of ConfigMapFiles.
+// SecretFiles are the keys of a Secret as files.
 type SecretFiles struct {
-	SecretName  string     `json:"secretName"`
-	Items       []FileItem `json:"items,omitempty"`
-	DefaultMode *int       `json:"defaultMode,omitempty"`
-	UID         int        `json:"uid,omitempty"`
-	GID         int        `json:"gid,omitempty"`
+	// SecretName is that of a Secret in the namespace of the Deployment.
+	SecretName string `json:"secretName"`
+	// Items are the keys that become files, all of them when there are none.
+	Items []FileItem `json:"items,omitempty"`
+	// DefaultMode are the permissions of a file; DefaultFileMode when it is nil.
+	DefaultMode *int `json:"defaultMode,omitempty"`
+	// UID and GID own the files, as the container sees them.
+	UID int `json:"uid,omitempty"`
+	GID int `json:"gid,omitempty"`
 }
 
 // FileItem makes a file of a key.
 type FileItem struct {
+	// Key is one of the object.
 	Key string `json:"key"`
 	// Path is relative, and may have directories.
 	Path string `json:"path"`
-	Mode *int   `json:"mode,omitempty"`
+	// Mode are the permissions of the file; those of DefaultMode when it is nil.
+	Mode *int `json:"mode,omitempty"`
 }
 
 // DefaultFileMode are the permissions of files: everybody in the container may read them,

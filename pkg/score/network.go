@@ -43,7 +43,9 @@ const (
 
 // HostAlias names an address.
 type HostAlias struct {
-	IP        string   `json:"ip"`
+	// IP is an address of IPv4 or IPv6.
+	IP string `json:"ip"`
+	// Hostnames are its names, at least one.
 	Hostnames []string `json:"hostnames"`
 }
 

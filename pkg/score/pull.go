@@ -17,6 +17,7 @@ const (
 // PullSecret names a Secret of type kubernetes.io/dockerconfigjson in the namespace of the
 // Deployment.
 type PullSecret struct {
+	// Name is that of the Secret.
 	Name string `json:"name"`
 }
 

@@ -33,7 +33,10 @@ type SecurityContext struct {
 
 // Capabilities are named without CAP_: NET_ADMIN. ALL may be dropped.
 type Capabilities struct {
-	Add  []string `json:"add,omitempty"`
+	// Add are those that the container gets besides. Most need a namespace with privilege
+	// "privileged".
+	Add []string `json:"add,omitempty"`
+	// Drop are those that it does not get. With ALL it has those of Add alone.
 	Drop []string `json:"drop,omitempty"`
 }
 
@@ -53,16 +56,20 @@ const (
 
 // SELinuxOptions are the parts of a label that differ from podman's.
 type SELinuxOptions struct {
-	User  string `json:"user,omitempty"`
-	Role  string `json:"role,omitempty"`
-	Type  string `json:"type,omitempty"`
+	// User and Role need a namespace with privilege "privileged".
+	User string `json:"user,omitempty"`
+	Role string `json:"role,omitempty"`
+	// Type is container_t and the like; others need a namespace with privilege "privileged".
+	Type string `json:"type,omitempty"`
+	// Level has the categories: s0:c1,c2.
 	Level string `json:"level,omitempty"`
 }
 
 // Sysctl is a parameter of the kernel that the container has for itself.
 type Sysctl struct {
 	// Name has dots: net.ipv4.ip_unprivileged_port_start.
-	Name  string `json:"name"`
+	Name string `json:"name"`
+	// Value is as sysctl(8) writes it.
 	Value string `json:"value"`
 }
 
