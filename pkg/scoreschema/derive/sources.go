@@ -29,6 +29,7 @@ type Sources struct {
 // rule is a pattern that a check has, and the error that it gives.
 type rule struct {
 	complaint *regexp.Regexp
+	words     int // how many characters of the error are the same for all values
 	pattern   string
 	longest   int
 }
@@ -220,7 +221,7 @@ func (s *Sources) refusal(condition ast.Expr, body []ast.Stmt) {
 		return true
 	})
 	if r.pattern != "" && format != "" {
-		r.complaint = likeFormat(format)
+		r.complaint, r.words = likeFormat(format), len(verb.ReplaceAllString(format, ""))
 		s.rules = append(s.rules, r)
 	}
 }
@@ -283,27 +284,37 @@ func (s *Sources) joined(e ast.Expr) string {
 	return ""
 }
 
-// ruleOf returns the rule that a complaint is of.
+// ruleOf returns the rule that a complaint is of: the one with the most words of its own, for
+// "is not the name of a %s" is also how "is not the name of a header" looks.
 func (s *Sources) ruleOf(complaint string) (rule, bool) {
+	best, most := rule{}, 0
 	for _, r := range s.rules {
-		if r.complaint.MatchString(complaint) {
-			return r, true
+		if r.words > most && r.complaint.MatchString(complaint) {
+			best, most = r, r.words
 		}
 	}
 	for _, words := range slices.Sorted(maps.Keys(decided)) {
-		if strings.Contains(complaint, words) {
-			pattern := decided[words]
-			if named := s.pattern(pattern); named != "" {
-				pattern = named
-			}
-			return rule{pattern: pattern}, !strings.HasSuffix(pattern, "Pattern")
+		if len(words) >= most && strings.Contains(complaint, words) {
+			best, most = s.decided(words), len(words)
 		}
+	}
+	if most > 0 {
+		return best, !strings.HasSuffix(best.pattern, "Pattern")
 	}
 	if m := regexp.MustCompile(`is longer than ([0-9]+) bytes$`).FindStringSubmatch(complaint); m != nil {
 		n, _ := strconv.Atoi(m[1])
 		return rule{longest: n}, true
 	}
 	return rule{}, false
+}
+
+// decided is the rule of a check that has no pattern in a condition.
+func (s *Sources) decided(words string) rule {
+	pattern := decided[words]
+	if named := s.pattern(pattern); named != "" {
+		pattern = named
+	}
+	return rule{pattern: pattern}
 }
 
 // add adds the rule to a schema of a text that may be empty.
