@@ -1,7 +1,7 @@
 package score
 
 import (
-	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -127,10 +127,13 @@ func (i FileItem) validate(at string) error {
 	return all(checkConfigMapKey(at+".key", i.Key), checkRelative(at+".path", i.Path), checkWithin(at+".mode", i.Mode, 0, 0o777))
 }
 
+// relativePattern: no name is empty, "." or "..", and the first does not begin with "..".
+var relativePattern = regexp.MustCompile(`^(` + pathName + `|\.` + pathName + `)(/(` + pathName + `|\.` + pathName + `|\.\.[^/\x00:,]+))*$`)
+
 // checkRelative checks the path of a file in a directory. Names that begin with two dots
 // are those of the agent.
 func checkRelative(field, p string) error {
-	if len(p) > maxPathLength || p == "" || path.IsAbs(p) || path.Clean(p) != p || strings.HasPrefix(p, "..") || strings.ContainsAny(p, "\x00:,") {
+	if len(p) > maxPathLength || !relativePattern.MatchString(p) {
 		return fieldErrorf(field, "%.80q is not a relative path in its shortest form, which does not begin with ..", p)
 	}
 	return nil

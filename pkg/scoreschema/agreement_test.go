@@ -26,12 +26,19 @@ const examplesDir = "../../examples/podman-v0"
 var beyond = []string{
 	// Several fields.
 	"is used twice", "is given twice", "is mounted twice", "appears twice", "is already taken by service", "exclude each other", "exactly one of",
-	"is not 1: only a readinessProbe may ask for more",
+	"is not 1: only a readinessProbe may ask for more", "is for mode Bridge alone", "network.mode None", "network.mode Host", "asks nobody",
+	"is no service of this Deployment", "a cycle: ", "on a schedule, and nothing can wait for it", "never completes", "a service with a schedule",
+	"only init containers and services with a schedule", "an init container has none", "it has terminationGracePeriodSeconds",
+	"is needed, too", "is more than limits.memory", "is more than hard", "with hostIPC", "with hostPID", "has the size",
+	"is for configMap and secret", "is for a named volume", "needs reload: Signal", "is the path of none of the items", "a single file cannot be exchanged",
+	"at most 4096 are allowed", // of all words together
 	// What a text means.
-	"is not an IP address", "is not at least", "is not the name of a signal", "is not a key of a Secret",
+	"is not an IP address", "is not at least", "is not the name of a signal", "is not a key of a", "is not within 10m to", "is too much",
+	"is no time zone", "never comes", "is no capability of Linux", "leave CAP_ out", "is one of the whole device", "the container's own",
+	"is not a key such as", "acts upon keys of this kind",
 	"a command is needed", // whose first word is not empty
 	// A null in a list, or an object without anything in it, has empty fields.
-	"an image is needed", `"" is not`, `"" must be`, "0 is not within 1 to 65535",
+	"an image is needed", "at least one name is needed", "the name of a service is needed", "postStart or preStop is needed", "is empty: use", `"" is unknown`, `"" is not`, `"" must be`, "0 is not within 1 to 65535",
 	// The document as a whole.
 	"bytes, at most",
 }

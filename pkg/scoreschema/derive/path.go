@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // path leads to a value in a document; each step is the name of a field, each or any.
@@ -22,14 +24,20 @@ func (p path) value() path            { return p.field(other) }
 // String is as errors write it, for a path without wildcards: indices are steps then.
 func (p path) String() string {
 	text := ""
+	quoted := func(step string) string {
+		if strings.Contains(step, ".") {
+			return strconv.Quote(step)
+		}
+		return step
+	}
 	for _, step := range p {
 		switch {
 		case step[0] >= '0' && step[0] <= '9':
 			text += "[" + step + "]"
 		case text == "":
-			text = step
+			text = quoted(step)
 		default:
-			text += "." + step
+			text += "." + quoted(step)
 		}
 	}
 	return text

@@ -106,18 +106,25 @@ var (
 )
 
 // junk are texts of which each kind of text refuses some.
-var junk = []string{"", "\x00", "\x01", "é", "-", " ", "A B", "/..", "//", "..", "1x", "zzz", strings.Repeat("a", 6000), "/" + strings.Repeat("a", 6000), "SIGTERM "}
+var junk = []string{"", "\x00", "\x01", "é", "-", " ", "A B", "/..", "//", "/a", "..", "1x", "zzz", strings.Repeat("a", 6000), "/" + strings.Repeat("a", 6000), "SIGTERM "}
 
 // text adds what a text may be: one of a list, or of a pattern.
 func (p probe) text(s *scoreschema.Schema, sources *Sources) {
 	empty := !p.refuses("") || p.isFirst()
+	var besides []string
+	if empty {
+		besides = append(besides, "")
+	}
+	if !p.refuses("/") { // which is no directory below another one
+		besides = append(besides, "/")
+	}
 	for _, value := range junk {
 		for _, complaint := range p.complaints(value) {
 			if m := unknown.FindStringSubmatch(complaint); m != nil {
 				p.oneOf(s, m[1])
 			}
 			if rule, ok := sources.ruleOf(complaint); ok {
-				rule.add(s, empty)
+				rule.add(s, besides)
 			}
 		}
 	}

@@ -42,6 +42,8 @@ var decided = map[string]string{
 	"does not begin with a slash":  `^/`,
 	"is not the name of a signal":  `^SIG[A-Z0-9]+(\+[0-9]{1,2})?$`,
 	"is not an IP address":         `^[0-9a-fA-F.:]+$`,
+	"is not below /dev":            `^/dev/`,
+	"has a control character":      `^[^\x00-\x1f\x7f]*$`,
 	"is not at least ":             "quantityPattern",
 	"is not within 10m to ":        "quantityPattern",
 }
@@ -284,6 +286,8 @@ func (s *Sources) joined(e ast.Expr) string {
 	return ""
 }
 
+var tooLong = regexp.MustCompile(`is longer than ([0-9]+) bytes`)
+
 // ruleOf returns the rule that a complaint is of: the one with the most words of its own, for
 // "is not the name of a %s" is also how "is not the name of a header" looks.
 func (s *Sources) ruleOf(complaint string) (rule, bool) {
@@ -298,14 +302,10 @@ func (s *Sources) ruleOf(complaint string) (rule, bool) {
 			best, most = s.decided(words), len(words)
 		}
 	}
-	if most > 0 {
-		return best, !strings.HasSuffix(best.pattern, "Pattern")
+	if m := tooLong.FindStringSubmatch(complaint); m != nil {
+		best.longest, _ = strconv.Atoi(m[1])
 	}
-	if m := regexp.MustCompile(`is longer than ([0-9]+) bytes$`).FindStringSubmatch(complaint); m != nil {
-		n, _ := strconv.Atoi(m[1])
-		return rule{longest: n}, true
-	}
-	return rule{}, false
+	return best, best.longest > 0 || most > 0 && !strings.HasSuffix(best.pattern, "Pattern")
 }
 
 // decided is the rule of a check that has no pattern in a condition.
@@ -317,14 +317,16 @@ func (s *Sources) decided(words string) rule {
 	return rule{pattern: pattern}
 }
 
-// add adds the rule to a schema of a text that may be empty.
-func (r rule) add(s *scoreschema.Schema, empty bool) {
+// add adds the rule to a schema of a text that may have some values whatever the rule says.
+func (r rule) add(s *scoreschema.Schema, besides []string) {
 	if r.longest > 0 && (s.MaxLength == 0 || r.longest < s.MaxLength) {
 		s.MaxLength = r.longest
 	}
 	pattern := r.pattern
-	if empty && pattern != "" && !regexp.MustCompile(pattern).MatchString("") {
-		pattern = "^$|" + pattern
+	for _, value := range besides {
+		if pattern != "" && !regexp.MustCompile(pattern).MatchString(value) {
+			pattern = "^" + value + "$|" + pattern
+		}
 	}
 	switch {
 	case pattern == "" || pattern == s.Pattern || slices.ContainsFunc(s.AllOf, func(p scoreschema.Pattern) bool { return p.Pattern == pattern }):
