@@ -36,3 +36,6 @@ var (
 	LowestLimit = lowestLimit
 	SoftLimit   = softLimit
 )
+
+// ReviewScore is what the API asks about a new or changed score.
+var ReviewScore = reviewScore

@@ -1,0 +1,32 @@
+package embedserver_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"fleet.nationtech.io/fleet/pkg/embedserver"
+	"fleet.nationtech.io/fleet/pkg/score"
+)
+
+// What no device would be sent is refused, whatever its type; characters that some encoders
+// escape do not make it longer.
+func TestLongScoresAreRefused(t *testing.T) {
+	t.Parallel()
+	const frame = len(`{"data":{"text":""},"type":"Other"}`)
+	for _, character := range []string{"x", "<"} {
+		for length, refused := range map[int]bool{score.MaxSize - frame: false, score.MaxSize - frame + 1: true} {
+			part := map[string]any{"type": "Other", "data": map[string]any{"text": strings.Repeat(character, length)}}
+			o, err := embedserver.ReviewScore(part, func() (map[string]string, error) { return nil, nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if said := strings.Contains(fmt.Sprint(o.Objections), "at most 262144 are allowed"); said != refused {
+				t.Errorf("%d times %s: %+v", length, character, o.Objections)
+			}
+			if len(o.Warnings) != 1 {
+				t.Errorf("warnings: %q", o.Warnings)
+			}
+		}
+	}
+}
