@@ -140,6 +140,8 @@ func TestFieldsOfPodmanV0(t *testing.T) {
 
 func (s *site) prepareFields() {
 	s.t.Helper()
+	outside := s.startResolver(outsideAnswer)
+	s.root("echo nameserver " + outside.address() + " >/etc/resolv.conf")
 	script := "sed -i '/^bindRoots:/d' /etc/fleet-agent/agent.yaml; echo '" + fieldsConfig + "' >>/etc/fleet-agent/agent.yaml\n"
 	for _, c := range fieldCases {
 		script += c.prepare + "\n"
