@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/yaml"
+
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/test/lab"
@@ -97,6 +99,23 @@ func TestEveryFieldHasACase(t *testing.T) {
 		if !slices.Contains(known, path) {
 			t.Errorf("a case shows %s, which is no field", path)
 		}
+	}
+}
+
+// TestCasesAreAdmitted: no case keeps all others from being applied.
+func TestCasesAreAdmitted(t *testing.T) {
+	t.Parallel()
+	names := map[string]bool{}
+	for _, c := range fieldCases {
+		var d v1alpha1.Deployment
+		if err := yaml.UnmarshalStrict([]byte(c.manifest()), &d); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if _, err := score.Validate(d.Spec.Score.Type, d.Spec.Score.Data.Raw); err != nil || names[c.name] {
+			t.Errorf("%s: %v, or its name is another one's", c.name, err)
+		}
+		names[c.name] = true
 	}
 }
 
