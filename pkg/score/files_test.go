@@ -37,6 +37,7 @@ func TestMistakesInFiles(t *testing.T) {
 		"mode":                      {`"volumes":[{"configMap":{"name":"a","defaultMode":512},"mountPath":"/a"}]`, volume + ".configMap.defaultMode: 512 is not within 0 to 511"},
 		"owner":                     {`"volumes":[{"configMap":{"name":"a","uid":-1},"mountPath":"/a"}]`, volume + ".configMap.uid: -1 is not within 0 to 65535"},
 		"path out of the directory": {`"volumes":[{"configMap":{"name":"a","items":[{"key":"k","path":"../x"}]},"mountPath":"/a"}]`, volume + `.configMap.items[0].path: "../x" is not a relative path in its shortest form, which does not begin with ..`},
+		"the directory itself":      {`"volumes":[{"configMap":{"name":"a","items":[{"key":"k","path":"."}]},"mountPath":"/a"}]`, volume + `.configMap.items[0].path: "." is not a relative path in its shortest form, which does not begin with ..`},
 		"file that is a directory":  {`"volumes":[{"configMap":{"name":"a","items":[{"key":"k","path":"x"},{"key":"k","path":"x/y"}]},"mountPath":"/a"}]`, volume + `.configMap.items[1].path: "x/y" and "x" exclude each other`},
 		"no such item":              {`"volumes":[{"configMap":{"name":"a","items":[{"key":"k","path":"x"}]},"mountPath":"/a","subPath":"k"}]`, volume + `.subPath: "k" is the path of none of the items`},
 		"one file in place":         {`"volumes":[{"configMap":{"name":"a"},"mountPath":"/a","subPath":"k","reload":"None"}]`, volume + ".reload: a single file cannot be exchanged while the container runs: use Restart, or mount the directory"},
