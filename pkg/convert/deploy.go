@@ -83,7 +83,10 @@ func (c *container) containerName(name string) {
 
 func (c *container) links(links []string) {
 	for i, link := range links {
-		if name, alias, given := strings.Cut(link, ":"); given && alias != c.labels[name] {
+		name, alias, given := strings.Cut(link, ":")
+		if c.groups[name] == nil {
+			c.lost("there is no such service", "correct it", "links", item(i))
+		} else if given && alias != c.labels[name] {
 			c.lost("services have no other names", "use "+c.labels[name]+" in place of "+alias, "links", item(i))
 		}
 	}

@@ -57,16 +57,19 @@ func (c *container) cdi(name string) bool {
 	return true
 }
 
+// graphics are the capabilities of which CDI gives all.
+var graphics = []string{"gpu", "nvidia", "compute", "utility", "video", "graphics", "display"}
+
 // gpu translates a request of graphics processors into names of the Container Device
 // Interface. It reports whether it could.
 func (c *container) gpu(r types.DeviceRequest) bool {
-	if len(r.Options) > 0 {
+	if len(r.Options) > 0 || slices.ContainsFunc(r.Capabilities, func(c string) bool { return !slices.Contains(graphics, c) }) {
 		return false
 	}
 	if r.Driver == "cdi" {
 		return len(r.IDs) > 0 && !slices.ContainsFunc(r.IDs, func(id string) bool { return !c.cdi(id) })
 	}
-	if r.Driver != "" && r.Driver != "nvidia" || r.Driver == "" && !slices.Contains(r.Capabilities, "gpu") && len(r.Capabilities) > 0 {
+	if r.Driver != "" && r.Driver != "nvidia" {
 		return false
 	}
 	ids := r.IDs

@@ -1,7 +1,9 @@
 package convert
 
 import (
+	"bytes"
 	"cmp"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -20,11 +22,16 @@ func (p Place) String() string { return p.File + ":" + strconv.Itoa(p.Line) }
 // Source finds lines in the files that were read.
 type Source struct {
 	files []string
+	texts map[string][]byte
 	roots map[string]*yaml.Node
 }
 
 // Add adds a document of YAML. A document that is none has no lines: its reader says so.
 func (s *Source) Add(file string, data []byte) {
+	if s.texts == nil {
+		s.texts = map[string][]byte{}
+	}
+	s.texts[file] = data
 	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err == nil && len(document.Content) == 1 {
 		s.add(file, document.Content[0])
@@ -41,6 +48,9 @@ func (s *Source) add(file string, root *yaml.Node) {
 // Find returns where a path is, or the nearest that is above it. Of several files the last one
 // that has it counts, as it overrides the others.
 func (s *Source) Find(path []string) Place {
+	if len(path) == 1 && strings.HasPrefix(path[0], "$") {
+		return s.variable(strings.Trim(path[0], "${}"))
+	}
 	var best Place
 	depth := -1
 	for _, file := range s.files {
@@ -112,4 +122,18 @@ func inMapping(node *yaml.Node, path []string, line, hops int) (int, int) {
 		}
 	}
 	return cmp.Or(best, line), depth
+}
+
+// variable returns where a variable is used first.
+func (s *Source) variable(name string) Place {
+	use := regexp.MustCompile(`\$\{?` + regexp.QuoteMeta(name) + `\b`)
+	for _, file := range s.files {
+		if at := use.FindIndex(s.texts[file]); at != nil {
+			return Place{file, 1 + bytes.Count(s.texts[file][:at[0]], []byte("\n"))}
+		}
+	}
+	if len(s.files) == 0 {
+		return Place{}
+	}
+	return Place{s.files[0], 1}
 }

@@ -39,6 +39,7 @@ func (c *container) memory(n int64, path ...string) {
 		c.lost("a limit of memory is at least 4Mi", "give more", path...)
 		return
 	}
+	c.replaces(c.out.Resources.Limits.Memory, quantity(n), path)
 	c.out.Resources.Limits.Memory = quantity(n)
 }
 
@@ -51,6 +52,7 @@ func (c *container) reservation(n int64, path ...string) {
 		c.lost("a request of memory is at least 4Mi and at most the limit", "change one of them", path...)
 		return
 	}
+	c.replaces(c.out.Resources.Requests.Memory, quantity(n), path)
 	c.out.Resources.Requests.Memory = quantity(n)
 }
 
@@ -73,6 +75,7 @@ func (c *container) cpus(n float64, path ...string) {
 		c.lost("a limit of processors is within 10m and 1024", "give more, or leave it out", path...)
 		return
 	}
+	c.replaces(c.out.Resources.Limits.CPU, processors(n), path)
 	c.out.Resources.Limits.CPU = processors(n)
 }
 
@@ -83,6 +86,16 @@ func (c *container) pids(n int64, path ...string) {
 	case c.refused(func(s *score.Service) { s.Resources.Limits.PIDs = &limit }):
 		c.lost(strconv.FormatInt(n, 10)+" is no limit that PodmanV0 takes", "leave it out for podman's 2048, or give a number", path...)
 	default:
+		if before := c.out.Resources.Limits.PIDs; before != nil {
+			c.replaces(strconv.Itoa(*before), strconv.Itoa(limit), path)
+		}
 		c.out.Resources.Limits.PIDs = &limit
+	}
+}
+
+// replaces reports a limit that is given twice.
+func (c *container) replaces(before, after string, path []string) {
+	if before != "" && before != after {
+		c.lost("it is given twice, and "+after+" replaces "+before, "leave one of them out", path...)
 	}
 }

@@ -48,7 +48,10 @@ func (c *container) volume(in *types.ServiceVolumeConfig, at string) {
 		done = c.mount(score.Volume{EmptyDir: dir, MountPath: target, ReadOnly: readOnly}, at)
 	}
 	if done {
-		in.Type, in.Source, in.Target, in.ReadOnly = "", "", "", false
+		if in.Type != types.VolumeTypeTmpfs {
+			take(&in.Source)
+		}
+		in.Type, in.Target, in.ReadOnly = "", "", false
 		return
 	}
 	if in.Type != types.VolumeTypeBind && in.Type != types.VolumeTypeVolume && in.Type != types.VolumeTypeTmpfs {
