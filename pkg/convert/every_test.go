@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // changes yields a copy of a value for each leaf of its type, in which that leaf alone differs.
@@ -105,6 +107,9 @@ func changes(fresh func() reflect.Value, tag string, yield func(path string, cha
 }
 
 func opaque(t reflect.Type) bool {
+	if t == reflect.TypeFor[intstr.IntOrString]() {
+		return true
+	}
 	for f := range t.Fields() {
 		if !f.IsExported() {
 			return true

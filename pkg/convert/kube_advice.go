@@ -45,3 +45,10 @@ var kubeSecurityAdvices = advices{
 	"fsGroupChangePolicy": {"volumes belong to who writes them first", "remove it"},
 	"runAsNonRoot":        {"fleet does not look into images", "give runAsUser"},
 }
+
+var kubeVolumeAdvices = advices{
+	"hostPath.type":      {"the path has to be there", "make it on the device"},
+	"emptyDir.sizeLimit": {"rootless volumes have no size", "use medium: Memory for a bounded one"},
+	"configMap.optional": {"what a score names must be there", "create it, if only empty"},
+	"secret.optional":    {"what a score names must be there", "create it, if only empty"},
+}

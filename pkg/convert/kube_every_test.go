@@ -15,8 +15,9 @@ import (
 
 // meaninglessInKube are fields of Pods that say nothing here, with the reason.
 var meaninglessInKube = map[string]string{
-	".containers.ports.name":     "of what selects the port in Kubernetes",
-	".initContainers.ports.name": "of what selects the port in Kubernetes",
+	".containers.securityContext.allowPrivilegeEscalation": "true is the default",
+	".containers.ports.name":                               "of what selects the port in Kubernetes",
+	".initContainers.ports.name":                           "of what selects the port in Kubernetes",
 }
 
 func richPod() reflect.Value {

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 
@@ -40,6 +41,7 @@ func (k *kube) pod(m *metav1.ObjectMeta, in *corev1.PodSpec, at []string) {
 		p.container(&in.Containers[i], below(at, "containers", item(i)), false)
 	}
 	p.leftSecurity()
+	p.unused()
 	k.leftovers(at, reflect.ValueOf(*in), "json", kubeAdvices)
 	if len(p.out.Score.Services) > 0 && Check(&p.out.Score) != nil {
 		k.lose(at, "as a whole it is no valid score: "+Check(&p.out.Score).Error(), "correct it")
@@ -234,12 +236,13 @@ func (c *container) kubeMounts(in *corev1.Container, p *pod) {
 	for i, m := range take(&in.VolumeMounts) {
 		v := score.Volume{MountPath: m.MountPath, ReadOnly: m.ReadOnly, SubPath: m.SubPath}
 		source, known := p.volumes[m.Name]
-		if !known || !volumeOf(&v, m.Name, source) || !c.fits(v) {
+		rest := source.DeepCopy()
+		if !known || !p.volumeOf(&v, m.Name, rest) || !c.fits(v) {
 			c.lost("PodmanV0 has no volume of this kind or with this path", "use an emptyDir, hostPath, configMap, secret or persistentVolumeClaim", "volumeMounts", item(i))
 			continue
 		}
 		c.out.Volumes = append(c.out.Volumes, v)
-		p.leftVolume(m.Name, source)
+		p.leftVolume(m.Name, &source, rest)
 		m.Name, m.MountPath, m.ReadOnly, m.SubPath = "", "", false, ""
 		if m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationNone {
 			m.MountPropagation = nil
@@ -254,25 +257,31 @@ func (c *container) fits(v score.Volume) bool {
 	return !c.refused(func(s *score.Service) { s.Volumes = trial })
 }
 
-// volumeOf says what a volume of a Pod is for a service. It reports whether it is anything.
-func volumeOf(v *score.Volume, name string, in corev1.VolumeSource) bool {
+// volumeOf says what a volume of a Pod is for a service, and takes it. It reports whether it is
+// anything.
+func (p *pod) volumeOf(v *score.Volume, name string, in *corev1.VolumeSource) bool {
 	switch {
+	case in.HostPath != nil:
+		v.HostPath = take(&in.HostPath.Path)
+		if t := in.HostPath.Type; t != nil && *t == "" {
+			take(&in.HostPath.Type)
+		}
 	case in.EmptyDir != nil && in.EmptyDir.Medium == corev1.StorageMediumMemory:
+		take(&in.EmptyDir.Medium)
 		v.EmptyDir = &score.EmptyDir{Medium: score.MediumMemory}
-		if q := in.EmptyDir.SizeLimit; q != nil {
+		if q := take(&in.EmptyDir.SizeLimit); q != nil {
 			v.EmptyDir.SizeLimit = quantity(q.Value())
 		}
 	case in.EmptyDir != nil:
 		v.Name = label(name)
 	case in.PersistentVolumeClaim != nil:
-		v.Name = label(in.PersistentVolumeClaim.ClaimName)
-	case in.HostPath != nil:
-		v.HostPath = in.HostPath.Path
+		v.Name = label(take(&in.PersistentVolumeClaim.ClaimName))
+		v.ReadOnly = v.ReadOnly || take(&in.PersistentVolumeClaim.ReadOnly)
 	case in.ConfigMap != nil:
-		v.ConfigMap = &score.ConfigMapFiles{Name: in.ConfigMap.Name, DefaultMode: mode(in.ConfigMap.DefaultMode), Items: items(in.ConfigMap.Items)}
-		v.ReadOnly = false
+		v.ConfigMap = &score.ConfigMapFiles{Name: take(&in.ConfigMap.Name), DefaultMode: mode(take(&in.ConfigMap.DefaultMode)), Items: items(in.ConfigMap.Items)}
+		v.ReadOnly = false // it is
 	case in.Secret != nil:
-		v.Secret = &score.SecretFiles{SecretName: in.Secret.SecretName, DefaultMode: mode(in.Secret.DefaultMode), Items: items(in.Secret.Items)}
+		v.Secret = &score.SecretFiles{SecretName: take(&in.Secret.SecretName), DefaultMode: mode(take(&in.Secret.DefaultMode)), Items: items(in.Secret.Items)}
 		v.ReadOnly = false
 	default:
 		return false
@@ -280,25 +289,29 @@ func volumeOf(v *score.Volume, name string, in corev1.VolumeSource) bool {
 	return true
 }
 
-// leftVolume reports what of a volume means something else, once.
-func (p *pod) leftVolume(name string, in corev1.VolumeSource) {
+// leftVolume reports what of a volume is left or means something else, once.
+func (p *pod) leftVolume(name string, in, rest *corev1.VolumeSource) {
 	if p.used[name] {
 		return
 	}
 	p.used[name] = true
 	at := below(p.at, "volumes", name)
 	switch {
+	case in.HostPath != nil:
 	case in.EmptyDir != nil && in.EmptyDir.Medium == "":
 		p.lose(at, "it is a named volume, which keeps its content", "use medium: Memory for what must not stay")
-		if in.EmptyDir.SizeLimit != nil {
-			p.lose(below(at, "emptyDir", "sizeLimit"), "rootless volumes have no size", "use medium: Memory for a bounded one")
-		}
 	case in.PersistentVolumeClaim != nil:
 		p.lose(at, "it is a named volume of the Deployment, which begins empty", "use hostPath for data that is there already")
-	case in.HostPath != nil && in.HostPath.Type != nil && *in.HostPath.Type != "":
-		p.lose(below(at, "hostPath", "type"), "the path has to be there", "make it on the device")
-	case in.ConfigMap != nil && in.ConfigMap.Optional != nil && *in.ConfigMap.Optional, in.Secret != nil && in.Secret.Optional != nil && *in.Secret.Optional:
-		p.lose(at, "what a score names must be there", "create it, if only empty")
+	}
+	p.leftovers(at, reflect.ValueOf(*rest), "json", kubeVolumeAdvices)
+}
+
+// unused reports volumes that no container mounts.
+func (p *pod) unused() {
+	for _, name := range slices.Sorted(maps.Keys(p.volumes)) {
+		if !p.used[name] {
+			p.lose(below(p.at, "volumes", name), "no container that is translated mounts it", "remove it")
+		}
 	}
 }
 
@@ -312,10 +325,10 @@ func mode(in *int32) *int {
 }
 
 func items(in []corev1.KeyToPath) (out []score.FileItem) {
-	for _, i := range in {
-		f := score.FileItem{Key: i.Key, Path: i.Path}
-		if i.Mode != nil {
-			f.Mode = mode(i.Mode)
+	for i := range in {
+		f := score.FileItem{Key: take(&in[i].Key), Path: take(&in[i].Path)}
+		if m := take(&in[i].Mode); m != nil {
+			f.Mode = mode(m)
 		}
 		out = append(out, f)
 	}

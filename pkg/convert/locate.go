@@ -90,6 +90,17 @@ func inList(node *yaml.Node, path []string, line, hops int) (int, int) {
 		at, depth := find(node.Content[i], path[1:], hops+1)
 		return at, depth + 1
 	}
+	for _, each := range node.Content { // of a list of Kubernetes, by name
+		if each.Kind != yaml.MappingNode {
+			continue
+		}
+		for i := 0; i+1 < len(each.Content); i += 2 {
+			if each.Content[i].Value == "name" && each.Content[i+1].Value == path[0] {
+				at, depth := find(each, path[1:], hops+1)
+				return at, depth + 1
+			}
+		}
+	}
 	for _, each := range node.Content { // NAME=value of a mapping that is written as a list
 		if each.Kind == yaml.ScalarNode && (each.Value == path[0] || strings.HasPrefix(each.Value, path[0]+"=") || strings.HasPrefix(each.Value, path[0]+":")) {
 			return each.Line, 1
