@@ -43,7 +43,9 @@ func newConvert() *cobra.Command {
 		Example: "  fleet-server convert compose.yaml --selector site=plant-1 > deployments.yaml\n" +
 			"  fleet-server convert --strict --profile camera compose.yaml compose.override.yaml",
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), args)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "name of the project, in place of the one in the file or of its directory")

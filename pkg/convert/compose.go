@@ -190,10 +190,11 @@ func (p *project) service(name string) {
 	c.dependencies(&in.WorkloadSpec)
 	c.spec(&in.ContainerSpec)
 	c.workload(&in.WorkloadSpec)
+	before := take(&in.PreStart)
 	p.leftovers(at, reflect.ValueOf(in), "yaml", composeAdvices)
 	g.Score.Services = append(g.Score.Services, c.out)
-	for i := range in.PreStart {
-		p.preStart(g, name, i, &in.PreStart[i])
+	for i := range before {
+		p.preStart(g, name, i, &before[i])
 	}
 }
 

@@ -119,6 +119,7 @@ func (k *kube) deployment(data []byte) error {
 	take(&d.Spec.Selector) // of its Pods, which there are none of
 	template := below(spec, "template")
 	k.meta(&d.Spec.Template.ObjectMeta, template)
+	take(&d.Spec.Template.ObjectMeta)
 	podSpec := take(&d.Spec.Template.Spec)
 	take(&d.Status)
 	k.leftovers(spec, reflect.ValueOf(d.Spec), "json", kubeAdvices)

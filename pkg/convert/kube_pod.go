@@ -34,11 +34,12 @@ func (k *kube) pod(m *metav1.ObjectMeta, in *corev1.PodSpec, at []string) {
 	}
 	p.hostPID, p.hostIPC, p.hostname = take(&in.HostPID), take(&in.HostIPC), take(&in.Hostname)
 	p.network()
-	for i := range in.InitContainers {
-		p.container(&in.InitContainers[i], below(at, "initContainers", item(i)), true)
+	inits, containers := take(&in.InitContainers), take(&in.Containers)
+	for i := range inits {
+		p.container(&inits[i], below(at, "initContainers", item(i)), true)
 	}
-	for i := range in.Containers {
-		p.container(&in.Containers[i], below(at, "containers", item(i)), false)
+	for i := range containers {
+		p.container(&containers[i], below(at, "containers", item(i)), false)
 	}
 	p.leftSecurity()
 	p.unused()

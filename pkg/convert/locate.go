@@ -23,7 +23,7 @@ func (p Place) String() string { return p.File + ":" + strconv.Itoa(p.Line) }
 type Source struct {
 	files []string
 	texts map[string][]byte
-	roots map[string]*yaml.Node
+	roots []*yaml.Node
 }
 
 // Add adds a document of YAML. A document that is none has no lines: its reader says so.
@@ -39,10 +39,7 @@ func (s *Source) Add(file string, data []byte) {
 }
 
 func (s *Source) add(file string, root *yaml.Node) {
-	if s.roots == nil {
-		s.roots = map[string]*yaml.Node{}
-	}
-	s.files, s.roots[file] = append(s.files, file), root
+	s.files, s.roots = append(s.files, file), append(s.roots, root)
 }
 
 // Find returns where a path is, or the nearest that is above it. Of several files the last one
@@ -53,8 +50,8 @@ func (s *Source) Find(path []string) Place {
 	}
 	var best Place
 	depth := -1
-	for _, file := range s.files {
-		if line, deep := find(s.roots[file], path, 0); deep >= depth {
+	for i, file := range s.files {
+		if line, deep := find(s.roots[i], path, 0); deep >= depth {
 			best, depth = Place{file, line}, deep
 		}
 	}

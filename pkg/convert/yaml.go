@@ -70,7 +70,7 @@ func (to Target) deployment(b *bytes.Buffer, d *Deployment) error {
 	labels := map[string]string{}
 	maps.Copy(labels, d.NodeSelector)
 	maps.Copy(labels, to.Labels)
-	if len(labels) == 0 {
+	if len(to.Labels) == 0 {
 		labels["app"] = d.Name
 	}
 	s.TargetSelector.MatchLabels = labels
