@@ -6,10 +6,12 @@ import (
 	"io"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/sirupsen/logrus"
 
 	"fleet.nationtech.io/fleet/pkg/convert"
@@ -19,34 +21,32 @@ import (
 // compose reads a project as docker compose does: with interpolation, env files, extends,
 // includes and profiles. It fetches nothing.
 func (o *convertOptions) compose(ctx context.Context, files []string) (*convert.Result, error) {
-	warnings := catchWarnings()
 	dir, err := filepath.Abs(filepath.Dir(files[0]))
 	if err != nil {
 		return nil, err
 	}
-	options, err := cli.NewProjectOptions(files,
-		cli.WithWorkingDirectory(dir), cli.WithOsEnv, cli.WithEnvFiles(o.envFiles...), cli.WithDotEnv,
-		cli.WithProfiles(o.profiles), cli.WithDiscardEnvFile, cli.WithResolvedPaths(true),
-		cli.WithLoadOptions(func(l *loader.Options) {
-			if o.name != "" {
-				l.SetProjectName(loader.NormalizeProjectName(o.name), true)
-			}
-		}))
+	project, warnings, err := o.load(ctx, dir, files)
 	if err != nil {
-		return nil, composeError(err)
-	}
-	project, err := options.LoadProject(ctx)
-	if err != nil {
-		return nil, composeError(err)
+		return nil, fmt.Errorf("reading the compose file: %.1000s", strings.ReplaceAll(printable.Squeeze(err.Error()), `false schema with ""`, "is no field that compose has"))
 	}
 	result := convert.Compose(project, textFiles{dir})
-	result.Losses = append(warnings(), result.Losses...)
+	result.Losses = append(warnings, result.Losses...)
 	return result, nil
 }
 
-// composeError is an error of compose-go in one line.
-func composeError(err error) error {
-	return fmt.Errorf("reading the compose file: %.1000s", printable.Squeeze(err.Error()))
+// load returns the project, and what compose-go warns of.
+func (o *convertOptions) load(ctx context.Context, dir string, files []string) (project *types.Project, warnings []convert.Loss, err error) {
+	caught := catchWarnings()
+	defer func() { warnings = caught() }()
+	options, err := cli.NewProjectOptions(files,
+		cli.WithWorkingDirectory(dir), cli.WithOsEnv, cli.WithEnvFiles(o.envFiles...), cli.WithDotEnv,
+		cli.WithProfiles(o.profiles), cli.WithDiscardEnvFile, cli.WithResolvedPaths(true))
+	if err != nil {
+		return nil, nil, err
+	}
+	options.Name = loader.NormalizeProjectName(o.name)
+	project, err = options.LoadProject(ctx)
+	return project, nil, err
 }
 
 // unset is what compose-go says about a variable without a value.
@@ -73,8 +73,12 @@ func (h *warningHook) Fire(e *logrus.Entry) error {
 	return nil
 }
 
+// warned is held while a hook is in place: the logger is one for the process.
+var warned sync.Mutex
+
 // catchWarnings keeps warnings from standard error, until what it returns is called.
 func catchWarnings() func() []convert.Loss {
+	warned.Lock()
 	h := &warningHook{seen: map[string]bool{}}
 	logger := logrus.StandardLogger()
 	before, out := logger.ReplaceHooks(logrus.LevelHooks{logrus.WarnLevel: {h}}), logger.Out
@@ -82,6 +86,7 @@ func catchWarnings() func() []convert.Loss {
 	return func() []convert.Loss {
 		logger.ReplaceHooks(before)
 		logger.SetOutput(out)
+		warned.Unlock()
 		return h.list
 	}
 }

@@ -53,13 +53,13 @@ func TestConvertRefuses(t *testing.T) {
 	t.Parallel()
 	big := write(t, strings.Repeat("# long\n", maxConverted/6))
 	for says, args := range map[string][]string{
-		"no such file":             {"/nowhere/compose.yaml"},
-		"is not a regular file":    {t.TempDir()},
-		"is longer than":           {big},
-		"additional properties":    {write(t, "services: {web: {image: x, imgae: y}}")},
-		"reading the compose file": {write(t, "services: [")},
-		"is not label=value":       {"--selector", "site", write(t, "services: {web: {image: x}}")},
-		"unknown field":            {write(t, "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {contaners: []}}")},
+		"no such file":          {"/nowhere/compose.yaml"},
+		"is not a regular file": {t.TempDir()},
+		"is longer than":        {big},
+		"services.web.imgae is no field that compose has": {write(t, "services: {web: {image: x, imgae: y}}")},
+		"reading the compose file":                        {write(t, "services: [")},
+		"is not label=value":                              {"--selector", "site", write(t, "services: {web: {image: x}}")},
+		"unknown field":                                   {write(t, "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {contaners: []}}")},
 	} {
 		var out, errOut bytes.Buffer
 		err := run(t.Context(), append([]string{"convert"}, args...), &out, &errOut)
