@@ -27,7 +27,11 @@ func (o *convertOptions) compose(ctx context.Context, files []string) (*convert.
 	}
 	project, warnings, err := o.load(ctx, dir, files)
 	if err != nil {
-		return nil, fmt.Errorf("reading the compose file: %.1000s", strings.ReplaceAll(printable.Squeeze(err.Error()), `false schema with ""`, "is no field that compose has"))
+		text, _, unknown := strings.Cut(printable.Squeeze(err.Error()), "false schema")
+		if unknown { // the words of the schema's validator
+			text += "is no field that compose has"
+		}
+		return nil, fmt.Errorf("reading the compose file: %.1000s", text)
 	}
 	result := convert.Compose(project, textFiles{dir})
 	result.Losses = append(warnings, result.Losses...)
