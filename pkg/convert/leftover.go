@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,11 +17,15 @@ type advices map[string]advice
 // unknown is the advice on what no table knows.
 var unknown = advice{"PodmanV0 has nothing that corresponds to it", "remove it if the application works without it"}
 
-// find returns the advice on a path, which is relative to that of the table.
+// find returns the advice on a path, which is relative to that of the table. The path itself
+// comes before what stands for others, too.
 func (a advices) find(path []string) (advice, bool) {
-	for pattern, found := range a {
+	if found, ok := a[strings.Join(path, ".")]; ok {
+		return found, true
+	}
+	for _, pattern := range slices.Sorted(maps.Keys(a)) {
 		if matches(strings.Split(pattern, "."), path) {
-			return found, true
+			return a[pattern], true
 		}
 	}
 	return advice{}, false
