@@ -28,8 +28,10 @@ type project struct {
 	labels map[string]string // names of services in fleet, by those in compose
 	groups map[string]*group // by service
 	maps   map[string]*ConfigMap
-	names  map[string]bool // of ConfigMaps
-	keys   map[string]string
+	names  map[string]bool   // of ConfigMaps
+	keys   map[string]string // names of ConfigMaps, by what they are made of
+	// volumes and secrets are names, by what they stand for: two things never get one name.
+	volumes, secrets map[string]string
 }
 
 // group are the services that become one Deployment.
@@ -45,7 +47,7 @@ type group struct {
 func Compose(in *types.Project, files Files) *Result {
 	p := &project{
 		in: in, files: files, name: label(in.Name),
-		labels: map[string]string{}, groups: map[string]*group{}, maps: map[string]*ConfigMap{}, names: map[string]bool{}, keys: map[string]string{},
+		labels: map[string]string{}, groups: map[string]*group{}, maps: map[string]*ConfigMap{}, names: map[string]bool{}, keys: map[string]string{}, volumes: map[string]string{}, secrets: map[string]string{},
 	}
 	p.nameServices()
 	order := p.group()

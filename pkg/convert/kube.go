@@ -131,7 +131,7 @@ func (k *kube) deployment(data []byte) error {
 func (k *kube) meta(m *metav1.ObjectMeta, at []string) {
 	rest := *m
 	rest.Name, rest.Namespace = "", ""
-	take(&rest.Labels) // they are what a selector of Kubernetes finds Pods by
+	take(&rest.Labels) // the Deployment keeps its own; those of a template are for its selector
 	rest.UID, rest.ResourceVersion, rest.Generation, rest.ManagedFields = "", "", 0, nil
 	rest.CreationTimestamp = metav1.Time{}
 	k.leftovers(below(at, "metadata"), reflect.ValueOf(rest), "json", kubeAdvices)

@@ -14,7 +14,7 @@ import (
 // pod translates one Pod into a Deployment.
 func (k *kube) pod(m *metav1.ObjectMeta, in *corev1.PodSpec, at []string) {
 	p := &pod{kube: k, at: at, in: in, volumes: map[string]corev1.VolumeSource{}, used: map[string]bool{}, security: take(&in.SecurityContext)}
-	p.out.Name, p.out.Namespace, p.out.NodeSelector = label(m.Name), m.Namespace, take(&in.NodeSelector)
+	p.out.Name, p.out.Namespace, p.out.NodeSelector, p.out.Labels = label(m.Name), m.Namespace, take(&in.NodeSelector), m.Labels
 	if p.out.Name != m.Name {
 		k.lose(below(k.root, "metadata", "name"), "a name has small letters, digits and '-' only, so it is "+p.out.Name, "use that name")
 	}
@@ -131,6 +131,8 @@ func (p *pod) container(in *corev1.Container, at []string, init bool) {
 	c.out.HostPID, c.out.HostIPC = p.hostPID, p.hostIPC
 	if p.hostname != "" && !c.refused(func(s *score.Service) { s.Hostname = p.hostname }) {
 		c.out.Hostname = p.hostname
+	} else if p.hostname != "" {
+		c.lost("the Pod's hostname is none that PodmanV0 takes", "use small letters, digits and '-'")
 	}
 	c.kubeEnv(in)
 	c.kubeMounts(in, p)

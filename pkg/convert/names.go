@@ -35,3 +35,16 @@ func unique(taken map[string]bool, name string) string {
 	taken[found] = true
 	return found
 }
+
+// nameOf returns the name of a thing, which is one that nothing else has.
+func nameOf(names map[string]string, thing, wanted string) string {
+	if name, known := names[thing]; known {
+		return name
+	}
+	taken := map[string]bool{}
+	for _, name := range names {
+		taken[name] = true
+	}
+	names[thing] = unique(taken, label(wanted))
+	return names[thing]
+}

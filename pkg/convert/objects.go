@@ -59,11 +59,11 @@ func (c *container) id(text *string, kind string, i int) int {
 }
 
 // secretName is that of the Secret that stands for a secret of the project.
-func (c *container) secretName(source string) string {
-	if s := c.in.Secrets[source]; bool(s.External) && s.Name != "" {
+func (p *project) secretName(source string) string {
+	if s := p.in.Secrets[source]; bool(s.External) && s.Name != "" {
 		return label(s.Name)
 	}
-	return label(c.project.name + "-" + source)
+	return nameOf(p.secrets, source, p.name+"-"+source)
 }
 
 // config is the name of the ConfigMap that stands for a config of the project.
@@ -89,10 +89,7 @@ func (p *project) objects() {
 	p.leftNetworks()
 	for _, name := range slices.Sorted(maps.Keys(p.in.Secrets)) {
 		s := types.FileObjectConfig(p.in.Secrets[name])
-		secret := label(p.name + "-" + name)
-		if bool(s.External) && s.Name != "" {
-			secret = label(s.Name)
-		}
+		secret := p.secretName(name)
 		from := "--from-file=" + key(name) + "=" + cmp.Or(path.Base(s.File), "FILE")
 		if s.File == "" {
 			from = "--from-file=" + key(name) + "=FILE"

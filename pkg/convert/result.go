@@ -20,7 +20,9 @@ type Deployment struct {
 	Namespace string
 	// NodeSelector are labels that devices need, or nil.
 	NodeSelector map[string]string
-	Score        score.PodmanV0
+	// Labels are those of the object, or nil.
+	Labels map[string]string
+	Score  score.PodmanV0
 }
 
 // ConfigMap has the content of files.

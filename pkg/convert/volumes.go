@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"path"
 	"path/filepath"
 	"slices"
@@ -35,9 +36,9 @@ func (c *container) volume(in *types.ServiceVolumeConfig, at string) {
 	case types.VolumeTypeBind:
 		done = c.bind(in, at)
 	case types.VolumeTypeVolume:
-		name := label(source)
+		name := nameOf(c.project.volumes, "volume "+source, source)
 		if source == "" {
-			name = label(c.name + target)
+			name = nameOf(c.project.volumes, "anonymous "+c.name+target, c.name+target)
 		}
 		done = c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, at)
 	case types.VolumeTypeTmpfs:
@@ -128,11 +129,8 @@ func (c *container) beside(source, target string, readOnly bool, at string) bool
 		}
 		return c.mount(score.Volume{ConfigMap: &score.ConfigMapFiles{Name: name, Items: []score.FileItem{{Key: key, Path: key}}}, SubPath: key, MountPath: target}, at)
 	}
-	name := label(rel)
-	if rel == "." {
-		name = "project"
-	}
-	c.lost("devices do not have ./"+rel+", so it is the volume "+name+", which is empty at first", "put files that the program needs into a ConfigMap or the image, or give an absolute path of the device", "volumes", at)
+	name := nameOf(c.project.volumes, "directory "+rel, cmp.Or(strings.Trim(rel, "."), "project"))
+	c.lost("devices do not have "+dotted(rel)+", so it is the volume "+name+", which is empty at first", "put files that the program needs into a ConfigMap or the image, or give an absolute path of the device", "volumes", at)
 	return c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, at)
 }
 
@@ -174,4 +172,12 @@ func (c *container) tmpfs(text string) bool {
 		c.lost("a directory in memory has a size, and no "+strings.Join(others, ", "), "leave it out", "tmpfs")
 	}
 	return true
+}
+
+// dotted is a path as it is written in a compose file.
+func dotted(rel string) string {
+	if rel == "." {
+		return rel
+	}
+	return "./" + rel
 }

@@ -29,8 +29,9 @@ type document struct {
 }
 
 type objectMeta struct {
-	Name      string `json:"name"`
-	Namespace string `json:"namespace"`
+	Name      string            `json:"name"`
+	Namespace string            `json:"namespace"`
+	Labels    map[string]string `json:"labels,omitempty"`
 }
 
 type spec struct {
@@ -46,7 +47,7 @@ type spec struct {
 func YAML(r *Result, to Target) ([]byte, error) {
 	var b bytes.Buffer
 	for _, c := range r.ConfigMaps {
-		if err := to.print(&b, "", document{APIVersion: "v1", Kind: "ConfigMap", Metadata: objectMeta{c.Name, c.Namespace}, Data: c.Data}); err != nil {
+		if err := to.print(&b, "", document{APIVersion: "v1", Kind: "ConfigMap", Metadata: objectMeta{Name: c.Name, Namespace: c.Namespace}, Data: c.Data}); err != nil {
 			return nil, err
 		}
 	}
@@ -79,7 +80,7 @@ func (to Target) deployment(b *bytes.Buffer, d *Deployment) error {
 	if needs := d.Score.Demands().Privilege(); needs > score.Baseline {
 		comment = fmt.Sprintf("# Its namespace needs privilege %s.\n", needs)
 	}
-	return to.print(b, comment, document{APIVersion: "fleet.nationtech.io/v1alpha1", Kind: "Deployment", Metadata: objectMeta{d.Name, d.Namespace}, Spec: s})
+	return to.print(b, comment, document{APIVersion: "fleet.nationtech.io/v1alpha1", Kind: "Deployment", Metadata: objectMeta{d.Name, d.Namespace, d.Labels}, Spec: s})
 }
 
 func (to Target) print(b *bytes.Buffer, comment string, d document) error {
