@@ -71,9 +71,6 @@ func (c *container) hosts(in *types.ContainerSpec) {
 			}
 		}
 	}
-	if len(in.ExtraHosts) > 0 && len(c.group.services) > 1 && len(c.group.network().HostAliases) > 0 {
-		c.group.dns["hosts"] = c.name
-	}
 	take(&in.ExtraHosts)
 	c.group.tidy()
 }

@@ -25,7 +25,7 @@ func (c *container) file(f *types.FileReferenceConfig, kind string, i int) {
 	}
 	key := key(source)
 	files := score.SecretFiles{Items: []score.FileItem{{Key: key, Path: key}}}
-	files.UID, files.GID = c.id(&f.UID, kind, i), c.id(&f.GID, kind, i)
+	files.UID, files.GID = number16(&f.UID), number16(&f.GID)
 	if mode := f.Mode; mode != nil && *mode >= 0 && *mode <= 0o777 {
 		n := int(*take(&f.Mode))
 		files.DefaultMode = &n
@@ -45,8 +45,8 @@ func (c *container) file(f *types.FileReferenceConfig, kind string, i int) {
 	c.out.Volumes = trial
 }
 
-// id takes a number of a user or group.
-func (c *container) id(text *string, kind string, i int) int {
+// number16 takes a number of a user or group.
+func number16(text *string) int {
 	if *text == "" {
 		return 0
 	}
