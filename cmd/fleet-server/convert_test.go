@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"fleet.nationtech.io/fleet/test/golden"
+)
+
+// TestConvert converts applications of the kinds that run at the edge. That the server takes
+// each Deployment is checked by the command itself.
+func TestConvert(t *testing.T) {
+	t.Setenv("ADMIN", "")
+	for _, name := range []string{"broker", "recorder", "hub", "kiosk", "modbus", "pod"} {
+		file := filepath.Join("testdata", "convert", name, "compose.yaml")
+		if name == "pod" {
+			file = filepath.Join("testdata", "convert", name, "pod.yaml")
+		}
+		var out, errOut bytes.Buffer
+		if err := run(t.Context(), []string{"convert", "--profile", "*", file}, &out, &errOut); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		golden.Compare(t, "convert-"+name, out.String()+"\n# Standard error:\n"+errOut.String())
+		for line := range strings.Lines(errOut.String()) {
+			if strings.Contains(line, ":0: ") || strings.Count(line, "; ") < 1 {
+				t.Errorf("%s: %q does not say where, why and what to do", name, line)
+			}
+		}
+		if err := run(t.Context(), []string{"convert", "--strict", file}, &out, &errOut); err == nil || !strings.Contains(err.Error(), "are not translated") {
+			t.Errorf("%s: --strict ends with %v", name, err)
+		}
+	}
+}
+
+func TestConvertStrictlyWhatIsWhole(t *testing.T) {
+	t.Parallel()
+	file := write(t, "services: {web: {image: 'nginx:1.29', restart: always}}")
+	var out, errOut bytes.Buffer
+	if err := run(t.Context(), []string{"convert", "--strict", "--selector", "site=north", "--namespace", "plant", "--name", "shop", file}, &out, &errOut); err != nil || errOut.Len() > 0 {
+		t.Fatalf("%v: %s", err, errOut.String())
+	}
+	for _, part := range []string{"name: shop", "namespace: plant", "site: north", "image: docker.io/library/nginx:1.29"} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("%q is missing in\n%s", part, out.String())
+		}
+	}
+}
+
+func TestConvertRefuses(t *testing.T) {
+	t.Parallel()
+	big := write(t, strings.Repeat("# long\n", maxConverted/6))
+	for says, args := range map[string][]string{
+		"no such file":          {"/nowhere/compose.yaml"},
+		"is not a regular file": {t.TempDir()},
+		"is longer than":        {big},
+		"services.web.imgae is no field that compose has": {write(t, "services: {web: {image: x, imgae: y}}")},
+		"reading the compose file":                        {write(t, "services: [")},
+		"is not label=value":                              {"--selector", "site", write(t, "services: {web: {image: x}}")},
+		"unknown field":                                   {write(t, "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {contaners: []}}")},
+	} {
+		var out, errOut bytes.Buffer
+		err := run(t.Context(), append([]string{"convert"}, args...), &out, &errOut)
+		if err == nil || !strings.Contains(err.Error(), says) || out.Len() > 0 {
+			t.Errorf("%v with %q, want %q", err, out.String(), says)
+		}
+	}
+}
+
+// TestConvertReadsNothingByALink: a file beside the compose file that leads elsewhere is not copied.
+func TestConvertReadsNothingByALink(t *testing.T) {
+	t.Parallel()
+	secret := write(t, "very secret")
+	file := write(t, "services: {web: {image: x, volumes: ['./link:/etc/x:ro']}}")
+	if err := os.Symlink(secret, filepath.Join(filepath.Dir(file), "link")); err != nil {
+		t.Fatal(err)
+	}
+	var out, errOut bytes.Buffer
+	if err := run(t.Context(), []string{"convert", file}, &out, &errOut); err != nil || strings.Contains(out.String(), "secret") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "project")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "compose.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}

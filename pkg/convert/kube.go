@@ -1,0 +1,151 @@
+package convert
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+
+	"go.yaml.in/yaml/v3"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kyaml "sigs.k8s.io/yaml"
+)
+
+// IsKube reports whether a file has objects of Kubernetes.
+func IsKube(data []byte) bool {
+	var kind struct {
+		APIVersion string `yaml:"apiVersion"`
+		Kind       string `yaml:"kind"`
+	}
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	return d.Decode(&kind) == nil && kind.APIVersion != "" && kind.Kind != ""
+}
+
+// kube translates objects of Kubernetes.
+type kube struct {
+	losses
+	Result
+	root []string // of the object, which tells objects of several documents apart
+}
+
+// maxObjects bounds the documents of all files.
+const maxObjects = 1000
+
+// Kube translates the Pods and Deployments of files, and keeps their ConfigMaps. It adds their
+// lines to source.
+func Kube(files []string, contents [][]byte, source *Source) (*Result, error) {
+	k := &kube{}
+	n := 0
+	for i, data := range contents {
+		decoder := yaml.NewDecoder(bytes.NewReader(data))
+		for {
+			var document yaml.Node
+			err := decoder.Decode(&document)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", files[i], err)
+			}
+			if n++; n > maxObjects {
+				return nil, fmt.Errorf("%s: more than %d objects", files[i], maxObjects)
+			}
+			if err := k.document(files[i], &document, source); err != nil {
+				return nil, fmt.Errorf("%s:%d: %w", files[i], document.Line, err)
+			}
+		}
+	}
+	k.Losses = k.list
+	return &k.Result, nil
+}
+
+// document translates one object. Paths begin with its kind and name.
+func (k *kube) document(file string, document *yaml.Node, source *Source) error {
+	var value any
+	if err := document.Decode(&value); err != nil || value == nil {
+		return err
+	}
+	data, err := yaml.Marshal(value)
+	if err != nil {
+		return err
+	}
+	var meta metav1.PartialObjectMetadata
+	if err := kyaml.Unmarshal(data, &meta); err != nil {
+		return err
+	}
+	name := meta.Kind + "/" + meta.Name
+	source.add(file, &yaml.Node{Kind: yaml.MappingNode, Line: document.Line, Content: []*yaml.Node{
+		{Kind: yaml.ScalarNode, Value: name, Line: document.Content[0].Line}, document.Content[0],
+	}})
+	k.root = []string{name}
+	switch {
+	case meta.APIVersion == "v1" && meta.Kind == "Pod":
+		var pod corev1.Pod
+		if err := kyaml.UnmarshalStrict(data, &pod); err != nil {
+			return err
+		}
+		k.meta(&pod.ObjectMeta, k.root)
+		take(&pod.TypeMeta)
+		take(&pod.Status)
+		k.pod(&pod.ObjectMeta, &pod.Spec, below(k.root, "spec"))
+	case meta.APIVersion == "apps/v1" && meta.Kind == "Deployment":
+		return k.deployment(data)
+	case meta.APIVersion == "v1" && meta.Kind == "ConfigMap":
+		return k.configMap(data)
+	case meta.APIVersion == "v1" && meta.Kind == "Secret":
+		k.lose(k.root, "secrets are not printed", "apply it to fleet's server as it is")
+	case meta.Kind == "Service":
+		k.lose(k.root, "services of one Deployment reach each other by the names of the services", "publish ports for others by hostPort")
+	default:
+		k.lose(k.root, "only Pods, Deployments of apps/v1 and ConfigMaps are translated", "write what it does by hand")
+	}
+	return nil
+}
+
+func (k *kube) deployment(data []byte) error {
+	var d appsv1.Deployment
+	if err := kyaml.UnmarshalStrict(data, &d); err != nil {
+		return err
+	}
+	k.meta(&d.ObjectMeta, k.root)
+	spec := below(k.root, "spec")
+	if n := take(&d.Spec.Replicas); n != nil && *n != 1 {
+		k.lose(below(spec, "replicas"), "each device runs the Deployment once, and not "+strconv.Itoa(int(*n))+" times", "remove it, or select as many devices")
+	}
+	take(&d.Spec.Selector) // of its Pods, which there are none of
+	template := below(spec, "template")
+	k.meta(&d.Spec.Template.ObjectMeta, template)
+	take(&d.Spec.Template.ObjectMeta)
+	podSpec := take(&d.Spec.Template.Spec)
+	take(&d.Status)
+	k.leftovers(spec, reflect.ValueOf(d.Spec), "json", kubeAdvices)
+	k.pod(&d.ObjectMeta, &podSpec, below(template, "spec"))
+	return nil
+}
+
+// meta reports labels and annotations; the name and the namespace are kept.
+func (k *kube) meta(m *metav1.ObjectMeta, at []string) {
+	rest := *m
+	rest.Name, rest.Namespace = "", ""
+	take(&rest.Labels) // the Deployment keeps its own; those of a template are for its selector
+	rest.UID, rest.ResourceVersion, rest.Generation, rest.ManagedFields = "", "", 0, nil
+	rest.CreationTimestamp = metav1.Time{}
+	k.leftovers(below(at, "metadata"), reflect.ValueOf(rest), "json", kubeAdvices)
+}
+
+func (k *kube) configMap(data []byte) error {
+	var c corev1.ConfigMap
+	if err := kyaml.UnmarshalStrict(data, &c); err != nil {
+		return err
+	}
+	k.meta(&c.ObjectMeta, k.root)
+	k.ConfigMaps = append(k.ConfigMaps, ConfigMap{Name: c.Name, Namespace: c.Namespace, Data: take(&c.Data)})
+	take(&c.TypeMeta)
+	take(&c.ObjectMeta)
+	k.leftovers(k.root, reflect.ValueOf(c), "json", kubeAdvices)
+	return nil
+}

@@ -1,0 +1,183 @@
+package convert
+
+import (
+	"cmp"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"fleet.nationtech.io/fleet/pkg/score"
+)
+
+// volumes translates mounts of all kinds.
+func (c *container) volumes(in *types.ContainerSpec) {
+	for i := range in.Volumes {
+		c.volume(&in.Volumes[i], item(i))
+	}
+	in.Tmpfs = slices.DeleteFunc(in.Tmpfs, c.tmpfs)
+	for i := range in.Configs {
+		f := (*types.FileReferenceConfig)(&in.Configs[i])
+		c.file(f, "configs", i)
+	}
+	for i := range in.Secrets {
+		f := (*types.FileReferenceConfig)(&in.Secrets[i])
+		c.file(f, "secrets", i)
+	}
+}
+
+func (c *container) volume(in *types.ServiceVolumeConfig, at string) {
+	source, target, readOnly := in.Source, in.Target, in.ReadOnly
+	take(&in.Consistency) // which docker itself ignores
+	done := false
+	switch in.Type {
+	case types.VolumeTypeBind:
+		done = c.bind(in, at)
+	case types.VolumeTypeVolume:
+		name := nameOf(c.project.volumes, "volume "+source, source)
+		if source == "" {
+			name = nameOf(c.project.volumes, "anonymous "+c.name+target, c.name+target)
+		}
+		done = c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, at)
+	case types.VolumeTypeTmpfs:
+		dir := &score.EmptyDir{Medium: score.MediumMemory}
+		if t := in.Tmpfs; t != nil && t.Size > 0 {
+			dir.SizeLimit = quantity(int64(take(&t.Size)))
+		}
+		done = c.mount(score.Volume{EmptyDir: dir, MountPath: target, ReadOnly: readOnly}, at)
+	}
+	if done {
+		if in.Type != types.VolumeTypeTmpfs {
+			take(&in.Source)
+		}
+		in.Type, in.Target, in.ReadOnly = "", "", false
+		return
+	}
+	if in.Type != types.VolumeTypeBind && in.Type != types.VolumeTypeVolume && in.Type != types.VolumeTypeTmpfs {
+		c.lost("PodmanV0 has no mounts of this type", "use a volume, a directory of the device, or put the files into the image", "volumes", at)
+	}
+	*in = types.ServiceVolumeConfig{}
+}
+
+// mount adds a mount, if it is one that PodmanV0 has. It reports what it refuses.
+func (c *container) mount(v score.Volume, at string) bool {
+	trial := append(slices.Clone(c.out.Volumes), v)
+	if c.refused(func(s *score.Service) {
+		s.Volumes, s.Devices, s.HostServices = trial, c.out.Devices, c.out.HostServices
+	}) {
+		c.lost("fleet does not take this mount: its paths are absolute, in their shortest form, without ':' and ',', and there is one mount at each", "change the path", "volumes", at)
+		return false
+	}
+	c.out.Volumes = trial
+	return true
+}
+
+// services of the device that have a name, by their directories.
+var hostServices = map[string]score.HostService{
+	"/run/udev": score.HostServiceUdev, "/var/run/udev": score.HostServiceUdev, "/run/dbus": score.HostServiceDBus, "/var/run/dbus": score.HostServiceDBus,
+}
+
+// bind translates a directory or a file of the machine.
+func (c *container) bind(in *types.ServiceVolumeConfig, at string) bool {
+	if b := in.Bind; b != nil {
+		take(&b.CreateHostPath)
+		if b.Propagation == types.PropagationRPrivate {
+			take(&b.Propagation) // podman's default
+		}
+	}
+	source, target := path.Clean(in.Source), in.Target
+	service, named := hostServices[source]
+	switch {
+	case path.Base(source) == "docker.sock" || path.Base(source) == "podman.sock":
+		c.lost("a container gets no access to the runtime of containers", "run what needs it outside of fleet, or without it", "volumes", at)
+	case named && target == string(service.Path()) || named && "/var"+service.Path() == target:
+		if !slices.Contains(c.out.HostServices, service) {
+			c.out.HostServices = append(c.out.HostServices, service)
+		}
+		return true
+	case source == "/dev/shm" || source == "/dev":
+		c.lost("a container has a /dev of its own", "name the devices under devices, or give shm_size", "volumes", at)
+	case strings.HasPrefix(source, "/dev/"):
+		if c.device(source, target) {
+			return true
+		}
+		c.lost("PodmanV0 does not take this device", "name one below /dev once", "volumes", at)
+	case c.local(source):
+		return c.beside(source, target, in.ReadOnly, at)
+	default:
+		return c.mount(score.Volume{HostPath: source, MountPath: target, ReadOnly: in.ReadOnly}, at)
+	}
+	return false
+}
+
+// local reports whether a path is beside the compose file: devices do not have it.
+func (c *container) local(source string) bool {
+	rel, err := filepath.Rel(c.in.WorkingDir, source)
+	return err == nil && c.in.WorkingDir != "/" && rel != ".." && !strings.HasPrefix(rel, "../")
+}
+
+// beside translates what is beside the compose file: a file of text becomes a ConfigMap, and a
+// directory a volume.
+func (c *container) beside(source, target string, readOnly bool, at string) bool {
+	rel, _ := filepath.Rel(c.in.WorkingDir, source)
+	if content, ok := c.files.Text(source); ok {
+		name, key := c.configMap(rel, key(path.Base(rel)), content)
+		if !readOnly {
+			c.lost("the file is in ConfigMap "+name+", and the container can only read it", "make the mount read-only (:ro), or have the program write elsewhere", "volumes", at)
+		}
+		return c.mount(score.Volume{ConfigMap: &score.ConfigMapFiles{Name: name, Items: []score.FileItem{{Key: key, Path: key}}}, SubPath: key, MountPath: target}, at)
+	}
+	name := nameOf(c.project.volumes, "directory "+rel, cmp.Or(strings.Trim(rel, "."), "project"))
+	c.lost("devices do not have "+dotted(rel)+", so it is the volume "+name+", which is empty at first", "put files that the program needs into a ConfigMap or the image, or give an absolute path of the device", "volumes", at)
+	return c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, at)
+}
+
+// configMap keeps content under a key of a ConfigMap that is named after what it is made of.
+func (c *container) configMap(of, key, content string) (name, in string) {
+	if name, known := c.keys[of]; known {
+		return name, key
+	}
+	name = unique(c.names, label(c.project.name+"-"+of))
+	c.keys[of] = name
+	c.maps[name] = &ConfigMap{Name: name, Data: map[string]string{key: content}}
+	return name, key
+}
+
+// tmpfs translates path:options. It reports whether it could.
+func (c *container) tmpfs(text string) bool {
+	target, options, _ := strings.Cut(text, ":")
+	v := score.Volume{MountPath: path.Clean(target), EmptyDir: &score.EmptyDir{Medium: score.MediumMemory}}
+	var others []string
+	for option := range strings.SplitSeq(options, ",") {
+		name, value, _ := strings.Cut(option, "=")
+		switch {
+		case option == "" || option == "rw" || option == "nosuid" || option == "nodev" || option == "mode=1777" || option == "mode=01777":
+			// as podman mounts it
+		case option == "ro":
+			v.ReadOnly = true
+		case name == "size" && bytesOf(value) > 0:
+			v.EmptyDir.SizeLimit = quantity(bytesOf(value))
+		default:
+			others = append(others, option)
+		}
+	}
+	trial := append(slices.Clone(c.out.Volumes), v)
+	if c.refused(func(s *score.Service) { s.Volumes = trial }) {
+		return false
+	}
+	c.out.Volumes = trial
+	if len(others) > 0 {
+		c.lost("a directory in memory has a size, and no "+strings.Join(others, ", "), "leave it out", "tmpfs")
+	}
+	return true
+}
+
+// dotted is a path as it is written in a compose file.
+func dotted(rel string) string {
+	if rel == "." {
+		return rel
+	}
+	return "./" + rel
+}
