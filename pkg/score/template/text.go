@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // MaxValue is the longest value of a device in bytes that a text takes.
@@ -117,6 +118,8 @@ func (p part) value(values Values) (string, error) {
 		return "", fmt.Errorf("this device has no %s, and the score gives no default", p.source)
 	case len(value) > MaxValue:
 		return "", fmt.Errorf("%s of this device has %d bytes, at most %d are allowed", p.source, len(value), MaxValue)
+	case !utf8.ValidString(value):
+		return "", fmt.Errorf("%s of this device is not UTF-8", p.source)
 	case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return "", fmt.Errorf("%s of this device has a control character", p.source)
 	}

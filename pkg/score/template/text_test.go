@@ -14,7 +14,7 @@ import (
 func edge(s template.Source) (string, bool) {
 	value, has := map[string]string{
 		"device.name": "edge-1", "device.labels.site": "plant-1", "device.labels.empty": "", "device.annotations['plc/address']": "10.0.0.5",
-		"device.inventory.arch": "arm64", "device.labels.evil": "${device.name}", "device.labels.line": "a\nb", "device.labels.long": strings.Repeat("x", template.MaxValue+1),
+		"device.inventory.arch": "arm64", "device.labels.evil": "${device.name}", "device.labels.line": "a\nb", "device.labels.bytes": "\xff", "device.labels.long": strings.Repeat("x", template.MaxValue+1),
 	}[s.String()]
 	return value, has
 }
@@ -93,6 +93,7 @@ func TestValuesThatAreRefused(t *testing.T) {
 		"${device.labels.none}":           "this device has no device.labels.none, and the score gives no default",
 		"${device.annotations['none/a']}": "this device has no device.annotations['none/a']",
 		"${device.labels.line}":           "has a control character",
+		"${device.labels.bytes}":          "is not UTF-8",
 		"${device.labels.long}":           "has 4097 bytes, at most 4096",
 		long(101):                         "has more than 100 bytes",
 	} {
