@@ -53,7 +53,7 @@ type Deployment struct {
 	// Template is nil for a score that is the same on each device. Otherwise Entry and Body
 	// are those of the template, which no device gets.
 	Template Template
-	// At is when the score became what it is, for problems with the template.
+	// At is when these facts were learned: problems with the template are of then.
 	At time.Time
 }
 
