@@ -175,3 +175,41 @@ func TestMissingLabelFailsOneDevice(t *testing.T) {
 		t.Errorf("with the label: %+v", counts)
 	}
 }
+
+// withTemplates gives every tenth Deployment a template that uses the label "owner", and as
+// many one that uses an annotation.
+func (w world) withTemplates() {
+	for i := range w.deployments {
+		d := w.deployment(i)
+		switch i % 10 {
+		case 3:
+			d.Template = &leaf{text: string(d.Body), sources: []template.Source{{Kind: template.Labels, Key: "owner"}}}
+		case 4:
+			d.Template = &leaf{text: string(d.Body), sources: []template.Source{plc}}
+		}
+		w.SetDeployment(d)
+	}
+}
+
+// BenchmarkTemplates changes one of 10,000 devices with 50 Deployments each, 10 of which have a
+// template.
+func BenchmarkTemplates(b *testing.B) {
+	w := newWorld(10_000, 1000)
+	w.withTemplates()
+	d := w.device(17)
+	d.Labels["owner"], d.Values = "a", valuesOf("1")
+	w.SetDevice(d)
+	run(b, "nothing changed", func(int) { w.SetDevice(d) })
+	run(b, "a label that nothing uses", func(i int) {
+		d.Labels["other"] = fmt.Sprint(i % 2)
+		w.SetDevice(d)
+	})
+	run(b, "a label that 5 templates use, with values that were rendered", func(i int) {
+		d.Labels["owner"] = fmt.Sprint(i % 2)
+		w.SetDevice(d)
+	})
+	run(b, "a label that 5 templates use, with new values", func(i int) {
+		d.Labels["owner"] = fmt.Sprint(i)
+		w.SetDevice(d)
+	})
+}

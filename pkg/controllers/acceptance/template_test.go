@@ -42,3 +42,12 @@ func TestTemplateIsAskedOnceMore(t *testing.T) {
 		t.Error("a score without expressions has a template")
 	}
 }
+
+func BenchmarkRender(b *testing.B) {
+	v := acceptance.Evaluate(deployment(score.TypePodmanV0, site), map[string]string{v1alpha1.LabelPrivilege: "privileged"}, secretsOf{})
+	for b.Loop() {
+		if _, err := v.Template.Render(func(template.Source) (string, bool) { return "plant-1", true }); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
