@@ -185,6 +185,7 @@ func (r *rig) startAll() {
 	r.inform(r.Deployments)
 	r.inform(r.Namespaces)
 	r.inform(r.Secrets)
+	r.inform(r.ConfigMaps)
 	r.run()
 	<-r.Ready()
 }
