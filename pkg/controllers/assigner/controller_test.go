@@ -231,14 +231,14 @@ func (r *rig) put(key, value string) {
 // answered and no key is removed.
 func TestNothingIsOmittedBeforeAllListsAreComplete(t *testing.T) {
 	t.Parallel()
-	for _, late := range []string{"devices", "deployments", "namespaces", "secrets"} {
+	for _, late := range []string{"devices", "deployments", "namespaces", "secrets", "configmaps"} {
 		t.Run(late, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			r.devices.Add(deviceObject("edge-1", "a"))
 			r.deployments.Add(deploymentObject("web", "a"))
 			r.put("edge-1.shop.gone", `{}`)
-			informers := map[string]cache.SharedIndexInformer{"devices": r.Devices, "deployments": r.Deployments, "namespaces": r.Namespaces, "secrets": r.Secrets}
+			informers := map[string]cache.SharedIndexInformer{"devices": r.Devices, "deployments": r.Deployments, "namespaces": r.Namespaces, "secrets": r.Secrets, "configmaps": r.ConfigMaps}
 			last := informers[late]
 			delete(informers, late)
 			for _, i := range informers {
