@@ -355,6 +355,9 @@ func (p *pass) fail(ctx context.Context, hash string, err error) error {
 func (p *pass) report(o plan.Outcome) (again time.Time) {
 	o.Ref, o.SecretsDigest, o.State = p.ref, p.digest, p.state()
 	report, again := plan.Report(o)
+	if e := p.target.entry; e.Hash == report.Hash {
+		report.Revision = e.Revision
+	}
 	if last, ok := p.reporter.last(p.ref); !ok || last.Phase != report.Phase || last.Hash != report.Hash {
 		p.log.Info("deployment changed", "deployment", p.ref.String(), "phase", report.Phase, "reason", report.Error)
 		p.changed()

@@ -56,20 +56,9 @@ func (t *Table) wanted(dev *device) func(yield func(*deployment, target) bool) {
 	}
 }
 
-// Body returns a body that the manifest of the device names.
-func (t *Table) Body(name, hash string) ([]byte, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for dep, x := range t.wanted(t.member(name)) {
-		if !x.is(hold) && t.entries.value(x.issued).Hash == hash && t.entries.value(dep.entry).Hash == hash {
-			return dep.body, true
-		}
-	}
-	return nil, false
-}
-
 // BodiesOf returns the hashes of the bodies that devices have of a Deployment that they
-// should run: what they report, and what they were told.
+// should run: what they report, and what they were told. Of what was rendered it is that of
+// the template, too.
 func (t *Table) BodiesOf(ref wire.DeploymentRef) map[string]bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -80,7 +69,8 @@ func (t *Table) BodiesOf(ref wire.DeploymentRef) map[string]bool {
 	}
 	dep.devices.each(func(number uint32) {
 		x := t.numberedDevices.at(number).target(dep.number)
-		held[t.entries.value(x.issued).Hash] = true
+		issued := t.entries.value(x.issued)
+		held[issued.Hash], held[issued.Revision] = true, true
 		held[t.reports.value(x.report).hash] = true
 	})
 	delete(held, "")

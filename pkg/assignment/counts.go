@@ -105,22 +105,34 @@ func (t *Table) count(dep *deployment, dev *device, x target, by int) {
 		c.Succeeded += by
 	case wire.PhaseFailed:
 		c.Failed += by
-		dep.failures.count(dev.number, by)
+		dep.failures.count(dep.failure(dev, x), by)
 	default:
 		c.Pending += by
 	}
 }
 
-func (f *failures) count(device uint32, by int) {
+func (f *failures) count(failed *failure, by int) {
 	if by > 0 {
-		heap.Push(&f.counted, f.reported[device])
+		heap.Push(&f.counted, failed)
 	} else {
-		heap.Remove(&f.counted, f.reported[device].place)
+		heap.Remove(&f.counted, failed.place)
 	}
 }
 
-// phase is that of the report if it counts: if it is about what was issued.
+// failure is why a target failed.
+func (d *deployment) failure(dev *device, x target) *failure {
+	if x.is(refused) {
+		return d.problems[dev.number]
+	}
+	return d.reported[dev.number]
+}
+
+// phase is that of the report if it counts: if it is about what was issued. What cannot be
+// rendered has failed.
 func (t *Table) phase(x target) wire.Phase {
+	if x.is(refused) {
+		return wire.PhaseFailed
+	}
 	if x.report == 0 || x.is(hold) {
 		return wire.PhasePending
 	}

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 
+	"fleet.nationtech.io/fleet/pkg/score/template"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -34,6 +36,8 @@ const (
 	reserved
 	// outdated: the agent lacks what the Deployment needs.
 	outdated
+	// refused: the score cannot be rendered for the device.
+	refused
 
 	flagBits = iota
 	allFlags = 1<<flagBits - 1
@@ -78,6 +82,7 @@ type device struct {
 	unschedulable, revoked, offline bool
 
 	traits *traits
+	values template.Values
 	seq    uint64
 	// labels are those of the index, without order.
 	labels []*label
@@ -176,12 +181,16 @@ type deployment struct {
 	body                      []byte
 	secrets                   []string
 	needs                     []wire.Capability
+	// template renders the score; nil for one that is the same on each device.
+	template *renderer
 	// devices are those on which it is wanted.
 	devices set
 	// targets is how many there are, of devices that want it or report about it.
 	targets int
 	counts  Counts
 	failures
+	problems problems
+	at       time.Time
 	// seen and told are the last changes of the table that looked at the Deployment,
 	// and that said that its status may have changed.
 	seen, told uint64

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
+	"fleet.nationtech.io/fleet/pkg/score/template"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -25,6 +27,9 @@ type Device struct {
 	Offline bool
 	// Capabilities is what the agent said it can do; nil when it did not say.
 	Capabilities []wire.Capability
+	// Values are what scores may use besides name and labels: annotations and inventory. It
+	// may be nil, and always answers the same.
+	Values template.Values
 }
 
 // Deployment is what matching needs to know of a Deployment.
@@ -45,6 +50,11 @@ type Deployment struct {
 	// Needs is what an agent must be able to do. Others are asked to keep what they
 	// run.
 	Needs []wire.Capability
+	// Template is nil for a score that is the same on each device. Otherwise Entry and Body
+	// are those of the template, which no device gets.
+	Template Template
+	// At is when these facts were learned: problems with the template are of then.
+	At time.Time
 }
 
 // Key names a key of bucket desired-state.
@@ -89,9 +99,11 @@ type Table struct {
 	numberedDevices     roll[device]
 	numberedDeployments roll[deployment]
 	labels              labelIndex
-	traits              map[string]*traits
-	entries             pool[wire.Entry]
-	reports             pool[report]
+	// templates is how many Deployments have one.
+	templates int
+	traits    map[string]*traits
+	entries   pool[wire.Entry]
+	reports   pool[report]
 	// prior is what the bucket held at the start.
 	prior map[Key]wire.Entry
 }
@@ -125,7 +137,9 @@ func (t *Table) SetDevice(d Device) (c Changes) {
 	}
 	labels := t.labels.compare(dev.labels, d.Labels)
 	t.setOffline(dev, d.Offline, &c)
+	used := t.usedBefore(dev)
 	previous := *dev
+	dev.values = d.Values
 	dev.known, dev.unschedulable, dev.revoked = true, d.Unschedulable, d.Revoked
 	t.setTraits(dev, &traits{namespaces: d.AllowedNamespaces, can: d.Capabilities})
 	t.labels.change(dev, labels)
@@ -140,6 +154,7 @@ func (t *Table) SetDevice(d Device) (c Changes) {
 	default:
 		labels.mentioning(match)
 	}
+	usedOther(dev, used, match)
 	return c
 }
 
@@ -247,6 +262,7 @@ func (t *Table) releaseTarget(dev *device, dep *deployment, x target) {
 	t.entries.release(x.issued)
 	t.reports.release(x.report)
 	dep.failures.forget(dev.number)
+	dep.setProblem(dev, "")
 	dep.targets--
 	t.forgetDeployment(dep)
 }
@@ -265,8 +281,13 @@ func (t *Table) SetDeployment(d Deployment) (c Changes) {
 	t.tell(dep, &c)
 	reselected := !dep.known || dep.deleting != d.Deleting || !dep.selection.equal(d.Selector)
 	entry := t.entries.number(d.Entry)
-	reissued := reselected || dep.entry != entry || dep.accepted != d.Accepted || !slices.Equal(dep.needs, d.Needs)
+	reissued := reselected || dep.entry != entry || !dep.template.is(d.Template) || dep.accepted != d.Accepted || !slices.Equal(dep.needs, d.Needs)
+	if dep.entry != entry {
+		t.forgetRenderings(dep.template)
+	}
 	t.entries.release(dep.entry)
+	t.setTemplate(dep, d.Template)
+	dep.at = d.At
 	dep.known, dep.deleting, dep.accepted, dep.entry = true, d.Deleting, d.Accepted, entry
 	dep.generation, dep.body, dep.secrets, dep.needs = d.Generation, d.Body, d.Secrets, d.Needs
 	if reselected {
@@ -340,6 +361,7 @@ func (t *Table) RemoveDeployment(ref wire.DeploymentRef) (c Changes) {
 	t.matchDevices(dep, &c)
 	t.reselect(dep, Selector{Nothing: true})
 	t.entries.release(dep.entry)
+	t.setTemplate(dep, nil)
 	dep.entry, dep.body, dep.secrets, dep.needs = 0, nil, nil, nil
 	t.forgetDeployment(dep)
 	return c
@@ -376,16 +398,17 @@ func (t *Table) match(dev *device, dep *deployment, c *Changes) {
 	if !had {
 		old.issued = t.priorEntry(dev, dep)
 	}
-	now := t.decide(dev, dep, old)
+	now, problem := t.decide(dev, dep, old)
 	if old.is(outdated) || now.is(outdated) { // what is missing may be something else by now
 		c.Lacks = appendOnce(c.Lacks, dev.name)
 	}
 	switch {
 	case !had && !now.is(wanted):
 		t.entries.release(old.issued)
-	case now != old:
+	case now != old || problem != dep.problems.text(dev.number):
 		t.entries.hold(now.issued)
 		t.count(dep, dev, old, -1)
+		dep.setProblem(dev, problem)
 		t.store(dev, dep, old, now)
 		t.count(dep, dev, now, 1)
 		t.note(dev, dep, old, now, c)
@@ -401,12 +424,12 @@ func (t *Table) priorEntry(dev *device, dep *deployment) uint32 {
 	return t.entries.number(t.prior[Key{dev.name, dep.DeploymentRef}])
 }
 
-// decide is the rule of matching.
-func (t *Table) decide(dev *device, dep *deployment, old target) (now target) {
+// decide is the rule of matching. The problem is why a target is refused.
+func (t *Table) decide(dev *device, dep *deployment, old target) (now target, problem string) {
 	now = newTarget(dep.number)
 	now.report = old.report
 	if !dep.known || dep.deleting || !dev.known || dev.revoked || !dev.allows(dep.Namespace) || !dep.selection.matches(dev.labels) {
-		return now
+		return now, ""
 	}
 	switch {
 	case dev.unschedulable && old.issued == 0:
@@ -417,11 +440,20 @@ func (t *Table) decide(dev *device, dep *deployment, old target) (now target) {
 	case len(wire.Missing(dev.traits.can, dep.needs)) > 0:
 		now.set(wanted | hold | outdated)
 		now.issued = old.issued
+	case dep.template != nil:
+		r := t.render(dev, dep)
+		if problem = r.problem; problem != "" {
+			now.set(wanted | hold | refused)
+			now.issued = old.issued
+			break
+		}
+		now.set(wanted)
+		now.issued = r.entry
 	default:
 		now.set(wanted)
 		now.issued = dep.entry
 	}
-	return now
+	return now, problem
 }
 
 // store replaces a target.

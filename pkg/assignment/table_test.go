@@ -114,6 +114,8 @@ type pair struct {
 	reserved bool
 	// missing is what the agent lacks for it.
 	missing []wire.Capability
+	// problem is why it cannot be rendered.
+	problem string
 }
 
 // machine drives a table and recomputes everything from its inputs.
@@ -180,6 +182,8 @@ func (m *machine) recompute() {
 				now[k] = pair{issued: before.issued, hold: true}
 			case len(lacks(dev, dep)) > 0:
 				now[k] = pair{issued: before.issued, hold: true, missing: lacks(dev, dep)}
+			case dep.Template != nil:
+				now[k] = rendered(dev, dep, before)
 			default:
 				now[k] = pair{issued: dep.Entry}
 			}
@@ -267,6 +271,10 @@ func (m *machine) counts(ref wire.DeploymentRef) assignment.Counts {
 			c.Outdated++
 		}
 		s, reported := m.states[k]
+		if p.problem != "" { // whatever the device reports
+			s = wire.DeploymentState{Error: p.problem, LastEventAt: m.deployments[ref].At, Phase: wire.PhaseFailed, Hash: p.issued.Hash}
+			reported, p.hold = true, false
+		}
 		switch {
 		case reported && !p.hold && s.Hash == p.issued.Hash && s.Phase == wire.PhaseRunning:
 			c.Succeeded++
@@ -381,6 +389,7 @@ func (m *machine) setDevice(t *rapid.T, name string) {
 		Unschedulable: rapid.Bool().Draw(t, "unschedulable"),
 		Revoked:       rapid.IntRange(0, 5).Draw(t, "revoked") == 0,
 		Offline:       rapid.Bool().Draw(t, "offline"),
+		Values:        drawValues(t),
 	}
 	if rapid.IntRange(0, 2).Draw(t, "says") != 0 {
 		d.Capabilities = append([]wire.Capability{}, drawCapabilities(t)...)
@@ -415,6 +424,8 @@ func (m *machine) ChangeDevice(t *rapid.T) {
 		d.Capabilities = drawCapabilities(t)
 	case 4:
 		d.AllowedNamespaces = nil
+	case 5:
+		d.Values = drawValues(t)
 	default:
 		d.Labels = drawLabels(t)
 	}
@@ -457,6 +468,10 @@ func (m *machine) setDeployment(t *rapid.T, ref wire.DeploymentRef) {
 		d.Selector = present.Selector
 	}
 	d.Entry, d.Body = entryOf(ref, rapid.IntRange(0, 2).Draw(t, "version"))
+	d.Template, d.At = drawTemplate(t, d.Body), time.Unix(2, 0)
+	if present, has := m.deployments[ref]; has && present.Template != nil && rapid.Bool().Draw(t, "same template") {
+		d.Entry, d.Body, d.Template = present.Entry, present.Body, present.Template
+	}
 	m.step(t, func() assignment.Changes { return m.table.SetDeployment(d) }, func() { m.deployments[ref] = d })
 }
 
@@ -507,6 +522,7 @@ func (m *machine) Settle(t *rapid.T) {
 func (m *machine) Check(t *rapid.T) {
 	outdated := m.outdated()
 	for _, name := range deviceNames {
+		m.checkProblems(t, name)
 		m.checkManifest(t, name)
 		m.checkWanted(t, name)
 		if diff := cmp.Diff(outdated[name], m.table.Lacks(name)); diff != "" {
@@ -535,6 +551,7 @@ func (m *machine) Check(t *rapid.T) {
 				t.Fatalf("issued for %s is %+v, want %+v", k, e, want[k])
 			}
 			m.checkBodies(t, k)
+			m.checkRendered(t, k)
 		}
 	}
 	held := drawBucket(t)
@@ -626,13 +643,25 @@ func (m *machine) checkBodies(t *rapid.T, k assignment.Key) {
 	}
 }
 
+// checkRendered checks that a device gets what was rendered for it.
+func (m *machine) checkRendered(t *rapid.T, k assignment.Key) {
+	p, matched := m.pairs[k]
+	if !matched || p.issued.Revision == "" {
+		return
+	}
+	body, ok := m.table.Body(k.Device, p.issued.Hash)
+	if named := !p.hold && !m.devices[k.Device].Revoked; ok != named || ok && (wire.Sum(body).String() != p.issued.Hash || len(body) != p.issued.Size) {
+		t.Fatalf("rendered body of %s: %q, %v, but the manifest names it: %v", k, body, ok, named)
+	}
+}
+
 // checkBodiesOf checks that what devices run, or were told to run, is known to be
 // needed.
 func (m *machine) checkBodiesOf(t *rapid.T, ref wire.DeploymentRef) {
 	want := map[string]bool{}
 	for k, p := range m.pairs {
 		if k.DeploymentRef == ref {
-			want[p.issued.Hash], want[m.states[k].Hash] = true, true
+			want[p.issued.Hash], want[p.issued.Revision], want[m.states[k].Hash] = true, true, true
 		}
 	}
 	delete(want, "")

@@ -9,7 +9,7 @@ import (
 type Device struct {
 	// Path is that of the device, or of a directory of devices such as /dev/dri, on the
 	// device that the container runs on. A stable one is best: /dev/serial/by-id/….
-	Path string `json:"path"`
+	Path string `json:"path" template:"device"`
 	// MountPath is where the container sees it; Path when it is empty.
 	MountPath string `json:"mountPath,omitempty"`
 }

@@ -5,5 +5,5 @@
 // validates those it does; the agent has one interpreter for each type. A new
 // type is a file here and an interpreter in the agent.
 //
-// The package imports the standard library only.
+// The package imports the standard library and its own template package only.
 package score

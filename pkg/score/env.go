@@ -5,7 +5,7 @@ type EnvVar struct {
 	// Name is a letter or "_", then letters, digits, "_", "." and "-".
 	Name string `json:"name"`
 	// Value is what the variable has.
-	Value string `json:"value,omitempty"`
+	Value string `json:"value,omitempty" template:"text"`
 	// ValueFrom takes the value from elsewhere; Value is empty then.
 	ValueFrom *EnvVarSource `json:"valueFrom,omitempty"`
 }

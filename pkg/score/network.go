@@ -44,7 +44,7 @@ const (
 // HostAlias names an address.
 type HostAlias struct {
 	// IP is an address of IPv4 or IPv6.
-	IP string `json:"ip"`
+	IP string `json:"ip" template:"address"`
 	// Hostnames are its names, at least one.
 	Hostnames []string `json:"hostnames"`
 }
@@ -52,7 +52,7 @@ type HostAlias struct {
 // DNS says whom containers ask for names.
 type DNS struct {
 	// Nameservers are IP addresses, at most 3, in place of those of the device.
-	Nameservers []string `json:"nameservers,omitempty"`
+	Nameservers []string `json:"nameservers,omitempty" template:"address"`
 	// Searches are domains that are tried for short names, at most 6.
 	Searches []string `json:"searches,omitempty"`
 	// Options are those of resolv.conf, such as "ndots:2".

@@ -13,7 +13,7 @@ type Port struct {
 	// ContainerPort is the port in the container, 1 to 65535.
 	ContainerPort int `json:"containerPort"`
 	// HostIP limits the address listened on; all addresses when empty.
-	HostIP string `json:"hostIP,omitempty"`
+	HostIP string `json:"hostIP,omitempty" template:"address"`
 	// Protocol is TCP (the default) or UDP.
 	Protocol string `json:"protocol,omitempty"`
 }

@@ -55,14 +55,14 @@ type Probe struct {
 // ExecProbe is a command that is run in the container, without a shell.
 type ExecProbe struct {
 	// Command is a program and its arguments.
-	Command []string `json:"command"`
+	Command []string `json:"command" template:"text"`
 }
 
 // HTTPProbe is a page of the service. Certificates are not verified, and redirects
 // count as success.
 type HTTPProbe struct {
 	// Path is "/" when it is empty.
-	Path string `json:"path,omitempty"`
+	Path string `json:"path,omitempty" template:"path"`
 	// Port in the container.
 	Port int `json:"port"`
 	// Scheme is HTTP (the default) or HTTPS.
@@ -76,7 +76,7 @@ type HTTPHeader struct {
 	// Name of the header.
 	Name string `json:"name"`
 	// Value of the header.
-	Value string `json:"value"`
+	Value string `json:"value" template:"text"`
 }
 
 // TCPProbe is a port that the service listens on.

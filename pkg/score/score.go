@@ -24,6 +24,8 @@ var (
 type Document struct {
 	typ  string
 	data any
+	// rendered: what looks like an expression is text.
+	rendered bool
 }
 
 // Parse parses the data of a score of any type. Errors wrap ErrInvalid.
@@ -32,7 +34,7 @@ func Parse(typ string, data []byte) (*Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Document{typ, v}, nil
+	return &Document{typ: typ, data: v}, nil
 }
 
 // Canonical returns the body of a score: compact JSON with sorted keys, so
@@ -119,13 +121,15 @@ func Validate(typ string, data []byte) (Needs, error) {
 	return d.Validate()
 }
 
-// Validate is as the function.
+// Validate is as the function. Of a score with expressions it says what would be wrong on
+// each device.
 func (d *Document) Validate() (Needs, error) {
 	if !IsKnown(d.typ) {
 		return Needs{}, unknownType(d.typ)
 	}
-	p, err := decodePodmanV0(d.data)
-	if err != nil {
+	data, expressions := d.standIn()
+	p, err := decodePodmanV0(data)
+	if err := afterExpressions(expressions, err); err != nil {
 		return Needs{}, err
 	}
 	if err := p.admit(); err != nil {

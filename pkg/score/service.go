@@ -20,9 +20,9 @@ type Service struct {
 	// registry.example.com/app@sha256:…, localhost/hello:1.
 	Image string `json:"image"`
 	// Command replaces the image's entrypoint.
-	Command []string `json:"command,omitempty"`
+	Command []string `json:"command,omitempty" template:"text"`
 	// Args replaces the image's default arguments.
-	Args []string `json:"args,omitempty"`
+	Args []string `json:"args,omitempty" template:"text"`
 	// Env adds environment variables.
 	Env []EnvVar `json:"env,omitempty"`
 	// EnvFrom adds a variable for each key of ConfigMaps and Secrets. Of two of one name
@@ -64,7 +64,7 @@ type Service struct {
 	TimeoutSeconds *int `json:"timeoutSeconds,omitempty"`
 	// WorkingDir is where the command runs; empty for the image's own. It is made if it is
 	// not there.
-	WorkingDir string `json:"workingDir,omitempty"`
+	WorkingDir string `json:"workingDir,omitempty" template:"path"`
 	// Hostname is an RFC 1123 label; empty for the container's id.
 	Hostname string `json:"hostname,omitempty"`
 	// ShmSize bounds /dev/shm in bytes: 256Mi. Empty for podman's 64 MB.
@@ -95,9 +95,9 @@ type Service struct {
 	// Log bounds what podman keeps of the output.
 	Log Log `json:"log,omitzero"`
 	// Labels are seen in podman, beside those of the agent.
-	Labels map[string]string `json:"labels,omitempty"`
+	Labels map[string]string `json:"labels,omitempty" template:"text"`
 	// Annotations are told to the runtime of containers, which gives them no meaning.
-	Annotations map[string]string `json:"annotations,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty" template:"text"`
 }
 
 // RestartPolicy says when a container that ended is started again.

@@ -8,7 +8,7 @@ type Volume struct {
 	Name string `json:"name,omitempty"`
 	// HostPath is a directory or file of the device. It needs a namespace with privilege
 	// "privileged", and must lie under a root that the device's agent.yaml allows.
-	HostPath string `json:"hostPath,omitempty"`
+	HostPath string `json:"hostPath,omitempty" template:"path"`
 	// SecretName of a Secret in the namespace of the Deployment. Each key becomes
 	// a read-only file beside what the image has at the path.
 	SecretName string `json:"secretName,omitempty"`

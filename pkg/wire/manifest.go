@@ -72,6 +72,9 @@ type Entry struct {
 	Type string `json:"type,omitempty"`
 	// Hash is the SHA-256 of the body in lower-case hex. Empty when Hold is set.
 	Hash string `json:"hash,omitempty"`
+	// Revision is the hash of the template that the body was rendered from; empty for a body
+	// that is the same on each device.
+	Revision string `json:"revision,omitempty"`
 	// Size is the length of the body in bytes.
 	Size int `json:"size,omitempty"`
 	// SecretsDigest changes with the content of the Secrets that the score names;
@@ -154,13 +157,16 @@ func (e *Entry) Validate() error {
 	switch {
 	case !ValidScoreType(e.Type):
 		return fmt.Errorf("%s: bad score type", e.DeploymentRef)
-	case !ValidHash(e.Hash), e.SecretsDigest != "" && !ValidHash(e.SecretsDigest):
+	case !ValidHash(e.Hash), e.Revision != "" && !ValidHash(e.Revision), e.SecretsDigest != "" && !ValidHash(e.SecretsDigest):
 		return fmt.Errorf("%s: bad hash", e.DeploymentRef)
 	case e.Size <= 0 || e.Size > MaxScoreSize:
 		return fmt.Errorf("%s: size %d is not within 1 to %d", e.DeploymentRef, e.Size, MaxScoreSize)
 	}
 	return nil
 }
+
+// Score names the score of the Deployment: its revision, whether it was rendered or not.
+func (e *Entry) Score() string { return cmp.Or(e.Revision, e.Hash) }
 
 // Find returns the entry of a Deployment.
 func (m *Manifest) Find(ref DeploymentRef) (Entry, bool) {

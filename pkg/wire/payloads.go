@@ -244,6 +244,8 @@ type DeploymentState struct {
 	Phase Phase `json:"phase"`
 	// Hash is that of the body which the report is about.
 	Hash string `json:"hash,omitempty"`
+	// Revision is the Entry.Revision of that body, while the manifest names it.
+	Revision string `json:"revision,omitempty"`
 	// SecretsDigest is the Entry.SecretsDigest which the report is about.
 	SecretsDigest string `json:"secretsDigest,omitempty"`
 	// Error is set when Phase is PhaseFailed, at most MaxError bytes. In another phase it says
@@ -502,7 +504,7 @@ func (s *DeploymentState) Validate() error {
 	default:
 		return fmt.Errorf("%w: unknown phase %.32q", ErrPayload, s.Phase)
 	}
-	if s.Hash != "" && !ValidHash(s.Hash) || s.SecretsDigest != "" && !ValidHash(s.SecretsDigest) {
+	if s.Hash != "" && !ValidHash(s.Hash) || s.Revision != "" && !ValidHash(s.Revision) || s.SecretsDigest != "" && !ValidHash(s.SecretsDigest) {
 		return fmt.Errorf("%w: bad hash", ErrPayload)
 	}
 	if len(s.Error) > MaxError {

@@ -360,7 +360,7 @@ func (d *Device) start(ctx context.Context, e wire.Entry) error {
 		case <-time.After(d.Delay):
 		}
 	}
-	s := wire.DeploymentState{DeploymentRef: e.DeploymentRef, Hash: e.Hash, Phase: wire.PhaseRunning}
+	s := wire.DeploymentState{DeploymentRef: e.DeploymentRef, Hash: e.Hash, Revision: e.Revision, Phase: wire.PhaseRunning}
 	if d.Fail {
 		s.Phase, s.Error = wire.PhaseFailed, "simulated failure"
 	}

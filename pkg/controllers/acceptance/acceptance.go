@@ -32,6 +32,9 @@ type Verdict struct {
 	Secrets []string
 	// Needs is what an agent must be able to do.
 	Needs []wire.Capability
+	// Template is nil for a score that is the same on each device. Otherwise Entry and Body
+	// are of the template.
+	Template *Template
 }
 
 // Digests is where digests of Secrets and ConfigMaps come from; secrets.Resolver is one.
@@ -69,6 +72,7 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests
 		v.Accepted, v.Message = true, AboutUnknownType(d.Spec.Score.Type)
 	default:
 		v.Accepted, v.Message = true, "the score is valid"
+		v.Template = templateOf(document, d.Namespace, namespaceLabels, v.Secrets)
 	}
 	v.Entry = wire.Entry{
 		DeploymentRef: ref, Type: d.Spec.Score.Type, Hash: score.Hash(v.Body), Size: len(v.Body), SecretsDigest: digest,

@@ -305,7 +305,7 @@ func (c *Controller) keepNew(ctx context.Context, prior map[assignment.Key]wire.
 	defer cancel()
 	issued := map[wire.DeploymentRef]string{}
 	for k, e := range prior {
-		issued[k.DeploymentRef] = e.Hash
+		issued[k.DeploymentRef] = e.Score()
 	}
 	for _, o := range c.Deployments.GetStore().List() {
 		d := o.(*v1alpha1.Deployment)
@@ -414,13 +414,18 @@ func (c *Controller) apply(changes assignment.Changes) {
 }
 
 func deploymentFacts(d *v1alpha1.Deployment, v *acceptance.Verdict) assignment.Deployment {
-	return assignment.Deployment{
+	facts := assignment.Deployment{
 		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
 		Generation:    d.Generation,
 		Selector:      selectorFacts(v.Selector),
 		Accepted:      v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
 		Deleting: !d.DeletionTimestamp.IsZero(),
+		At:       time.Now(),
 	}
+	if v.Template != nil {
+		facts.Template = v.Template
+	}
+	return facts
 }
 
 // selectorFacts says what a selector requires, in terms of the table.
@@ -448,6 +453,7 @@ func deviceFacts(d *v1alpha1.Device) assignment.Device {
 		Offline:       isOffline(d),
 	}
 	facts.Capabilities = wire.ParseCapabilities(d.Status.Capabilities)
+	facts.Values = deviceValues(d)
 	if d.Spec.AllowedNamespaces != nil {
 		facts.AllowedNamespaces = append([]string{}, *d.Spec.AllowedNamespaces...)
 	}
@@ -457,7 +463,7 @@ func deviceFacts(d *v1alpha1.Device) assignment.Device {
 // deviceDiffers reports whether deviceFacts may differ. Most updates of a Device are
 // of its status alone.
 func deviceDiffers(old, now *v1alpha1.Device) bool {
-	return old.UID != now.UID || old.Generation != now.Generation || old.IsOut() != now.IsOut() || !maps.Equal(old.Labels, now.Labels) ||
+	return old.UID != now.UID || old.Generation != now.Generation || old.IsOut() != now.IsOut() || !maps.Equal(old.Labels, now.Labels) || !maps.Equal(old.Annotations, now.Annotations) ||
 		isOffline(old) != isOffline(now) || !slices.Equal(old.Status.Capabilities, now.Status.Capabilities) ||
 		(old.Status.Capabilities == nil) != (now.Status.Capabilities == nil)
 }

@@ -117,6 +117,9 @@ func (d *Deriver) object(t reflect.Type, at path) *scoreschema.Schema {
 		key := t.Name() + "." + name
 		property := d.of(field.Type, at.field(name), key)
 		property.Description = d.Sources.ofField(t.Name(), field.Name, elementName(field.Type))
+		if field.Tag.Get("template") != "" {
+			takeExpressions(property)
+		}
 		s.Properties[name] = property
 		if p, ok := d.probe(at.field(name), key); ok && options == "" && p.refuses(absent{}) {
 			s.Required = append(s.Required, name)
