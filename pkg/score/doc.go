@@ -5,5 +5,5 @@
 // validates those it does; the agent has one interpreter for each type. A new
 // type is a file here and an interpreter in the agent.
 //
-// The package imports the standard library only.
+// Beside the standard library the package imports the parser of schedules only.
 package score

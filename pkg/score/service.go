@@ -140,7 +140,7 @@ func (s *Service) validateMounts(at string) error {
 	mounted := map[string]bool{}
 	for i, v := range s.Volumes {
 		if v.MountPath != "" && mounted[v.MountPath] {
-			found.add(fieldErrorf(fmt.Sprintf("%s.volumes[%d].mountPath", at, i), "%.80q is mounted twice", v.MountPath))
+			found.add(fieldErrorf(index(at+".volumes", i)+".mountPath", "%.80q is mounted twice", v.MountPath))
 		}
 		mounted[v.MountPath] = true
 	}
