@@ -22,12 +22,13 @@ type drivers struct {
 // newDrivers lists what this agent runs workloads with: to add a driver is to add a
 // line. All but p are nil where nothing is run any more.
 func newDrivers(p parts, registry driver.Registry, root func() string, keep func(what string) runs.Keeper, kept *crashes.Store) (d drivers, err error) {
+	client := &helper.Client{Socket: helper.Socket}
 	containers := driver.Config{
 		Runtime:       p.runtime,
 		Registry:      registry,
 		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), root),
-		Dialer:        &helper.Client{Socket: helper.Socket},
-		Storage:       &helper.Client{Socket: helper.Socket},
+		Dialer:        client,
+		Storage:       client,
 		Binds:         binds(p.cfg, p.configPath),
 		Allow:         allowed(&p.cfg.Allow),
 		Space:         imageSpace(p),

@@ -51,7 +51,7 @@ func (*Client) failure(ctx context.Context, got *reply, err error) error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return fmt.Errorf("%w: %s", ErrUnavailable, printable.Line(fmt.Sprintf("%.*s", maxText, got.Text)))
+	return fmt.Errorf("%w: %s", ErrUnavailable, line(got.Text))
 }
 
 func patience(ctx context.Context, longest time.Duration) time.Duration {

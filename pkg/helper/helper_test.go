@@ -275,6 +275,9 @@ func TestServerThatCannotGoThere(t *testing.T) {
 	}
 }
 
+// connected is the answer that comes with a connection.
+const connected = `{"outcome":"connected"}`
+
 // TestClientBelievesNothing: whatever takes the helper's place gets no more than the time
 // of one question.
 func TestClientBelievesNothing(t *testing.T) {
@@ -297,7 +300,6 @@ func TestClientBelievesNothing(t *testing.T) {
 			_ = unix.Close(fd)
 		}
 	})
-	const connected = `{"outcome":"connected"}`
 	for name, say := range map[string]struct {
 		message string
 		fds     []int
@@ -316,22 +318,7 @@ func TestClientBelievesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			listener := listen(t)
-			go func() {
-				for {
-					conn, err := listener.AcceptUnix()
-					if err != nil {
-						return
-					}
-					_, _ = conn.Read(make([]byte, 1024))
-					if say.message != "" {
-						_, _, _ = conn.WriteMsgUnix([]byte(say.message), unix.UnixRights(say.fds...), nil)
-					}
-					conn.Close()
-				}
-			}()
-			client := helper.Client{Socket: listener.Addr().String()}
-			conn, err := client.Dial(t.Context(), strings.Repeat("0", 64), 2, 80)
+			conn, err := hands(t, say.message, say.fds...).Dial(t.Context(), strings.Repeat("0", 64), 2, 80)
 			if !errors.Is(err, say.want) || conn != nil {
 				t.Errorf("got %v, %v", conn, err)
 			}

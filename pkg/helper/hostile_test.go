@@ -17,8 +17,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/helper"
 )
 
-// hands answers every question by a message with descriptors.
-func hands(t *testing.T, fds ...int) *helper.Client {
+// hands answers every question by a message with descriptors, or by nothing.
+func hands(t *testing.T, message string, fds ...int) *helper.Client {
 	t.Helper()
 	listener := listen(t)
 	go func() {
@@ -28,7 +28,9 @@ func hands(t *testing.T, fds ...int) *helper.Client {
 				return
 			}
 			_, _ = conn.Read(make([]byte, 1024))
-			_, _, _ = conn.WriteMsgUnix([]byte(`{"outcome":"connected"}`), unix.UnixRights(fds...), nil)
+			if message != "" {
+				_, _, _ = conn.WriteMsgUnix([]byte(message), unix.UnixRights(fds...), nil)
+			}
 			conn.Close()
 		}
 	}()
@@ -48,7 +50,7 @@ func TestClientKeepsNoDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer read.Close()
-	client := hands(t, int(null.Fd()), int(write.Fd()))
+	client := hands(t, connected, int(null.Fd()), int(write.Fd()))
 	if conn, err := client.Dial(t.Context(), strings.Repeat("0", 64), 2, 80); !errors.Is(err, helper.ErrUnavailable) {
 		t.Errorf("got %v, %v", conn, err)
 	}
@@ -84,7 +86,7 @@ func TestConnectionCannotBeMadeToBlock(t *testing.T) {
 	}
 	defer peer.Close() // which says nothing, and reads nothing
 	theirs := int(file.Fd())
-	conn, err := hands(t, theirs).Dial(t.Context(), strings.Repeat("0", 64), 2, 80)
+	conn, err := hands(t, connected, theirs).Dial(t.Context(), strings.Repeat("0", 64), 2, 80)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -131,21 +131,27 @@ var errBusy = errors.New("a file system does not answer it")
 // look says what lies along paths. The kernel may never answer, as about a server of files
 // that is away.
 func (s *Server) look(ctx context.Context, paths []string) reply {
+	return outlasting(ctx, s.walks, errBusy, func() reply { return reply{Outcome: seen, Trail: trail.Walk(paths)} })
+}
+
+// outlasting answers by what may outlast its question, in one of the places that there are
+// for it. Without a place, or in time, the answer is that it is busy.
+func outlasting(ctx context.Context, places chan struct{}, busy error, do func() reply) reply {
 	select {
-	case s.walks <- struct{}{}:
+	case places <- struct{}{}:
 	default:
-		return answer(failed, errBusy)
+		return answer(failed, busy)
 	}
-	done := make(chan trail.Trail, 1)
+	done := make(chan reply, 1)
 	go func() {
-		defer func() { <-s.walks }()
-		done <- trail.Walk(paths)
+		defer func() { <-places }()
+		done <- do()
 	}()
 	select {
-	case t := <-done:
-		return reply{Outcome: seen, Trail: t}
+	case r := <-done:
+		return r
 	case <-ctx.Done():
-		return answer(failed, errBusy)
+		return answer(failed, busy)
 	}
 }
 

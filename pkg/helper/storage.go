@@ -17,22 +17,7 @@ var errTending = errors.New("podman's storage is still being looked at")
 
 // tend looks at podman's storage, or repairs it. Either may outlast its question.
 func (s *Server) tend(ctx context.Context, what verb) reply {
-	select {
-	case s.stores <- struct{}{}:
-	default:
-		return answer(failed, errTending)
-	}
-	done := make(chan reply, 1)
-	go func() {
-		defer func() { <-s.stores }()
-		done <- s.tended(ctx, what)
-	}()
-	select {
-	case r := <-done:
-		return r
-	case <-ctx.Done():
-		return answer(failed, errTending)
-	}
+	return outlasting(ctx, s.stores, errTending, func() reply { return s.tended(ctx, what) })
 }
 
 func (s *Server) tended(ctx context.Context, what verb) reply {

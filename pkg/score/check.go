@@ -22,9 +22,17 @@ var (
 		`(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
 )
 
+// checkCount checks how long a list is.
+func checkCount(field string, n int) error {
+	if n > maxListItems {
+		return fieldErrorf(field, "%d items, at most %d are allowed", n, maxListItems)
+	}
+	return nil
+}
+
 func validateEach[T any](at string, items []T, validate func(T, string) error) error {
-	if len(items) > maxListItems {
-		return fieldErrorf(at, "%d items, at most %d are allowed", len(items), maxListItems)
+	if err := checkCount(at, len(items)); err != nil {
+		return err
 	}
 	var found mistakes
 	for i, item := range items {
@@ -71,6 +79,32 @@ func list[T ~string](words []T) string {
 	return text
 }
 
+// takeName notes the name of a container, and refuses one that another has.
+func takeName(taken map[string]bool, field, name string) error {
+	if name != "" && taken[name] {
+		return fieldErrorf(field, "%.80q is used twice", name)
+	}
+	taken[name] = true
+	return nil
+}
+
+// givenField is a field that something may not have.
+type givenField struct {
+	name  string
+	given bool
+}
+
+// refuseGiven refuses each field that is given, and says why.
+func refuseGiven(at, why string, fields ...givenField) error {
+	var found mistakes
+	for _, f := range fields {
+		if f.given {
+			found.add(fieldErrorf(at+"."+f.name, "%s", why))
+		}
+	}
+	return found.err()
+}
+
 func checkLabel(field, name string) error {
 	if len(name) > maxName || !labelPattern.MatchString(name) {
 		return fieldErrorf(field, "%.80q must be at most %d lower-case letters, digits and '-', beginning and ending with a letter or digit", name, maxName)
@@ -114,8 +148,8 @@ func checkAbsolute(field, p string) error {
 }
 
 func checkStrings(field string, values []string) error {
-	if len(values) > maxListItems {
-		return fieldErrorf(field, "%d items, at most %d are allowed", len(values), maxListItems)
+	if err := checkCount(field, len(values)); err != nil {
+		return err
 	}
 	if slices.ContainsFunc(values, func(s string) bool { return strings.ContainsRune(s, 0) }) {
 		return fieldErrorf(field, "contains a NUL byte")

@@ -1,7 +1,6 @@
 package score
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -37,8 +36,8 @@ func (p *PodmanV0) validateDependencies() error {
 	for i := range p.Services {
 		s, given := &p.Services[i], map[string]bool{}
 		at := index("services", i) + ".dependsOn"
-		if len(s.DependsOn) > maxListItems {
-			found.add(fieldErrorf(at, "%d items, at most %d are allowed", len(s.DependsOn), maxListItems))
+		if err := checkCount(at, len(s.DependsOn)); err != nil {
+			found.add(err)
 			continue
 		}
 		for j, d := range s.DependsOn {
@@ -94,7 +93,7 @@ func (p *PodmanV0) refuseCycle(byName map[string]*Service) error {
 	for i := range p.Services {
 		if cycle := visit(p.Services[i].Name); cycle != nil {
 			first := slices.IndexFunc(p.Services, func(s Service) bool { return s.Name == cycle[0] })
-			return fieldErrorf(fmt.Sprintf("services[%d].dependsOn", first), "a cycle: %.500s", strings.Join(cycle, " -> "))
+			return fieldErrorf(index("services", first)+".dependsOn", "a cycle: %.500s", strings.Join(cycle, " -> "))
 		}
 	}
 	return nil

@@ -5,5 +5,6 @@
 // validates those it does; the agent has one interpreter for each type. A new
 // type is a file here and an interpreter in the agent.
 //
-// The package imports the standard library and its own template package only.
+// Beside the standard library the package imports the parser of schedules and
+// its own template package only.
 package score

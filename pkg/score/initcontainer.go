@@ -47,35 +47,24 @@ func (p *PodmanV0) validateInitContainers(taken map[string]bool) error {
 		s, at := &p.InitContainers[i], index("initContainers", i)
 		found.add(s.validate(at))
 		found.add(s.refuseUseless(at))
-		if s.Name != "" && taken[s.Name] {
-			found.add(fieldErrorf(at+".name", "%.80q is used twice", s.Name))
-		}
-		taken[s.Name] = true
+		found.add(takeName(taken, at+".name", s.Name))
 	}
 	return found.err()
 }
 
 // refuseUseless refuses the fields of a service that mean nothing in an init container.
 func (s *Service) refuseUseless(at string) error {
-	var found mistakes
-	for _, f := range []struct {
-		name  string
-		given bool
-	}{
-		{"ports", len(s.Ports) > 0},
-		{"restart", s.Restart != ""},
-		{"dependsOn", len(s.DependsOn) > 0},
-		{"schedule", s.Schedule != nil},
-		{"lifecycle", s.Lifecycle != nil},
-		{"startupProbe", s.StartupProbe != nil},
-		{"livenessProbe", s.LivenessProbe != nil},
-		{"readinessProbe", s.ReadinessProbe != nil},
-	} {
-		if f.given {
-			found.add(fieldErrorf(at+"."+f.name, "an init container has none"))
-		}
-	}
-	return found.err()
+	return refuseGiven(
+		at, "an init container has none",
+		givenField{"ports", len(s.Ports) > 0},
+		givenField{"restart", s.Restart != ""},
+		givenField{"dependsOn", len(s.DependsOn) > 0},
+		givenField{"schedule", s.Schedule != nil},
+		givenField{"lifecycle", s.Lifecycle != nil},
+		givenField{"startupProbe", s.StartupProbe != nil},
+		givenField{"livenessProbe", s.LivenessProbe != nil},
+		givenField{"readinessProbe", s.ReadinessProbe != nil},
+	)
 }
 
 // validateTimeout checks a timeout that only what is to end may have.

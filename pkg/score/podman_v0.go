@@ -1,9 +1,6 @@
 package score
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // TypePodmanV0 is the score type that PodmanV0 decodes.
 const TypePodmanV0 = "PodmanV0"
@@ -81,13 +78,10 @@ func (p *PodmanV0) validateServices() error {
 	var found mistakes
 	names := map[string]bool{}
 	for i := range p.Services {
-		s, at := &p.Services[i], fmt.Sprintf("services[%d]", i)
+		s, at := &p.Services[i], index("services", i)
 		found.add(s.validate(at))
 		found.add(s.refuseTimeout(at))
-		if s.Name != "" && names[s.Name] {
-			found.add(fieldErrorf(at+".name", "%.80q is used twice", s.Name))
-		}
-		names[s.Name] = true
+		found.add(takeName(names, at+".name", s.Name))
 	}
 	found.add(p.validateInitContainers(names))
 	return found.err()
@@ -121,7 +115,7 @@ func (p *PodmanV0) validateHostPorts() error {
 			}
 			for _, other := range byNumber[port.HostPort] {
 				if port.Conflicts(other.Port) {
-					found.add(fieldErrorf(fmt.Sprintf("services[%d].ports[%d].hostPort", i, j), "%d is already taken by service %.80q", port.HostPort, other.service))
+					found.add(fieldErrorf(index(index("services", i)+".ports", j)+".hostPort", "%d is already taken by service %.80q", port.HostPort, other.service))
 					break
 				}
 			}

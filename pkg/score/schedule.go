@@ -74,8 +74,7 @@ func (t *Times) Next(after time.Time) time.Time {
 
 // again reports whether clocks on the wall showed a time before.
 func (t *Times) again(at time.Time) bool {
-	const hour = time.Hour
-	before := at.Add(-hour)
+	before := at.Add(-time.Hour)
 	return !at.IsZero() && before.Hour() == at.Hour() && before.Minute() == at.Minute()
 }
 
@@ -119,14 +118,10 @@ func (s *Service) validateSchedule(at string) error {
 	if s.Restart == RestartAlways {
 		found.add(fieldErrorf(at+".restart", "a service with a schedule does its job and ends: use Never, its default, or OnFailure"))
 	}
-	for _, f := range []struct {
-		name  string
-		given bool
-	}{{"startupProbe", s.StartupProbe != nil}, {"readinessProbe", s.ReadinessProbe != nil}} {
-		if f.given {
-			found.add(fieldErrorf(at+"."+f.name, "a service with a schedule has none: nothing waits for it"))
-		}
-	}
+	found.add(refuseGiven(
+		at, "a service with a schedule has none: nothing waits for it",
+		givenField{"startupProbe", s.StartupProbe != nil}, givenField{"readinessProbe", s.ReadinessProbe != nil},
+	))
 	return found.err()
 }
 

@@ -5,7 +5,6 @@ package e2e_test
 import (
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 
@@ -18,11 +17,7 @@ import (
 // comes back by itself, with the data of its volumes, and says what it repaired.
 func TestStorage(t *testing.T) {
 	t.Parallel()
-	suites := []string{lab.Trixie}
-	if os.Getenv("FLEET_DEVICE_CUTS") != "" {
-		suites = append(suites, lab.Bookworm)
-	}
-	for _, suite := range suites {
+	for _, suite := range longSuites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, "storage-"+suite, suite)

@@ -37,16 +37,20 @@ func fromEnv(name string, otherwise int) int {
 // runs; the rest of a wait is for a machine that is busy with other tests.
 const bootTime = 60 * time.Second
 
+// longSuites are the suites of tests that take long: all only where a soak asks for its counts.
+func longSuites() []string {
+	if os.Getenv("FLEET_DEVICE_CUTS") != "" {
+		return []string{lab.Trixie, lab.Bookworm}
+	}
+	return []string{lab.Trixie}
+}
+
 // TestSurvival cuts the power of a device and kills its processes at random moments, while
 // it is given new versions that it has to pull. It comes back by itself, without its
 // server, never runs a service twice, and says that it succeeded when it did.
 func TestSurvival(t *testing.T) {
 	t.Parallel()
-	suites := []string{lab.Trixie}
-	if os.Getenv("FLEET_DEVICE_CUTS") != "" {
-		suites = append(suites, lab.Bookworm)
-	}
-	for _, suite := range suites {
+	for _, suite := range longSuites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			seed := uint64(time.Now().UnixNano())

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -76,10 +77,7 @@ func (n *notes) of(w *plan.Workload) *plan.Workload {
 		return w
 	}
 	with := *w
-	with.Notes = make(map[string]string, len(n.byRef[w.Ref]))
-	for service, text := range n.byRef[w.Ref] {
-		with.Notes[service] = text
-	}
+	with.Notes = maps.Clone(n.byRef[w.Ref])
 	return &with
 }
 

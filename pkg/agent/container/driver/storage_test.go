@@ -56,6 +56,13 @@ func (d *disk) set(damages []storage.Damage, err error) {
 	d.damages, d.err = damages, err
 }
 
+// counts returns how often it was looked at and repaired.
+func (d *disk) counts() (looks, repairs int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.looks, d.repairs
+}
+
 const damagedImage = "registry.example.com/app:1"
 
 // A damaged image is removed with what was made of it and pulled again: only if it can be
@@ -139,22 +146,23 @@ func TestADamagedDatabase(t *testing.T) {
 		if _, err := d.Ready(ctx); !errors.Is(err, container.ErrUnavailable) || !strings.Contains(err.Error(), "db.sql: it is no database: podman's storage cannot be repaired now: containers run") {
 			t.Errorf("got %v", err)
 		}
-		disk.set(disk.damages, nil)
+		damages, _ := disk.Damages(ctx)
+		disk.set(damages, nil)
 		time.Sleep(2 * time.Minute)
 		if _, err := d.Ready(ctx); !errors.Is(err, container.ErrUnavailable) || strings.Contains(err.Error(), "db.sql") {
 			t.Errorf("after the repair: %v", err)
 		}
-		if disk.repairs != 2 {
-			t.Errorf("%d repairs", disk.repairs)
+		looks, repairs := disk.counts()
+		if repairs != 2 {
+			t.Errorf("%d repairs", repairs)
 		}
 		// A storage that is whole is not looked at again and again.
-		looks := disk.looks
 		for range 60 {
 			_, _ = d.Ready(ctx)
 			time.Sleep(time.Minute)
 		}
-		if n := disk.looks - looks; n < 3 || n > 7 {
-			t.Errorf("%d looks in an hour", n)
+		if now, _ := disk.counts(); now-looks < 3 || now-looks > 7 {
+			t.Errorf("%d looks in an hour", now-looks)
 		}
 		cancel()
 		<-done
