@@ -135,5 +135,5 @@ func allowedBy(namespaceLabels map[string]string) score.Privilege {
 
 // AboutUnknownType says what becomes of a score of a type that is unknown here.
 func AboutUnknownType(typ string) string {
-	return fmt.Sprintf("this server does not know score type %s and sends it as it is; known here: %s", typ, score.TypePodmanV0)
+	return fmt.Sprintf("this server does not know score type %s and sends it as it is; known here: %s", typ, score.TypeNames())
 }
