@@ -117,7 +117,7 @@ type Observation struct {
 	// Mark is that of what was last applied whole, and empty while something else is
 	// applied.
 	Mark string `json:"mark,omitempty"`
-	// Phase is wire.PhasePending, wire.PhaseRunning or wire.PhaseFailed; Error is why it
+	// Phase is wire.PhasePending, wire.PhaseRunning or wire.PhaseFailed; Reason is why it
 	// failed.
 	Phase  wire.Phase `json:"phase,omitempty"`
 	Reason string     `json:"reason,omitempty"`
