@@ -24,9 +24,19 @@ type Files struct {
 	// Roots are the directories below which files may be put.
 	Roots []string
 	Log   *slog.Logger
+
+	cut func() error // see tree.cut
 }
 
-func (f *Files) tree() *tree { return &tree{f.Roots} }
+func (f *Files) tree() *tree { return &tree{f.Roots, f.cut} }
+
+// save writes the ledger.
+func (f *Files) save(l *ledger) error {
+	if err := f.tree().changing(); err != nil {
+		return err
+	}
+	return l.save(f.Dir)
+}
 
 // Parse implements interpreter.Interpreter.
 func (f *Files) Parse(scoreType string, data json.RawMessage) (needs []string, err error) {
@@ -218,6 +228,11 @@ func (f *Files) Apply(_ context.Context, w *interpreter.Wanted) error {
 	if had == nil {
 		had = &entry{DeploymentRef: w.Deployment, Files: map[string]*put{}}
 	}
+	if had.Mark == "" { // a power cut may have left what was prepared
+		for path := range had.Files {
+			f.tree().discard(path)
+		}
+	}
 	under := had.clone()
 	under.Mark, under.Halted, under.ChangedAt = "", false, time.Now().UTC().Truncate(time.Millisecond)
 	l.Deployments[name] = under
@@ -259,7 +274,7 @@ func (f *Files) announce(l *ledger, under *entry, t *todo) error {
 			l.Dirs = append(l.Dirs, dir)
 		}
 	}
-	if err := l.save(f.Dir); err != nil {
+	if err := f.save(l); err != nil {
 		return err
 	}
 	for _, dir := range dirs {
@@ -309,7 +324,7 @@ func (f *Files) settle(l *ledger, e *entry, files []*file, mark string, t *todo)
 		e.Files[one.path] = &put{Sums: []string{one.sum()}, Mode: one.mode, UID: one.uid, GID: one.gid}
 	}
 	f.sweep(l)
-	if err := l.save(f.Dir); err != nil {
+	if err := f.save(l); err != nil {
 		return err
 	}
 	f.Log.Info("files were put", "deployment", e.String(), "steps", len(t.steps()))
@@ -363,7 +378,7 @@ func (f *Files) remove(l *ledger, name string) error {
 	}
 	delete(l.Deployments, name)
 	f.sweep(l)
-	if err := l.save(f.Dir); err != nil {
+	if err := f.save(l); err != nil {
 		return err
 	}
 	f.Log.Info("files were taken back", "deployment", name)
@@ -381,7 +396,7 @@ func (f *Files) Halt(_ context.Context, ref wire.DeploymentRef) error {
 		return nil
 	}
 	e.Halted = true
-	return l.save(f.Dir)
+	return f.save(l)
 }
 
 // Wipe implements interpreter.Interpreter.

@@ -20,7 +20,18 @@ const maxFile = 2 << 20
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 
 // tree are the directories below which files may be put.
-type tree struct{ roots []string }
+type tree struct {
+	roots []string
+	// cut is called before each change, and its error is returned; nil but in tests.
+	cut func() error
+}
+
+func (t *tree) changing() error {
+	if t.cut == nil {
+		return nil
+	}
+	return t.cut()
+}
 
 // errNoRoot: no root is above a path.
 var errNoRoot = errors.New("no directory that fileRoots of agent.yaml lists is above it")
@@ -184,6 +195,9 @@ func (t *tree) mkdir(path string) error {
 		return err
 	}
 	defer dir.Close()
+	if err := t.changing(); err != nil {
+		return err
+	}
 	const mode = 0o755
 	if err := unix.Mkdirat(int(dir.Fd()), name, mode); err != nil {
 		if errors.Is(err, unix.EEXIST) {
@@ -209,6 +223,9 @@ func (t *tree) rmdir(path string) bool {
 		return errors.Is(err, os.ErrNotExist)
 	}
 	defer dir.Close()
+	if t.changing() != nil {
+		return false
+	}
 	err = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
 	return err == nil && dir.Sync() == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }
@@ -234,6 +251,9 @@ func (t *tree) prepare(f *file) error {
 	}
 	out := os.NewFile(uintptr(fd), f.path)
 	defer out.Close()
+	if err := t.changing(); err != nil {
+		return err
+	}
 	_, err = out.Write(f.content)
 	if err == nil {
 		err = setAttributes(out, f)
@@ -281,6 +301,9 @@ func (t *tree) commit(f *file, its *put) error {
 	if s.exists && !s.is(its) {
 		return foreign(f.path, &s, true)
 	}
+	if err := t.changing(); err != nil {
+		return err
+	}
 	flags := uint(0)
 	if !s.exists {
 		flags = unix.RENAME_NOREPLACE
@@ -327,6 +350,9 @@ func (t *tree) remove(path string, its *put) (left bool, err error) {
 		return false, err
 	}
 	defer dir.Close()
+	if err := t.changing(); err != nil {
+		return false, err
+	}
 	if err := unlink(dir, unfinished(path)); err != nil {
 		return false, explain(path, err)
 	}
@@ -348,7 +374,7 @@ func (t *tree) remove(path string, its *put) (left bool, err error) {
 
 // discard deletes what was prepared and not put.
 func (t *tree) discard(path string) {
-	if dir, _, err := t.openDir(path); err == nil {
+	if dir, _, err := t.openDir(path); err == nil && t.changing() == nil {
 		defer dir.Close()
 		_ = unlink(dir, unfinished(path)) // whatever is left the next attempt deletes
 	}
