@@ -160,7 +160,7 @@ func (d *Driver) ask(ctx context.Context, within time.Duration, r *interpreter.R
 	if err == nil {
 		return a, nil
 	}
-	if _, answered := errors.AsType[*interpreter.Error](err); answered && r.Method != interpreter.MethodList {
+	if _, answered := errors.AsType[*interpreter.Error](err); answered && r.Method != interpreter.MethodList && r.Method != interpreter.MethodObserve {
 		return a, err // the interpreter's own words about a Deployment
 	}
 	err = d.name(err)
