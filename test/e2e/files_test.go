@@ -47,7 +47,8 @@ func (s *site) files() {
 	s.kubectl("delete", "fleetdep", "rival", "-n", fieldsNamespace)
 	s.must(s.machine.PowerCut(s.t.Context()))
 	s.must(s.machine.Start(s.t.Context()))
-	s.shows("rm /etc/press/site.conf; "+look, "site.conf 640 nobody:65534 conf.d 755 root:0 conf.d/press.ini 644 root:0 key.pem 600 root:0 "+changed)
+	s.on("rm /etc/press/site.conf; systemctl reload-or-restart fleet-agent")
+	s.shows(look, "site.conf 640 nobody:65534 conf.d 755 root:0 conf.d/press.ini 644 root:0 key.pem 600 root:0 "+changed)
 	s.on("echo mine >/etc/press/key.pem; systemctl reload fleet-agent")
 	s.failsWith(fieldsNamespace, "press", regexp.MustCompile(`/etc/press/key.pem was changed on the device since it was put`))
 	s.kubectl("delete", "fleetdep", "press", "-n", fieldsNamespace)
@@ -56,7 +57,7 @@ func (s *site) files() {
 	if before != after {
 		s.t.Errorf("the agent's unit is %q, and was %q without files", after, before)
 	}
-	if found := s.root("grep -rlF -e first-key -e second-key /var/lib/fleet-agent /var/lib/fleet-agent-files /etc/press; journalctl | grep -F -e first-key -e second-key; true"); found != "" {
+	if found := s.root("grep -rlF -e first-key -e second-key /var/lib/fleet-agent /var/lib/fleet-agent-files /etc/press; journalctl -u fleet-agent -u fleet-agent-files -u fleet-agent-files.socket | grep -F -e first-key -e second-key; true"); found != "" {
 		s.t.Errorf("the Secret is in %s", found)
 	}
 }

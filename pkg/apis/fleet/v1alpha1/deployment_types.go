@@ -103,7 +103,8 @@ type Score struct {
 	// timeZone, concurrencyPolicy, missedRuns}, timeoutSeconds}], initContainers:
 	// [{name, image, …, timeoutSeconds}], minReadySeconds, imagePullSecrets: [{name}],
 	// network: {mode, name, ipv6, hostAliases: [{ip, hostnames}], dns: {nameservers,
-	// searches, options}}}. The server rejects a field that the type does not define.
+	// searches, options}}}. For type FilesV0 it is {files: [{path, content or
+	// configMapKeyRef or secretKeyRef: {name, key}, mode, owner, group}]}. The server rejects a field that the type does not define.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=object
