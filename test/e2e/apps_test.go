@@ -155,7 +155,7 @@ type work struct{ app, service, run, want string }
 var works = []work{
 	{"broker", onDevice, "echo 42.5 >/run/meter", ""},
 	{"broker", "client", "cat /data/last", "plant/meter 42.5"},
-	{"database", "database", psql("CREATE TABLE IF NOT EXISTS parts (name text); DELETE FROM parts; INSERT INTO parts VALUES ('bolt')"), "INSERT 0 1"},
+	{"database", "database", psql("CREATE TABLE IF NOT EXISTS parts (name text); DELETE FROM parts; INSERT INTO parts VALUES ('bolt'); SELECT name FROM parts"), "bolt"},
 	{"telemetry", onDevice, `curl -fsS --get --data-urlencode 'q=SELECT LAST(load) FROM machine GROUP BY site' http://127.0.0.1:3000/query | grep -o '"site":"[a-z]*"'`, `"site":"a"`},
 	{"telemetry", onDevice, "curl -fsS http://127.0.0.1:3000/ | head -n 2 | tail -n 1", "<title>Machine</title>"},
 	{"telemetry", onDevice, "curl -sS -o /dev/null -w '%{http_code}' -d q=x http://127.0.0.1:3000/query", "403"},
@@ -167,7 +167,7 @@ var works = []work{
 
 // psql runs statements in the database of the example.
 func psql(statements string) string {
-	return fmt.Sprintf("PGPASSWORD=change-me psql --host=127.0.0.1 --username=postgres --quiet --tuples-only --no-align --command=%q", statements)
+	return fmt.Sprintf("PGPASSWORD=change-me PGOPTIONS='-c client_min_messages=warning' psql --host=127.0.0.1 --username=postgres --quiet --tuples-only --no-align --command=%q", statements)
 }
 
 func (s *site) appsWork() {

@@ -44,7 +44,7 @@ func init() {
 			services: []string{`{name: usual, image: 'localhost/hello:1', securityContext: {allowPrivilegeEscalation: true, seccompProfile: {type: RuntimeDefault}}}`},
 			shows: []shown{
 				{fields: "services.securityContext.runAsUser services.securityContext.runAsGroup services.securityContext.supplementalGroups", run: "id -u; id -g; id -G", want: "1000\n1001\n1001 1002"},
-				{fields: "services.securityContext.readOnlyRootFilesystem", run: "touch /file", want: ".*Read-only file system"},
+				{fields: "services.securityContext.readOnlyRootFilesystem", run: "touch /dev/shm/file; touch /file", want: "touch: /file: Read-only file system"},
 				{fields: "services.securityContext.allowPrivilegeEscalation", run: "grep NoNewPrivs /proc/1/status", want: "NoNewPrivs:\t1"},
 				{fields: "services.securityContext.allowPrivilegeEscalation", in: "usual", run: "grep NoNewPrivs /proc/1/status", want: "NoNewPrivs:\t0"},
 				{fields: "services.securityContext.capabilities.add services.securityContext.capabilities.drop", run: "grep CapBnd /proc/1/status", want: "CapBnd:\t0000000000001400"},
