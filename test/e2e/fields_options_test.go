@@ -20,7 +20,7 @@ func init() {
 			service: `workingDir: /srv/new/place, hostname: box, shmSize: 8Mi, init: true, oomScoreAdj: 500, ulimits: [{name: nofile, soft: 200, hard: 300}],
 				labels: {example.com/team: press}, annotations: {example.com/note: kept}`,
 			shows: []shown{
-				{fields: "services.workingDir", run: "readlink /proc/$(pidof httpd | cut -d' ' -f1)/cwd", want: "/srv/new/place"},
+				{fields: "services.workingDir", run: "readlink /proc/$(awk '{print $1}' /proc/1/task/1/children)/cwd", want: "/srv/new/place"},
 				{fields: "services.hostname", run: "hostname", want: "box"},
 				{fields: "services.shmSize", run: "df -k /dev/shm | awk 'END{print $2}'", want: "8192"},
 				{fields: "services.init", run: "cat /proc/1/comm", want: ".*init|catatonit"},
