@@ -24,7 +24,6 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/interpreter"
-	"fleet.nationtech.io/fleet/pkg/logging"
 	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/score"
 )
@@ -53,7 +52,7 @@ func newFiles(f flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if path, _ := f.path(); path != "" {
+			if path, _ := f.path(); len(cfg.FileRoots) > 0 {
 				if err := rootsOwn(path); err != nil {
 					return err
 				}
@@ -61,7 +60,7 @@ func newFiles(f flags) *cobra.Command {
 			if prepare {
 				return prepareFiles(cmd.Context(), cfg.FileRoots, log)
 			}
-			return serveFiles(cmd.Context(), cfg.FileRoots)
+			return serveFiles(cmd.Context(), cfg.FileRoots, log)
 		},
 	}
 	cmd.Flags().BoolVar(&prepare, "prepare", false, "let the unit write below fileRoots and start its socket, or stop it when there are none, as the service does at its start")
@@ -86,11 +85,7 @@ func rootsOwn(path string) error {
 }
 
 // serveFiles serves the socket that systemd listens on.
-func serveFiles(ctx context.Context, roots []string) error {
-	log, err := logging.New(os.Stderr, "text", "info")
-	if err != nil {
-		return err
-	}
+func serveFiles(ctx context.Context, roots []string, log *slog.Logger) error {
 	dir := os.Getenv("STATE_DIRECTORY")
 	listeners, err := activation.Listeners()
 	if err != nil {
@@ -141,6 +136,10 @@ func prepareFiles(ctx context.Context, roots []string, log *slog.Logger) error {
 	}
 	if len(roots) == 0 {
 		return nil
+	}
+	// The next request starts it anew, after an upgrade as the next version.
+	if err := systemctl(ctx, "stop", filesUnit+".service"); err != nil {
+		return err
 	}
 	return systemctl(ctx, "start", filesUnit+".socket")
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -24,7 +25,7 @@ func (c *Config) validateFileRoots() error {
 
 func checkFileRoot(root string, own []string) error {
 	if !filepath.IsAbs(root) || filepath.Clean(root) != root || strings.ContainsFunc(root, odd) {
-		return fmt.Errorf("is not an absolute path in its shortest form, without blanks")
+		return errors.New("is not an absolute path in its shortest form, without blanks")
 	}
 	for _, dir := range systemDirs {
 		if root == dir || below(root, dir) {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -42,7 +41,6 @@ type Config struct {
 	Owner int
 	// Patience bounds questions; 5 seconds when it is 0.
 	Patience time.Duration
-	Log      *slog.Logger
 }
 
 // Driver implements workload.Driver. Make it with New.

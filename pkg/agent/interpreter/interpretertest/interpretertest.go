@@ -51,5 +51,5 @@ func Serve(t testing.TB, i interpreter.Interpreter, types ...string) driver.Conf
 
 // Config is how a driver reaches what listens.
 func Config(l *net.UnixListener, types ...string) driver.Config {
-	return driver.Config{Name: "test", Types: types, Socket: l.Addr().String(), Owner: os.Getuid(), Log: slog.New(slog.DiscardHandler)}
+	return driver.Config{Name: "test", Types: types, Socket: l.Addr().String(), Owner: os.Getuid()}
 }
