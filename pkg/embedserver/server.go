@@ -129,6 +129,7 @@ type server struct {
 	handshakes *handshake.Gate
 
 	api      *apiserver.Server
+	devices  *storedDevices
 	loopback *rest.Config
 	kube     kubernetes.Interface
 	client   *client.Client
@@ -313,6 +314,7 @@ func (s *server) startAPI(context.Context) error {
 		return err
 	}
 	s.parts.OnStop("data store", func() error { store.Close(); return nil })
+	s.readDevices(store)
 	s.metrics.MustRegister(store.Collector(), s.busBytes())
 	if lost {
 		return fmt.Errorf("the key of Secrets is lost: %s does not exist: restore it from a backup", encryption)
@@ -385,7 +387,7 @@ func (s *server) startPlane(ctx context.Context) error {
 		return err
 	}
 	s.plane, err = plane.New(ctx, plane.Config{
-		Client: s.client, Kube: s.kube, Conn: s.broker.Devices, Connections: s.broker, Buckets: s.buckets,
+		Client: s.client, Kube: s.kube, FirstDevices: s.devices.take, Conn: s.broker.Devices, Connections: s.broker, Buckets: s.buckets,
 		Gate: s.gate, Tombstones: s.tombstones, Fleet: trustDomain, PKI: s.pki, Images: images{s},
 		Term: t, Servers: s.Advertise, Clock: s.clock, Metrics: s.queues, Logger: s.Logger,
 	})

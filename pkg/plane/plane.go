@@ -49,6 +49,8 @@ type Config struct {
 	// Client and Kube are the API.
 	Client *client.Client
 	Kube   kubernetes.Interface
+	// FirstDevices is a list of Devices to begin with; nil for that of the API.
+	FirstDevices client.FirstList
 	// Conn is a connection to the bus in the account of the devices, Connections are
 	// those of that account.
 	Conn        *nats.Conn
@@ -96,7 +98,7 @@ func New(ctx context.Context, c Config) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.informers, err = newInformers(c.Client, c.Kube); err != nil {
+	if p.informers, err = newInformers(c.Client, c.Kube, c.FirstDevices); err != nil {
 		return nil, err
 	}
 	p.events = record.NewBroadcaster() // which runs from here on, until the plane has run
