@@ -27,7 +27,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		Runtime:       p.runtime,
 		Registry:      registry,
 		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), root),
-		Dialer:        client,
+		Dialer:        &helper.Dialer{Client: client},
 		Storage:       client,
 		Binds:         binds(p.cfg, p.configPath),
 		Allow:         allowed(&p.cfg.Allow),
