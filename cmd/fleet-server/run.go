@@ -76,7 +76,7 @@ func newRun(o *options) *cobra.Command {
 			return embedserver.Run(cmd.Context(), embedserver.Config{
 				DataDir:   o.DataDir,
 				APIListen: o.APIListen, NATSListen: o.NATSListen, EnrollListen: o.EnrollListen,
-				TLSSANs: o.sans(cmd.Flags(), log), Advertise: o.Advertise, Logger: log,
+				TLSSANs: o.sans(cmd.Flags(), log), Advertise: o.Advertise, Images: o.images(), Logger: log,
 			}, func(a embedserver.Ready) {
 				announce(cmd.OutOrStdout(), a)
 				notify.send(daemon.SdNotifyReady)

@@ -40,6 +40,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/refusals"
 	"fleet.nationtech.io/fleet/pkg/registry"
+	"fleet.nationtech.io/fleet/pkg/registry/cache"
 	"fleet.nationtech.io/fleet/pkg/release"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/version"
@@ -69,6 +70,8 @@ type Config struct {
 	// Advertise is the list of NATS URLs that manifests carry; devices keep the
 	// URL that they enrolled with when it is empty.
 	Advertise []string
+	// Images says which images of other registries the server keeps.
+	Images ImageCache
 	// Clock is where the time comes from; clock.System when it is zero.
 	Clock  clock.Source
 	Logger *slog.Logger
@@ -138,6 +141,7 @@ type server struct {
 
 	release *release.Store
 	images  *registry.Issuer
+	cache   *cache.Cache
 
 	// up is closed at the end of the start.
 	up chan struct{}
@@ -229,7 +233,7 @@ func (s *server) openDataDir(context.Context) error {
 	s.startClock()
 	s.release = release.Open(s.DataDir)
 	s.images = registry.NewIssuer(s.gate, s.clock.Now)
-	return nil
+	return s.openCache()
 }
 
 // OpenClock opens the clock of a server's data directory. A command that has no
