@@ -127,6 +127,9 @@ func (i images) Names() []string {
 	return names
 }
 
+// Upstreams implements deviceapi.Registry.
+func (i images) Upstreams() []string { return i.cache.Upstreams() }
+
 // Gateway implements adminapi.Server.
 func (a admin) Gateway(context.Context, struct{}) (adminapi.GatewayReply, error) {
 	if !a.isUp() {

@@ -115,6 +115,17 @@ func (c *Cache) Close() error {
 	return nil
 }
 
+// Upstreams returns the names of the registries whose images are kept.
+func (c *Cache) Upstreams() (names []string) {
+	if c == nil {
+		return nil
+	}
+	for _, u := range c.upstreams {
+		names = append(names, u.name)
+	}
+	return names
+}
+
 // Path returns the repository under which images of a repository of another registry are
 // served, and false when they are not.
 func (c *Cache) Path(registry, repository string) (path string, served bool) {
