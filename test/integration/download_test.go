@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,7 +14,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -204,6 +207,75 @@ func TestImagesOfAnotherRegistry(t *testing.T) {
 	}
 	if got := asked.Load(); got != 4 { // three layers and a configuration
 		t.Errorf("the other registry was asked for %d blobs", got)
+	}
+}
+
+// imageBytes is the size of the image that many devices pull; FLEET_IMAGE_MB has another one.
+func imageBytes(t *testing.T) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(cmp.Or(os.Getenv("FLEET_IMAGE_MB"), "4"), 10, 64)
+	if err != nil || n < 1 {
+		t.Fatalf("FLEET_IMAGE_MB is no size: %v", err)
+	}
+	return n * 1_000_000
+}
+
+// counted counts the bytes of answers.
+type counted struct {
+	http.ResponseWriter
+
+	bytes *atomic.Int64
+}
+
+func (c counted) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.bytes.Add(int64(n))
+	return n, err
+}
+
+// Ten devices pull an image at the same time, and it crosses the way to its registry once.
+func TestTenDevicesPullAnImageOnce(t *testing.T) {
+	t.Parallel()
+	var sent atomic.Int64
+	store := ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { store.ServeHTTP(counted{w, &sent}, r) }))
+	defer far.Close()
+	away, size := strings.TrimPrefix(far.URL, "http://"), imageBytes(t)
+	image, err := random.Image(size/4, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(away + "/team/app:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, image, remote.WithContext(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(t, func(c *embedserver.Config) { c.Images = embedserver.ImageCache{Upstreams: []string{far.URL}, Size: 1 << 40} })
+	s.deployImage("app", "a", away+"/team/app:1")
+	here := strings.TrimPrefix(s.enrollURL(), "https://") + "/" + strings.ReplaceAll(away, ":", "__") + "/team/app:1"
+	logins := make([]wire.RegistryReply, 10)
+	for n := range logins {
+		c := s.holder(fmt.Sprintf("edge-%d", n)).enroll(s.token(map[string]string{"group": "a"})).connect()
+		c.settle()
+		logins[n] = send[wire.RegistryReply](c, wire.KindRegistry, wire.RegistryRequest{})
+	}
+	sent.Store(0)
+	began := time.Now()
+	var all sync.WaitGroup
+	for _, l := range logins {
+		all.Go(func() {
+			if err := s.pull(here, l.User, l.Password); err != nil {
+				t.Errorf("%s: %v", l.User, err)
+			}
+		})
+	}
+	all.Wait()
+	share := float64(sent.Load()) / float64(size)
+	t.Logf("ten devices pulled %d MB in %v: %.4f of that crossed the way to the registry", size/1_000_000, time.Since(began).Round(time.Millisecond), share)
+	if share > 1.05 {
+		t.Errorf("%.3f times the image crossed the way to the registry", share)
 	}
 }
 
