@@ -58,6 +58,7 @@ SOAK_SECONDS ?= 3600
 CUTS ?= 100
 DEVICE_CUTS ?= 50
 DEVICE_KILLS ?= 100
+DEVICE_STEPS ?= 300
 MODEL_SEEDS ?= 100
 MODEL_STEPS ?= 10000
 SOAK_FUZZTIME ?= 10m
@@ -285,9 +286,9 @@ test-cuts: build | tools
 	FLEET_CUTS=$(CUTS) go test -count=1 -timeout 2h ./test/durability
 
 .PHONY: test-survival
-test-survival: build | tools ## power cuts (DEVICE_CUTS=50) and kills (DEVICE_KILLS=100) of a device with podman
-	echo "==> $(DEVICE_CUTS) power cuts and $(DEVICE_KILLS) kills of a device"
-	FLEET_DEVICE_CUTS=$(DEVICE_CUTS) FLEET_DEVICE_KILLS=$(DEVICE_KILLS) go test -count=1 -v -timeout 4h -run 'TestSurvival|TestStorage' ./test/e2e
+test-survival: build | tools ## power cuts (DEVICE_CUTS=50) and kills (DEVICE_KILLS=100) of a device with podman, and random steps (DEVICE_STEPS=300)
+	echo "==> $(DEVICE_CUTS) power cuts, $(DEVICE_KILLS) kills and $(DEVICE_STEPS) random steps of a device"
+	FLEET_DEVICE_CUTS=$(DEVICE_CUTS) FLEET_DEVICE_KILLS=$(DEVICE_KILLS) FLEET_DEVICE_STEPS=$(DEVICE_STEPS) go test -count=1 -v -timeout 4h -run 'TestSurvival|TestStorage' ./test/e2e
 
 .PHONY: test-model
 test-model: ## random stories of an agent against a model: MODEL_SEEDS=100 MODEL_STEPS=10000

@@ -21,7 +21,7 @@ import (
 )
 
 // How many random stories are told, and how long each is; `make soak` sets more.
-var modelSeeds, modelSteps = fromEnv("FLEET_MODEL_SEEDS", 6), fromEnv("FLEET_MODEL_STEPS", 150)
+var modelSeeds, modelSteps = fromEnv("FLEET_MODEL_SEEDS", 4), fromEnv("FLEET_MODEL_STEPS", 120)
 
 func fromEnv(name string, otherwise int) int {
 	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {

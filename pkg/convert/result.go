@@ -30,6 +30,3 @@ type ConfigMap struct {
 	Name, Namespace string
 	Data            map[string]string
 }
-
-// maxConfigMap is what fits into the API's objects with room to spare.
-const maxConfigMap = 512 << 10

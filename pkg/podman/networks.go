@@ -127,8 +127,10 @@ func connect(g *specgen.SpecGenerator, s *container.Spec, gateways []string) {
 	case container.NetworkBridge:
 		g.NetNS = specgen.Namespace{NSMode: specgen.Bridge}
 		g.Networks = map[string]types.PerNetworkOptions{n.Name: {Aliases: []string{s.Service}}}
-		if len(gateways) > 0 {
-			g.DNSSearch = append(slices.Clone(n.Searches), searchDomain)
+		if len(gateways) > 0 || len(n.Searches) > 0 {
+			// It comes first: a resolver outside that answers to all names of a domain must
+			// not take those of services.
+			g.DNSSearch = slices.Concat([]string{searchDomain}, n.Searches)
 		}
 	}
 	g.PortMappings = portMappings(s.Ports)

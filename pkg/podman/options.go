@@ -1,6 +1,7 @@
 package podman
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 
@@ -43,7 +44,24 @@ func addOptions(g *specgen.SpecGenerator, s *container.Spec) {
 	}
 	g.Annotations = s.Annotations
 	addRights(g, &s.Rights)
+	keepSharedMemory(g, s)
 	addBounds(g, s)
+}
+
+// sharedMemory is where programs share memory, and sharedMemorySize podman's size of it.
+const sharedMemory, sharedMemorySize = "/dev/shm", 64 << 20
+
+// keepSharedMemory keeps /dev/shm writable where the root is not: podman 5 makes both read-only,
+// podman 4 and Kubernetes do not.
+func keepSharedMemory(g *specgen.SpecGenerator, s *container.Spec) {
+	isIt := func(m spec.Mount) bool { return m.Destination == sharedMemory }
+	isVolume := func(v *specgen.NamedVolume) bool { return v.Dest == sharedMemory }
+	if !s.Rights.ReadOnlyRoot || s.Rights.HostIPC || slices.ContainsFunc(g.Mounts, isIt) || slices.ContainsFunc(g.Volumes, isVolume) {
+		return
+	}
+	m := tmpfs(container.Tmpfs{Path: sharedMemory, Size: cmp.Or(s.ShmSize, sharedMemorySize)})
+	m.Options = append(m.Options, "noexec")
+	g.Mounts = append(g.Mounts, m)
 }
 
 func tmpfs(t container.Tmpfs) spec.Mount {

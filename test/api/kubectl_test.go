@@ -38,7 +38,7 @@ func TestKubectlOnDeployments(t *testing.T) {
 		u := user{t, u.s}
 		u.shows(u.kubectl("explain", "fleetdep.spec.targetSelector"), "FIELDS", "matchLabels")
 		u.shows(u.kubectl("explain", "fleetdev.spec.allowedNamespaces"), "Absent means all")
-		u.shows(u.kubectl("explain", "fleetdep.spec.score.data"), "resources: {limits: {memory}}")
+		u.shows(u.kubectl("explain", "fleetdep.spec.score.data"), "explain PodmanV0.services")
 		u.shows(u.kubectl("explain", "secrets.data"), "DESCRIPTION")
 	})
 	t.Run("label and patch", func(t *testing.T) {

@@ -77,6 +77,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		{"starting the server", b.starts},
 		{"a real device", b.device},
 		{"probes", b.probes},
+		{"applications", b.applications},
 		{"the door", b.door},
 		{"many simulated ones", b.simulated},
 		{"a crowd", b.crowd},

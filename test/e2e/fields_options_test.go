@@ -20,7 +20,7 @@ func init() {
 			service: `workingDir: /srv/new/place, hostname: box, shmSize: 8Mi, init: true, oomScoreAdj: 500, ulimits: [{name: nofile, soft: 200, hard: 300}],
 				labels: {example.com/team: press}, annotations: {example.com/note: kept}`,
 			shows: []shown{
-				{fields: "services.workingDir", run: "readlink /proc/1/cwd", want: "/srv/new/place"},
+				{fields: "services.workingDir", run: "readlink /proc/$(awk '{print $1}' /proc/1/task/1/children)/cwd", want: "/srv/new/place"},
 				{fields: "services.hostname", run: "hostname", want: "box"},
 				{fields: "services.shmSize", run: "df -k /dev/shm | awk 'END{print $2}'", want: "8192"},
 				{fields: "services.init", run: "cat /proc/1/comm", want: ".*init|catatonit"},
@@ -44,7 +44,7 @@ func init() {
 			services: []string{`{name: usual, image: 'localhost/hello:1', securityContext: {allowPrivilegeEscalation: true, seccompProfile: {type: RuntimeDefault}}}`},
 			shows: []shown{
 				{fields: "services.securityContext.runAsUser services.securityContext.runAsGroup services.securityContext.supplementalGroups", run: "id -u; id -g; id -G", want: "1000\n1001\n1001 1002"},
-				{fields: "services.securityContext.readOnlyRootFilesystem", run: "touch /file", want: ".*Read-only file system"},
+				{fields: "services.securityContext.readOnlyRootFilesystem", run: "touch /dev/shm/file; touch /file", want: "touch: /file: Read-only file system"},
 				{fields: "services.securityContext.allowPrivilegeEscalation", run: "grep NoNewPrivs /proc/1/status", want: "NoNewPrivs:\t1"},
 				{fields: "services.securityContext.allowPrivilegeEscalation", in: "usual", run: "grep NoNewPrivs /proc/1/status", want: "NoNewPrivs:\t0"},
 				{fields: "services.securityContext.capabilities.add services.securityContext.capabilities.drop", run: "grep CapBnd /proc/1/status", want: "CapBnd:\t0000000000001400"},

@@ -47,7 +47,8 @@ func longSuites() []string {
 
 // TestSurvival cuts the power of a device and kills its processes at random moments, while
 // it is given new versions that it has to pull. It comes back by itself, without its
-// server, never runs a service twice, and says that it succeeded when it did.
+// server, never runs a service twice, and says that it succeeded when it did. Then random things
+// happen to it, and it runs what was asked for last.
 func TestSurvival(t *testing.T) {
 	t.Parallel()
 	for _, suite := range longSuites() {
@@ -69,6 +70,7 @@ func TestSurvival(t *testing.T) {
 				s.cut()
 			}
 			s.links()
+			s.stories()
 			if s.slowest > bootTime {
 				t.Errorf("after a power cut everything runs again after %s, want %s at most", s.slowest, bootTime)
 			}
@@ -132,7 +134,7 @@ func (s *survival) watch() {
 	s.t.Helper()
 	_, err := s.machine.Output(s.t.Context(), "systemd-run", "--quiet", "--unit=count-services", "sh", "-c", `
 while sleep 0.2; do
-	for service in shop till; do
+	for service in shop till one-front one-back two-front two-back; do
 		in=$(for pid in $(pgrep --full "^sh -c trap .*: service-$service;"); do
 			grep --only-matching 'libpod-[0-9a-f]*' /proc/$pid/cgroup 2>/dev/null
 		done | sort --unique)

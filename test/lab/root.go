@@ -92,12 +92,7 @@ func (l *Lab) buildArchive(ctx context.Context, suite string, packages []string,
 	start := time.Now()
 	l.printf("building a Debian %s root (about 30 s)", suite)
 	partial := archive + ".partial"
-	args := []string{
-		"--quiet", "--variant=minbase", "--format=tar", `--aptopt=Apt::Install-Recommends "false"`,
-		"--include=" + strings.Join(packages, ","), suite, partial,
-	}
-	args = append(args, sources(ctx, suite)...)
-	if err := runTool(ctx, "mmdebstrap", args...); err != nil {
+	if err := bootstrap(ctx, suite, packages, partial); err != nil {
 		return err
 	}
 	if err := os.Rename(partial, archive); err != nil {
@@ -105,6 +100,13 @@ func (l *Lab) buildArchive(ctx context.Context, suite string, packages []string,
 	}
 	l.printf("built the %s root in %s", suite, time.Since(start).Round(time.Second))
 	return nil
+}
+
+// bootstrap makes an archive of a root with mmdebstrap.
+func bootstrap(ctx context.Context, suite string, packages []string, archive string, options ...string) error {
+	args := append(options, "--quiet", "--variant=minbase", "--format=tar", `--aptopt=Apt::Install-Recommends "false"`,
+		"--include="+strings.Join(packages, ","), suite, archive)
+	return runTool(ctx, "mmdebstrap", append(args, sources(ctx, suite)...)...)
 }
 
 func (l *Lab) unpack(ctx context.Context, archive, dir string) error {

@@ -56,6 +56,7 @@ func TestDevicesInVirtualMachines(t *testing.T) {
 		{"a container runs", (*site).apply},
 		{"all is well", (*site).healthy},
 		{"a container over its memory limit is killed", (*site).memoryLimit},
+		{"a container keeps to its limits", (*site).limits},
 		{"an agent over its memory limit comes back", (*site).agentMemory},
 		{"a wrong clock", (*site).wrongClock},
 		{"a reboot, with a controller less", (*site).reboot},
@@ -307,6 +308,28 @@ func (s *site) memoryLimit() {
 	}))
 	s.run("grep -q '^oom_kill [1-9]' /proc/vmstat")
 	_, err = s.server.Kubectl(s.t.Context(), "delete", "fleetdep", "hog")
+	s.must(err)
+	s.served()
+}
+
+// limits looks from inside of a container at all that bounds it, and at what becomes of programs
+// that want more.
+func (s *site) limits() {
+	_, err := s.server.Apply(s.t.Context(), `{apiVersion: fleet.nationtech.io/v1alpha1, kind: Deployment,
+  metadata: {name: limited, namespace: default},
+  spec: {targetSelector: {matchLabels: {site: a}}, score: {type: PodmanV0, data: {services: [
+    {name: web, image: 'localhost/hello:1', resources: {limits: {cpu: 500m, memory: 64Mi, swap: 32Mi, pids: 50}, requests: {memory: 16M}}}]}}}}`)
+	s.must(err)
+	_, err = s.server.Kubectl(s.t.Context(), "wait", "--for=condition=Ready", "--timeout="+waitTimeout.String(), "fleetdep/limited")
+	s.must(err)
+	s.run(`inside() {
+			cd / && runuser -u fleet-workload -- env XDG_RUNTIME_DIR=/run/user/$(id -u fleet-workload) podman exec default_limited_web sh -c "$1"
+		}
+		limits=$(inside 'cd /sys/fs/cgroup && echo $(cat cpu.max pids.max memory.swap.max memory.low memory.max)')
+		test "$limits" = '50000 100000 50 33554432 15998976 67108864' || { echo "the limits are $limits"; exit 1; }
+		inside 'for i in $(seq 200); do sleep 5 & done' 2>&1 | grep -q "can.t fork"
+		inside 'timeout 5 sh -c "while :; do :; done"; awk "/^nr_throttled/ { exit !\$2 }" /sys/fs/cgroup/cpu.stat'`)
+	_, err = s.server.Kubectl(s.t.Context(), "delete", "fleetdep", "limited")
 	s.must(err)
 	s.served()
 }

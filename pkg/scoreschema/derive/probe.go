@@ -1,6 +1,7 @@
 package derive
 
 import (
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -73,8 +74,8 @@ func (p probe) isFirst() bool {
 	return isText && p.at[len(p.at)-1] == "0"
 }
 
-// most is the largest whole number that is the same for all readers of JSON.
-const most = 1 << 53
+// most is the largest whole number that an int holds on each architecture.
+const most = math.MaxInt32
 
 // end looks for the last number that is taken in a direction; nil for none. A bound that
 // the error does not name is not one of the field: it comes from another field's value.

@@ -87,23 +87,10 @@ type Score struct {
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="score.type must begin with a letter or '_' and have only letters, digits and '_', for example PodmanV0"
 	Type string `json:"type"`
-	// data is the workload, at most 256 KiB. For type PodmanV0 it is
-	// {services: [{name, image, command, args, env: [{name, value, valueFrom:
-	// {secretKeyRef or configMapKeyRef: {name, key}}}], envFrom: [{configMapRef or
-	// secretRef: {name}, prefix}], pullPolicy, ports: [{hostPort, containerPort,
-	// hostIP, protocol}], volumes: [{name or hostPath or secretName or configMap:
-	// {name, items: [{key, path, mode}], defaultMode, uid, gid} or secret:
-	// {secretName, …}, mountPath, readOnly, subPath, reload, reloadSignal}], restart,
-	// resources: {limits: {memory}}, terminationGracePeriodSeconds,
-	// stopSignal, startupProbe, livenessProbe, readinessProbe: {exec: {command} or
-	// httpGet: {port, path, scheme, httpHeaders: [{name, value}]} or tcpSocket: {port}
-	// or grpc: {port, service}, initialDelaySeconds, periodSeconds, timeoutSeconds,
-	// successThreshold, failureThreshold}, lifecycle: {postStart, preStop: {exec or
-	// httpGet, timeoutSeconds}}, dependsOn: [{service, condition}], schedule: {cron,
-	// timeZone, concurrencyPolicy, missedRuns}, timeoutSeconds}], initContainers:
-	// [{name, image, …, timeoutSeconds}], minReadySeconds, imagePullSecrets: [{name}],
-	// network: {mode, name, ipv6, hostAliases: [{ip, hostnames}], dns: {nameservers,
-	// searches, options}}}. The server rejects a field that the type does not define.
+	// data is the workload, in the format of type, at most 256 KiB. The fields of PodmanV0
+	// are services, initContainers, network, imagePullSecrets and minReadySeconds; "fleet-server
+	// explain PodmanV0.services" prints those of a service, and so on. The server rejects a field
+	// that the type does not define.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=object
