@@ -252,7 +252,9 @@ func TestTenDevicesPullAnImageOnce(t *testing.T) {
 	if err := remote.Write(ref, image, remote.WithContext(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	s := newServer(t, func(c *embedserver.Config) { c.Images = embedserver.ImageCache{Upstreams: []string{far.URL}, Size: 1 << 40} })
+	s := newServer(t, func(c *embedserver.Config) {
+		c.Images = embedserver.ImageCache{Upstreams: []string{far.URL}, Size: 1 << 40}
+	})
 	s.deployImage("app", "a", away+"/team/app:1")
 	here := strings.TrimPrefix(s.enrollURL(), "https://") + "/" + strings.ReplaceAll(away, ":", "__") + "/team/app:1"
 	logins := make([]wire.RegistryReply, 10)
