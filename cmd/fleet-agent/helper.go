@@ -66,6 +66,10 @@ func mirrorsFile() string {
 	return filepath.Join(home, ".config", "containers", "registries.conf.d", "50-fleet-mirror.conf")
 }
 
+// quietPodman is how setup-user has podman's service started. At info, podman logs all of its
+// configuration when it reads that again, with the password of a proxy.
+const quietPodman = "--log-level=warn"
+
 // reloadPodman lets podman's service read its configuration again, if it runs.
 func reloadPodman(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, "systemctl", "--user", "show", "--property=MainPID", "--value", "podman.service").Output()
@@ -75,6 +79,9 @@ func reloadPodman(ctx context.Context) error {
 	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
 	if err != nil || pid <= 1 {
 		return nil //nolint:nilerr // it does not run, and reads everything when it starts
+	}
+	if command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err != nil || !strings.Contains(string(command), quietPodman) {
+		return errors.New("its service would log its configuration: systemctl --user restart podman.service of this account lets it log less")
 	}
 	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("having podman read its configuration: %w", err)

@@ -10,9 +10,10 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
+	"fleet.nationtech.io/fleet/pkg/agent/container/mirror"
 	"fleet.nationtech.io/fleet/pkg/agent/credential"
 	"fleet.nationtech.io/fleet/pkg/agent/link"
-	"fleet.nationtech.io/fleet/pkg/agent/mirror"
+	"fleet.nationtech.io/fleet/pkg/agent/pace"
 	"fleet.nationtech.io/fleet/pkg/helper"
 	"fleet.nationtech.io/fleet/pkg/podman"
 )
@@ -31,7 +32,7 @@ func newMirror(p parts, connection *link.Link, credentials *credential.Manager) 
 	if err != nil {
 		return nil, err
 	}
-	limits, err := mirror.ParseLimits(p.cfg.Images.Bandwidth)
+	limits, err := pace.Parse(p.cfg.Images.Bandwidth)
 	if err != nil {
 		return nil, err
 	}

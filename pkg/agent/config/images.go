@@ -5,7 +5,7 @@ import (
 	"net/url"
 	"strings"
 
-	"fleet.nationtech.io/fleet/pkg/agent/mirror"
+	"fleet.nationtech.io/fleet/pkg/agent/pace"
 )
 
 const (
@@ -32,7 +32,7 @@ func (i *Images) validateTransfers() error {
 	if _, err := i.MirrorsOf(); err != nil {
 		return err
 	}
-	if _, err := mirror.ParseLimits(i.Bandwidth); err != nil {
+	if _, err := pace.Parse(i.Bandwidth); err != nil {
 		return fmt.Errorf("images.bandwidth%w", err)
 	}
 	if i.Transfers < 1 || i.Transfers > maxTransfers {

@@ -1,4 +1,5 @@
-package mirror
+// Package pace bounds the bandwidth of what the agent fetches, by the time of day.
+package pace
 
 import (
 	"context"
@@ -26,8 +27,8 @@ var limitForm = regexp.MustCompile(`^(?:([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-
 // minLimit is the least limit in bytes a second: slower, a pull would take for days.
 const minLimit = 4 << 10
 
-// ParseLimits reads lines of the form "[HH:MM-HH:MM ]BYTES", with Ki and Mi, in bytes a second.
-func ParseLimits(lines []string) (all Limits, err error) {
+// Parse reads lines of the form "[HH:MM-HH:MM ]BYTES", with Ki and Mi, in bytes a second.
+func Parse(lines []string) (all Limits, err error) {
 	for i, line := range lines {
 		parts := limitForm.FindStringSubmatch(strings.TrimSpace(line))
 		if parts == nil {
@@ -65,21 +66,22 @@ func (l Limits) at(now time.Time) rate.Limit {
 	return rate.Inf
 }
 
-// piece is how much is read at a time, in bytes.
-const piece = 32 << 10
+// Piece is the most that may pass at a time, in bytes.
+const Piece = 32 << 10
 
-// pace keeps to the limits, all transfers together.
-type pace struct {
+// Pace keeps to limits, everything together.
+type Pace struct {
 	limits Limits
 
 	mu      sync.Mutex // guards limiter's limit
 	limiter *rate.Limiter
 }
 
-func newPace(l Limits) *pace { return &pace{limits: l, limiter: rate.NewLimiter(rate.Inf, piece)} }
+// New returns a Pace.
+func New(l Limits) *Pace { return &Pace{limits: l, limiter: rate.NewLimiter(rate.Inf, Piece)} }
 
-// wait waits until n bytes, a piece at most, may pass.
-func (p *pace) wait(ctx context.Context, n int) error {
+// Wait waits until n bytes, a Piece at most, may pass, or until ctx ends.
+func (p *Pace) Wait(ctx context.Context, n int) error {
 	p.mu.Lock()
 	if now := p.limits.at(time.Now()); now != p.limiter.Limit() {
 		p.limiter.SetLimit(now)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/pace"
 )
 
 const (
@@ -98,9 +99,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // replay gives podman what is kept.
 func (s *stream) replay(ctx context.Context) error {
-	buffer := make([]byte, piece)
+	buffer := make([]byte, pace.Piece)
 	for s.have < s.size {
-		n, err := s.file.Read(buffer[:min(piece, s.size-s.have)])
+		n, err := s.file.Read(buffer[:min(pace.Piece, s.size-s.have)])
 		if n == 0 || err != nil {
 			return nil //nolint:nilerr // the rest comes from elsewhere
 		}
@@ -118,21 +119,21 @@ func (s *stream) attempt(ctx context.Context, w *way) error {
 		return err
 	}
 	defer content.Close()
-	buffer := make([]byte, piece)
+	buffer := make([]byte, pace.Piece)
 	for skip := s.have - begins; skip > 0; {
-		n, err := content.Read(buffer[:min(piece, skip)])
+		n, err := content.Read(buffer[:min(pace.Piece, skip)])
 		if err != nil {
 			return w.explain(err)
 		}
-		if err := s.mirror.pace.wait(ctx, n); err != nil {
+		if err := s.mirror.pace.Wait(ctx, n); err != nil {
 			return err
 		}
 		skip -= int64(n)
 	}
 	for s.have < s.size {
-		n, err := content.Read(buffer[:min(piece, s.size-s.have)])
+		n, err := content.Read(buffer[:min(pace.Piece, s.size-s.have)])
 		if n > 0 {
-			if err := s.mirror.pace.wait(ctx, n); err != nil {
+			if err := s.mirror.pace.Wait(ctx, n); err != nil {
 				return err
 			}
 			if err := s.pass(ctx, buffer[:n], false); err != nil {

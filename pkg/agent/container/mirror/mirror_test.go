@@ -25,7 +25,8 @@ import (
 	"go.uber.org/goleak"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
-	"fleet.nationtech.io/fleet/pkg/agent/mirror"
+	"fleet.nationtech.io/fleet/pkg/agent/container/mirror"
+	"fleet.nationtech.io/fleet/pkg/agent/pace"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -456,12 +457,7 @@ func TestNoRoom(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	for _, line := range []string{"", "1", "x", "8:00-18:00 1Mi", "08:00-24:00 1Mi", "1Gi", "-5Ki", "08:00-18:00"} {
-		if _, err := mirror.ParseLimits([]string{"1Mi", line}); err == nil || !strings.HasPrefix(err.Error(), "[1]: ") {
-			t.Errorf("%q: %v", line, err)
-		}
-	}
-	limits, err := mirror.ParseLimits([]string{"256Ki"})
+	limits, err := pace.Parse([]string{"256Ki"})
 	must(t, err)
 	r := newRegistry(t, "team/app", random(256<<10))
 	d := newDevice(t, []*registry{r}, func(c *mirror.Config) { c.Limits = limits })

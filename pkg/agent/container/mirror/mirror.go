@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/pace"
 	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -78,7 +79,7 @@ type Config struct {
 	Dir  string
 	Keep int64
 	// Limits bound the bandwidth.
-	Limits Limits
+	Limits pace.Limits
 	// Transfers is how many layers are fetched at a time.
 	Transfers int
 	Log       *slog.Logger
@@ -91,7 +92,7 @@ type Mirror struct {
 	listener net.Listener
 	web      *http.Server
 	slots    *semaphore.Weighted
-	pace     *pace
+	pace     *pace.Pace
 	parts    *parts
 
 	mu sync.Mutex // guards what follows
@@ -116,7 +117,7 @@ func New(c Config) (*Mirror, error) {
 		return nil, fmt.Errorf("listening for podman: %w", err)
 	}
 	m := &Mirror{
-		Config: c, slots: semaphore.NewWeighted(int64(max(1, c.Transfers))), pace: newPace(c.Limits), parts: kept, transfers: map[string]*Transfer{},
+		Config: c, slots: semaphore.NewWeighted(int64(max(1, c.Transfers))), pace: pace.New(c.Limits), parts: kept, transfers: map[string]*Transfer{},
 		listener: tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}),
 	}
 	if err := c.Trust(m.Address(), pem); err != nil {
