@@ -56,6 +56,7 @@ func TestPulls(t *testing.T) {
 				{"by tag and by digest", (*site).pullsByTagAndDigest},
 				{"a pull goes on where it was", (*site).pullGoesOn},
 				{"a moving tag", (*site).movingTag},
+				{"a policy is about the image's own name", (*site).policyOfAnImage},
 			} {
 				if !t.Run(step.name, func(t *testing.T) {
 					whole := s.t
@@ -293,4 +294,16 @@ func (s *site) movingTag(f *farRegistry) {
 	})
 	s.kubectl("delete", "fleetdep", "moving")
 	s.containers()
+}
+
+// policyOfAnImage: what podman's policy.json says of an image counts, though the image comes by
+// way of the agent.
+func (s *site) policyOfAnImage(f *farRegistry) {
+	f.has(s, "team/forbidden:1", 1000)
+	const policy = `{"default": [{"type": "insecureAcceptAnything"}], "transports": {"docker": {"` + farHost + `/team/forbidden": [{"type": "reject"}]}}}`
+	s.root("cat >/var/lib/fleet-workload/.config/containers/policy.json <<'END'\n" + policy + "\nEND\nchmod 644 /var/lib/fleet-workload/.config/containers/policy.json")
+	s.applyPrivate("forbidden", "{name: web, image: '"+farHost+"/team/forbidden:1'}")
+	s.failsWith("default", "forbidden", regexp.MustCompile(`rejected by policy`))
+	s.kubectl("delete", "fleetdep", "forbidden")
+	s.root("rm /var/lib/fleet-workload/.config/containers/policy.json")
 }

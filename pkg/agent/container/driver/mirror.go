@@ -57,9 +57,9 @@ func (d *Driver) fetch(ctx context.Context, image string, login *container.Login
 	return err
 }
 
-// unpacked is how many times its size a layer takes while it is pulled: as it came, and
-// unpacked to twice that, as is usual.
-const unpacked = 3
+// unpacked is how many times its size a layer takes at least while it is pulled: as it came,
+// and unpacked.
+const unpacked = 2
 
 // roomForLayer reports why a layer is not fetched for want of space.
 func (d *Driver) roomForLayer(ctx context.Context, bytes int64) error {
@@ -72,6 +72,6 @@ func (d *Driver) roomForLayer(ctx context.Context, bytes int64) error {
 		return nil
 	}
 	d.pruner.want()
-	return fmt.Errorf("%w: a layer of %s needs about %s, and %s of the %s of the image store's file system are free, of which %s stay free: remove what is not needed, or give it more room",
+	return fmt.Errorf("%w: a layer of %s needs at least %s, and %s of the %s of the image store's file system are free, of which %s stay free: remove what is not needed, or give it more room",
 		container.ErrNoSpace, facts.Bytes(uint64(max(0, bytes))), facts.Bytes(need), facts.Bytes(free(&info)), facts.Bytes(info.StoreSize), facts.Bytes(floorOf(info.StoreSize)))
 }

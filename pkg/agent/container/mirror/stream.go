@@ -56,7 +56,7 @@ func (s *stream) run(ctx context.Context) error {
 	attempt := 0
 	for s.have < s.size {
 		before := s.have
-		err := s.attempt(ctx, s.ways[attempt%len(s.ways)])
+		err := s.attempt(ctx, s.way(attempt))
 		if s.have == s.size || ctx.Err() != nil {
 			return err
 		}

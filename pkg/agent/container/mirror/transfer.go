@@ -44,8 +44,10 @@ type Transfer struct {
 	// sizes are those of what manifests name, brought is how much of each came, by digest.
 	sizes, brought map[string]int64
 	total          int64
-	used           bool
-	problem        error
+	// good is the number of the way that had a manifest last.
+	good    int
+	used    bool
+	problem error
 }
 
 // Login is what podman needs for the pull.
@@ -144,9 +146,10 @@ func sum(data []byte) string {
 // registry itself, unless another has more to say than that it has none.
 func (t *Transfer) fetchManifest(ctx context.Context, reference string) (data []byte, kind string, err error) {
 	err = fmt.Errorf("%w: no place is known", ErrNotFound)
-	for _, way := range t.ways {
+	for n, way := range t.ways {
 		var failed error
 		if data, kind, failed = t.manifestFrom(ctx, way, reference); failed == nil {
+			t.prefer(n)
 			return data, kind, nil
 		}
 		t.mirror.Log.Debug("a place does not have a manifest", "place", way.called, "reference", reference, "error", failed)
@@ -156,6 +159,19 @@ func (t *Transfer) fetchManifest(ctx context.Context, reference string) (data []
 		err = failed
 	}
 	return nil, "", err
+}
+
+func (t *Transfer) prefer(n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.good = n
+}
+
+// way is the place to ask at an attempt: first that which had the manifest.
+func (t *Transfer) way(attempt int) *way {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ways[(t.good+attempt)%len(t.ways)]
 }
 
 func (*Transfer) manifestFrom(ctx context.Context, way *way, reference string) ([]byte, string, error) {
