@@ -18,6 +18,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/embedserver"
 	"fleet.nationtech.io/fleet/pkg/logging"
 	"fleet.nationtech.io/fleet/pkg/registry/cache"
+	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/settings"
 )
 
@@ -32,6 +33,7 @@ type config struct {
 	EnrollListen   string   `yaml:"enrollListen" env:"FLEET_SERVER_ENROLL_LISTEN" flag:"enroll-listen" usage:"host:port that devices enroll at"`
 	TLSSANs        []string `yaml:"tlsSANs" env:"FLEET_SERVER_TLS_SAN" flag:"tls-san" usage:"further host names or IP addresses for the server's certificates"`
 	Advertise      []string `yaml:"advertise" env:"FLEET_SERVER_ADVERTISE" flag:"advertise" usage:"NATS URLs (tls://HOST:PORT) that devices are told to use; unset, each keeps the host that it enrolled at"`
+	ScoreTypes     []string `yaml:"scoreTypes" env:"FLEET_SERVER_SCORE_TYPES" flag:"score-types" usage:"types of score of interpreters on devices, which this server passes on unread"`
 	ImageUpstreams []string `yaml:"imageUpstreams" env:"FLEET_SERVER_IMAGE_UPSTREAMS" flag:"image-upstream" usage:"registries whose images the server keeps for devices, such as docker.io or registry.example.com:5000"`
 	ImageAuthFile  string   `yaml:"imageAuthFile" env:"FLEET_SERVER_IMAGE_AUTH_FILE" flag:"image-auth-file" usage:"file with the logins of these registries, as podman login --authfile writes it"`
 	ImageCacheSize string   `yaml:"imageCacheSize" env:"FLEET_SERVER_IMAGE_CACHE_SIZE" flag:"image-cache-size" usage:"how much room these images may take, such as 20Gi"`
@@ -50,6 +52,9 @@ func defaultConfig() config {
 
 // sanForm is the form of a name in a certificate, which can be a wildcard.
 var sanForm = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
+
+// scoreTypeForm is that of a Deployment's spec.score.type.
+var scoreTypeForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
 
 // options is the configuration, and where it came from.
 type options struct {
@@ -147,6 +152,11 @@ func (c *config) validate() error {
 	}
 	if err := c.validateImages(); err != nil {
 		return err
+	}
+	for _, t := range c.ScoreTypes {
+		if !scoreTypeForm.MatchString(t) || score.IsKnown(t) {
+			return fmt.Errorf("score-types: %.64q is not the name of a type that this server does not know, such as NoteV0", t)
+		}
 	}
 	for _, a := range c.Advertise {
 		if u, err := url.Parse(a); err != nil || u.Scheme != "tls" || u.Host == "" || !isPort(u.Port()) {

@@ -186,7 +186,7 @@ func (b *bounds) costOfList(r *http.Request, info *request.RequestInfo) (places 
 
 // prefixOf is where the objects that a request is about are stored.
 func prefixOf(info *request.RequestInfo) string {
-	return path.Join(storagePrefix, info.APIGroup, info.Resource, info.Namespace) + "/"
+	return path.Join(StoragePrefix, info.APIGroup, info.Resource, info.Namespace) + "/"
 }
 
 // writeCost estimates the memory that a write takes.

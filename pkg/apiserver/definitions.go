@@ -63,7 +63,7 @@ func (d *definitions) Validate(ctx context.Context, a admission.Attributes, _ ad
 }
 
 func (d *definitions) room(ctx context.Context, a admission.Attributes) error {
-	size, err := d.sizes(ctx, storagePrefix+"/apiextensions.k8s.io/"+definitionsResource+"/")
+	size, err := d.sizes(ctx, StoragePrefix+"/apiextensions.k8s.io/"+definitionsResource+"/")
 	if err != nil {
 		return err
 	}

@@ -66,8 +66,8 @@ const (
 )
 
 const (
-	// storagePrefix is where everything is stored.
-	storagePrefix = "/registry"
+	// StoragePrefix is where everything is stored.
+	StoragePrefix = "/registry"
 	// maxBody bounds the body of a request, and with it an object, as etcd does.
 	maxBody = 1536 << 10
 	// maxCopied is how much the copy operations of a patch may make of it.
@@ -303,13 +303,15 @@ func (b *builder) access() error {
 }
 
 func (b *builder) storage() error {
-	sc := storagebackend.NewDefaultConfig(storagePrefix, apiextensions.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion))
+	sc := storagebackend.NewDefaultConfig(StoragePrefix, apiextensions.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion))
 	sc.Transport.ServerList = []string{b.EtcdEndpoint}
 	sc.EventsHistoryWindow = storagebackend.DefaultEventsHistoryWindow
 	b.etcd = genericoptions.NewEtcdOptions(sc)
 	// Without the watch cache 10,000 devices take 150 MB less; kine answers
 	// lists and watches from SQLite.
 	b.etcd.EnableWatchCache = false
+	// Each kind's objects would be counted every minute, for a metric of upstream's.
+	b.etcd.StorageConfig.CountMetricPollPeriod = 0
 	b.etcd.EncryptionProviderConfigFilepath = b.EncryptionConfigFile
 	err := b.etcd.ApplyTo(&b.generic.Config)
 	b.generic.RESTOptionsGetter = b.fitting(b.generic.RESTOptionsGetter)

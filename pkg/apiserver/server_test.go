@@ -43,6 +43,13 @@ func start(t *testing.T) *rest.Config {
 // address of the storage.
 func startServer(t *testing.T) (own, administrator *rest.Config, storage string) {
 	t.Helper()
+	own, administrator, store := startWithStore(t)
+	return own, administrator, store.Endpoint
+}
+
+// startWithStore is startServer and returns the storage itself.
+func startWithStore(t *testing.T) (own, administrator *rest.Config, store *datastore.Datastore) {
+	t.Helper()
 	dir := t.TempDir()
 	now := time.Now()
 	store, err := datastore.Open(dir, nil, slog.New(slog.DiscardHandler))
@@ -100,7 +107,7 @@ func startServer(t *testing.T) (own, administrator *rest.Config, storage string)
 	return s.Loopback(), &rest.Config{
 		Host: "https://" + l.Addr().String(), QPS: -1,
 		TLSClientConfig: rest.TLSClientConfig{CAData: authorities.RootsPEM(), CertData: cert, KeyData: key},
-	}, store.Endpoint
+	}, store
 }
 
 func TestNamespaceIsEmptiedAndDeleted(t *testing.T) {

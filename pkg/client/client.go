@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -94,11 +93,11 @@ func (c *Client) DeploymentInformer() cache.SharedIndexInformer {
 		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return d.List(ctx, o) }, d.Watch, keepScoreManager)
 }
 
-// DeviceInformer watches the Devices.
-func (c *Client) DeviceInformer() cache.SharedIndexInformer {
+// DeviceInformer watches the Devices. It begins with a first list, which may be nil.
+func (c *Client) DeviceInformer(first FirstList) cache.SharedIndexInformer {
 	d := c.Devices()
-	return newInformer(&v1alpha1.Device{},
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return d.List(ctx, o) }, d.Watch, stripManagedFields)
+	list, observe := first.then(func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return d.List(ctx, o) }, d.Watch)
+	return newInformer(&v1alpha1.Device{}, list, observe, stripManagedFields)
 }
 
 // EnrollmentTokenInformer watches the EnrollmentTokens.
@@ -116,11 +115,9 @@ func (c *Client) EnrollmentRequestInformer() cache.SharedIndexInformer {
 }
 
 func newInformer(obj runtime.Object,
-	list func(context.Context, metav1.ListOptions) (runtime.Object, error),
-	watch func(context.Context, metav1.ListOptions) (watch.Interface, error),
-	strip cache.TransformFunc,
+	list lister, observe watcher, strip cache.TransformFunc,
 ) cache.SharedIndexInformer {
-	lw := &cache.ListWatch{ListWithContextFunc: list, WatchFuncWithContext: watch}
+	lw := &cache.ListWatch{ListWithContextFunc: cache.ListWithContextFunc(list), WatchFuncWithContext: cache.WatchFuncWithContext(observe)}
 	i := cache.NewSharedIndexInformer(lw, obj, 0, cache.Indexers{})
 	// Managed fields are as large as the rest of an object.
 	if err := i.SetTransform(strip); err != nil {

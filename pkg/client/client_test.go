@@ -130,3 +130,19 @@ func TestWhoSetTheScore(t *testing.T) {
 		})
 	}
 }
+
+func TestOnlyStoredDevicesAreDecoded(t *testing.T) {
+	t.Parallel()
+	for name, data := range map[string]string{
+		"encrypted":       "k8s:enc:aesgcm:v1:key:xyz",
+		"cut":             `{"apiVersion":"fleet.nationtech.io/v1alpha1","kind":"Device","metadata":{"name":"a"`,
+		"another version": `{"apiVersion":"fleet.nationtech.io/v1beta1","kind":"Device","metadata":{"name":"a"}}`,
+		"another kind":    `{"apiVersion":"fleet.nationtech.io/v1alpha1","kind":"Deployment","metadata":{"name":"a"}}`,
+		"another type":    `{"apiVersion":"fleet.nationtech.io/v1alpha1","kind":"Device","metadata":{"name":"a"},"spec":{"revoked":"yes"}}`,
+		"empty":           "",
+	} {
+		if d, err := client.DecodeStoredDevice(1, []byte(data)); err == nil {
+			t.Errorf("%s: it is %v", name, d)
+		}
+	}
+}

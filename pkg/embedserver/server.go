@@ -31,6 +31,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/clock"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
+	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/handshake"
@@ -72,6 +73,9 @@ type Config struct {
 	Advertise []string
 	// Images says which images of other registries the server keeps.
 	Images ImageCache
+	// ScoreTypes are types of score that are unknown here and that devices are sent as they
+	// are.
+	ScoreTypes []string
 	// Clock is where the time comes from; clock.System when it is zero.
 	Clock  clock.Source
 	Logger *slog.Logger
@@ -132,6 +136,7 @@ type server struct {
 	handshakes *handshake.Gate
 
 	api      *apiserver.Server
+	devices  *storedDevices
 	loopback *rest.Config
 	kube     kubernetes.Interface
 	client   *client.Client
@@ -317,6 +322,7 @@ func (s *server) startAPI(context.Context) error {
 		return err
 	}
 	s.parts.OnStop("data store", func() error { store.Close(); return nil })
+	s.readDevices(store)
 	s.metrics.MustRegister(store.Collector(), s.busBytes())
 	if lost {
 		return fmt.Errorf("the key of Secrets is lost: %s does not exist: restore it from a backup", encryption)
@@ -327,7 +333,7 @@ func (s *server) startAPI(context.Context) error {
 		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
 		Handlers:     map[string]http.Handler{adminapi.Path: adminapi.NewHandler(admin{s})},
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
-		CRDs: crds.Documents(), Reviews: []apiserver.Review{scores}, Started: s.up, Metrics: s.metrics, Queues: s.queues, Logger: s.Logger.With("component", "apiserver"),
+		CRDs: crds.Documents(), Reviews: []apiserver.Review{scores(acceptance.Rules{Types: s.ScoreTypes})}, Started: s.up, Metrics: s.metrics, Queues: s.queues, Logger: s.Logger.With("component", "apiserver"),
 	})
 	if err != nil {
 		return err
@@ -389,9 +395,9 @@ func (s *server) startPlane(ctx context.Context) error {
 		return err
 	}
 	s.plane, err = plane.New(ctx, plane.Config{
-		Client: s.client, Kube: s.kube, Conn: s.broker.Devices, Connections: s.broker, Buckets: s.buckets,
+		Client: s.client, Kube: s.kube, FirstDevices: s.devices.take, Conn: s.broker.Devices, Connections: s.broker, Buckets: s.buckets,
 		Gate: s.gate, Tombstones: s.tombstones, Fleet: trustDomain, PKI: s.pki, Images: images{s},
-		Term: t, Servers: s.Advertise, Clock: s.clock, Metrics: s.queues, Logger: s.Logger,
+		Term: t, Servers: s.Advertise, Clock: s.clock, Metrics: s.queues, Rules: acceptance.Rules{Types: s.ScoreTypes}, Logger: s.Logger,
 	})
 	if err != nil {
 		return err

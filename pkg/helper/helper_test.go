@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -173,12 +174,11 @@ func TestDialReachesPortsInsideTheContainerAlone(t *testing.T) {
 	pid, port := start(t, syscall.CLONE_NEWNET)
 	client := serve(t, &helper.Server{})
 	echoes(t, client, pid, port)
-	var dialer net.Dialer
-	if outside, err := dialer.DialContext(t.Context(), "tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+	if outside, err := new(net.Dialer).DialContext(t.Context(), "tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 		outside.Close()
 		t.Error("the port is reached from outside, too: this test shows nothing")
 	}
-	if _, err := client.Dial(t.Context(), id(t), pid, port+1); !errors.Is(err, helper.ErrRefused) {
+	if _, err := dialer(t, client).Dial(t.Context(), id(t), pid, port+1); !errors.Is(err, helper.ErrRefused) {
 		t.Errorf("a port that nothing listens on: %v", err)
 	}
 }
@@ -196,7 +196,7 @@ func TestDialWantsTheProcessOfTheContainer(t *testing.T) {
 		"no id":             {"", pid},
 		"the first process": {id(t), 1},
 	} {
-		if conn, err := client.Dial(t.Context(), ask.id, ask.pid, port); !errors.Is(err, helper.ErrUnavailable) {
+		if conn, err := dialer(t, client).Dial(t.Context(), ask.id, ask.pid, port); !errors.Is(err, helper.ErrUnavailable) {
 			t.Errorf("%s: %v, %v", name, conn, err)
 		}
 	}
@@ -219,10 +219,18 @@ func enter(t *testing.T, started chan<- *exec.Cmd) func(userns, end *os.File) er
 	}
 }
 
+// dialer has no sockets in store.
+func dialer(t *testing.T, client *helper.Client) *helper.Dialer {
+	t.Helper()
+	d := &helper.Dialer{Client: client}
+	t.Cleanup(d.Close)
+	return d
+}
+
 // echoes checks that what listens at a port of a container is what contained runs.
 func echoes(t *testing.T, client *helper.Client, pid int, port uint16) {
 	t.Helper()
-	conn, err := client.Dial(t.Context(), id(t), pid, port)
+	conn, err := dialer(t, client).Dial(t.Context(), id(t), pid, port)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,13 +278,34 @@ func TestServerGoesWhereTheContainersAre(t *testing.T) {
 func TestServerThatCannotGoThere(t *testing.T) {
 	pid, port := start(t, syscall.CLONE_NEWNET|syscall.CLONE_NEWUSER)
 	client := serve(t, &helper.Server{Enter: func(_, _ *os.File) error { return errors.New("nsenter is missing") }})
-	if _, err := client.Dial(t.Context(), id(t), pid, port); !errors.Is(err, helper.ErrUnavailable) || !strings.Contains(err.Error(), "nsenter is missing") {
+	if _, err := dialer(t, client).Dial(t.Context(), id(t), pid, port); !errors.Is(err, helper.ErrUnavailable) || !strings.Contains(err.Error(), "nsenter is missing") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// connected is the answer that comes with a connection.
-const connected = `{"outcome":"connected"}`
+// stocked is the answer that comes with sockets.
+const stocked = `{"outcome":"stocked"}`
+
+// handed is a socket that is connected.
+func handed(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	conn, err := net.Dial("tcp4", listener.Addr().String()) //nolint:noctx // to this test
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	file, err := conn.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return int(file.Fd())
+}
 
 // TestClientBelievesNothing: whatever takes the helper's place gets no more than the time
 // of one question.
@@ -305,20 +334,21 @@ func TestClientBelievesNothing(t *testing.T) {
 		fds     []int
 		want    error
 	}{
-		"nothing":              {"", nil, helper.ErrUnavailable},
-		"garbage":              {"garbage", nil, helper.ErrUnavailable},
-		"too much":             {`{"outcome":"refused","text":"` + strings.Repeat("x", 4096) + `"}`, nil, helper.ErrUnavailable},
-		"connected to nothing": {connected, nil, helper.ErrUnavailable},
-		"a file":               {connected, []int{int(file.Fd())}, helper.ErrUnavailable},
-		"another socket":       {connected, []int{pair[0]}, helper.ErrUnavailable},
-		"a socket to nowhere":  {connected, []int{unconnected}, helper.ErrUnavailable},
-		"more than one":        {connected, []int{unconnected, pair[0], pair[1]}, helper.ErrUnavailable},
-		"an unknown outcome":   {`{"outcome":"perhaps"}`, nil, helper.ErrUnavailable},
-		"refused":              {`{"outcome":"refused","text":"a\u001b[31mb\nc"}`, nil, helper.ErrRefused},
+		"nothing":                    {"", nil, helper.ErrUnavailable},
+		"garbage":                    {"garbage", nil, helper.ErrUnavailable},
+		"too much":                   {`{"outcome":"failed","text":"` + strings.Repeat("x", 4096) + `"}`, nil, helper.ErrUnavailable},
+		"no socket":                  {stocked, nil, helper.ErrUnavailable},
+		"a file":                     {stocked, []int{int(file.Fd())}, helper.ErrUnavailable},
+		"another socket":             {stocked, []int{pair[0]}, helper.ErrUnavailable},
+		"a socket that is connected": {stocked, []int{handed(t)}, helper.ErrUnavailable},
+		"one that is none":           {stocked, []int{unconnected, pair[0]}, helper.ErrUnavailable},
+		"more than there may be":     {stocked, slices.Repeat([]int{unconnected}, 9), helper.ErrUnavailable},
+		"an unknown outcome":         {`{"outcome":"perhaps"}`, nil, helper.ErrUnavailable},
+		"it failed":                  {`{"outcome":"failed","text":"a\u001b[31mb\nc"}`, nil, helper.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn, err := hands(t, say.message, say.fds...).Dial(t.Context(), strings.Repeat("0", 64), 2, 80)
+			conn, err := dialer(t, hands(t, say.message, say.fds...)).Dial(t.Context(), strings.Repeat("0", 64), 2, 80)
 			if !errors.Is(err, say.want) || conn != nil {
 				t.Errorf("got %v, %v", conn, err)
 			}
@@ -335,12 +365,12 @@ func TestClientWaitsNoLongerThanItsCaller(t *testing.T) {
 	defer listener.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	client := helper.Client{Socket: listener.Addr().String()}
-	if _, err := client.Dial(ctx, strings.Repeat("0", 64), 2, 80); !errors.Is(err, context.DeadlineExceeded) {
+	client := &helper.Client{Socket: listener.Addr().String()}
+	if _, err := dialer(t, client).Dial(ctx, strings.Repeat("0", 64), 2, 80); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a helper that says nothing: %v", err)
 	}
 	client.Socket = filepath.Join(t.TempDir(), "absent")
-	if _, err := client.Dial(t.Context(), strings.Repeat("0", 64), 2, 80); !errors.Is(err, helper.ErrUnavailable) || !strings.Contains(err.Error(), "doctor --fix") {
+	if _, err := dialer(t, client).Dial(t.Context(), strings.Repeat("0", 64), 2, 80); !errors.Is(err, helper.ErrUnavailable) || !strings.Contains(err.Error(), "doctor --fix") {
 		t.Errorf("no helper: %v", err)
 	}
 }

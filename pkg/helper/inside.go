@@ -150,7 +150,7 @@ func ServeInside(ctx context.Context, end *os.File, log *slog.Logger) error {
 		all.Go(func() {
 			defer func() { <-slots }()
 			defer conn.Close()
-			if err := serveInside(ctx, &r, conn); err != nil {
+			if err := serveInside(&r, conn); err != nil {
 				log.Debug("a request was not answered", "error", err)
 			}
 		})
@@ -180,13 +180,11 @@ func handed(pipe *net.UnixConn) (r request, conn *net.UnixConn, err error) {
 	return r, conn, err
 }
 
-func serveInside(ctx context.Context, r *request, conn *net.UnixConn) error {
-	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
-	defer cancel()
+func serveInside(r *request, conn *net.UnixConn) error {
 	network, err := openNetwork(r)
 	if err != nil {
-		return write(conn, answer(failed, err), nil)
+		return write(conn, answer(failed, err))
 	}
 	defer network.Close()
-	return dial(ctx, conn, network, r.Port)
+	return reach(conn, network, r)
 }

@@ -27,8 +27,7 @@ var registryName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0
 // others. It reports whether that is a change, which podman learns of shortly after. It
 // returns ErrUnavailable or the error of ctx.
 func (c *Client) Mirror(ctx context.Context, address string, registries []string) (changed bool, err error) {
-	got, conn, err := c.ask(ctx, &request{Mirror: address, Registries: registries, Timeout: patience(ctx, maxDial)}, maxReply)
-	closeAll(conn)
+	got, _, err := c.ask(ctx, &request{Mirror: address, Registries: registries, Timeout: patience(ctx, maxDial)}, maxReply, 0)
 	if err != nil || got.Outcome != seen {
 		return false, c.failure(ctx, &got, err)
 	}

@@ -1,16 +1,13 @@
 package helper
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,35 +69,46 @@ func ownerOf(network *os.File) (*os.File, error) {
 	return owner, nil
 }
 
-// dialInside connects to a port inside of a network namespace, at the loopback addresses.
-// A socket belongs to the namespace of the thread that made it, so the thread goes there,
-// and ends: nothing may bring it back.
-func dialInside(ctx context.Context, network *os.File, port uint16) (*net.TCPConn, error) {
-	if isOwn(network) {
-		conn, err := dialLoopback(ctx, port)
-		tcp, _ := conn.(*net.TCPConn)
-		return tcp, err
+// socketsInside makes sockets of a network namespace.
+func socketsInside(network *os.File, n int, six bool) (fds []int, err error) {
+	family := unix.AF_INET
+	if six {
+		family = unix.AF_INET6
 	}
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked
-		if err := unix.Setns(int(network.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- result{err: fmt.Errorf("%w: %w", errNamespace, err)}
-			return
+	within(network, func(entering error) {
+		for err = entering; err == nil && len(fds) < n; {
+			var fd int
+			if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP); err == nil {
+				fds = append(fds, fd)
+			}
 		}
-		conn, err := dialLoopback(ctx, port)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	if r.err != nil {
-		return nil, r.err
+	})
+	if err != nil {
+		closeFDs(fds)
+		return nil, err
 	}
-	conn, _ := r.conn.(*net.TCPConn)
-	return conn, nil
+	return fds, nil
+}
+
+// within does something inside of a network namespace, or with the error that there was on
+// the way there. A socket belongs to the namespace of the thread that made it, so the thread
+// goes there, and ends: nothing may bring it back.
+func within(network *os.File, do func(entering error)) {
+	if isOwn(network) {
+		do(nil)
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked
+		err := unix.Setns(int(network.Fd()), unix.CLONE_NEWNET)
+		if err != nil {
+			err = fmt.Errorf("%w: %w", errNamespace, err)
+		}
+		do(err)
+	}()
+	<-done
 }
 
 // isOwn reports whether a network is that of this process: the device's, which a container may
@@ -109,16 +117,4 @@ func isOwn(network *os.File) bool {
 	theirs, err := network.Stat()
 	ours, oursErr := os.Stat("/proc/thread-self/ns/net")
 	return err == nil && oursErr == nil && os.SameFile(theirs, ours)
-}
-
-func dialLoopback(ctx context.Context, port uint16) (net.Conn, error) {
-	var dialer net.Dialer
-	number := strconv.Itoa(int(port))
-	conn, err := dialer.DialContext(ctx, "tcp4", net.JoinHostPort("127.0.0.1", number))
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		if six, sixErr := dialer.DialContext(ctx, "tcp6", net.JoinHostPort("::1", number)); sixErr == nil {
-			return six, nil
-		}
-	}
-	return conn, err
 }

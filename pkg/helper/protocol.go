@@ -25,7 +25,7 @@ const (
 	maxReply, maxTrail = 1 << 10, 64 << 10
 	// maxText bounds a text in a message in bytes.
 	maxText = 512
-	// maxDial bounds how long a connection is waited for, maxLook how long a file system.
+	// maxDial bounds how long sockets are waited for, maxLook how long a file system.
 	maxDial, maxLook = time.Minute, 3 * time.Second
 	// maxInspect bounds how long a storage is looked at, maxRepair how long its repair takes,
 	// which may delete many files from a slow card.
@@ -34,17 +34,21 @@ const (
 	handover = 5 * time.Second
 	// maxGroups bounds the groups that a reply names.
 	maxGroups = 64
+	// maxSockets bounds the sockets that come with a reply.
+	maxSockets = 8
 	// idDigits is the length of the id of a container.
 	idDigits = 64
 )
 
-// request asks for a connection to a port in a container or, if it has paths, for what
-// lies along them, for groups, or for what is damaged in podman's storage.
+// request asks for sockets of the network of a container or, if it has paths, for what lies
+// along them, for groups, or for what is damaged in podman's storage.
 type request struct {
 	// Container is its id, PID its first process.
 	Container string `json:"container,omitempty"`
 	PID       int    `json:"pid,omitempty"`
-	Port      uint16 `json:"port,omitempty"`
+	// Sockets is how many sockets are wanted, of IPv6 if Six is set.
+	Sockets int  `json:"sockets,omitempty"`
+	Six     bool `json:"six,omitempty"`
 	// Timeout is how long the answer is waited for.
 	Timeout time.Duration `json:"timeout"`
 	Paths   []string      `json:"paths,omitempty"`
@@ -87,7 +91,7 @@ func (r *request) validate() error {
 		}
 		return nil
 	}
-	if _, err := hex.DecodeString(r.Container); err != nil || len(r.Container) != idDigits || r.PID <= 1 || r.Port == 0 {
+	if _, err := hex.DecodeString(r.Container); err != nil || len(r.Container) != idDigits || r.PID <= 1 || r.Sockets <= 0 || r.Sockets > maxSockets {
 		return errRequest
 	}
 	return nil
@@ -97,10 +101,8 @@ func (r *request) validate() error {
 type outcome string
 
 const (
-	// connected: the connection comes with the reply.
-	connected outcome = "connected"
-	// refused: nothing takes connections there.
-	refused outcome = "refused"
+	// stocked: the sockets come with the reply.
+	stocked outcome = "stocked"
 	// seen: the reply says what lies along the paths, or the groups.
 	seen outcome = "seen"
 	// inspected: the reply says what is damaged in the storage, or what was repaired.
@@ -112,7 +114,7 @@ const (
 // reply answers a request.
 type reply struct {
 	Outcome outcome `json:"outcome"`
-	// Text is why, for refused and failed.
+	// Text is why, for failed.
 	Text string `json:"text,omitempty"`
 	// Trail is what was seen.
 	Trail trail.Trail `json:"trail,omitempty"`

@@ -79,17 +79,17 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {
 	defer cancel()
 	switch {
 	case r.Groups:
-		return write(conn, groups(), nil)
+		return write(conn, groups())
 	case r.Mirror != "":
-		return write(conn, s.mirror(ctx, &r), nil)
+		return write(conn, s.mirror(ctx, &r))
 	case r.Storage != "":
-		return write(conn, s.tend(ctx, r.Storage), nil)
+		return write(conn, s.tend(ctx, r.Storage))
 	case len(r.Paths) > 0:
-		return write(conn, s.look(ctx, r.Paths), nil)
+		return write(conn, s.look(ctx, r.Paths))
 	}
 	network, err := openNetwork(&r)
 	if err != nil {
-		return write(conn, answer(failed, err), nil)
+		return write(conn, answer(failed, err))
 	}
 	defer network.Close()
 	userns, err := ownerOf(network)
@@ -100,22 +100,19 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {
 		}
 	}
 	if err != nil {
-		return write(conn, answer(failed, err), nil)
+		return write(conn, answer(failed, err))
 	}
-	return dial(ctx, conn, network, r.Port)
+	return reach(conn, network, &r)
 }
 
-// dial answers with a connection.
-func dial(ctx context.Context, conn *net.UnixConn, network *os.File, port uint16) error {
-	dialed, err := dialInside(ctx, network, port)
-	switch {
-	case errors.Is(err, errNamespace):
-		return write(conn, answer(failed, err), nil)
-	case err != nil:
-		return write(conn, answer(refused, err), nil)
+// reach answers with sockets of the network of a container.
+func reach(conn *net.UnixConn, network *os.File, r *request) error {
+	fds, err := socketsInside(network, r.Sockets, r.Six)
+	if err != nil {
+		return write(conn, answer(failed, err))
 	}
-	defer dialed.Close()
-	return write(conn, answer(connected, nil), dialed)
+	defer closeFDs(fds)
+	return write(conn, answer(stocked, nil), fds...)
 }
 
 // groups answers with the groups of this process. They are those of podman's, too: both are
@@ -176,24 +173,19 @@ func read(conn *net.UnixConn) (r request, err error) {
 
 var errTooLong = errors.New("what lies along the paths is too much to tell: use fewer or shorter ones")
 
-// write sends a reply and, unless it is nil, a connection.
-func write(conn *net.UnixConn, r reply, dialed *net.TCPConn) error {
+// write sends a reply, and sockets with it.
+func write(conn *net.UnixConn, r reply, fds ...int) error {
 	_ = conn.SetDeadline(time.Now().Add(handover))
 	message, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
 	if len(message) > maxTrail {
-		return write(conn, answer(failed, errTooLong), nil)
+		return write(conn, answer(failed, errTooLong))
 	}
 	var rights []byte
-	if dialed != nil {
-		file, err := dialed.File()
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		rights = unix.UnixRights(int(file.Fd()))
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
 	}
 	_, _, err = conn.WriteMsgUnix(message, rights, nil)
 	return err

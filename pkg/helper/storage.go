@@ -60,8 +60,7 @@ func (c *Client) Repair(ctx context.Context) (done string, err error) {
 func line(text string) string { return printable.Line(fmt.Sprintf("%.*s", maxText, text)) }
 
 func (c *Client) tend(ctx context.Context, r *request) (reply, error) {
-	got, conn, err := c.ask(ctx, r, maxTrail)
-	closeAll(conn)
+	got, _, err := c.ask(ctx, r, maxTrail, 0)
 	switch {
 	case err == nil && got.Outcome == inspected:
 		return got, nil

@@ -18,10 +18,10 @@ type informers struct {
 	devices, deployments, revisions, namespaces, secrets, configMaps, tokens, requests cache.SharedIndexInformer
 }
 
-func newInformers(fleet *client.Client, kube kubernetes.Interface) (*informers, error) {
+func newInformers(fleet *client.Client, kube kubernetes.Interface, devices client.FirstList) (*informers, error) {
 	core := kubeinformers.NewSharedInformerFactory(kube, 0).Core().V1()
 	i := &informers{
-		devices: fleet.DeviceInformer(), deployments: fleet.DeploymentInformer(),
+		devices: fleet.DeviceInformer(devices), deployments: fleet.DeploymentInformer(),
 		namespaces: core.Namespaces().Informer(), secrets: core.Secrets().Informer(), configMaps: core.ConfigMaps().Informer(),
 		tokens: fleet.EnrollmentTokenInformer(), requests: fleet.EnrollmentRequestInformer(),
 	}

@@ -19,6 +19,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/clock"
+	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
 	"fleet.nationtech.io/fleet/pkg/controllers/census"
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
@@ -49,6 +50,8 @@ type Config struct {
 	// Client and Kube are the API.
 	Client *client.Client
 	Kube   kubernetes.Interface
+	// FirstDevices is a list of Devices to begin with; nil for that of the API.
+	FirstDevices client.FirstList
 	// Conn is a connection to the bus in the account of the devices, Connections are
 	// those of that account.
 	Conn        *nats.Conn
@@ -67,6 +70,8 @@ type Config struct {
 	// they enrolled with when it is empty.
 	Servers []string
 	Clock   *clock.Clock
+	// Rules are what the operator decided about scores.
+	Rules acceptance.Rules
 	// Metrics count what the controllers' loops do.
 	Metrics *reconcile.Metrics
 	Logger  *slog.Logger
@@ -96,7 +101,7 @@ func New(ctx context.Context, c Config) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.informers, err = newInformers(c.Client, c.Kube); err != nil {
+	if p.informers, err = newInformers(c.Client, c.Kube, c.FirstDevices); err != nil {
 		return nil, err
 	}
 	p.events = record.NewBroadcaster() // which runs from here on, until the plane has run
@@ -114,7 +119,7 @@ func New(ctx context.Context, c Config) (*Plane, error) {
 func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resolver) {
 	i := p.informers
 	p.verdicts = verdicts.New(verdicts.Config{
-		Deployments: i.deployments.GetIndexer(), Namespaces: i.namespaces.GetStore(), Secrets: i.secrets.GetStore(), ConfigMaps: i.configMaps.GetStore(), Digests: resolver,
+		Deployments: i.deployments.GetIndexer(), Namespaces: i.namespaces.GetStore(), Secrets: i.secrets.GetStore(), ConfigMaps: i.configMaps.GetStore(), Digests: resolver, Rules: p.Rules,
 	})
 	keeper := revisions.New(revisions.Config{
 		Kube: p.Kube, Revisions: i.revisions, Held: func(ref wire.DeploymentRef) map[string]bool { return p.assignments.Held(ref) },

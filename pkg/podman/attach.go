@@ -45,7 +45,7 @@ func (c *Client) newSession(ctx context.Context, container string, e container.A
 		AttachStdin, AttachStdout, AttachStderr, Tty bool
 		Cmd                                          []string
 	}{e.In != nil, true, true, e.Terminal, e.Command}
-	err = c.call(ctx, request{method: http.MethodPost, path: "/containers/%s/exec", values: []string{container}, body: create}, &reply)
+	err = c.call(ctx, request{method: http.MethodPost, path: "/containers/%s/exec", values: []string{container}, body: create, aside: true}, &reply)
 	return string(reply.ID), err
 }
 
@@ -135,7 +135,7 @@ func output(stream io.Reader, e container.Attachment) error {
 func (c *Client) resize(ctx context.Context, session string, e container.Attachment) {
 	for size, ok := e.Size, e.Terminal && e.Size != (container.Size{}); ok; {
 		query := url.Values{"h": {strconv.Itoa(int(size.Rows))}, "w": {strconv.Itoa(int(size.Columns))}}
-		_ = c.call(ctx, request{method: http.MethodPost, path: "/exec/%s/resize", values: []string{session}, query: query}, nil)
+		_ = c.call(ctx, request{method: http.MethodPost, path: "/exec/%s/resize", values: []string{session}, query: query, aside: true}, nil)
 		select {
 		case <-ctx.Done():
 			return

@@ -54,6 +54,7 @@ type Client struct {
 	conn     *bindings.Connection
 	looks    chan struct{} // a counting semaphore
 	monitors monitors
+	scopes   *scopes
 	version  atomic.Pointer[string] // nil before podman said it
 	// look, work and exit are lookTimeout, workTimeout and exitPatience outside of tests.
 	look, work, exit time.Duration
@@ -78,7 +79,7 @@ func New(find func() string, authFile string) *Client {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	return &Client{find: find, authFile: authFile, conn: conn, looks: make(chan struct{}, maxLooks), look: lookTimeout, work: workTimeout, exit: exitPatience}
+	return &Client{find: find, authFile: authFile, conn: conn, looks: make(chan struct{}, maxLooks), scopes: newScopes(), look: lookTimeout, work: workTimeout, exit: exitPatience}
 }
 
 // Close closes idle connections.
@@ -102,6 +103,8 @@ type request struct {
 	limit int64
 	// more is how much longer than usual podman may take to do it.
 	more time.Duration
+	// aside: it changes nothing that List returns.
+	aside bool
 }
 
 // call sends a request and decodes the answer into reply, which may be nil.
@@ -115,6 +118,9 @@ func (c *Client) call(ctx context.Context, r request, reply any) error {
 		case <-ctx.Done():
 			return c.ended(ctx, r)
 		}
+	} else if !r.aside {
+		c.scopes.changed()
+		defer c.scopes.changed()
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience+r.more)
 	defer cancel()

@@ -38,6 +38,10 @@ const (
 // List implements container.Runtime. Each container is inspected, since
 // podman 4.3 lists neither the restart count nor exact times.
 func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.Container, error) {
+	if list, ok := c.scopes.recall(ref); ok {
+		return list, nil
+	}
+	turn := c.scopes.begin()
 	query := filters(labelFilter(ref))
 	query.Set("all", "true")
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
@@ -68,16 +72,19 @@ func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.
 		if !ok || ref != (wire.DeploymentRef{}) && observed.Ref != ref {
 			continue
 		}
+		c.scopes.follow(&data, observed.Ref, observed.State == container.StateRunning && !observed.Gone)
 		if size += data.size(); size > most {
 			return nil, fmt.Errorf("listing containers: %w", unavailable(c.find(), fmt.Errorf("%w: containers that take more than %d bytes", errProtocol, most)))
 		}
 		containers = append(containers, observed)
 	}
+	slices.SortFunc(containers, func(a, b container.Container) int { return cmp.Compare(a.Name, b.Name) })
 	if ref == (wire.DeploymentRef{}) {
 		c.monitors.keep(containers)
+		c.scopes.keep(containers)
+		c.scopes.remember(turn, containers)
 	}
-	slices.SortFunc(containers, func(a, b container.Container) int { return cmp.Compare(a.Name, b.Name) })
-	return containers, nil
+	return slices.Clone(containers), nil
 }
 
 // labelFilter selects the labelled containers or volumes of one Deployment, or
@@ -244,6 +251,9 @@ func (c *Client) create(ctx context.Context, spec *container.Spec) (string, erro
 		return "", err
 	}
 	err = c.call(ctx, request{method: http.MethodPost, path: "/containers/create", body: generate(spec, gateways)}, &reply)
+	if err == nil {
+		c.scopes.made(string(reply.ID), spec.Ref)
+	}
 	return string(reply.ID), err
 }
 

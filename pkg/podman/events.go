@@ -19,8 +19,8 @@ var errStreamEnded = errors.New("the stream of events ended")
 // they do not keep the device busy.
 const maxEvents = 100
 
-// Watch implements container.Runtime.
-func (c *Client) Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error {
+// watchEvents is Watch by podman's events.
+func (c *Client) watchEvents(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error {
 	// Podman matches the label of an event with a value, not by its presence, so
 	// the label is looked for below.
 	query := filters(map[string][]string{"type": {"container"}})

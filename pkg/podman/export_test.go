@@ -13,3 +13,23 @@ var ErrNoCode = errNoCode
 
 // Generate is generate.
 var Generate = generate
+
+// SetGroups replaces where the kernel shows control groups.
+func (c *Client) SetGroups(root string) { c.scopes.root = root }
+
+// Age makes what is remembered older.
+func (c *Client) Age(d time.Duration) {
+	c.scopes.mu.Lock()
+	defer c.scopes.mu.Unlock()
+	c.scopes.at = c.scopes.at.Add(-d)
+}
+
+// Watches reports whether control groups are watched.
+func (c *Client) Watches() bool {
+	c.scopes.mu.Lock()
+	defer c.scopes.mu.Unlock()
+	return c.scopes.kernel != nil
+}
+
+// Account is account.
+var Account = account

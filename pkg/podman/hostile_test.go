@@ -39,6 +39,7 @@ func impostor(t *testing.T, answer http.HandlerFunc) *podman.Client {
 		<-done
 	})
 	client := podman.New(func() string { return socket }, "")
+	client.SetGroups(t.TempDir()) // where there are none
 	t.Cleanup(client.Close)
 	return client
 }

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,4 +26,33 @@ func TestExamples(t *testing.T) {
 		}
 		u.kubectl("wait", "-n", namespace, "--for=condition=Accepted", "--timeout=20s", "fleetdep", "--all")
 	}
+}
+
+// TestConverted: the server takes what becomes of a compose file and of a Pod.
+func TestConverted(t *testing.T) {
+	t.Parallel()
+	u := user{t, start(t)}
+	u.kubectl("label", "namespace", "default", "--overwrite", "fleet.nationtech.io/privilege=privileged")
+	u.kubectl("create", "namespace", "plant") // which the Pod names
+	u.kubectl("label", "namespace", "plant", "fleet.nationtech.io/privilege=privileged")
+	files, err := filepath.Glob("../../cmd/fleet-server/testdata/convert/*/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	applied := 0
+	for _, file := range files {
+		if name := filepath.Base(file); name != "compose.yaml" && name != "pod.yaml" {
+			continue // a part of another one
+		}
+		converted, err := u.s.Run(t.Context(), "", "convert", "--name", fmt.Sprint("app", applied), file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.apply(converted)
+		applied++
+	}
+	if applied == 0 {
+		t.Error("there is nothing to convert")
+	}
+	u.shows(u.kubectl("get", "fleetdep"), "app0")
 }

@@ -264,6 +264,10 @@ func (s *site) crashLoop() {
 	if n := s.podman("inspect", "--type", "container", "--format", "{{.RestartCount}} {{.HostConfig.RestartPolicy.Name}}", "default_loop_web"); strings.TrimSpace(n) != "0 no" {
 		s.t.Errorf("podman's restarts and policy are %q", n)
 	}
+	// All of it was seen in control groups, also from within the agent's unit.
+	if asked, err := s.machine.Output(s.t.Context(), "sh", "-c", "journalctl --output cat _COMM=podman | grep -c '/libpod/events' || true"); err != nil || strings.TrimSpace(asked) != "0" {
+		s.t.Errorf("podman was asked for events %s times: %v", asked, err)
+	}
 	s.kubectl("delete", "fleetdep", "loop")
 	s.containers("default_hello_web")
 }

@@ -37,7 +37,7 @@ func TestPodmanConforms(t *testing.T) {
 			out, err := m.OutputAs(t.Context(), lab.AgentUser, "env", "FLEET_TEST_PODMAN_SOCKET="+lab.PodmanSocket,
 				inside, "-test.run", "Conforms", "-test.v", "-test.timeout", "4m")
 			// A suite that was skipped ends well, too.
-			if err != nil || !strings.Contains(out, "--- PASS: TestPodmanConforms") || !strings.Contains(out, "--- PASS: TestDriverConforms") {
+			if err != nil || !strings.Contains(out, "--- PASS: TestPodmanConforms") || !strings.Contains(out, "--- PASS: TestDriverConforms") || !strings.Contains(out, "--- PASS: TestWatchConforms") {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})

@@ -63,7 +63,7 @@ func (g gathering) fill() error {
 		return err
 	}
 	for _, step := range []func() error{
-		g.addPackages, g.addBundle, g.addImage, g.addMaterials, g.addChanges,
+		g.addPackages, g.addBundle, g.addImage, g.addMaterials, g.addChanges, g.addSchema,
 		func() error { return g.sign(keys) },
 	} {
 		if err := step(); err != nil {
@@ -125,6 +125,17 @@ func (g gathering) addChanges() error {
 		return err
 	}
 	return os.WriteFile(g.path(changesName), changes, 0o644)
+}
+
+// schemaPath is what editors check scores with.
+const schemaPath = "docs/reference/podman-v0.schema.json"
+
+func (g gathering) addSchema() error {
+	schema, err := os.ReadFile(schemaPath)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(g.path(filepath.Base(schemaPath)), schema, 0o644)
 }
 
 // linkOrCopy gives a file a second name, which costs no room where the file

@@ -49,6 +49,10 @@ func checkout(t *testing.T) string {
 	repo := t.TempDir()
 	write(t, filepath.Join(repo, "install.sh"), must(os.ReadFile("../../install.sh")))
 	write(t, filepath.Join(repo, "CHANGELOG.md"), []byte(changelog))
+	if err := os.MkdirAll(filepath.Join(repo, "docs/reference"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(repo, "docs/reference/podman-v0.schema.json"), []byte("{}"))
 	return repo
 }
 
@@ -100,7 +104,7 @@ func TestGather(t *testing.T) {
 		t.Errorf("the second time: %s", diff)
 	}
 	want := append(names(t, packages),
-		"CHANGES.md", "fleet-bundle_1.2.3~rc.1.tar", "fleet-server_1.2.3~rc.1_oci.tar",
+		"CHANGES.md", "fleet-bundle_1.2.3~rc.1.tar", "fleet-server_1.2.3~rc.1_oci.tar", "podman-v0.schema.json",
 		"fleet-agent_1.2.3~rc.1_linux_arm.cdx.json", "fleet-server_1.2.3~rc.1_linux_arm.cdx.json")
 	if diff := cmp.Diff(slices.Sorted(slices.Values(want)), names(t, first)); diff != "" {
 		t.Error(diff)

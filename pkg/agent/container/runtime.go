@@ -40,7 +40,8 @@ type Runtime interface {
 	// Info describes the runtime itself.
 	Info(ctx context.Context) (Info, error)
 	// List returns the labelled containers in every state: those of one
-	// Deployment, or all of them when ref is zero. The order is by name.
+	// Deployment, or all of them when ref is zero. The order is by name. While Watch sees all
+	// that starts and ends, it may repeat what it found minutes ago of everything else.
 	List(ctx context.Context, ref wire.DeploymentRef) ([]Container, error)
 	// Create makes a container and returns its id. Volumes and its network must exist.
 	Create(ctx context.Context, spec *Spec) (id string, err error)
@@ -129,8 +130,9 @@ type Runtime interface {
 	Secrets(ctx context.Context, ref wire.DeploymentRef) ([]string, error)
 	// RemoveSecret removes a secret; one that is gone is no error.
 	RemoveSecret(ctx context.Context, name string) error
-	// Watch calls changed for every change of a labelled container, until ctx
-	// ends or the stream breaks. It calls ready once changes will be seen.
+	// Watch calls changed whenever a labelled container starts or has no process any more,
+	// and perhaps at other changes, until ctx ends or that cannot be seen any more. It calls
+	// ready once changes will be seen.
 	Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error
 }
 

@@ -28,6 +28,9 @@ type history struct {
 
 var ofServers = history{2 * time.Minute, 1000}
 
+// expiryDelay is how long after a start expired keys are kept at least.
+const expiryDelay = 10 * time.Second
+
 // openKine opens the database, which exists, as a kine of ours: see statements, log
 // and honest.
 func openKine(ctx context.Context, done *sync.WaitGroup, path string, kept history, d *disk) (server.Backend, error) {
@@ -107,6 +110,20 @@ func (l log) After(ctx context.Context, key, end string, revision, limit int64) 
 		key, end = r.key, r.end
 	}
 	return l.SQLLog.After(ctx, key, end, revision, limit)
+}
+
+// List reads what is below a key, or everything, which kine does once, page by page, to
+// find the keys that expire. That waits until the server is likely to have started: with
+// ten thousand objects, it takes as much of the processor as half of what is needed then.
+func (l log) List(ctx context.Context, key, end string, limit, revision int64, includeDeleted, keysOnly bool) (server.EventBatch, error) {
+	if key == "" && revision == 0 {
+		select {
+		case <-time.After(expiryDelay):
+		case <-ctx.Done():
+			return server.EventBatch{}, ctx.Err()
+		}
+	}
+	return l.SQLLog.List(ctx, key, end, limit, revision, includeDeleted, keysOnly)
 }
 
 // Append adds a change, and leaves word of why it could not. kine takes any error

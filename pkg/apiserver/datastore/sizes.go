@@ -60,9 +60,8 @@ func (s *sizes) get(ctx context.Context, prefix string, now time.Time) (Size, er
 	if k, ok := s.known[prefix]; ok && now.Sub(k.at) < sizeAge {
 		return k.Size, nil
 	}
-	end := prefix[:len(prefix)-1] + string(prefix[len(prefix)-1]+1)
 	var k knownSize
-	if err := s.db.QueryRowContext(ctx, sizeSQL, prefix, end).Scan(&k.Objects, &k.Bytes, &k.Largest); err != nil {
+	if err := s.db.QueryRowContext(ctx, sizeSQL, prefix, endOf(prefix)).Scan(&k.Objects, &k.Bytes, &k.Largest); err != nil {
 		return Size{}, fmt.Errorf("reading the size of %s: %w", prefix, err)
 	}
 	if len(s.known) >= maxSizes {
