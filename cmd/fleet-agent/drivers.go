@@ -20,7 +20,7 @@ type drivers struct {
 }
 
 // newDrivers lists what this agent runs workloads with: to add a driver is to add a
-// line. All but p are nil where nothing is run any more.
+// line, and to add an interpreter to register it. All but p are nil where nothing is run any more.
 func newDrivers(p parts, registry driver.Registry, root func() string, keep func(what string) runs.Keeper, kept *crashes.Store) (d drivers, err error) {
 	client := &helper.Client{Socket: helper.Socket}
 	containers := driver.Config{
@@ -41,9 +41,9 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		containers.Runs, containers.Images, containers.Jobs = keep("containers"), keep("images"), keep("jobs")
 	}
 	d.containers = driver.New(containers)
-	d.Drivers, err = workload.NewDrivers(
-		d.containers,
-	)
+	all := []workload.Driver{d.containers}
+	all = append(all, interpreters(p.cfg.FileRoots, d.containers.About().Types, p.log)...)
+	d.Drivers, err = workload.NewDrivers(all...)
 	return d, err
 }
 

@@ -72,11 +72,15 @@ func activated() (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("taking over the socket: %w", err)
 	}
-	unixListener, ok := listener.(*net.UnixListener)
+	return unixListener(listener)
+}
+
+func unixListener(listener net.Listener) (*net.UnixListener, error) {
+	l, ok := listener.(*net.UnixListener)
 	if !ok {
-		return nil, errors.New("fleet-helper.socket is no socket of the device's own")
+		return nil, errors.New("the socket unit has no socket of the device's own")
 	}
-	return unixListener, nil
+	return l, nil
 }
 
 // Descriptors of the program inside, which begin after the standard ones.

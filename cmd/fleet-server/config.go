@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"fleet.nationtech.io/fleet/pkg/logging"
+	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/settings"
 )
 
@@ -29,6 +30,7 @@ type config struct {
 	EnrollListen string   `yaml:"enrollListen" env:"FLEET_SERVER_ENROLL_LISTEN" flag:"enroll-listen" usage:"host:port that devices enroll at"`
 	TLSSANs      []string `yaml:"tlsSANs" env:"FLEET_SERVER_TLS_SAN" flag:"tls-san" usage:"further host names or IP addresses for the server's certificates"`
 	Advertise    []string `yaml:"advertise" env:"FLEET_SERVER_ADVERTISE" flag:"advertise" usage:"NATS URLs (tls://HOST:PORT) that devices are told to use; unset, each keeps the host that it enrolled at"`
+	ScoreTypes   []string `yaml:"scoreTypes" env:"FLEET_SERVER_SCORE_TYPES" flag:"score-types" usage:"types of score of interpreters on devices, which this server passes on unread"`
 	LogFormat    string   `yaml:"logFormat" env:"FLEET_SERVER_LOG_FORMAT" flag:"log-format" usage:"text or json"`
 	LogLevel     string   `yaml:"logLevel" env:"FLEET_SERVER_LOG_LEVEL" flag:"log-level" usage:"debug, info, warn or error"`
 }
@@ -43,6 +45,9 @@ func defaultConfig() config {
 
 // sanForm is the form of a name in a certificate, which can be a wildcard.
 var sanForm = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
+
+// scoreTypeForm is that of a Deployment's spec.score.type.
+var scoreTypeForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
 
 // options is the configuration, and where it came from.
 type options struct {
@@ -137,6 +142,11 @@ func (c *config) validate() error {
 	}
 	if err := c.validateSANs(); err != nil {
 		return err
+	}
+	for _, t := range c.ScoreTypes {
+		if !scoreTypeForm.MatchString(t) || score.IsKnown(t) {
+			return fmt.Errorf("score-types: %.64q is not the name of a type that this server does not know, such as NoteV0", t)
+		}
 	}
 	for _, a := range c.Advertise {
 		if u, err := url.Parse(a); err != nil || u.Scheme != "tls" || u.Host == "" || !isPort(u.Port()) {

@@ -16,30 +16,35 @@ import (
 // explainWidth is how wide descriptions are.
 const explainWidth = 100
 
+// explained are the schemas of score types.
+var explained = map[string]func() []byte{score.TypePodmanV0: scoreschema.PodmanV0, score.TypeFilesV0: scoreschema.FilesV0}
+
 func newExplain() *cobra.Command {
 	var asSchema bool
 	cmd := &cobra.Command{
-		Use:   "explain PodmanV0[.FIELD...]",
+		Use:   "explain TYPE[.FIELD...]",
 		Short: "Explain the fields of a score",
-		Long: "Explain the fields of the data of a score: their types, what they are for, and what they may be.\n" +
+		Long: "Explain the fields of the data of a score of a type (" + score.TypeNames() + "): their types, what they\n" +
+			"are for, and what they may be.\n" +
 			"kubectl explain does so for the Deployment around it. With --schema, print the JSON Schema of all\n" +
 			"fields instead, for editors.",
 		Example:           "  fleet-server explain PodmanV0\n  fleet-server explain PodmanV0.services.ports\n  fleet-server explain PodmanV0 --schema > podman-v0.schema.json",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeExplain,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if typ, _, _ := strings.Cut(args[0], "."); typ != score.TypePodmanV0 {
-				return fmt.Errorf("unknown score type %.63q: this server knows %s", typ, score.TypePodmanV0)
+			typ, path, _ := strings.Cut(args[0], ".")
+			schema, known := explained[typ]
+			if !known {
+				return fmt.Errorf("unknown score type %.63q: this server knows %s", typ, score.TypeNames())
 			}
 			if asSchema {
-				_, err := cmd.OutOrStdout().Write(scoreschema.PodmanV0())
+				_, err := cmd.OutOrStdout().Write(schema())
 				return err
 			}
-			s, err := scoreschema.Parse(scoreschema.PodmanV0())
+			s, err := scoreschema.Parse(schema())
 			if err != nil {
 				return err
 			}
-			_, path, _ := strings.Cut(args[0], ".")
 			field, err := scoreschema.Find(s, path)
 			if err != nil {
 				return err
@@ -52,13 +57,16 @@ func newExplain() *cobra.Command {
 }
 
 func completeExplain(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	s, err := scoreschema.Parse(scoreschema.PodmanV0())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	names := []cobra.Completion{score.TypePodmanV0}
-	for _, path := range scoreschema.Paths(s) {
-		names = append(names, score.TypePodmanV0+"."+path)
+	var names []cobra.Completion
+	for _, typ := range score.Types() {
+		s, err := scoreschema.Parse(explained[typ]())
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		names = append(names, typ)
+		for _, path := range scoreschema.Paths(s) {
+			names = append(names, typ+"."+path)
+		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }

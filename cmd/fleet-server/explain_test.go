@@ -13,6 +13,7 @@ func TestExplain(t *testing.T) {
 		"PodmanV0.services.ports":             {"FIELD: PodmanV0.services.ports <[]Object>", "DESCRIPTION:\n    ports publishes", "at most 256 items", "hostPort <integer> -required-", "hostIP <string>\n"},
 		"PodmanV0.services[0].ports.hostPort": {"<integer>", "1 to 65535"},
 		"PodmanV0.services.restart":           {"one of: OnFailure"},
+		"FilesV0.files.path":                  {"FIELD: FilesV0.files.path <string>", "below one of fileRoots"},
 		"PodmanV0.services.args":              {"FIELD: PodmanV0.services.args <[]string>"},
 	} {
 		var out, errOut bytes.Buffer
@@ -26,7 +27,7 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	for field, says := range map[string]string{
-		"PodmanV9":                 "this server knows PodmanV0",
+		"PodmanV9":                 "this server knows FilesV0, PodmanV0",
 		"PodmanV0.services.prots":  `services has no field "prots": it has `,
 		"PodmanV0.services.name.x": `services.name has no field "x": it has none`,
 	} {

@@ -83,7 +83,7 @@ func newRun(o *options) *cobra.Command {
 			return embedserver.Run(cmd.Context(), embedserver.Config{
 				DataDir:   o.DataDir,
 				APIListen: o.APIListen, NATSListen: o.NATSListen, EnrollListen: o.EnrollListen,
-				TLSSANs: o.sans(cmd.Flags(), log), Advertise: o.Advertise, Logger: log,
+				TLSSANs: o.sans(cmd.Flags(), log), Advertise: o.Advertise, ScoreTypes: o.ScoreTypes, Logger: log,
 			}, func(a embedserver.Ready) {
 				collect(gcPercent)
 				announce(cmd.OutOrStdout(), a)

@@ -124,6 +124,24 @@ func TestADriverThatIsAwayHoldsUpNoOther(t *testing.T) {
 }
 
 // What a driver may have is not forgotten while the driver cannot say.
+// A driver without a condition of the device has the Deployment say what is wrong.
+func TestADeploymentSaysThatItsDriverIsAway(t *testing.T) {
+	withFiles(t, func(d *device, files *workloadtest.Files) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.addFile(api, "first")
+		d.settle()
+		files.SetDown(true)
+		d.addFile(api, "second")
+		d.settle()
+		d.expectPhase(api, wire.PhaseFailed, "unavailable")
+		d.expectPhase(web, wire.PhaseRunning, "")
+		files.SetDown(false)
+		d.pass(2 * time.Minute)
+		d.expectPhase(api, wire.PhaseRunning, "")
+		expectFile(t, files, api, "second")
+	})
+}
+
 func TestADeploymentIsNotGoneWhileItsDriverIsAway(t *testing.T) {
 	withFiles(t, func(d *device, files *workloadtest.Files) {
 		d.gateway.issue("e1", nil)

@@ -74,7 +74,7 @@ func (r *reconciler) reconcile(ctx context.Context, ref wire.DeploymentRef, run 
 	p := &pass{reconciler: r, ref: ref, target: target, run: run}
 	if err := p.observe(ctx); err != nil {
 		refuse(asked, err)
-		return queue.Result{}, err
+		return queue.Result{}, p.unseen(ctx, err)
 	}
 	if r.halted() {
 		refuse(asked, errHalted)
@@ -104,6 +104,9 @@ type pass struct {
 	run    queue.Run
 	// views are what the drivers see of the Deployment.
 	views []view
+	// silent: a driver could not look at the Deployment, and no condition of the device
+	// says so.
+	silent bool
 	// driver takes the score, and workload is what that asks for; nil while the score
 	// is not known.
 	driver   workload.Driver

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,12 +31,23 @@ func (p *pass) observe(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
+			p.silent = errors.Is(err, workload.ErrUnavailable) && d.About().Condition.Type == ""
 			return fmt.Errorf("observing %s: %w", p.ref, err)
 		}
 		views = append(views, view{instance, d})
 	}
 	p.views = views
 	return nil
+}
+
+// unseen ends a pass that could not look at the Deployment. Where a condition of the device
+// says why, the Deployment is left as it was reported; otherwise it has to say so itself.
+func (p *pass) unseen(ctx context.Context, err error) error {
+	if p.silent && p.target.verdict == plan.Apply && ctx.Err() == nil {
+		hash := cmp.Or(p.target.entry.Hash, p.target.applied)
+		p.report(plan.Outcome{Hash: hash, Err: err, Since: p.troubles.note(p.ref, hash, err)})
+	}
+	return err
 }
 
 // mayOwn reports whether something of the Deployment may be the driver's, as far

@@ -15,13 +15,17 @@ import (
 
 // scores refuses what no device would be sent, while its author is there to see why.
 // The condition Accepted says the same of what is stored already.
-var scores = apiserver.Review{
-	Resource: schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "deployments"},
-	Path:     []string{"spec", "score"},
-	Of:       reviewScore,
+func scores(rules acceptance.Rules) apiserver.Review {
+	return apiserver.Review{
+		Resource: schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "deployments"},
+		Path:     []string{"spec", "score"},
+		Of: func(part map[string]any, namespaceLabels func() (map[string]string, error)) (apiserver.Opinion, error) {
+			return reviewScore(rules, part, namespaceLabels)
+		},
+	}
 }
 
-func reviewScore(part map[string]any, namespaceLabels func() (map[string]string, error)) (o apiserver.Opinion, err error) {
+func reviewScore(rules acceptance.Rules, part map[string]any, namespaceLabels func() (map[string]string, error)) (o apiserver.Opinion, err error) {
 	typ, _ := part["type"].(string)
 	var data bytes.Buffer
 	enc := json.NewEncoder(&data)
@@ -29,12 +33,12 @@ func reviewScore(part map[string]any, namespaceLabels func() (map[string]string,
 	if err := enc.Encode(part["data"]); err != nil {
 		return o, err
 	}
-	refusals, err := acceptance.Refusals(v1alpha1.Score{Type: typ, Data: runtime.RawExtension{Raw: data.Bytes()}}, namespaceLabels)
+	refusals, err := rules.Refusals(v1alpha1.Score{Type: typ, Data: runtime.RawExtension{Raw: data.Bytes()}}, namespaceLabels)
 	for _, r := range refusals {
 		o.Objections = append(o.Objections, apiserver.Objection{Field: r.Field, Message: r.Message})
 	}
-	if !score.IsKnown(typ) {
-		o.Warnings = []string{"spec.score.type: " + acceptance.AboutUnknownType(typ)}
+	if len(o.Objections) == 0 && !score.IsKnown(typ) {
+		o.Warnings = []string{"spec.score.type: " + acceptance.AboutUnreadType(typ)}
 	}
 	return o, err
 }

@@ -31,6 +31,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/clock"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
+	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/handshake"
@@ -69,6 +70,9 @@ type Config struct {
 	// Advertise is the list of NATS URLs that manifests carry; devices keep the
 	// URL that they enrolled with when it is empty.
 	Advertise []string
+	// ScoreTypes are types of score that are unknown here and that devices are sent as they
+	// are.
+	ScoreTypes []string
 	// Clock is where the time comes from; clock.System when it is zero.
 	Clock  clock.Source
 	Logger *slog.Logger
@@ -325,7 +329,7 @@ func (s *server) startAPI(context.Context) error {
 		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
 		Handlers:     map[string]http.Handler{adminapi.Path: adminapi.NewHandler(admin{s})},
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
-		CRDs: crds.Documents(), Reviews: []apiserver.Review{scores}, Started: s.up, Metrics: s.metrics, Queues: s.queues, Logger: s.Logger.With("component", "apiserver"),
+		CRDs: crds.Documents(), Reviews: []apiserver.Review{scores(acceptance.Rules{Types: s.ScoreTypes})}, Started: s.up, Metrics: s.metrics, Queues: s.queues, Logger: s.Logger.With("component", "apiserver"),
 	})
 	if err != nil {
 		return err
@@ -389,7 +393,7 @@ func (s *server) startPlane(ctx context.Context) error {
 	s.plane, err = plane.New(ctx, plane.Config{
 		Client: s.client, Kube: s.kube, FirstDevices: s.devices.take, Conn: s.broker.Devices, Connections: s.broker, Buckets: s.buckets,
 		Gate: s.gate, Tombstones: s.tombstones, Fleet: trustDomain, PKI: s.pki, Images: images{s},
-		Term: t, Servers: s.Advertise, Clock: s.clock, Metrics: s.queues, Logger: s.Logger,
+		Term: t, Servers: s.Advertise, Clock: s.clock, Metrics: s.queues, Rules: acceptance.Rules{Types: s.ScoreTypes}, Logger: s.Logger,
 	})
 	if err != nil {
 		return err

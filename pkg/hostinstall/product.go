@@ -65,6 +65,8 @@ var Agent = Product{
 		{"systemd/fleet-agent.tmpfiles", "/etc/tmpfiles.d/fleet-agent.conf", 0o644},
 		{"systemd/fleet-helper.socket", "/etc/systemd/user/fleet-helper.socket", 0o644},
 		{"systemd/fleet-helper.service", "/etc/systemd/user/fleet-helper.service", 0o644},
+		{"systemd/fleet-agent-files.socket", "/etc/systemd/system/fleet-agent-files.socket", 0o644},
+		{"systemd/fleet-agent-files.service", "/etc/systemd/system/fleet-agent-files.service", 0o644},
 		{"systemd/fleet-agent.service", "/etc/systemd/system/fleet-agent.service", 0o644},
 	},
 }

@@ -19,6 +19,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/clock"
+	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
 	"fleet.nationtech.io/fleet/pkg/controllers/census"
 	"fleet.nationtech.io/fleet/pkg/controllers/deployment"
@@ -69,6 +70,8 @@ type Config struct {
 	// they enrolled with when it is empty.
 	Servers []string
 	Clock   *clock.Clock
+	// Rules are what the operator decided about scores.
+	Rules acceptance.Rules
 	// Metrics count what the controllers' loops do.
 	Metrics *reconcile.Metrics
 	Logger  *slog.Logger
@@ -116,7 +119,7 @@ func New(ctx context.Context, c Config) (*Plane, error) {
 func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resolver) {
 	i := p.informers
 	p.verdicts = verdicts.New(verdicts.Config{
-		Deployments: i.deployments.GetIndexer(), Namespaces: i.namespaces.GetStore(), Secrets: i.secrets.GetStore(), ConfigMaps: i.configMaps.GetStore(), Digests: resolver,
+		Deployments: i.deployments.GetIndexer(), Namespaces: i.namespaces.GetStore(), Secrets: i.secrets.GetStore(), ConfigMaps: i.configMaps.GetStore(), Digests: resolver, Rules: p.Rules,
 	})
 	keeper := revisions.New(revisions.Config{
 		Kube: p.Kube, Revisions: i.revisions, Held: func(ref wire.DeploymentRef) map[string]bool { return p.assignments.Held(ref) },

@@ -128,18 +128,12 @@ func (d *Document) Validate() (Needs, error) {
 		return Needs{}, unknownType(d.typ)
 	}
 	data, expressions := d.standIn()
-	p, err := decodePodmanV0(data)
+	s, err := types[d.typ].admit(data)
 	if err := afterExpressions(expressions, err); err != nil {
 		return Needs{}, err
 	}
-	if err := p.admit(); err != nil {
-		return Needs{}, err
-	}
-	demands := p.Demands()
-	return Needs{Privilege: demands.Privilege(), Demands: demands, Secrets: p.Secrets(), ConfigMaps: p.ConfigMaps()}, nil
+	demands := s.Demands()
+	return Needs{Privilege: demands.Privilege(), Demands: demands, Secrets: s.Secrets(), ConfigMaps: s.ConfigMaps()}, nil
 }
-
-// IsKnown reports whether Validate knows a type.
-func IsKnown(typ string) bool { return typ == TypePodmanV0 }
 
 func unknownType(typ string) error { return fmt.Errorf("%w %.63q", ErrUnknownType, typ) }

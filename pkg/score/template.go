@@ -45,7 +45,7 @@ func (d *Document) Template() *Template {
 		}
 		return text, nil
 	}}
-	r.value("", d.data, podmanV0Type, nowhere)
+	r.value("", d.data, types[d.typ].of, nowhere)
 	t.sources = slices.SortedFunc(maps.Keys(used), func(a, b template.Source) int { return strings.Compare(a.String(), b.String()) })
 	return t
 }
@@ -70,7 +70,7 @@ func (t *Template) Render(values template.Values) (*Document, error) {
 		room -= len(rendered)
 		return rendered, nil
 	}}
-	data := r.value("", t.document.data, podmanV0Type, nowhere)
+	data := r.value("", t.document.data, types[t.document.typ].of, nowhere)
 	if err := r.found.err(); err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (t *Template) Render(values template.Values) (*Document, error) {
 
 // isTemplate reports whether some text has an expression or an escape.
 func (d *Document) isTemplate() bool {
-	return d.typ == TypePodmanV0 && !d.rendered && hasTemplate(d.data)
+	return IsKnown(d.typ) && !d.rendered && hasTemplate(d.data)
 }
 
 func hasTemplate(raw any) bool {
@@ -114,7 +114,7 @@ func (d *Document) standIn() (any, error) {
 		}
 		return p.standIn(text, parsed), nil
 	}}
-	return r.value("", d.data, podmanV0Type, nowhere), r.found.err()
+	return r.value("", d.data, types[d.typ].of, nowhere), r.found.err()
 }
 
 // standIn is a text that is valid in its place. Two that differ have stand-ins that differ:

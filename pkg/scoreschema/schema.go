@@ -14,10 +14,11 @@ import (
 
 //go:generate go run ./generate
 
-// Draft and ID are what a schema calls itself.
+// What schemas call themselves.
 const (
-	Draft = "https://json-schema.org/draft/2020-12/schema"
-	ID    = "https://fleet.nationtech.io/schemas/podman-v0.schema.json"
+	Draft   = "https://json-schema.org/draft/2020-12/schema"
+	ID      = "https://fleet.nationtech.io/schemas/podman-v0.schema.json"
+	FilesID = "https://fleet.nationtech.io/schemas/files-v0.schema.json"
 )
 
 // podmanV0 is what `make generate` writes.
@@ -27,6 +28,12 @@ var podmanV0 []byte
 
 // PodmanV0 is the schema of the data of a PodmanV0 score, in JSON.
 func PodmanV0() []byte { return podmanV0 }
+
+//go:embed files-v0.schema.json
+var filesV0 []byte
+
+// FilesV0 is the schema of the data of a FilesV0 score, in JSON.
+func FilesV0() []byte { return filesV0 }
 
 // Types are the types that a value may have. The first is what it is meant to be; null
 // stands for an absent one.

@@ -19,6 +19,8 @@ const scorePrefix = "score/"
 const (
 	// CanPodmanV0 is that of score type PodmanV0.
 	CanPodmanV0 Capability = scorePrefix + "PodmanV0"
+	// CanFilesV0 is that of score type FilesV0. Agents have it whose agent.yaml lists fileRoots.
+	CanFilesV0 Capability = scorePrefix + "FilesV0"
 )
 
 // CapabilityInfo documents a Capability.
@@ -35,6 +37,7 @@ type CapabilityInfo struct {
 // that it alone runs: see CanRun.
 var Capabilities = []CapabilityInfo{
 	{CanPodmanV0, "2026-11-28", "runs scores of type PodmanV0"},
+	{CanFilesV0, "2026-11-29", "puts files of type FilesV0, where its agent.yaml lists fileRoots"},
 }
 
 // MaxCapabilities is how many capabilities an agent may name. Each has at most

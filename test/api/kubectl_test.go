@@ -72,13 +72,11 @@ func TestKubectlOnDeployments(t *testing.T) {
 		}
 		u.refused("not found", "get", "fleetdep", "bad")
 		other := strings.Replace(deployment("other"), "PodmanV0", "OtherV1", 1)
-		cmd := exec.CommandContext(t.Context(), binary(t), "kubectl", "apply", "-f", "-")
-		cmd.Env, cmd.Stdin = append(os.Environ(), "KUBECONFIG="+u.s.Kubeconfig()), strings.NewReader(other)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
+		_, err := u.s.Run(t.Context(), other, "kubectl", "apply", "-f", "-")
+		if err == nil {
+			t.Fatalf("it took %s", other)
 		}
-		u.shows(string(out), "Warning: spec.score.type: this server does not know score type OtherV1")
+		u.shows(err.Error(), "spec.score.type: OtherV1 is no type that this server knows: use FilesV0, PodmanV0")
 	})
 	t.Run("describe", func(t *testing.T) {
 		u := user{t, u.s}

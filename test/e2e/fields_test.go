@@ -153,6 +153,12 @@ func TestFieldsOfPodmanV0(t *testing.T) {
 					s.showFields(c)
 				})
 			}
+			t.Run("files", func(t *testing.T) {
+				whole := s.t
+				s.t = t
+				defer func() { s.t = whole }()
+				s.files()
+			})
 		})
 	}
 }

@@ -24,6 +24,8 @@ type packaged struct {
 var agentFiles = []packaged{
 	{"libexec/setup-user", "/usr/libexec/fleet-agent/setup-user", 0o755},
 	{"systemd/fleet-agent.service", "/usr/lib/systemd/system/fleet-agent.service", 0o644},
+	{"systemd/fleet-agent-files.socket", "/usr/lib/systemd/system/fleet-agent-files.socket", 0o644},
+	{"systemd/fleet-agent-files.service", "/usr/lib/systemd/system/fleet-agent-files.service", 0o644},
 	{"systemd/fleet-helper.socket", "/usr/lib/systemd/user/fleet-helper.socket", 0o644},
 	{"systemd/fleet-helper.service", "/usr/lib/systemd/user/fleet-helper.service", 0o644},
 	{"systemd/fleet-agent.sysusers", "/usr/lib/sysusers.d/fleet-agent.conf", 0o644},

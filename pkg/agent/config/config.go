@@ -57,6 +57,9 @@ type Config struct {
 	// BindRoots are the directories under which score volumes with a hostPath may
 	// lie; none by default.
 	BindRoots []string `yaml:"bindRoots" env:"FLEET_AGENT_BIND_ROOTS"`
+	// FileRoots are the directories below which scores of type FilesV0 may put files;
+	// none by default.
+	FileRoots []string `yaml:"fileRoots" env:"FLEET_AGENT_FILE_ROOTS"`
 	// Allow says what containers may have of the device besides.
 	Allow Allow `yaml:"allow"`
 	// Labels are asked for; the server decides which the Device gets.
@@ -166,7 +169,7 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("%w: device: %w", settings.ErrInvalid, err)
 		}
 	}
-	for _, check := range []func() error{c.validateServers, c.validateCredentials, c.validatePaths, c.validateProxy, c.Allow.validate, c.validateImages, c.validateLog, c.validateIntervals} {
+	for _, check := range []func() error{c.validateServers, c.validateCredentials, c.validatePaths, c.validateFileRoots, c.validateProxy, c.Allow.validate, c.validateImages, c.validateLog, c.validateIntervals} {
 		if err := check(); err != nil {
 			return fmt.Errorf("%w: %w", settings.ErrInvalid, err)
 		}

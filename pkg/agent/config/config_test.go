@@ -219,3 +219,26 @@ func TestEnrolledThroughAProxy(t *testing.T) {
 		t.Error(diff, err, string(got))
 	}
 }
+
+func TestFileRoots(t *testing.T) {
+	t.Parallel()
+	for root, says := range map[string]string{
+		"/etc/press": "", "/srv": "", "/home/press": "",
+		"etc":                "is not an absolute path",
+		"/etc/press/":        "is not an absolute path",
+		"/etc/a b":           "is not an absolute path",
+		"/etc/%i":            "is not an absolute path",
+		"/":                  "which is the agent's own: list a narrower directory",
+		"/etc":               "has something to do with /etc/fleet-agent",
+		"/var/lib":           "which is the agent's own",
+		"/tmp/x":             "is in /tmp",
+		"/etc/fleet-agent/x": "which is the agent's own",
+	} {
+		cfg := config.Default()
+		cfg.FileRoots = []string{root}
+		err := cfg.Validate()
+		if says == "" && err != nil || says != "" && (!errors.Is(err, settings.ErrInvalid) || !strings.Contains(err.Error(), "fileRoots[0]") || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%s: %v, want %q", root, err, says)
+		}
+	}
+}

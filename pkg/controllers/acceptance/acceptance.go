@@ -43,8 +43,14 @@ type Digests interface {
 	Digest(namespace string, names []string) (string, error)
 }
 
+// Rules are what the operator of the server decided about scores.
+type Rules struct {
+	// Types are score types that are unknown here and are sent as they are.
+	Types []string
+}
+
 // Evaluate checks a Deployment. namespaceLabels are those of its namespace.
-func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests Digests) Verdict {
+func (r Rules) Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests Digests) Verdict {
 	ref := wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name}
 	selector, err := metav1.LabelSelectorAsSelector(&d.Spec.TargetSelector)
 	if err != nil {
@@ -63,13 +69,13 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests
 		v.Reason, v.Message = v1alpha1.ReasonInvalid, "spec.score."+err.Error()
 		return v
 	}
-	needs, digest, reason, err := judge(document, d.Namespace, namespaceLabels, digests)
+	needs, digest, reason, err := r.judge(d.Spec.Score.Type, document, d.Namespace, namespaceLabels, digests)
 	v.Reason, v.Secrets = reason, objectsOf(&needs)
 	switch {
 	case err != nil:
 		v.Message = err.Error()
 	case reason == v1alpha1.ReasonUnknownType:
-		v.Accepted, v.Message = true, AboutUnknownType(d.Spec.Score.Type)
+		v.Accepted, v.Message = true, AboutUnreadType(d.Spec.Score.Type)
 	default:
 		v.Accepted, v.Message = true, "the score is valid"
 		v.Template = templateOf(document, d.Namespace, namespaceLabels, v.Secrets)
@@ -83,11 +89,12 @@ func Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, digests
 
 // judge returns what the score needs, the digest of its Secrets, and why it is
 // accepted, or with an error, why not.
-func judge(document *score.Document, namespace string, namespaceLabels map[string]string, digests Digests) (needs score.Needs, digest, reason string, err error) {
+func (r Rules) judge(typ string, document *score.Document, namespace string, namespaceLabels map[string]string, digests Digests) (needs score.Needs, digest, reason string, err error) {
 	needs, err = document.Validate()
 	switch {
 	case errors.Is(err, score.ErrUnknownType):
-		return needs, "", v1alpha1.ReasonUnknownType, nil
+		reason, err = r.judgeUnknown(typ, namespace, namespaceLabels)
+		return needs, "", reason, err
 	case err != nil:
 		return needs, "", v1alpha1.ReasonInvalid, fmt.Errorf("spec.score.%w", err)
 	}
@@ -133,7 +140,28 @@ func allowedBy(namespaceLabels map[string]string) score.Privilege {
 	return allowed
 }
 
-// AboutUnknownType says what becomes of a score of a type that is unknown here.
-func AboutUnknownType(typ string) string {
-	return fmt.Sprintf("this server does not know score type %s and sends it as it is; known here: %s", typ, score.TypePodmanV0)
+// judgeUnknown is judge for a type that is unknown here. What it asks for nobody here can read,
+// so it may be anything.
+func (r Rules) judgeUnknown(typ, namespace string, namespaceLabels map[string]string) (reason string, err error) {
+	switch allowed := allowedBy(namespaceLabels); {
+	case !slices.Contains(r.Types, typ):
+		return v1alpha1.ReasonUnknownType, fmt.Errorf("spec.score.type: %s", aboutUnknownType(typ))
+	case allowed < score.Privileged:
+		return v1alpha1.ReasonPrivilegeExceeded, fmt.Errorf("spec.score.type: %s, but namespace %s allows %s: see the namespace's label %s",
+			needsMost(typ), namespace, allowed, v1alpha1.LabelPrivilege)
+	}
+	return v1alpha1.ReasonUnknownType, nil
+}
+
+// AboutUnreadType says what becomes of a score of a type that Rules has.
+func AboutUnreadType(typ string) string {
+	return fmt.Sprintf("this server does not know score type %s and sends it unread, as scoreTypes of its config.yaml says", typ)
+}
+
+func aboutUnknownType(typ string) string {
+	return fmt.Sprintf("%s is no type that this server knows: use %s; for a type of an interpreter on devices, list it in scoreTypes of the server's config.yaml", typ, score.TypeNames())
+}
+
+func needsMost(typ string) string {
+	return fmt.Sprintf("%s, which this server cannot read, needs privilege %s", typ, score.Privileged)
 }

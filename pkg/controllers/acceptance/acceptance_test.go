@@ -22,6 +22,9 @@ const (
 	bind  = `{"services":[{"name":"web","image":"localhost/web:1","volumes":[{"hostPath":"/srv","mountPath":"/srv"}]}]}`
 )
 
+// none: no operator decided anything.
+var none acceptance.Rules
+
 // secretsOf are the Secrets that there are.
 type secretsOf map[string]string
 
@@ -51,6 +54,7 @@ func deployment(typ, data string) *v1alpha1.Deployment {
 
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
+	others := acceptance.Rules{Types: []string{"PodmanV9"}}
 	privilege := func(value string) map[string]string { return map[string]string{v1alpha1.LabelPrivilege: value} }
 	for name, tc := range map[string]struct {
 		typ, data string
@@ -66,8 +70,12 @@ func TestVerdicts(t *testing.T) {
 		"no document":                    {"PodmanV0", `{`, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
 		"nothing at all":                 {"PodmanV0", ``, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
 		"too long":                       {"PodmanV0", `{"services":[{"name":"web","image":"localhost/web:1","args":["` + strings.Repeat("x", wire.MaxScoreSize) + `"]}]}`, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
-		"a type of the future":           {"PodmanV9", `{"anything":1}`, nil, true, v1alpha1.ReasonUnknownType, "PodmanV9 and sends it as it is; known here: PodmanV0"},
-		"a type in another case":         {"podmanv0", `{"anything":1}`, nil, true, v1alpha1.ReasonUnknownType, "known here: PodmanV0"},
+		"a type of the future":           {"PodmanV9", `{"anything":1}`, privilege("privileged"), true, v1alpha1.ReasonUnknownType, "PodmanV9 and sends it unread"},
+		"the same, baseline":             {"PodmanV9", `{"anything":1}`, nil, false, v1alpha1.ReasonPrivilegeExceeded, "spec.score.type: PodmanV9, which this server cannot read, needs privilege privileged, but namespace shop allows baseline"},
+		"a type in another case":         {"podmanv0", `{"anything":1}`, privilege("privileged"), false, v1alpha1.ReasonUnknownType, "spec.score.type: podmanv0 is no type that this server knows: use FilesV0, PodmanV0; for a type of an interpreter on devices, list it in scoreTypes"},
+		"files":                          {"FilesV0", `{"files":[{"path":"/srv/a","content":""}]}`, privilege("privileged"), true, v1alpha1.ReasonValid, ""},
+		"files, baseline":                {"FilesV0", `{"files":[{"path":"/srv/a","content":""}]}`, nil, false, v1alpha1.ReasonPrivilegeExceeded, "spec.score.data.files[0].path needs privilege privileged"},
+		"files of a Secret":              {"FilesV0", `{"files":[{"path":"/srv/a","secretKeyRef":{"name":"s","key":"k"}}]}`, privilege("privileged"), false, v1alpha1.ReasonSecretUnavailable, `Secret "s"`},
 		"a type of the future, too long": {"PodmanV9", `"` + strings.Repeat("x", wire.MaxScoreSize) + `"`, nil, false, v1alpha1.ReasonInvalid, "spec.score."},
 		"bind, no label":                 {"PodmanV0", bind, nil, false, v1alpha1.ReasonPrivilegeExceeded, v1alpha1.LabelPrivilege},
 		"bind, baseline":                 {"PodmanV0", bind, privilege("baseline"), false, v1alpha1.ReasonPrivilegeExceeded, "baseline"},
@@ -80,7 +88,7 @@ func TestVerdicts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v := acceptance.Evaluate(deployment(tc.typ, tc.data), tc.namespace, secretsOf{})
+			v := others.Evaluate(deployment(tc.typ, tc.data), tc.namespace, secretsOf{})
 			if v.Accepted != tc.accepted || v.Reason != tc.reason || !strings.Contains(v.Message, tc.says) {
 				t.Fatalf("verdict is %v %s %q, want %v %s that says %q", v.Accepted, v.Reason, v.Message, tc.accepted, tc.reason, tc.says)
 			}
@@ -101,12 +109,12 @@ func TestNamesAndSelectorsThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	named := deployment("PodmanV0", plain)
 	named.Name = "not.a.label"
-	if v := acceptance.Evaluate(named, nil, secretsOf{}); v.Accepted || v.Reason != v1alpha1.ReasonInvalid || !strings.Contains(v.Message, "not.a.label") {
+	if v := none.Evaluate(named, nil, secretsOf{}); v.Accepted || v.Reason != v1alpha1.ReasonInvalid || !strings.Contains(v.Message, "not.a.label") {
 		t.Errorf("a bad name: %+v", v)
 	}
 	selecting := deployment("PodmanV0", plain)
 	selecting.Spec.TargetSelector = metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "group", Operator: "Near", Values: []string{"a"}}}}
-	v := acceptance.Evaluate(selecting, nil, secretsOf{})
+	v := none.Evaluate(selecting, nil, secretsOf{})
 	if v.Accepted || v.Reason != v1alpha1.ReasonInvalidSelector || !strings.Contains(v.Message, "spec.targetSelector") {
 		t.Errorf("a bad selector: %+v", v)
 	}
@@ -120,7 +128,7 @@ func TestHashFollowsTheMeaning(t *testing.T) {
 	t.Parallel()
 	hash := func(typ, data string) string {
 		t.Helper()
-		v := acceptance.Evaluate(deployment(typ, data), nil, secretsOf{})
+		v := acceptance.Rules{Types: []string{"PodmanV9"}}.Evaluate(deployment(typ, data), map[string]string{v1alpha1.LabelPrivilege: "privileged"}, secretsOf{})
 		if !v.Accepted {
 			t.Fatal(v.Message)
 		}
@@ -142,7 +150,7 @@ func TestVolumeRetentionIsPassedOn(t *testing.T) {
 	t.Parallel()
 	d := deployment("PodmanV0", plain)
 	d.Spec.VolumeRetention = "Delete"
-	if v := acceptance.Evaluate(d, nil, secretsOf{}); v.Entry.VolumeRetention != wire.DeleteVolumes {
+	if v := none.Evaluate(d, nil, secretsOf{}); v.Entry.VolumeRetention != wire.DeleteVolumes {
 		t.Errorf("entry is %+v", v.Entry)
 	}
 }
@@ -150,15 +158,15 @@ func TestVolumeRetentionIsPassedOn(t *testing.T) {
 func TestSecretsAreNeeded(t *testing.T) {
 	t.Parallel()
 	d := deployment("PodmanV0", `{"services":[{"name":"web","image":"localhost/web:1","volumes":[{"secretName":"tls","mountPath":"/tls"}]}]}`)
-	v := acceptance.Evaluate(d, nil, secretsOf{})
+	v := none.Evaluate(d, nil, secretsOf{})
 	if v.Accepted || v.Reason != v1alpha1.ReasonSecretUnavailable || !strings.Contains(v.Message, `"tls"`) || !strings.Contains(v.Message, "shop") {
 		t.Errorf("without the Secret: %+v", v)
 	}
-	one := acceptance.Evaluate(d, nil, secretsOf{"tls": "one"})
+	one := none.Evaluate(d, nil, secretsOf{"tls": "one"})
 	if !one.Accepted || !slices.Equal(one.Secrets, []string{"tls"}) || one.Entry.Validate() != nil || one.Entry.SecretsDigest == "" {
 		t.Errorf("with the Secret: %+v", one)
 	}
-	other := acceptance.Evaluate(d, nil, secretsOf{"tls": "another"})
+	other := none.Evaluate(d, nil, secretsOf{"tls": "another"})
 	if other.Entry.Hash != one.Entry.Hash || other.Entry.SecretsDigest == one.Entry.SecretsDigest {
 		t.Errorf("another content: %+v", other.Entry)
 	}

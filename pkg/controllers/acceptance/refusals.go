@@ -3,6 +3,7 @@ package acceptance
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/score"
@@ -19,7 +20,7 @@ type Refusal struct {
 // Refusals are the reasons to take no such score, all at once: those for which Evaluate
 // would not accept it, but for what can still come, such as a Secret. namespaceLabels are those
 // of the namespace, asked for where the answer depends on them; its error is returned.
-func Refusals(s v1alpha1.Score, namespaceLabels func() (map[string]string, error)) ([]Refusal, error) {
+func (r Rules) Refusals(s v1alpha1.Score, namespaceLabels func() (map[string]string, error)) ([]Refusal, error) {
 	document, err := score.Parse(s.Type, s.Data.Raw)
 	if err == nil {
 		_, err = document.Canonical() // which has a bound
@@ -30,7 +31,7 @@ func Refusals(s v1alpha1.Score, namespaceLabels func() (map[string]string, error
 	needs, err := document.Validate()
 	switch {
 	case errors.Is(err, score.ErrUnknownType):
-		return nil, nil
+		return r.refusalsOfUnknown(s.Type, namespaceLabels)
 	case err != nil:
 		return refusalsOf(err), nil
 	case needs.Privilege == score.Restricted: // which every namespace allows
@@ -49,6 +50,21 @@ func Refusals(s v1alpha1.Score, namespaceLabels func() (map[string]string, error
 		}
 	}
 	return refusals, nil
+}
+
+// refusalsOfUnknown are those of a type that is unknown here.
+func (r Rules) refusalsOfUnknown(typ string, namespaceLabels func() (map[string]string, error)) ([]Refusal, error) {
+	if !slices.Contains(r.Types, typ) {
+		return []Refusal{{"spec.score.type", aboutUnknownType(typ)}}, nil
+	}
+	labels, err := namespaceLabels()
+	if err != nil {
+		return nil, err
+	}
+	if allowed := allowedBy(labels); allowed < score.Privileged {
+		return []Refusal{{"spec.score.type", fmt.Sprintf("%s, but the namespace allows %s: see its label %s", needsMost(typ), allowed, v1alpha1.LabelPrivilege)}}, nil
+	}
+	return nil, nil
 }
 
 // refusalsOf takes apart the errors of package score.

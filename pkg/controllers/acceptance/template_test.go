@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/score/template"
 )
@@ -15,10 +14,10 @@ const site = `{"services":[{"name":"web","image":"localhost/web:1","env":[{"name
 func TestTemplateIsAskedOnceMore(t *testing.T) {
 	t.Parallel()
 	privileged := map[string]string{v1alpha1.LabelPrivilege: "privileged"}
-	if v := acceptance.Evaluate(deployment(score.TypePodmanV0, site), nil, secretsOf{}); v.Accepted || v.Reason != v1alpha1.ReasonPrivilegeExceeded {
+	if v := none.Evaluate(deployment(score.TypePodmanV0, site), nil, secretsOf{}); v.Accepted || v.Reason != v1alpha1.ReasonPrivilegeExceeded {
 		t.Fatalf("in a namespace that does not allow it: %+v", v)
 	}
-	v := acceptance.Evaluate(deployment(score.TypePodmanV0, site), privileged, secretsOf{})
+	v := none.Evaluate(deployment(score.TypePodmanV0, site), privileged, secretsOf{})
 	if !v.Accepted || v.Template == nil || v.Entry.Hash != score.Hash(v.Body) {
 		t.Fatalf("%+v", v)
 	}
@@ -38,13 +37,13 @@ func TestTemplateIsAskedOnceMore(t *testing.T) {
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
 	}
-	if v := acceptance.Evaluate(deployment(score.TypePodmanV0, plain), nil, secretsOf{}); v.Template != nil {
+	if v := none.Evaluate(deployment(score.TypePodmanV0, plain), nil, secretsOf{}); v.Template != nil {
 		t.Error("a score without expressions has a template")
 	}
 }
 
 func BenchmarkRender(b *testing.B) {
-	v := acceptance.Evaluate(deployment(score.TypePodmanV0, site), map[string]string{v1alpha1.LabelPrivilege: "privileged"}, secretsOf{})
+	v := none.Evaluate(deployment(score.TypePodmanV0, site), map[string]string{v1alpha1.LabelPrivilege: "privileged"}, secretsOf{})
 	for b.Loop() {
 		if _, err := v.Template.Render(func(template.Source) (string, bool) { return "plant-1", true }); err != nil {
 			b.Fatal(err)

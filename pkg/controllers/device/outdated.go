@@ -2,6 +2,7 @@ package device
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -47,5 +48,8 @@ func outdatedMessage(lacks []assignment.Lack) string {
 		fmt.Fprintf(&b, "; and %d more", more)
 	}
 	b.WriteString(": upgrade fleet-agent on the device")
+	if slices.ContainsFunc(lacks, func(l assignment.Lack) bool { return slices.Contains(l.Missing, wire.CanFilesV0) }) {
+		b.WriteString(", and for FilesV0 list fileRoots in its agent.yaml")
+	}
 	return b.String()
 }

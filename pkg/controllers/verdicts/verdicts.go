@@ -26,6 +26,7 @@ type Config struct {
 	Deployments                     cache.Indexer
 	Namespaces, Secrets, ConfigMaps cache.Store
 	Digests                         acceptance.Digests
+	Rules                           acceptance.Rules
 }
 
 // Book holds the verdict about each Deployment.
@@ -96,7 +97,7 @@ func (b *Book) Of(d *v1alpha1.Deployment) *acceptance.Verdict {
 func (b *Book) evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]string, now *inputs) acceptance.Verdict {
 	b.evaluations.Inc()
 	read := false
-	verdict := acceptance.Evaluate(d, namespaceLabels, digests(func(namespace string, names []string) (string, error) {
+	verdict := b.Rules.Evaluate(d, namespaceLabels, digests(func(namespace string, names []string) (string, error) {
 		if !read {
 			read, now.secrets = true, b.versions(namespace, names)
 		}

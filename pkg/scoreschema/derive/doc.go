@@ -30,6 +30,12 @@ func PodmanV0(data []byte) error {
 	return err
 }
 
+// FilesV0 is the validation of FilesV0.
+func FilesV0(data []byte) error {
+	_, err := score.Validate(score.TypeFilesV0, data)
+	return err
+}
+
 // Deriver derives a schema.
 type Deriver struct {
 	// Sources say what fields are for, and which patterns their checks have.
@@ -54,17 +60,25 @@ func Examples(dir string) ([]any, error) {
 		if err != nil {
 			return nil, err
 		}
-		var manifest struct {
-			Spec struct {
-				Score struct {
-					Data map[string]any `json:"data"`
-				} `json:"score"`
-			} `json:"spec"`
+		found := len(all)
+		for document := range strings.SplitSeq(string(text), "\n---\n") {
+			var manifest struct {
+				Spec struct {
+					Score struct {
+						Data map[string]any `json:"data"`
+					} `json:"score"`
+				} `json:"spec"`
+			}
+			if err := yaml.Unmarshal([]byte(document), &manifest); err != nil {
+				return nil, fmt.Errorf("reading %s: %w", file, err)
+			}
+			if data := manifest.Spec.Score.Data; data != nil {
+				all = append(all, data)
+			}
 		}
-		if err := yaml.Unmarshal(text, &manifest); err != nil || manifest.Spec.Score.Data == nil {
-			return nil, fmt.Errorf("%s has no score: %w", file, err)
+		if len(all) == found {
+			return nil, fmt.Errorf("%s has no score", file)
 		}
-		all = append(all, manifest.Spec.Score.Data)
 	}
 	return all, nil
 }

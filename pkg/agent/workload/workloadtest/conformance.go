@@ -29,6 +29,8 @@ type Subject struct {
 	// Score is a score of one of the driver's types. Each version asks for something
 	// else.
 	Score func(version int) wire.Score
+	// ScoreOf is in the place of Score where two Deployments cannot have the same one.
+	ScoreOf func(ref wire.DeploymentRef, version int) wire.Score
 	// Bad is one that asks for nothing that there is.
 	Bad wire.Score
 	// Break takes away what runs of a Deployment, behind the driver's back.
@@ -73,6 +75,13 @@ type hand struct {
 	ref    wire.DeploymentRef
 }
 
+func (s *Subject) scoreOf(ref wire.DeploymentRef, version int) wire.Score {
+	if s.ScoreOf != nil {
+		return s.ScoreOf(ref, version)
+	}
+	return s.Score(version)
+}
+
 // hold begins a test with a Deployment of its own, which is removed at the end.
 func (s Subject) hold(t *testing.T, name string) *hand {
 	t.Helper()
@@ -104,7 +113,7 @@ func (h *hand) observe() workload.Instance {
 // workload is what a version asks for, with its Secrets, of which it has none.
 func (h *hand) workload(version int) workload.Workload {
 	h.t.Helper()
-	score := h.Score(version)
+	score := h.scoreOf(h.ref, version)
 	w, err := h.driver.Parse(h.ref, score.Type, score.Data)
 	h.must(err)
 	w, err = w.WithSecrets(workload.Contents{})
@@ -179,7 +188,7 @@ func testAbout(t *testing.T, s Subject) {
 	if c := about.Condition; c.Type != "" && (!slices.Contains(wire.DeviceConditions, c.Type) || c.Ready == "" || c.Unavailable == "") {
 		t.Errorf("no Device shows the condition %+v", c)
 	}
-	for _, score := range []wire.Score{s.Score(1), s.Bad} {
+	for _, score := range []wire.Score{s.scoreOf(wire.DeploymentRef{Namespace: "conformance", Name: "about"}, 1), s.Bad} {
 		if !slices.Contains(about.Types, score.Type) {
 			t.Errorf("%s is tested, but not said to be taken", score.Type)
 		}

@@ -31,8 +31,8 @@ const (
 const (
 	// ReasonValid: the score passed validation.
 	ReasonValid = "Valid"
-	// ReasonUnknownType: the server does not know the score type and passes the score
-	// on unchecked.
+	// ReasonUnknownType: the server does not know the score type. It passes the score on
+	// unread where its configuration lists the type, and otherwise not at all.
 	ReasonUnknownType = "UnknownType"
 	// ReasonInvalid: a field of the score is wrong; the message names it.
 	ReasonInvalid = "Invalid"

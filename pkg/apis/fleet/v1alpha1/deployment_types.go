@@ -88,9 +88,9 @@ type Score struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="score.type must begin with a letter or '_' and have only letters, digits and '_', for example PodmanV0"
 	Type string `json:"type"`
 	// data is the workload, in the format of type, at most 256 KiB. The fields of PodmanV0
-	// are services, initContainers, network, imagePullSecrets and minReadySeconds; "fleet-server
-	// explain PodmanV0.services" prints those of a service, and so on. The server rejects a field
-	// that the type does not define.
+	// are services, initContainers, network, imagePullSecrets and minReadySeconds, that of
+	// FilesV0 is files; "fleet-server explain PodmanV0.services" prints those of a service, and
+	// so on. The server rejects a field that the type does not define.
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Schemaless
 	// +kubebuilder:validation:Type=object
