@@ -21,7 +21,7 @@ type drivers struct {
 
 // newDrivers lists what this agent runs workloads with: to add a driver is to add a
 // line, and to add an interpreter to register it. All but p are nil where nothing is run any more.
-func newDrivers(p parts, registry driver.Registry, root func() string, keep func(what string) runs.Keeper, kept *crashes.Store) (d drivers, err error) {
+func newDrivers(p parts, registry driver.Registry, root func() string, keep func(what string) runs.Keeper, kept *crashes.Store, m *pullMirror) (d drivers, err error) {
 	client := &helper.Client{Socket: helper.Socket}
 	containers := driver.Config{
 		Runtime:       p.runtime,
@@ -36,6 +36,9 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		Crashes:       kept,
 		Uptime:        uptime(),
 		Log:           p.log.With("component", "containers"),
+	}
+	if m != nil {
+		containers.Mirror = m
 	}
 	if keep != nil {
 		containers.Runs, containers.Images, containers.Jobs = keep("containers"), keep("images"), keep("jobs")

@@ -14,7 +14,7 @@ import (
 // What this agent says that it can do is what its drivers take, and is documented.
 func TestCapabilitiesAreThoseOfTheDrivers(t *testing.T) {
 	t.Parallel()
-	d, err := newDrivers(parts{cfg: config.Default(), log: slog.New(slog.DiscardHandler)}, nil, nil, nil, nil)
+	d, err := newDrivers(parts{cfg: config.Default(), log: slog.New(slog.DiscardHandler)}, nil, nil, nil, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

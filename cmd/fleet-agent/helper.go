@@ -9,6 +9,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 
 	"fleet.nationtech.io/fleet/pkg/helper"
 	"fleet.nationtech.io/fleet/pkg/helper/storage"
@@ -42,6 +46,8 @@ func newHelper() *cobra.Command {
 			s := helper.Server{
 				Enter:   func(userns, end *os.File) error { return enter(userns, end, cmd.ErrOrStderr(), log) },
 				Storage: storage.Mender{Root: storage.Root(), Run: runProgram, Runs: storage.ContainersRun},
+				Mirrors: mirrorsFile(),
+				Reload:  reloadPodman,
 				Log:     log,
 			}
 			return s.Serve(cmd.Context(), listener)
@@ -49,6 +55,38 @@ func newHelper() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&inside, "inside", false, "this process is where the containers are")
 	return cmd
+}
+
+// mirrorsFile is where podman of this account looks for mirrors; empty without a home.
+func mirrorsFile() string {
+	home, err := os.UserHomeDir()
+	if err != nil || home == "" {
+		return ""
+	}
+	return filepath.Join(home, ".config", "containers", "registries.conf.d", "50-fleet-mirror.conf")
+}
+
+// quietPodman is how setup-user has podman's service started. At info, podman logs all of its
+// configuration when it reads that again, with the password of a proxy.
+const quietPodman = "--log-level=warn"
+
+// reloadPodman lets podman's service read its configuration again, if it runs.
+func reloadPodman(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "systemctl", "--user", "show", "--property=MainPID", "--value", "podman.service").Output()
+	if err != nil {
+		return fmt.Errorf("looking for podman's service: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil || pid <= 1 {
+		return nil //nolint:nilerr // it does not run, and reads everything when it starts
+	}
+	if command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err != nil || !strings.Contains(string(command), quietPodman) {
+		return errors.New("its service would log its configuration: systemctl --user restart podman.service of this account lets it log less")
+	}
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("having podman read its configuration: %w", err)
+	}
+	return nil
 }
 
 // runProgram runs a program of the system to its end. What it printed last is in the error.

@@ -105,7 +105,7 @@ type parts struct {
 // wipeDevice finishes what a wipe is, and idles.
 func wipeDevice(ctx context.Context, p parts) error {
 	p.log.Warn("fleet-agent starts on a revoked device", "version", version.Version)
-	drivers, err := newDrivers(p, nil, nil, nil, nil)
+	drivers, err := newDrivers(p, nil, nil, nil, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -133,9 +133,13 @@ func runDevice(ctx context.Context, p parts) error {
 		return err
 	}
 	defer connection.Close()
+	images, err := newMirror(p, connection, credentials)
+	if err != nil {
+		log.Warn("images are pulled without a mirror: no progress, no limits, and an interrupted layer begins anew", "error", err)
+	}
 	var drivers drivers
 	kept := crashes.New(p.state.CrashesDir(), func() crashes.Device { return situation(p.state, connection, drivers.containers) }, log.With("component", "crashes"))
-	drivers, err = newDrivers(p, connection, func() string { return credentials.Identity().Root }, func(what string) runs.Keeper { return p.state.Notes(what) }, kept)
+	drivers, err = newDrivers(p, connection, func() string { return credentials.Identity().Root }, func(what string) runs.Keeper { return p.state.Notes(what) }, kept, images)
 	if err != nil {
 		return err
 	}
@@ -168,6 +172,15 @@ func runDevice(ctx context.Context, p parts) error {
 	log.Info("fleet-agent starts", "version", version.Version, "device", identity.Device)
 	var beside sync.WaitGroup
 	defer beside.Wait()
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	if images != nil {
+		beside.Go(func() {
+			if err := images.Run(serving); err != nil {
+				log.Error("the mirror for images ended", "error", err)
+			}
+		})
+	}
 	beside.Go(func() { sayWhatCannotWork(ctx, cfg, p.configPath, log) })
 	defer log.Info("fleet-agent ends; containers go on")
 	return serve(ctx, a, p.state.Dir(), log)

@@ -91,9 +91,9 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	for i, p := range s.Pulls {
 		if i == 0 {
 			line("")
-			line("NAMESPACE\tDEPLOYMENT\tPULLS\tFOR")
+			line("NAMESPACE\tDEPLOYMENT\tPULLS\tFOR\tPROGRESS")
 		}
-		line("%s\t%s\t%s\t%s", p.Namespace, p.Name, p.Image, age(now, p.Since))
+		line("%s\t%s\t%s\t%s\t%s", p.Namespace, p.Name, p.Image, age(now, p.Since), progress(p))
 	}
 	return w.Flush()
 }
@@ -121,6 +121,15 @@ func later(a, b time.Time) time.Time {
 		return a
 	}
 	return b
+}
+
+// progress says how much of an image came.
+func progress(p control.Pull) string {
+	if p.Total <= 0 {
+		return "-"
+	}
+	const mb = 1e6
+	return fmt.Sprintf("%.0f of %.0f MB", float64(p.Brought)/mb, float64(p.Total)/mb)
 }
 
 // serviceState says in a word what a service does.

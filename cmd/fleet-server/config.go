@@ -13,8 +13,11 @@ import (
 	"sync"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/resource"
 
+	"fleet.nationtech.io/fleet/pkg/embedserver"
 	"fleet.nationtech.io/fleet/pkg/logging"
+	"fleet.nationtech.io/fleet/pkg/registry/cache"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/settings"
 )
@@ -24,22 +27,26 @@ var program = settings.Program{Prefix: "FLEET_SERVER_", File: "/etc/fleet-server
 
 // config is everything that the server can be told.
 type config struct {
-	DataDir      string   `yaml:"dataDir" env:"FLEET_SERVER_DATA_DIR" flag:"data-dir" usage:"directory that holds everything the server keeps"`
-	APIListen    string   `yaml:"apiListen" env:"FLEET_SERVER_API_LISTEN" flag:"api-listen" usage:"host:port of the Kubernetes API"`
-	NATSListen   string   `yaml:"natsListen" env:"FLEET_SERVER_NATS_LISTEN" flag:"nats-listen" usage:"host:port that devices connect to"`
-	EnrollListen string   `yaml:"enrollListen" env:"FLEET_SERVER_ENROLL_LISTEN" flag:"enroll-listen" usage:"host:port that devices enroll at"`
-	TLSSANs      []string `yaml:"tlsSANs" env:"FLEET_SERVER_TLS_SAN" flag:"tls-san" usage:"further host names or IP addresses for the server's certificates"`
-	Advertise    []string `yaml:"advertise" env:"FLEET_SERVER_ADVERTISE" flag:"advertise" usage:"NATS URLs (tls://HOST:PORT) that devices are told to use; unset, each keeps the host that it enrolled at"`
-	ScoreTypes   []string `yaml:"scoreTypes" env:"FLEET_SERVER_SCORE_TYPES" flag:"score-types" usage:"types of score of interpreters on devices, which this server passes on unread"`
-	LogFormat    string   `yaml:"logFormat" env:"FLEET_SERVER_LOG_FORMAT" flag:"log-format" usage:"text or json"`
-	LogLevel     string   `yaml:"logLevel" env:"FLEET_SERVER_LOG_LEVEL" flag:"log-level" usage:"debug, info, warn or error"`
+	DataDir        string   `yaml:"dataDir" env:"FLEET_SERVER_DATA_DIR" flag:"data-dir" usage:"directory that holds everything the server keeps"`
+	APIListen      string   `yaml:"apiListen" env:"FLEET_SERVER_API_LISTEN" flag:"api-listen" usage:"host:port of the Kubernetes API"`
+	NATSListen     string   `yaml:"natsListen" env:"FLEET_SERVER_NATS_LISTEN" flag:"nats-listen" usage:"host:port that devices connect to"`
+	EnrollListen   string   `yaml:"enrollListen" env:"FLEET_SERVER_ENROLL_LISTEN" flag:"enroll-listen" usage:"host:port that devices enroll at"`
+	TLSSANs        []string `yaml:"tlsSANs" env:"FLEET_SERVER_TLS_SAN" flag:"tls-san" usage:"further host names or IP addresses for the server's certificates"`
+	Advertise      []string `yaml:"advertise" env:"FLEET_SERVER_ADVERTISE" flag:"advertise" usage:"NATS URLs (tls://HOST:PORT) that devices are told to use; unset, each keeps the host that it enrolled at"`
+	ScoreTypes     []string `yaml:"scoreTypes" env:"FLEET_SERVER_SCORE_TYPES" flag:"score-types" usage:"types of score of interpreters on devices, which this server passes on unread"`
+	ImageUpstreams []string `yaml:"imageUpstreams" env:"FLEET_SERVER_IMAGE_UPSTREAMS" flag:"image-upstream" usage:"registries whose images the server keeps for devices, such as docker.io or registry.example.com:5000"`
+	ImageAuthFile  string   `yaml:"imageAuthFile" env:"FLEET_SERVER_IMAGE_AUTH_FILE" flag:"image-auth-file" usage:"file with the logins of these registries, as podman login --authfile writes it"`
+	ImageCacheSize string   `yaml:"imageCacheSize" env:"FLEET_SERVER_IMAGE_CACHE_SIZE" flag:"image-cache-size" usage:"how much room these images may take, such as 20Gi"`
+	LogFormat      string   `yaml:"logFormat" env:"FLEET_SERVER_LOG_FORMAT" flag:"log-format" usage:"text or json"`
+	LogLevel       string   `yaml:"logLevel" env:"FLEET_SERVER_LOG_LEVEL" flag:"log-level" usage:"debug, info, warn or error"`
 }
 
 func defaultConfig() config {
 	return config{
 		DataDir:   "/var/lib/fleet-server",
 		APIListen: ":6443", NATSListen: ":4222", EnrollListen: ":8443",
-		LogFormat: logging.FormatText, LogLevel: "info",
+		ImageCacheSize: "20Gi",
+		LogFormat:      logging.FormatText, LogLevel: "info",
 	}
 }
 
@@ -143,6 +150,9 @@ func (c *config) validate() error {
 	if err := c.validateSANs(); err != nil {
 		return err
 	}
+	if err := c.validateImages(); err != nil {
+		return err
+	}
 	for _, t := range c.ScoreTypes {
 		if !scoreTypeForm.MatchString(t) || score.IsKnown(t) {
 			return fmt.Errorf("score-types: %.64q is not the name of a type that this server does not know, such as NoteV0", t)
@@ -170,6 +180,30 @@ func (c *config) validateSANs() error {
 		}
 	}
 	return nil
+}
+
+// minImageCache is the smallest cache of images, in bytes: smaller ones hold no image.
+const minImageCache = 64 << 20
+
+func (c *config) validateImages() error {
+	for _, u := range c.ImageUpstreams {
+		if err := cache.Check(u); err != nil {
+			return fmt.Errorf("image-upstream: %w", err)
+		}
+	}
+	if c.ImageAuthFile != "" && !filepath.IsAbs(c.ImageAuthFile) {
+		return fmt.Errorf("image-auth-file: %q is not an absolute path", c.ImageAuthFile)
+	}
+	if size, err := resource.ParseQuantity(c.ImageCacheSize); err != nil || size.Value() < minImageCache {
+		return fmt.Errorf("image-cache-size: %q must be a size of 64Mi or more, such as 20Gi", c.ImageCacheSize)
+	}
+	return nil
+}
+
+// images are the settings of the cache of images, which are valid.
+func (c *config) images() embedserver.ImageCache {
+	size := resource.MustParse(c.ImageCacheSize)
+	return embedserver.ImageCache{Upstreams: c.ImageUpstreams, AuthFile: c.ImageAuthFile, Size: size.Value()}
 }
 
 func (c *config) logger(cmd writers) (*slog.Logger, error) {

@@ -2,7 +2,7 @@
 // {"text": "…"}, by keeping each text in a file of its own directory. It knows no
 // account of the device but its own.
 //
-// systemd starts it for each connection of fleet-agent, see fleet-note.socket. It
+// systemd starts it for each connection of fleet-agent, see packaging/fleet-note.socket. It
 // reads one request from its standard input and writes one answer.
 package main
 

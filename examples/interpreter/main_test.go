@@ -82,7 +82,7 @@ func TestNotesConform(t *testing.T) {
 func TestRegistration(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	text, err := os.ReadFile("note.yaml")
+	text, err := os.ReadFile("packaging/note.yaml")
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "note.yaml"), text, 0o600)
 	}

@@ -50,6 +50,8 @@ type Registry interface {
 	Issue(device string) (password string, ok bool)
 	// Names are what the registry is called before the name of an image: HOST:PORT.
 	Names() []string
+	// Upstreams are the registries whose images it has, too.
+	Upstreams() []string
 }
 
 // Config is what the door needs.
@@ -502,7 +504,7 @@ func (s *Server) registry(m message) (any, error) {
 	if !ok { // revoked, and about to be dropped
 		return nil, &wire.Refusal{Code: wire.RefusedRevoked, Message: "this device may have no images"}
 	}
-	return wire.RegistryReply{Registries: s.Registry.Names(), User: m.device, Password: password}, nil
+	return wire.RegistryReply{Registries: s.Registry.Names(), Upstreams: s.Registry.Upstreams(), User: m.device, Password: password}, nil
 }
 
 func (s *Server) info(m message) (any, error) {

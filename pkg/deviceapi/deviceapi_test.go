@@ -90,6 +90,8 @@ func (images) Issue(device string) (string, bool) { return "password of " + devi
 
 func (images) Names() []string { return []string{"gw:8443"} }
 
+func (images) Upstreams() []string { return []string{"docker.io"} }
+
 // door is a running device API on a bus of its own.
 type door struct {
 	*deviceapi.Server
@@ -728,7 +730,7 @@ func TestCredentialsForImages(t *testing.T) {
 	t.Parallel()
 	d := newDoor(t)
 	got := ask[wire.RegistryReply](t, d.connect("edge-1"), "edge-1", wire.KindRegistry, wire.RegistryRequest{})
-	if want := (wire.RegistryReply{Registries: []string{"gw:8443"}, User: "edge-1", Password: "password of edge-1"}); !cmp.Equal(want, got) {
+	if want := (wire.RegistryReply{Registries: []string{"gw:8443"}, Upstreams: []string{"docker.io"}, User: "edge-1", Password: "password of edge-1"}); !cmp.Equal(want, got) {
 		t.Error(cmp.Diff(want, got))
 	}
 	refused := ask[wire.RegistryReply](t, d.connect("edge-2"), "edge-2", wire.KindRegistry, wire.RegistryRequest{})

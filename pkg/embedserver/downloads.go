@@ -15,6 +15,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/deviceapi/download"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/registry"
+	"fleet.nationtech.io/fleet/pkg/registry/cache"
 	"fleet.nationtech.io/fleet/pkg/release"
 )
 
@@ -41,9 +42,36 @@ func (s *server) withDownloads(enrollment *enroll.Handler) http.Handler {
 	mux.Handle("/", enrollment)
 	mux.Handle(release.PathInstaller, files)
 	mux.Handle(release.PathPackages, files)
-	mux.Handle(registry.Path, registry.NewHandler(registry.Open(s.DataDir), s.images, pulls.Handler))
+	mux.Handle(registry.Path, registry.NewHandler(registry.Site{
+		Store: registry.Open(s.DataDir), Cache: s.cache, Credentials: s.images, Rights: imageRights{s}, Names: images{s}.Names,
+	}, pulls.Handler))
 	return mux
 }
+
+// ImageCache says which images of other registries a server keeps.
+type ImageCache struct {
+	// Upstreams are the registries, as cache.Check takes them; none for no cache.
+	Upstreams []string
+	// AuthFile has the logins, as podman login writes them.
+	AuthFile string
+	// Size bounds what is kept, in bytes.
+	Size int64
+}
+
+func (s *server) openCache() (err error) {
+	s.cache, err = cache.New(cache.Config{
+		Dir: s.path("image-cache"), Upstreams: s.Images.Upstreams, AuthFile: s.Images.AuthFile, Size: s.Images.Size,
+		Now: s.clock.Now, Log: s.component("image-cache"),
+	})
+	s.parts.OnStop("image cache", s.cache.Close)
+	return err
+}
+
+// imageRights are those of devices to images.
+type imageRights struct{ *server }
+
+// Images implements registry.Rights.
+func (r imageRights) Images(device string) ([]string, bool) { return r.plane.ImagesOf(device) }
 
 // gateway says how devices reach this server by a name. Without a port it is
 // the one that the server listens on.
@@ -98,6 +126,9 @@ func (i images) Names() []string {
 	}
 	return names
 }
+
+// Upstreams implements deviceapi.Registry.
+func (i images) Upstreams() []string { return i.cache.Upstreams() }
 
 // Gateway implements adminapi.Server.
 func (a admin) Gateway(context.Context, struct{}) (adminapi.GatewayReply, error) {

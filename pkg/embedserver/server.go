@@ -41,6 +41,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/refusals"
 	"fleet.nationtech.io/fleet/pkg/registry"
+	"fleet.nationtech.io/fleet/pkg/registry/cache"
 	"fleet.nationtech.io/fleet/pkg/release"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/version"
@@ -70,6 +71,8 @@ type Config struct {
 	// Advertise is the list of NATS URLs that manifests carry; devices keep the
 	// URL that they enrolled with when it is empty.
 	Advertise []string
+	// Images says which images of other registries the server keeps.
+	Images ImageCache
 	// ScoreTypes are types of score that are unknown here and that devices are sent as they
 	// are.
 	ScoreTypes []string
@@ -143,6 +146,7 @@ type server struct {
 
 	release *release.Store
 	images  *registry.Issuer
+	cache   *cache.Cache
 
 	// up is closed at the end of the start.
 	up chan struct{}
@@ -234,7 +238,7 @@ func (s *server) openDataDir(context.Context) error {
 	s.startClock()
 	s.release = release.Open(s.DataDir)
 	s.images = registry.NewIssuer(s.gate, s.clock.Now)
-	return nil
+	return s.openCache()
 }
 
 // OpenClock opens the clock of a server's data directory. A command that has no

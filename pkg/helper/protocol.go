@@ -55,6 +55,9 @@ type request struct {
 	Storage verb          `json:"storage,omitempty"`
 	// Groups asks for those of the account.
 	Groups bool `json:"groups,omitempty"`
+	// Mirror makes an address the mirror of Registries for podman.
+	Mirror     string   `json:"mirror,omitempty"`
+	Registries []string `json:"registries,omitempty"`
 }
 
 // verb is what to do with the storage.
@@ -78,6 +81,9 @@ func (r *request) validate() error {
 	r.Timeout = min(max(r.Timeout, 0), maxDial)
 	if r.Groups {
 		return nil
+	}
+	if r.Mirror != "" {
+		return r.validateMirror()
 	}
 	if len(r.Paths) > 0 {
 		if len(r.Paths) > maxPaths {
@@ -116,6 +122,8 @@ type reply struct {
 	Damages []storage.Damage `json:"damages,omitempty"`
 	// Groups are those of the account.
 	Groups []uint32 `json:"groups,omitempty"`
+	// Changed: podman was told something new.
+	Changed bool `json:"changed,omitempty"`
 }
 
 func answer(o outcome, err error) reply {

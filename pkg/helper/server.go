@@ -31,6 +31,10 @@ type Server struct {
 	Enter func(userns, end *os.File) error
 	// Storage repairs podman's storage; without a root there is none.
 	Storage storage.Mender
+	// Mirrors is the file that tells podman of mirrors; empty for none. Reload lets podman
+	// read it again.
+	Mirrors string
+	Reload  func(ctx context.Context) error
 	Log     *slog.Logger
 
 	inside inside
@@ -76,6 +80,8 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {
 	switch {
 	case r.Groups:
 		return write(conn, groups())
+	case r.Mirror != "":
+		return write(conn, s.mirror(ctx, &r))
 	case r.Storage != "":
 		return write(conn, s.tend(ctx, r.Storage))
 	case len(r.Paths) > 0:

@@ -179,6 +179,12 @@ func (p *Plane) Collectors() []prometheus.Collector {
 // Enrollment decides who enrolls.
 func (p *Plane) Enrollment() *enrollment.Service { return p.enrollment }
 
+// ImagesOf returns the names of the images that a device is told to run, and false while that
+// is not known.
+func (p *Plane) ImagesOf(device string) (names []string, known bool) {
+	return p.assignments.Images(device)
+}
+
 // Ready is closed when devices are let in.
 func (p *Plane) Ready() <-chan struct{} { return p.ready }
 

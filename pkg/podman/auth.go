@@ -24,13 +24,13 @@ type credentials struct {
 }
 
 // registryConfig returns the header that podman's API takes: the logins of an
-// auth.json and another one, which may be nil.
-func registryConfig(path string, login *container.Login) (http.Header, error) {
+// auth.json and others.
+func registryConfig(path string, others []container.Login) (http.Header, error) {
 	logins, err := readLogins(path)
 	if err != nil {
 		return nil, err
 	}
-	if login != nil {
+	for _, login := range others {
 		logins[login.Registry] = credentials{login.User, login.Password}
 	}
 	if len(logins) == 0 {
@@ -87,6 +87,19 @@ func readLogins(path string) (map[string]credentials, error) {
 		logins[registry] = credentials{user, password}
 	}
 	return logins, nil
+}
+
+// Logins returns the logins of an auth.json by registry; none when it cannot be read.
+func Logins(path string) map[string]container.Login {
+	logins, err := readLogins(path)
+	if err != nil {
+		return nil
+	}
+	all := make(map[string]container.Login, len(logins))
+	for registry, login := range logins {
+		all[registry] = container.Login{Registry: registry, User: login.Username, Password: login.Password}
+	}
+	return all
 }
 
 // Passwords returns the passwords of an auth.json, also as they stand there; none when it

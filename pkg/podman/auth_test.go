@@ -28,7 +28,7 @@ func TestRegistryConfig(t *testing.T) {
 	const secret = "pass:word"
 	write(`{"auths": {"registry.example.com": {"auth": "` + base64.StdEncoding.EncodeToString([]byte("user:"+secret)) + `"}}}`)
 	const added = "10.0.0.1:8443"
-	header, err := registryConfig(path, &container.Login{Registry: added, User: "press-1", Password: "p"})
+	header, err := registryConfig(path, []container.Login{{Registry: added, User: "press-1", Password: "p"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ var calls = map[string]func(context.Context, *podman.Client) error{
 		_, err := c.ImageExists(ctx, "localhost/a:1")
 		return err
 	},
-	"pull": func(ctx context.Context, c *podman.Client) error { return c.Pull(ctx, "localhost/a:1", nil) },
+	"pull": func(ctx context.Context, c *podman.Client) error { return c.Pull(ctx, "localhost/a:1") },
 	"volume": func(ctx context.Context, c *podman.Client) error {
 		_, err := c.EnsureVolume(ctx, wire.DeploymentRef{}, "a", "", 0)
 		return err

@@ -93,8 +93,8 @@ func (c *Client) RemoveImage(ctx context.Context, nameOrID string) error {
 }
 
 // Pull implements container.Runtime.
-func (c *Client) Pull(ctx context.Context, image string, login *container.Login) error {
-	header, err := registryConfig(c.authFile, login)
+func (c *Client) Pull(ctx context.Context, image string, logins ...container.Login) error {
+	header, err := registryConfig(c.authFile, logins)
 	if err != nil {
 		return fmt.Errorf("pulling image %q: %w", image, err)
 	}

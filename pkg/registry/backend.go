@@ -1,51 +1,75 @@
 package registry
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
-	"os"
+	"net/http"
+	"slices"
 
 	"cuelabs.dev/go/oci/ociregistry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"fleet.nationtech.io/fleet/pkg/registry/cache"
 )
 
-// backend answers the protocol's questions from a store. It reads only.
-func (s *Store) backend() ociregistry.Interface {
+// source is where the images of a repository are.
+type source interface {
+	// Tag returns the digest that a tag stands for.
+	Tag(ctx context.Context, repository, tag string) (v1.Hash, error)
+	// Manifest returns a manifest or an index.
+	Manifest(ctx context.Context, repository string, digest v1.Hash) ([]byte, error)
+	// Has reports whether that needs nobody else.
+	Has(digest v1.Hash) bool
+	// Open opens a blob from an offset on. The descriptor is that of the manifest.
+	Open(ctx context.Context, repository string, d v1.Descriptor, from int64) (io.ReadCloser, error)
+}
+
+// backend answers the protocol's questions. It answers each device for the images that its
+// manifest names, and changes nothing but what the cache has.
+type backend struct {
+	Site
+
+	recent *recent
+}
+
+func (b *backend) questions() ociregistry.Interface {
 	return &ociregistry.Funcs{
-		GetBlob_: func(_ context.Context, _ string, digest ociregistry.Digest) (ociregistry.BlobReader, error) {
-			return s.blob(digest, 0, -1)
+		GetBlob_: func(ctx context.Context, repository string, digest ociregistry.Digest) (ociregistry.BlobReader, error) {
+			return b.blob(ctx, repository, digest, 0, -1)
 		},
-		GetBlobRange_: func(_ context.Context, _ string, digest ociregistry.Digest, from, to int64) (ociregistry.BlobReader, error) {
-			return s.blob(digest, from, to)
+		GetBlobRange_: func(ctx context.Context, repository string, digest ociregistry.Digest, from, to int64) (ociregistry.BlobReader, error) {
+			return b.blob(ctx, repository, digest, from, to)
 		},
-		ResolveBlob_: func(_ context.Context, _ string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
-			return descriptorOf(s.blob(digest, 0, -1))
+		ResolveBlob_: func(ctx context.Context, repository string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+			d, err := b.find(ctx, repository, digest)
+			return described(d, octets), err
 		},
-		GetManifest_: func(_ context.Context, _ string, digest ociregistry.Digest) (ociregistry.BlobReader, error) {
-			return s.manifest(digest)
-		},
-		ResolveManifest_: func(_ context.Context, _ string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
-			return descriptorOf(s.manifest(digest))
-		},
-		GetTag_: func(_ context.Context, repository, tag string) (ociregistry.BlobReader, error) {
-			return s.tag(Name{repository, tag})
-		},
-		ResolveTag_: func(_ context.Context, repository, tag string) (ociregistry.Descriptor, error) {
-			return descriptorOf(s.tag(Name{repository, tag}))
-		},
+		GetManifest_:     b.manifest,
+		ResolveManifest_: descriptorOf(b.manifest),
+		GetTag_:          b.tag,
+		ResolveTag_:      descriptorOf(b.tag),
 	}
 }
 
+// octets is the type of a blob that is nothing more.
+const octets = "application/octet-stream"
+
 // descriptorOf is for requests that want no content.
-func descriptorOf(r ociregistry.BlobReader, err error) (ociregistry.Descriptor, error) {
-	if err != nil {
-		return ociregistry.Descriptor{}, err
+func descriptorOf[N any](get func(context.Context, string, N) (ociregistry.BlobReader, error)) func(context.Context, string, N) (ociregistry.Descriptor, error) {
+	return func(ctx context.Context, repository string, n N) (ociregistry.Descriptor, error) {
+		r, err := get(ctx, repository, n)
+		if err != nil {
+			return ociregistry.Descriptor{}, err
+		}
+		defer r.Close()
+		return r.Descriptor(), nil
 	}
-	defer r.Close()
-	return r.Descriptor(), nil
+}
+
+func described(d v1.Descriptor, kind string) ociregistry.Descriptor {
+	return ociregistry.Descriptor{MediaType: kind, Digest: ociregistry.Digest(d.Digest.String()), Size: d.Size}
 }
 
 // reader is a part of a blob.
@@ -59,91 +83,150 @@ type reader struct {
 // Descriptor implements ociregistry.BlobReader. It is that of the whole blob.
 func (r *reader) Descriptor() ociregistry.Descriptor { return r.descriptor }
 
-// blob opens a blob. Which repository it is asked for in does not matter: a
-// device may have every image.
-func (s *Store) blob(digest ociregistry.Digest, from, to int64) (ociregistry.BlobReader, error) {
-	h, err := v1.NewHash(string(digest))
-	if err != nil || h.Algorithm != "sha256" || !hexPattern.MatchString(h.Hex) {
-		return nil, ociregistry.ErrDigestInvalid
+// from returns where the images of a repository are.
+func (b *backend) from(repository string) source {
+	if b.Cache.Serves(repository) {
+		return b.Cache
 	}
-	f, err := os.Open(blobPath(s.dir, h))
-	if err != nil {
-		return nil, ociregistry.ErrBlobUnknown
-	}
-	info, err := f.Stat()
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	if to < 0 || to > info.Size() {
-		to = info.Size()
-	}
-	return &reader{
-		io.NewSectionReader(f, from, max(0, to-from)), f,
-		ociregistry.Descriptor{MediaType: "application/octet-stream", Digest: digest, Size: info.Size()},
-	}, nil
+	return b.Store
 }
 
-// manifest opens a blob that is a manifest or an index, with its type.
-func (s *Store) manifest(digest ociregistry.Digest) (ociregistry.BlobReader, error) {
-	blob, err := s.blob(digest, 0, -1)
-	if errors.Is(err, ociregistry.ErrBlobUnknown) {
-		return nil, ociregistry.ErrManifestUnknown
-	}
+// blob opens a part of a blob; to is its end, or negative for that of the blob.
+func (b *backend) blob(ctx context.Context, repository string, digest ociregistry.Digest, from, to int64) (ociregistry.BlobReader, error) {
+	d, err := b.find(ctx, repository, digest)
 	if err != nil {
 		return nil, err
 	}
-	r, ok := blob.(*reader)
-	if !ok || r.descriptor.Size > maxManifest {
-		_ = blob.Close()
-		return nil, ociregistry.ErrManifestUnknown
+	if to < 0 || to > d.Size {
+		to = d.Size
 	}
-	kind, err := mediaTypeOf(r)
+	content, err := b.from(repository).Open(ctx, repository, d, min(from, d.Size))
 	if err != nil {
-		_ = blob.Close()
-		return nil, err
+		return nil, answer(err, ociregistry.ErrBlobUnknown)
 	}
-	r.descriptor.MediaType = string(kind)
-	return r, nil
+	return &reader{io.LimitReader(content, max(0, to-from)), content, described(d, octets)}, nil
 }
 
-// mediaTypeOf reads the type of a manifest, and goes back to its beginning.
-func mediaTypeOf(r *reader) (types.MediaType, error) {
-	var m struct {
-		MediaType types.MediaType   `json:"mediaType"`
-		Manifests []json.RawMessage `json:"manifests"`
-		Layers    []json.RawMessage `json:"layers"`
+// manifest opens a manifest or an index.
+func (b *backend) manifest(ctx context.Context, repository string, digest ociregistry.Digest) (ociregistry.BlobReader, error) {
+	d, err := b.find(ctx, repository, digest)
+	if err != nil {
+		return nil, err
 	}
-	if err := json.NewDecoder(r).Decode(&m); err != nil {
-		return "", ociregistry.ErrManifestUnknown
+	return b.open(ctx, repository, d.Digest)
+}
+
+func (b *backend) open(ctx context.Context, repository string, digest v1.Hash) (ociregistry.BlobReader, error) {
+	data, err := b.from(repository).Manifest(ctx, repository, digest)
+	if err != nil {
+		return nil, answer(err, ociregistry.ErrManifestUnknown)
+	}
+	kind, _, err := parts(data)
+	if err != nil {
+		return nil, ociregistry.ErrManifestUnknown
+	}
+	d := v1.Descriptor{Digest: digest, Size: int64(len(data))}
+	return &reader{bytes.NewReader(data), io.NopCloser(nil), described(d, string(kind))}, nil
+}
+
+// tag opens the manifest that a tag stands for.
+func (b *backend) tag(ctx context.Context, repository, tag string) (ociregistry.BlobReader, error) {
+	device := deviceOf(ctx)
+	may, err := b.grant(device, repository)
+	if err != nil {
+		return nil, err
+	}
+	if signed, is := signedBy(tag); is && !slices.Contains(may.tags, tag) {
+		_, err = b.find(ctx, repository, ociregistry.Digest(signed.String()))
+	} else if !is && !slices.Contains(may.tags, tag) {
+		err = denied(device, repository)
+	}
+	if err != nil {
+		return nil, err
+	}
+	digest, err := b.from(repository).Tag(ctx, repository, tag)
+	if err != nil {
+		return nil, answer(err, ociregistry.ErrManifestUnknown)
+	}
+	b.recent.note(repository, tag, digest)
+	return b.open(ctx, repository, digest)
+}
+
+// find returns what the images that a device may have of a repository say of one of their
+// parts.
+func (b *backend) find(ctx context.Context, repository string, digest ociregistry.Digest) (v1.Descriptor, error) {
+	want, err := v1.NewHash(string(digest))
+	if err != nil || want.Algorithm != "sha256" || !hexPattern.MatchString(want.Hex) {
+		return v1.Descriptor{}, ociregistry.ErrDigestInvalid
+	}
+	device := deviceOf(ctx)
+	may, err := b.grant(device, repository)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	s := search{source: b.from(repository), repository: repository, want: want}
+	roots, err := b.roots(ctx, &s, may)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	if len(roots) == 0 {
+		return v1.Descriptor{}, denied(device, repository)
+	}
+	found, err := s.among(ctx, roots)
+	if errors.Is(err, errNoPart) {
+		found, err = b.findSignature(ctx, s, roots)
 	}
 	switch {
-	case m.MediaType.IsIndex() || m.MediaType.IsImage():
-	case m.MediaType == "" && m.Manifests != nil: // OCI allows it to be left out
-		m.MediaType = types.OCIImageIndex
-	case m.MediaType == "" && m.Layers != nil:
-		m.MediaType = types.OCIManifestSchema1
-	default:
-		return "", ociregistry.ErrManifestUnknown
+	case errors.Is(err, errNoPart):
+		return v1.Descriptor{}, denied(device, repository)
+	case err != nil:
+		return v1.Descriptor{}, answer(err, ociregistry.ErrManifestUnknown)
 	}
-	seeker, ok := r.Reader.(io.Seeker)
-	if !ok {
-		return "", ociregistry.ErrManifestUnknown
-	}
-	_, err := seeker.Seek(0, io.SeekStart)
-	return m.MediaType, err
+	return found, nil
 }
 
-// tag opens the manifest that a name stands for.
-func (s *Store) tag(name Name) (ociregistry.BlobReader, error) {
-	index, err := s.index()
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range index.Manifests {
-		if d.Annotations[annotationName] == name.String() {
-			return s.manifest(ociregistry.Digest(d.Digest.String()))
+// roots are the digests of all that a device may have of a repository.
+func (b *backend) roots(ctx context.Context, s *search, may grant) ([]v1.Hash, error) {
+	roots := slices.Clone(may.digests)
+	for _, tag := range may.tags {
+		roots = append(roots, b.recent.of(s.repository, tag)...)
+		digest, err := s.Tag(ctx, s.repository, tag)
+		switch {
+		case err == nil:
+			roots = append(roots, digest)
+		case len(roots) == 0 && !errors.Is(err, cache.ErrUnknown):
+			return nil, answer(err, ociregistry.ErrManifestUnknown)
 		}
 	}
-	return nil, ociregistry.ErrManifestUnknown
+	return roots, nil
+}
+
+// findSignature looks for a part of the signatures of what a device may have.
+func (b *backend) findSignature(ctx context.Context, s search, roots []v1.Hash) (v1.Descriptor, error) {
+	for _, tag := range b.recent.signatures(s.repository) {
+		signed, _ := signedBy(tag)
+		of := s
+		of.want = signed
+		if _, err := of.among(ctx, roots); err != nil {
+			continue
+		}
+		if found, err := s.among(ctx, b.recent.of(s.repository, tag)); err == nil {
+			return found, nil
+		}
+	}
+	return v1.Descriptor{}, errNoPart
+}
+
+// answer turns an error of a source into what the protocol says; unknown is for what is not
+// there.
+func answer(err, unknown error) error {
+	switch {
+	case errors.Is(err, cache.ErrUnknown):
+		return unknown
+	case errors.Is(err, cache.ErrSpace):
+		return ociregistry.NewHTTPError(err, http.StatusInsufficientStorage, nil, nil)
+	case errors.Is(err, cache.ErrRefused), errors.Is(err, cache.ErrUnavailable):
+		return ociregistry.NewHTTPError(err, http.StatusBadGateway, nil, nil)
+	}
+	return err
 }

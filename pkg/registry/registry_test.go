@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -336,22 +337,49 @@ func (k keys) Keys(device string) []string { return k[device] }
 
 // site is a served store with one image, and what devices have.
 type site struct {
+	store *registry.Store
 	t     testing.TB
 	url   string
 	image v1.Image
 	keys  keys
 	now   time.Time
+	rights
 	*registry.Issuer
+}
+
+// rights are the images that devices may have.
+type rights struct {
+	mu    sync.Mutex // guards what follows
+	names map[string][]string
+}
+
+func (r *rights) Images(device string) ([]string, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.names[device], r.names != nil
+}
+
+// set says which images a device is told to run.
+func (r *rights) set(device string, names ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.names == nil {
+		r.names = map[string][]string{}
+	}
+	r.names[device] = names
 }
 
 func newSite(t testing.TB) *site {
 	t.Helper()
 	s := &site{t: t, image: image(t), keys: keys{"press-1": {"k1"}, "press-2": {"k1"}}, now: time.Unix(1e9, 0)}
-	store := registry.Open(t.TempDir())
-	_, err := push(store, ociArchive(t, "team/app:1", s.image, nil), registry.Name{})
+	s.store = registry.Open(t.TempDir())
+	_, err := push(s.store, ociArchive(t, "team/app:1", s.image, nil), registry.Name{})
 	must(t, err)
 	s.Issuer = registry.NewIssuer(s.keys, func() time.Time { return s.now })
-	web := httptest.NewServer(registry.NewHandler(store, s.Issuer, func(h http.Handler) http.Handler { return h }))
+	s.rights.set("press-1", "gateway:8443/team/app:1", "gateway:8443/team/app:2", "gateway:8443/team/app@"+digest(t, s.image))
+	web := httptest.NewServer(registry.NewHandler(registry.Site{
+		Store: s.store, Credentials: s.Issuer, Rights: &s.rights, Names: func() []string { return []string{"gateway:8443"} },
+	}, func(h http.Handler) http.Handler { return h }))
 	t.Cleanup(web.Close)
 	s.url = web.URL
 	return s
@@ -383,8 +411,8 @@ func TestPull(t *testing.T) {
 			t.Errorf("%s is another image", ref)
 		}
 	}
-	for _, ref := range []string{"team/app:2", "other:1", "team/app@sha256:" + strings.Repeat("0", 64)} {
-		if _, err := s.pull(ref, "press-1", password); err == nil || !strings.Contains(err.Error(), "MANIFEST_UNKNOWN") {
+	for ref, want := range map[string]string{"team/app:2": "MANIFEST_UNKNOWN", "other:1": "DENIED", "team/app@sha256:" + strings.Repeat("0", 64): "DENIED"} {
+		if _, err := s.pull(ref, "press-1", password); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error is %v", ref, err)
 		}
 	}

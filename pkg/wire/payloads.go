@@ -132,9 +132,12 @@ type RegistryReply struct {
 	// Registries are the names of the registry, HOST:PORT, as they may stand
 	// before the name of an image. The credentials are good for these alone.
 	Registries []string `json:"registries,omitempty"`
-	User       string   `json:"user,omitempty"`
-	Password   string   `json:"password,omitempty"`
-	Error      *Refusal `json:"error,omitempty"`
+	// Upstreams are the registries whose images the gateway keeps: HOST or HOST:PORT. It has
+	// those of HOST:PORT/REPOSITORY in HOST__PORT/REPOSITORY. None from servers up to 0.1.
+	Upstreams []string `json:"upstreams,omitempty"`
+	User      string   `json:"user,omitempty"`
+	Password  string   `json:"password,omitempty"`
+	Error     *Refusal `json:"error,omitempty"`
 }
 
 // Score is the body that Entry.Hash names: its canonical JSON form.

@@ -34,6 +34,8 @@ var (
 		"fleet-agent": {
 			"-rwxr-xr-x /usr/libexec/NAME/setup-user",
 			"-rwxr-xr-x /usr/libexec/NAME/cleanup-user",
+			"-rw-r--r-- /usr/lib/systemd/system/NAME-files.socket",
+			"-rw-r--r-- /usr/lib/systemd/system/NAME-files.service",
 			"-rw-r--r-- /usr/lib/systemd/user/fleet-helper.socket",
 			"-rw-r--r-- /usr/lib/systemd/user/fleet-helper.service",
 			"-rw-r--r-- /usr/lib/tmpfiles.d/NAME.conf",

@@ -123,6 +123,18 @@ type Images struct {
 	// for any.
 	PruneAbove  int `yaml:"pruneAbove" env:"FLEET_AGENT_IMAGES_PRUNE_ABOVE"`
 	PruneDownTo int `yaml:"pruneDownTo" env:"FLEET_AGENT_IMAGES_PRUNE_DOWN_TO"`
+	// Direct: podman pulls by itself, and what follows means nothing.
+	Direct bool `yaml:"direct" env:"FLEET_AGENT_IMAGES_DIRECT"`
+	// Mirrors are of the form REGISTRY=https://HOST[:PORT], in the order in which they are
+	// asked before the gateway and the registry.
+	Mirrors []string `yaml:"mirrors" env:"FLEET_AGENT_IMAGES_MIRRORS"`
+	// Bandwidth are lines of the form "[HH:MM-HH:MM ]BYTES", with Ki and Mi: bytes a second by
+	// the device's time of day; the first that covers a time counts.
+	Bandwidth []string `yaml:"bandwidth" env:"FLEET_AGENT_IMAGES_BANDWIDTH"`
+	// Transfers is how many layers are fetched at a time.
+	Transfers int `yaml:"transfers" env:"FLEET_AGENT_IMAGES_TRANSFERS"`
+	// ResumeMiB bounds what is kept of interrupted layers, in MiB; 0 for nothing.
+	ResumeMiB int `yaml:"resumeMiB" env:"FLEET_AGENT_IMAGES_RESUME_MIB"`
 }
 
 // Log says what is logged, and how.
@@ -145,7 +157,7 @@ func Default() Config {
 		KeyStorage:        KeyStorageFile,
 		TPM:               TPM{Device: "/dev/tpmrm0"},
 		StateDir:          "/var/lib/fleet-agent",
-		Images:            Images{KeepUnneeded: 30 * 24 * time.Hour, PruneAbove: 85, PruneDownTo: 75},
+		Images:            Images{KeepUnneeded: 30 * 24 * time.Hour, PruneAbove: 85, PruneDownTo: 75, Transfers: 1, ResumeMiB: 1024},
 		Log:               Log{Level: "info", Format: "text"},
 		HeartbeatInterval: 30 * time.Second,
 		SnapshotInterval:  15 * time.Minute,
@@ -246,7 +258,7 @@ func (c *Config) validateImages() error {
 	case i.PruneAbove > 0 && (i.PruneDownTo < 1 || i.PruneDownTo > i.PruneAbove):
 		return fmt.Errorf("images.pruneDownTo: %d is not a percentage from 1 to %d, which is images.pruneAbove", i.PruneDownTo, i.PruneAbove)
 	}
-	return nil
+	return i.validateTransfers()
 }
 
 func (c *Config) validateLog() error {

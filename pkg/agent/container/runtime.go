@@ -97,9 +97,9 @@ type Runtime interface {
 	// removes the image of an id that has one name at most. One that is gone is no error.
 	// It returns ErrImageInUse.
 	RemoveImage(ctx context.Context, nameOrID string) error
-	// Pull fetches an image, with a login beside those that the runtime has by
-	// itself unless that is nil. It returns ErrImage.
-	Pull(ctx context.Context, image string, login *Login) error
+	// Pull fetches an image, with logins beside those that the runtime has by itself. It
+	// returns ErrImage.
+	Pull(ctx context.Context, image string, logins ...Login) error
 	// EnsureVolume makes a volume of a Deployment unless it exists. When it is made
 	// for another volume, adopts, it stands for that from then on. It returns the
 	// volume to mount: that which it stands for, if that is there, or itself. A size in

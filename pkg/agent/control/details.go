@@ -41,11 +41,14 @@ type Service struct {
 	LastCrash time.Time `json:"lastCrash,omitzero"`
 }
 
-// Pull is an image that is being fetched. Podman does not say how much of it there is.
+// Pull is an image that is being fetched.
 type Pull struct {
 	wire.DeploymentRef
 	Image string    `json:"image"`
 	Since time.Time `json:"since"`
+	// Brought is how many bytes came, of Total; zero when that is not known.
+	Brought int64 `json:"brought,omitempty"`
+	Total   int64 `json:"total,omitempty"`
 }
 
 // Disk is a file system, in bytes.

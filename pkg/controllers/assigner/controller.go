@@ -79,6 +79,7 @@ type Controller struct {
 	Config
 
 	table     *assignment.Table
+	images    imageLists
 	queue     *reconcile.Queue[item]
 	projector *projector
 	status    *statusWriter

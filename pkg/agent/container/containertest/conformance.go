@@ -331,7 +331,7 @@ func testMissingImage(t *testing.T, s Subject) {
 			t.Errorf("%s exists: %t, %v", image, got, err)
 		}
 	}
-	if err := s.Runtime.Pull(t.Context(), s.Missing, nil); !errors.Is(err, container.ErrImage) {
+	if err := s.Runtime.Pull(t.Context(), s.Missing); !errors.Is(err, container.ErrImage) {
 		t.Errorf("pulling %s: %v", s.Missing, err)
 	}
 }

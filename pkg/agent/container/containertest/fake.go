@@ -657,7 +657,7 @@ func (f *Fake) Executing(_ context.Context, session string) (bool, error) {
 }
 
 // Pull implements container.Runtime.
-func (f *Fake) Pull(ctx context.Context, image string, login *container.Login) error {
+func (f *Fake) Pull(ctx context.Context, image string, logins ...container.Login) error {
 	if f.PullFunc != nil {
 		if err := f.PullFunc(ctx, image); err != nil {
 			return err
@@ -669,9 +669,7 @@ func (f *Fake) Pull(ctx context.Context, image string, login *container.Login) e
 		return f.down
 	}
 	f.record("pull %s", image)
-	if login != nil {
-		f.logins = append(f.logins, *login)
-	}
+	f.logins = append(f.logins, logins...)
 	f.load(image)
 	return nil
 }

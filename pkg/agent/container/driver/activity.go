@@ -31,6 +31,8 @@ type Pull struct {
 	wire.DeploymentRef
 	Image string
 	Since time.Time
+	// Brought is how many bytes came, of Total; zero when that is not known.
+	Brought, Total int64
 }
 
 // Activity returns what the driver is at.
@@ -101,28 +103,49 @@ func (w *wanted) list() (all []Wanted) {
 // pulls are the images that are being fetched.
 type pulls struct {
 	mu  sync.Mutex // guards all
-	all []Pull
+	all []*pull
 }
 
-// begin notes a pull until it is done.
-func (p *pulls) begin(ref wire.DeploymentRef, image string) (done func()) {
-	pull := Pull{ref, image, time.Now().UTC()}
+// pull is one of them; progress is nil while nobody tells it.
+type pull struct {
+	Pull
+
+	progress func() (brought, total int64)
+}
+
+// begin notes a pull until its end.
+func (p *pulls) begin(ref wire.DeploymentRef, image string) *pull {
+	one := &pull{Pull: Pull{DeploymentRef: ref, Image: image, Since: time.Now().UTC()}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.all = append(p.all, pull)
-	return func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if i := slices.Index(p.all, pull); i >= 0 {
-			p.all = slices.Delete(p.all, i, i+1)
-		}
+	p.all = append(p.all, one)
+	return one
+}
+
+func (p *pulls) end(one *pull) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.all, one); i >= 0 {
+		p.all = slices.Delete(p.all, i, i+1)
 	}
 }
 
-func (p *pulls) list() []Pull {
+// follow notes who tells how far a pull is.
+func (p *pulls) follow(one *pull, progress func() (brought, total int64)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := append([]Pull(nil), p.all...)
+	one.progress = progress
+}
+
+func (p *pulls) list() (all []Pull) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, one := range p.all {
+		if one.progress != nil {
+			one.Brought, one.Total = one.progress()
+		}
+		all = append(all, one.Pull)
+	}
 	slices.SortStableFunc(all, func(a, b Pull) int { return cmp.Or(a.Since.Compare(b.Since), a.Compare(b.DeploymentRef)) })
 	return all
 }

@@ -44,6 +44,8 @@ type Config struct {
 	// TrustRegistry makes the runtime trust the certificate of the fleet's image
 	// registry of a name, HOST:PORT. Without it the runtime is left as it is.
 	TrustRegistry func(registry string) error
+	// Mirror fetches images for the runtime; nil for nobody.
+	Mirror Mirror
 	// Dialer connects to ports in containers, for probes.
 	Dialer probe.Dialer
 	// Storage repairs what the runtime keeps on the disk; nil for nobody.
@@ -77,6 +79,7 @@ type Driver struct {
 	runtime      container.Runtime
 	registry     Registry
 	trust        func(registry string) error
+	mirror       Mirror // may be nil
 	interpreters interpret.Registry
 	ports        *ports
 	mounts       *mounts
@@ -123,6 +126,7 @@ func New(cfg Config) *Driver {
 		runtime:      cfg.Runtime,
 		registry:     cfg.Registry,
 		trust:        cfg.TrustRegistry,
+		mirror:       cfg.Mirror,
 		interpreters: interpret.Default(),
 		ports:        newPorts(),
 		mounts:       newMounts(cfg.Binds),

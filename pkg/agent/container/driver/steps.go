@@ -264,13 +264,14 @@ func (d *Driver) pull(ctx context.Context, w *plan.Workload, image string) error
 		return err
 	}
 	d.pruner.book.Pull(image) // whoever plans a pull saw that the image is not here
-	defer d.pulls.begin(w.Ref, image)()
+	pull := d.pulls.begin(w.Ref, image)
+	defer d.pulls.end(pull)
 	d.log.Info("pulling image", "image", image)
 	login, loginErr := w.LoginFor(image), error(nil)
 	if login == nil {
 		login, loginErr = d.login(ctx, image)
 	}
-	if err := d.runtime.Pull(ctx, image, login); err != nil {
+	if err := d.fetch(ctx, image, login, func(f func() (int64, int64)) { d.pulls.follow(pull, f) }); err != nil {
 		if loginErr != nil {
 			err = fmt.Errorf("%w (%w)", err, loginErr)
 		}

@@ -1,0 +1,309 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"fleet.nationtech.io/fleet/test/lab"
+)
+
+const (
+	// farHost is what the certificate of httptest is for.
+	farHost     = "example.com:5000"
+	farUser     = "device"
+	farPassword = "opensesame-registry"
+	// largeLayer is the size of a layer that takes a while.
+	largeLayer = 24 << 20
+)
+
+// TestPulls has a real podman pull from a private registry by way of the agent.
+func TestPulls(t *testing.T) {
+	t.Parallel()
+	for _, suite := range []string{lab.Trixie, lab.Bookworm} {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, "pulls-"+suite, suite)
+			far := s.startFar()
+			for _, step := range []struct {
+				name string
+				run  func(*site, *farRegistry)
+			}{
+				{"a login is wanted", (*site).loginIsWanted},
+				{"by tag and by digest", (*site).pullsByTagAndDigest},
+				{"a pull goes on where it was", (*site).pullGoesOn},
+				{"a moving tag", (*site).movingTag},
+				{"a policy is about the image's own name", (*site).policyOfAnImage},
+			} {
+				if !t.Run(step.name, func(t *testing.T) {
+					whole := s.t
+					s.t = t
+					defer func() { s.t = whole }()
+					step.run(s, far)
+				}) {
+					return
+				}
+			}
+		})
+	}
+}
+
+// farRegistry is a registry far away, which counts what it sends of layers.
+type farRegistry struct {
+	store  http.Handler
+	server *httptest.Server
+	image  v1.Image // that of the device, which runs
+
+	mu     sync.Mutex // guards what follows
+	sent   int64
+	agents map[string]bool
+	// pause holds answers with a large layer after so many bytes, until resume is closed.
+	pause  int64
+	resume chan struct{}
+}
+
+func (s *site) startFar() *farRegistry {
+	s.t.Helper()
+	ctx := s.t.Context()
+	member, err := s.network.Join(ctx)
+	s.must(err)
+	s.t.Cleanup(member.Close)
+	listener, err := member.Listen(ctx, "tcp", netJoin(member, 5000))
+	s.must(err)
+	f := &farRegistry{store: registry.New(registry.Logger(log.New(io.Discard, "", 0))), agents: map[string]bool{}}
+	f.server = httptest.NewUnstartedServer(f)
+	_ = f.server.Listener.Close()
+	f.server.Listener = listener
+	f.server.StartTLS()
+	s.t.Cleanup(f.server.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.server.Certificate().Raw})
+	s.must(s.machine.WriteFile(ctx, "/etc/containers/certs.d/"+farHost+"/ca.crt", strings.NewReader(string(ca)), 0o644))
+	s.root(fmt.Sprintf("echo '%s example.com' >>/etc/hosts", member.Addr))
+	archive, err := s.machine.Image(ctx, "localhost/far:1")
+	s.must(err)
+	f.image, err = tarball.ImageFromPath(archive, nil)
+	s.must(err)
+	return f
+}
+
+// has gives the registry an image with a layer of a size, and returns its digest.
+func (f *farRegistry) has(s *site, called string, size int64) string {
+	s.t.Helper()
+	layer, err := random.Layer(size, types.DockerLayer)
+	s.must(err)
+	image, err := mutate.AppendLayers(f.image, layer)
+	s.must(err)
+	web := httptest.NewServer(f.store)
+	defer web.Close()
+	ref, err := name.ParseReference(strings.TrimPrefix(web.URL, "http://") + "/" + called)
+	s.must(err)
+	s.must(remote.Write(ref, image, remote.WithAuth(authn.Anonymous), remote.WithContext(s.t.Context())))
+	digest, err := image.Digest()
+	s.must(err)
+	return digest.String()
+}
+
+func (f *farRegistry) counted() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sent
+}
+
+func (f *farRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if user, password, _ := r.BasicAuth(); user != farUser || password != farPassword {
+		w.Header().Set("WWW-Authenticate", `Basic realm="far"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
+		f.store.ServeHTTP(w, r)
+		return
+	}
+	inner := r.Clone(r.Context())
+	inner.Header.Del("Range")
+	recorded := httptest.NewRecorder()
+	f.store.ServeHTTP(recorded, inner)
+	if recorded.Code != http.StatusOK {
+		w.WriteHeader(recorded.Code)
+		return
+	}
+	f.mu.Lock()
+	f.agents[r.UserAgent()] = true
+	f.mu.Unlock()
+	http.ServeContent(&farWriter{ResponseWriter: w, far: f, ctx: r.Context()}, r, "", time.Time{}, bytes.NewReader(recorded.Body.Bytes()))
+}
+
+type farWriter struct {
+	http.ResponseWriter
+
+	far  *farRegistry
+	ctx  context.Context //nolint:containedctx // of the request
+	sent int64
+}
+
+// Write implements io.Writer.
+func (w *farWriter) Write(p []byte) (int, error) {
+	w.far.mu.Lock()
+	pause, resume := w.far.pause, w.far.resume
+	w.far.mu.Unlock()
+	if resume != nil && w.sent >= pause {
+		select {
+		case <-resume:
+		case <-w.ctx.Done():
+			return 0, w.ctx.Err()
+		}
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.sent += int64(n)
+	w.far.mu.Lock()
+	w.far.sent += int64(n)
+	w.far.mu.Unlock()
+	return n, err
+}
+
+func (s *site) loginIsWanted(f *farRegistry) {
+	f.has(s, "team/app:1", 1000)
+	s.apply("private", "{name: web, image: '"+farHost+"/team/app:1'}")
+	s.failsWith("default", "private", regexp.MustCompile(`pulling image "`+farHost+`/team/app:1": .*refuses team/app \(status 401\): check the login`))
+	auth := base64.StdEncoding.EncodeToString([]byte(farUser + ":" + farPassword))
+	s.kubectl("create", "secret", "generic", "far", "--type=kubernetes.io/dockerconfigjson",
+		"--from-literal=.dockerconfigjson="+fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, farHost, auth))
+	s.applyPrivate("private", "{name: web, image: '"+farHost+"/team/app:1'}")
+	s.aggregate("private", counts{1, 1, 0, 0})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for agent := range f.agents {
+		if strings.HasPrefix(agent, "containers/") || strings.HasPrefix(agent, "libpod/") {
+			s.t.Errorf("podman itself fetched a layer: %s", agent)
+		}
+	}
+	if len(f.agents) == 0 {
+		s.t.Error("nobody fetched a layer")
+	}
+}
+
+// applyPrivate applies a Deployment whose images need the login of the registry.
+func (s *site) applyPrivate(called, service string) {
+	s.t.Helper()
+	s.must(s.tryApply("default", called, service+"], imagePullSecrets: [{name: far}"))
+}
+
+func (s *site) pullsByTagAndDigest(f *farRegistry) {
+	digest := f.has(s, "team/other:1", 1000)
+	s.applyPrivate("private", "{name: web, image: '"+farHost+"/team/other:1'}")
+	s.aggregate("private", counts{1, 1, 0, 0})
+	s.kubectl("delete", "fleetdep", "private")
+	s.containers()
+	s.podman("image", "rm", farHost+"/team/other:1")
+	s.applyPrivate("digest", "{name: web, image: '"+farHost+"/team/other@"+digest+"'}")
+	s.aggregate("digest", counts{1, 1, 0, 0})
+	s.kubectl("delete", "fleetdep", "digest")
+	s.containers()
+}
+
+// pullGoesOn: what a pull brought before the agent was restarted is not fetched again; podman
+// alone, the control, fetches it again.
+func (s *site) pullGoesOn(f *farRegistry) {
+	const before = 8 << 20
+	interrupted := func(tag string) (sent int64) {
+		f.has(s, "team/large:"+tag, largeLayer)
+		resume := make(chan struct{})
+		begun := f.counted()
+		f.mu.Lock()
+		f.pause, f.resume = before, resume
+		f.mu.Unlock()
+		s.applyPrivate("large", "{name: web, image: '"+farHost+"/team/large:"+tag+"'}")
+		s.eventually("the first part", func() error {
+			if got := f.counted() - begun; got < before {
+				return fmt.Errorf("%d bytes were sent", got)
+			}
+			return nil
+		})
+		if tag == "mirror" {
+			s.eventually("progress", func() error {
+				out, err := s.machine.Output(s.t.Context(), "fleet-agent", "status")
+				if err == nil && !regexp.MustCompile(`team/large:mirror .* [1-9][0-9]? of 2[0-9] MB`).MatchString(out) {
+					err = fmt.Errorf("status says:\n%s", out)
+				}
+				return err
+			})
+		}
+		s.root("systemctl kill --signal=KILL fleet-agent")
+		close(resume)
+		f.mu.Lock()
+		f.resume = nil
+		f.mu.Unlock()
+		s.aggregate("large", counts{1, 1, 0, 0})
+		s.kubectl("delete", "fleetdep", "large")
+		s.containers()
+		return f.counted() - begun
+	}
+	if sent := interrupted("mirror"); sent > largeLayer+(4<<20) {
+		s.t.Errorf("the registry sent %d bytes of an image of %d", sent, largeLayer)
+	}
+	s.root("cp -p /etc/fleet-agent/agent.yaml /root/agent.yaml; printf 'images:\\n  direct: true\\n' >>/etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
+	s.connected()
+	if sent := interrupted("direct"); sent < largeLayer+before/2 {
+		s.t.Errorf("the control: podman alone had %d bytes sent of an image of %d", sent, largeLayer)
+	}
+	s.root("mv /root/agent.yaml /etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
+	s.connected()
+}
+
+// movingTag: a tag that was given to another image is followed when its Deployment changes.
+func (s *site) movingTag(f *farRegistry) {
+	f.has(s, "team/moving:1", 1000)
+	service := func(env string) string {
+		return "{name: web, image: '" + farHost + "/team/moving:1', pullPolicy: Always, env: [{name: A, value: '" + env + "'}]}"
+	}
+	s.applyPrivate("moving", service("1"))
+	s.aggregate("moving", counts{1, 1, 0, 0})
+	image := func() string { return s.podman("inspect", "--format", "{{.Image}}", "default_moving_web") }
+	first := image()
+	f.has(s, "team/moving:1", 2000)
+	s.applyPrivate("moving", service("2"))
+	s.aggregate("moving", counts{1, 1, 0, 0})
+	s.eventually("the newer image", func() error {
+		if image() == first {
+			return fmt.Errorf("it runs %s", first)
+		}
+		return nil
+	})
+	s.kubectl("delete", "fleetdep", "moving")
+	s.containers()
+}
+
+// policyOfAnImage: what podman's policy.json says of an image counts, though the image comes by
+// way of the agent.
+func (s *site) policyOfAnImage(f *farRegistry) {
+	f.has(s, "team/forbidden:1", 1000)
+	const policy = `{"default": [{"type": "insecureAcceptAnything"}], "transports": {"docker": {"` + farHost + `/team/forbidden": [{"type": "reject"}]}}}`
+	s.root("cat >/var/lib/fleet-workload/.config/containers/policy.json <<'END'\n" + policy + "\nEND\nchmod 644 /var/lib/fleet-workload/.config/containers/policy.json")
+	s.applyPrivate("forbidden", "{name: web, image: '"+farHost+"/team/forbidden:1'}")
+	s.failsWith("default", "forbidden", regexp.MustCompile(`rejected by policy`))
+	s.kubectl("delete", "fleetdep", "forbidden")
+	s.root("rm /var/lib/fleet-workload/.config/containers/policy.json")
+}
