@@ -98,7 +98,7 @@ func (st *story) put() {
 	st.wanted[name][storyServices[st.random.IntN(len(storyServices))]] = st.version
 	var services []string
 	for _, service := range slices.Sorted(maps.Keys(st.wanted[name])) {
-		services = append(services, fmt.Sprintf(`{name: %s, image: '%s', env: [{name: VERSION, value: '%d'}], volumes: [{name: %[1]s, mountPath: /data}], command: [sh, -c, "%s"]}`,
+		services = append(services, fmt.Sprintf(`{name: %s, image: '%s', env: [{name: VERSION, value: '%d'}], volumes: [{name: %[1]s, mountPath: /data}], command: [sh, -c, "%[4]s"]}`,
 			service, lab.HelloImage, st.wanted[name][service], serve(name+"-"+service)))
 	}
 	st.apply(name, strings.Join(services, ", "))
