@@ -27,7 +27,7 @@ func newHelper() *cobra.Command {
 	var inside bool
 	cmd := &cobra.Command{
 		Use:    "helper",
-		Short:  "Connect to ports in containers, look along the paths that they mount, and repair podman's storage",
+		Short:  "Make sockets in containers, look along the paths that they mount, and repair podman's storage",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

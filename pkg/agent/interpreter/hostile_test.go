@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +22,58 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// listenAt makes the program of the tests one that listens at a path until its input ends.
+const listenAt = "INTERPRETER_TEST_LISTEN"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(listenAt); path != "" {
+		if _, err := net.Listen("unix", path); err != nil {
+			panic(err)
+		}
+		fmt.Println("listening")
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// A program that listens by itself is none of root's, wherever it can.
+func TestAnotherAccountListens(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to be another account")
+	}
+	const nobody = 65534
+	dir := filepath.Dir(interpretertest.Listen(t).Addr().String())
+	socket := filepath.Join(dir, "other")
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	cmd.Env = []string{listenAt + "=" + socket}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	in, inErr := cmd.StdinPipe()
+	out, outErr := cmd.StdoutPipe()
+	if err := errors.Join(inErr, outErr, os.Chmod(dir, 0o777), cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	}()
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	for mode, says := range map[os.FileMode]string{
+		0o755:                 "account 65534 listens there, and root must",
+		0o777 | os.ModeSticky: "others than root may write in",
+	} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := interpreter.New(interpreter.Config{Name: "other", Types: []string{"NoteV0"}, Socket: socket}).Ready(t.Context())
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("mode %v: it says %v, want %q", mode, err, says)
+		}
+	}
+}
 
 var ref = wire.DeploymentRef{Namespace: "shop", Name: "web"}
 
@@ -123,7 +176,7 @@ func TestSilence(t *testing.T) {
 			t.Errorf("it says %v", err)
 		}
 	}
-	if took := time.Since(began); took > 10*time.Second || asked() > 1 {
+	if took := time.Since(began); took > 2*time.Second || asked() > 1 {
 		t.Errorf("it took %v, and %d questions", took, asked())
 	}
 	if _, err := d.Parse(ref, "NoteV0", []byte(`{}`)); err == nil || errors.Is(err, workload.ErrUnavailable) {

@@ -14,7 +14,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
-// Dialer connects to ports in containers; helper.Client is one. Errors that say nothing
+// Dialer connects to ports in containers; helper.Dialer is one. Errors that say nothing
 // about the container wrap helper.ErrUnavailable.
 type Dialer interface {
 	Dial(ctx context.Context, container string, pid int, port uint16) (net.Conn, error)
