@@ -34,6 +34,7 @@ func (c *Client) Image(ctx context.Context, image string) (container.Image, erro
 		Architecture, Os, User string
 		Config                 struct{ Volumes map[string]struct{} }
 		HealthCheck            *healthCheck `json:"Healthcheck"`
+		Annotations            map[string]string
 	}
 	err := c.call(ctx, request{method: http.MethodGet, path: "/images/%s/json", values: []string{image}}, &found)
 	if err != nil {
@@ -42,7 +43,22 @@ func (c *Client) Image(ctx context.Context, image string) (container.Image, erro
 	return container.Image{
 		ID: string(found.ID), Volumes: slices.Sorted(maps.Keys(found.Config.Volumes)), HealthCheck: found.HealthCheck.probe(),
 		User: clip(found.User, maxShort), Arch: printable.Line(clip(found.Architecture, maxShort)), OS: printable.Line(clip(found.Os, maxShort)),
+		Annotations: actedUpon(found.Annotations),
 	}, nil
+}
+
+// runtimeKeys are the beginnings of keys of annotations that crun, runc and podman act upon.
+var runtimeKeys = []string{"run.oci.", "org.systemd.", "org.criu.", "io.podman.", "io.containers.", "io.kubernetes.", "module.wasm."}
+
+// actedUpon are the keys of annotations that runtimes act upon, in order.
+func actedUpon(annotations map[string]string) (keys []string) {
+	for key := range annotations {
+		if slices.ContainsFunc(runtimeKeys, func(prefix string) bool { return strings.HasPrefix(strings.ToLower(key), prefix) }) {
+			keys = append(keys, printable.Line(clip(key, maxShort)))
+		}
+	}
+	slices.Sort(keys)
+	return keys[:min(len(keys), maxNames)]
 }
 
 // maxNames bounds the names of one image.
