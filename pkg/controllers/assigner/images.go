@@ -47,7 +47,7 @@ func (c *Controller) Images(device string) (names []string, known bool) {
 	entries, _, _ := c.table.Manifest(device)
 	for i := range entries {
 		if hash := entries[i].Hash; hash != "" {
-			names = append(names, c.images.of(hash, func() ([]byte, bool) { return c.table.Body(device, hash) })...)
+			names = append(names, c.images.of(hash, func() ([]byte, bool) { return c.Body(device, hash) })...)
 		}
 	}
 	slices.Sort(names)
