@@ -136,6 +136,25 @@ func (c *Client) Pull(ctx context.Context, image string, logins ...container.Log
 	return nil
 }
 
+// Load takes the images of an archive, and returns their names. It takes as long as ctx
+// lets it.
+func (c *Client) Load(ctx context.Context, archive io.Reader) ([]string, error) {
+	response, err := c.send(ctx, request{method: http.MethodPost, path: "/images/load", stream: archive, header: http.Header{"Content-Type": {"application/x-tar"}}})
+	if err != nil {
+		return nil, fmt.Errorf("loading images: %w", err)
+	}
+	defer response.Body.Close()
+	var report struct{ Names []string }
+	if err := decode(response.Response, maxAnswer, &report); err != nil {
+		return nil, fmt.Errorf("loading images: %w", c.translate(err, container.ErrImage))
+	}
+	names := report.Names[:min(len(report.Names), maxNames)]
+	for i, name := range names {
+		names[i] = clip(name, maxImage)
+	}
+	return names, nil
+}
+
 // pullResult reads podman's stream of reports: an error is one of them, under
 // status 200.
 func pullResult(r io.Reader) error {
