@@ -56,12 +56,15 @@ func TestPulls(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, "pulls-"+suite, suite)
 			far := s.startFar()
+			s.root("printf 'images:\\n  direct: false\\n' >>/etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
+			s.connected()
 			for _, step := range []struct {
 				name string
 				run  func(*site, *farRegistry)
 			}{
 				{"a login is wanted", (*site).loginIsWanted},
 				{"by tag and by digest", (*site).pullsByTagAndDigest},
+				{"a volume after a pull", (*site).volumeAfterAPull},
 				{"a pull goes on where it was", (*site).pullGoesOn},
 				{"a moving tag", (*site).movingTag},
 				{"images that must be signed", (*site).policyOfImages},
@@ -237,6 +240,18 @@ func (s *site) pullsByTagAndDigest(f *farRegistry) {
 	s.containers()
 }
 
+// volumeAfterAPull: podman was told of the mirror, and still knows where its volumes are.
+func (s *site) volumeAfterAPull(f *farRegistry) {
+	f.has(s, "team/data:1", 1000)
+	s.applyPrivate("data", "{name: web, image: '"+farHost+"/team/data:1', volumes: [{name: data, mountPath: /data}]}")
+	s.aggregate("data", counts{1, 1, 0, 0})
+	if at := s.podman("volume", "inspect", "--format", "{{.Mountpoint}}", "default_data_data"); !strings.HasPrefix(at, "/var/lib/fleet-workload/") {
+		s.t.Errorf("the volume is in %q", at)
+	}
+	s.kubectl("delete", "fleetdep", "data")
+	s.containers()
+}
+
 // pullGoesOn: what a pull brought before the agent was restarted is not fetched again; podman
 // alone, the control, fetches it again.
 func (s *site) pullGoesOn(f *farRegistry) {
@@ -277,7 +292,7 @@ func (s *site) pullGoesOn(f *farRegistry) {
 	if sent := interrupted("mirror"); sent > largeLayer+(4<<20) {
 		s.t.Errorf("the registry sent %d bytes of an image of %d", sent, largeLayer)
 	}
-	s.root("cp -p /etc/fleet-agent/agent.yaml /root/agent.yaml; printf 'images:\\n  direct: true\\n' >>/etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
+	s.root("cp -p /etc/fleet-agent/agent.yaml /root/agent.yaml; sed -i 's/direct: false/direct: true/' /etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
 	s.connected()
 	if sent := interrupted("direct"); sent < largeLayer+before/2 {
 		s.t.Errorf("the control: podman alone had %d bytes sent of an image of %d", sent, largeLayer)
