@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"fleet.nationtech.io/fleet/pkg/helper"
 	"fleet.nationtech.io/fleet/pkg/helper/storage"
