@@ -14,7 +14,6 @@ func TestKstatus(t *testing.T) {
 		{"works", "group", "localhost/web:1", "Current", "2 of 2 devices"},
 		{"works", "group", "localhost/web:2", "Current", "2 of 2 devices"}, // a change
 		{"fails", "broken", "localhost/web:1", "Failed", "1 failed"},
-		{"refused", "group", "not qualified", "Failed", "not accepted"},
 		{"nowhere", "nobody", "localhost/web:1", "Current", "no device"},
 	} {
 		if _, err := s.Apply(t.Context(), deployment(test.name, test.label, test.image)); err != nil {
@@ -45,6 +44,7 @@ func TestKstatus(t *testing.T) {
 			}
 		}
 	}
+	s.refused()
 	for _, line := range strings.Split(strings.TrimSpace(s.status("fleetdev")), "\n") {
 		if !strings.HasPrefix(line, "Device ") || !strings.Contains(line, " Current ") {
 			t.Errorf("a device that is ready is %s", line)
@@ -70,4 +70,22 @@ func (s site) status(what string) string {
 		s.t.Fatal(err)
 	}
 	return out
+}
+
+// refused: a Deployment that its namespace allowed when it was made, and does not any more.
+func (s *site) refused() {
+	s.t.Helper()
+	const privilege = "fleet.nationtech.io/privilege"
+	s.kubectl("label", "namespace", "default", privilege+"=privileged")
+	bind := strings.Replace(deployment("refused", "group", "localhost/web:1"), "{name: web,", "{name: web, volumes: [{hostPath: /srv, mountPath: /srv}],", 1)
+	if _, err := s.Apply(s.t.Context(), bind); err != nil {
+		s.t.Fatal(err)
+	}
+	s.kubectl("label", "namespace", "default", "--overwrite", privilege+"=baseline")
+	s.eventually("refused becomes Failed", func() error {
+		if line := s.status("deployments.fleet.nationtech.io/refused"); !strings.HasPrefix(line, "Deployment refused Failed ") || !strings.Contains(line, "not accepted") {
+			return fmt.Errorf("it is %s", line)
+		}
+		return nil
+	})
 }
