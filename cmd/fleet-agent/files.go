@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/spf13/cobra"
 
 	"fleet.nationtech.io/fleet/pkg/agent/config"
@@ -87,18 +86,14 @@ func rootsOwn(path string) error {
 // serveFiles serves the socket that systemd listens on.
 func serveFiles(ctx context.Context, roots []string, log *slog.Logger) error {
 	dir := os.Getenv("STATE_DIRECTORY")
-	listeners, err := activation.Listeners()
-	if err != nil {
-		return err
-	}
-	if len(listeners) != 1 || dir == "" {
+	if dir == "" {
 		return errors.New("systemd starts this program, by " + filesUnit + ".socket")
 	}
-	defer listeners[0].Close()
-	listener, err := unixListener(listeners[0])
+	listener, err := activated(filesUnit + ".socket")
 	if err != nil {
 		return err
 	}
+	defer listener.Close()
 	s := interpreter.Server{Interpreter: &files.Files{Dir: dir, Roots: roots, Log: log}, Admit: interpreter.PeerIs(agentIDs()...), Log: log}
 	return s.Serve(ctx, listener)
 }
@@ -171,12 +166,7 @@ func writeDropIn(content []byte) error {
 func systemctl(ctx context.Context, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, unitTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput() //nolint:gosec // our own words
-	if err != nil {
-		const last = 200
-		return fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err, printable.Squeeze(string(out[max(0, len(out)-last):])))
-	}
-	return nil
+	return runCalled("systemctl "+strings.Join(args, " "), exec.CommandContext(ctx, "systemctl", args...)) //nolint:gosec // our own words
 }
 
 // interpreters are the drivers whose workloads other programs run: files of the device, where

@@ -35,7 +35,7 @@ func newHelper() *cobra.Command {
 			if inside {
 				return helper.ServeInside(cmd.Context(), os.NewFile(insideEnd, "connection of the helper"), log)
 			}
-			listener, err := activated()
+			listener, err := activated("fleet-helper.socket of the account that runs the workloads")
 			if err != nil {
 				return err
 			}
@@ -71,19 +71,23 @@ func reloadPodman(ctx context.Context) error {
 
 // runProgram runs a program of the system to its end. What it printed last is in the error.
 func runProgram(ctx context.Context, name string, args ...string) error {
+	return runCalled(name, exec.CommandContext(ctx, name, args...)) //nolint:gosec // the mender's words
+}
+
+// runCalled runs a command to its end, under the name that an error gives it.
+func runCalled(name string, cmd *exec.Cmd) error {
 	const last = 200
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput() //nolint:gosec // the mender's words
-	if err != nil {
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", name, err, printable.Squeeze(string(out[max(0, len(out)-last):])))
 	}
 	return nil
 }
 
-// activated is the socket that systemd listens on.
-func activated() (*net.UnixListener, error) {
+// activated is the socket that systemd listens on, by a unit.
+func activated(unit string) (*net.UnixListener, error) {
 	files := activation.Files(false)
 	if len(files) != 1 {
-		return nil, errors.New("systemd starts this program, by fleet-helper.socket of the account that runs the workloads")
+		return nil, errors.New("systemd starts this program, by " + unit)
 	}
 	defer files[0].Close()
 	listener, err := net.FileListener(files[0])

@@ -18,6 +18,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container/interpret"
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/draw"
 )
 
 // How many random stories are told, and how long each is; `make soak` sets more.
@@ -96,41 +97,27 @@ var modelRefs = []wire.DeploymentRef{{Namespace: "shop", Name: "web"}, {Namespac
 // step does something at random, and leaves the device a moment to take notice.
 func (m *model) step() {
 	m.t.Helper()
-	steps := []struct {
-		name   string
-		weight int
-		do     func()
-	}{
-		{"put", 6, m.put},
-		{"delete", 3, func() { delete(m.server, m.ref()); m.issue() }},
-		{"restart of the agent", 3, m.restart},
-		{"kill of the agent", 3, func() { m.kill(func() {}) }},
-		{"power cut", 2, m.reboot},
-		{"power cut at work", 2, func() { m.kill(m.cut) }},
-		{"partition", 3, func() { m.online = false; m.gateway.setOffline(true) }},
-		{"healing", 4, func() { m.online = true; m.gateway.setOffline(false) }},
-		{"new term", 1, func() { m.manifest.Term, m.manifest.Seq = m.manifest.Term+1, 0; m.issue() }},
-		{"backup", 1, func() { m.backup = m.server.clone() }},
-		{"restore", 1, m.restore},
-		{"confirmation", 1, m.confirm},
-		{"put while podman is away", 2, m.putWithoutPodman},
-		{"end of a container", 3, m.end},
-		{"loss of a process", 2, func() { m.podman.Vanish(m.name()) }},
-		{"clock", 2, func() { m.podman.SetClock(time.Duration(m.random.IntN(200)-100) * time.Hour) }},
-		{"a while", 2, func() { m.pass(time.Duration(m.random.IntN(1200)) * time.Second) }},
-	}
-	total := 0
-	for _, s := range steps {
-		total += s.weight
-	}
-	n := m.random.IntN(total)
-	for _, s := range steps {
-		if n -= s.weight; n < 0 {
-			m.story = append(m.story, s.name)
-			s.do()
-			break
-		}
-	}
+	step := draw.One(m.random,
+		draw.May("put", 6, m.put),
+		draw.May("delete", 3, func() { delete(m.server, m.ref()); m.issue() }),
+		draw.May("restart of the agent", 3, m.restart),
+		draw.May("kill of the agent", 3, func() { m.kill(func() {}) }),
+		draw.May("power cut", 2, m.reboot),
+		draw.May("power cut at work", 2, func() { m.kill(m.cut) }),
+		draw.May("partition", 3, func() { m.online = false; m.gateway.setOffline(true) }),
+		draw.May("healing", 4, func() { m.online = true; m.gateway.setOffline(false) }),
+		draw.May("new term", 1, func() { m.manifest.Term, m.manifest.Seq = m.manifest.Term+1, 0; m.issue() }),
+		draw.May("backup", 1, func() { m.backup = m.server.clone() }),
+		draw.May("restore", 1, m.restore),
+		draw.May("confirmation", 1, m.confirm),
+		draw.May("put while podman is away", 2, m.putWithoutPodman),
+		draw.May("end of a container", 3, m.end),
+		draw.May("loss of a process", 2, func() { m.podman.Vanish(m.name()) }),
+		draw.May("clock", 2, func() { m.podman.SetClock(time.Duration(m.random.IntN(200)-100) * time.Hour) }),
+		draw.May("a while", 2, func() { m.pass(time.Duration(m.random.IntN(1200)) * time.Second) }),
+	)
+	m.story = append(m.story, step.Name)
+	step.Do()
 	m.pass(time.Duration(m.random.IntN(8)) * time.Second)
 	m.never()
 	m.pass(2 * time.Second)

@@ -29,15 +29,17 @@ type Wiper struct {
 	Version string
 	Log     *slog.Logger
 
+	mu      sync.Mutex // guards what follows
 	started time.Time
-	mu      sync.Mutex // guards err
-	err     error      // of the last attempt
+	err     error // of the last attempt
 }
 
 // Run wipes the device. It returns when ctx ends, or when the device has been
 // enrolled again and an Agent can run. It calls ready at once.
 func (w *Wiper) Run(ctx context.Context, ready func()) {
+	w.mu.Lock()
 	w.started = time.Now().UTC()
+	w.mu.Unlock()
 	ready()
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = minWatchPause, maxWatchPause

@@ -1,7 +1,6 @@
 package convert_test
 
 import (
-	"encoding/json"
 	"reflect"
 	"strings"
 	"testing"
@@ -65,16 +64,7 @@ func translate(t *testing.T, s types.ServiceConfig) string {
 		Name: "p", WorkingDir: "/project", Services: types.Services{"web": s},
 		Secrets: types.Secrets{"s": {File: "/project/s"}}, Configs: types.Configs{"c": {Content: "x"}},
 	}, noFiles{})
-	for _, d := range r.Deployments {
-		if err := convert.Check(&d.Score); err != nil {
-			t.Errorf("it is not valid: %v", err)
-		}
-	}
-	text, err := json.Marshal(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return checked(t, r)
 }
 
 // TestEveryFieldOfComposeCounts changes every leaf of a service by itself: the translation or

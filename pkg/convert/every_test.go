@@ -5,9 +5,27 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"testing"
 
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"fleet.nationtech.io/fleet/pkg/convert"
 )
+
+// checked is all of a translation as text. Its Deployments have to be valid.
+func checked(t *testing.T, r *convert.Result) string {
+	t.Helper()
+	for _, d := range r.Deployments {
+		if err := convert.Check(&d.Score); err != nil {
+			t.Errorf("it is not valid: %v", err)
+		}
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
 
 // changes yields a copy of a value for each leaf of its type, in which that leaf alone differs.
 // make returns a fresh value, tag is yaml or json.

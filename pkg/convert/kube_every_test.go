@@ -1,7 +1,6 @@
 package convert_test
 
 import (
-	"encoding/json"
 	"reflect"
 	"testing"
 
@@ -42,16 +41,7 @@ func translatePod(t *testing.T, spec corev1.PodSpec) string {
 	if err != nil {
 		return err.Error()
 	}
-	for _, d := range r.Deployments {
-		if err := convert.Check(&d.Score); err != nil {
-			t.Errorf("it is not valid: %v", err)
-		}
-	}
-	text, err := json.Marshal(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return checked(t, r)
 }
 
 // TestEveryFieldOfPodsCounts changes every leaf of a Pod by itself: the translation or its

@@ -32,15 +32,19 @@ func (c *container) resources(in *types.ContainerSpec) {
 }
 
 func (c *container) memory(n int64, path ...string) {
-	if n == 0 {
+	if n != 0 {
+		c.limit(func(l *score.Limits) *string { return &l.Memory }, quantity(n), "a limit of memory is at least 4Mi", "give more", path)
+	}
+}
+
+// limit translates a limit, unless PodmanV0 does not take it: then it says why, and what to do.
+func (c *container) limit(of func(*score.Limits) *string, value, why, instead string, path []string) {
+	if c.refused(func(s *score.Service) { *of(&s.Resources.Limits) = value }) {
+		c.lost(why, instead, path...)
 		return
 	}
-	if c.refused(func(s *score.Service) { s.Resources.Limits.Memory = quantity(n) }) {
-		c.lost("a limit of memory is at least 4Mi", "give more", path...)
-		return
-	}
-	c.replaces(c.out.Resources.Limits.Memory, quantity(n), path)
-	c.out.Resources.Limits.Memory = quantity(n)
+	c.replaces(*of(&c.out.Resources.Limits), value, path)
+	*of(&c.out.Resources.Limits) = value
 }
 
 func (c *container) reservation(n int64, path ...string) {
@@ -68,15 +72,9 @@ func (c *container) swap(in *types.ContainerSpec) {
 }
 
 func (c *container) cpus(n float64, path ...string) {
-	if n == 0 {
-		return
+	if n != 0 {
+		c.limit(func(l *score.Limits) *string { return &l.CPU }, processors(n), "a limit of processors is within 10m and 1024", "give more, or leave it out", path)
 	}
-	if c.refused(func(s *score.Service) { s.Resources.Limits.CPU = processors(n) }) {
-		c.lost("a limit of processors is within 10m and 1024", "give more, or leave it out", path...)
-		return
-	}
-	c.replaces(c.out.Resources.Limits.CPU, processors(n), path)
-	c.out.Resources.Limits.CPU = processors(n)
 }
 
 func (c *container) pids(n int64, path ...string) {

@@ -4,17 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"fleet.nationtech.io/fleet/pkg/helper/storage"
 	"fleet.nationtech.io/fleet/pkg/helper/trail"
+	"fleet.nationtech.io/fleet/pkg/unixserve"
 )
 
 const (
@@ -46,27 +45,9 @@ type Server struct {
 func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 	s.walks, s.stores = make(chan struct{}, maxWalks), make(chan struct{}, 1)
 	defer s.inside.close()
-	defer context.AfterFunc(ctx, func() { _ = listener.SetDeadline(time.Unix(1, 0)) })()
-	var all sync.WaitGroup
-	defer all.Wait()
-	slots := make(chan struct{}, maxRequests)
-	for {
-		conn, err := listener.AcceptUnix()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return fmt.Errorf("accepting the agent: %w", err)
-		}
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() { <-slots }()
-			defer conn.Close()
-			if err := s.serve(ctx, conn); err != nil {
-				s.Log.Debug("a request was not answered", "error", err)
-			}
-		})
-	}
+	return unixserve.Serve(ctx, listener, maxRequests, func(conn *net.UnixConn) error { return s.serve(ctx, conn) }, func(err error) {
+		s.Log.Debug("a request was not answered", "error", err)
+	})
 }
 
 // serve answers one request, or has it answered.

@@ -6,6 +6,6 @@
 // program can serve a socket for long (Server.Serve), or be started by systemd for
 // each connection and answer on its standard output (Server.Answer).
 //
-// The agent's side is pkg/agent/interpreter. The package imports the contract and
-// the standard library only.
+// The agent's side is pkg/agent/interpreter. The package imports the contract,
+// pkg/unixserve and the standard library only.
 package interpreter

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"fleet.nationtech.io/fleet/pkg/unixserve"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -61,27 +62,9 @@ type Server struct {
 
 // Serve answers until ctx ends. It closes no listener.
 func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
-	defer context.AfterFunc(ctx, func() { _ = listener.SetDeadline(time.Unix(1, 0)) })()
-	var all sync.WaitGroup
-	defer all.Wait()
-	slots := make(chan struct{}, maxConnections)
-	for {
-		conn, err := listener.AcceptUnix()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return fmt.Errorf("accepting the agent: %w", err)
-		}
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() { <-slots }()
-			defer conn.Close()
-			if err := s.serve(ctx, conn); err != nil {
-				s.Log.Info("a request was not answered", "error", err)
-			}
-		})
-	}
+	return unixserve.Serve(ctx, listener, maxConnections, func(conn *net.UnixConn) error { return s.serve(ctx, conn) }, func(err error) {
+		s.Log.Info("a request was not answered", "error", err)
+	})
 }
 
 func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {

@@ -13,6 +13,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/draw"
 	"fleet.nationtech.io/fleet/test/lab"
 )
 
@@ -55,34 +56,20 @@ func (s *survival) stories() {
 }
 
 func (st *story) step() {
-	steps := []struct {
-		name   string
-		weight int
-		do     func()
-	}{
-		{"put", 8, st.put},
-		{"delete", 3, st.remove},
-		{"kill", 5, st.killSomething},
-		{"restart of the agent", 2, func() { st.root("systemctl restart fleet-agent") }},
-		{"podman stops", 1, func() { st.root(forWorkload + "systemctl --user stop podman.service") }},
-		{"partition", 2, func() { st.offline = true; st.must(st.machine.Link.Cut(st.t.Context())) }},
-		{"healing", 2, st.heal},
-		{"restart of the server", 1, func() { st.restart(func() { st.must(st.server.Stop()) }) }},
-		{"power cut", 1, st.powerCut},
-		{"a while", 2, func() { <-time.After(time.Duration(st.random.IntN(5000)) * time.Millisecond) }},
-	}
-	total := 0
-	for _, s := range steps {
-		total += s.weight
-	}
-	n := st.random.IntN(total)
-	for _, s := range steps {
-		if n -= s.weight; n < 0 {
-			st.told = append(st.told, s.name)
-			s.do()
-			break
-		}
-	}
+	step := draw.One(st.random,
+		draw.May("put", 8, st.put),
+		draw.May("delete", 3, st.remove),
+		draw.May("kill", 5, st.killSomething),
+		draw.May("restart of the agent", 2, func() { st.root("systemctl restart fleet-agent") }),
+		draw.May("podman stops", 1, func() { st.root(forWorkload + "systemctl --user stop podman.service") }),
+		draw.May("partition", 2, func() { st.offline = true; st.must(st.machine.Link.Cut(st.t.Context())) }),
+		draw.May("healing", 2, st.heal),
+		draw.May("restart of the server", 1, func() { st.restart(func() { st.must(st.server.Stop()) }) }),
+		draw.May("power cut", 1, st.powerCut),
+		draw.May("a while", 2, func() { <-time.After(time.Duration(st.random.IntN(5000)) * time.Millisecond) }),
+	)
+	st.told = append(st.told, step.Name)
+	step.Do()
 	<-time.After(time.Duration(st.random.IntN(1500)) * time.Millisecond)
 }
 

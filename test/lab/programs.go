@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,17 +45,13 @@ func (p Programs) Archive(ctx context.Context, l *Lab) (string, error) {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return path, err
 	}
-	start := time.Now()
-	l.printf("building an image of %s (about a minute)", strings.Join(p.Packages, ", "))
-	partial := strings.TrimSuffix(path, ".tar") + ".partial.tar"
 	options := append([]string{"--essential-hook=" + p.Before, "--customize-hook=" + p.After}, withoutDocs...)
-	if err := bootstrap(ctx, p.Suite, p.Packages, partial, options...); err != nil {
+	err = l.build("an image of "+strings.Join(p.Packages, ", ")+" (about a minute)", path, func(partial string) error {
+		return bootstrap(ctx, p.Suite, p.Packages, partial, options...)
+	})
+	if err != nil {
 		return "", fmt.Errorf("building an image of programs: %w", err)
 	}
-	if err := os.Rename(partial, path); err != nil {
-		return "", fmt.Errorf("storing an image of programs: %w", err)
-	}
-	l.printf("built it in %s", time.Since(start).Round(time.Second))
 	return path, nil
 }
 

@@ -89,16 +89,23 @@ func (l *Lab) ensureRoot(ctx context.Context, suite string, packages []string, d
 }
 
 func (l *Lab) buildArchive(ctx context.Context, suite string, packages []string, archive string) error {
+	return l.build(fmt.Sprintf("a Debian %s root (about 30 s)", suite), archive, func(partial string) error {
+		return bootstrap(ctx, suite, packages, partial)
+	})
+}
+
+// build has an archive made under another name, and gives it its own when it is whole.
+func (l *Lab) build(what, archive string, fill func(partial string) error) error {
 	start := time.Now()
-	l.printf("building a Debian %s root (about 30 s)", suite)
-	partial := archive + ".partial"
-	if err := bootstrap(ctx, suite, packages, partial); err != nil {
+	l.printf("building %s", what)
+	partial := strings.TrimSuffix(archive, ".tar") + ".partial.tar"
+	if err := fill(partial); err != nil {
 		return err
 	}
 	if err := os.Rename(partial, archive); err != nil {
 		return fmt.Errorf("storing the archive: %w", err)
 	}
-	l.printf("built the %s root in %s", suite, time.Since(start).Round(time.Second))
+	l.printf("built it in %s", time.Since(start).Round(time.Second))
 	return nil
 }
 

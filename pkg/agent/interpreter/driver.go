@@ -48,6 +48,8 @@ type Driver struct {
 	cfg    Config
 	client client
 
+	watchers workload.Watchers
+
 	asking sync.Mutex // held while everything is listed
 	mu     sync.Mutex // guards what follows; taken after asking
 	// listed: the interpreter said once what there is. Of a Deployment that is not among
@@ -56,9 +58,8 @@ type Driver struct {
 	there  map[wire.DeploymentRef]bool
 	parsed map[string]asked
 	// quiet is until when nothing is asked, and why.
-	quiet    time.Time
-	why      error
-	watchers map[chan wire.DeploymentRef]bool
+	quiet time.Time
+	why   error
 }
 
 // New returns a driver. It asks nothing yet.
@@ -68,7 +69,7 @@ func New(cfg Config) *Driver {
 	}
 	return &Driver{
 		cfg: cfg, client: client{cfg.Socket, cfg.Owner},
-		there: map[wire.DeploymentRef]bool{}, parsed: map[string]asked{}, watchers: map[chan wire.DeploymentRef]bool{},
+		there: map[wire.DeploymentRef]bool{}, parsed: map[string]asked{},
 	}
 }
 
@@ -244,25 +245,7 @@ func (d *Driver) Wipe(ctx context.Context) error {
 // Watch implements workload.Driver. It sees what the driver itself does; what happens
 // besides, the agent sees at its next look at everything.
 func (d *Driver) Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error {
-	const room = 64 // changes that a watcher may lag behind
-	w := make(chan wire.DeploymentRef, room)
-	d.mu.Lock()
-	d.watchers[w] = true
-	d.mu.Unlock()
-	defer func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		delete(d.watchers, w)
-	}()
-	ready()
-	for {
-		select {
-		case ref := <-w:
-			changed(ref)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return d.watchers.Watch(ctx, ready, changed)
 }
 
 // note remembers whether there may be something of a Deployment, and tells who watches.
@@ -274,10 +257,5 @@ func (d *Driver) note(ref wire.DeploymentRef, there bool) {
 	} else {
 		delete(d.there, ref)
 	}
-	for w := range d.watchers {
-		select {
-		case w <- ref:
-		default: // a watcher that is this far behind has enough to look at
-		}
-	}
+	d.watchers.Tell(ref)
 }

@@ -10,7 +10,8 @@ import (
 // maxImageLists bounds the bodies whose images are remembered.
 const maxImageLists = 4096
 
-// imageLists remembers the images of bodies by their hashes.
+// imageLists remembers the images of bodies by the hash of what these were rendered from, or
+// their own: names of images have no expressions, so all renderings name the same.
 type imageLists struct {
 	mu    sync.Mutex // guards what follows
 	lists map[string][]string
@@ -47,7 +48,7 @@ func (c *Controller) Images(device string) (names []string, known bool) {
 	entries, _, _ := c.table.Manifest(device)
 	for i := range entries {
 		if hash := entries[i].Hash; hash != "" {
-			names = append(names, c.images.of(hash, func() ([]byte, bool) { return c.Body(device, hash) })...)
+			names = append(names, c.images.of(entries[i].Score(), func() ([]byte, bool) { return c.Body(device, hash) })...)
 		}
 	}
 	slices.Sort(names)

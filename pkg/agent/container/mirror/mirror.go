@@ -192,14 +192,7 @@ func (m *Mirror) tell(ctx context.Context, registry string) error {
 	if !changed {
 		return nil
 	}
-	timer := time.NewTimer(settle)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return sleep(ctx, settle)
 }
 
 // end forgets a transfer.

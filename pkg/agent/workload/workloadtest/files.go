@@ -30,10 +30,11 @@ const halted = ".halted"
 type Files struct {
 	Dir string
 
+	watchers workload.Watchers
+
 	mu sync.Mutex // guards what follows
 	// down is why the driver cannot work.
-	down     error
-	watchers map[chan wire.DeploymentRef]bool
+	down error
 }
 
 // SetDown makes the driver unable to work until it is called with false.
@@ -124,39 +125,7 @@ func (f *Files) Ready(context.Context) (look workload.Look, err error) {
 
 // Watch implements workload.Driver. It sees what the driver itself does.
 func (f *Files) Watch(ctx context.Context, ready func(), changed func(wire.DeploymentRef)) error {
-	const room = 64 // changes that a watcher may lag behind
-	w := make(chan wire.DeploymentRef, room)
-	f.mu.Lock()
-	if f.watchers == nil {
-		f.watchers = map[chan wire.DeploymentRef]bool{}
-	}
-	f.watchers[w] = true
-	f.mu.Unlock()
-	defer func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(f.watchers, w)
-	}()
-	ready()
-	for {
-		select {
-		case ref := <-w:
-			changed(ref)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func (f *Files) notify(ref wire.DeploymentRef) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for w := range f.watchers {
-		select {
-		case w <- ref:
-		default: // a watcher that is this far behind has enough to look at
-		}
-	}
+	return f.watchers.Watch(ctx, ready, changed)
 }
 
 // Wipe implements workload.Driver.
@@ -227,7 +196,7 @@ func remove(path string) error {
 
 func (i instance) step(kind workload.Kind, verb string, do func() error) workload.Step {
 	return workload.Step{Kind: kind, Name: verb + " file " + i.Path(i.ref), Do: func(context.Context) error {
-		defer i.notify(i.ref)
+		defer i.watchers.Tell(i.ref)
 		return do()
 	}}
 }
