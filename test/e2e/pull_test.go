@@ -56,8 +56,6 @@ func TestPulls(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, "pulls-"+suite, suite)
 			far := s.startFar()
-			s.root("printf 'images:\\n  direct: false\\n' >>/etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
-			s.connected()
 			for _, step := range []struct {
 				name string
 				run  func(*site, *farRegistry)
@@ -292,7 +290,7 @@ func (s *site) pullGoesOn(f *farRegistry) {
 	if sent := interrupted("mirror"); sent > largeLayer+(4<<20) {
 		s.t.Errorf("the registry sent %d bytes of an image of %d", sent, largeLayer)
 	}
-	s.root("cp -p /etc/fleet-agent/agent.yaml /root/agent.yaml; sed -i 's/direct: false/direct: true/' /etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
+	s.root("cp -p /etc/fleet-agent/agent.yaml /root/agent.yaml; printf 'images:\n  direct: true\n' >>/etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
 	s.connected()
 	if sent := interrupted("direct"); sent < largeLayer+before/2 {
 		s.t.Errorf("the control: podman alone had %d bytes sent of an image of %d", sent, largeLayer)
