@@ -64,7 +64,7 @@ var programImages = []string{
 // service, and leave nothing but data.
 func TestApplications(t *testing.T) {
 	t.Parallel()
-	for _, suite := range []string{lab.Trixie, lab.Bookworm} {
+	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, "apps-"+suite, suite)

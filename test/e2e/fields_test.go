@@ -139,7 +139,7 @@ func fieldPaths(at string, t reflect.Type) (paths []string) {
 // containers, on one machine of each suite.
 func TestFieldsOfPodmanV0(t *testing.T) {
 	t.Parallel()
-	for _, suite := range []string{lab.Trixie, lab.Bookworm} {
+	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, "fields-"+suite, suite)

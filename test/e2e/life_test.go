@@ -24,7 +24,7 @@ import (
 // Deployment "hello" on hostPort, or with nothing.
 func TestLifeOfADevice(t *testing.T) {
 	t.Parallel()
-	for _, suite := range []string{lab.Trixie, lab.Bookworm} {
+	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, "life-"+suite, suite)

@@ -26,7 +26,7 @@ func TestPodmanConforms(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the suite: %v: %s", err, out)
 	}
-	for _, suite := range []string{lab.Trixie, lab.Bookworm} {
+	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			m := machine(t, "conform-"+suite, suite)

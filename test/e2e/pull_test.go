@@ -35,8 +35,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"fleet.nationtech.io/fleet/test/lab"
 )
 
 const (
@@ -51,7 +49,7 @@ const (
 // TestPulls has a real podman pull from a private registry by way of the agent.
 func TestPulls(t *testing.T) {
 	t.Parallel()
-	for _, suite := range []string{lab.Trixie, lab.Bookworm} {
+	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, "pulls-"+suite, suite)

@@ -37,12 +37,21 @@ func fromEnv(name string, otherwise int) int {
 // runs; the rest of a wait is for a machine that is busy with other tests.
 const bootTime = 60 * time.Second
 
+// suites are what devices run: Debian 13 and 12, or what FLEET_DEVICE_SUITES names,
+// separated by commas.
+func suites() []string {
+	if named := os.Getenv("FLEET_DEVICE_SUITES"); named != "" {
+		return strings.Split(named, ",")
+	}
+	return []string{lab.Trixie, lab.Bookworm}
+}
+
 // longSuites are the suites of tests that take long: all only where a soak asks for its counts.
 func longSuites() []string {
 	if os.Getenv("FLEET_DEVICE_CUTS") != "" {
-		return []string{lab.Trixie, lab.Bookworm}
+		return suites()
 	}
-	return []string{lab.Trixie}
+	return suites()[:1]
 }
 
 // TestSurvival cuts the power of a device and kills its processes at random moments, while

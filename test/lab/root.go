@@ -25,6 +25,9 @@ const (
 	Trixie = "trixie"
 	// Bookworm is Debian 12: systemd 252, podman 4.3.1.
 	Bookworm = "bookworm"
+	// Sid is what Debian makes of its next release, with podman from experimental: what devices
+	// will have. It changes from day to day, so no test needs it; it is for runs by hand.
+	Sid = "sid"
 )
 
 // rootPackages is what a root has beside Debian's essential packages: systemd,
@@ -35,6 +38,9 @@ var rootPackages = []string{
 	"fuse-overlayfs", "iproute2", "iptables", "libpam-systemd", "netavark", "nftables", "passt", "podman", "procps",
 	"slirp4netns", "systemd", "systemd-sysv", "uidmap",
 }
+
+// newestPackages are those of Sid that experimental has newer ones of.
+var newestPackages = []string{"podman/experimental", "netavark/experimental", "golang-github-containers-common/experimental"}
 
 // rootRecipe changes when a root is built in another way from the same packages.
 const rootRecipe = "1"
@@ -52,8 +58,8 @@ type Root struct {
 // 320 MB) with mmdebstrap from the mirrors that apt uses here; the archive is
 // kept, by suite and list of packages.
 func (l *Lab) Root(ctx context.Context, suite string, packages ...string) (*Root, error) {
-	if suite != Trixie && suite != Bookworm {
-		return nil, fmt.Errorf("unknown suite %q: use %s or %s", suite, Trixie, Bookworm)
+	if !slices.Contains([]string{Trixie, Bookworm, Sid}, suite) {
+		return nil, fmt.Errorf("unknown suite %q: use %s, %s or %s", suite, Trixie, Bookworm, Sid)
 	}
 	unlock, err := lockDir(l.rootsDir(), unix.LOCK_EX)
 	if err != nil {
@@ -61,7 +67,10 @@ func (l *Lab) Root(ctx context.Context, suite string, packages ...string) (*Root
 	}
 	defer unlock.Close()
 	if len(packages) == 0 {
-		packages = rootPackages
+		packages = slices.Clone(rootPackages)
+		if suite == Sid {
+			packages = append(packages, newestPackages...)
+		}
 	}
 	dir := filepath.Join(l.rootsDir(), suite+"-"+rootKey(suite, packages))
 	if err := l.ensureRoot(ctx, suite, packages, dir); err != nil {
@@ -111,6 +120,10 @@ func (l *Lab) build(what, archive string, fill func(partial string) error) error
 
 // bootstrap makes an archive of a root with mmdebstrap.
 func bootstrap(ctx context.Context, suite string, packages []string, archive string, options ...string) error {
+	if suite == Sid {
+		// A mirror of snapshots has Release files that are older than they are valid.
+		options = append(options, `--aptopt=Acquire::Check-Valid-Until "false"`)
+	}
 	args := append(options, "--quiet", "--variant=minbase", "--format=tar", `--aptopt=Apt::Install-Recommends "false"`,
 		"--include="+strings.Join(packages, ","), suite, archive)
 	return runTool(ctx, "mmdebstrap", append(args, sources(ctx, suite)...)...)
@@ -145,6 +158,9 @@ func sources(ctx context.Context, suite string) []string {
 	mirror, ok := firstWithSuffix(uris, "/debian")
 	if !ok {
 		mirror = "http://deb.debian.org/debian"
+	}
+	if suite == Sid {
+		return []string{fmt.Sprintf("deb %s sid main", mirror), fmt.Sprintf("deb %s experimental main", mirror)}
 	}
 	lines := []string{fmt.Sprintf("deb %s %s main", mirror, suite)}
 	if security, ok := firstWithSuffix(uris, "/debian-security"); ok {
