@@ -115,7 +115,7 @@ func cut(err error) error {
 }
 
 // stamp reads the time before a piece, and returns how much of the piece is left. Text
-// that does not begin with a time stays whole.
+// that does not begin with a time stays whole. Podman tells fractions of a second since 6.0 only.
 func stamp(r *bufio.Reader, length int64) (at time.Time, left int64) {
 	text, _ := r.Peek(int(min(length, maxStamp))) // what is amiss shows when the text is read
 	word, _, found := bytes.Cut(text, []byte(" "))
@@ -127,7 +127,7 @@ func stamp(r *bufio.Reader, length int64) (at time.Time, left int64) {
 		return time.Time{}, length
 	}
 	n, _ := r.Discard(len(word) + 1)
-	return at, length - int64(n)
+	return at.Truncate(time.Second), length - int64(n)
 }
 
 // joined takes the pieces of an output together, up to where they end or make no sense.

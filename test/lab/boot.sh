@@ -35,7 +35,7 @@ if [ -e "$dir/unpacked" ] || ! mount -t overlay overlay \
 	fi
 fi
 
-# keyctl: crun keeps a keyring per container. /proc/sys/net must be writable for
+# keyctl: crun keeps a keyring per container. open_by_handle_at: podman 6 finds processes by it, which needs no privilege. /proc/sys/net must be writable for
 # the containers' networks; systemd-sysctl stays off since the network may be
 # the host's.
 export SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
@@ -45,7 +45,7 @@ nspawn() {
 		--quiet --directory="$dir/root" --machine="$name" \
 		--register=no --keep-unit --console=pipe --link-journal=no \
 		--resolv-conf=off --timezone=off \
-		--system-call-filter='keyctl add_key' \
+		--system-call-filter='keyctl add_key open_by_handle_at' \
 		--bind=/run/nodes/tun:/dev/net/tun --bind=/run/nodes/fuse:/dev/fuse \
 		"$@" --boot systemd.mask=systemd-sysctl.service
 }
