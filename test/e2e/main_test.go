@@ -45,7 +45,7 @@ type site struct {
 	web     *http.Client
 }
 
-func newSite(t *testing.T, name, suite string) *site {
+func newSite(t *testing.T, name, suite string, binds ...lab.Bind) *site {
 	t.Helper()
 	l, err := lab.Open(t.Context(), lab.Options{Progress: t.Output()})
 	if errors.Is(err, lab.ErrUnsupported) && os.Getenv("CI") != "true" {
@@ -61,7 +61,7 @@ func newSite(t *testing.T, name, suite string) *site {
 	t.Cleanup(func() { s.must(s.network.Close()) })
 	s.web = &http.Client{Transport: &http.Transport{DialContext: s.network.Server.DialContext, DisableKeepAlives: true}, Timeout: 5 * time.Second}
 	s.startServer()
-	s.bootDevice(l, name, suite)
+	s.bootDevice(l, name, suite, binds...)
 	return s
 }
 
@@ -76,11 +76,11 @@ func (s *site) startServer() {
 	s.t.Cleanup(func() { s.must(s.server.Stop()) })
 }
 
-func (s *site) bootDevice(l *lab.Lab, name, suite string) {
+func (s *site) bootDevice(l *lab.Lab, name, suite string, binds ...lab.Bind) {
 	s.t.Helper()
 	ctx := s.t.Context()
 	var err error
-	s.machine, err = l.Boot(ctx, lab.Config{Name: "e2e-" + name, Suite: suite, Network: s.network})
+	s.machine, err = l.Boot(ctx, lab.Config{Name: "e2e-" + name, Suite: suite, Network: s.network, Binds: binds})
 	s.must(err)
 	s.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
