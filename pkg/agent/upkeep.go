@@ -138,12 +138,12 @@ func (u *upkeep) missing(ctx context.Context, needs []choice) (missing []string,
 	for _, c := range needs {
 		lacks, err := u.missingOf(ctx, c.named, looks)
 		if err != nil {
-			return nil, err
+			return missing, err
 		}
 		if len(lacks) > 0 && c.applied.hash != "" && c.applied != c.named {
 			previous, err := u.missingOf(ctx, c.applied, looks)
 			if err != nil {
-				return nil, err
+				return missing, err
 			}
 			if len(previous) == 0 {
 				continue
@@ -181,7 +181,7 @@ func (u *upkeep) show(missing []string, err error) {
 		u.conditions.set(wire.ConditionWouldSurviveReboot, status, reason, message)
 	}
 	switch {
-	case err != nil:
+	case err != nil && len(missing) == 0:
 		u.log.Debug("what a restart needs is not known", "error", err)
 		set(wire.ConditionUnknown, reasonNotLookedAt, "what is on the device cannot be looked at now")
 	case len(missing) == 0:

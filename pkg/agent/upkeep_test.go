@@ -255,6 +255,11 @@ func TestWouldSurviveRebootIsNotKnownWithoutPodman(t *testing.T) {
 		if c := d.survival(); c.Status != wire.ConditionUnknown {
 			t.Errorf("got %+v", c)
 		}
+		d.lack("linger of w") // which is why podman is down
+		d.pass(time.Minute)
+		if c := d.survival(); c.Status != wire.ConditionFalse || !strings.HasSuffix(c.Message, "lack linger of w") {
+			t.Errorf("without linger: %+v", c)
+		}
 	})
 }
 
