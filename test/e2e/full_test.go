@@ -199,9 +199,7 @@ func (s *site) unneededGo() {
 // restartWouldLack: the condition names what is missing, and is True again when it is there.
 func (s *site) restartWouldLack() {
 	s.device("all is there", "WouldSurviveReboot", metav1.ConditionTrue)
-	const wants = "/var/lib/fleet-workload/.config/systemd/user/sockets.target.wants/podman.socket"
 	for _, c := range []struct{ take, give, named string }{
-		{"mv " + wants + " /root/", "mv /root/podman.socket " + wants, "podman.socket"},
 		{"systemctl disable --quiet fleet-agent", "systemctl enable --quiet fleet-agent", "fleet-agent.service"},
 		{"loginctl disable-linger fleet-workload", "loginctl enable-linger fleet-workload", "linger"}, // which ends podman
 	} {
