@@ -15,7 +15,7 @@ const matchSlice = 256
 type order struct {
 	key string
 	// devices are the numbers of those that wait.
-	devices map[uint32]struct{}
+	devices set
 }
 
 // due are the renderings that a Deployment waits for.
@@ -29,14 +29,14 @@ type due struct {
 func (d *due) add(key string, device uint32) {
 	o := d.byKey[key]
 	if o == nil {
-		o = &order{key, map[uint32]struct{}{}}
+		o = &order{key: key}
 		if d.byKey == nil {
 			d.byKey = map[string]*order{}
 		}
 		d.byKey[key] = o
 		d.next = append(d.next, o)
 	}
-	o.devices[device] = struct{}{}
+	o.devices.add(device)
 }
 
 // take takes the order that came first; nil when there is none.
@@ -81,10 +81,12 @@ func (t *Table) Render() (c Changes, rendered bool) {
 
 // work is a rendering under way. What it is of may change meanwhile.
 type work struct {
-	*order
 	dep      *deployment
 	renderer *renderer
+	key      string
 	values   template.Values
+	// devices are those that are still to be matched.
+	devices []uint32
 
 	hash    string
 	size    int
@@ -104,24 +106,32 @@ func (t *Table) nextWork() *work {
 		if len(dep.template.due.next) > 0 {
 			t.due = append(t.due, dep)
 		}
-		if dev := t.waiting(dep, o); dev != nil {
-			return &work{order: o, dep: dep, renderer: dep.template, values: dep.template.snapshot(dev)}
+		if waiting := t.waiting(dep, o); len(waiting) > 0 {
+			values := dep.template.snapshot(t.numberedDevices.at(waiting[0]))
+			return &work{dep: dep, renderer: dep.template, key: o.key, values: values, devices: waiting}
 		}
 	}
 	t.due = nil
 	return nil
 }
 
-// waiting returns a device that waits for an order: those that the order names may be gone, or
-// may have other values by now.
-func (t *Table) waiting(dep *deployment, o *order) *device {
-	for number := range o.devices {
-		if dev := t.numberedDevices.at(number); dev != nil && dev.target(dep.number).is(unrendered) && dep.template.key(dev) == o.key {
-			return dev
-		}
-		delete(o.devices, number)
+// waiting returns the numbers of devices that wait for an order, of which the first has its values:
+// those that the order names may be gone, or may have others by now.
+func (t *Table) waiting(dep *deployment, o *order) []uint32 {
+	devices := o.devices.members()
+	first := slices.IndexFunc(devices, func(number uint32) bool {
+		dev := t.numberedDevices.at(number)
+		return t.waits(dev, dep) && dep.template.key(dev) == o.key
+	})
+	if first < 0 {
+		return nil
 	}
-	return nil
+	return devices[first:]
+}
+
+// waits reports whether a device waits for a rendering; nil does not.
+func (t *Table) waits(dev *device, dep *deployment) bool {
+	return dev != nil && dev.target(dep.number).is(unrendered)
 }
 
 // putIn matches some of the devices that wait for what was rendered. It returns false when none
@@ -137,15 +147,12 @@ func (t *Table) putIn(w *work, c *Changes) (more bool) {
 		w.known = true
 		t.remember(w)
 	}
-	n := 0
-	for number := range w.devices {
-		if n++; n > matchSlice {
-			return true
-		}
-		delete(w.devices, number)
-		if dev := t.numberedDevices.at(number); dev != nil && dev.target(w.dep.number).is(unrendered) {
+	some := w.devices[:min(matchSlice, len(w.devices))]
+	w.devices = w.devices[len(some):]
+	for _, number := range some {
+		if dev := t.numberedDevices.at(number); t.waits(dev, w.dep) {
 			t.match(dev, w.dep, c)
 		}
 	}
-	return false
+	return len(w.devices) > 0
 }

@@ -380,3 +380,25 @@ func sitedText(text string) assignment.Deployment {
 	l.text = text
 	return d
 }
+
+// BenchmarkTemplateOfMany changes what 10,000 devices run, each with values of its own. Nobody else
+// can ask the table meanwhile.
+func BenchmarkTemplateOfMany(b *testing.B) {
+	table := assignment.NewTable(nil)
+	for i := range 10_000 {
+		table.SetDevice(assignment.Device{Name: fmt.Sprint("edge-", i), Labels: map[string]string{"ring": fmt.Sprint(i)}})
+	}
+	d := sited(&leaf{sources: []template.Source{ring}})
+	table.SetDeployment(d)
+	renderAll(table)
+	for name, tmpl := range map[string]bool{"with a template": true, "without": false} {
+		run(b, name, func(i int) {
+			d := d
+			d.Entry, d.Body = entryOf(refs[0], i)
+			if d.Template = nil; tmpl {
+				d.Template = &leaf{sources: []template.Source{ring}, text: fmt.Sprint(i)}
+			}
+			table.SetDeployment(d)
+		})
+	}
+}
