@@ -369,7 +369,30 @@ func TestRenderingIsOfWhatIs(t *testing.T) {
 			if got != tc.want {
 				t.Errorf("the device is told %q, want %q", got, tc.want)
 			}
+			table.RemoveDeployment(refs[0])
+			table.RemoveDevice("edge-1")
+			if held := table.Held(); len(held) > 0 {
+				t.Errorf("an empty table holds %v", held)
+			}
 		})
+	}
+}
+
+// Values that a device had when it began to wait are those of nobody.
+func TestRenderingIsOfItsValues(t *testing.T) {
+	t.Parallel()
+	table := assignment.NewTable(nil)
+	table.SetDevice(assignment.Device{Name: "edge-1", Labels: map[string]string{"ring": "a"}})
+	table.SetDeployment(sitedText("rendered"))
+	table.SetDevice(assignment.Device{Name: "edge-1", Labels: map[string]string{"ring": "c"}})
+	renderAll(table)
+	table.SetDevice(assignment.Device{Name: "edge-2", Labels: map[string]string{"ring": "a"}})
+	renderAll(table)
+	for device, want := range map[string]string{"edge-1": "rendered c", "edge-2": "rendered a"} {
+		entries, _, _ := table.Manifest(device)
+		if got, ok := bodyOf(table, device, entries[0].Hash); !ok || string(got) != want {
+			t.Errorf("%s is told %q, want %q", device, got, want)
+		}
 	}
 }
 
