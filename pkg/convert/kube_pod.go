@@ -13,8 +13,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/score"
 )
 
-// pod translates one Pod into a Deployment.
-func (k *kube) pod(m *metav1.ObjectMeta, in *corev1.PodSpec, at []string) {
+// pod translates one Pod into a Deployment, of which also may have more to say.
+func (k *kube) pod(m *metav1.ObjectMeta, in *corev1.PodSpec, at []string, also func(*pod)) {
 	p := &pod{kube: k, at: at, in: in, volumes: map[string]corev1.VolumeSource{}, used: map[string]bool{}, security: take(&in.SecurityContext)}
 	p.out.Name, p.out.Namespace, p.out.NodeSelector, p.out.Labels = label(m.Name), m.Namespace, take(&in.NodeSelector), m.Labels
 	if p.out.Name != m.Name {
@@ -46,6 +46,7 @@ func (k *kube) pod(m *metav1.ObjectMeta, in *corev1.PodSpec, at []string) {
 	p.leftSecurity()
 	p.unused()
 	k.leftovers(at, reflect.ValueOf(*in), "json", kubeAdvices)
+	also(p)
 	if len(p.out.Score.Services) > 0 && Check(&p.out.Score) != nil {
 		k.lose(at, "as a whole it is no valid score: "+Check(&p.out.Score).Error(), "correct it")
 		return
