@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strconv"
 
 	"go.yaml.in/yaml/v3"
 	appsv1 "k8s.io/api/apps/v1"
@@ -150,6 +151,13 @@ func (k *kube) configMap(data []byte) error {
 	}
 	k.meta(&c.ObjectMeta, k.root)
 	k.ConfigMaps = append(k.ConfigMaps, ConfigMap{Name: c.Name, Namespace: c.Namespace, Data: take(&c.Data)})
+	size := 0
+	for key, text := range k.ConfigMaps[len(k.ConfigMaps)-1].Data {
+		size += len(key) + len(text)
+	}
+	if size > MaxConfigMap {
+		k.lose(below(k.root, "data"), "devices get ConfigMaps of up to 128 KiB, and this one has "+strconv.Itoa(size)+" bytes", "split it, or put it into the image")
+	}
 	take(&c.TypeMeta)
 	take(&c.ObjectMeta)
 	k.leftovers(k.root, reflect.ValueOf(c), "json", kubeAdvices)
