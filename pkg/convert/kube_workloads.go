@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 	"strconv"
 
@@ -121,7 +122,7 @@ func seconds(in *batchv1.JobSpec) *int {
 	if in.ActiveDeadlineSeconds == nil {
 		return nil
 	}
-	n := int(*in.ActiveDeadlineSeconds)
+	n := int(min(*in.ActiveDeadlineSeconds, math.MaxInt32))
 	if !valid(&score.PodmanV0{Services: []score.Service{{Name: "x", Image: "localhost/x:1", Schedule: &score.Schedule{Cron: "@daily"}, TimeoutSeconds: &n}}}) {
 		return nil // left and reported
 	}
