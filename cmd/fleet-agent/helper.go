@@ -10,9 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"syscall"
 
 	"fleet.nationtech.io/fleet/pkg/helper"
 	"fleet.nationtech.io/fleet/pkg/helper/storage"
@@ -66,27 +63,10 @@ func mirrorsFile() string {
 	return filepath.Join(home, ".config", "containers", "registries.conf.d", "50-fleet-mirror.conf")
 }
 
-// quietPodman is how setup-user has podman's service started. At info, podman logs all of its
-// configuration when it reads that again, with the password of a proxy.
-const quietPodman = "--log-level=warn"
-
-// reloadPodman lets podman's service read its configuration again, if it runs.
+// reloadPodman lets podman's service, if it runs, begin anew and read its configuration. It does
+// so at SIGHUP, too, but forgets where its volumes are.
 func reloadPodman(ctx context.Context) error {
-	out, err := exec.CommandContext(ctx, "systemctl", "--user", "show", "--property=MainPID", "--value", "podman.service").Output()
-	if err != nil {
-		return fmt.Errorf("looking for podman's service: %w", err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
-	if err != nil || pid <= 1 {
-		return nil //nolint:nilerr // it does not run, and reads everything when it starts
-	}
-	if command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err != nil || !strings.Contains(string(command), quietPodman) {
-		return errors.New("its service would log its configuration: systemctl --user restart podman.service of this account lets it log less")
-	}
-	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("having podman read its configuration: %w", err)
-	}
-	return nil
+	return runProgram(ctx, "systemctl", "--user", "try-restart", "podman.service")
 }
 
 // runProgram runs a program of the system to its end. What it printed last is in the error.

@@ -46,7 +46,7 @@ func newRoot() *cobra.Command {
 	for name, values := range map[string][]string{"log-format": logging.Formats, "log-level": logging.Levels} {
 		_ = root.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails for unknown flags only
 	}
-	root.AddCommand(newEnroll(f), newRun(f), newStatus(f), newLogs(f), newExec(f), newRestart(f), newSupportBundle(f), newSetServer(f), newDoctor(f), newConfirmEpoch(f), newHardwareID(), newPodmanProxy(f), newFollowResolver(), newFingerprint(f), newVersion(), manual.NewCommand())
+	root.AddCommand(newEnroll(f), newRun(f), newStatus(f), newLogs(f), newExec(f), newRestart(f), newLoad(f), newSupportBundle(f), newSetServer(f), newDoctor(f), newConfirmEpoch(f), newHardwareID(), newPodmanProxy(f), newFollowResolver(), newFingerprint(f), newVersion(), manual.NewCommand())
 	root.AddCommand(newInstall(), newUninstall(), newAddRepository(f), newVerifyPackages(), newHelper(), newFiles(f))
 	usage.Explain(root)
 	return root

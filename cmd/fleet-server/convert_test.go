@@ -14,9 +14,9 @@ import (
 // each Deployment is checked by the command itself.
 func TestConvert(t *testing.T) {
 	t.Setenv("ADMIN", "")
-	for _, name := range []string{"broker", "recorder", "hub", "kiosk", "modbus", "pod"} {
+	for _, name := range []string{"broker", "recorder", "hub", "kiosk", "modbus", "policies", "pod", "list"} {
 		file := filepath.Join("testdata", "convert", name, "compose.yaml")
-		if name == "pod" {
+		if name == "pod" || name == "list" {
 			file = filepath.Join("testdata", "convert", name, "pod.yaml")
 		}
 		var out, errOut bytes.Buffer

@@ -171,18 +171,17 @@ func usedOther(dev *device, before map[*deployment]string, f func(*deployment)) 
 	}
 }
 
-// Body returns a body that the manifest of the device names. One that has to be rendered is
-// rendered each time.
-func (t *Table) Body(name, hash string) ([]byte, bool) {
+// Body returns a body that the manifest of the device names, or what renders it, which takes
+// time when it is large; neither when there is none.
+func (t *Table) Body(name, hash string) (body []byte, render func() ([]byte, bool)) {
 	body, tmpl, values := t.bodyOf(name, hash)
 	if tmpl == nil {
-		return body, body != nil
+		return body, nil
 	}
-	body, err := tmpl.Render(values) // without the lock: it may be large
-	if err != nil || wire.Sum(body).String() != hash {
-		return nil, false
+	return nil, func() ([]byte, bool) {
+		body, err := tmpl.Render(values)
+		return body, err == nil && wire.Sum(body).String() == hash
 	}
-	return body, true
 }
 
 // bodyOf returns a body, or what it is rendered from.

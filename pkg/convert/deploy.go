@@ -28,17 +28,21 @@ func (c *container) deploy(d *types.DeployConfig) {
 		r.Devices = slices.DeleteFunc(r.Devices, c.gpu)
 	}
 	if r := d.RestartPolicy; r != nil {
-		switch r.Condition {
-		case "", "any":
-			c.out.Restart = score.RestartAlways
+		switch r.Condition { // as docker compose reads it, which has the words of restart, too
 		case "on-failure":
 			c.out.Restart = score.RestartOnFailure
-		case "none":
+		case "none", types.RestartPolicyNo:
 			c.out.Restart = score.RestartNever
 		default:
-			return
+			c.out.Restart = score.RestartAlways
 		}
-		take(&r.Condition)
+		switch r.Condition {
+		case "", "any", "on-failure", "none", types.RestartPolicyNo, types.RestartPolicyAlways, types.RestartPolicyUnlessStopped:
+			take(&r.Condition)
+		default:
+			c.lost("the condition is unknown, so it is Always", "use any, on-failure or none", "deploy", "restart_policy", "condition")
+			take(&r.Condition)
+		}
 	}
 }
 
@@ -47,7 +51,10 @@ func (c *container) restart(policy string) {
 	name, tries, _ := strings.Cut(policy, ":")
 	switch {
 	case name == "" && c.out.Restart != "":
-	case name == "" || name == types.RestartPolicyNo:
+	case name == "":
+		c.out.Restart = score.RestartNever
+		c.lost("docker starts it once, so it stays as it is when it ends, also at a power cut", "give restart: unless-stopped to what is no job", "restart")
+	case name == types.RestartPolicyNo:
 		c.out.Restart = score.RestartNever
 	case name == types.RestartPolicyOnFailure:
 		c.out.Restart = score.RestartOnFailure

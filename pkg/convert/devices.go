@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,8 +35,9 @@ func (c *container) devices(in *types.ContainerSpec) {
 
 // device takes a device of the host, unless there is something at its place.
 func (c *container) device(path, target string) bool {
+	path = filepath.Clean(path)
 	d := score.Device{Path: path}
-	if target != "" && target != path {
+	if target = cleaned(target); target != "" && target != path {
 		d.MountPath = target
 	}
 	trial := append(slices.Clone(c.out.Devices), d)
@@ -44,6 +46,14 @@ func (c *container) device(path, target string) bool {
 	}
 	c.out.Devices = trial
 	return true
+}
+
+// cleaned is a path in its shortest form, or empty.
+func cleaned(path string) string {
+	if path == "" {
+		return ""
+	}
+	return filepath.Clean(path)
 }
 
 func (c *container) cdi(name string) bool {

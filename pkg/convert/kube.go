@@ -65,6 +65,18 @@ func Kube(files []string, contents [][]byte, source *Source) (*Result, error) {
 
 // document translates one object. Paths begin with its kind and name.
 func (k *kube) document(file string, document *yaml.Node, source *Source) error {
+	var list struct {
+		Kind  string
+		Items []yaml.Node
+	}
+	if document.Decode(&list) == nil && list.Kind == "List" { // as kubectl get prints several
+		for i := range list.Items {
+			if err := k.document(file, &yaml.Node{Kind: yaml.DocumentNode, Line: list.Items[i].Line, Content: []*yaml.Node{&list.Items[i]}}, source); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	var value any
 	if err := document.Decode(&value); err != nil || value == nil {
 		return err

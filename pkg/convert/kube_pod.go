@@ -2,8 +2,10 @@ package convert
 
 import (
 	"maps"
+	"path"
 	"reflect"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -127,6 +129,9 @@ func (p *pod) container(in *corev1.Container, at []string, init bool) {
 	c := &container{project: &project{name: p.out.Name}, group: &group{}, at: at, name: s.Name, out: s}
 	c.imageOf(take(&in.Image))
 	c.out.PullPolicy = score.PullPolicy(take(&in.ImagePullPolicy))
+	if c.out.PullPolicy == "" && moves(c.out.Image) {
+		c.out.PullPolicy = score.PullAlways // as Kubernetes does
+	}
 	c.out.TerminationGracePeriodSeconds = p.grace
 	c.out.HostPID, c.out.HostIPC = p.hostPID, p.hostIPC
 	if p.hostname != "" && !c.refused(func(s *score.Service) { s.Hostname = p.hostname }) {
@@ -140,8 +145,9 @@ func (p *pod) container(in *corev1.Container, at []string, init bool) {
 	c.kubeSecurity(in, p.security)
 	if !init {
 		c.out.Restart = p.restart
+		ports := in.Ports
 		c.kubePorts(in, p.out.Score.NetworkMode())
-		c.kubeProbes(in)
+		c.kubeProbes(in, ports)
 	}
 	// What is to be seen of the output is podman's to keep.
 	if in.TerminationMessagePath == "/dev/termination-log" {
@@ -154,6 +160,12 @@ func (p *pod) container(in *corev1.Container, at []string, init bool) {
 		return
 	}
 	p.out.Score.Services = append(p.out.Score.Services, c.out)
+}
+
+// moves reports whether the tag of an image is latest, or none is given.
+func moves(image string) bool {
+	_, tag, _ := strings.Cut(image[strings.LastIndexByte(image, '/')+1:], ":")
+	return !strings.Contains(image, "@") && (tag == "" || tag == "latest")
 }
 
 func (c *container) kubeEnv(in *corev1.Container) {
@@ -213,6 +225,7 @@ func (c *container) kubePorts(in *corev1.Container, mode score.NetworkMode) {
 			c.lost("it is no port that fleet can publish", "publish TCP and UDP ports", "ports", item(i))
 		default:
 			c.out.Ports = append(c.out.Ports, port)
+			c.low(port, i)
 		}
 	}
 }
@@ -240,19 +253,34 @@ func (c *container) kubeMounts(in *corev1.Container, p *pod) {
 		v := score.Volume{MountPath: m.MountPath, ReadOnly: m.ReadOnly, SubPath: m.SubPath}
 		source, known := p.volumes[m.Name]
 		rest := source.DeepCopy()
+		if source.HostPath != nil {
+			if c.hostPath(path.Clean(source.HostPath.Path), m.MountPath, m.ReadOnly, "volumeMounts", item(i)) {
+				p.volumeOf(&v, m.Name, rest)
+				p.leftVolume(m.Name, &source, rest)
+				left = append(left, leftMount(m))
+			}
+			p.used[m.Name] = true
+			continue
+		}
 		if !known || !p.volumeOf(&v, m.Name, rest) || !c.fits(v) {
 			c.lost("PodmanV0 has no volume of this kind or with this path", "use an emptyDir, hostPath, configMap, secret or persistentVolumeClaim", "volumeMounts", item(i))
 			continue
 		}
 		c.out.Volumes = append(c.out.Volumes, v)
 		p.leftVolume(m.Name, &source, rest)
-		m.Name, m.MountPath, m.ReadOnly, m.SubPath = "", "", false, ""
-		if m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationNone {
-			m.MountPropagation = nil
-		}
-		left = append(left, m)
+		m.SubPath = ""
+		left = append(left, leftMount(m))
 	}
 	in.VolumeMounts = left
+}
+
+// leftMount is what is left of a mount that was translated.
+func leftMount(m corev1.VolumeMount) corev1.VolumeMount {
+	m.Name, m.MountPath, m.ReadOnly = "", "", false
+	if m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationNone {
+		m.MountPropagation = nil
+	}
+	return m
 }
 
 func (c *container) fits(v score.Volume) bool {
@@ -276,9 +304,9 @@ func (p *pod) volumeOf(v *score.Volume, name string, in *corev1.VolumeSource) bo
 			v.EmptyDir.SizeLimit = quantity(q.Value())
 		}
 	case in.EmptyDir != nil:
-		v.Name = label(name)
+		v.Name = label(strings.Trim(name+"-"+take(&v.SubPath), "-")) // a volume for each directory of it
 	case in.PersistentVolumeClaim != nil:
-		v.Name = label(take(&in.PersistentVolumeClaim.ClaimName))
+		v.Name = label(strings.Trim(take(&in.PersistentVolumeClaim.ClaimName)+"-"+take(&v.SubPath), "-"))
 		v.ReadOnly = v.ReadOnly || take(&in.PersistentVolumeClaim.ReadOnly)
 	case in.ConfigMap != nil:
 		v.ConfigMap = &score.ConfigMapFiles{Name: take(&in.ConfigMap.Name), DefaultMode: mode(take(&in.ConfigMap.DefaultMode)), Items: items(in.ConfigMap.Items)}

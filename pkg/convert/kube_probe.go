@@ -9,8 +9,14 @@ import (
 	"fleet.nationtech.io/fleet/pkg/score"
 )
 
-// kubeProbes translates probes and hooks. What cannot be is left and reported.
-func (c *container) kubeProbes(in *corev1.Container) {
+// kubeProbes translates probes and hooks, which may name ports. What cannot be is left and
+// reported.
+func (c *container) kubeProbes(in *corev1.Container, ports []corev1.ContainerPort) {
+	for _, p := range []*corev1.Probe{in.StartupProbe, in.LivenessProbe, in.ReadinessProbe} {
+		if p != nil {
+			number(p.HTTPGet, p.TCPSocket, ports)
+		}
+	}
 	for _, each := range []struct {
 		in  **corev1.Probe
 		out **score.Probe
@@ -47,8 +53,8 @@ func kubeProbe(in *corev1.Probe) *score.Probe {
 		return nil
 	}
 	p := &score.Probe{
-		InitialDelaySeconds: number(in.InitialDelaySeconds), PeriodSeconds: number(in.PeriodSeconds), TimeoutSeconds: number(in.TimeoutSeconds),
-		SuccessThreshold: number(in.SuccessThreshold), FailureThreshold: number(in.FailureThreshold),
+		InitialDelaySeconds: given(in.InitialDelaySeconds), PeriodSeconds: given(in.PeriodSeconds), TimeoutSeconds: given(in.TimeoutSeconds),
+		SuccessThreshold: given(in.SuccessThreshold), FailureThreshold: given(in.FailureThreshold),
 	}
 	switch {
 	case in.Exec != nil:
@@ -92,7 +98,19 @@ func kubeHook(in *corev1.LifecycleHandler) *score.Hook {
 	return nil
 }
 
-func number(n int32) *int {
+// number gives ports that a probe names their numbers.
+func number(get *corev1.HTTPGetAction, socket *corev1.TCPSocketAction, ports []corev1.ContainerPort) {
+	for _, p := range ports {
+		if get != nil && get.Port.Type == intstr.String && get.Port.StrVal == p.Name {
+			get.Port = intstr.FromInt32(p.ContainerPort)
+		}
+		if socket != nil && socket.Port.Type == intstr.String && socket.Port.StrVal == p.Name {
+			socket.Port = intstr.FromInt32(p.ContainerPort)
+		}
+	}
+}
+
+func given(n int32) *int {
 	if n == 0 {
 		return nil
 	}

@@ -91,6 +91,7 @@ func seLinux(option string, try func(func(*score.SecurityContext)) bool) bool {
 
 func runAs(user string, try func(func(*score.SecurityContext)) bool) bool {
 	name, group, grouped := strings.Cut(user, ":")
+	name, group = numbered(name), numbered(group)
 	uid, err := strconv.Atoi(name)
 	if err != nil {
 		return false
@@ -103,3 +104,11 @@ func runAs(user string, try func(func(*score.SecurityContext)) bool) bool {
 }
 
 func capability(name string) string { return strings.TrimPrefix(strings.ToUpper(name), "CAP_") }
+
+// numbered is the number of root, which is the same in all images, and others as they are.
+func numbered(name string) string {
+	if name == "root" {
+		return "0"
+	}
+	return name
+}

@@ -40,13 +40,13 @@ func (c *container) volume(in *types.ServiceVolumeConfig, at string) {
 		if source == "" {
 			name = nameOf(c.project.volumes, "anonymous "+c.name+target, c.name+target)
 		}
-		done = c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, at)
+		done = c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, "volumes", at)
 	case types.VolumeTypeTmpfs:
 		dir := &score.EmptyDir{Medium: score.MediumMemory}
 		if t := in.Tmpfs; t != nil && t.Size > 0 {
 			dir.SizeLimit = quantity(int64(take(&t.Size)))
 		}
-		done = c.mount(score.Volume{EmptyDir: dir, MountPath: target, ReadOnly: readOnly}, at)
+		done = c.mount(score.Volume{EmptyDir: dir, MountPath: target, ReadOnly: readOnly}, "volumes", at)
 	}
 	if done {
 		if in.Type != types.VolumeTypeTmpfs {
@@ -62,12 +62,12 @@ func (c *container) volume(in *types.ServiceVolumeConfig, at string) {
 }
 
 // mount adds a mount, if it is one that PodmanV0 has. It reports what it refuses.
-func (c *container) mount(v score.Volume, at string) bool {
+func (c *container) mount(v score.Volume, at ...string) bool {
 	trial := append(slices.Clone(c.out.Volumes), v)
 	if c.refused(func(s *score.Service) {
 		s.Volumes, s.Devices, s.HostServices = trial, c.out.Devices, c.out.HostServices
 	}) {
-		c.lost("fleet does not take this mount: its paths are absolute, in their shortest form, without ':' and ',', and there is one mount at each", "change the path", "volumes", at)
+		c.lost("fleet does not take this mount: its paths are absolute, in their shortest form, without ':' and ',', and there is one mount at each", "change the path", at...)
 		return false
 	}
 	c.out.Volumes = trial
@@ -76,7 +76,9 @@ func (c *container) mount(v score.Volume, at string) bool {
 
 // services of the device that have a name, by their directories.
 var hostServices = map[string]score.HostService{
-	"/run/udev": score.HostServiceUdev, "/var/run/udev": score.HostServiceUdev, "/run/dbus": score.HostServiceDBus, "/var/run/dbus": score.HostServiceDBus,
+	"/run/udev": score.HostServiceUdev, "/var/run/udev": score.HostServiceUdev, "/run/udev/data": score.HostServiceUdev,
+	"/run/dbus": score.HostServiceDBus, "/var/run/dbus": score.HostServiceDBus,
+	"/run/dbus/system_bus_socket": score.HostServiceDBus, "/var/run/dbus/system_bus_socket": score.HostServiceDBus,
 }
 
 // bind translates a directory or a file of the machine.
@@ -87,30 +89,42 @@ func (c *container) bind(in *types.ServiceVolumeConfig, at string) bool {
 			take(&b.Propagation) // podman's default
 		}
 	}
-	source, target := path.Clean(in.Source), in.Target
+	source := path.Clean(in.Source)
+	if c.local(source) {
+		return c.beside(source, in.Target, in.ReadOnly, at)
+	}
+	return c.hostPath(source, in.Target, in.ReadOnly, "volumes", at)
+}
+
+// hostPath translates a directory, a file or a device of the machine.
+func (c *container) hostPath(source, target string, readOnly bool, at ...string) bool {
 	service, named := hostServices[source]
 	switch {
 	case path.Base(source) == "docker.sock" || path.Base(source) == "podman.sock":
-		c.lost("a container gets no access to the runtime of containers", "run what needs it outside of fleet, or without it", "volumes", at)
-	case named && target == string(service.Path()) || named && "/var"+service.Path() == target:
+		c.lost("a container gets no access to the runtime of containers", "run what needs it outside of fleet, or without it", at...)
+	case named && (target == source || target == string(service.Path()) || "/var"+service.Path() == target):
 		if !slices.Contains(c.out.HostServices, service) {
 			c.out.HostServices = append(c.out.HostServices, service)
 		}
 		return true
 	case source == "/dev/shm" || source == "/dev":
-		c.lost("a container has a /dev of its own", "name the devices under devices, or give shm_size", "volumes", at)
+		c.lost("a container has a /dev of its own", "name the devices under devices, or give shm_size", at...)
 	case strings.HasPrefix(source, "/dev/"):
 		if c.device(source, target) {
 			return true
 		}
-		c.lost("PodmanV0 does not take this device", "name one below /dev once", "volumes", at)
-	case c.local(source):
-		return c.beside(source, target, in.ReadOnly, at)
+		c.lost("PodmanV0 does not take this device", "name one below /dev once", at...)
+	case source == "/" || slices.ContainsFunc(neverMounted, func(dir string) bool { return source == dir || strings.HasPrefix(source, dir+"/") }):
+		c.lost("no device lets a container mount "+source, "name what the program needs: a directory of its own, devices or hostServices", at...)
 	default:
-		return c.mount(score.Volume{HostPath: source, MountPath: target, ReadOnly: in.ReadOnly}, at)
+		return c.mount(score.Volume{HostPath: source, MountPath: target, ReadOnly: readOnly}, at...)
 	}
 	return false
 }
+
+// neverMounted are directories that the agent lets nobody mount, or whose content each account
+// of the device may exchange.
+var neverMounted = []string{"/proc", "/run", "/var/run", "/tmp", "/var/tmp"}
 
 // local reports whether a path is beside the compose file: devices do not have it.
 func (c *container) local(source string) bool {
@@ -127,11 +141,11 @@ func (c *container) beside(source, target string, readOnly bool, at string) bool
 		if !readOnly {
 			c.lost("the file is in ConfigMap "+name+", and the container can only read it", "make the mount read-only (:ro), or have the program write elsewhere", "volumes", at)
 		}
-		return c.mount(score.Volume{ConfigMap: &score.ConfigMapFiles{Name: name, Items: []score.FileItem{{Key: key, Path: key}}}, SubPath: key, MountPath: target}, at)
+		return c.mount(score.Volume{ConfigMap: &score.ConfigMapFiles{Name: name, Items: []score.FileItem{{Key: key, Path: key}}}, SubPath: key, MountPath: target}, "volumes", at)
 	}
 	name := nameOf(c.project.volumes, "directory "+rel, cmp.Or(strings.Trim(rel, "."), "project"))
 	c.lost("devices do not have "+dotted(rel)+", so it is the volume "+name+", which is empty at first", "put files that the program needs into a ConfigMap or the image, or give an absolute path of the device", "volumes", at)
-	return c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, at)
+	return c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, "volumes", at)
 }
 
 // configMap keeps content under a key of a ConfigMap that is named after what it is made of.

@@ -42,6 +42,7 @@ func (c *container) ports(ports []types.ServicePortConfig) {
 			c.lost("the port, its address or its protocol is not one that fleet can publish, or it is published already", "publish TCP and UDP ports, each once", "ports", item(i))
 		default:
 			c.out.Ports = append(c.out.Ports, port)
+			c.low(port, i)
 		}
 		in.Target, in.Published, in.Protocol, in.HostIP = 0, "", "", ""
 	}
@@ -153,4 +154,15 @@ func (c *container) written(name string) bool {
 func (c *container) completes(g *group, name string) bool {
 	i := slices.IndexFunc(g.Score.Services, func(s score.Service) bool { return s.Name == c.labels[name] })
 	return i >= 0 && (g.Score.Services[i].Restart == score.RestartNever || g.Score.Services[i].Restart == score.RestartOnFailure)
+}
+
+// firstPort is the first port of the device that podman without root may take, if nothing else
+// is said.
+const firstPort = 1024
+
+// low says what a low port needs.
+func (c *container) low(p score.Port, at int) {
+	if p.HostPort < firstPort {
+		c.lost("podman without root may not take ports below 1024", "publish a higher one, or set net.ipv4.ip_unprivileged_port_start="+strconv.Itoa(p.HostPort)+" in /etc/sysctl.d of the devices", "ports", item(at))
+	}
 }

@@ -96,9 +96,10 @@ type request struct {
 	values []string
 	query  url.Values
 	header http.Header
-	// body is encoded as JSON unless it is nil; raw is sent as it is.
-	body any
-	raw  []byte
+	// body is encoded as JSON unless it is nil; raw and stream are sent as they are.
+	body   any
+	raw    []byte
+	stream io.Reader
 	// limit bounds the answer in bytes; maxAnswer when it is 0.
 	limit int64
 	// more is how much longer than usual podman may take to do it.
@@ -147,7 +148,7 @@ func (c *Client) ended(ctx context.Context, r request) error {
 
 // send sends a request and returns the answer, whose body must be closed.
 func (c *Client) send(ctx context.Context, r request) (*bindings.APIResponse, error) {
-	var body io.Reader
+	body := r.stream
 	if r.raw != nil {
 		body = bytes.NewReader(r.raw)
 	}

@@ -34,6 +34,7 @@ func (c *Client) Image(ctx context.Context, image string) (container.Image, erro
 		Architecture, Os, User string
 		Config                 struct{ Volumes map[string]struct{} }
 		HealthCheck            *healthCheck `json:"Healthcheck"`
+		Annotations            map[string]string
 	}
 	err := c.call(ctx, request{method: http.MethodGet, path: "/images/%s/json", values: []string{image}}, &found)
 	if err != nil {
@@ -42,7 +43,22 @@ func (c *Client) Image(ctx context.Context, image string) (container.Image, erro
 	return container.Image{
 		ID: string(found.ID), Volumes: slices.Sorted(maps.Keys(found.Config.Volumes)), HealthCheck: found.HealthCheck.probe(),
 		User: clip(found.User, maxShort), Arch: printable.Line(clip(found.Architecture, maxShort)), OS: printable.Line(clip(found.Os, maxShort)),
+		Annotations: actedUpon(found.Annotations),
 	}, nil
+}
+
+// runtimeKeys are the beginnings of keys of annotations that crun, runc and podman act upon.
+var runtimeKeys = []string{"run.oci.", "org.systemd.", "org.criu.", "io.podman.", "io.containers.", "io.kubernetes.", "module.wasm."}
+
+// actedUpon are the keys of annotations that runtimes act upon, in order.
+func actedUpon(annotations map[string]string) (keys []string) {
+	for key := range annotations {
+		if slices.ContainsFunc(runtimeKeys, func(prefix string) bool { return strings.HasPrefix(strings.ToLower(key), prefix) }) {
+			keys = append(keys, printable.Line(clip(key, maxShort)))
+		}
+	}
+	slices.Sort(keys)
+	return keys[:min(len(keys), maxNames)]
 }
 
 // maxNames bounds the names of one image.
@@ -118,6 +134,25 @@ func (c *Client) Pull(ctx context.Context, image string, logins ...container.Log
 		return fmt.Errorf("pulling image %q: %w", image, err)
 	}
 	return nil
+}
+
+// Load takes the images of an archive, and returns their names. It takes as long as ctx
+// lets it.
+func (c *Client) Load(ctx context.Context, archive io.Reader) ([]string, error) {
+	response, err := c.send(ctx, request{method: http.MethodPost, path: "/images/load", stream: archive, header: http.Header{"Content-Type": {"application/x-tar"}}})
+	if err != nil {
+		return nil, fmt.Errorf("loading images: %w", err)
+	}
+	defer response.Body.Close()
+	var report struct{ Names []string }
+	if err := decode(response.Response, maxAnswer, &report); err != nil {
+		return nil, fmt.Errorf("loading images: %w", c.translate(err, container.ErrImage))
+	}
+	names := report.Names[:min(len(report.Names), maxNames)]
+	for i, name := range names {
+		names[i] = clip(name, maxImage)
+	}
+	return names, nil
 }
 
 // pullResult reads podman's stream of reports: an error is one of them, under

@@ -75,10 +75,16 @@ type bridge struct {
 	IPv6   bool              `json:"ipv6_enabled"`
 	DNS    bool              `json:"dns_enabled"`
 	Labels map[string]string `json:"labels"`
+	// Options are those of podman's driver.
+	Options map[string]string `json:"options"`
 }
 
 func bridgeOf(n *container.Network) bridge {
-	return bridge{Name: n.Name, Driver: types.BridgeNetworkDriver, IPv6: n.IPv6, DNS: true, Labels: map[string]string{container.LabelNetwork: n.Owner}}
+	return bridge{
+		Name: n.Name, Driver: types.BridgeNetworkDriver, IPv6: n.IPv6, DNS: true, Labels: map[string]string{container.LabelNetwork: n.Owner},
+		// Or containers reach those of all other networks by their addresses.
+		Options: map[string]string{types.IsolateOption: "true"},
+	}
 }
 
 func podOf(n *container.Network) *specgen.PodSpecGenerator {

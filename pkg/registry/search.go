@@ -20,7 +20,12 @@ type search struct {
 
 	repository string
 	want       v1.Hash
+	// asked is how many manifests were looked at.
+	asked int
 }
+
+// maxManifests bounds the manifests that one search looks at: an index may name thousands.
+const maxManifests = 256
 
 // among looks for it among all that roots consist of. It first looks at what is here: whoever
 // asks for a layer has asked for its manifest before.
@@ -63,6 +68,9 @@ func (s *search) below(ctx context.Context, roots []v1.Hash, depth int, fetch bo
 
 // in looks at what one manifest or index says, and returns the manifests that it names.
 func (s *search) in(ctx context.Context, root v1.Hash) (found v1.Descriptor, manifests []v1.Hash, err error) {
+	if s.asked++; s.asked > maxManifests || ctx.Err() != nil {
+		return v1.Descriptor{}, nil, errNoPart
+	}
 	data, err := s.Manifest(ctx, s.repository, root)
 	if err != nil {
 		return v1.Descriptor{}, nil, err

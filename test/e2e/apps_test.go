@@ -27,7 +27,7 @@ import (
 const (
 	appsNamespace = "apps"
 	// appsConfig is what agent.yaml allows besides, as the examples say.
-	appsConfig = "bindRoots: [/srv/recorder]\nallow: {devices: [/dev/serial/by-id, /dev/video0]}"
+	appsConfig = "bindRoots: [/srv/recorder]\nallow: {devices: [/dev/serial/by-id, /dev/video0], hostNamespaces: [network]}"
 )
 
 // apps are the files of examples/apps, with the containers of each.

@@ -97,7 +97,16 @@ func init() {
 			name:     "net-other",
 			data:     `network: {mode: Bridge}`,
 			services: []string{`{name: third, image: 'localhost/hello:1'}`},
-			shows:    []shown{{fields: "network.mode", in: "third", run: "timeout 5 wget -qO- http://second:8080/ >/dev/null 2>&1 || echo unknown", want: "unknown"}},
+			shows: []shown{
+				{fields: "network.mode", in: "third", run: "timeout 5 wget -qO- http://second:8080/ >/dev/null 2>&1 || echo unknown", want: "unknown"},
+				{
+					fields: "network.mode", in: onDevice, // nor by address, which those in the same network may use
+					run: forWorkload + `sh -c 'address=$(podman inspect --type container --format "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}" fields_net-default_peer)
+						podman exec fields_net-default_web timeout 20 wget -qO- http://$address:8080/
+						podman exec fields_net-other_third timeout 5 wget -qO- http://$address:8080/ 2>/dev/null || echo apart'`,
+					want: helloPage + "\napart",
+				},
+			},
 		},
 	)
 }

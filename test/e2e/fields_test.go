@@ -63,7 +63,7 @@ const (
 	onDevice = "/"
 	// fieldsConfig is what agent.yaml allows besides.
 	fieldsConfig = "bindRoots: [/srv]\n" +
-		"allow: {devices: [/dev/serial/by-id], cdiDevices: [example.com/accelerator], hostServices: [udev, dbus], hostNamespaces: [pid, ipc], " +
+		"allow: {devices: [/dev/serial/by-id], cdiDevices: [example.com/accelerator], hostServices: [udev, dbus], hostNamespaces: [network, pid, ipc], " +
 		"capabilities: [NET_ADMIN], sysctls: [net.ipv4.ip_forward], seccompUnconfined: true}"
 )
 

@@ -42,6 +42,7 @@ func (s *site) person() {
 		s.t.Errorf("a restart without an agent: %+v, %v", r, err)
 	}
 	s.on("systemctl start fleet-agent")
+	s.load()
 	s.supportBundle()
 	s.setServer()
 	s.kubectl("delete", "fleetdep", "talk")
@@ -56,6 +57,25 @@ func (s *site) expectOutput(command, want string) {
 	if got := s.on("%s", command); got != want {
 		s.t.Errorf("%s prints %q, want %q", command, got, want)
 	}
+}
+
+// load takes images from a directory of archives that root alone may read: one of podman's and
+// one of OCI's. A Deployment finds them where no registry has them. What is no archive is said.
+func (s *site) load() {
+	const first, second = "registry.example.com/usb/first:1", "registry.example.com/usb/second:1"
+	s.root("install -d -m 0700 /srv/usb && echo no archive >/srv/usb/damaged.tar && echo notes >/srv/usb/README")
+	s.podman("tag", lab.HelloImage, first, second)
+	s.root(forWorkload + "podman save --quiet " + first + " >/srv/usb/first.tar; " + forWorkload + "podman save --quiet --format oci-archive " + second + " >/srv/usb/second.oci")
+	s.podman("untag", lab.HelloImage, first, second)
+	r, err := s.machine.Run(s.t.Context(), "fleet-agent", "load", "/srv/usb")
+	if err != nil || r.ExitCode != 1 || !strings.Contains(r.Stdout, "  "+first+"\n") || !strings.Contains(r.Stdout, "  "+second+"\n") || !strings.Contains(r.Stderr, "1 of 3 archives could not be loaded") {
+		s.t.Errorf("load: %+v, %v", r, err)
+	}
+	s.apply("usb", fmt.Sprintf("{name: first, image: %q}, {name: second, image: %q}", first, second))
+	s.aggregate("usb", counts{1, 1, 0, 0})
+	s.kubectl("delete", "fleetdep", "usb")
+	s.podman("rmi", first, second)
+	s.root("rm -r /srv/usb")
 }
 
 // commands are run in a container.

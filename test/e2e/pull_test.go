@@ -5,6 +5,11 @@ package e2e_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
@@ -12,6 +17,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -22,9 +28,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -48,17 +56,16 @@ func TestPulls(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, "pulls-"+suite, suite)
 			far := s.startFar()
-			s.root("printf 'images:\\n  direct: false\\n' >>/etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
-			s.connected()
 			for _, step := range []struct {
 				name string
 				run  func(*site, *farRegistry)
 			}{
 				{"a login is wanted", (*site).loginIsWanted},
 				{"by tag and by digest", (*site).pullsByTagAndDigest},
+				{"a volume after a pull", (*site).volumeAfterAPull},
 				{"a pull goes on where it was", (*site).pullGoesOn},
 				{"a moving tag", (*site).movingTag},
-				{"a policy is about the image's own name", (*site).policyOfAnImage},
+				{"images that must be signed", (*site).policyOfImages},
 			} {
 				if !t.Run(step.name, func(t *testing.T) {
 					whole := s.t
@@ -118,14 +125,19 @@ func (f *farRegistry) has(s *site, called string, size int64) string {
 	s.must(err)
 	image, err := mutate.AppendLayers(f.image, layer)
 	s.must(err)
+	f.push(s, called, image)
+	digest, err := image.Digest()
+	s.must(err)
+	return digest.String()
+}
+
+func (f *farRegistry) push(s *site, called string, image v1.Image) {
+	s.t.Helper()
 	web := httptest.NewServer(f.store)
 	defer web.Close()
 	ref, err := name.ParseReference(strings.TrimPrefix(web.URL, "http://") + "/" + called)
 	s.must(err)
 	s.must(remote.Write(ref, image, remote.WithAuth(authn.Anonymous), remote.WithContext(s.t.Context())))
-	digest, err := image.Digest()
-	s.must(err)
-	return digest.String()
 }
 
 func (f *farRegistry) counted() int64 {
@@ -226,6 +238,18 @@ func (s *site) pullsByTagAndDigest(f *farRegistry) {
 	s.containers()
 }
 
+// volumeAfterAPull: podman was told of the mirror, and still knows where its volumes are.
+func (s *site) volumeAfterAPull(f *farRegistry) {
+	f.has(s, "team/data:1", 1000)
+	s.applyPrivate("data", "{name: web, image: '"+farHost+"/team/data:1', volumes: [{name: data, mountPath: /data}]}")
+	s.aggregate("data", counts{1, 1, 0, 0})
+	if at := s.podman("volume", "inspect", "--format", "{{.Mountpoint}}", "default_data_data"); !strings.HasPrefix(at, "/var/lib/fleet-workload/") {
+		s.t.Errorf("the volume is in %q", at)
+	}
+	s.kubectl("delete", "fleetdep", "data")
+	s.containers()
+}
+
 // pullGoesOn: what a pull brought before the agent was restarted is not fetched again; podman
 // alone, the control, fetches it again.
 func (s *site) pullGoesOn(f *farRegistry) {
@@ -266,7 +290,7 @@ func (s *site) pullGoesOn(f *farRegistry) {
 	if sent := interrupted("mirror"); sent > largeLayer+(4<<20) {
 		s.t.Errorf("the registry sent %d bytes of an image of %d", sent, largeLayer)
 	}
-	s.root("cp -p /etc/fleet-agent/agent.yaml /root/agent.yaml; sed -i 's/direct: false/direct: true/' /etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
+	s.root("cp -p /etc/fleet-agent/agent.yaml /root/agent.yaml; printf 'images:\n  direct: true\n' >>/etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
 	s.connected()
 	if sent := interrupted("direct"); sent < largeLayer+before/2 {
 		s.t.Errorf("the control: podman alone had %d bytes sent of an image of %d", sent, largeLayer)
@@ -298,14 +322,61 @@ func (s *site) movingTag(f *farRegistry) {
 	s.containers()
 }
 
-// policyOfAnImage: what podman's policy.json says of an image counts, though the image comes by
-// way of the agent.
-func (s *site) policyOfAnImage(f *farRegistry) {
-	f.has(s, "team/forbidden:1", 1000)
-	const policy = `{"default": [{"type": "insecureAcceptAnything"}], "transports": {"docker": {"` + farHost + `/team/forbidden": [{"type": "reject"}]}}}`
-	s.root("cat >/var/lib/fleet-workload/.config/containers/policy.json <<'END'\n" + policy + "\nEND\nchmod 644 /var/lib/fleet-workload/.config/containers/policy.json")
-	s.applyPrivate("forbidden", "{name: web, image: '"+farHost+"/team/forbidden:1'}")
-	s.failsWith("default", "forbidden", regexp.MustCompile(`rejected by policy`))
-	s.kubectl("delete", "fleetdep", "forbidden")
-	s.root("rm /var/lib/fleet-workload/.config/containers/policy.json")
+// policyOfImages: what the policy says of images counts, by their own names, though they come by
+// way of the agent. It is that of examples/files-v0, which the server distributes, with a key of
+// its own.
+func (s *site) policyOfImages(f *farRegistry) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	s.must(err)
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	s.must(err)
+	example, err := os.ReadFile("../../examples/files-v0/signatures.yaml")
+	s.must(err)
+	manifest := regexp.MustCompile(`(?s)-----BEGIN.*END PUBLIC KEY-----\n`).ReplaceAllString(string(example),
+		strings.ReplaceAll(strings.TrimSpace(string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))), "\n", "\n    ")+"\n")
+	manifest = strings.NewReplacer("registry.example.com", farHost+"/team", "{example: signatures}", "{site: a}").Replace(manifest)
+	s.root("mkdir -p /etc/containers/fleet; echo 'fileRoots: [/etc/containers/fleet]' >>/etc/fleet-agent/agent.yaml; systemctl restart fleet-agent")
+	s.kubectl("label", "namespace", "default", "--overwrite", "fleet.nationtech.io/privilege=privileged")
+	_, err = s.server.Apply(s.t.Context(), manifest)
+	s.must(err)
+	s.aggregate("signatures", counts{1, 1, 0, 0})
+
+	f.has(s, "team/unsigned:1", 1000)
+	s.applyPrivate("unsigned", "{name: web, image: '"+farHost+"/team/unsigned:1'}")
+	s.failsWith("default", "unsigned", regexp.MustCompile(`A signature was required, but no signature exists`))
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	s.must(err)
+	f.sign(s, "team/foreign", f.has(s, "team/foreign:1", 1000), other)
+	s.applyPrivate("foreign", "{name: web, image: '"+farHost+"/team/foreign:1'}")
+	s.failsWith("default", "foreign", regexp.MustCompile(`pulling image .*foreign:1.*`))
+	f.sign(s, "team/signed", f.has(s, "team/signed:1", 1000), key)
+	s.applyPrivate("signed", "{name: web, image: '"+farHost+"/team/signed:1'}")
+	if strings.Contains(s.podman("--version"), " 4.") { // Debian 12 has switched sigstore off
+		s.failsWith("default", "signed", regexp.MustCompile(`sigstore disabled`))
+	} else {
+		s.aggregate("signed", counts{1, 1, 0, 0})
+	}
+	s.kubectl("delete", "fleetdep", "unsigned", "foreign", "signed", "signatures")
+	s.containers()
+	// With the policy gone, the control, the same image needs no signature.
+	s.applyPrivate("unsigned", "{name: web, image: '"+farHost+"/team/unsigned:1'}")
+	s.aggregate("unsigned", counts{1, 1, 0, 0})
+	s.kubectl("delete", "fleetdep", "unsigned")
+}
+
+// sign puts a signature of an image beside it, as cosign does.
+func (f *farRegistry) sign(s *site, repository, digest string, key *ecdsa.PrivateKey) {
+	s.t.Helper()
+	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":%q},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":{}}`,
+		farHost+"/"+repository, digest)
+	sum := sha256.Sum256(payload)
+	signature, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
+	s.must(err)
+	image, err := mutate.Append(mutate.MediaType(empty.Image, types.OCIManifestSchema1), mutate.Addendum{
+		Layer:       static.NewLayer(payload, "application/vnd.dev.cosign.simplesigning.v1+json"),
+		Annotations: map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(signature)},
+	})
+	s.must(err)
+	image = mutate.ConfigMediaType(image, types.OCIConfigJSON)
+	f.push(s, repository+":"+strings.Replace(digest, ":", "-", 1)+".sig", image)
 }

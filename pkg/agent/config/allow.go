@@ -15,7 +15,7 @@ type Allow struct {
 	CDIDevices []string `yaml:"cdiDevices" env:"FLEET_AGENT_ALLOW_CDI_DEVICES"`
 	// HostServices are udev and dbus.
 	HostServices []string `yaml:"hostServices" env:"FLEET_AGENT_ALLOW_HOST_SERVICES"`
-	// HostNamespaces are pid and ipc.
+	// HostNamespaces are network, pid and ipc.
 	HostNamespaces []string `yaml:"hostNamespaces" env:"FLEET_AGENT_ALLOW_HOST_NAMESPACES"`
 	// Capabilities are those that a namespace has to be privileged for, without CAP_.
 	Capabilities []string `yaml:"capabilities" env:"FLEET_AGENT_ALLOW_CAPABILITIES"`
@@ -30,7 +30,7 @@ type Allow struct {
 // Values of Allow.HostServices and Allow.HostNamespaces.
 var (
 	hostServices   = []string{"udev", "dbus"}
-	hostNamespaces = []string{"pid", "ipc"}
+	hostNamespaces = []string{"network", "pid", "ipc"}
 )
 
 // ServicePaths are where the host services are that may be had.

@@ -123,8 +123,7 @@ type Images struct {
 	// for any.
 	PruneAbove  int `yaml:"pruneAbove" env:"FLEET_AGENT_IMAGES_PRUNE_ABOVE"`
 	PruneDownTo int `yaml:"pruneDownTo" env:"FLEET_AGENT_IMAGES_PRUNE_DOWN_TO"`
-	// Direct: podman pulls by itself, and what follows means nothing. It is the default, since
-	// podman forgets where volumes are when it is told of a mirror.
+	// Direct: podman pulls by itself, and what follows means nothing.
 	Direct bool `yaml:"direct" env:"FLEET_AGENT_IMAGES_DIRECT"`
 	// Mirrors are of the form REGISTRY=https://HOST[:PORT], in the order in which they are
 	// asked before the gateway and the registry.
@@ -158,7 +157,7 @@ func Default() Config {
 		KeyStorage:        KeyStorageFile,
 		TPM:               TPM{Device: "/dev/tpmrm0"},
 		StateDir:          "/var/lib/fleet-agent",
-		Images:            Images{KeepUnneeded: 30 * 24 * time.Hour, PruneAbove: 85, PruneDownTo: 75, Transfers: 1, ResumeMiB: 1024, Direct: true},
+		Images:            Images{KeepUnneeded: 30 * 24 * time.Hour, PruneAbove: 85, PruneDownTo: 75, Transfers: 1, ResumeMiB: 1024},
 		Log:               Log{Level: "info", Format: "text"},
 		HeartbeatInterval: 30 * time.Second,
 		SnapshotInterval:  15 * time.Minute,

@@ -149,6 +149,8 @@ type Image struct {
 	// Arch and OS are what it was built for, for example "amd64" and "linux"; empty when it
 	// does not say.
 	Arch, OS string
+	// Annotations are the keys of those of its annotations that runtimes act upon.
+	Annotations []string
 }
 
 // StoredImage is an image on the device as it is found among others.

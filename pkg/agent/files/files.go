@@ -304,11 +304,6 @@ func (f *Files) put(t *todo, under *entry) error {
 			return err
 		}
 	}
-	for _, one := range t.fix {
-		if err := tree.fix(one); err != nil {
-			return err
-		}
-	}
 	for _, path := range slices.Concat(t.remove, t.leave, t.gone) {
 		if err := f.takeBack(path, under.Files[path]); err != nil {
 			return err

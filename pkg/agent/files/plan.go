@@ -42,8 +42,8 @@ func (s *sight) is(p *put) bool {
 
 // todo is what has to be done.
 type todo struct {
-	// write are files whose content has to be put, fix those whose mode or owner differs.
-	write, fix []*file
+	// write are files that have to be put.
+	write []*file
 	// remove are paths whose file is deleted, leave those whose file somebody changed.
 	remove, leave []string
 	// gone are paths that have no file any more, but may have what a power cut left.
@@ -56,9 +56,6 @@ type todo struct {
 func (t *todo) steps() (steps []string) {
 	for _, f := range t.write {
 		steps = append(steps, "writing "+f.path)
-	}
-	for _, f := range t.fix {
-		steps = append(steps, "setting mode and owner of "+f.path)
 	}
 	for _, path := range t.remove {
 		steps = append(steps, "deleting "+path)
@@ -92,10 +89,10 @@ func decide(l *ledger, ref wire.DeploymentRef, had *entry, wanted []*file, mark 
 			t.write = append(t.write, f)
 		case !s.is(its):
 			return nil, foreign(f.path, &s, its != nil)
-		case s.sum != f.sum():
+		case s.sum != f.sum() || s.mode != f.mode || s.uid != f.uid || s.gid != f.gid:
+			// It is put anew for its owner and mode, too: another name or a descriptor of
+			// somebody else may lead to the file that is there.
 			t.write = append(t.write, f)
-		case s.mode != f.mode || s.uid != f.uid || s.gid != f.gid:
-			t.fix = append(t.fix, f)
 		}
 	}
 	if had == nil {

@@ -315,30 +315,6 @@ func (t *tree) commit(f *file, its *put) error {
 	return dir.Sync()
 }
 
-// fix sets mode and owner of a file that has the content.
-func (t *tree) fix(f *file) error {
-	dir, name, err := t.openDir(f.path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	open, s, err := t.open(dir, name, f.path)
-	if err != nil {
-		return err
-	}
-	if open == nil {
-		return fmt.Errorf("%s changes while it is looked at: %w", f.path, errBusy)
-	}
-	defer open.Close()
-	if s.sum != f.sum() {
-		return foreign(f.path, &s, true)
-	}
-	if err := setAttributes(open, f); err != nil {
-		return explain(f.path, brief(err))
-	}
-	return open.Sync()
-}
-
 // remove deletes a file that is what was put, and what a power cut left of it. It reports
 // what is there instead.
 func (t *tree) remove(path string, its *put) (left bool, err error) {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/lru"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/assignment"
@@ -78,8 +79,10 @@ type Revisions interface {
 type Controller struct {
 	Config
 
-	table     *assignment.Table
-	images    imageLists
+	table  *assignment.Table
+	images imageLists
+	// rendered are the last bodies that were, by hash: a device asks for a body in pieces.
+	rendered  *lru.Cache
 	queue     *reconcile.Queue[item]
 	projector *projector
 	status    *statusWriter
@@ -106,10 +109,13 @@ const (
 	secretItem
 )
 
+// renderedBodies is how many rendered bodies are kept, of at most 256 KiB each.
+const renderedBodies = 32
+
 // New returns a controller that does not run yet. Buckets and Nudge may be
 // set until Run.
 func New(c Config) *Controller {
-	return &Controller{Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), history: newHistory(c.Metrics), ready: make(chan struct{})}
+	return &Controller{Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), history: newHistory(c.Metrics), ready: make(chan struct{}), rendered: lru.New(renderedBodies)}
 }
 
 // Ready is closed when manifests are complete.
@@ -178,7 +184,18 @@ func (c *Controller) Body(device, hash string) ([]byte, bool) {
 	if !c.isReady() {
 		return nil, false
 	}
-	return c.table.Body(device, hash)
+	body, render := c.table.Body(device, hash)
+	if render == nil {
+		return body, body != nil
+	}
+	if kept, is := c.rendered.Get(hash); is {
+		return kept.([]byte), true //nolint:forcetypeassert // of what follows
+	}
+	body, ok := render()
+	if ok {
+		c.rendered.Add(hash, body)
+	}
+	return body, ok
 }
 
 // EarlierBody implements deviceapi.Manifests: what a device was told to run before, by

@@ -48,7 +48,7 @@ func (c *Controller) Images(device string) (names []string, known bool) {
 	entries, _, _ := c.table.Manifest(device)
 	for i := range entries {
 		if hash := entries[i].Hash; hash != "" {
-			names = append(names, c.images.of(entries[i].Score(), func() ([]byte, bool) { return c.table.Body(device, hash) })...)
+			names = append(names, c.images.of(entries[i].Score(), func() ([]byte, bool) { return c.Body(device, hash) })...)
 		}
 	}
 	slices.Sort(names)

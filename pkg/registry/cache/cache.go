@@ -74,7 +74,7 @@ type Cache struct {
 	done   sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
-	fetches map[v1.Hash]*fetch
+	fetches map[origin]*fetch
 }
 
 // New returns a Cache, or nil when there are no upstreams.
@@ -82,7 +82,7 @@ func New(c Config) (*Cache, error) {
 	if len(c.Upstreams) == 0 {
 		return nil, nil //nolint:nilnil // the nil Cache serves nothing
 	}
-	cache := &Cache{now: c.Now, log: c.Log, fetches: map[v1.Hash]*fetch{}}
+	cache := &Cache{now: c.Now, log: c.Log, fetches: map[origin]*fetch{}}
 	base := c.Transport
 	if base == nil {
 		base = newTransport()
@@ -255,12 +255,13 @@ func (c *Cache) Open(ctx context.Context, repository string, d v1.Descriptor, fr
 func (c *Cache) openOnce(ctx context.Context, u *upstream, repository string, d v1.Descriptor, from int64) (r io.ReadCloser, ending <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := c.fetches[d.Digest]
+	asked := origin{u.alias + "/" + repository, d.Digest, d.Size}
+	f := c.fetches[asked]
 	if f == nil {
 		if r, err := c.shelf.open(d, from); err == nil {
 			return r, nil, nil
 		}
-		if f, err = c.begin(u, repository, d); err != nil {
+		if f, err = c.begin(u, repository, d, asked); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -271,10 +272,25 @@ func (c *Cache) openOnce(ctx context.Context, u *upstream, repository string, d 
 	return r, nil, nil
 }
 
+// origin is where a blob comes from, and what a manifest says of it. Who is told lies by a
+// manifest, or comes from a slow registry, keeps nobody else waiting.
+type origin struct {
+	repository string
+	digest     v1.Hash
+	size       int64
+}
+
+// file is the name of the file of a fetch.
+func (o origin) file() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d", o.repository, o.digest, o.size))
+	return hex.EncodeToString(sum[:])
+}
+
 // busy are the fetches under way.
 type busy struct {
-	digests map[string]bool
-	// coming is how much they still bring, in bytes.
+	// files are the names of their files.
+	files map[string]bool
+	// coming is how much more they have been given room for, in bytes.
 	coming int64
 }
 
@@ -285,28 +301,27 @@ func (c *Cache) busy() busy {
 }
 
 func (c *Cache) busyLocked() busy {
-	b := busy{digests: map[string]bool{}}
-	for digest, f := range c.fetches {
-		b.digests[digest.Hex] = true
-		b.coming += f.missing()
+	b := busy{files: map[string]bool{}}
+	for o, f := range c.fetches {
+		b.files[o.file()] = true
+		b.coming += f.coming()
 	}
 	return b
 }
 
 // begin begins a fetch. The caller holds mu.
-func (c *Cache) begin(u *upstream, repository string, d v1.Descriptor) (*fetch, error) {
+func (c *Cache) begin(u *upstream, repository string, d v1.Descriptor, o origin) (*fetch, error) {
 	if c.ctx.Err() != nil {
 		return nil, fmt.Errorf("%w: the server ends", ErrUnavailable)
 	}
-	b := c.busyLocked()
-	b.digests[d.Digest.Hex] = true
-	file, err := c.shelf.begin(d, b)
+	file, err := c.shelf.begin(o)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	f := newFetch(d, file, cancel)
-	c.fetches[d.Digest] = f
+	f.room = func(size int64) error { return c.shelf.makeRoom(size, c.busy()) }
+	c.fetches[o] = f
 	c.done.Go(func() {
 		defer cancel()
 		err := f.run(ctx, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
@@ -314,11 +329,11 @@ func (c *Cache) begin(u *upstream, repository string, d v1.Descriptor) (*fetch, 
 		})
 		c.mu.Lock()
 		if err == nil {
-			err = c.shelf.keep(d)
+			err = c.shelf.keep(o)
 		} else if errors.Is(err, errContent) {
-			c.shelf.drop(d)
+			c.shelf.drop(o)
 		}
-		delete(c.fetches, d.Digest)
+		delete(c.fetches, o)
 		c.mu.Unlock()
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("fetching a part of an image", "registry", u.String(), "repository", repository, "digest", d.Digest.String(), "error", err)

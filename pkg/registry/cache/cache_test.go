@@ -183,7 +183,7 @@ func TestAnInterruptedFetchIsResumed(t *testing.T) {
 	must(t, r.Close()) // the only device went away
 	must(t, s.Close())
 	close(hold)
-	part, err := os.Stat(filepath.Join(s.dir, "parts", d.Digest.Hex))
+	part, err := os.Stat(filepath.Join(s.dir, "parts", cache.PartName(s.repository, d)))
 	must(t, err)
 	if part.Size() < 30<<10 {
 		t.Fatalf("%d bytes were kept", part.Size())
@@ -219,12 +219,50 @@ func TestContentThatIsNotWhatTheDigestSays(t *testing.T) {
 	must(t, os.Truncate(path, 100))
 	s.want(d, 0)
 	// a part that a power cut damaged does not stay
-	must(t, os.Rename(path, filepath.Join(s.dir, "parts", d.Digest.Hex)))
-	must(t, os.WriteFile(filepath.Join(s.dir, "parts", d.Digest.Hex), make([]byte, 5000), 0o600))
+	must(t, os.Rename(path, filepath.Join(s.dir, "parts", cache.PartName(s.repository, d))))
+	must(t, os.WriteFile(filepath.Join(s.dir, "parts", cache.PartName(s.repository, d)), make([]byte, 5000), 0o600))
 	if _, err := s.read(d, 0); err == nil {
 		t.Error("a damaged part is taken for a good one")
 	}
 	s.want(d, 0)
+}
+
+// Manifests are written by whoever makes images. What one says of a blob of another's takes
+// nothing away, keeps nobody waiting, and what it only promises has nothing removed.
+func TestLiesOfManifests(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 64<<20)
+	d := layer(t, s.upstream.add("1", 20<<20))
+	s.want(d, 0)
+	lie := d
+	lie.Size--
+	if _, err := s.read(lie, 0); !errors.Is(err, cache.ErrUnavailable) {
+		t.Errorf("a blob of another size: %v", err)
+	}
+	if !s.Has(d.Digest) {
+		t.Error("a lie removed a blob")
+	}
+
+	hold := make(chan struct{})
+	defer close(hold)
+	other := layer(t, s.upstream.add("2", 1<<20))
+	s.upstream.set(func(u *upstream) { u.hold = hold })
+	lie = other
+	lie.Size = 63 << 20
+	r, err := s.Open(t.Context(), s.repository, lie, 0)
+	must(t, err)
+	defer r.Close()
+	_, err = io.ReadFull(r, make([]byte, 30<<10))
+	must(t, err)
+	s.upstream.set(func(u *upstream) { u.hold = nil })
+	s.want(other, 0)
+	if !s.Has(d.Digest) {
+		t.Error("a promise removed a blob")
+	}
+	lie.Size = -1
+	if _, err := s.Open(t.Context(), s.repository, lie, 0); err == nil {
+		t.Error("a blob of less than nothing is taken")
+	}
 }
 
 func TestTags(t *testing.T) {

@@ -19,6 +19,8 @@ const (
 	// the time before the second; it doubles.
 	maxAttempts = 5
 	patience    = time.Second
+	// stride is how much room is made at a time, in bytes.
+	stride = 16 << 20
 	// piece is how much is read at a time, in bytes.
 	piece = 64 << 10
 )
@@ -32,13 +34,17 @@ type fetch struct {
 	want   string
 	file   *os.File
 	cancel context.CancelFunc
+	// room makes room for so many bytes more. It is asked for as they come: a registry that
+	// only promises something has nothing else removed for it.
+	room func(size int64) error
 
 	mu sync.Mutex // guards what follows
-	// written is how much is in the file; changed is closed when that, or ended, changes.
-	written int64
-	ended   bool
-	err     error
-	changed chan struct{}
+	// written is how much is in the file, given how much it has been given room for; changed is
+	// closed when written, or ended, changes.
+	written, given int64
+	ended          bool
+	err            error
+	changed        chan struct{}
 	// readers is how many read. When the last one left, nobody else may come.
 	readers int
 	left    bool
@@ -110,6 +116,9 @@ func (f *fetch) more(ctx context.Context, open opener, have int64, hash io.Write
 	for have+brought < f.size {
 		n, err := content.Read(buffer[:min(piece, f.size-have-brought)])
 		if n > 0 {
+			if err := f.makeRoom(have + brought + int64(n)); err != nil {
+				return brought, err
+			}
 			if _, err := f.file.WriteAt(buffer[:n], have+brought); err != nil {
 				return brought, fmt.Errorf("%w: %w", ErrSpace, err)
 			}
@@ -161,11 +170,29 @@ func (f *fetch) reader(ctx context.Context, from int64) (r io.ReadCloser, ok boo
 	return &fetchReader{fetch: f, ctx: ctx, offset: from}, true
 }
 
-// missing is how much is not in the file yet.
-func (f *fetch) missing() int64 {
+// makeRoom makes room for the file to become so long, and a stride longer.
+func (f *fetch) makeRoom(size int64) error {
+	f.mu.Lock()
+	given := max(f.given, f.written)
+	f.mu.Unlock()
+	if size <= given {
+		return nil
+	}
+	more := min(size-given+stride, f.size-given)
+	if err := f.room(more); err != nil {
+		return err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.size - f.written
+	f.given = given + more
+	return nil
+}
+
+// coming is how much more it has been given room for.
+func (f *fetch) coming() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return max(0, f.given-f.written)
 }
 
 // leave is called once by each reader. The last one ends the fetch.

@@ -46,7 +46,7 @@ func newShelf(dir string, size int64, now func() time.Time) (*shelf, error) {
 }
 
 func (s *shelf) blob(digest v1.Hash) string { return filepath.Join(s.dir, blobsName, digest.Hex) }
-func (s *shelf) part(digest v1.Hash) string { return filepath.Join(s.dir, partsName, digest.Hex) }
+func (s *shelf) part(o origin) string       { return filepath.Join(s.dir, partsName, o.file()) }
 
 // touch notes that somebody asked for a file. That it fails has no other effect than that
 // the file goes earlier.
@@ -94,8 +94,7 @@ func (s *shelf) open(d v1.Descriptor, from int64) (io.ReadCloser, error) {
 	}
 	info, err := f.Stat()
 	if err != nil || info.Size() != d.Size {
-		_ = f.Close()
-		_ = os.Remove(path)
+		s.judge(f, d.Digest)
 		return nil, ErrUnknown
 	}
 	s.touch(path)
@@ -103,6 +102,16 @@ func (s *shelf) open(d v1.Descriptor, from int64) (io.ReadCloser, error) {
 		return section{io.NewSectionReader(f, from, d.Size-from), f}, nil
 	}
 	return &checked{f: f, hash: sha256.New(), left: d.Size, want: d.Digest.Hex, path: path}, nil
+}
+
+// judge closes a blob of another size than a manifest says, and removes it if that is right:
+// manifests are written by whoever makes images.
+func (s *shelf) judge(f *os.File, digest v1.Hash) {
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err == nil && hex.EncodeToString(sum.Sum(nil)) != digest.Hex {
+		_ = os.Remove(s.blob(digest))
+	}
 }
 
 type section struct {
@@ -133,34 +142,33 @@ func (c *checked) Read(p []byte) (int, error) {
 // Close implements io.Closer.
 func (c *checked) Close() error { return c.f.Close() }
 
-// begin opens the file of a fetch, with what it has already, beside those that are busy. It
-// is among them itself.
-func (s *shelf) begin(d v1.Descriptor, b busy) (*os.File, error) {
-	need := d.Size
-	if info, err := os.Stat(s.part(d.Digest)); err == nil {
-		need -= min(info.Size(), need)
+// begin opens the file of a fetch, with what it has already.
+func (s *shelf) begin(o origin) (*os.File, error) {
+	if o.size < 0 || o.size > s.size {
+		return nil, s.tooLarge(o.size)
 	}
-	if err := s.makeRoom(need, b); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(s.part(d.Digest), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(s.part(o), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSpace, err)
 	}
-	s.touch(s.part(d.Digest))
+	s.touch(s.part(o))
 	return f, nil
 }
 
+func (s *shelf) tooLarge(size int64) error {
+	return fmt.Errorf("%w: it has %d MiB, and the cache %d: make imageCacheSize larger", ErrSpace, size>>20, s.size>>20)
+}
+
 // keep gives a whole blob its name.
-func (s *shelf) keep(d v1.Descriptor) error {
-	if err := os.Rename(s.part(d.Digest), s.blob(d.Digest)); err != nil {
+func (s *shelf) keep(o origin) error {
+	if err := os.Rename(s.part(o), s.blob(o.digest)); err != nil {
 		return fmt.Errorf("keeping a part of an image: %w", err)
 	}
 	return atomicfile.SyncDir(filepath.Join(s.dir, blobsName))
 }
 
 // drop removes what a fetch brought that is wrong.
-func (s *shelf) drop(d v1.Descriptor) { _ = os.Remove(s.part(d.Digest)) }
+func (s *shelf) drop(o origin) { _ = os.Remove(s.part(o)) }
 
 // file is a file that may go.
 type file struct {
@@ -173,9 +181,9 @@ type file struct {
 // those that are coming.
 func (s *shelf) makeRoom(size int64, b busy) error {
 	if size > s.size {
-		return fmt.Errorf("%w: it has %d MiB, and the cache %d: make imageCacheSize larger", ErrSpace, size>>20, s.size>>20)
+		return s.tooLarge(size)
 	}
-	files, total := s.files(b.digests)
+	files, total := s.files(b.files)
 	free, err := s.free()
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 type Allow struct {
 	// CDIDevices are names of the Container Device Interface, or their kinds: nvidia.com/gpu.
 	CDIDevices []string
-	// HostNamespaces are "pid" and "ipc".
+	// HostNamespaces are "network", "pid" and "ipc".
 	HostNamespaces []string
 	// Capabilities are those beyond baseline, without CAP_; Sysctls those that are not safe.
 	Capabilities, Sysctls []string
@@ -27,8 +27,9 @@ type Allow struct {
 
 // Values of Allow.HostNamespaces.
 const (
-	NamespacePID = "pid"
-	NamespaceIPC = "ipc"
+	NamespaceNetwork = "network"
+	NamespacePID     = "pid"
+	NamespaceIPC     = "ipc"
 )
 
 // workload says what of a workload is not allowed, or nil.
@@ -60,6 +61,8 @@ func (a *Allow) service(s *container.Spec) error {
 		}
 	}
 	switch {
+	case s.Network.Mode == container.NetworkHost && !slices.Contains(a.HostNamespaces, NamespaceNetwork):
+		return unlisted("network.mode", "hostNamespaces", NamespaceNetwork)
 	case r.HostPID && !slices.Contains(a.HostNamespaces, NamespacePID):
 		return unlisted("hostPID", "hostNamespaces", NamespacePID)
 	case r.HostIPC && !slices.Contains(a.HostNamespaces, NamespaceIPC):

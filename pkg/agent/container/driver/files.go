@@ -86,6 +86,7 @@ func (i *instance) carry(ctx context.Context, spec *container.Spec, write func(c
 		Ref: spec.Ref, Service: spec.Service, Stage: container.StageFiles, Hash: spec.Hash, Image: spec.Image, Command: spec.Command, Args: spec.Args,
 		Restart: container.RestartNever, Grace: spec.Grace,
 	}
+	carrier.Rights.Account = spec.Rights.Account // owners of files are users of the service
 	for n, set := range spec.Files {
 		if _, err := i.runtime.EnsureVolume(ctx, spec.Ref, set.Volume, "", 0); err != nil {
 			return err

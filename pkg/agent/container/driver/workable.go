@@ -14,7 +14,7 @@ import (
 // words of its own, and what ran goes on. What might work is left to work.
 func (d *Driver) workable(spec *container.Spec, image *container.Image, sight *bind.Sight) error {
 	if info, err := d.Info(); err == nil {
-		if err := cmp.Or(enforceable(spec, &info), connectable(&spec.Network, &info), d.executable(image, spec.Image, &info)); err != nil {
+		if err := cmp.Or(enforceable(spec, &info), connectable(&spec.Network, &info), trusting(image, spec.Image, &info), d.executable(image, spec.Image, &info)); err != nil {
 			return err
 		}
 	}
@@ -54,6 +54,17 @@ func unenforceable(field, controller string) error {
 		remedy = "systemd gives accounts no io controller by itself, see PodmanV0's ioWeight in the documentation, or remove it"
 	}
 	return fmt.Errorf("%s: the kernel of this device does not let containers limit %s: %s", field, what, remedy)
+}
+
+// trusting reports an image that would tell the runtime of containers what to do: podman
+// before 4.6 makes an image's annotations those of the container, with which it can do
+// without the filter of system calls, say.
+func trusting(image *container.Image, name string, info *container.Info) error {
+	var major, minor int
+	if _, err := fmt.Sscanf(info.Version, "%d.%d", &major, &minor); len(image.Annotations) == 0 || err == nil && (major > 4 || major == 4 && minor >= 6) {
+		return nil
+	}
+	return fmt.Errorf("image %q has annotation %s, which podman %s of this device would obey: name an image without it, or use podman 4.6 or later", name, image.Annotations[0], info.Version)
 }
 
 // linux is what images of containers are for, in the words of images.

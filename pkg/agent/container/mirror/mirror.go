@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/semaphore"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
@@ -43,8 +44,11 @@ var (
 const (
 	// settle is how long podman is given to learn of a registry.
 	settle = 300 * time.Millisecond
-	// headerTimeout bounds how long a request takes to say what it is for.
+	// headerTimeout bounds how long a request takes to say what it is for, and the next one to
+	// come.
 	headerTimeout = 10 * time.Second
+	// maxConnections bounds the connections of all accounts of the device.
+	maxConnections = 64
 )
 
 // Podman lets podman of the workloads' account ask a mirror.
@@ -118,13 +122,13 @@ func New(c Config) (*Mirror, error) {
 	}
 	m := &Mirror{
 		Config: c, slots: semaphore.NewWeighted(int64(max(1, c.Transfers))), pace: pace.New(c.Limits), parts: kept, transfers: map[string]*Transfer{},
-		listener: tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}),
+		listener: tls.NewListener(netutil.LimitListener(listener, maxConnections), &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}),
 	}
 	if err := c.Trust(m.Address(), pem); err != nil {
 		_ = listener.Close()
 		return nil, err
 	}
-	m.web = &http.Server{Handler: http.HandlerFunc(m.serve), ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)}
+	m.web = &http.Server{Handler: http.HandlerFunc(m.serve), ReadHeaderTimeout: headerTimeout, IdleTimeout: headerTimeout, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)}
 	return m, nil
 }
 
@@ -214,6 +218,7 @@ func (m *Mirror) serve(w http.ResponseWriter, r *http.Request) {
 	t := m.transferOf(r)
 	if t == nil {
 		w.Header().Set("WWW-Authenticate", `Basic realm="fleet-agent"`)
+		w.Header().Set("Connection", "close") // every account of the device may ask
 		refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "each pull of fleet-agent has its own login")
 		return
 	}

@@ -287,6 +287,13 @@ func TestStrangersOfTheDevice(t *testing.T) {
 			t.Errorf("%s gets %d, %v", what, status, err)
 		}
 	}
+	ask, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+d.Address()+path, nil)
+	must(t, err)
+	response, err := d.client.Do(ask)
+	must(t, err)
+	if must(t, response.Body.Close()); !response.Close {
+		t.Error("who has no login keeps a connection")
+	}
 	if status, _, _ := d.get(mine.Login(), path); status != http.StatusOK {
 		t.Errorf("the control: podman gets %d", status)
 	}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/podman"
+	"fleet.nationtech.io/fleet/pkg/printable"
+)
+
+// archiveEndings are those of files of a directory that are taken for archives of images.
+var archiveEndings = []string{".tar", ".tar.gz", ".tgz", ".oci"}
+
+func newLoad(f flags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "load FILE | DIRECTORY…",
+		Short: "Take images from archives, as from a USB stick, in place of pulls",
+		Long: `Take images from archives, as from a USB stick, in place of pulls. An archive is
+what podman save, docker save or skopeo copy to oci-archive: make. Of a directory,
+all files ending with .tar, .tar.gz, .tgz or .oci are taken.
+
+An archive has to name its images in full, as Deployments do:
+    skopeo copy docker://docker.io/library/nginx:1.29 \
+      oci-archive:nginx.tar:docker.io/library/nginx:1.29
+Podman compares what it reads with the digests in the archive. The agent does not
+remove such images by itself. A Deployment that could not pull is tried again
+within five minutes. It needs podman, but no server and no running agent.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			archives, err := openArchives(args) // with the rights of whoever may read them
+			if err != nil {
+				return err
+			}
+			defer archives.close()
+			_, runtime, err := f.workloads(cmd)
+			if err != nil {
+				return err
+			}
+			defer runtime.Close()
+			return archives.load(cmd.Context(), runtime, cmd.OutOrStdout())
+		},
+	}
+}
+
+// archives are open files.
+type archives []*os.File
+
+// openArchives opens files, and those of directories.
+func openArchives(paths []string) (all archives, err error) {
+	defer func() {
+		if err != nil {
+			all.close()
+		}
+	}()
+	for _, path := range paths {
+		list, err := archivesBelow(path)
+		if err != nil {
+			return all, err
+		}
+		for _, each := range list {
+			file, err := openArchive(each)
+			if err != nil {
+				return all, err
+			}
+			all = append(all, file)
+		}
+	}
+	return all, nil
+}
+
+// archivesBelow returns the path of a file, or those of a directory, in order.
+func archivesBelow(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, e := range entries {
+		if slices.ContainsFunc(archiveEndings, func(ending string) bool { return strings.HasSuffix(e.Name(), ending) }) {
+			list = append(list, filepath.Join(path, e.Name()))
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%s has no file ending with %s", path, strings.Join(archiveEndings, ", "))
+	}
+	return list, nil
+}
+
+// openArchive opens a regular file: a pipe or a device would not end.
+func openArchive(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, file.Close(), fmt.Errorf("%s is no file", path))
+	}
+	return file, nil
+}
+
+func (a archives) close() {
+	for _, file := range a {
+		_ = file.Close() // it was read only
+	}
+}
+
+// load gives podman all archives, and goes on after one that it does not take.
+func (a archives) load(ctx context.Context, runtime *podman.Client, out io.Writer) error {
+	failed := 0
+	for i, file := range a {
+		printable.Fprintf(out, "%d of %d: %s\n", i+1, len(a), file.Name())
+		names, err := loadOne(ctx, runtime, file)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			printable.Fprintf(out, "  %s\n", err)
+			failed++
+		}
+		for _, name := range names {
+			printable.Fprintf(out, "  %s\n", name)
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d archives could not be loaded", failed, len(a))
+	}
+	return nil
+}
+
+// loadOne gives podman an archive. Podman keeps a copy while it unpacks it.
+func loadOne(ctx context.Context, runtime *podman.Client, file *os.File) ([]string, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	device, err := runtime.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := roomForArchive(info.Size(), &device); err != nil {
+		return nil, err
+	}
+	return runtime.Load(ctx, file)
+}
+
+// roomForArchive refuses an archive that does not fit, as itself and unpacked.
+func roomForArchive(size int64, device *container.Info) error {
+	const mib = 1 << 20
+	free := int64(device.StoreSize) - int64(device.StoreUsed) //nolint:gosec // no disk has 8 EiB
+	if device.StoreSize > 0 && free < 2*size {
+		return fmt.Errorf("no space: it needs at least %d MiB, and %d of %d MiB are free in %s", 2*size/mib, free/mib, device.StoreSize/mib, device.StoreRoot)
+	}
+	return nil
+}
