@@ -15,6 +15,8 @@ const (
 	upkeepInterval = time.Minute
 	// spare is how much of the file may be free: what is written next takes it.
 	spare = 4 << 20
+	// spareShare is the part of what is live that may be free instead, if that is more.
+	spareShare = 8
 	// step is how many pages are given back at a time: writes wait meanwhile.
 	step = 256
 	// stepPause is what a slow medium has between steps for what others write.
@@ -84,7 +86,7 @@ func (u *upkeep) shrink(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !p.incremental || p.free*p.size <= max(spare, p.live()/4) {
+		if !p.incremental || p.free*p.size <= max(spare, p.live()/spareShare) {
 			return u.writeLog(ctx, conn, p)
 		}
 		if err := giveBack(ctx, conn); err != nil {
