@@ -73,6 +73,8 @@ type gateway struct {
 	refuseAll *wire.Refusal
 	// refuseStates refuses reports only.
 	refuseStates *wire.Refusal
+	// progress are the texts of all reports.
+	progress []string
 	// nonce is given with every reply; nonces are those of the requests.
 	nonce  string
 	nonces []string
@@ -276,6 +278,7 @@ func (g *gateway) SendState(_ context.Context, payload []byte) error {
 		g.t.Error(err)
 	}
 	g.history[s.DeploymentRef] = append(g.history[s.DeploymentRef], s.Phase)
+	g.progress = append(g.progress, s.Progress)
 	g.states[s.DeploymentRef] = payload
 	if s.Phase == wire.PhaseRemoved {
 		delete(g.states, s.DeploymentRef)
@@ -400,6 +403,7 @@ type device struct {
 	// images remembers which images were pulled; prune says which go.
 	images, jobs runs.Keeper
 	prune        driver.Prune
+	mirror       driver.Mirror
 	// lacks is what the device itself lacks for a restart.
 	lacks []string
 	// locks: the agent keeps others out of its state, as one does that runs for real.
@@ -429,7 +433,7 @@ func (d *device) containers() *driver.Driver {
 		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
 		Dialer:        &d.ports,
 		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
-		Runs:          d.runs, Images: d.images, Jobs: d.jobs, Prune: d.prune,
+		Runs:          d.runs, Images: d.images, Jobs: d.jobs, Prune: d.prune, Mirror: d.mirror,
 		Uptime:  func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
 		Log:     slog.New(slog.DiscardHandler),
 		Crashes: crashes.New(filepath.Join(d.dir, "crashes"), nil, slog.New(slog.DiscardHandler)),
