@@ -80,6 +80,21 @@ func init() {
 				{fields: "network.mode", run: "ls /sys/class/net; " + page("127.0.0.1"), want: "lo\n" + helloPage},
 			},
 		},
+		// Port 53 of the device: at one address, the control, names go on being known.
+		fieldCase{
+			name: "net-names", prepare: "sysctl -w net.ipv4.ip_unprivileged_port_start=53",
+			service:  `ports: [{hostPort: 53, containerPort: 8080, hostIP: 127.0.0.1}]`,
+			services: []string{peer},
+			shows: []shown{
+				{fields: "services.ports.hostIP", run: page("peer"), want: helloPage},
+				{fields: "services.ports.hostIP", in: onDevice, run: "curl -sS --max-time 20 http://127.0.0.1:53/", want: helloPage},
+			},
+		},
+		fieldCase{
+			name: "net-names-all", service: `ports: [{hostPort: 53, containerPort: 8080, protocol: UDP}]`, services: []string{peer},
+			fails: `service web: ports\[\]\.hostPort 53 at every address would take the questions for names away .* give hostIP`,
+			shows: []shown{{fields: "services.ports.hostPort", in: onDevice, run: "echo", want: ""}},
+		},
 		// Two Deployments in one network, and a third one outside of it.
 		fieldCase{
 			name:     "net-named",
