@@ -29,6 +29,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), root),
 		Dialer:        &helper.Dialer{Client: client},
 		Storage:       client,
+		Names:         client,
 		Binds:         binds(p.cfg, p.configPath),
 		Allow:         allowed(&p.cfg.Allow),
 		Space:         imageSpace(p),

@@ -73,6 +73,8 @@ type gateway struct {
 	refuseAll *wire.Refusal
 	// refuseStates refuses reports only.
 	refuseStates *wire.Refusal
+	// network is that of all Deployments; nil for none.
+	network *score.Network
 	// progress are the texts of all reports.
 	progress []string
 	// nonce is given with every reply; nonces are those of the requests.
@@ -134,7 +136,7 @@ func (g *gateway) entry(ref wire.DeploymentRef, scoreType string, body []byte) w
 }
 
 func (g *gateway) body(s services) []byte {
-	p := score.PodmanV0{InitContainers: g.inits}
+	p := score.PodmanV0{InitContainers: g.inits, Network: g.network}
 	for _, name := range slices.Sorted(maps.Keys(s)) {
 		svc := score.Service{Name: name, Image: image}
 		if s[name] != nil {
@@ -404,6 +406,7 @@ type device struct {
 	images, jobs runs.Keeper
 	prune        driver.Prune
 	mirror       driver.Mirror
+	names        driver.Names
 	// lacks is what the device itself lacks for a restart.
 	lacks []string
 	// locks: the agent keeps others out of its state, as one does that runs for real.
@@ -433,7 +436,7 @@ func (d *device) containers() *driver.Driver {
 		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
 		Dialer:        &d.ports,
 		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
-		Runs:          d.runs, Images: d.images, Jobs: d.jobs, Prune: d.prune, Mirror: d.mirror,
+		Runs:          d.runs, Images: d.images, Jobs: d.jobs, Prune: d.prune, Mirror: d.mirror, Names: d.names,
 		Uptime:  func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
 		Log:     slog.New(slog.DiscardHandler),
 		Crashes: crashes.New(filepath.Join(d.dir, "crashes"), nil, slog.New(slog.DiscardHandler)),

@@ -156,8 +156,8 @@ func TestFieldsOfPodmanV0(t *testing.T) {
 			for _, step := range []struct {
 				name string
 				run  func(*site)
-			}{{"reload", (*site).reload}, {"files", (*site).files}} {
-				t.Run(step.name+" that change", func(t *testing.T) {
+			}{{"contents that change", (*site).reload}, {"networks that are lost", (*site).lostNetworks}, {"files", (*site).files}} {
+				t.Run(step.name, func(t *testing.T) {
 					whole := s.t
 					s.t = t
 					defer func() { s.t = whole }()
