@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -25,10 +26,13 @@ func (s *site) lostNetworks() {
 		s.t.Fatalf("before, the page is %q", got)
 	}
 	s.root("kill -9 $(" + forWorkload + `sh -c 'podman inspect --format "{{.State.Pid}}" $(podman pod ps -q --filter name=fields_net-shared__ | xargs podman pod inspect --format "{{.InfraContainerID}}")')`)
-	if got := page(); got == helloPage {
-		s.t.Error("the control: the page is served without a network")
-	}
 	since := time.Now()
+	s.eventually("the control: no page without a network", func() error {
+		if got := page(); got == helloPage {
+			return errors.New("it is served")
+		}
+		return nil
+	})
 	s.eventually("the page is served again", func() error {
 		if got := page(); got != helloPage {
 			return fmt.Errorf("it is %q", got)
