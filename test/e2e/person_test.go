@@ -74,7 +74,7 @@ func (s *site) load() {
 	s.apply("usb", fmt.Sprintf("{name: first, image: %q}, {name: second, image: %q}", first, second))
 	s.aggregate("usb", counts{1, 1, 0, 0})
 	s.kubectl("delete", "fleetdep", "usb")
-	s.podman("untag", lab.HelloImage, first, second)
+	s.podman("rmi", first, second)
 	s.root("rm -r /srv/usb")
 }
 
