@@ -52,6 +52,9 @@ type Config struct {
 	Storage Storage
 	// Names tells about the runtime's server of names; nil for nobody.
 	Names Names
+	// Listens says who listens on a port of the device, for people, or "" for nobody; nil for
+	// one who cannot tell.
+	Listens func(port uint16, udp bool) string
 	// Binds says which directories containers may mount.
 	Binds bind.Policy
 	// Allow says what containers may have besides.
@@ -95,6 +98,7 @@ type Driver struct {
 	notes        *notes
 	lookout      *lookout
 	names        *names
+	listens      func(port uint16, udp bool) string // may be nil
 	pruner       *pruner
 	keeper       *keeper
 	space        func() (facts.FileSystem, error)
@@ -139,6 +143,7 @@ func New(cfg Config) *Driver {
 		allow:        cfg.Allow,
 		lookout:      &lookout{Dialer: cfg.Dialer},
 		names:        &names{Names: cfg.Names},
+		listens:      cfg.Listens,
 		space:        cfg.Space,
 		crashes:      cfg.Crashes,
 		keeper:       newKeeper(cfg.Storage),

@@ -89,7 +89,18 @@ func (i *instance) do(ctx context.Context, w *plan.Workload, a plan.Action) erro
 	if err != nil {
 		i.keeper.suspect()
 	}
+	if service := serviceOf(&a); errors.Is(err, container.ErrPortInUse) && service != "" {
+		return fmt.Errorf("service %s: %w", service, i.taken(service, err))
+	}
 	return err
+}
+
+// serviceOf is the service that an action is about.
+func serviceOf(a *plan.Action) string {
+	if a.Spec != nil {
+		return a.Spec.Service
+	}
+	return a.Container.Service
 }
 
 func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) error {
