@@ -101,6 +101,12 @@ func init() {
 			fails: `service web: ports\[\]\.hostPort 53 at every address would take the questions for names away .* give hostIP`,
 			shows: []shown{{fields: "services.ports.hostPort", in: onDevice, run: "echo", want: ""}},
 		},
+		fieldCase{
+			name: "net-taken", prepare: "systemd-run --unit=intruder busybox httpd -f -p 18399 -h /tmp",
+			service: `ports: [{hostPort: 18399, containerPort: 8080}]`,
+			fails:   `^service web: .*ports\[\]\.hostPort: 18399/tcp is taken by intruder\.service of account root: stop that, or choose another hostPort`,
+			shows:   []shown{{fields: "services.ports.hostPort", in: onDevice, run: "echo", want: ""}},
+		},
 		// Two Deployments in one network, and a third one outside of it.
 		fieldCase{
 			name:     "net-named",

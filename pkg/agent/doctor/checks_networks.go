@@ -48,5 +48,8 @@ func interpreters(f Facts) (list []Finding) {
 			list = append(list, finding.ok(i.Name+" answers"))
 		}
 	}
+	if len(list) == 0 {
+		list = append(list, finding.ok("none is registered, and fileRoots is empty"))
+	}
 	return list
 }
