@@ -3,6 +3,7 @@ package broker
 import (
 	"crypto/rand"
 	"crypto/subtle"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"log/slog"
@@ -73,9 +74,31 @@ func (a *authenticator) check(c server.ClientAuthentication) bool {
 		if isOneOf(chain[len(chain)-1], a.operators) {
 			return a.checkReader(c, chain[0])
 		}
-		return a.checkDevice(c, chain[0])
+		if !a.checkDevice(c, chain[0]) {
+			return false
+		}
+		forgetCertificate(state)
+		return true
 	}
 	return a.checkInternal(c)
+}
+
+// noCertificate is what a connection has in place of its device's.
+var noCertificate = &x509.Certificate{}
+
+// forgetCertificate takes a device's certificate, which would stay for as long as the
+// connection and takes 6 KB, from the state of the connection. That has the lists of the
+// connection itself. If a later version of Go copies them, the connection keeps what it
+// has. One that says again who it is ends.
+func forgetCertificate(state *tls.ConnectionState) {
+	for i := range state.PeerCertificates {
+		state.PeerCertificates[i] = noCertificate
+	}
+	for _, chain := range state.VerifiedChains { // they end with the authority
+		for i := range len(chain) - 1 {
+			chain[i] = noCertificate
+		}
+	}
 }
 
 // isOneOf reports whether a certificate, the end of a verified chain, is one

@@ -79,3 +79,18 @@ func TestConnectionNamesOneSession(t *testing.T) {
 		}
 	}
 }
+
+// A device's certificate would stay for as long as its connection.
+func TestConnectionForgetsTheCertificate(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, nil)
+	state, err := b.StateOf(b.Connect("edge-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, chain := range append(state.VerifiedChains, state.PeerCertificates) {
+		if len(chain) == 0 || chain[0].Raw != nil {
+			t.Errorf("the connection keeps the certificate of its device: %v", chain)
+		}
+	}
+}

@@ -42,6 +42,9 @@ const (
 	// maxUnread is how much a device may leave unread: far below three quarters of
 	// maxPending, where NATS makes whoever answers it wait, and with it all others.
 	maxUnread = 2 << 20
+	// maxClosed is how many connections NATS remembers that have ended: nobody asks, and
+	// each takes 6 KB.
+	maxClosed = 16
 	// ownConnections are those inside the process, with some to spare.
 	ownConnections = 16
 	authTimeout    = 20 // seconds; a slow device on a slow link needs them
@@ -243,6 +246,7 @@ func options(c Config, addr net.Addr, auth *authenticator) *server.Options {
 		MaxSubs:                    maxSubscriptions,
 		MaxControlLine:             maxControlLine,
 		MaxPending:                 maxPending,
+		MaxClosedClients:           maxClosed,
 		JetStream:                  true,
 		JetStreamMaxMemory:         maxMemoryStore,
 		JetStreamMaxStore:          store,

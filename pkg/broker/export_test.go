@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -95,4 +96,13 @@ func ByStrangers(text string) bool {
 		return true
 	}
 	return text == "Slow Consumer State" // of a connection for which "Detected" was logged
+}
+
+// StateOf is what TLS knows of a connection.
+func (b *Broker) StateOf(c *nats.Conn) (*tls.ConnectionState, error) {
+	id, err := c.GetClientID()
+	if err != nil {
+		return nil, err
+	}
+	return b.server.GetClient(id).GetTLSConnectionState(), nil
 }

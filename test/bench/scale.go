@@ -24,9 +24,9 @@ type loadResult struct {
 	tree    string
 	devices int
 	fleetload.Result
-	// alone is the resident memory before the first device came, settled with all of
-	// them, in bytes.
-	alone, settled int64
+	// alone is the memory before the first device came, apart from the program itself,
+	// and together with all of them, in bytes. settled is all that is resident then.
+	alone, together, settled int64
 	// idle is the share of a core, in percent.
 	idle float64
 	// store is what the data directory takes, in bytes.
@@ -37,7 +37,7 @@ const thisTree, earlierTree = "now", "before"
 
 func (l loadResult) perSecond() float64 { return float64(l.devices) / l.Enroll.Seconds() }
 
-func (l loadResult) each() float64 { return float64(l.settled-l.alone) / float64(l.devices) }
+func (l loadResult) each() float64 { return float64(l.together-l.alone) / float64(l.devices) }
 
 // simulated puts growing numbers of simulated devices on a fresh server each, by
 // turns with one of an earlier tree.
@@ -68,7 +68,7 @@ func (b *bench) load(ctx context.Context, dir, tree, bin string, devices int) er
 		Settled:  func(ctx context.Context) error { return b.settle(ctx, s, &l) },
 	}
 	if err = pause(ctx, settleTime); err == nil {
-		l.alone, err = process.RSS(s.PID())
+		l.alone, err = process.Anonymous(s.PID())
 	}
 	if err == nil {
 		l.Result, err = load.Run(ctx, s)
@@ -129,6 +129,9 @@ func (b *bench) settle(ctx context.Context, s *process.Server, l *loadResult) er
 		return err
 	}
 	l.idle = b.share(after - before)
+	if l.together, err = process.Anonymous(s.PID()); err != nil {
+		return err
+	}
 	l.settled, err = process.RSS(s.PID())
 	fmt.Fprintf(b.out, "settled: %d MB, %.0f KB a device, %.2f %% of a core\n", l.settled/1e6, l.each()/1e3, l.idle)
 	return err

@@ -16,6 +16,9 @@ const clockTick = 10 * time.Millisecond
 // RSS returns the resident memory of a process in bytes.
 func RSS(pid int) (int64, error) { return memory(pid, "VmRSS:") }
 
+// Anonymous returns the part of a process's resident memory that is of no file, in bytes.
+func Anonymous(pid int) (int64, error) { return memory(pid, "RssAnon:") }
+
 // PeakRSS returns the most resident memory that a process has had, in bytes.
 func PeakRSS(pid int) (int64, error) { return memory(pid, "VmHWM:") }
 
