@@ -180,7 +180,7 @@ func askInterpreters(ctx context.Context, roots []string) (list []doctor.Interpr
 	for _, c := range chosen {
 		i := doctor.Interpreter{Name: "interpreter " + c.Name + " at " + c.Socket}
 		if c.Socket == filesSocket {
-			i.Unit = filesUnit + ".socket"
+			i.Unit = filesUnit
 		}
 		_, i.Problem = agentinterpreter.New(c).Ready(ctx)
 		list = append(list, i)

@@ -41,7 +41,7 @@ func interpreters(f Facts) (list []Finding) {
 		case errors.Is(i.Problem, fs.ErrPermission):
 			list = append(list, finding.unknown(fmt.Sprintf("%s: %s", i.Name, ErrNeedsRoot)))
 		case i.Problem != nil && i.Unit != "":
-			list = append(list, finding.warning(fmt.Sprintf("%s: %s", i.Name, i.Problem)).fix("systemctl restart "+i.Unit))
+			list = append(list, finding.warning(fmt.Sprintf("%s: %s", i.Name, i.Problem)).fix(fmt.Sprintf("systemctl stop %[1]s.service && systemctl restart %[1]s.socket", i.Unit)))
 		case i.Problem != nil:
 			list = append(list, finding.warning(fmt.Sprintf("%s: %s", i.Name, i.Problem)))
 		default:

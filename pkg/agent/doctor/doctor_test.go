@@ -125,9 +125,9 @@ func TestFindings(t *testing.T) {
 		},
 		"one of the agent's own": {
 			harm: func(f *doctor.Facts) {
-				f.Interpreters = fact([]doctor.Interpreter{{Name: "interpreter files", Problem: errLost, Unit: "fleet-agent-files.socket"}})
+				f.Interpreters = fact([]doctor.Interpreter{{Name: "interpreter files", Problem: errLost, Unit: "fleet-agent-files"}})
 			},
-			check: "interpreters", state: doctor.Warning, message: "interpreter files: no route to host", command: "systemctl restart fleet-agent-files.socket", fixable: true,
+			check: "interpreters", state: doctor.Warning, message: "interpreter files: no route to host", command: "systemctl stop fleet-agent-files.service && systemctl restart fleet-agent-files.socket", fixable: true,
 		},
 		"one that may not be asked": {
 			harm: func(f *doctor.Facts) {

@@ -106,7 +106,8 @@ type Interpreter struct {
 	Name string
 	// Problem is why it is not used, or does not answer; nil for nothing.
 	Problem error
-	// Unit is its socket unit, if that is the agent's own.
+	// Unit is its unit without the ending, and of the same name its socket unit, if they are
+	// of the agent's own package.
 	Unit string
 }
 
