@@ -97,7 +97,7 @@ func (c *Client) DeploymentInformer() cache.SharedIndexInformer {
 func (c *Client) DeviceInformer(first FirstList) cache.SharedIndexInformer {
 	d := c.Devices()
 	list, observe := first.then(func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return d.List(ctx, o) }, d.Watch)
-	return newInformer(&v1alpha1.Device{}, list, observe, (&words{known: map[string]string{}}).compactDevice)
+	return newInformer(&v1alpha1.Device{}, list, observe, newWords().compactDevice)
 }
 
 // EnrollmentTokenInformer watches the EnrollmentTokens.

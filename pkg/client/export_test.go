@@ -3,7 +3,7 @@ package client
 // CompactDevices returns a transform of an informer of Devices, and how many strings it
 // remembers.
 func CompactDevices() (transform func(any) (any, error), remembered func() int) {
-	w := &words{known: map[string]string{}}
+	w := newWords()
 	return w.compactDevice, func() int { return len(w.known) }
 }
 

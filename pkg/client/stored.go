@@ -57,22 +57,17 @@ type storedDevice struct {
 	Status   *v1alpha1.DeviceStatus `json:"status"`
 }
 
-// storedMeta leaves out managed fields: they are as large as the rest of a Device, and
-// informers drop them.
+// storedMeta leaves out of managed fields what informers drop: they are as large as the
+// rest of a Device.
 type storedMeta struct {
 	metav1.ObjectMeta
-	ManagedFields ignored `json:"managedFields"`
+	ManagedFields storedFields `json:"managedFields"`
 }
-
-type ignored struct{}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (ignored) UnmarshalJSON([]byte) error { return nil }
 
 var typeOfDevices = metav1.TypeMeta{Kind: "Device", APIVersion: v1alpha1.GroupVersion.String()}
 
 // DecodeStoredDevice returns the Device that an API server answers for what it has
-// stored at a revision, without managed fields. It takes a fraction of the time: the API
+// stored at a revision, with the managed fields that an informer has. It takes a fraction of the time: the API
 // server makes maps of an object, which it prunes and completes, and JSON of those. It
 // fails for everything that has another form, such as what is encrypted.
 func DecodeStoredDevice(revision int64, data []byte) (*v1alpha1.Device, error) {
@@ -84,6 +79,7 @@ func DecodeStoredDevice(revision int64, data []byte) (*v1alpha1.Device, error) {
 		return nil, fmt.Errorf("decoding a stored Device: it is a %s of %s", s.Kind, s.APIVersion)
 	}
 	d := &v1alpha1.Device{TypeMeta: typeOfDevices, ObjectMeta: s.Metadata.ObjectMeta}
+	d.ManagedFields = s.Metadata.ManagedFields.entries()
 	d.ResourceVersion = strconv.FormatInt(revision, 10)
 	if s.Spec != nil {
 		d.Spec = *s.Spec

@@ -14,13 +14,22 @@ const (
 	maxWords = 4096
 	// maxWord is how long a string may be that is remembered.
 	maxWord = 256
+	// maxFields is how long managed fields may be that are remembered.
+	maxFields = 4096
 )
 
 // words has one copy of each string that many objects have: reasons and messages of
 // conditions, for example. Each object that is decoded brings its own.
 type words struct {
-	mu    sync.Mutex // guards known
+	mu    sync.Mutex // guards what follows
 	known map[string]string
+	// fields has the managed fields of devices by their text: those that reported the same
+	// labels share them.
+	fields map[string][]metav1.ManagedFieldsEntry
+}
+
+func newWords() *words {
+	return &words{known: map[string]string{}, fields: map[string][]metav1.ManagedFieldsEntry{}}
 }
 
 // share returns the copy of a string that all have.
@@ -44,8 +53,29 @@ func (w *words) shareAll(list []string) {
 	}
 }
 
+// shareFields leaves of managed fields what DeviceManager applied.
+func (w *words) shareFields(all []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
+	applied := appliedBy(all)
+	if applied == nil {
+		return nil
+	}
+	text := applied.GetRawString()
+	if known, ok := w.fields[text]; ok {
+		return known
+	}
+	entries := fieldsOf(text)
+	if len(text) > maxFields {
+		return entries
+	}
+	if len(w.fields) >= maxWords {
+		clear(w.fields)
+	}
+	w.fields[text] = entries
+	return entries
+}
+
 // compactDevice is a cache.TransformFunc that makes a Device of an informer small: it
-// strips managed fields, and shares the strings that are not its own.
+// strips the managed fields of all but DeviceManager, and shares what is not its own.
 func (w *words) compactDevice(o any) (any, error) {
 	d, ok := o.(*v1alpha1.Device)
 	if !ok {
@@ -62,7 +92,7 @@ func (w *words) compactDevice(o any) (any, error) {
 
 // compactMeta also makes labels that hold the name refer to it.
 func (w *words) compactMeta(m *metav1.ObjectMeta) {
-	m.ManagedFields = nil
+	m.ManagedFields = w.shareFields(m.ManagedFields)
 	w.shareAll(m.Finalizers)
 	for key, value := range m.Labels {
 		if value == m.Name {

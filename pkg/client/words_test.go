@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"strings"
@@ -119,4 +120,68 @@ func BenchmarkDeviceOfInformer(b *testing.B) {
 			runtime.KeepAlive(devices)
 		})
 	}
+}
+
+// Devices of an informer have what the server applied of their reports, whether they come
+// from the store or from the API, and those that reported the same labels share it.
+func TestManagedFieldsOfReports(t *testing.T) {
+	t.Parallel()
+	const (
+		fields = `{"f:metadata":{"f:labels":{"f:group":{}}},"f:spec":{"f:inventory":{"f:arch":{}}}}`
+		mine   = `{"apiVersion":"v","fieldsType":"FieldsV1","fieldsV1":` + fields + `,"manager":"fleet-device","operation":"Apply","time":"2026-11-29T10:11:12Z"}`
+		status = `{"apiVersion":"v","fieldsType":"FieldsV1","fieldsV1":{"f:status":{}},"manager":"fleet-device","operation":"Apply","subresource":"status","time":"2026-11-29T10:11:12Z"}`
+		update = `{"apiVersion":"v","fieldsType":"FieldsV1","fieldsV1":{"f:metadata":{}},"manager":"fleet-device","operation":"Update"}`
+		theirs = `{"apiVersion":"v","fieldsType":"FieldsV1","fieldsV1":{"f:metadata":{}},"manager":"kubectl","operation":"Apply"}`
+		loose  = `{"manager": "fleet-device", "operation": "Apply", "fieldsV1": ` + fields + `}`
+	)
+	for name, tc := range map[string]struct {
+		stored string
+		want   string
+	}{
+		"none":                   {`[]`, ""},
+		"null":                   {`null`, ""},
+		"applied":                {`[` + mine + `]`, fields},
+		"the last":               {`[` + update + `,` + theirs + `,` + status + `,` + mine + `]`, fields},
+		"the first":              {`[` + mine + `,` + status + `]`, fields},
+		"of the status alone":    {`[` + status + `]`, ""},
+		"updated":                {`[` + update + `]`, ""},
+		"of others":              {`[` + theirs + `]`, ""},
+		"written by other tools": {`[` + theirs + `,` + loose + `]`, fields},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			document := `{"apiVersion":"fleet.nationtech.io/v1alpha1","kind":"Device","metadata":{"name":"edge-1","managedFields":` + tc.stored + `},"spec":{"onRevoke":"Keep"},"status":{}}`
+			compact, _ := client.CompactDevices()
+			fromStore, err := client.DecodeStoredDevice(1, []byte(document))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := textOf(fromStore); got != tc.want {
+				t.Errorf("of the store: %s", got)
+			}
+			var fromAPI v1alpha1.Device
+			if err := json.Unmarshal([]byte(document), &fromAPI); err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range []*v1alpha1.Device{fromStore, &fromAPI} {
+				if _, err := compact(d); err != nil || textOf(d) != tc.want {
+					t.Errorf("of an informer: %s, %v", textOf(d), err)
+				}
+			}
+			if tc.want != "" && &fromStore.ManagedFields[0] != &fromAPI.ManagedFields[0] {
+				t.Error("each has its own")
+			}
+		})
+	}
+}
+
+// textOf are the managed fields of a Device of an informer, which has one entry at most.
+func textOf(d *v1alpha1.Device) string {
+	switch len(d.ManagedFields) {
+	case 0:
+		return ""
+	case 1:
+		return d.ManagedFields[0].FieldsV1.GetRawString()
+	}
+	return fmt.Sprint(d.ManagedFields)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
@@ -30,7 +31,7 @@ import (
 )
 
 const (
-	fieldManager = "fleet-device"
+	fieldManager = client.DeviceManager
 	workers      = 4
 	// Devices that are revoked together are told and dropped within a second,
 	// even if each of them takes all the time that a Notice may take.
@@ -315,7 +316,9 @@ func (c *Controller) Reconcile(ctx context.Context, name string) (again time.Dur
 	if err := c.finish(ctx, name); err != nil || !exists {
 		return 0, err
 	}
-	d := o.(*v1alpha1.Device).DeepCopy()
+	seen := o.(*v1alpha1.Device)
+	d := seen.DeepCopy()
+	d.ManagedFields = nil // an informer has a part of them, and what is written must have none
 	switch {
 	case !d.DeletionTimestamp.IsZero():
 		return 0, c.release(ctx, d)
@@ -337,7 +340,7 @@ func (c *Controller) Reconcile(ctx context.Context, name string) (again time.Dur
 	if wait := c.arrives(d); wait > 0 {
 		return wait, nil
 	}
-	if changed, err := c.writeReport(ctx, d); err != nil || changed {
+	if changed, err := c.writeReport(ctx, seen); err != nil || changed {
 		return 0, err // once the cache has what changed, it is looked at again
 	}
 	return 0, c.writeStatus(ctx, d)
@@ -473,8 +476,9 @@ func (c *Controller) certificateEnds() map[string]time.Time {
 }
 
 // writeReport applies what the device last reported to its object, and reports
-// whether that changed it since d. What it decides holds for the version that it
-// read: the write fails for every other one.
+// whether that changed it since d, which is as an informer has it. What it decides
+// holds for this version: the write fails for every other one. After a restart, nobody
+// knows any more what was applied, and nothing is written of what the object has.
 func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) (changed bool, err error) {
 	c.mu.Lock()
 	r, reported := c.reports[d.Name]
@@ -487,33 +491,54 @@ func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) (chang
 	case r.applied && complete:
 		return false, nil
 	}
+	owned, err := labelsOf(d, fieldManager)
+	if err != nil {
+		return false, err
+	}
+	g := decideLabels(d, owned, r.info)
+	if !hasReport(d, owned, g, r.info) {
+		if written, err := c.applyReport(ctx, d, g, r); err != nil || !written {
+			return false, err
+		}
+		changed = true
+	}
+	c.noteApplied(d.Name, r)
+	c.tell(d, g)
+	return changed, nil
+}
+
+// applyReport writes a report and the labels that are granted, and reports whether it
+// did.
+func (c *Controller) applyReport(ctx context.Context, d *v1alpha1.Device, g grant, r report) (written bool, err error) {
 	if err := c.budget.Wait(ctx); err != nil {
 		return false, err
 	}
-	// The informer drops managed fields; they tell whose label is whose.
-	live, err := c.Client.Devices().Get(ctx, d.Name, metav1.GetOptions{})
-	if err != nil {
-		return false, client.IgnoreNotFound(err)
-	}
-	if live.Labels[v1alpha1.LabelArch] == "" {
+	if d.Labels[v1alpha1.LabelArch] == "" {
 		if is, err := c.isPresent(ctx, d.Name, r); err != nil || !is {
 			return false, err
 		}
 	}
-	g, err := decideLabels(live, r.info)
-	if err != nil {
-		return false, err
-	}
-	written, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
-		"metadata": map[string]any{"labels": g.labels, "resourceVersion": live.ResourceVersion, "uid": live.UID},
+	_, err = client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
+		"metadata": map[string]any{"labels": g.labels, "resourceVersion": d.ResourceVersion, "uid": d.UID},
 		"spec":     map[string]any{"inventory": v1alpha1.Inventory(r.info.Inventory)},
 	})
-	if err != nil {
-		return false, client.IgnoreNotFound(err)
+	return err == nil, client.IgnoreNotFound(err)
+}
+
+// hasReport reports whether a Device has what a report says, and no label of an earlier
+// one.
+func hasReport(d *v1alpha1.Device, owned map[string]bool, g grant, info wire.DeviceInfo) bool {
+	for key := range owned {
+		if _, stays := g.labels[key]; !stays {
+			return false
+		}
 	}
-	c.noteApplied(d.Name, r)
-	c.tell(d, g)
-	return written.ResourceVersion != d.ResourceVersion, nil
+	for key, value := range g.labels {
+		if present, has := d.Labels[key]; !has || present != value {
+			return false
+		}
+	}
+	return d.Spec.Inventory != nil && equality.Semantic.DeepEqual(*d.Spec.Inventory, v1alpha1.Inventory(info.Inventory))
 }
 
 // writeIdentity sets the labels that every device has on one that has reported
@@ -522,7 +547,7 @@ func (c *Controller) writeIdentity(ctx context.Context, d *v1alpha1.Device) (cha
 	if hasIdentity(d) {
 		return false, nil
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": identityLabels(d.Name), "uid": d.UID}})
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": v1alpha1.IdentityLabels(d.Name), "uid": d.UID}})
 	if err != nil {
 		return false, fmt.Errorf("encoding labels: %w", err)
 	}
@@ -543,21 +568,17 @@ func (c *Controller) noteApplied(name string, r report) {
 	}
 }
 
-// decideLabels decides about the labels of a Device by the fields that its
-// managers own.
-func decideLabels(live *v1alpha1.Device, info wire.DeviceInfo) (grant, error) {
-	owned, err := labelsOf(live, fieldManager)
-	if err != nil {
-		return grant{}, err
-	}
-	policy := labelPolicy{device: live.Name, arch: live.Labels[v1alpha1.LabelArch], foreign: func(key string) bool {
-		_, set := live.Labels[key]
+// decideLabels decides about the labels of a Device, of which owned are those that the
+// server set for its reports.
+func decideLabels(d *v1alpha1.Device, owned map[string]bool, info wire.DeviceInfo) grant {
+	policy := labelPolicy{device: d.Name, arch: d.Labels[v1alpha1.LabelArch], foreign: func(key string) bool {
+		_, set := d.Labels[key]
 		return set && !owned[key]
 	}}
-	if e := live.Spec.Enrollment; e != nil {
+	if e := d.Spec.Enrollment; e != nil {
 		policy.allowed = e.AllowedLabelKeys
 	}
-	return policy.apply(info), nil
+	return policy.apply(info)
 }
 
 // isPresent reports whether the bucket still holds a report: that of a machine

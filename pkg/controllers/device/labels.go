@@ -38,14 +38,9 @@ type grant struct {
 	otherArch bool
 }
 
-// identityLabels are those that every device has, whoever else sets them.
-func identityLabels(device string) map[string]string {
-	return map[string]string{v1alpha1.LabelDeviceID: device, v1alpha1.LabelShortDeviceID: device, v1alpha1.LabelOS: "linux"}
-}
-
 // hasIdentity reports whether a Device has the labels that every device has.
 func hasIdentity(d *v1alpha1.Device) bool {
-	for key, value := range identityLabels(d.Name) {
+	for key, value := range v1alpha1.IdentityLabels(d.Name) {
 		if d.Labels[key] != value {
 			return false
 		}
@@ -57,7 +52,7 @@ func hasIdentity(d *v1alpha1.Device) bool {
 // first: Deployments select by it, and whoever stole a device could claim another
 // to get theirs.
 func (p labelPolicy) apply(info wire.DeviceInfo) grant {
-	g := grant{labels: identityLabels(p.device)}
+	g := grant{labels: v1alpha1.IdentityLabels(p.device)}
 	arch := reportedArch(info)
 	g.otherArch = arch != "" && p.arch != "" && arch != p.arch
 	if p.arch != "" {

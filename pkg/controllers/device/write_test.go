@@ -30,12 +30,13 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// oneDevice is an API with one Device, which somebody changes after each time
-// that it is read, when meddles is set. Patches and statuses of any other version fail.
+// oneDevice is an API with one Device. Patches and statuses of any other version than the
+// present one fail.
 type oneDevice struct {
 	version  int
-	meddles  bool
 	accepted []map[string]any
+	// asked is how many requests there were.
+	asked int
 	// wrong are labels that somebody set.
 	wrong map[string]string
 	// refuses returns whether a status is one that the API does not take; nil for none.
@@ -58,6 +59,7 @@ func (a *oneDevice) object() *v1alpha1.Device {
 
 // RoundTrip implements http.RoundTripper.
 func (a *oneDevice) RoundTrip(r *http.Request) (*http.Response, error) {
+	a.asked++
 	w := httptest.NewRecorder()
 	w.Header().Set("Content-Type", "application/json")
 	answer := any(a.object())
@@ -91,9 +93,6 @@ func (a *oneDevice) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if err := json.NewEncoder(w).Encode(answer); err != nil {
 		return nil, err
-	}
-	if a.meddles {
-		a.version++
 	}
 	return w.Result(), nil
 }
@@ -201,35 +200,78 @@ func TestAStatusThatFailsIsWrittenAgain(t *testing.T) {
 // operator who labels a device, or accepts it, at that moment wins.
 func TestWritesAreOfTheVersionThatWasRead(t *testing.T) {
 	t.Parallel()
-	for _, meddles := range []bool{false, true} {
+	for _, meddled := range []bool{false, true} {
 		api := &oneDevice{version: 1}
 		controller, _, _ := controllerOf(t, api)
 		d := api.object()
 		controller.Report("edge-1", wire.DeviceInfo{Labels: map[string]string{"group": "a"}, Inventory: wire.Inventory{Arch: "amd64"}})
-		api.meddles = meddles
+		if meddled {
+			api.version++
+		}
 		changed, err := controller.WriteReport(t.Context(), d)
-		if apierrors.IsConflict(err) != meddles || changed == meddles {
-			t.Errorf("meddles %v: the report is written: %v, %v", meddles, changed, err)
+		if apierrors.IsConflict(err) != meddled || changed == meddled {
+			t.Errorf("meddled %v: the report is written: %v, %v", meddled, changed, err)
 		}
 		// The cache has the version from before.
 		if err := controller.WriteStatus(t.Context(), d); !apierrors.IsConflict(err) {
-			t.Errorf("meddles %v: the status of another version is written: %v", meddles, err)
+			t.Errorf("meddled %v: the status of another version is written: %v", meddled, err)
 		}
 		want := 1
-		if meddles {
+		if meddled {
 			want = 0
 		}
 		if len(api.accepted) != want {
-			t.Errorf("meddles %v: %d writes were accepted", meddles, len(api.accepted))
+			t.Errorf("meddled %v: %d writes were accepted", meddled, len(api.accepted))
 		}
 		// Once it is looked at again, it is written.
-		api.meddles = false
 		if _, err := controller.WriteReport(t.Context(), api.object()); err != nil {
 			t.Error(err)
 		}
 		if err := controller.WriteStatus(t.Context(), api.object()); err != nil || len(api.accepted) != 2 {
-			t.Errorf("meddles %v: afterwards %d writes were accepted, %v", meddles, len(api.accepted), err)
+			t.Errorf("meddled %v: afterwards %d writes were accepted, %v", meddled, len(api.accepted), err)
 		}
+	}
+}
+
+// After a restart of the server all devices are there at once, and nearly all of them
+// report what their objects have already: that costs the API nothing.
+func TestWhatAReportSaysIsWrittenOnce(t *testing.T) {
+	t.Parallel()
+	info := wire.DeviceInfo{Labels: map[string]string{"group": "a"}, Inventory: wire.Inventory{Arch: "amd64", Hostname: "edge-1", Addresses: []string{"192.0.2.1"}}}
+	for name, tc := range map[string]struct {
+		change func(*v1alpha1.Device)
+		writes int
+	}{
+		"nothing":                   {func(*v1alpha1.Device) {}, 0},
+		"another value":             {func(d *v1alpha1.Device) { d.Labels["group"] = "b" }, 1},
+		"a label is gone":           {func(d *v1alpha1.Device) { delete(d.Labels, "group") }, 1},
+		"another inventory":         {func(d *v1alpha1.Device) { d.Spec.Inventory.Addresses = nil }, 1},
+		"no inventory":              {func(d *v1alpha1.Device) { d.Spec.Inventory = nil }, 1},
+		"one label too many":        {func(d *v1alpha1.Device) { d.Labels["device.fleet.nationtech.io/old"] = "x" }, 1},
+		"the identity is another":   {func(d *v1alpha1.Device) { d.Labels[v1alpha1.LabelDeviceID] = "edge-2" }, 1},
+		"a label of an operator":    {func(d *v1alpha1.Device) { d.Labels["site"] = "x" }, 0},
+		"the operator's wins":       {func(d *v1alpha1.Device) { d.ManagedFields = nil; d.Labels["group"] = "b" }, 0},
+		"nobody has an entry":       {func(d *v1alpha1.Device) { d.ManagedFields = nil }, 0},
+		"managed fields are spoilt": {func(d *v1alpha1.Device) { d.ManagedFields[0].FieldsV1 = metav1.NewFieldsV1("{") }, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			api := &oneDevice{version: 1}
+			controller, _, _ := controllerOf(t, api)
+			controller.Report("edge-1", info)
+			d := api.object()
+			d.Labels["group"] = "a"
+			d.Spec.Inventory = new(v1alpha1.Inventory(info.Inventory))
+			d.ManagedFields = []metav1.ManagedFieldsEntry{{
+				Manager: client.DeviceManager, Operation: metav1.ManagedFieldsOperationApply,
+				FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{"f:group":{},"f:device.fleet.nationtech.io/old":{},"f:kubernetes.io/arch":{}}}}`),
+			}}
+			tc.change(d)
+			changed, err := controller.WriteReport(t.Context(), d)
+			if (err != nil) != (tc.writes < 0) || changed != (tc.writes > 0) || api.asked != max(0, tc.writes) {
+				t.Errorf("changed %v, %d requests, want %d: %v", changed, api.asked, tc.writes, err)
+			}
+		})
 	}
 }
 

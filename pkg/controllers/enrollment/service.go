@@ -384,8 +384,11 @@ func (s *Service) bind(ctx context.Context, r *v1alpha1.EnrollmentRequest, appro
 		AllowedLabelKeys: r.Spec.AllowedLabelKeys,
 		EnrolledAt:       new(metav1.NewTime(s.Clock.Now())),
 	}
+	labels := map[string]string{}
+	maps.Copy(labels, r.Spec.Labels)
+	maps.Copy(labels, v1alpha1.IdentityLabels(r.Name))
 	d := &v1alpha1.Device{
-		ObjectMeta: metav1.ObjectMeta{Name: r.Name, Labels: r.Spec.Labels, Finalizers: []string{v1alpha1.DeviceFinalizer}},
+		ObjectMeta: metav1.ObjectMeta{Name: r.Name, Labels: labels, Finalizers: []string{v1alpha1.DeviceFinalizer}},
 		Spec:       v1alpha1.DeviceSpec{Enrollment: enrollment},
 	}
 	created, err := s.Client.Devices().Create(ctx, d, metav1.CreateOptions{FieldManager: enrollManager})

@@ -51,3 +51,8 @@ const (
 func IsServerLabel(key string) bool {
 	return key == LabelDeviceID || key == LabelShortDeviceID || key == LabelArch || key == LabelOS || strings.HasPrefix(key, ReportedLabelPrefix)
 }
+
+// IdentityLabels are those that every Device has, whoever else sets them.
+func IdentityLabels(device string) map[string]string {
+	return map[string]string{LabelDeviceID: device, LabelShortDeviceID: device, LabelOS: "linux"}
+}
