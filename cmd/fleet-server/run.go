@@ -91,6 +91,7 @@ func newRun(o *options) *cobra.Command {
 				TLSSANs: o.sans(cmd.Flags(), log), Advertise: o.Advertise, ScoreTypes: o.ScoreTypes, Images: o.images(), Logger: log,
 			}, func(a embedserver.Ready) {
 				collect(gcPercent)
+				paceCollections(collect)
 				announce(cmd.OutOrStdout(), a)
 				notify.send(daemon.SdNotifyReady)
 				go tidyMemory(cmd.Context(), log)

@@ -169,6 +169,21 @@ time was the API server's update of custom resources, 10 %% kine's write, 9 %% t
 what watches tell, 14 %% the collection of garbage, and 7 %% SQLite's parser, which prepared
 statements save since.
 
+## What a device that enrolls or comes back costs
+
+In processor time on a machine that others kept busy, with fleet-sim on the same cores. An enrollment took the server 14 ms
+and the simulator 4 ms, the 4,000th as much as the first: a read of the token, a write of the
+Device, which is most of it, and two handshakes. The collection of garbage was 28 %% of it: a
+busy server with a small heap now lets 96 MB of garbage gather before it collects, which makes a quarter as
+many collections (12 instead of 48 for 600 enrollments) and leaves 12 ms. Those that ask at one
+time share a read of their token: 231 instead of 600. Eight are decided at a time instead of
+sixteen, which lets as many in, and a write of the API meanwhile takes a quarter less.
+
+A device that came back after a restart of the server took 11.5 ms, most of it to apply a report that
+changed nothing, and one attempt in three was turned away, since handshakes had to wait. The
+server now knows from its cache what it applied: 3.6 ms, and 1.5 ms of the simulator. While devices
+connect for the first time and report, each costs three writes and no read.
+
 ## Images of other registries through the gateway
 
 ` + "`" + `FLEET_IMAGE_MB=200 go test ./test/integration -run TestTenDevices -v` + "`" + ` has ten devices pull an image of 200 MB at

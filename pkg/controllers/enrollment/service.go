@@ -65,6 +65,7 @@ type Service struct {
 	Clock         Clock
 
 	uses     ledger
+	reads    reads
 	claims   claims
 	reserved reserved
 }
@@ -276,9 +277,12 @@ func (s *Service) FindToken(ctx context.Context, shown wire.Token, ask func() bo
 }
 
 // presentToken returns the token as it is now, when the applicant may use it.
-// What FindToken found may be from before a change or its removal.
+// What FindToken found may be from before a change or its removal. Others may have the
+// same object.
 func (s *Service) presentToken(ctx context.Context, a *Applicant) (*v1alpha1.EnrollmentToken, error) {
-	token, err := s.Client.EnrollmentTokens().Get(ctx, a.token.ID, metav1.GetOptions{})
+	token, err := s.reads.of(ctx, a.token.ID, func(ctx context.Context) (*v1alpha1.EnrollmentToken, error) {
+		return s.Client.EnrollmentTokens().Get(ctx, a.token.ID, metav1.GetOptions{})
+	})
 	if apierrors.IsNotFound(err) || err == nil && !a.token.Matches(token.Spec.SecretHash) {
 		return nil, unknownToken()
 	}

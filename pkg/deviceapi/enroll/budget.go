@@ -35,8 +35,10 @@ const (
 
 const (
 	// maxDeciding is how many enrollments are decided at one time. They wait for each
-	// other, and a device gives up after 20 s.
-	maxDeciding = 16
+	// other, and a device gives up after 20 s. Eight keep two processors busy, and are a
+	// batch for the medium; twice as many let as few devices in, and have people wait who
+	// use the API meanwhile.
+	maxDeciding = 8
 	// decidingPatience is how long another waits for its turn, and is told to come
 	// back then: what is decided for a device that has given up is in vain.
 	decidingPatience = 5 * time.Second
