@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -17,11 +13,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
-// maxConverted bounds a file that is converted, and those of text that it names.
-const (
-	maxConverted = 1 << 20
-	maxText      = 512 << 10
-)
+// maxConverted bounds a file that is converted.
+const maxConverted = 1 << 20
 
 type convertOptions struct {
 	name, namespace string
@@ -35,10 +28,11 @@ func newConvert() *cobra.Command {
 	o := &convertOptions{}
 	cmd := &cobra.Command{
 		Use:   "convert FILE...",
-		Short: "Convert compose files, or Pods and Deployments of Kubernetes, into Deployments",
-		Long: "Convert compose files, or Pods and Deployments of Kubernetes, into Deployments of fleet, and print them as\n" +
-			"YAML. Each thing that is not translated, or means something else there, is a line on standard error: where\n" +
-			"it is, why, and what to do instead. Several compose files are one project, in which later files override\n" +
+		Short: "Convert compose files, or Pods of Kubernetes and what makes them, into Deployments",
+		Long: "Convert compose files, or Pods, Deployments, DaemonSets, StatefulSets, Jobs and CronJobs of Kubernetes, into\n" +
+			"Deployments of fleet, and print them as YAML, after what agent.yaml of devices has to allow. Each thing that is\n" +
+			"not translated, or means something else there, is a line on standard error: where it is, why, and what to do\n" +
+			"instead. Several compose files are one project, in which later files override\n" +
 			"earlier ones. Nothing is sent anywhere.",
 		Example: "  fleet-server convert compose.yaml --selector site=plant-1 > deployments.yaml\n" +
 			"  fleet-server convert --strict --profile camera compose.yaml compose.override.yaml",
@@ -118,7 +112,11 @@ func (o *convertOptions) convert(ctx context.Context, files []string) (*convert.
 		source.Add(file, all[i])
 	}
 	result, err := o.compose(ctx, files)
-	return result, source, err
+	if err != nil {
+		return nil, nil, err
+	}
+	result.Losses = append(source.Outside(), result.Losses...)
+	return result, source, nil
 }
 
 // readBounded reads a regular file of a bounded size.
@@ -140,20 +138,4 @@ func readBounded(path string, most int64) ([]byte, error) {
 		err = fmt.Errorf("%s is longer than %d bytes", path, most)
 	}
 	return data, err
-}
-
-// textFiles reads files beside a compose file. A link that leads out of its directory is none.
-type textFiles struct{ dir string }
-
-func (t textFiles) Text(path string) (string, bool) {
-	dir, err := filepath.EvalSymlinks(t.dir)
-	real, err2 := filepath.EvalSymlinks(path)
-	if err = errors.Join(err, err2); err != nil || !strings.HasPrefix(real, dir+string(filepath.Separator)) {
-		return "", false
-	}
-	data, err := readBounded(real, maxText)
-	if err != nil || !utf8.Valid(data) || bytes.ContainsRune(data, 0) {
-		return "", false
-	}
-	return string(data), true
 }

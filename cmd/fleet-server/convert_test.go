@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,9 +16,9 @@ import (
 // each Deployment is checked by the command itself.
 func TestConvert(t *testing.T) {
 	t.Setenv("ADMIN", "")
-	for _, name := range []string{"broker", "recorder", "hub", "kiosk", "modbus", "policies", "pod", "list"} {
+	for _, name := range []string{"broker", "recorder", "hub", "kiosk", "modbus", "policies", "balena", "pod", "list", "workloads"} {
 		file := filepath.Join("testdata", "convert", name, "compose.yaml")
-		if name == "pod" || name == "list" {
+		if _, err := os.Stat(file); err != nil {
 			file = filepath.Join("testdata", "convert", name, "pod.yaml")
 		}
 		var out, errOut bytes.Buffer
@@ -81,6 +83,54 @@ func TestConvertReadsNothingByALink(t *testing.T) {
 	if err := run(t.Context(), []string{"convert", file}, &out, &errOut); err != nil || strings.Contains(out.String(), "secret") {
 		t.Errorf("%v: %s", err, out.String())
 	}
+}
+
+// TestConvertDirectories: what is small and text is copied, and nothing else.
+func TestConvertDirectories(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		make   func(dir string) error
+		copied bool
+	}{
+		"text":    {func(dir string) error { return os.WriteFile(filepath.Join(dir, "app.conf"), []byte("text"), 0o600) }, true},
+		"no text": {func(dir string) error { return os.WriteFile(filepath.Join(dir, "app.bin"), []byte("text\x00"), 0o600) }, false},
+		"too much": {func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "app.conf"), bytes.Repeat([]byte("text\n"), 30_000), 0o600)
+		}, false},
+		"nothing":               {func(string) error { return nil }, false},
+		"a link to the outside": {func(dir string) error { return os.Symlink("/etc/hostname", filepath.Join(dir, "text")) }, false},
+		"a link to the inside":  {func(dir string) error { return os.Symlink("../compose.yaml", filepath.Join(dir, "text")) }, true},
+		"a directory by a link": {func(dir string) error { return os.Symlink("/etc", filepath.Join(dir, "text")) }, false},
+		"too many files":        {func(dir string) error { return many(dir, 300) }, false},
+	} {
+		file := write(t, "services: {web: {image: x, restart: always, volumes: ['./config:/etc/app:ro']}}")
+		dir := filepath.Join(filepath.Dir(file), "config")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "start.sh"), []byte("#!/bin/sh\n"), 0o700); err != nil || name == "nothing" {
+			_ = os.Remove(filepath.Join(dir, "start.sh"))
+		}
+		if err := tc.make(dir); err != nil {
+			t.Fatal(err)
+		}
+		var out, errOut bytes.Buffer
+		if err := run(t.Context(), []string{"convert", file}, &out, &errOut); err != nil {
+			t.Fatal(err)
+		}
+		copied := strings.Contains(out.String(), "kind: ConfigMap") && strings.Contains(out.String(), "mode: 365") && errOut.Len() == 0
+		named := strings.Contains(out.String(), "- mountPath: /etc/app\n          name: config\n") && strings.Contains(errOut.String(), "devices do not have ./config")
+		if copied != tc.copied || named == tc.copied {
+			t.Errorf("%s: %s%s", name, out.String(), errOut.String())
+		}
+	}
+}
+
+func many(dir string, n int) (err error) {
+	for i := range n {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), []byte("text"), 0o600))
+	}
+	return err
 }
 
 func write(t *testing.T, text string) string {

@@ -135,7 +135,7 @@ func (t *Table) phase(x target) wire.Phase {
 	if x.is(refused) {
 		return wire.PhaseFailed
 	}
-	if x.report == 0 || x.is(hold) {
+	if x.report == 0 || x.is(hold|former) {
 		return wire.PhasePending
 	}
 	r, issued := t.reports.value(x.report), t.entries.value(x.issued)

@@ -8,7 +8,7 @@ func (t *Table) Held() map[string]int {
 		"devices": len(t.devices), "numbered devices": len(t.numberedDevices.records) - len(t.numberedDevices.free),
 		"Deployments": len(t.deployments), "numbered Deployments": len(t.numberedDeployments.records) - len(t.numberedDeployments.free),
 		"label keys": len(t.labels.keys), "Deployments everywhere": len(t.labels.everywhere), "traits": len(t.traits),
-		"entries": len(t.entries.numbers), "reports": len(t.reports.numbers),
+		"due": len(t.due), "entries": len(t.entries.numbers), "reports": len(t.reports.numbers),
 	}
 	for what, n := range held {
 		if n == 0 {
@@ -58,4 +58,10 @@ func (s *set) Bitmaps() (n int) {
 		}
 	}
 	return n
+}
+
+// Waits reports whether a target waits for its rendering.
+func (t *Table) Waits(k Key) bool {
+	dev, dep := t.devices[k.Device], t.deployments[k.DeploymentRef]
+	return dev != nil && dep != nil && dev.target(dep.number).is(unrendered)
 }

@@ -38,6 +38,11 @@ const (
 	outdated
 	// refused: the score cannot be rendered for the device.
 	refused
+	// unrendered: the score is not rendered for the device yet, which is told what it was told
+	// before.
+	unrendered
+	// former: what it was told before is of another score or with other Secrets.
+	former
 
 	flagBits = iota
 	allFlags = 1<<flagBits - 1

@@ -32,6 +32,20 @@ type Device struct {
 	Values template.Values
 }
 
+// Value implements template.Values.
+func (d Device) Value(s template.Source) (value string, has bool) {
+	switch {
+	case s.Kind == template.Name:
+		return d.Name, true
+	case s.Kind == template.Labels:
+		value, has = d.Labels[s.Key]
+		return value, has
+	case d.Values != nil:
+		return d.Values(s)
+	}
+	return "", false
+}
+
 // Deployment is what matching needs to know of a Deployment.
 type Deployment struct {
 	wire.DeploymentRef
@@ -99,8 +113,9 @@ type Table struct {
 	numberedDevices     roll[device]
 	numberedDeployments roll[deployment]
 	labels              labelIndex
-	// templates is how many Deployments have one.
+	// templates is how many Deployments have one; due are those that wait for renderings.
 	templates int
+	due       []*deployment
 	traits    map[string]*traits
 	entries   pool[wire.Entry]
 	reports   pool[report]
@@ -445,19 +460,40 @@ func (t *Table) decide(dev *device, dep *deployment, old target) (now target, pr
 		now.set(wanted | hold | outdated)
 		now.issued = old.issued
 	case dep.template != nil:
-		r := t.render(dev, dep)
-		if problem = r.problem; problem != "" {
-			now.set(wanted | hold | refused)
-			now.issued = old.issued
-			break
-		}
-		now.set(wanted)
-		now.issued = r.entry
+		return t.decideRendered(dev, dep, old, now)
 	default:
 		now.set(wanted)
 		now.issued = dep.entry
 	}
 	return now, problem
+}
+
+// decideRendered is decide for what has a template.
+func (t *Table) decideRendered(dev *device, dep *deployment, old, now target) (target, string) {
+	r, known := t.rendered(dev, dep)
+	now.issued = old.issued
+	switch {
+	case !known && t.standsFor(old.issued, dep):
+		now.set(wanted | unrendered)
+	case !known && old.is(wanted) && !old.is(hold):
+		now.set(wanted | unrendered | former) // the manifest stays as it is
+	case !known:
+		now.set(wanted | hold | unrendered)
+	case r.problem != "":
+		now.set(wanted | hold | refused)
+	default:
+		now.set(wanted)
+		now.issued = r.entry
+	}
+	return now, r.problem
+}
+
+// standsFor reports whether an entry is a rendering of what a Deployment has now, if only with
+// earlier values: after a start of the server most are still the same.
+func (t *Table) standsFor(issued uint32, dep *deployment) bool {
+	e, tmpl := *t.entries.value(issued), *t.entries.value(dep.entry)
+	e.Hash, e.Size, e.Revision = e.Revision, tmpl.Size, ""
+	return e == tmpl
 }
 
 // store replaces a target.

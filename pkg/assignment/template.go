@@ -1,6 +1,7 @@
 package assignment
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,6 +24,7 @@ type renderer struct {
 	sources []template.Source
 	// known are renderings by the values that they are of.
 	known map[string]rendering
+	due   due
 }
 
 // rendering is what became of a template on a device: an entry, by number, or a problem.
@@ -51,8 +53,9 @@ func (t *Table) setTemplate(dep *deployment, tmpl Template) {
 	if dep.template.is(tmpl) {
 		return
 	}
-	t.forgetRenderings(dep.template)
 	if dep.template != nil {
+		t.forgetRenderings(dep.template)
+		t.due = slices.DeleteFunc(t.due, func(waits *deployment) bool { return waits == dep })
 		t.templates--
 	}
 	if dep.template = newRenderer(tmpl); tmpl != nil {
@@ -70,35 +73,36 @@ func (t *Table) forgetRenderings(r *renderer) {
 	clear(r.known)
 }
 
-// render returns what a device is to be told of a Deployment with a template. Devices with the
-// same values share a rendering.
-func (t *Table) render(dev *device, dep *deployment) rendering {
-	r := dep.template
-	key := r.key(dev)
-	known, is := r.known[key]
-	if is {
-		return known
+// rendered returns what a device is to be told of a Deployment with a template, and false when
+// that has to be rendered first. Devices with the same values share a rendering.
+func (t *Table) rendered(dev *device, dep *deployment) (rendering, bool) {
+	key := dep.template.key(dev)
+	known, is := dep.template.known[key]
+	if !is {
+		t.order(dep, key, dev.number)
 	}
-	if len(r.known) >= spareRenderings+2*dep.devices.len() { // most are of values that changed
+	return known, is
+}
+
+// remember keeps what was rendered.
+func (t *Table) remember(w *work) {
+	r := w.renderer
+	if len(r.known) >= spareRenderings+2*w.dep.devices.len() { // most are of values that changed
 		t.forgetRenderings(r)
 	}
-	known = t.renderAnew(dev, dep)
-	r.known[key] = known
-	return known
+	if previous, is := r.known[w.key]; is {
+		t.entries.release(previous.entry)
+	}
+	r.known[w.key] = rendering{problem: w.problem}
+	if w.problem == "" {
+		entry := *t.entries.value(w.dep.entry)
+		entry.Revision, entry.Hash, entry.Size = entry.Hash, w.hash, w.size
+		r.known[w.key] = rendering{entry: t.entries.number(entry)}
+	}
 }
 
 // spareRenderings is how many are kept of a Deployment that is on no device.
 const spareRenderings = 16
-
-func (t *Table) renderAnew(dev *device, dep *deployment) rendering {
-	body, err := dep.template.Render(dev.value)
-	if err != nil {
-		return rendering{problem: err.Error()}
-	}
-	entry := *t.entries.value(dep.entry)
-	entry.Revision, entry.Hash, entry.Size = entry.Hash, wire.Sum(body).String(), len(body)
-	return rendering{entry: t.entries.number(entry)}
-}
 
 // key tells the values that a device has of the sources from others.
 func (r *renderer) key(dev *device) string {

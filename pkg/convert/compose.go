@@ -12,13 +12,6 @@ import (
 	"fleet.nationtech.io/fleet/pkg/score"
 )
 
-// Files reads what a compose project names.
-type Files interface {
-	// Text returns the content of a regular file of text that fits into a ConfigMap, and
-	// false for everything else.
-	Text(path string) (content string, ok bool)
-}
-
 // project translates one compose project.
 type project struct {
 	losses

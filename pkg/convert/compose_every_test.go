@@ -13,7 +13,9 @@ import (
 
 type noFiles struct{}
 
-func (noFiles) Text(string) (string, bool) { return "", false }
+func (noFiles) Text(string) (convert.File, bool) { return convert.File{}, false }
+
+func (noFiles) Directory(string) (map[string]convert.File, bool) { return nil, false }
 
 // meaningless are fields that say nothing once a project is loaded, with the reason.
 var meaningless = map[string]string{

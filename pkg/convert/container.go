@@ -41,6 +41,7 @@ func (c *container) spec(in *types.ContainerSpec) {
 	c.networks(in)
 	c.pull(take(&in.PullPolicy))
 	c.logging(in)
+	c.balena(in.Labels)
 	c.out.Labels = c.metadata("labels", map[string]string(take(&in.Labels)), "app", func(s *score.Service, m map[string]string) { s.Labels = m })
 	c.out.Annotations = c.metadata("annotations", map[string]string(take(&in.Annotations)), "example.com/note", func(s *score.Service, m map[string]string) { s.Annotations = m })
 	c.end(in)
@@ -71,7 +72,7 @@ func (c *container) words(field string, words types.ShellCommand) []string {
 	if words != nil && len(words) == 0 {
 		c.lost("PodmanV0 cannot clear the "+field+" of an image", "give the words that are to run", field)
 	}
-	return words
+	return literals(words)
 }
 
 func (c *container) environment(env types.MappingWithEquals) {
@@ -80,10 +81,10 @@ func (c *container) environment(env types.MappingWithEquals) {
 		switch {
 		case value == nil:
 			c.lost("the variable has no value here", "set it when you convert, or in an env file", "environment", name)
-		case c.refused(func(s *score.Service) { s.Env = []score.EnvVar{{Name: name, Value: *value}} }):
+		case c.refused(func(s *score.Service) { s.Env = []score.EnvVar{{Name: name, Value: literal(*value)}} }):
 			c.lost("it is not the name of an environment variable, or its value has a NUL byte", "rename it", "environment", name)
 		default:
-			c.out.Env = append(c.out.Env, score.EnvVar{Name: name, Value: *value})
+			c.out.Env = append(c.out.Env, score.EnvVar{Name: name, Value: literal(*value)})
 		}
 	}
 }
@@ -128,17 +129,18 @@ func (c *container) logging(in *types.ContainerSpec) {
 func (c *container) metadata(field string, in map[string]string, example string, set func(*score.Service, map[string]string)) map[string]string {
 	var out map[string]string
 	for _, name := range slices.Sorted(maps.Keys(in)) {
+		value := literal(in[name])
 		if strings.HasPrefix(name, "com.docker.compose.") {
 			continue
 		}
-		if c.refused(func(s *score.Service) { set(s, map[string]string{name: in[name]}) }) {
+		if c.refused(func(s *score.Service) { set(s, map[string]string{name: value}) }) {
 			c.lost("fleet does not take this key or value", "rename it to something like "+example, field, name)
 			continue
 		}
 		if out == nil {
 			out = map[string]string{}
 		}
-		out[name] = in[name]
+		out[name] = value
 	}
 	return out
 }

@@ -112,7 +112,7 @@ func (c *container) hook(hooks []types.ServiceHook, field string) *score.Hook {
 	if len(hooks) == 0 {
 		return nil
 	}
-	h := &score.Hook{Exec: &score.ExecProbe{Command: hooks[0].Command}}
+	h := &score.Hook{Exec: &score.ExecProbe{Command: literals(hooks[0].Command)}}
 	if c.refused(func(s *score.Service) {
 		s.Lifecycle = &score.Lifecycle{PostStart: h}
 		if field == "pre_stop" {

@@ -35,7 +35,7 @@ type kube struct {
 // maxObjects bounds the documents of all files.
 const maxObjects = 1000
 
-// Kube translates the Pods and Deployments of files, and keeps their ConfigMaps. It adds their
+// Kube translates the Pods of files and what makes Pods, and keeps their ConfigMaps. It adds their
 // lines to source.
 func Kube(files []string, contents [][]byte, source *Source) (*Result, error) {
 	k := &kube{}
@@ -94,7 +94,12 @@ func (k *kube) document(file string, document *yaml.Node, source *Source) error 
 		{Kind: yaml.ScalarNode, Value: name, Line: document.Content[0].Line}, document.Content[0],
 	}})
 	k.root = []string{name}
-	switch {
+	workload := workloads[meta.TypeMeta]
+	switch owner := ownedBy(&meta); {
+	case owner != "" && (workload != nil || meta.Kind == "Pod" || meta.Kind == "ReplicaSet"):
+		k.lose(k.root, "it is made by "+owner+", so it is not translated", "convert that one, or remove ownerReferences")
+	case workload != nil:
+		return workload(k, data)
 	case meta.APIVersion == "v1" && meta.Kind == "Pod":
 		var pod corev1.Pod
 		if err := kyaml.UnmarshalStrict(data, &pod); err != nil {
@@ -103,9 +108,7 @@ func (k *kube) document(file string, document *yaml.Node, source *Source) error 
 		k.meta(&pod.ObjectMeta, k.root)
 		take(&pod.TypeMeta)
 		take(&pod.Status)
-		k.pod(&pod.ObjectMeta, &pod.Spec, below(k.root, "spec"))
-	case meta.APIVersion == "apps/v1" && meta.Kind == "Deployment":
-		return k.deployment(data)
+		k.pod(&pod.ObjectMeta, &pod.Spec, below(k.root, "spec"), whole)
 	case meta.APIVersion == "v1" && meta.Kind == "ConfigMap":
 		return k.configMap(data)
 	case meta.APIVersion == "v1" && meta.Kind == "Secret":
@@ -113,7 +116,7 @@ func (k *kube) document(file string, document *yaml.Node, source *Source) error 
 	case meta.Kind == "Service":
 		k.lose(k.root, "services of one Deployment reach each other by the names of the services", "publish ports for others by hostPort")
 	default:
-		k.lose(k.root, "only Pods, Deployments of apps/v1 and ConfigMaps are translated", "write what it does by hand")
+		k.lose(k.root, "only ConfigMaps, Pods, and Deployments, DaemonSets, StatefulSets, Jobs and CronJobs of apps/v1 and batch/v1 are translated", "write what it does by hand")
 	}
 	return nil
 }
@@ -123,19 +126,11 @@ func (k *kube) deployment(data []byte) error {
 	if err := kyaml.UnmarshalStrict(data, &d); err != nil {
 		return err
 	}
-	k.meta(&d.ObjectMeta, k.root)
 	spec := below(k.root, "spec")
-	if n := take(&d.Spec.Replicas); n != nil && *n != 1 {
-		k.lose(below(spec, "replicas"), "each device runs the Deployment once, and not "+strconv.Itoa(int(*n))+" times", "remove it, or select as many devices")
-	}
+	k.meta(&d.ObjectMeta, k.root)
+	k.once(take(&d.Spec.Replicas), spec)
 	take(&d.Spec.Selector) // of its Pods, which there are none of
-	template := below(spec, "template")
-	k.meta(&d.Spec.Template.ObjectMeta, template)
-	take(&d.Spec.Template.ObjectMeta)
-	podSpec := take(&d.Spec.Template.Spec)
-	take(&d.Status)
-	k.leftovers(spec, reflect.ValueOf(d.Spec), "json", kubeAdvices)
-	k.pod(&d.ObjectMeta, &podSpec, below(template, "spec"))
+	k.templated(&d.ObjectMeta, &d.Spec, &d.Spec.Template, spec, whole)
 	return nil
 }
 
@@ -156,6 +151,13 @@ func (k *kube) configMap(data []byte) error {
 	}
 	k.meta(&c.ObjectMeta, k.root)
 	k.ConfigMaps = append(k.ConfigMaps, ConfigMap{Name: c.Name, Namespace: c.Namespace, Data: take(&c.Data)})
+	size := 0
+	for key, text := range k.ConfigMaps[len(k.ConfigMaps)-1].Data {
+		size += len(key) + len(text)
+	}
+	if size > MaxConfigMap {
+		k.lose(below(k.root, "data"), "devices get ConfigMaps of up to 128 KiB, and this one has "+strconv.Itoa(size)+" bytes", "split it, or put it into the image")
+	}
 	take(&c.TypeMeta)
 	take(&c.ObjectMeta)
 	k.leftovers(k.root, reflect.ValueOf(c), "json", kubeAdvices)

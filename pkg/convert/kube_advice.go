@@ -2,21 +2,28 @@ package convert
 
 // kubeAdvices are for what Deployments and Pods of Kubernetes have and PodmanV0 has not.
 var kubeAdvices = advices{
-	"annotations":                    {"they are for what runs in Kubernetes", "write those that matter into the Deployment's metadata"},
-	"strategy":                       {"the device replaces what changed, in the order of dependsOn", "remove it"},
-	"revisionHistoryLimit":           {"it has the same name in a Deployment of fleet", "write it into spec"},
-	"minReadySeconds":                {"it is part of the score's data", "write it there"},
-	"serviceAccountName":             {"a device has no API for its containers", "remove it"},
-	"serviceAccount":                 {"a device has no API for its containers", "remove it"},
-	"affinity":                       {"a Deployment selects devices by labels", "write them into its targetSelector"},
-	"tolerations":                    {"a Deployment selects devices by labels", "write them into its targetSelector"},
-	"nodeName":                       {"a Deployment selects devices by labels", "select the label device-id"},
-	"shareProcessNamespace":          {"containers of fleet have processes of their own", "remove it"},
-	"activeDeadlineSeconds":          {"only init containers and jobs have a time", "write a service with a schedule and timeoutSeconds"},
-	"dnsPolicy":                      {"containers ask whom the device asks", "write network.dns"},
-	"dnsConfig":                      {"it is no configuration that PodmanV0 takes", "correct it"},
-	"subdomain":                      {"services are reached by their own names", "remove it"},
-	"initContainers.*.restartPolicy": {"init containers end", "write it as a service"},
+	"annotations":                          {"they are for what runs in Kubernetes", "write those that matter into the Deployment's metadata"},
+	"strategy":                             {"the device replaces what changed, in the order of dependsOn", "remove it"},
+	"revisionHistoryLimit":                 {"it has the same name in a Deployment of fleet", "write it into spec"},
+	"minReadySeconds":                      {"it is part of the score's data", "write it there"},
+	"serviceAccountName":                   {"a device has no API for its containers", "remove it"},
+	"serviceAccount":                       {"a device has no API for its containers", "remove it"},
+	"affinity":                             {"a Deployment selects devices by labels", "write them into its targetSelector"},
+	"tolerations":                          {"a Deployment selects devices by labels", "write them into its targetSelector"},
+	"nodeName":                             {"a Deployment selects devices by labels", "select the label device-id"},
+	"updateStrategy":                       {"the device replaces what changed, in the order of dependsOn", "remove it"},
+	"serviceName":                          {"services of one Deployment reach each other by the names of the services", "remove it"},
+	"podManagementPolicy":                  {"each device runs the Deployment once", "remove it"},
+	"ordinals":                             {"each device runs the Deployment once", "remove it"},
+	"persistentVolumeClaimRetentionPolicy": {"it is a field of the Deployment", "write spec.volumeRetention"},
+	"progressDeadlineSeconds":              {"a device that does not get ready counts as failed, with the reason", "remove it"},
+	"paused":                               {"a Deployment of fleet is applied when it is there", "remove it, or apply it later"},
+	"shareProcessNamespace":                {"containers of fleet have processes of their own", "remove it"},
+	"activeDeadlineSeconds":                {"only init containers and jobs have a time", "write a service with a schedule and timeoutSeconds"},
+	"dnsPolicy":                            {"containers ask whom the device asks", "write network.dns"},
+	"dnsConfig":                            {"it is no configuration that PodmanV0 takes", "correct it"},
+	"subdomain":                            {"services are reached by their own names", "remove it"},
+	"initContainers.*.restartPolicy":       {"init containers end", "write it as a service"},
 }
 
 // kubeContainerAdvices are for containers.
@@ -51,4 +58,31 @@ var kubeVolumeAdvices = advices{
 	"emptyDir.sizeLimit": {"rootless volumes have no size", "use medium: Memory for a bounded one"},
 	"configMap.optional": {"what a score names must be there", "create it, if only empty"},
 	"secret.optional":    {"what a score names must be there", "create it, if only empty"},
+}
+
+// kubeClaimAdvices are for templates of claims.
+var kubeClaimAdvices = advices{
+	"accessModes":                {"one device has the volume", "remove it"},
+	"resources.requests.storage": {"rootless volumes have no size", "remove it, or give the directory of a disk of its own (hostPath)"},
+	"storageClassName":           {"volumes are on the device's disk", "use hostPath for another disk"},
+	"volumeMode":                 {"volumes are directories", "name a block device under devices"},
+}
+
+// kubeJobAdvices are for Jobs and CronJobs.
+var kubeJobAdvices = advices{
+	"backoffLimit":               {"fleet tries again without end with restartPolicy OnFailure, ever less often, and never with Never", "remove it"},
+	"backoffLimitPerIndex":       {"each device runs the job once", "remove it"},
+	"maxFailedIndexes":           {"each device runs the job once", "remove it"},
+	"completionMode":             {"each device runs the job once", "remove it"},
+	"activeDeadlineSeconds":      {"only runs of a schedule and init containers have a time, of some hours at most", "end the program yourself: timeout(1)"},
+	"ttlSecondsAfterFinished":    {"the device shows how the last run ended, until the next one", "remove it"},
+	"successfulJobsHistoryLimit": {"the device shows how the last run ended, until the next one", "remove it"},
+	"failedJobsHistoryLimit":     {"the device shows how the last run ended, until the next one", "remove it"},
+	"suspend":                    {"a Deployment of fleet is applied when it is there", "remove it, or apply it later"},
+	"podFailurePolicy":           {"a run that ends with another code than 0 has failed", "remove it"},
+	"successPolicy":              {"a run that ends with another code than 0 has failed", "remove it"},
+	"podReplacementPolicy":       {"a run begins when the one before ended", "remove it"},
+	"managedBy":                  {"the device runs the job", "remove it"},
+	"concurrencyPolicy":          {"runs never overlap: a run whose time comes while the one before runs is left out", "choose Forbid or Replace"},
+	"startingDeadlineSeconds":    {"a run that was missed is left out", "write schedule.missedRuns: RunOnce to make up for the last one"},
 }

@@ -13,12 +13,17 @@ import (
 	"fleet.nationtech.io/fleet/pkg/score"
 )
 
-// pod translates one Pod into a Deployment.
-func (k *kube) pod(m *metav1.ObjectMeta, in *corev1.PodSpec, at []string) {
+// pod translates one Pod into a Deployment, of which also may have more to say.
+func (k *kube) pod(m *metav1.ObjectMeta, in *corev1.PodSpec, at []string, also func(*pod)) {
 	p := &pod{kube: k, at: at, in: in, volumes: map[string]corev1.VolumeSource{}, used: map[string]bool{}, security: take(&in.SecurityContext)}
 	p.out.Name, p.out.Namespace, p.out.NodeSelector, p.out.Labels = label(m.Name), m.Namespace, take(&in.NodeSelector), m.Labels
 	if p.out.Name != m.Name {
 		k.lose(below(k.root, "metadata", "name"), "a name has small letters, digits and '-' only, so it is "+p.out.Name, "use that name")
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.out.NodeSelector)) {
+		if strings.Contains(key, "kubernetes.io/") && key != "kubernetes.io/arch" && key != "kubernetes.io/os" {
+			k.lose(below(at, "nodeSelector", key), "devices do not have this label unless you give it to them", "select the label device-id, or one of yours")
+		}
 	}
 	for _, v := range take(&in.Volumes) {
 		p.volumes[v.Name] = v.VolumeSource
@@ -46,6 +51,7 @@ func (k *kube) pod(m *metav1.ObjectMeta, in *corev1.PodSpec, at []string) {
 	p.leftSecurity()
 	p.unused()
 	k.leftovers(at, reflect.ValueOf(*in), "json", kubeAdvices)
+	also(p)
 	if len(p.out.Score.Services) > 0 && Check(&p.out.Score) != nil {
 		k.lose(at, "as a whole it is no valid score: "+Check(&p.out.Score).Error(), "correct it")
 		return
@@ -115,13 +121,16 @@ func (p *pod) leftSecurity() {
 		rest.RunAsUser, rest.RunAsGroup, rest.SupplementalGroups, rest.Sysctls = nil, nil, nil, nil
 		rest.SeccompProfile = restSeccomp(rest.SeccompProfile)
 		rest.SELinuxOptions = nil
+		if rest.RunAsNonRoot != nil && (!*rest.RunAsNonRoot || s.RunAsUser != nil && *s.RunAsUser != 0) {
+			rest.RunAsNonRoot = nil // it is so, and containers that say otherwise are named
+		}
 		p.leftovers(below(p.at, "securityContext"), reflect.ValueOf(rest), "json", kubeSecurityAdvices)
 	}
 }
 
 // container translates one container.
 func (p *pod) container(in *corev1.Container, at []string, init bool) {
-	s := score.Service{Name: label(in.Name), WorkingDir: take(&in.WorkingDir), Command: take(&in.Command), Args: take(&in.Args)}
+	s := score.Service{Name: label(in.Name), WorkingDir: literal(take(&in.WorkingDir))}
 	if s.Name != in.Name {
 		p.lose(below(at, "name"), "a name has small letters, digits and '-' only", "use "+s.Name)
 	}
@@ -139,7 +148,7 @@ func (p *pod) container(in *corev1.Container, at []string, init bool) {
 	} else if p.hostname != "" {
 		c.lost("the Pod's hostname is none that PodmanV0 takes", "use small letters, digits and '-'")
 	}
-	c.kubeEnv(in)
+	c.kubeCommand(in, c.kubeEnv(in, p.out.Namespace))
 	c.kubeMounts(in, p)
 	c.kubeResources(in)
 	c.kubeSecurity(in, p.security)
@@ -168,19 +177,13 @@ func moves(image string) bool {
 	return !strings.Contains(image, "@") && (tag == "" || tag == "latest")
 }
 
-func (c *container) kubeEnv(in *corev1.Container) {
+// kubeEnv translates the environment, and returns what is known of it.
+func (c *container) kubeEnv(in *corev1.Container, namespace string) *environment {
+	known := &environment{values: map[string]string{}, others: map[string]bool{}, any: len(in.EnvFrom) > 0}
 	for i, e := range take(&in.Env) {
-		v := score.EnvVar{Name: e.Name, Value: e.Value}
-		if from := e.ValueFrom; from != nil {
-			v.ValueFrom = &score.EnvVarSource{}
-			switch {
-			case from.SecretKeyRef != nil:
-				v.ValueFrom.SecretKeyRef = score.SecretKeyRef{Name: from.SecretKeyRef.Name, Key: from.SecretKeyRef.Key}
-				c.optional(from.SecretKeyRef.Optional, "env", item(i))
-			case from.ConfigMapKeyRef != nil:
-				v.ValueFrom.ConfigMapKeyRef = score.ConfigMapKeyRef{Name: from.ConfigMapKeyRef.Name, Key: from.ConfigMapKeyRef.Key}
-				c.optional(from.ConfigMapKeyRef.Optional, "env", item(i))
-			}
+		v := c.variable(&e, known, i)
+		if from := e.ValueFrom; from != nil && from.FieldRef != nil && from.FieldRef.FieldPath == "metadata.namespace" && namespace != "" {
+			v = score.EnvVar{Name: e.Name, Value: namespace}
 		}
 		if c.refused(func(s *score.Service) { s.Env = []score.EnvVar{v} }) || slices.ContainsFunc(c.out.Env, func(o score.EnvVar) bool { return o.Name == v.Name }) {
 			c.lost("PodmanV0 takes a value, or a key of a Secret or ConfigMap, once for a name", "write the value", "env", item(i))
@@ -204,6 +207,30 @@ func (c *container) kubeEnv(in *corev1.Container) {
 		}
 		c.out.EnvFrom = append(c.out.EnvFrom, v)
 	}
+	return known
+}
+
+// variable translates one variable, and makes it known to those that follow.
+func (c *container) variable(e *corev1.EnvVar, known *environment, i int) score.EnvVar {
+	v := score.EnvVar{Name: e.Name, Value: c.expanded(e.Value, known, "env", item(i))}
+	if from := e.ValueFrom; from != nil {
+		v.ValueFrom = &score.EnvVarSource{}
+		switch {
+		case from.SecretKeyRef != nil:
+			v.ValueFrom.SecretKeyRef = score.SecretKeyRef{Name: from.SecretKeyRef.Name, Key: from.SecretKeyRef.Key}
+			c.optional(from.SecretKeyRef.Optional, "env", item(i))
+		case from.ConfigMapKeyRef != nil:
+			v.ValueFrom.ConfigMapKeyRef = score.ConfigMapKeyRef{Name: from.ConfigMapKeyRef.Name, Key: from.ConfigMapKeyRef.Key}
+			c.optional(from.ConfigMapKeyRef.Optional, "env", item(i))
+		case from.FieldRef != nil && fields[from.FieldRef.FieldPath] != "":
+			v.Value, v.ValueFrom = fields[from.FieldRef.FieldPath], nil
+			known.others[e.Name] = true
+			return v
+		}
+	}
+	value, _ := expand(e.Value, known)
+	known.set(v, value)
+	return v
 }
 
 func (c *container) optional(is *bool, path ...string) {
@@ -250,6 +277,7 @@ func (c *container) kubeResources(in *corev1.Container) {
 func (c *container) kubeMounts(in *corev1.Container, p *pod) {
 	var left []corev1.VolumeMount
 	for i, m := range take(&in.VolumeMounts) {
+		m.MountPath, m.SubPath = cleaned(m.MountPath), cleaned(m.SubPath)
 		v := score.Volume{MountPath: m.MountPath, ReadOnly: m.ReadOnly, SubPath: m.SubPath}
 		source, known := p.volumes[m.Name]
 		rest := source.DeepCopy()

@@ -58,7 +58,7 @@ func kubeProbe(in *corev1.Probe) *score.Probe {
 	}
 	switch {
 	case in.Exec != nil:
-		p.Exec = &score.ExecProbe{Command: in.Exec.Command}
+		p.Exec = &score.ExecProbe{Command: literals(in.Exec.Command)}
 	case in.HTTPGet != nil:
 		p.HTTPGet = httpGet(in.HTTPGet)
 	case in.TCPSocket != nil && in.TCPSocket.Host == "" && in.TCPSocket.Port.Type == intstr.Int:
@@ -91,7 +91,7 @@ func kubeHook(in *corev1.LifecycleHandler) *score.Hook {
 	switch {
 	case in == nil:
 	case in.Exec != nil:
-		return &score.Hook{Exec: &score.ExecProbe{Command: in.Exec.Command}}
+		return &score.Hook{Exec: &score.ExecProbe{Command: literals(in.Exec.Command)}}
 	case in.HTTPGet != nil && httpGet(in.HTTPGet) != nil:
 		return &score.Hook{HTTPGet: httpGet(in.HTTPGet)}
 	}

@@ -74,13 +74,14 @@ func (c *container) config(source, key string) string {
 	}
 	content, ok := in.Content, in.Content != "" || in.Environment != ""
 	if !ok {
-		content, ok = c.files.Text(in.File)
+		var f File
+		f, ok = c.files.Text(in.File)
+		content = f.Content
 	}
-	if !ok {
+	if !ok || len(key)+len(content) > MaxConfigMap {
 		return label(c.project.name + "-" + source) // objects reports it
 	}
-	name, _ := c.configMap("configs/"+source, key, content)
-	return name
+	return c.configMap("configs/"+source, map[string]string{key: content})
 }
 
 // objects reports what the parts of the project besides services lose.
@@ -104,7 +105,7 @@ func (p *project) objects() {
 			if bool(s.External) {
 				config = label(cmp.Or(s.Name, name))
 			}
-			p.lose([]string{"configs", name}, "its content is not here, is no text, is over 512 KiB, or no service uses it", "kubectl create configmap "+config+" --from-file="+key(name)+"=FILE")
+			p.lose([]string{"configs", name}, "its content is not here, is no text, is over 128 KiB, or no service uses it", "kubectl create configmap "+config+" --from-file="+key(name)+"=FILE")
 		}
 		p.leftObject([]string{"configs", name}, s)
 	}

@@ -1,9 +1,7 @@
 package convert
 
 import (
-	"cmp"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -103,17 +101,19 @@ func (c *container) hostPath(source, target string, readOnly bool, at ...string)
 	case path.Base(source) == "docker.sock" || path.Base(source) == "podman.sock":
 		c.lost("a container gets no access to the runtime of containers", "run what needs it outside of fleet, or without it", at...)
 	case named && (target == source || target == string(service.Path()) || "/var"+service.Path() == target):
-		if !slices.Contains(c.out.HostServices, service) {
-			c.out.HostServices = append(c.out.HostServices, service)
-		}
+		c.hostService(service, at...)
 		return true
-	case source == "/dev/shm" || source == "/dev":
-		c.lost("a container has a /dev of its own", "name the devices under devices, or give shm_size", at...)
+	case named:
+		c.lost("services of the device are at their own place in containers, and not at "+target, "mount "+service.Path()+" there, and have the program look for it in "+service.Path(), at...)
+	case slices.Contains(ownOfContainers, source):
+		c.lost("a container has "+source+" of its own", "name the devices under devices, or give shm_size", at...)
 	case strings.HasPrefix(source, "/dev/"):
 		if c.device(source, target) {
 			return true
 		}
 		c.lost("PodmanV0 does not take this device", "name one below /dev once", at...)
+	case slices.ContainsFunc(ofAgent, func(dir string) bool { return dir == source || strings.HasPrefix(dir, source+"/") }):
+		c.lost("no device lets a container mount "+source+", as the agent's own is in it", "name the directories and files in it that the program needs", at...)
 	case source == "/" || slices.ContainsFunc(neverMounted, func(dir string) bool { return source == dir || strings.HasPrefix(source, dir+"/") }):
 		c.lost("no device lets a container mount "+source, "name what the program needs: a directory of its own, devices or hostServices", at...)
 	default:
@@ -122,42 +122,29 @@ func (c *container) hostPath(source, target string, readOnly bool, at ...string)
 	return false
 }
 
+// hostService takes a service of the device. The system's bus believes no number of a user but
+// that of the device, and programs tell it theirs.
+func (c *container) hostService(service score.HostService, at ...string) {
+	if slices.Contains(c.out.HostServices, service) {
+		return
+	}
+	c.out.HostServices = append(c.out.HostServices, service)
+	if service == score.HostServiceDBus {
+		c.lost("most programs in a rootless container cannot log in to D-Bus as they are: their number of the user is another one on the device",
+			"give the service the account's number by userNamespace and runAsUser: see D-Bus in docs/reference/podman-v0.md", at...)
+	}
+}
+
+var (
+	// ownOfContainers are directories that each container has for itself.
+	ownOfContainers = []string{"/dev", "/dev/shm", "/dev/pts", "/dev/mqueue"}
+	// ofAgent is what no container may see, wherever it is mounted from.
+	ofAgent = []string{"/etc/fleet-agent", "/var/lib/fleet-agent", "/var/lib/fleet-workload"}
+)
+
 // neverMounted are directories that the agent lets nobody mount, or whose content each account
 // of the device may exchange.
 var neverMounted = []string{"/proc", "/run", "/var/run", "/tmp", "/var/tmp"}
-
-// local reports whether a path is beside the compose file: devices do not have it.
-func (c *container) local(source string) bool {
-	rel, err := filepath.Rel(c.in.WorkingDir, source)
-	return err == nil && c.in.WorkingDir != "/" && rel != ".." && !strings.HasPrefix(rel, "../")
-}
-
-// beside translates what is beside the compose file: a file of text becomes a ConfigMap, and a
-// directory a volume.
-func (c *container) beside(source, target string, readOnly bool, at string) bool {
-	rel, _ := filepath.Rel(c.in.WorkingDir, source)
-	if content, ok := c.files.Text(source); ok {
-		name, key := c.configMap(rel, key(path.Base(rel)), content)
-		if !readOnly {
-			c.lost("the file is in ConfigMap "+name+", and the container can only read it", "make the mount read-only (:ro), or have the program write elsewhere", "volumes", at)
-		}
-		return c.mount(score.Volume{ConfigMap: &score.ConfigMapFiles{Name: name, Items: []score.FileItem{{Key: key, Path: key}}}, SubPath: key, MountPath: target}, "volumes", at)
-	}
-	name := nameOf(c.project.volumes, "directory "+rel, cmp.Or(strings.Trim(rel, "."), "project"))
-	c.lost("devices do not have "+dotted(rel)+", so it is the volume "+name+", which is empty at first", "put files that the program needs into a ConfigMap or the image, or give an absolute path of the device", "volumes", at)
-	return c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, "volumes", at)
-}
-
-// configMap keeps content under a key of a ConfigMap that is named after what it is made of.
-func (c *container) configMap(of, key, content string) (name, in string) {
-	if name, known := c.keys[of]; known {
-		return name, key
-	}
-	name = unique(c.names, label(c.project.name+"-"+of))
-	c.keys[of] = name
-	c.maps[name] = &ConfigMap{Name: name, Data: map[string]string{key: content}}
-	return name, key
-}
 
 // tmpfs translates path:options. It reports whether it could.
 func (c *container) tmpfs(text string) bool {
@@ -186,12 +173,4 @@ func (c *container) tmpfs(text string) bool {
 		c.lost("a directory in memory has a size, and no "+strings.Join(others, ", "), "leave it out", "tmpfs")
 	}
 	return true
-}
-
-// dotted is a path as it is written in a compose file.
-func dotted(rel string) string {
-	if rel == "." {
-		return rel
-	}
-	return "./" + rel
 }

@@ -81,7 +81,7 @@ func (c *container) health(h *types.HealthCheckConfig) {
 	default:
 		command = test
 	}
-	p := &score.Probe{Exec: &score.ExecProbe{Command: command}}
+	p := &score.Probe{Exec: &score.ExecProbe{Command: literals(command)}}
 	take(&h.StartPeriod) // a service that is not ready yet is waited for, and not restarted
 	p.PeriodSeconds = c.seconds(take(&h.Interval), 30, "interval")
 	p.TimeoutSeconds = c.seconds(take(&h.Timeout), 30, "timeout")

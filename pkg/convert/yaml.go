@@ -42,10 +42,15 @@ type spec struct {
 	} `json:"score"`
 }
 
-// YAML prints a result. The server takes every Deployment of it: one that it would not is an
-// error.
+// YAML prints a result, after a comment with what agent.yaml of devices has to allow. The server
+// takes every Deployment of it: one that it would not is an error.
 func YAML(r *Result, to Target) ([]byte, error) {
 	var b bytes.Buffer
+	comment, err := allowing(r.Deployments)
+	if err != nil {
+		return nil, err
+	}
+	b.WriteString(comment)
 	for _, c := range r.ConfigMaps {
 		if err := to.print(&b, "", document{APIVersion: "v1", Kind: "ConfigMap", Metadata: objectMeta{Name: c.Name, Namespace: c.Namespace}, Data: c.Data}); err != nil {
 			return nil, err
@@ -91,7 +96,7 @@ func (to Target) print(b *bytes.Buffer, comment string, d document) error {
 	if err != nil {
 		return err
 	}
-	if b.Len() > 0 {
+	if bytes.Contains(b.Bytes(), []byte("\nkind: ")) { // after a comment alone is no document
 		b.WriteString("---\n")
 	}
 	b.WriteString(comment)

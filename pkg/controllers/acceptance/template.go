@@ -6,6 +6,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/score"
 	"fleet.nationtech.io/fleet/pkg/score/template"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // Template renders a score that differs from device to device. It implements
@@ -52,4 +53,25 @@ func templateOf(document *score.Document, namespace string, labels map[string]st
 		return nil
 	}
 	return &Template{t, namespace, labels, objects}
+}
+
+// TemplateOf returns the template of a body that was accepted once, and nil for one that is the
+// same on each device or that is not valid now.
+func TemplateOf(body []byte, namespace string, labels map[string]string) *Template {
+	if !template.Is(string(body)) {
+		return nil
+	}
+	kept, err := wire.Decode[wire.Score](body, wire.MaxScoreSize)
+	if err != nil {
+		return nil
+	}
+	document, err := score.Parse(kept.Type, kept.Data)
+	if err != nil {
+		return nil
+	}
+	needs, err := document.Validate()
+	if err != nil {
+		return nil
+	}
+	return templateOf(document, namespace, labels, objectsOf(&needs))
 }

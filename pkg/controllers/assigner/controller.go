@@ -73,6 +73,8 @@ type Revisions interface {
 	Keep(ctx context.Context, d *v1alpha1.Deployment, hash string, body []byte) error
 	// Body returns nil when no revision has it.
 	Body(ctx context.Context, d *v1alpha1.Deployment, hash string) ([]byte, error)
+	// Hashes are those of the scores that are kept, the newest first.
+	Hashes(d *v1alpha1.Deployment) []string
 }
 
 // Controller keeps the table in step with the API and carries its changes out.
@@ -87,7 +89,9 @@ type Controller struct {
 	projector *projector
 	status    *statusWriter
 	history   *history
-	ready     chan struct{}
+	// due has a value when there may be something to render.
+	due   chan struct{}
+	ready chan struct{}
 }
 
 // item names an object that changed. Name holds a device's name, or
@@ -115,7 +119,7 @@ const renderedBodies = 32
 // New returns a controller that does not run yet. Buckets and Nudge may be
 // set until Run.
 func New(c Config) *Controller {
-	return &Controller{Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), history: newHistory(c.Metrics), ready: make(chan struct{}), rendered: lru.New(renderedBodies)}
+	return &Controller{Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), history: newHistory(c.Metrics), due: make(chan struct{}, 1), ready: make(chan struct{}), rendered: lru.New(renderedBodies)}
 }
 
 // Ready is closed when manifests are complete.
@@ -196,30 +200,6 @@ func (c *Controller) Body(device, hash string) ([]byte, bool) {
 		c.rendered.Add(hash, body)
 	}
 	return body, ok
-}
-
-// EarlierBody implements deviceapi.Manifests: what a device was told to run before, by
-// this process or by another one.
-func (c *Controller) EarlierBody(ctx context.Context, device, hash string) ([]byte, bool) {
-	if !c.isReady() {
-		return nil, false
-	}
-	ctx, cancel := context.WithTimeout(ctx, revisionTimeout)
-	defer cancel()
-	for _, ref := range c.table.Wanted(device) {
-		o, exists, err := c.Deployments.GetStore().GetByKey(ref.String())
-		if err != nil || !exists {
-			continue
-		}
-		body, err := c.Revisions.Body(ctx, o.(*v1alpha1.Deployment), hash)
-		if err != nil {
-			c.Logger.Warn("reading an earlier score", "deployment", ref.String(), "error", err)
-		}
-		if body != nil {
-			return body, true
-		}
-	}
-	return nil, false
 }
 
 // Secret implements deviceapi.Manifests.
@@ -353,6 +333,7 @@ func (c *Controller) build() {
 		}
 		c.status.add(c.table.SetDeployment(deploymentFacts(d, v)).Deployments)
 	}
+	c.mayRender()
 }
 
 func (c *Controller) work(ctx context.Context) error {
@@ -361,6 +342,7 @@ func (c *Controller) work(ctx context.Context) error {
 	g.Go(func() error { c.status.run(ctx); return nil })
 	g.Go(func() error { return c.Metrics.Loop("assigner-resync", c.Logger).Keep(ctx, c.resync) })
 	g.Go(func() error { c.keepRevisions(ctx); return nil })
+	g.Go(func() error { return c.Metrics.Loop("assigner-renderings", c.Logger).Keep(ctx, c.render) })
 	g.Go(func() error { return c.watchStates(ctx) })
 	g.Go(func() error {
 		reconcile.Work(ctx, c.queue, c.Logger, func(_ context.Context, i item) (time.Duration, error) {
@@ -429,6 +411,7 @@ func (c *Controller) apply(changes assignment.Changes) {
 		c.LacksChanged(device)
 	}
 	c.status.add(changes.Deployments)
+	c.mayRender()
 }
 
 func deploymentFacts(d *v1alpha1.Deployment, v *acceptance.Verdict) assignment.Deployment {

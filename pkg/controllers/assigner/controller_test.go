@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -131,6 +132,12 @@ func (h *history) Keep(_ context.Context, _ *v1alpha1.Deployment, hash string, b
 	}
 	h.bodies[hash] = body
 	return nil
+}
+
+func (h *history) Hashes(*v1alpha1.Deployment) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Sorted(maps.Keys(h.bodies))
 }
 
 func (h *history) Body(_ context.Context, _ *v1alpha1.Deployment, hash string) ([]byte, error) {

@@ -1,6 +1,7 @@
 package assigner
 
 import (
+	"context"
 	"slices"
 	"sync"
 
@@ -48,9 +49,18 @@ func (c *Controller) Images(device string) (names []string, known bool) {
 	entries, _, _ := c.table.Manifest(device)
 	for i := range entries {
 		if hash := entries[i].Hash; hash != "" {
-			names = append(names, c.images.of(entries[i].Score(), func() ([]byte, bool) { return c.Body(device, hash) })...)
+			names = append(names, c.images.of(entries[i].Score(), func() ([]byte, bool) { return c.anyBody(device, hash) })...)
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names), true
+}
+
+// anyBody is a body that the manifest names. While another score is rendered, it names an earlier
+// one.
+func (c *Controller) anyBody(device, hash string) ([]byte, bool) {
+	if body, ok := c.Body(device, hash); ok {
+		return body, true
+	}
+	return c.EarlierBody(context.Background(), device, hash)
 }

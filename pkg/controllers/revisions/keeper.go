@@ -1,6 +1,7 @@
 package revisions
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -363,6 +364,16 @@ func (k *Keeper) Body(ctx context.Context, d *v1alpha1.Deployment, hash string) 
 	}
 	k.bodies.Add(hash, body)
 	return body, nil
+}
+
+// Hashes are those of the scores of a Deployment that are kept, the newest first.
+func (k *Keeper) Hashes(d *v1alpha1.Deployment) (hashes []string) {
+	known := k.known(d)
+	slices.SortFunc(known, func(a, b revision) int { return cmp.Compare(b.number, a.number) })
+	for _, r := range known {
+		hashes = append(hashes, r.hash)
+	}
+	return hashes
 }
 
 func bodyOf(r *appsv1.ControllerRevision) ([]byte, error) {

@@ -109,6 +109,12 @@ func (b *Book) evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]strin
 	return verdict
 }
 
+// Template returns the template of a score that a Deployment had, nil for one that is the same on
+// each device. What it is rendered to has to be allowed now.
+func (b *Book) Template(d *v1alpha1.Deployment, body []byte) *acceptance.Template {
+	return acceptance.TemplateOf(body, d.Namespace, b.namespaceLabels(d.Namespace))
+}
+
 // digests is a function as acceptance.Digests.
 type digests func(namespace string, names []string) (string, error)
 
