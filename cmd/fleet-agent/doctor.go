@@ -108,6 +108,10 @@ func newProbe(f flags) (probe doctor.Probe, done func()) {
 	here := local(cfg)
 	here.RepositoryRoots, here.RepositoryForm = hostinstall.RepositoryRoots(), hostinstall.RepositoryForm()
 	probe = settingsProbe(cfg, path)
+	if probe.Workload == workloadUser {
+		probe.NamesLost = (&helper.Client{Socket: helper.Socket}).NamesLost
+	}
+	probe.Interpreters = func(ctx context.Context) []doctor.Interpreter { return askInterpreters(ctx, cfg.FileRoots) }
 	probe.Local, probe.ConfigErr, probe.Podman, probe.Keys, probe.Proxy = here, err, runtime, keyStorage(cfg), way
 	return probe, runtime.Close
 }

@@ -8,6 +8,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/container/runs"
 	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/agent/facts"
+	"fleet.nationtech.io/fleet/pkg/agent/listening"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/helper"
 )
@@ -29,6 +30,8 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		TrustRegistry: trustRegistry(os.Getenv("RUNTIME_DIRECTORY"), root),
 		Dialer:        &helper.Dialer{Client: client},
 		Storage:       client,
+		Names:         client,
+		Listens:       listens,
 		Binds:         binds(p.cfg, p.configPath),
 		Allow:         allowed(&p.cfg.Allow),
 		Space:         imageSpace(p),
@@ -48,6 +51,15 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 	all = append(all, interpreters(p.cfg.FileRoots, d.containers.About().Types, p.log)...)
 	d.Drivers, err = workload.NewDrivers(all...)
 	return d, err
+}
+
+// listens says who listens on a port.
+func listens(port uint16, udp bool) string {
+	s, found, err := listening.Find(port, udp)
+	if err != nil || !found {
+		return "" // podman's words are left
+	}
+	return s.String()
 }
 
 // allowed is what agent.yaml lets containers have besides what they may mount.

@@ -18,6 +18,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"fleet.nationtech.io/fleet/pkg/agent/config"
+	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
+	"fleet.nationtech.io/fleet/pkg/agent/doctor"
 	"fleet.nationtech.io/fleet/pkg/agent/files"
 	agentinterpreter "fleet.nationtech.io/fleet/pkg/agent/interpreter"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
@@ -169,9 +171,25 @@ func systemctl(ctx context.Context, args ...string) error {
 	return runCalled("systemctl "+strings.Join(args, " "), exec.CommandContext(ctx, "systemctl", args...)) //nolint:gosec // our own words
 }
 
-// interpreters are the drivers whose workloads other programs run: files of the device, where
-// agent.yaml lists roots, and what packages registered. None takes a type of taken.
-func interpreters(roots, taken []string, log *slog.Logger) (all []workload.Driver) {
+// askInterpreters looks at all that interpreters would be, and asks each.
+func askInterpreters(ctx context.Context, roots []string) (list []doctor.Interpreter) {
+	chosen, refused := findInterpreters(roots, driver.New(driver.Config{}).About().Types)
+	for _, err := range refused {
+		list = append(list, doctor.Interpreter{Name: "a registration that is not used", Problem: err})
+	}
+	for _, c := range chosen {
+		i := doctor.Interpreter{Name: "interpreter " + c.Name + " at " + c.Socket}
+		if c.Socket == filesSocket {
+			i.Unit = filesUnit
+		}
+		_, i.Problem = agentinterpreter.New(c).Ready(ctx)
+		list = append(list, i)
+	}
+	return list
+}
+
+// findInterpreters returns those that may be used, and why others are not.
+func findInterpreters(roots, taken []string) (chosen []agentinterpreter.Config, refused []error) {
 	found, refused := agentinterpreter.Find(agentinterpreter.Dir, 0)
 	if len(roots) > 0 {
 		found = append([]agentinterpreter.Config{{Name: "files", Types: []string{score.TypeFilesV0}, Socket: filesSocket}}, found...)
@@ -179,7 +197,14 @@ func interpreters(roots, taken []string, log *slog.Logger) (all []workload.Drive
 		taken = append(taken, score.TypeFilesV0)
 	}
 	chosen, doubled := agentinterpreter.Choose(found, taken)
-	for _, err := range append(refused, doubled...) {
+	return chosen, append(refused, doubled...)
+}
+
+// interpreters are the drivers whose workloads other programs run: files of the device, where
+// agent.yaml lists roots, and what packages registered. None takes a type of taken.
+func interpreters(roots, taken []string, log *slog.Logger) (all []workload.Driver) {
+	chosen, refused := findInterpreters(roots, taken)
+	for _, err := range refused {
 		log.Warn("an interpreter is not used", "reason", printable.Squeeze(err.Error()))
 	}
 	for _, c := range chosen {

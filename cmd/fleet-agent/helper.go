@@ -45,6 +45,7 @@ func newHelper() *cobra.Command {
 				Storage: storage.Mender{Root: storage.Root(), Run: runProgram, Runs: storage.ContainersRun},
 				Mirrors: mirrorsFile(),
 				Reload:  reloadPodman,
+				Names:   namesDir(),
 				Log:     log,
 			}
 			return s.Serve(cmd.Context(), listener)
@@ -61,6 +62,16 @@ func mirrorsFile() string {
 		return ""
 	}
 	return filepath.Join(home, ".config", "containers", "registries.conf.d", "50-fleet-mirror.conf")
+}
+
+// namesDir is where podman's server of names of this account has its files; empty without a
+// runtime directory.
+func namesDir() string {
+	dir := os.Getenv("XDG_RUNTIME_DIR")
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(dir, "containers", "networks", "aardvark-dns")
 }
 
 // reloadPodman lets podman's service, if it runs, begin anew and read its configuration. It does

@@ -73,6 +73,10 @@ type gateway struct {
 	refuseAll *wire.Refusal
 	// refuseStates refuses reports only.
 	refuseStates *wire.Refusal
+	// network is that of all Deployments; nil for none.
+	network *score.Network
+	// progress are the texts of all reports.
+	progress []string
 	// nonce is given with every reply; nonces are those of the requests.
 	nonce  string
 	nonces []string
@@ -132,7 +136,7 @@ func (g *gateway) entry(ref wire.DeploymentRef, scoreType string, body []byte) w
 }
 
 func (g *gateway) body(s services) []byte {
-	p := score.PodmanV0{InitContainers: g.inits}
+	p := score.PodmanV0{InitContainers: g.inits, Network: g.network}
 	for _, name := range slices.Sorted(maps.Keys(s)) {
 		svc := score.Service{Name: name, Image: image}
 		if s[name] != nil {
@@ -276,6 +280,7 @@ func (g *gateway) SendState(_ context.Context, payload []byte) error {
 		g.t.Error(err)
 	}
 	g.history[s.DeploymentRef] = append(g.history[s.DeploymentRef], s.Phase)
+	g.progress = append(g.progress, s.Progress)
 	g.states[s.DeploymentRef] = payload
 	if s.Phase == wire.PhaseRemoved {
 		delete(g.states, s.DeploymentRef)
@@ -400,6 +405,9 @@ type device struct {
 	// images remembers which images were pulled; prune says which go.
 	images, jobs runs.Keeper
 	prune        driver.Prune
+	mirror       driver.Mirror
+	names        driver.Names
+	listens      func(port uint16, udp bool) string
 	// lacks is what the device itself lacks for a restart.
 	lacks []string
 	// locks: the agent keeps others out of its state, as one does that runs for real.
@@ -429,7 +437,7 @@ func (d *device) containers() *driver.Driver {
 		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
 		Dialer:        &d.ports,
 		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
-		Runs:          d.runs, Images: d.images, Jobs: d.jobs, Prune: d.prune,
+		Runs:          d.runs, Images: d.images, Jobs: d.jobs, Prune: d.prune, Mirror: d.mirror, Names: d.names, Listens: d.listens,
 		Uptime:  func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
 		Log:     slog.New(slog.DiscardHandler),
 		Crashes: crashes.New(filepath.Join(d.dir, "crashes"), nil, slog.New(slog.DiscardHandler)),
@@ -953,6 +961,8 @@ func TestAnUpdateThatCannotStart(t *testing.T) {
 // A port may stay in use for a moment after its container ended.
 func TestAPortThatLingers(t *testing.T) {
 	onDevice(t, func(d *device) {
+		d.listens = func(port uint16, udp bool) string { return fmt.Sprintf("nginx.service (%d, %t)", port, udp) }
+		d.restart()
 		d.gateway.issue("e1", deployments{web: {"front": onPort(8080)}})
 		d.settle()
 		for _, lingering := range []time.Duration{3 * time.Second, time.Minute} {
@@ -969,6 +979,8 @@ func TestAPortThatLingers(t *testing.T) {
 			}
 		}
 		d.pass(50 * time.Second)
+		d.expectPhase(web, wire.PhaseFailed, "service front: the new version does not start: ports[].hostPort: 8080/tcp is taken by nginx.service (8080, false): "+
+			"stop that, or choose another hostPort: ")
 		d.expectPhase(web, wire.PhaseFailed, "host port in use; the previous version runs again")
 		d.expectNames("shop_web_front")
 	})

@@ -113,7 +113,7 @@ func TestNoRoomForAnImage(t *testing.T) {
 		d.podman.SetSpace(4*gib, 4*gib-50<<20)
 		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/next:1")}})
 		d.pass(time.Minute)
-		const want = `pulling image "localhost/next:1": no space: less than 81 MiB of the 4.0 GiB`
+		const want = `pulling image "localhost/next:1": no space: less than 81 MiB of the 4.0 GiB of the image store's file system is free, and nothing is pulled below that: remove what is not needed, or give it more room`
 		d.expectPhase(web, wire.PhaseFailed, want)
 		said := d.gateway.raw(web)
 		for free := range 10 {

@@ -90,6 +90,7 @@ func (p *pass) fetch(ctx context.Context, s workload.Step) error {
 		return context.Cause(ctx)
 	}
 	defer release(p.fetches)
+	defer p.followProgress(s.Progress)()
 	err := s.Do(ctx)
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -21,6 +21,8 @@ type Counts struct {
 	// the Deployment needs.
 	Outdated int
 	Newest   *Failure
+	// Progress is what one device is fetching; nil when none says.
+	Progress *Progress
 	// Generation is that of the Deployment which these are the counts of.
 	Generation int64
 }
@@ -158,6 +160,7 @@ func (t *Table) Aggregate(ref wire.DeploymentRef) (c Counts, accepted, ok bool) 
 		shown := dep.counted[0].Failure
 		c.Newest = &shown
 	}
+	c.Progress = dep.progress
 	return c, dep.accepted, true
 }
 

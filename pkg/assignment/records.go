@@ -193,6 +193,8 @@ type deployment struct {
 	// targets is how many there are, of devices that want it or report about it.
 	targets int
 	counts  Counts
+	// progress is what a device is fetching; nil when none says.
+	progress *Progress
 	failures
 	problems problems
 	at       time.Time

@@ -232,6 +232,9 @@ func (t *Table) setOffline(dev *device, offline bool, c *Changes) {
 		if x.is(wanted) && !x.is(reserved) {
 			dep := t.numberedDeployments.at(x.number())
 			dep.counts.Offline += by
+			if offline { // it tells again when it went on
+				dep.setProgress(dev.name, "")
+			}
 			t.tell(dep, c)
 		}
 	}
@@ -278,6 +281,7 @@ func (t *Table) releaseTarget(dev *device, dep *deployment, x target) {
 	t.reports.release(x.report)
 	dep.failures.forget(dev.number)
 	dep.setProblem(dev, "")
+	dep.setProgress(dev.name, "")
 	dep.targets--
 	t.forgetDeployment(dep)
 }
@@ -501,6 +505,7 @@ func (t *Table) store(dev *device, dep *deployment, old, now target) {
 		dep.devices.add(dev.number)
 	default:
 		dep.devices.remove(dev.number)
+		dep.setProgress(dev.name, "")
 	}
 	if !old.empty() {
 		dep.targets--
@@ -568,6 +573,9 @@ func (t *Table) setReport(dev *device, dep *deployment, s *wire.DeploymentState)
 	t.store(dev, dep, old, now)
 	t.count(dep, dev, now, 1)
 	t.reports.release(old.report)
+	if dep.setProgress(dev.name, progressOf(now, s)) {
+		t.tell(dep, &c)
+	}
 	if after := t.phase(now); now.is(wanted) && (after != before || after == wire.PhaseFailed) {
 		t.tell(dep, &c)
 	}

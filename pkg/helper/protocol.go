@@ -55,6 +55,8 @@ type request struct {
 	Storage verb          `json:"storage,omitempty"`
 	// Groups asks for those of the account.
 	Groups bool `json:"groups,omitempty"`
+	// Names asks whether podman's server of names is lost.
+	Names bool `json:"names,omitempty"`
 	// Mirror makes an address the mirror of Registries for podman.
 	Mirror     string   `json:"mirror,omitempty"`
 	Registries []string `json:"registries,omitempty"`
@@ -79,7 +81,7 @@ func (r *request) validate() error {
 		return nil
 	}
 	r.Timeout = min(max(r.Timeout, 0), maxDial)
-	if r.Groups {
+	if r.Groups || r.Names {
 		return nil
 	}
 	if r.Mirror != "" {
@@ -124,6 +126,8 @@ type reply struct {
 	Groups []uint32 `json:"groups,omitempty"`
 	// Changed: podman was told something new.
 	Changed bool `json:"changed,omitempty"`
+	// Lost: podman's server of names has ended.
+	Lost bool `json:"lost,omitempty"`
 }
 
 func answer(o outcome, err error) reply {

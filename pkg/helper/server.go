@@ -34,7 +34,9 @@ type Server struct {
 	// read it again.
 	Mirrors string
 	Reload  func(ctx context.Context) error
-	Log     *slog.Logger
+	// Names is the directory where podman's server of names has its files; empty for none.
+	Names string
+	Log   *slog.Logger
 
 	inside inside
 	walks  chan struct{} // a counting semaphore
@@ -61,6 +63,8 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {
 	switch {
 	case r.Groups:
 		return write(conn, groups())
+	case r.Names:
+		return write(conn, s.names())
 	case r.Mirror != "":
 		return write(conn, s.mirror(ctx, &r))
 	case r.Storage != "":

@@ -39,7 +39,7 @@ const (
 // podman 4.3 lists neither the restart count nor exact times.
 func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.Container, error) {
 	if list, ok := c.scopes.recall(ref); ok {
-		return list, nil
+		return c.severed(ctx, list)
 	}
 	turn := c.scopes.begin()
 	query := filters(labelFilter(ref))
@@ -84,7 +84,7 @@ func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.
 		c.scopes.keep(containers)
 		c.scopes.remember(turn, containers)
 	}
-	return slices.Clone(containers), nil
+	return c.severed(ctx, slices.Clone(containers))
 }
 
 // labelFilter selects the labelled containers or volumes of one Deployment, or

@@ -93,6 +93,16 @@ var faults = []fault{
 		check: "programs", state: "failure", message: "neither setuid root nor with file capabilities: /usr/bin/newgidmap",
 	},
 	{
+		name: "the server of names is missing", harm: "mv /usr/lib/podman/aardvark-dns /root/", undo: "mv /root/aardvark-dns /usr/lib/podman/",
+		check: "networks", state: "warning", message: "network.mode Bridge: this device lacks aardvark-dns: install it",
+	},
+	{
+		name:  "an interpreter that others could be",
+		harm:  `mkdir -p /usr/lib/fleet-agent/interpreters.d; echo '{types: [MineV0], socket: /run/mine/mine.sock}' >/usr/lib/fleet-agent/interpreters.d/mine.yaml; mkdir -p /run/mine; chmod 0777 /run/mine`,
+		undo:  "rm -r /usr/lib/fleet-agent/interpreters.d/mine.yaml /run/mine",
+		check: "interpreters", state: "warning", message: "interpreter mine at /run/mine/mine.sock: ",
+	},
+	{
 		name: "the account has expired", harm: "chage --expiredate 2020-01-01 fleet-workload",
 		check: "accounts", state: "failure", message: "the account fleet-workload has expired", fix: true,
 	},
@@ -188,7 +198,7 @@ func (s *site) strangerLearnsLittle() {
 		s.t.Errorf("exit status %d for nobody, want 1: %s", r.ExitCode, r.Stdout+r.Stderr)
 	}
 	for _, f := range findings(s.t, r.Stdout) {
-		unknown := slices.Contains([]string{"podman-socket", "helper", "directories", "storage-driver", "certificate", "clock", "agent", "server-enrollment"}, f.Check)
+		unknown := slices.Contains([]string{"podman-socket", "helper", "directories", "networks", "storage-driver", "certificate", "clock", "agent", "server-enrollment"}, f.Check)
 		if unknown != (f.State == "unknown") && !hostDecides(f) {
 			s.t.Errorf("for nobody %s is %s: %s", f.Check, f.State, f.Message)
 		}

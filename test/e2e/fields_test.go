@@ -153,12 +153,17 @@ func TestFieldsOfPodmanV0(t *testing.T) {
 					s.showFields(c)
 				})
 			}
-			t.Run("files", func(t *testing.T) {
-				whole := s.t
-				s.t = t
-				defer func() { s.t = whole }()
-				s.files()
-			})
+			for _, step := range []struct {
+				name string
+				run  func(*site)
+			}{{"contents that change", (*site).reload}, {"networks that are lost", (*site).lostNetworks}, {"files", (*site).files}} {
+				t.Run(step.name, func(t *testing.T) {
+					whole := s.t
+					s.t = t
+					defer func() { s.t = whole }()
+					step.run(s)
+				})
+			}
 		})
 	}
 }

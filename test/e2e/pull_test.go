@@ -199,7 +199,7 @@ func (w *farWriter) Write(p []byte) (int, error) {
 func (s *site) loginIsWanted(f *farRegistry) {
 	f.has(s, "team/app:1", 1000)
 	s.apply("private", "{name: web, image: '"+farHost+"/team/app:1'}")
-	s.failsWith("default", "private", regexp.MustCompile(`pulling image "`+farHost+`/team/app:1": .*refuses team/app \(status 401\): check the login`))
+	s.failsWith("default", "private", regexp.MustCompile(`service web: pulling image "`+farHost+`/team/app:1": .*refuses team/app \(status 401\): check the login`))
 	auth := base64.StdEncoding.EncodeToString([]byte(farUser + ":" + farPassword))
 	s.kubectl("create", "secret", "generic", "far", "--type=kubernetes.io/dockerconfigjson",
 		"--from-literal=.dockerconfigjson="+fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, farHost, auth))
@@ -273,6 +273,17 @@ func (s *site) pullGoesOn(f *farRegistry) {
 					err = fmt.Errorf("status says:\n%s", out)
 				}
 				return err
+			})
+			s.eventually("progress in the status of the Deployment", func() error {
+				d, err := s.get("default", "large")
+				if err != nil {
+					return err
+				}
+				a := d.Status.Aggregate
+				if a == nil || a.Progress == nil || !regexp.MustCompile(`^pulling web: [1-9][0-9]? of 2[0-9] MB$`).MatchString(a.Progress.Message) {
+					return fmt.Errorf("the status is %+v", a)
+				}
+				return nil
 			})
 		}
 		s.root("systemctl kill --signal=KILL fleet-agent")

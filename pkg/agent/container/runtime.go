@@ -122,6 +122,9 @@ type Runtime interface {
 	// HaltNetwork gives back the ports of a network, whose containers do not run; one that is
 	// gone is no error. The next container that starts takes them again.
 	HaltNetwork(ctx context.Context, name string) error
+	// RenewNames starts the server of names anew that containers of a NetworkBridge ask, if it
+	// has ended. image is one that is on the device.
+	RenewNames(ctx context.Context, network, image string) error
 	// EnsureSecret makes a secret unless one of the name exists. Names begin with
 	// LabelValue of their Deployment and an underscore. There is none without content.
 	EnsureSecret(ctx context.Context, name string, content []byte) error

@@ -100,6 +100,45 @@ func TestFindings(t *testing.T) {
 		command string
 		fixable bool
 	}{
+		"no networks with names": {
+			harm:  func(f *doctor.Facts) { f.Podman.Value.NoBridge = "this device lacks netavark: install it" },
+			check: "networks", state: doctor.Warning, message: "network.mode Bridge: this device lacks netavark: install it",
+			command: "apt-get install --reinstall -y netavark aardvark-dns iptables nftables",
+		},
+		"no networks to share": {
+			harm:  func(f *doctor.Facts) { f.Podman.Value.NoShared = "this device lacks catatonit: install it" },
+			check: "networks", state: doctor.Warning, message: "network.mode Shared: this device lacks catatonit", command: "apt-get install --reinstall -y catatonit",
+		},
+		"no server of names": {
+			harm:  func(f *doctor.Facts) { f.NamesLost = fact(true) },
+			check: "networks", state: doctor.Warning, message: "podman's server of names (aardvark-dns) has ended",
+		},
+		"nobody who knows of networks": {
+			harm:  func(f *doctor.Facts) { f.Podman = unknown[container.Info](errLost) },
+			check: "networks", state: doctor.Unknown, message: "podman does not answer",
+		},
+		"an interpreter that does not answer": {
+			harm: func(f *doctor.Facts) {
+				f.Interpreters = fact([]doctor.Interpreter{{Name: "interpreter mine", Problem: errLost}})
+			},
+			check: "interpreters", state: doctor.Warning, message: "interpreter mine: no route to host",
+		},
+		"one of the agent's own": {
+			harm: func(f *doctor.Facts) {
+				f.Interpreters = fact([]doctor.Interpreter{{Name: "interpreter files", Problem: errLost, Unit: "fleet-agent-files"}})
+			},
+			check: "interpreters", state: doctor.Warning, message: "interpreter files: no route to host", command: "systemctl stop fleet-agent-files.service && systemctl restart fleet-agent-files.socket", fixable: true,
+		},
+		"one that may not be asked": {
+			harm: func(f *doctor.Facts) {
+				f.Interpreters = fact([]doctor.Interpreter{{Name: "interpreter mine", Problem: fs.ErrPermission}})
+			},
+			check: "interpreters", state: doctor.Unknown, message: "interpreter mine: needs root",
+		},
+		"one that answers": {
+			harm:  func(f *doctor.Facts) { f.Interpreters = fact([]doctor.Interpreter{{Name: "interpreter mine"}}) },
+			check: "interpreters", state: doctor.OK, message: "interpreter mine answers",
+		},
 		"a proxy that refuses": {
 			harm: func(f *doctor.Facts) {
 				f.Proxy = &doctor.Proxy{Name: "http://p:1 (proxy.url)", Attempts: []doctor.Attempt{{Address: "gw:8443"}, {Address: "gw:4222", Err: errors.New("the proxy refuses")}}}

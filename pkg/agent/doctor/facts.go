@@ -69,6 +69,10 @@ type Facts struct {
 	Socket       Socket
 	// Helper: the helper of the account answers.
 	Helper Fact[bool]
+	// NamesLost: podman's server of names has ended.
+	NamesLost Fact[bool]
+	// Interpreters are the programs that run workloads of other types than the agent's own.
+	Interpreters Fact[[]Interpreter]
 	// Roots are those of bindRoots below which nothing can be mounted, Directories the
 	// agent's own with which something is wrong.
 	Roots       Fact[[]bind.Trouble]
@@ -94,6 +98,17 @@ type Facts struct {
 	OldRepository []string
 	// Enrollment and Connection are attempts to reach the server.
 	Enrollment, Connection []Attempt
+}
+
+// Interpreter is a program that is registered as one.
+type Interpreter struct {
+	// Name is that of its registration, or the file of one that is not taken.
+	Name string
+	// Problem is why it is not used, or does not answer; nil for nothing.
+	Problem error
+	// Unit is its unit without the ending, and of the same name its socket unit, if they are
+	// of the agent's own package.
+	Unit string
 }
 
 // Account is an account of the system.

@@ -110,6 +110,7 @@ func rootHashes(text string) []string {
 
 // leaveToProbe marks what takes more than files.
 func (Local) leaveToProbe(f *Facts) {
+	f.NamesLost.Err, f.Interpreters.Err = errNotAsked, errNotAsked
 	f.Helper.Err, f.Roots.Err, f.Directories.Err = errNotAsked, errNotAsked, errNotAsked
 	f.Mapped.Err, f.Podman.Err, f.Ahead.Err, f.Identity.Err, f.Agent.Err = errNotAsked, errNotAsked, errNotAsked, errNotAsked, errNotAsked
 }

@@ -45,7 +45,7 @@ type Podman interface {
 }
 
 // Probe reads what Local does, and asks podman, the agent and the server. All
-// fields are mandatory but for ConfigErr and Proxy.
+// fields are mandatory but for ConfigErr, Proxy and those that say so.
 type Probe struct {
 	Local
 	Config     config.Config
@@ -58,6 +58,10 @@ type Probe struct {
 	Helper func(context.Context) error
 	Binds  bind.Policy
 	Keys   keystore.Storage
+	// NamesLost asks the helper about podman's server of names, Interpreters the programs that
+	// run workloads; nil for nobody.
+	NamesLost    func(context.Context) (bool, error)
+	Interpreters func(context.Context) []Interpreter
 	// Proxy is the way to the servers; nil for the direct one.
 	Proxy *proxy.Proxy
 }
@@ -72,6 +76,7 @@ func (p Probe) Read(ctx context.Context) Facts {
 	p.askSubIDSource(ctx, &f)
 	f.Mapped = p.askMapped(ctx, f)
 	f.Disks = p.disks(f)
+	p.askOthers(ctx, &f)
 	f.Agent = p.askAgent(ctx)
 	p.askServer(ctx, &f)
 	f.Proxy = p.askProxy(ctx, slices.Concat(f.Enrollment, f.Connection))
@@ -89,6 +94,18 @@ func (p Probe) askPodman(ctx context.Context) Fact[container.Info] {
 func (p Probe) askAgent(ctx context.Context) Fact[control.Status] {
 	s, err := control.ReadStatus(ctx, p.Config.StateDir)
 	return Fact[control.Status]{Value: s, Err: err}
+}
+
+// askOthers asks programs that stand beside the agent.
+func (p Probe) askOthers(ctx context.Context, f *Facts) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if p.NamesLost != nil {
+		f.NamesLost.Value, f.NamesLost.Err = p.NamesLost(ctx)
+	}
+	if p.Interpreters != nil {
+		f.Interpreters = known(p.Interpreters(ctx))
+	}
 }
 
 // askSubIDSource asks the directory service that allocates the ids, if there is one.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -133,6 +134,26 @@ type Step struct {
 	Within time.Duration
 	// Do does it. What is done already is no error.
 	Do func(ctx context.Context) error
+	// Progress says how far a Fetch is, at any time while Do runs; nil for a driver that
+	// cannot tell.
+	Progress func() Progress
+}
+
+// Progress is how far a Fetch is.
+type Progress struct {
+	// What is being done and for whom, in a form such as "pulling web".
+	What string
+	// Brought is how many bytes came, of Total; Total is zero while that is not known.
+	Brought, Total int64
+}
+
+// String says it for people.
+func (p Progress) String() string {
+	if p.Total <= 0 {
+		return p.What
+	}
+	const mb = 1e6
+	return fmt.Sprintf("%s: %.0f of %.0f MB", p.What, float64(p.Brought)/mb, float64(p.Total)/mb)
 }
 
 // Kind says how the agent treats a Step.

@@ -134,6 +134,9 @@ func newStatus(c assignment.Counts, accepted bool, generation int64, previous *v
 		at := metav1.NewTime(f.LastEventAt.UTC().Truncate(time.Second))
 		s.Aggregate.LastError = &v1alpha1.DeviceError{Device: f.Device, Message: f.Error, Time: &at}
 	}
+	if p := c.Progress; p != nil {
+		s.Aggregate.Progress = &v1alpha1.DeviceProgress{Device: p.Device, Message: p.Text}
+	}
 	for _, condition := range append(conditions(c, accepted), readiness(c, accepted)...) {
 		if old := meta.FindStatusCondition(previous.Conditions, condition.Type); old != nil {
 			s.Conditions = append(s.Conditions, *old)

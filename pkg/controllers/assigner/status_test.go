@@ -196,7 +196,10 @@ func TestSameSeesEveryDifference(t *testing.T) {
 		"condition of others": {func(s *v1alpha1.DeploymentStatus) {
 			s.Conditions = append(s.Conditions, metav1.Condition{Type: "Accepted"})
 		}, true},
-		"generation":          {func(s *v1alpha1.DeploymentStatus) { s.ObservedGeneration++ }, false},
+		"generation": {func(s *v1alpha1.DeploymentStatus) { s.ObservedGeneration++ }, false},
+		"progress": {func(s *v1alpha1.DeploymentStatus) {
+			s.Aggregate.Progress = &v1alpha1.DeviceProgress{Device: "edge-1", Message: "pulling web: 1 of 9 MB"}
+		}, false},
 		"a number":            {func(s *v1alpha1.DeploymentStatus) { s.Aggregate.Offline++ }, false},
 		"the error":           {func(s *v1alpha1.DeploymentStatus) { s.Aggregate.LastError.Message = "other" }, false},
 		"no error":            {func(s *v1alpha1.DeploymentStatus) { s.Aggregate.LastError = nil }, false},

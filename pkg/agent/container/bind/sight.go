@@ -78,7 +78,7 @@ func (s *Sight) resolve(mounts []container.Mount) ([]container.Mount, error) {
 			}
 			continue // a link is followed at each start: where it leads changes as devices come and go
 		case err != nil:
-			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+			return nil, fmt.Errorf("%w: volumes[].hostPath: %w", ErrRefused, err)
 		}
 		resolved[i].HostPath = path
 	}
@@ -95,7 +95,7 @@ func (s *Sight) allow(path string) (string, error) {
 		return real, nil
 	}
 	if !s.underRoot(real) {
-		return "", fmt.Errorf("%s is not under a directory that bindRoots in agent.yaml lists", path)
+		return "", outside(path, real)
 	}
 	for _, f := range slices.Concat(alwaysForbidden, s.Forbidden) {
 		// Where the path leads for the agent counts, too: this is not left to anybody's word.
@@ -107,6 +107,15 @@ func (s *Sight) allow(path string) (string, error) {
 		}
 	}
 	return real, nil
+}
+
+// outside says of a path, and of what its links lead to, that no root is above it.
+func outside(path, real string) error {
+	which := " is not under"
+	if real != filepath.Clean(path) {
+		which = " leads to " + real + ", which is not under"
+	}
+	return fmt.Errorf("%s%s a directory that bindRoots in agent.yaml lists: list one there, or name another path", path, which)
 }
 
 // named says why something of the device may not be had that a score asks for by name, given

@@ -51,7 +51,7 @@ func TestTheAccountsViewCounts(t *testing.T) {
 		"/hidden/gone":     {"/hidden/gone does not exist on this device", true},
 		"/hidden/loose/x":  {"/hidden/loose belongs to the account of the containers (uid 997)", false},
 		"/hidden/closed/x": {"/hidden/closed/x cannot be looked at: the account of the containers may not enter /hidden/closed, which has mode 0700 and belongs to uid 0: chmod o+x /hidden/closed", true},
-		"/hidden/link":     {"/hidden/link is not under a directory that bindRoots", false},
+		"/hidden/link":     {"/hidden/link leads to /else, which is not under a directory that bindRoots in agent.yaml lists: list one there", false},
 		"/hidden/broken":   {"input/output error", true},
 		"/hidden/away":     {"may not enter /etc, which has mode 0755 and belongs to uid 0", true},
 		"/hidden/odd":      {"a link on the way has a target that cannot be shown", false},

@@ -118,3 +118,20 @@ func (f *Fake) heldPort(c *entry) (uint16, bool) {
 	}
 	return 0, false
 }
+
+// Sever ends what keeps a network. The containers that run in it notice nothing.
+func (f *Fake) Sever(network string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.containers {
+		c.Severed = c.Network == network && c.State == container.StateRunning
+	}
+}
+
+// RenewNames implements container.Runtime.
+func (f *Fake) RenewNames(_ context.Context, network, _ string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.record("names %s", network)
+	return f.down
+}

@@ -3,12 +3,14 @@ package driver
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/services"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -135,6 +137,26 @@ func (p *pulls) follow(one *pull, progress func() (brought, total int64)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	one.progress = progress
+}
+
+// progress tells how far the pull of an image for some services is.
+func (d *Driver) progress(w *plan.Workload, image string) func() workload.Progress {
+	what := "pulling " + strings.Join(servicesOf(w, image), ", ")
+	return func() workload.Progress {
+		brought, total := d.pulls.of(w.Ref, image)
+		return workload.Progress{What: what, Brought: brought, Total: total}
+	}
+}
+
+// of says how many bytes of an image came for a Deployment, of how many; zero when that is
+// not known.
+func (p *pulls) of(ref wire.DeploymentRef, image string) (brought, total int64) {
+	for _, one := range p.list() {
+		if one.DeploymentRef == ref && one.Image == image {
+			return one.Brought, one.Total
+		}
+	}
+	return 0, 0
 }
 
 func (p *pulls) list() (all []Pull) {

@@ -50,6 +50,11 @@ type Config struct {
 	Dialer probe.Dialer
 	// Storage repairs what the runtime keeps on the disk; nil for nobody.
 	Storage Storage
+	// Names tells about the runtime's server of names; nil for nobody.
+	Names Names
+	// Listens says who listens on a port of the device, for people, or "" for nobody; nil for
+	// one who cannot tell.
+	Listens func(port uint16, udp bool) string
 	// Binds says which directories containers may mount.
 	Binds bind.Policy
 	// Allow says what containers may have besides.
@@ -92,6 +97,8 @@ type Driver struct {
 	jobs         *jobs
 	notes        *notes
 	lookout      *lookout
+	names        *names
+	listens      func(port uint16, udp bool) string // may be nil
 	pruner       *pruner
 	keeper       *keeper
 	space        func() (facts.FileSystem, error)
@@ -135,6 +142,8 @@ func New(cfg Config) *Driver {
 		waits:        newWaits(),
 		allow:        cfg.Allow,
 		lookout:      &lookout{Dialer: cfg.Dialer},
+		names:        &names{Names: cfg.Names},
+		listens:      cfg.Listens,
 		space:        cfg.Space,
 		crashes:      cfg.Crashes,
 		keeper:       newKeeper(cfg.Storage),
@@ -230,6 +239,7 @@ func (d *Driver) Ready(ctx context.Context) (workload.Look, error) {
 	d.mounts.forbid(info.StoreRoot)
 	d.mounts.see(list)
 	d.wake()
+	d.mendNames(ctx, list)
 	look := workload.Look{Note: d.lacks(), Stores: []workload.Store{{Name: "the image store", Size: info.StoreSize, Used: info.StoreUsed}}}
 	for _, c := range list {
 		look.Deployments = append(look.Deployments, c.Ref)
@@ -260,7 +270,7 @@ func (d *Driver) because(err error) error {
 
 // lacks says what cannot be done at present, or is damaged.
 func (d *Driver) lacks() string {
-	return strings.Join(slices.DeleteFunc([]string{d.keeper.lacks(), d.lookout.lacks()}, func(s string) bool { return s == "" }), "; ")
+	return strings.Join(slices.DeleteFunc([]string{d.keeper.lacks(), d.lookout.lacks(), d.names.lacks()}, func(s string) bool { return s == "" }), "; ")
 }
 
 // Info is what the runtime said of itself at the last look, or why it did not.

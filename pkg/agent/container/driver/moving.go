@@ -169,10 +169,13 @@ func (i *instance) renewals(ctx context.Context, w *plan.Workload) (steps []work
 			return nil, err
 		}
 		if here {
-			steps = append(steps, workload.Step{Kind: workload.Fetch, Name: fmt.Sprintf("pulling image %q", image), Do: func(ctx context.Context) error {
-				_, err := i.follow(ctx, w, image)
-				return err
-			}})
+			steps = append(steps, workload.Step{
+				Kind: workload.Fetch, Name: fmt.Sprintf("pulling image %q", image), Progress: i.progress(w, image),
+				Do: func(ctx context.Context) error {
+					_, err := i.follow(ctx, w, image)
+					return err
+				},
+			})
 		}
 	}
 	return steps, nil

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
@@ -18,6 +19,27 @@ func connectable(n *container.Network, info *container.Info) error {
 			"; or set network.mode to Private, where services reach each other by published ports")
 	case n.Mode == container.NetworkShared && info.NoShared != "":
 		return errors.New("network.mode Shared: " + info.NoShared)
+	}
+	return nil
+}
+
+// portOfNames is where those in a network ask for names.
+const portOfNames = 53
+
+// errNames: see publishable.
+var errNames = errors.New("ports[].hostPort 53 at every address would take the questions for names away from all services of this device that reach each other by name: " +
+	"give hostIP, such as the address that others ask, or set network.mode to Private")
+
+// publishable reports a port that would cut others off: what is published of a network
+// (NetworkBridge) is taken inside of podman's own network, too, where its server of names is
+// asked. See https://github.com/containers/netavark/issues/1079: another port for that server
+// does not help netavark before 1.13.
+func publishable(s *container.Spec) error {
+	taken := func(p container.Port) bool {
+		return p.Host == portOfNames && (p.HostIP == "" || net.ParseIP(p.HostIP).IsUnspecified())
+	}
+	if s.Network.Mode == container.NetworkBridge && slices.ContainsFunc(s.Ports, taken) {
+		return errNames
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func (d *Driver) roomFor(ctx context.Context, image string) error {
 		return err
 	}
 	d.pruner.want()
-	return fmt.Errorf("pulling image %q: %w: less than %s of the %s of the image store's file system is free, and nothing is pulled below that",
+	return fmt.Errorf("pulling image %q: %w: less than %s of the %s of the image store's file system is free, and nothing is pulled below that: remove what is not needed, or give it more room",
 		image, container.ErrNoSpace, facts.Bytes(floorOf(info.StoreSize)), facts.Bytes(info.StoreSize))
 }
 
@@ -98,6 +98,6 @@ func (d *Driver) outOfSpace(ctx context.Context, image string, err error) error 
 		return fmt.Errorf("pulling image %q: %w", image, container.ErrNoSpace)
 	}
 	step := max(info.StoreSize/spaceSteps, 1)
-	return fmt.Errorf("pulling image %q: %w: it needs more than the image store has free, which is under %s of %s, or than /var/tmp has",
+	return fmt.Errorf("pulling image %q: %w: it needs more than the image store has free, which is under %s of %s, or than /var/tmp has: remove what is not needed, or give it more room",
 		image, container.ErrNoSpace, facts.Bytes((free(&info)/step+1)*step), facts.Bytes(info.StoreSize))
 }

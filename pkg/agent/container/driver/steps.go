@@ -74,8 +74,11 @@ var kinds = map[plan.Kind]workload.Kind{
 
 func (i *instance) step(w *plan.Workload, a plan.Action) workload.Step {
 	step := workload.Step{Kind: kinds[a.Kind], Name: a.String(), Do: func(ctx context.Context) error { return i.do(ctx, w, a) }}
-	if a.Kind == plan.Stop {
+	switch a.Kind {
+	case plan.Stop:
 		step.Within = a.Container.Grace + beyondGrace
+	case plan.Pull:
+		step.Progress = i.progress(w, a.Image)
 	}
 	return step
 }
@@ -86,7 +89,18 @@ func (i *instance) do(ctx context.Context, w *plan.Workload, a plan.Action) erro
 	if err != nil {
 		i.keeper.suspect()
 	}
+	if service := serviceOf(&a); errors.Is(err, container.ErrPortInUse) && service != "" {
+		return fmt.Errorf("service %s: %w", service, i.taken(service, err))
+	}
 	return err
+}
+
+// serviceOf is the service that an action is about.
+func serviceOf(a *plan.Action) string {
+	if a.Spec != nil {
+		return a.Spec.Service
+	}
+	return a.Container.Service
 }
 
 func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) error {
@@ -258,7 +272,28 @@ func pullable(w *plan.Workload, image string) error {
 	return nil
 }
 
+// pull pulls an image of a workload.
 func (d *Driver) pull(ctx context.Context, w *plan.Workload, image string) error {
+	err := d.pullFor(ctx, w, image)
+	if names := servicesOf(w, image); err != nil && len(names) == 1 {
+		return fmt.Errorf("service %s: %w", names[0], err)
+	} else if err != nil {
+		return fmt.Errorf("services %s: %w", strings.Join(names, ", "), err)
+	}
+	return nil
+}
+
+// servicesOf are those that run an image.
+func servicesOf(w *plan.Workload, image string) (names []string) {
+	for i := range w.Services {
+		if s := &w.Services[i]; s.Image == image {
+			names = append(names, s.Service)
+		}
+	}
+	return names
+}
+
+func (d *Driver) pullFor(ctx context.Context, w *plan.Workload, image string) error {
 	began := time.Now()
 	if err := d.roomFor(ctx, image); err != nil {
 		return err

@@ -120,6 +120,7 @@ func (i *instance) startNext(ctx context.Context, a plan.Action) error {
 	if errors.Is(failure, workload.ErrUnavailable) {
 		return failure // podman went away meanwhile, which says nothing of the new version
 	}
+	failure = i.taken(a.Spec.Service, failure)
 	i.refusals.note(a.Spec, false, "the new version does not start: "+failure.Error())
 	return errors.Join(notReady(a.Spec, failure), i.goBack(ctx, func() error { return i.discard(ctx, id) }, a))
 }

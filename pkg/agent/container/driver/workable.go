@@ -13,6 +13,9 @@ import (
 // workable compares what is known before a container is made: what cannot work is said in
 // words of its own, and what ran goes on. What might work is left to work.
 func (d *Driver) workable(spec *container.Spec, image *container.Image, sight *bind.Sight) error {
+	if err := publishable(spec); err != nil {
+		return err
+	}
 	if info, err := d.Info(); err == nil {
 		if err := cmp.Or(enforceable(spec, &info), connectable(&spec.Network, &info), trusting(image, spec.Image, &info), d.executable(image, spec.Image, &info)); err != nil {
 			return err

@@ -303,6 +303,9 @@ func Stuck(c *container.Container) string {
 	if c.Unwatched {
 		return "lost the process of podman that watches it: it is made anew"
 	}
+	if c.Severed {
+		return "lost its network (network.mode Shared), whose process was ended by something else: it is made anew"
+	}
 	return fmt.Sprintf("hung in state %s: it is made anew", c.State)
 }
 

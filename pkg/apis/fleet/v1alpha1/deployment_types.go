@@ -18,6 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Pending",type=integer,JSONPath=`.status.aggregate.pending`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Last Error",type=string,priority=1,JSONPath=`.status.aggregate.lastError.message`
+// +kubebuilder:printcolumn:name="Progress",type=string,priority=1,JSONPath=`.status.aggregate.progress.message`
 // +kubebuilder:printcolumn:name="Acceptance",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Accepted")].message`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$') && size(self.metadata.name) <= 63",message="metadata.name must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit: it is part of container names and bus keys"
 type Deployment struct {
@@ -153,6 +154,18 @@ type Aggregate struct {
 	// lastError is the newest failure among the matched devices.
 	// +optional
 	LastError *DeviceError `json:"lastError,omitempty"`
+	// progress is what one of the devices is fetching, such as an image, when that takes
+	// more than ten seconds. While several do, it is that of one until it is done.
+	// +optional
+	Progress *DeviceProgress `json:"progress,omitempty"`
+}
+
+// DeviceProgress is what a device is fetching.
+type DeviceProgress struct {
+	// device is the name of the Device.
+	Device string `json:"device"`
+	// message says for which service, and how far it is: "pulling web: 34 of 120 MB".
+	Message string `json:"message"`
 }
 
 // DeviceError is a failure on one device.

@@ -1,0 +1,120 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/driver"
+	"fleet.nationtech.io/fleet/pkg/wire"
+)
+
+// way is a mirror, and a pull by way of it, that bring so many bytes a second.
+type way struct {
+	total, speed int64
+
+	mu    sync.Mutex // guards begun
+	begun time.Time
+}
+
+func (w *way) Begin(context.Context, string, *container.Login, func(context.Context, int64) error) (driver.Transfer, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.begun = time.Now()
+	return w, nil
+}
+
+func (w *way) Progress() (brought, total int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return min(w.total, int64(time.Since(w.begun).Seconds()*float64(w.speed))), w.total
+}
+
+func (*way) Login() container.Login { return container.Login{} }
+func (*way) Problem() error         { return nil }
+func (*way) End(bool)               {}
+
+// fetches has the device pull an image of a size, in bytes, at a speed.
+func (d *device) fetches(total, speed int64) {
+	d.mirror = &way{total: total, speed: speed}
+	d.podman.PullFunc = func(ctx context.Context, _ string) error {
+		select {
+		case <-time.After(time.Duration(total/speed) * time.Second):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	d.restart()
+}
+
+// said are the texts of progress that the server was told of, in order, without repetitions.
+func (g *gateway) said() (texts []string) {
+	g.look(func() { texts = slices.Compact(slices.Clone(g.progress)) })
+	return texts
+}
+
+func TestProgressOfPulls(t *testing.T) {
+	const megabyte = 1_000_000
+	told := func(parts ...int) []string {
+		list := []string{""}
+		for _, mb := range parts {
+			list = append(list, fmt.Sprintf("pulling front: %d of 120 MB", mb))
+		}
+		return append(list, "")
+	}
+	for name, tc := range map[string]struct {
+		speed int64
+		took  time.Duration
+		want  []string
+	}{
+		"quick":        {speed: 20 * megabyte, took: time.Minute, want: []string{""}},
+		"a minute":     {speed: 2_100_000, took: 2 * time.Minute, want: told(21, 42, 63, 84, 105)},
+		"half an hour": {speed: megabyte / 15, took: 40 * time.Minute, want: told(1, 13, 26, 39, 51, 64, 77, 89, 102, 115)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onDevice(t, func(d *device) {
+				d.fetches(120*megabyte, tc.speed)
+				d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/new:1")}})
+				d.pass(tc.took)
+				d.expectPhase(web, wire.PhaseRunning, "")
+				if diff := cmp.Diff(tc.want, d.gateway.said()); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
+// Who cannot tell how far a pull is says that there is one, once. An error says for whom it
+// was, and ends the progress.
+func TestProgressWithoutFigures(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.podman.PullFunc = func(ctx context.Context, _ string) error {
+			select {
+			case <-time.After(5 * time.Minute):
+				return errors.New("podman's words")
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/new:1"), "back": fromImage("localhost/new:1")}})
+		d.pass(4 * time.Minute)
+		d.expectPhase(web, wire.PhasePending, "")
+		if diff := cmp.Diff([]string{"", "pulling back, front"}, d.gateway.said()); diff != "" {
+			t.Error(diff)
+		}
+		d.pass(time.Minute)
+		d.expectPhase(web, wire.PhaseFailed, "services back, front: podman's words")
+		if diff := cmp.Diff([]string{"", "pulling back, front", ""}, d.gateway.said()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
