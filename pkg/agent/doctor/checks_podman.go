@@ -82,7 +82,7 @@ func podmanSocket(f Facts) []Finding {
 		return []Finding{finding.failure("accounts beside fleet-agent and fleet-workload can enter its directory: whoever uses the socket controls every container").fix(setupCommand(f))}
 	case f.Podman.Err == nil && !tried(f.Podman.Value.Version):
 		return []Finding{finding.warning("podman " + f.Podman.Value.Version + " answers at " + f.Socket.Path +
-			"; this agent was tried with podman 4.3 to 5, and works with others as far as they did not change")}
+			"; this agent was tried with podman 4.3 to 6, and works with others as far as they did not change")}
 	case f.Podman.Err == nil:
 		return []Finding{finding.ok("podman " + f.Podman.Value.Version + " answers at " + f.Socket.Path)}
 	case f.Socket.Exists.Err != nil:
@@ -98,7 +98,7 @@ func tried(version string) bool {
 	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
 		return false
 	}
-	return major == 5 || major == 4 && minor >= 3
+	return major == 5 || major == 6 || major == 4 && minor >= 3
 }
 
 func storageDriver(f Facts) []Finding {

@@ -312,12 +312,12 @@ func TestFindings(t *testing.T) {
 			check: "podman-socket", state: doctor.Failure, message: "nothing listens on the socket", command: setupUser, fixable: true,
 		},
 		"a podman of later": {
-			harm:  func(f *doctor.Facts) { f.Podman.Value.Version = "6.0.1" },
-			check: "podman-socket", state: doctor.Warning, message: "podman 6.0.1 answers at",
+			harm:  func(f *doctor.Facts) { f.Podman.Value.Version = "7.0.1" },
+			check: "podman-socket", state: doctor.Warning, message: "podman 7.0.1 answers at",
 		},
 		"a podman of earlier": {
 			harm:  func(f *doctor.Facts) { f.Podman.Value.Version = "4.2.0" },
-			check: "podman-socket", state: doctor.Warning, message: "was tried with podman 4.3 to 5",
+			check: "podman-socket", state: doctor.Warning, message: "was tried with podman 4.3 to 6",
 		},
 		"a socket that cannot be seen": {
 			harm:  func(f *doctor.Facts) { f.Podman.Err, f.Socket.Exists.Err = errLost, fs.ErrPermission },
