@@ -36,6 +36,8 @@ func (c *Client) translate(err, kind error) error {
 	switch answer, ok := errors.AsType[*refusal](err); {
 	case strings.Contains(strings.ToLower(text), "address already in use"):
 		kind = container.ErrPortInUse
+	case strings.Contains(text, "support has been removed"): // of slirp4netns in podman 6
+		kind = container.ErrOutdated
 	case ok && answer.status == http.StatusNotFound && kind == nil:
 		kind = container.ErrNotFound
 	}

@@ -83,6 +83,8 @@ type entry struct {
 	spec container.Spec
 	// image is the id of the image that it was made from.
 	image string
+	// outdated: it cannot be started any more.
+	outdated bool
 	// said is what it wrote by itself.
 	said []said
 }
@@ -152,6 +154,9 @@ func (f *Fake) Exit(name string, code int) {
 		f.notify(c.Ref)
 	})
 }
+
+// Outdate makes a container one that cannot be started any more, as after an upgrade.
+func (f *Fake) Outdate(name string) { f.change(name, func(c *entry) { c.outdated = true }) }
 
 // SetClock sets the clock that the runtime dates by to so much ahead of the true time.
 func (f *Fake) SetClock(ahead time.Duration) {
@@ -389,6 +394,9 @@ func (f *Fake) Init(_ context.Context, id string) error {
 
 // couldRun reports why a container could not be started.
 func (f *Fake) couldRun(c *entry) error {
+	if c.outdated {
+		return fmt.Errorf("this network is not supported any more: %w", container.ErrOutdated)
+	}
 	if port, taken := f.portTaken(c); taken {
 		return fmt.Errorf("port %d: %w", port, container.ErrPortInUse)
 	}

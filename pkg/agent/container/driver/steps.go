@@ -137,8 +137,7 @@ func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) err
 	case plan.Create:
 		return i.create(ctx, a.Spec)
 	case plan.Start:
-		i.log.Info("starting container", "container", a.Container.Name)
-		return i.start(ctx, a.Container.ID, a.Container.Mounts)
+		return i.startAgain(ctx, &a.Container)
 	case plan.Stop:
 		i.log.Warn("stopping a container", "container", a.Container.Name, "reason", a.Why, "restarts", a.Container.Restarts)
 		if a.Late { // on the record first, so that a power cut does not hide why it ended
@@ -155,6 +154,17 @@ func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) err
 		return i.runtime.RemoveVolume(ctx, a.Volume)
 	}
 	return fmt.Errorf("planned action %v is unknown", a.Kind)
+}
+
+// startAgain starts a container that ended. One that podman can start no more is removed, as
+// after an upgrade of the system: the next pass makes another.
+func (i *instance) startAgain(ctx context.Context, c *container.Container) error {
+	i.log.Info("starting container", "container", c.Name)
+	err := i.start(ctx, c.ID, c.Mounts)
+	if !errors.Is(err, container.ErrOutdated) {
+		return err
+	}
+	return errors.Join(fmt.Errorf("%w: it is made anew", err), i.remove(ctx, *c))
 }
 
 func (i *instance) create(ctx context.Context, spec *container.Spec) error {
