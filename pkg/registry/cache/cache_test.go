@@ -265,6 +265,51 @@ func TestLiesOfManifests(t *testing.T) {
 	}
 }
 
+// A manifest that lies about a blob's size has nothing read: every request for a blob waits
+// for the one before it to be found.
+func TestALieIsNotWorthTheReading(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1<<30)
+	d := layer(t, s.upstream.add("1", 1<<20))
+	path := filepath.Join(s.dir, "blobs", d.Digest.Hex)
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, os.Truncate(path, 256<<30)) // it takes no room, and minutes to read
+	lie := d
+	lie.Size--
+	opened := make(chan error)
+	go func() {
+		r, err := s.Open(t.Context(), s.repository, lie, 0)
+		if err == nil {
+			err = r.Close()
+		}
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		must(t, err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("the blob is read")
+	}
+	s.want(d, 0)
+	if info, err := os.Stat(path); err != nil || info.Size() != d.Size {
+		t.Errorf("what was damaged is not replaced: %v, %v", info, err)
+	}
+}
+
+// An index may call anything a manifest, such as a layer of somebody else's image.
+func TestALayerThatIsCalledAManifestStays(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1<<30)
+	d := layer(t, s.upstream.add("1", 5<<20))
+	s.want(d, 0)
+	if data, err := s.Manifest(t.Context(), s.repository, d.Digest); err == nil {
+		t.Errorf("a layer is a manifest of %d bytes", len(data))
+	}
+	if !s.Has(d.Digest) {
+		t.Error("the layer is gone")
+	}
+}
+
 func TestTags(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 1<<30)
