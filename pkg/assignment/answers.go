@@ -77,16 +77,21 @@ func (t *Table) BodiesOf(ref wire.DeploymentRef) map[string]bool {
 	return held
 }
 
-// Wanted returns the Deployments that a device should run.
-func (t *Table) Wanted(name string) (refs []wire.DeploymentRef) {
+// Wanted returns the Deployments that a device should run, and the sequence number of its
+// manifest.
+func (t *Table) Wanted(name string) (refs []wire.DeploymentRef, seq uint64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	for dep, x := range t.wanted(t.member(name)) {
+	dev := t.member(name)
+	if dev == nil {
+		return nil, 0
+	}
+	for dep, x := range t.wanted(dev) {
 		if !x.is(reserved) {
 			refs = append(refs, dep.DeploymentRef)
 		}
 	}
-	return refs
+	return refs, dev.seq
 }
 
 // NeedsSecret reports whether a score in the manifest of the device names the Secret, in

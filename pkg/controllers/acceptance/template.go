@@ -56,22 +56,23 @@ func templateOf(document *score.Document, namespace string, labels map[string]st
 }
 
 // TemplateOf returns the template of a body that was accepted once, and nil for one that is the
-// same on each device or that is not valid now.
-func TemplateOf(body []byte, namespace string, labels map[string]string) *Template {
+// same on each device. It fails for a template that is not valid now: no device may have that as
+// it is.
+func TemplateOf(body []byte, namespace string, labels map[string]string) (*Template, error) {
 	if !template.Is(string(body)) {
-		return nil
+		return nil, nil //nolint:nilnil // it is no template
 	}
 	kept, err := wire.Decode[wire.Score](body, wire.MaxScoreSize)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	document, err := score.Parse(kept.Type, kept.Data)
-	if err != nil {
-		return nil
+	if err != nil || document.Template() == nil {
+		return nil, err
 	}
 	needs, err := document.Validate()
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	return templateOf(document, namespace, labels, objectsOf(&needs))
+	return templateOf(document, namespace, labels, objectsOf(&needs)), nil
 }

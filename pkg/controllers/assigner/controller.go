@@ -85,6 +85,7 @@ type Controller struct {
 	images imageLists
 	// rendered are the last bodies that were, by hash: a device asks for a body in pieces.
 	rendered  *lru.Cache
+	earlier   *earlier
 	queue     *reconcile.Queue[item]
 	projector *projector
 	status    *statusWriter
@@ -119,7 +120,7 @@ const renderedBodies = 32
 // New returns a controller that does not run yet. Buckets and Nudge may be
 // set until Run.
 func New(c Config) *Controller {
-	return &Controller{Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), history: newHistory(c.Metrics), due: make(chan struct{}, 1), ready: make(chan struct{}), rendered: lru.New(renderedBodies)}
+	return &Controller{Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), history: newHistory(c.Metrics), due: make(chan struct{}, 1), ready: make(chan struct{}), rendered: lru.New(renderedBodies), earlier: newEarlier()}
 }
 
 // Ready is closed when manifests are complete.

@@ -92,6 +92,8 @@ type history struct {
 	bodies   map[string][]byte
 	err      error
 	failures int
+	// reads counts those of bodies.
+	reads int
 	// hang keeps the API from answering until it is closed; begun has a value for each
 	// write that hangs.
 	hang  chan struct{}
@@ -143,6 +145,7 @@ func (h *history) Hashes(*v1alpha1.Deployment) []string {
 func (h *history) Body(_ context.Context, _ *v1alpha1.Deployment, hash string) ([]byte, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.reads++
 	return h.bodies[hash], h.err
 }
 

@@ -5,7 +5,6 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/assignment"
-	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/score/template"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -48,49 +47,37 @@ func (c *Controller) EarlierBody(ctx context.Context, device, hash string) ([]by
 	}
 	ctx, cancel := context.WithTimeout(ctx, revisionTimeout)
 	defer cancel()
-	wanted := c.wanted(device)
+	wanted, seq := c.wanted(device)
 	for _, d := range wanted {
-		if body := c.revision(ctx, d, hash); body != nil && c.Verdicts.Template(d, body) == nil {
+		if body := c.plainRevision(ctx, d, hash); body != nil {
 			return body, true
 		}
 	}
 	values, known := c.valuesOf(device)
-	for _, d := range wanted {
-		for _, revision := range c.Revisions.Hashes(d) {
-			if !known || ctx.Err() != nil {
-				return nil, false
-			}
-			tmpl := c.Verdicts.Template(d, c.revision(ctx, d, revision))
-			if body, is := renderedTo(tmpl, values, hash); is {
-				c.rendered.Add(deviceBody{device, hash}, body)
-				return body, true
-			}
-		}
+	if !known {
+		return nil, false
 	}
-	return nil, false
+	body := c.searchOf(device, seq, wanted).find(ctx, hash, func(r revisionOf) []byte { return c.rendering(ctx, r, values) })
+	if body == nil || wire.Sum(body).String() != hash { // the values may be others than at the search
+		return nil, false
+	}
+	c.rendered.Add(deviceBody{device, hash}, body)
+	return body, true
 }
 
 // deviceBody is the key of an earlier body that a device had: no other device may have it for
 // that alone.
 type deviceBody struct{ device, hash string }
 
-// renderedTo returns a rendering if it has a hash.
-func renderedTo(tmpl *acceptance.Template, values template.Values, hash string) ([]byte, bool) {
-	if tmpl == nil {
-		return nil, false
-	}
-	body, err := tmpl.Render(values)
-	return body, err == nil && wire.Sum(body).String() == hash
-}
-
-// wanted are the Deployments that a device should run.
-func (c *Controller) wanted(device string) (wanted []*v1alpha1.Deployment) {
-	for _, ref := range c.table.Wanted(device) {
+// wanted are the Deployments that a device should run, as of a sequence number.
+func (c *Controller) wanted(device string) (wanted []*v1alpha1.Deployment, seq uint64) {
+	refs, seq := c.table.Wanted(device)
+	for _, ref := range refs {
 		if o, exists, err := c.Deployments.GetStore().GetByKey(ref.String()); err == nil && exists {
 			wanted = append(wanted, o.(*v1alpha1.Deployment))
 		}
 	}
-	return wanted
+	return wanted, seq
 }
 
 // revision returns a score that a Deployment has or had, nil when it is not kept.

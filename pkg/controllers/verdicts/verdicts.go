@@ -110,8 +110,9 @@ func (b *Book) evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]strin
 }
 
 // Template returns the template of a score that a Deployment had, nil for one that is the same on
-// each device. What it is rendered to has to be allowed now.
-func (b *Book) Template(d *v1alpha1.Deployment, body []byte) *acceptance.Template {
+// each device, and an error for one that is not valid now. What it is rendered to has to be
+// allowed now.
+func (b *Book) Template(d *v1alpha1.Deployment, body []byte) (*acceptance.Template, error) {
 	return acceptance.TemplateOf(body, d.Namespace, b.namespaceLabels(d.Namespace))
 }
 
