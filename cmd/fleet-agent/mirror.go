@@ -81,6 +81,9 @@ type pullMirror struct {
 	authFile string
 }
 
+// Serve implements driver.Mirror.
+func (m *pullMirror) Serve(wanted func() []string) { m.Wanted = wanted }
+
 // Begin implements driver.Mirror.
 func (m *pullMirror) Begin(ctx context.Context, image string, login *container.Login, room func(ctx context.Context, bytes int64) error) (driver.Transfer, error) {
 	if registry, _, _ := strings.Cut(image, "/"); mirror.IsHere(registry) {

@@ -22,7 +22,11 @@ type way struct {
 
 	mu    sync.Mutex // guards begun
 	begun time.Time
+	// wanted are the images that are wanted.
+	wanted func() []string
 }
+
+func (w *way) Serve(wanted func() []string) { w.wanted = wanted }
 
 func (w *way) Begin(context.Context, string, *container.Login, func(context.Context, int64) error) (driver.Transfer, error) {
 	w.mu.Lock()
@@ -91,6 +95,24 @@ func TestProgressOfPulls(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A mirror is told of all images at once that Deployments want, and of none that none wants.
+func TestAMirrorKnowsWhatIsWanted(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.fetches(1000, 1000)
+		for _, want := range [][]string{{"localhost/a:1", "localhost/b:1"}, {"localhost/a:1"}} {
+			all := services{}
+			for _, image := range want {
+				all[image[len("localhost/"):][:1]] = fromImage(image)
+			}
+			d.gateway.issue("e1", deployments{web: all})
+			d.pass(time.Minute)
+			if diff := cmp.Diff(want, d.mirror.(*way).wanted()); diff != "" {
+				t.Error(diff)
+			}
+		}
+	})
 }
 
 // Who cannot tell how far a pull is says that there is one, once. An error says for whom it

@@ -56,7 +56,9 @@ func (s *Server) mirror(ctx context.Context, r *request) reply {
 	}
 	changed, err := writeMirrors(s.Mirrors, mirrorsOf(r))
 	if err == nil && changed {
-		err = s.Reload(ctx)
+		if err = s.Reload(ctx); err != nil { // whoever asks again must not find it told
+			err = errors.Join(err, os.Remove(s.Mirrors))
+		}
 	}
 	if err != nil {
 		return answer(failed, fmt.Errorf("telling podman of the mirror: %w", err))

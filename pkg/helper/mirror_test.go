@@ -66,8 +66,24 @@ func TestMirrorsThatAreRefused(t *testing.T) {
 	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("something was written: %v", err)
 	}
-	failing := serve(t, &helper.Server{Mirrors: file, Reload: func(context.Context) error { return errors.New("no systemd") }})
-	if _, err := failing.Mirror(t.Context(), "127.0.0.1:4000", []string{"docker.io"}); err == nil || !strings.Contains(err.Error(), "no systemd") {
+}
+
+// Podman that was not told because of a fault is told at the next request.
+func TestPodmanIsToldAgainAfterAFault(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "mirror.conf")
+	var reloads []error
+	client := serve(t, &helper.Server{Mirrors: file, Reload: func(context.Context) (err error) {
+		if len(reloads) == 0 {
+			err = errors.New("no systemd")
+		}
+		reloads = append(reloads, err)
+		return err
+	}})
+	if _, err := client.Mirror(t.Context(), "127.0.0.1:4000", []string{"docker.io"}); err == nil || !strings.Contains(err.Error(), "no systemd") {
 		t.Errorf("error is %v", err)
+	}
+	if changed, err := client.Mirror(t.Context(), "127.0.0.1:4000", []string{"docker.io"}); err != nil || !changed || len(reloads) != 2 {
+		t.Errorf("podman was told %d times, %t, %v", len(reloads), changed, err)
 	}
 }

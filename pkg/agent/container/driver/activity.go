@@ -102,6 +102,14 @@ func (w *wanted) list() (all []Wanted) {
 	return all
 }
 
+// images are those of all services.
+func (w *wanted) images() (names []string) {
+	for _, s := range w.list() {
+		names = append(names, s.Image)
+	}
+	return names
+}
+
 // pulls are the images that are being fetched.
 type pulls struct {
 	mu  sync.Mutex // guards all

@@ -152,6 +152,9 @@ func New(cfg Config) *Driver {
 		followEvery:  cmp.Or(cfg.FollowEvery, followEvery),
 		log:          cfg.Log,
 	}
+	if d.mirror != nil {
+		d.mirror.Serve(d.wanted.images)
+	}
 	d.checks, d.notes = probe.NewChecks(d.lookout, cfg.Runtime), newNotes()
 	d.probes = probe.New(d.checks, d.probed, cfg.Log)
 	d.jobs = newJobs(cfg.Jobs, d.runs.Now, func(err error) { cfg.Log.Warn("what is known of jobs could not be saved", "error", err) })

@@ -11,6 +11,8 @@ import (
 
 // Mirror fetches images for the runtime, which it lets ask for them.
 type Mirror interface {
+	// Serve says what names the images that are wanted; it is called once, before Begin.
+	Serve(wanted func() []string)
 	// Begin begins a pull, whose image the device has a login for unless that is nil. room
 	// says why there is no room for so many bytes more. It returns nil for an image that the
 	// runtime has to pull by itself.

@@ -86,7 +86,10 @@ type Config struct {
 	Limits pace.Limits
 	// Transfers is how many layers are fetched at a time.
 	Transfers int
-	Log       *slog.Logger
+	// Wanted are the names of the images that Deployments want now; nil for none. It may be
+	// set until the first Begin.
+	Wanted func() []string
+	Log    *slog.Logger
 }
 
 // Mirror is the registry. Make it with New.
@@ -99,11 +102,14 @@ type Mirror struct {
 	pace     *pace.Pace
 	parts    *parts
 
+	// telling is held while podman is told of registries. registries are those that it was
+	// told of, the oldest first; telling guards them.
+	telling    *semaphore.Weighted
+	registries []string
+
 	mu sync.Mutex // guards what follows
 	// transfers are the pulls under way, by id.
 	transfers map[string]*Transfer
-	// registries are those that podman was told of.
-	registries []string
 }
 
 // New listens on loopback, and makes podman trust that.
@@ -121,7 +127,7 @@ func New(c Config) (*Mirror, error) {
 		return nil, fmt.Errorf("listening for podman: %w", err)
 	}
 	m := &Mirror{
-		Config: c, slots: semaphore.NewWeighted(int64(max(1, c.Transfers))), pace: pace.New(c.Limits), parts: kept, transfers: map[string]*Transfer{},
+		Config: c, slots: semaphore.NewWeighted(int64(max(1, c.Transfers))), pace: pace.New(c.Limits), parts: kept, transfers: map[string]*Transfer{}, telling: semaphore.NewWeighted(1),
 		listener: tls.NewListener(netutil.LimitListener(listener, maxConnections), &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}),
 	}
 	if err := c.Trust(m.Address(), pem); err != nil {
@@ -170,29 +176,6 @@ func random() string {
 	secret := make([]byte, 16)
 	rand.Read(secret) // never fails
 	return hex.EncodeToString(secret)
-}
-
-// tell lets podman ask the mirror for images of a registry.
-func (m *Mirror) tell(ctx context.Context, registry string) error {
-	m.mu.Lock()
-	known := m.registries
-	m.mu.Unlock()
-	for _, r := range known {
-		if r == registry {
-			return nil
-		}
-	}
-	changed, err := m.Podman.Mirror(ctx, m.Address(), append(known[:len(known):len(known)], registry))
-	if err != nil {
-		return err
-	}
-	m.mu.Lock()
-	m.registries = append(known[:len(known):len(known)], registry)
-	m.mu.Unlock()
-	if !changed {
-		return nil
-	}
-	return sleep(ctx, settle)
 }
 
 // end forgets a transfer.
