@@ -63,52 +63,69 @@ func openArchives(paths []string) (all archives, err error) {
 		}
 	}()
 	for _, path := range paths {
-		list, err := archivesBelow(path)
+		some, err := openArchivesAt(path)
+		all = append(all, some...)
 		if err != nil {
 			return all, err
-		}
-		for _, each := range list {
-			file, err := openArchive(each)
-			if err != nil {
-				return all, err
-			}
-			all = append(all, file)
 		}
 	}
 	return all, nil
 }
 
-// archivesBelow returns the path of a file, or those of a directory, in order.
-func archivesBelow(path string) ([]string, error) {
-	info, err := os.Stat(path)
+// openArchivesAt opens a file, or those of a directory, in order.
+func openArchivesAt(path string) (archives, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe would keep it waiting
 	if err != nil {
 		return nil, err
 	}
-	if !info.IsDir() {
-		return []string{path}, nil
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, errors.Join(err, file.Close())
+	case info.IsDir():
+		defer file.Close()
+		return archivesIn(file)
+	case !info.Mode().IsRegular():
+		return nil, errors.Join(file.Close(), fmt.Errorf("%s is no file", path))
 	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
-	}
-	var list []string
-	for _, e := range entries {
-		if slices.ContainsFunc(archiveEndings, func(ending string) bool { return strings.HasSuffix(e.Name(), ending) }) {
-			list = append(list, filepath.Join(path, e.Name()))
-		}
-	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("%s has no file ending with %s", path, strings.Join(archiveEndings, ", "))
-	}
-	return list, nil
+	return archives{file}, nil
 }
 
-// openArchive opens a regular file: a pipe or a device would not end.
-func openArchive(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+// archivesIn opens the files of a directory.
+func archivesIn(dir *os.File) (all archives, err error) {
+	entries, err := dir.ReadDir(-1)
 	if err != nil {
 		return nil, err
 	}
+	slices.SortFunc(entries, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	for _, e := range entries {
+		if !slices.ContainsFunc(archiveEndings, func(ending string) bool { return strings.HasSuffix(e.Name(), ending) }) {
+			continue
+		}
+		file, err := archiveIn(dir, e.Name())
+		if err != nil {
+			return all, err
+		}
+		all = append(all, file)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%s has no file ending with %s", dir.Name(), strings.Join(archiveEndings, ", "))
+	}
+	return all, nil
+}
+
+// archiveIn opens a file of a directory. Root reads what it names and hands that to another
+// account, so that a link there, which whoever made the directory put in it, leads nowhere.
+func archiveIn(dir *os.File, name string) (*os.File, error) {
+	path := filepath.Join(dir.Name(), name)
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%s is a link: name what it leads to, or remove it", path)
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	file := os.NewFile(uintptr(fd), path)
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, errors.Join(err, file.Close(), fmt.Errorf("%s is no file", path))
 	}
