@@ -37,8 +37,10 @@ var expression = regexp.MustCompile(`\$+\{[A-Za-z_][A-Za-z0-9_]*\.`)
 var variable = regexp.MustCompile(`\$?\$\(([A-Za-z_.-][A-Za-z0-9_.-]*)\)`)
 
 // expand replaces $(NAME) as Kubernetes does: by values that are known. It returns the names that
-// are not, which Kubernetes leaves as they stand where nothing has that name.
-func expand(text string, e *environment) (expanded string, unknown []string) {
+// are not, which Kubernetes leaves as they stand where nothing has that name. It fails when there
+// is no room for the values: variables that have others twice double each time.
+func expand(text string, e *environment) (expanded string, unknown []string, fits bool) {
+	fits = true
 	expanded = variable.ReplaceAllStringFunc(text, func(found string) string {
 		if strings.HasPrefix(found, "$$") {
 			return found[1:]
@@ -46,14 +48,17 @@ func expand(text string, e *environment) (expanded string, unknown []string) {
 		name := found[2 : len(found)-1]
 		value, known := e.values[name]
 		switch {
+		case known && len(value) > e.room:
+			fits = false
 		case known:
+			e.room -= len(value)
 			return value
 		case e.any || e.others[name]:
 			unknown = append(unknown, name)
 		}
 		return found
 	})
-	return expanded, unknown
+	return expanded, unknown, fits
 }
 
 // environment are the variables of a container as far as they are known.
@@ -62,6 +67,8 @@ type environment struct {
 	others map[string]bool
 	// any: there may be others.
 	any bool
+	// room is how many bytes of values may still be put into texts of the container.
+	room int
 }
 
 func (e *environment) set(v score.EnvVar, value string) {
@@ -77,7 +84,10 @@ func (e *environment) set(v score.EnvVar, value string) {
 // expanded is a text in which variables are replaced. It reports those whose values are of Secrets
 // and ConfigMaps.
 func (c *container) expanded(text string, e *environment, path ...string) string {
-	out, unknown := expand(text, e)
+	out, unknown, fits := expand(text, e)
+	if !fits {
+		c.lost("with the values of its variables it is longer than a score may be", "write what the program needs of it", path...)
+	}
 	for _, name := range unknown {
 		c.lost("Kubernetes puts the value of "+name+" here, and fleet puts no variables into commands and values",
 			"have a shell do it: command [/bin/sh, -c, 'exec PROGRAM \"$"+name+"\"']", path...)

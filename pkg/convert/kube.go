@@ -30,18 +30,24 @@ type kube struct {
 	losses
 	Result
 	root []string // of the object, which tells objects of several documents apart
+	// objects is how many there were.
+	objects int
 }
 
-// maxObjects bounds the documents of all files.
-const maxObjects = 1000
+const (
+	// maxObjects bounds the objects of all files.
+	maxObjects = 1000
+	// maxExpanded bounds what a file is with its aliases replaced, in bytes of texts and in
+	// nodes, maxDepth how deep it is: an alias of its own parent has no end.
+	maxExpanded, maxDepth = 8 << 20, 10000
+)
 
 // Kube translates the Pods of files and what makes Pods, and keeps their ConfigMaps. It adds their
 // lines to source.
 func Kube(files []string, contents [][]byte, source *Source) (*Result, error) {
 	k := &kube{}
-	n := 0
 	for i, data := range contents {
-		decoder := yaml.NewDecoder(bytes.NewReader(data))
+		decoder, room := yaml.NewDecoder(bytes.NewReader(data)), maxExpanded
 		for {
 			var document yaml.Node
 			err := decoder.Decode(&document)
@@ -51,8 +57,8 @@ func Kube(files []string, contents [][]byte, source *Source) (*Result, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", files[i], err)
 			}
-			if n++; n > maxObjects {
-				return nil, fmt.Errorf("%s: more than %d objects", files[i], maxObjects)
+			if room = expanded(&document, room, maxDepth); room <= 0 {
+				return nil, fmt.Errorf("%s:%d: its aliases make more than %d MiB of it: write what they stand for, once", files[i], document.Line, maxExpanded>>20)
 			}
 			if err := k.document(files[i], &document, source); err != nil {
 				return nil, fmt.Errorf("%s:%d: %w", files[i], document.Line, err)
@@ -61,6 +67,24 @@ func Kube(files []string, contents [][]byte, source *Source) (*Result, error) {
 	}
 	k.Losses = k.list
 	return &k.Result, nil
+}
+
+// expanded returns what is left of room when a node with all that is in it, aliases replaced, has
+// its part. It goes on no longer than there is any.
+func expanded(n *yaml.Node, room, depth int) int {
+	if n == nil || room <= 0 {
+		return room
+	}
+	if depth == 0 {
+		return 0
+	}
+	room -= 1 + len(n.Value)
+	for _, inner := range append([]*yaml.Node{n.Alias}, n.Content...) {
+		if room = expanded(inner, room, depth-1); room <= 0 {
+			return 0
+		}
+	}
+	return room
 }
 
 // document translates one object. Paths begin with its kind and name.
@@ -76,6 +100,9 @@ func (k *kube) document(file string, document *yaml.Node, source *Source) error 
 			}
 		}
 		return nil
+	}
+	if k.objects++; k.objects > maxObjects {
+		return fmt.Errorf("more than %d objects", maxObjects)
 	}
 	var value any
 	if err := document.Decode(&value); err != nil || value == nil {

@@ -179,7 +179,7 @@ func moves(image string) bool {
 
 // kubeEnv translates the environment, and returns what is known of it.
 func (c *container) kubeEnv(in *corev1.Container, namespace string) *environment {
-	known := &environment{values: map[string]string{}, others: map[string]bool{}, any: len(in.EnvFrom) > 0}
+	known := &environment{values: map[string]string{}, others: map[string]bool{}, any: len(in.EnvFrom) > 0, room: score.MaxSize}
 	for i, e := range take(&in.Env) {
 		v := c.variable(&e, known, i)
 		if from := e.ValueFrom; from != nil && from.FieldRef != nil && from.FieldRef.FieldPath == "metadata.namespace" && namespace != "" {
@@ -228,7 +228,7 @@ func (c *container) variable(e *corev1.EnvVar, known *environment, i int) score.
 			return v
 		}
 	}
-	value, _ := expand(e.Value, known)
+	value, _, _ := expand(e.Value, known) // what is lost of it is reported
 	known.set(v, value)
 	return v
 }
