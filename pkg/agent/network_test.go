@@ -112,6 +112,9 @@ func TestTheServerOfNames(t *testing.T) {
 		d.podman.Calls()
 		names.times.Store(1)
 		expect("")
+		if cleared := d.podman.NamesCleared(); cleared != 1 {
+			t.Errorf("what an earlier run left was cleared %d times", cleared)
+		}
 		d.gateway.issue("e1", deployments{web: {"front": nil, "back": nil}})
 		d.settle()
 		d.podman.Calls()

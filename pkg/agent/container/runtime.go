@@ -128,6 +128,8 @@ type Runtime interface {
 	// RenewNames starts the server of names anew that containers of a NetworkBridge ask, if it
 	// has ended. image is one that is on the device.
 	RenewNames(ctx context.Context, network, image string) error
+	// ClearNames removes what an interrupted RenewNames left; nothing is no error.
+	ClearNames(ctx context.Context) error
 	// EnsureSecret makes a secret unless one of the name exists. Names begin with
 	// LabelValue of their Deployment and an underscore. There is none without content.
 	EnsureSecret(ctx context.Context, name string, content []byte) error

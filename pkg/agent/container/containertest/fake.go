@@ -42,30 +42,32 @@ type Fake struct {
 	// their ports stay in use then.
 	Ending, Lingering time.Duration
 
-	mu          sync.Mutex // guards what follows
-	down        error
-	images      map[string]string // ids by name
-	unnamed     []string          // ids of images that lost their name
-	published   map[string]bool
-	onRemove    func()
-	declared    map[string][]string
-	checks      map[string]*container.Probe
-	built       map[string]container.Image
-	containers  map[string]*entry
-	volumes     map[string]volume
-	secrets     map[string][]byte
-	networks    map[string]container.Network
-	held        map[string]bool // networks whose ports are taken
-	noBridge    string
-	foreign     map[string]bool
-	watchers    map[chan wire.DeploymentRef]bool
-	broken      chan struct{}
-	calls       []string
-	logins      []container.Login
-	nextID      int
-	invented    []container.Container
-	outputs     map[string][]said
-	controllers []string
+	mu         sync.Mutex // guards what follows
+	down       error
+	images     map[string]string // ids by name
+	unnamed    []string          // ids of images that lost their name
+	published  map[string]bool
+	onRemove   func()
+	declared   map[string][]string
+	checks     map[string]*container.Probe
+	built      map[string]container.Image
+	containers map[string]*entry
+	volumes    map[string]volume
+	secrets    map[string][]byte
+	networks   map[string]container.Network
+	held       map[string]bool // networks whose ports are taken
+	noBridge   string
+	foreign    map[string]bool
+	watchers   map[chan wire.DeploymentRef]bool
+	broken     chan struct{}
+	calls      []string
+	logins     []container.Login
+	nextID     int
+	// namesCleared counts the calls of ClearNames.
+	namesCleared int
+	invented     []container.Container
+	outputs      map[string][]said
+	controllers  []string
 	// ahead is how far the clock that it dates by is.
 	ahead      time.Duration
 	size, used uint64

@@ -128,6 +128,23 @@ func (f *Fake) Sever(network string) {
 	}
 }
 
+// ClearNames implements container.Runtime.
+func (f *Fake) ClearNames(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down == nil {
+		f.namesCleared++
+	}
+	return f.down
+}
+
+// NamesCleared is how often ClearNames cleared.
+func (f *Fake) NamesCleared() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.namesCleared
+}
+
 // RenewNames implements container.Runtime.
 func (f *Fake) RenewNames(_ context.Context, network, _ string) error {
 	f.mu.Lock()

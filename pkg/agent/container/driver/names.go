@@ -23,8 +23,28 @@ const renewTimeout = 20 * time.Second
 type names struct {
 	Names // nil for none
 
-	mu   sync.Mutex // guards said
+	mu   sync.Mutex // guards what follows
 	said string
+	// cleared: what an earlier run of the agent left is gone.
+	cleared bool
+}
+
+// clearOnce removes, at the first look, what an earlier run of the agent left when it ended in the
+// middle: it would keep its network and its image for good.
+func (d *Driver) clearOnce(ctx context.Context) {
+	d.names.mu.Lock()
+	cleared := d.names.cleared
+	d.names.mu.Unlock()
+	if cleared {
+		return
+	}
+	if err := d.runtime.ClearNames(ctx); err != nil {
+		d.log.Debug("what an earlier run left is not cleared yet", "error", err)
+		return
+	}
+	d.names.mu.Lock()
+	defer d.names.mu.Unlock()
+	d.names.cleared = true
 }
 
 // lacks says what became of the server of names at the last look; empty for nothing.
@@ -44,6 +64,9 @@ func (n *names) say(text string) {
 // other, or anything else by name, until the next one of a network starts.
 func (d *Driver) mendNames(ctx context.Context, list []container.Container) {
 	d.names.say("")
+	if d.names.Names != nil {
+		d.clearOnce(ctx)
+	}
 	i := slices.IndexFunc(list, func(c container.Container) bool { return c.State == container.StateRunning && bridged(c.Network) })
 	if d.names.Names == nil || i < 0 {
 		return
