@@ -117,6 +117,8 @@ type Controller struct {
 	mu sync.Mutex // guards what follows
 	// reports has what each device said of itself.
 	reports map[string]report
+	// written are the versions that reports made, by device, until the cache has them.
+	written map[string]written
 	// released has the UIDs whose finalizer we removed. Any other deletion bypassed us,
 	// so the keys of those in gone must still be refused for good.
 	released map[types.UID]bool
@@ -139,7 +141,7 @@ func New(c Config) *Controller {
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
 		queue: reconcile.NewQueue[string]("device", c.Metrics), leaving: reconcile.NewQueue[string]("device-leaving", c.Metrics),
-		reports: map[string]report{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
+		reports: map[string]report{}, written: map[string]written{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
 	}
 }
 
@@ -298,6 +300,7 @@ func (c *Controller) finish(ctx context.Context, name string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.reports, name)
+	delete(c.written, name)
 	if c.gone[name] == d {
 		delete(c.gone, name)
 	}
@@ -396,6 +399,7 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	c.mu.Lock()
 	c.Roster.Forget(d.Name)
 	delete(c.reports, d.Name)
+	delete(c.written, d.Name)
 	c.released[d.UID] = true
 	c.mu.Unlock()
 	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeviceFinalizer })
@@ -483,6 +487,9 @@ func (c *Controller) writeReport(ctx context.Context, d *v1alpha1.Device) (chang
 	c.mu.Lock()
 	r, reported := c.reports[d.Name]
 	c.mu.Unlock()
+	if c.isBehind(d) {
+		return true, nil
+	}
 	// Whoever removes the label of the architecture wants the present one there.
 	complete := hasIdentity(d) && (d.Labels[v1alpha1.LabelArch] != "" || reportedArch(r.info) == "")
 	switch {
@@ -518,11 +525,15 @@ func (c *Controller) applyReport(ctx context.Context, d *v1alpha1.Device, g gran
 			return false, err
 		}
 	}
-	_, err = client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
+	now, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
 		"metadata": map[string]any{"labels": g.labels, "resourceVersion": d.ResourceVersion, "uid": d.UID},
 		"spec":     map[string]any{"inventory": v1alpha1.Inventory(r.info.Inventory)},
 	})
-	return err == nil, client.IgnoreNotFound(err)
+	if err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	c.noteWritten(now)
+	return true, nil
 }
 
 // hasReport reports whether a Device has what a report says, and no label of an earlier

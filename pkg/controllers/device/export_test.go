@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,7 +53,7 @@ func Abbreviated(hash string) string { return abbreviated(hash) }
 
 // Report makes the controller know what a device reports, as the bucket does.
 func (c *Controller) Report(device string, info wire.DeviceInfo) {
-	c.reports[device] = report{info: info, digest: wire.Sum([]byte(info.Inventory.Arch))}
+	c.reports[device] = report{info: info, digest: wire.Sum(fmt.Append(nil, info))}
 }
 
 func (c *Controller) WriteReport(ctx context.Context, d *v1alpha1.Device) (changed bool, err error) {

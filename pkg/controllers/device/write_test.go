@@ -275,6 +275,50 @@ func TestWhatAReportSaysIsWrittenOnce(t *testing.T) {
 	}
 }
 
+// A device that reports A, B and A again ends with A, also when the cache is behind and has the
+// first A still.
+func TestACacheThatIsBehindDecidesNothing(t *testing.T) {
+	t.Parallel()
+	reports := func(group string) wire.DeviceInfo {
+		return wire.DeviceInfo{Labels: map[string]string{"group": group}, Inventory: wire.Inventory{Arch: "amd64", Hostname: group}}
+	}
+	api := &oneDevice{version: 1}
+	controller, _, _ := controllerOf(t, api)
+	has := func(group string) *v1alpha1.Device {
+		d := api.object()
+		d.Labels["group"], d.Spec.Inventory = group, new(v1alpha1.Inventory(reports(group).Inventory))
+		d.ManagedFields = []metav1.ManagedFieldsEntry{{
+			Manager: client.DeviceManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{"f:group":{}}}}`),
+		}}
+		return d
+	}
+	first := has("a")
+	for n, step := range []struct {
+		reports string
+		cached  func() *v1alpha1.Device
+		writes  int
+	}{
+		{"a", func() *v1alpha1.Device { return first }, 0},
+		{"b", func() *v1alpha1.Device { return first }, 1},
+		{"a", func() *v1alpha1.Device { return first }, 1},
+		{"", func() *v1alpha1.Device { return has("b") }, 2}, // the cache follows
+		{"", func() *v1alpha1.Device { return has("a") }, 2},
+	} {
+		if step.reports != "" {
+			controller.Report("edge-1", reports(step.reports))
+		}
+		if _, err := controller.WriteReport(t.Context(), step.cached()); err != nil || len(api.accepted) != step.writes {
+			t.Fatalf("step %d: %d writes, want %d: %v", n, len(api.accepted), step.writes, err)
+		}
+	}
+	again := has("a")
+	again.UID = "another"
+	controller.Report("edge-1", reports("b"))
+	if _, err := controller.WriteReport(t.Context(), again); err != nil || len(api.accepted) != 3 {
+		t.Errorf("a Device that was made anew: %d writes, %v", len(api.accepted), err)
+	}
+}
+
 // clockAt is a clock that stands still.
 type clockAt time.Time
 
