@@ -147,7 +147,7 @@ func parseBenchmarks(out string) results {
 func (r results) median(name, unit string) (float64, error) {
 	values := r[name][unit]
 	if len(values) == 0 {
-		return 0, fmt.Errorf("Benchmark%s measured no %s", name, unit)
+		return 0, fmt.Errorf("no %s was measured by Benchmark%s", unit, name)
 	}
 	return median(values), nil
 }
