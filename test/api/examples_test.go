@@ -33,8 +33,10 @@ func TestConverted(t *testing.T) {
 	t.Parallel()
 	u := user{t, start(t)}
 	u.kubectl("label", "namespace", "default", "--overwrite", "fleet.nationtech.io/privilege=privileged")
-	u.kubectl("create", "namespace", "plant") // which the Pod names
-	u.kubectl("label", "namespace", "plant", "fleet.nationtech.io/privilege=privileged")
+	for _, named := range []string{"plant", "monitoring"} { // by what is converted
+		u.kubectl("create", "namespace", named)
+		u.kubectl("label", "namespace", named, "fleet.nationtech.io/privilege=privileged")
+	}
 	files, err := filepath.Glob("../../cmd/fleet-server/testdata/convert/*/*.yaml")
 	if err != nil {
 		t.Fatal(err)

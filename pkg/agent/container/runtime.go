@@ -23,6 +23,10 @@ var (
 	ErrImageInUse = errors.New("image in use")
 	// ErrNoSpace: there is no room for the image.
 	ErrNoSpace = errors.New("no space")
+	// ErrOutdated: the container can be started no more, as one that an earlier version of the
+	// runtime made, or whose start the runtime did not survive; another one of the same Spec
+	// would start.
+	ErrOutdated = errors.New("container outdated")
 	// ErrPortInUse: something else listens on a host port.
 	ErrPortInUse = errors.New("host port in use")
 	// ErrNoLimit: the runtime cannot bound the size of a volume.
@@ -52,7 +56,7 @@ type Runtime interface {
 	// Rename gives a container another name, which nothing has, running or not.
 	Rename(ctx context.Context, id, name string) error
 	// Start starts a container; one that runs already is no error. It returns
-	// ErrPortInUse or ErrNotFound among others.
+	// ErrPortInUse, ErrOutdated or ErrNotFound among others.
 	Start(ctx context.Context, id string) error
 	// Stop asks the container to end, and kills it when it did not after grace. One
 	// that does not run or is gone is no error.

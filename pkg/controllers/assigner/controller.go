@@ -402,7 +402,13 @@ func (c *Controller) processDeployment(key string) {
 	c.apply(c.table.SetDeployment(deploymentFacts(d, v)))
 }
 
+// apply tells of what changed, for which something may have to be rendered.
 func (c *Controller) apply(changes assignment.Changes) {
+	c.tell(changes)
+	c.mayRender()
+}
+
+func (c *Controller) tell(changes assignment.Changes) {
 	c.projector.add(changes.Keys)
 	for _, device := range changes.Devices {
 		c.Nudge(device)
@@ -411,7 +417,6 @@ func (c *Controller) apply(changes assignment.Changes) {
 		c.LacksChanged(device)
 	}
 	c.status.add(changes.Deployments)
-	c.mayRender()
 }
 
 func deploymentFacts(d *v1alpha1.Deployment, v *acceptance.Verdict) assignment.Deployment {

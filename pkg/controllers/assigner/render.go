@@ -31,7 +31,7 @@ func (c *Controller) render(ctx context.Context) error {
 		for more := true; more && ctx.Err() == nil; {
 			var changes assignment.Changes
 			changes, more = c.table.Render()
-			c.apply(changes)
+			c.tell(changes)
 		}
 	}
 }

@@ -28,7 +28,7 @@ func (l *looker) databases() {
 		l.note(Database, boltFile, "it is no database")
 	}
 	if len(sqlite) > 0 && len(bolt) > 0 {
-		l.note(Migration, sqliteFile, "there is %s, too: podman did not finish moving from one database to the other", boltFile)
+		l.note(Migration, sqliteFile, "there is %s, too: podman did not finish moving from one database to the other, which it does when the device is restarted", boltFile)
 	}
 }
 

@@ -119,7 +119,7 @@ func TestLook(t *testing.T) {
 			write(t, root, "libpod/bolt_state.db", bolt[:4096])
 		},
 			[]string{"database libpod/bolt_state.db it is no database"}},
-		"half migrated": {file("libpod/bolt_state.db", bolt), []string{"migration db.sql there is libpod/bolt_state.db, too: podman did not finish moving from one database to the other"}},
+		"half migrated": {file("libpod/bolt_state.db", bolt), []string{"migration db.sql there is libpod/bolt_state.db, too: podman did not finish moving from one database to the other, which it does when the device is restarted"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -137,8 +137,7 @@ func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) err
 	case plan.Create:
 		return i.create(ctx, a.Spec)
 	case plan.Start:
-		i.log.Info("starting container", "container", a.Container.Name)
-		return i.start(ctx, a.Container.ID, a.Container.Mounts)
+		return i.startAgain(ctx, &a.Container)
 	case plan.Stop:
 		i.log.Warn("stopping a container", "container", a.Container.Name, "reason", a.Why, "restarts", a.Container.Restarts)
 		if a.Late { // on the record first, so that a power cut does not hide why it ended
@@ -157,12 +156,26 @@ func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) err
 	return fmt.Errorf("planned action %v is unknown", a.Kind)
 }
 
+// startAgain starts a container that ended. One that podman can start no more is removed, as
+// after an upgrade of the system: the next pass makes another.
+func (i *instance) startAgain(ctx context.Context, c *container.Container) error {
+	i.log.Info("starting container", "container", c.Name)
+	err := i.start(ctx, c.ID, c.Mounts)
+	if !errors.Is(err, container.ErrOutdated) {
+		return err
+	}
+	return errors.Join(fmt.Errorf("%w: it is made anew", err), i.remove(ctx, *c))
+}
+
 func (i *instance) create(ctx context.Context, spec *container.Spec) error {
 	id, err := i.make(ctx, spec)
 	if err = cmp.Or(err, i.vacate(ctx, spec)); err != nil {
 		return err
 	}
-	return i.start(ctx, id, spec.Mounts)
+	if err = i.start(ctx, id, spec.Mounts); errors.Is(err, container.ErrOutdated) {
+		err = errors.Join(err, i.discard(ctx, id)) // the next pass makes another
+	}
+	return err
 }
 
 // start starts a container. Podman looks for what it mounts at each start, so that every
@@ -174,7 +187,7 @@ func (i *instance) start(ctx context.Context, id string, mounts []container.Moun
 	if err := i.refill(ctx, id); err != nil {
 		return err
 	}
-	return i.runtime.Start(ctx, id)
+	return i.startOr(ctx, id)
 }
 
 // make makes a container without starting it.
@@ -259,7 +272,13 @@ func (d *Driver) remove(ctx context.Context, c container.Container) error {
 	if err := d.adopt(ctx, c); err != nil {
 		return err
 	}
-	return d.runtime.Remove(ctx, c.ID)
+	if err := d.runtime.Remove(ctx, c.ID); err != nil {
+		return err
+	}
+	if c.State == container.StateCreated || c.State == container.StateConfigured {
+		d.endMonitor(ctx, c.ID)
+	}
+	return nil
 }
 
 // pullable refuses to pull what its services want to be there already.
