@@ -318,4 +318,4 @@ bench: build | tools ## measure, beside BASE=COMMIT if given, print a table and 
 	if [ -n "$(BASE)" ]; then \
 		rm -rf bin/before && mkdir -p bin/before && git archive $(BASE) | tar -x -C bin/before && $(MAKE) -C bin/before build; \
 	fi
-	go run ./test/bench $(if $(BASE),-before bin/before/bin) $(BENCHFLAGS)
+	go run ./test/bench -store-after 10m $(if $(BASE),-before bin/before/bin) $(BENCHFLAGS)

@@ -31,6 +31,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		Dialer:        &helper.Dialer{Client: client},
 		Storage:       client,
 		Names:         client,
+		Monitors:      client,
 		Listens:       listens,
 		Binds:         binds(p.cfg, p.configPath),
 		Allow:         allowed(&p.cfg.Allow),

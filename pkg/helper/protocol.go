@@ -57,6 +57,8 @@ type request struct {
 	Groups bool `json:"groups,omitempty"`
 	// Names asks whether podman's server of names is lost.
 	Names bool `json:"names,omitempty"`
+	// Monitor is the id of a container whose monitor is to end.
+	Monitor string `json:"monitor,omitempty"`
 	// Mirror makes an address the mirror of Registries for podman.
 	Mirror     string   `json:"mirror,omitempty"`
 	Registries []string `json:"registries,omitempty"`
@@ -87,13 +89,23 @@ func (r *request) validate() error {
 	if r.Mirror != "" {
 		return r.validateMirror()
 	}
+	if r.Monitor != "" {
+		return validateID(r.Monitor)
+	}
 	if len(r.Paths) > 0 {
 		if len(r.Paths) > maxPaths {
 			return errRequest
 		}
 		return nil
 	}
-	if _, err := hex.DecodeString(r.Container); err != nil || len(r.Container) != idDigits || r.PID <= 1 || r.Sockets <= 0 || r.Sockets > maxSockets {
+	if r.PID <= 1 || r.Sockets <= 0 || r.Sockets > maxSockets {
+		return errRequest
+	}
+	return validateID(r.Container)
+}
+
+func validateID(id string) error {
+	if _, err := hex.DecodeString(id); err != nil || len(id) != idDigits {
 		return errRequest
 	}
 	return nil
@@ -124,7 +136,7 @@ type reply struct {
 	Damages []storage.Damage `json:"damages,omitempty"`
 	// Groups are those of the account.
 	Groups []uint32 `json:"groups,omitempty"`
-	// Changed: podman was told something new.
+	// Changed: podman was told something new, or a monitor was ended.
 	Changed bool `json:"changed,omitempty"`
 	// Lost: podman's server of names has ended.
 	Lost bool `json:"lost,omitempty"`

@@ -65,6 +65,8 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) error {
 		return write(conn, groups())
 	case r.Names:
 		return write(conn, s.names())
+	case r.Monitor != "":
+		return write(conn, endMonitor(r.Monitor))
 	case r.Mirror != "":
 		return write(conn, s.mirror(ctx, &r))
 	case r.Storage != "":

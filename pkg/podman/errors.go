@@ -38,6 +38,8 @@ func (c *Client) translate(err, kind error) error {
 		kind = container.ErrPortInUse
 	case strings.Contains(text, "support has been removed"): // of slirp4netns in podman 6
 		kind = container.ErrOutdated
+	case strings.Contains(text, "unable to start container") && strings.Contains(text, "already exists"): // at the OCI runtime
+		kind = container.ErrOutdated
 	case ok && answer.status == http.StatusNotFound && kind == nil:
 		kind = container.ErrNotFound
 	}

@@ -26,7 +26,7 @@ const chainedPort = 18200
 // Deployments on one device.
 func (b *bench) applications(ctx context.Context) error {
 	return withDir(func(dir string) error {
-		s, err := b.newSite(ctx, dir)
+		s, err := b.newSite(ctx, dir, b.present())
 		if err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ const probedServices = 5
 // connections and, apart from that, by commands.
 func (b *bench) probes(ctx context.Context) error {
 	return withDir(func(dir string) error {
-		s, err := b.newSite(ctx, dir)
+		s, err := b.newSite(ctx, dir, b.present())
 		if err != nil {
 			return err
 		}

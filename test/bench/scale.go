@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"fleet.nationtech.io/fleet/test/load/fleetload"
@@ -20,8 +21,7 @@ const fleetSettleTime = 90 * time.Second
 
 // loadResult is what a number of simulated devices cost a server.
 type loadResult struct {
-	// tree is whose server it was: thisTree or earlierTree.
-	tree    string
+	tree    string // thisTree or earlierTree
 	devices int
 	fleetload.Result
 	// alone is the memory before the first device came, apart from the program itself,
@@ -29,11 +29,13 @@ type loadResult struct {
 	alone, together, settled int64
 	// idle is the share of a core, in percent.
 	idle float64
-	// store is what the data directory takes, in bytes.
-	store int64
+	// store is what the store takes on disk, with its WAL, and rest what else is in the data
+	// directory, in bytes.
+	store, rest int64
+	// came is when the last device came, storeAfter how much later the store was measured.
+	came       time.Time
+	storeAfter time.Duration
 }
-
-const thisTree, earlierTree = "now", "before"
 
 func (l loadResult) perSecond() float64 { return float64(l.devices) / l.Enroll.Seconds() }
 
@@ -43,29 +45,36 @@ func (l loadResult) each() float64 { return float64(l.together-l.alone) / float6
 // turns with one of an earlier tree.
 func (b *bench) simulated(ctx context.Context) error {
 	for _, devices := range b.loads {
-		for _, of := range []struct{ tree, bin string }{{earlierTree, b.before}, {thisTree, b.bin}} {
-			if of.bin == "" || of.tree == earlierTree && devices > b.mostBefore {
-				continue
-			}
-			fmt.Fprintf(b.out, "--> %d devices, %s\n", devices, of.tree)
-			if err := withDir(func(dir string) error { return b.load(ctx, dir, of.tree, of.bin, devices) }); err != nil {
-				return fmt.Errorf("%d devices on the server of %s: %w", devices, of.bin, err)
-			}
+		what := fmt.Sprintf("%d simulated devices", devices)
+		err := b.eachTree(ctx, what, devices, func(t tree) error {
+			return withDir(func(dir string) error { return b.load(ctx, dir, t, devices) })
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
 	return nil
 }
 
-func (b *bench) load(ctx context.Context, dir, tree, bin string, devices int) error {
-	s, err := process.StartServer(ctx, process.Config{Binary: filepath.Join(bin, "fleet-server"), DataDir: dir})
+func (b *bench) load(ctx context.Context, dir string, t tree, devices int) error {
+	s, err := process.StartServer(ctx, process.Config{Binary: t.server(), DataDir: dir})
 	if err != nil {
 		return err
 	}
-	l := loadResult{tree: tree, devices: devices}
+	l := loadResult{tree: t.name, devices: devices}
 	load := fleetload.Config{
 		Groups: groups(devices), Watch: 5 * time.Second,
 		Progress: func(line string) { fmt.Fprintln(b.out, line) },
-		Settled:  func(ctx context.Context) error { return b.settle(ctx, s, &l) },
+		Labelled: func() error {
+			l.came = time.Now()
+			return nil
+		},
+		Settled: func(ctx context.Context) error {
+			if err := b.settle(ctx, s, &l); err != nil {
+				return err
+			}
+			return b.measureStore(ctx, dir, &l)
+		},
 	}
 	if err = pause(ctx, settleTime); err == nil {
 		l.alone, err = process.Anonymous(s.PID())
@@ -73,15 +82,11 @@ func (b *bench) load(ctx context.Context, dir, tree, bin string, devices int) er
 	if err == nil {
 		l.Result, err = load.Run(ctx, s)
 	}
-	err = errors.Join(err, s.Stop())
-	if err == nil {
-		l.store, err = sizeOf(dir)
-	}
-	if err != nil {
+	if err = errors.Join(err, s.Stop()); err != nil {
 		return err
 	}
 	b.report.loads = append(b.report.loads, l)
-	if tree == thisTree {
+	if t.name == thisTree {
 		b.compare(l)
 	}
 	return nil
@@ -104,7 +109,9 @@ var targets = map[int]struct {
 	8000: {exact: 5 * time.Second},
 }
 
-const mostForEach, fewestPerSecond = 75e3, 150
+// leastOfFirst is the part of the first devices' rate that the last ones enroll at, at least: to
+// a tenth, two rates of one machine are the same.
+const mostForEach, fewestPerSecond, leastOfFirst = 75e3, 150, 0.9
 
 // compare adds what is measured of a load to the figures that have a target.
 func (b *bench) compare(l loadResult) {
@@ -113,12 +120,16 @@ func (b *bench) compare(l loadResult) {
 		b.report.add(of+"apply until all aggregates are exact", seconds(l.Exact), "≤ "+seconds(t.exact), l.Exact <= t.exact)
 		b.report.add(of+"memory of the server for each", fmt.Sprintf("%.0f KB", l.each()/1e3), "≤ 75 KB", l.each() <= mostForEach)
 		b.report.add(of+"enrollments", fmt.Sprintf("%.0f a second", l.perSecond()), "≥ 150 a second", l.perSecond() >= fewestPerSecond)
+		b.report.add(fmt.Sprintf("%senrollments, the last %d against the first %[2]d", of, l.Part), fmt.Sprintf("%.0f a second against %.0f", l.LastRate, l.FirstRate),
+			fmt.Sprintf("≥ %.0f %%", 100*leastOfFirst), l.LastRate >= leastOfFirst*l.FirstRate)
 	}
 	if t.idle > 0 {
 		b.report.add(of+"processor while nothing changes", fmt.Sprintf("%.2f %% of a core", l.idle), fmt.Sprintf("≤ %.1f %%", t.idle), l.idle <= t.idle)
 	}
 	if t.store > 0 {
-		b.report.add(of+"data directory", fmt.Sprintf("%.0f MB", float64(l.store)/1e6), fmt.Sprintf("≤ %d MB", t.store), l.store <= t.store*1e6)
+		after := fmt.Sprintf(", %.0f minutes after the last came", l.storeAfter.Minutes())
+		b.report.add(of+"store on disk with its WAL"+after, megabytes(l.store), fmt.Sprintf("≤ %d MB", t.store), l.store <= t.store*1e6)
+		b.report.add(of+"what else is in the data directory"+after, megabytes(l.rest), "", true)
 	}
 }
 
@@ -137,19 +148,50 @@ func (b *bench) settle(ctx context.Context, s *process.Server, l *loadResult) er
 	return err
 }
 
-// sizeOf is what the files below a directory take, in bytes.
-func sizeOf(dir string) (size int64, err error) {
-	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+// measureStore measures the data directory of a server that runs, when the last device came so
+// long ago as was asked for.
+func (b *bench) measureStore(ctx context.Context, dir string, l *loadResult) (err error) {
+	if targets[l.devices].store > 0 {
+		if err := pause(ctx, time.Until(l.came.Add(b.storeAfter))); err != nil {
+			return err
+		}
+	}
+	l.storeAfter = time.Since(l.came)
+	l.store, l.rest, err = sizeOf(dir)
+	fmt.Fprintf(b.out, "store: %s, and %s beside it, %s after the last device came\n", megabytes(l.store), megabytes(l.rest), l.storeAfter.Round(time.Second))
+	return err
+}
+
+// storeFile is the store in a data directory; SQLite keeps its WAL and its index beside it.
+const storeFile = "state.db"
+
+// sizeOf is what the store takes, and what the other files of a data directory do, in bytes.
+func sizeOf(dir string) (store, rest int64, err error) {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // deleted meanwhile
+		}
+		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
 		info, err := d.Info()
-		if err == nil && info.Mode().IsRegular() {
-			size += info.Size()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(path, filepath.Join(dir, storeFile)) {
+			store += info.Size()
+		} else {
+			rest += info.Size()
+		}
+		return nil
 	})
-	return size, err
+	if err == nil && store == 0 {
+		err = fmt.Errorf("there is no %s in %s", storeFile, dir)
+	}
+	return store, rest, err
 }
 
 // of are the results of one tree, by number of devices.

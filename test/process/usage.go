@@ -22,6 +22,12 @@ func Anonymous(pid int) (int64, error) { return memory(pid, "RssAnon:") }
 // PeakRSS returns the most resident memory that a process has had, in bytes.
 func PeakRSS(pid int) (int64, error) { return memory(pid, "VmHWM:") }
 
+// ResetPeakRSS makes PeakRSS count from now on. Not every kernel can.
+func ResetPeakRSS(pid int) error {
+	const peak = "5" // proc(5), clear_refs
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte(peak), 0)
+}
+
 func memory(pid int, of string) (int64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -23,8 +23,9 @@ var (
 	ErrImageInUse = errors.New("image in use")
 	// ErrNoSpace: there is no room for the image.
 	ErrNoSpace = errors.New("no space")
-	// ErrOutdated: the container was made in a way that the runtime no longer knows, as by an
-	// earlier version; another one of the same Spec would start.
+	// ErrOutdated: the container can be started no more, as one that an earlier version of the
+	// runtime made, or whose start the runtime did not survive; another one of the same Spec
+	// would start.
 	ErrOutdated = errors.New("container outdated")
 	// ErrPortInUse: something else listens on a host port.
 	ErrPortInUse = errors.New("host port in use")

@@ -15,7 +15,10 @@ const maxEnrolling = 16
 type Fleet struct {
 	Devices []*Device
 	// AtOnce is how many devices enroll at once; zero for 16.
-	AtOnce   int
+	AtOnce int
+	// Admitted is called each time one more device has a certificate, by several goroutines;
+	// it may be nil.
+	Admitted func()
 	enrolled atomic.Int64
 }
 
@@ -29,6 +32,9 @@ func (f *Fleet) Enroll(ctx context.Context) error {
 				return err
 			}
 			f.enrolled.Add(1)
+			if f.Admitted != nil {
+				f.Admitted()
+			}
 			return nil
 		})
 	}

@@ -44,6 +44,10 @@ type Result struct {
 	// from then until the API showed every device's labels, to two seconds, Exact the time from
 	// the first Deployment's creation until every aggregate was exact.
 	Enroll, Connect, Exact time.Duration
+	// FirstRate and LastRate are how many of the first and of the last Part devices got a
+	// certificate each second.
+	FirstRate, LastRate float64
+	Part                int
 	// RSS is the server's resident memory at the end, in bytes.
 	RSS int64
 }
@@ -55,12 +59,16 @@ func (c Config) Run(ctx context.Context, server *process.Server) (Result, error)
 	if err != nil {
 		return r, err
 	}
+	p := startPace()
+	fleet.Admitted = p.one
 	begin := time.Now()
 	if err := fleet.Enroll(ctx); err != nil {
 		return r, err
 	}
 	r.Enroll = time.Since(begin)
-	c.printf("%d devices enrolled in %s", c.Devices(), r.Enroll.Round(time.Millisecond))
+	r.Part = min(mostOfPart, c.Devices()/2)
+	r.FirstRate, r.LastRate = p.rates(r.Part)
+	c.printf("%d devices enrolled in %s, the first %d at %.0f and the last at %.0f a second", c.Devices(), r.Enroll.Round(time.Millisecond), r.Part, r.FirstRate, r.LastRate)
 	if err := call(c.Enrolled); err != nil {
 		return r, err
 	}

@@ -76,6 +76,8 @@ type Fake struct {
 	// left is how many more changes it makes until it is down and calls then; 0 for no end.
 	left int
 	then func()
+	// leaves: the runtime ends in the midst of the next start.
+	leaves bool
 	// twice names the services of which a second container was started beside the first.
 	twice []string
 }
@@ -85,8 +87,9 @@ type entry struct {
 	spec container.Spec
 	// image is the id of the image that it was made from.
 	image string
-	// outdated: it cannot be started any more.
-	outdated bool
+	// outdated: it cannot be started any more. left: something of an earlier start is there,
+	// which has its ports.
+	outdated, left bool
 	// said is what it wrote by itself.
 	said []said
 }
@@ -159,6 +162,28 @@ func (f *Fake) Exit(name string, code int) {
 
 // Outdate makes a container one that cannot be started any more, as after an upgrade.
 func (f *Fake) Outdate(name string) { f.change(name, func(c *entry) { c.outdated = true }) }
+
+// LeaveStart makes a container one in the midst of whose start the runtime was ended.
+func (f *Fake) LeaveStart(name string) { f.change(name, func(c *entry) { c.left = true }) }
+
+// LeaveNextStart has the runtime end in the midst of the next start, and come back at once.
+func (f *Fake) LeaveNextStart() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leaves = true
+}
+
+// EndMonitor implements driver.Monitors.
+func (f *Fake) EndMonitor(_ context.Context, id string) (ended bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.containers[id]
+	if c == nil || !c.left {
+		return false, nil
+	}
+	c.left, c.outdated = false, true
+	return true, nil
+}
 
 // SetClock sets the clock that the runtime dates by to so much ahead of the true time.
 func (f *Fake) SetClock(ahead time.Duration) {
@@ -396,6 +421,9 @@ func (f *Fake) Init(_ context.Context, id string) error {
 
 // couldRun reports why a container could not be started.
 func (f *Fake) couldRun(c *entry) error {
+	if c.left {
+		return fmt.Errorf("port: %w", container.ErrPortInUse)
+	}
 	if c.outdated {
 		return fmt.Errorf("this network is not supported any more: %w", container.ErrOutdated)
 	}
@@ -445,6 +473,10 @@ func (f *Fake) Start(_ context.Context, id string) error {
 	}
 	if err := f.couldRun(c); err != nil {
 		return err
+	}
+	if f.leaves {
+		f.leaves, c.left = false, true
+		return container.ErrUnavailable
 	}
 	for _, other := range f.containers {
 		if other != c && other.State == container.StateRunning && other.Ref == c.Ref && other.Service == c.Service {

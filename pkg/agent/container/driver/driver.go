@@ -52,6 +52,8 @@ type Config struct {
 	Storage Storage
 	// Names tells about the runtime's server of names; nil for nobody.
 	Names Names
+	// Monitors ends what is left of starts; nil for nobody.
+	Monitors Monitors
 	// Listens says who listens on a port of the device, for people, or "" for nobody; nil for
 	// one who cannot tell.
 	Listens func(port uint16, udp bool) string
@@ -98,6 +100,7 @@ type Driver struct {
 	notes        *notes
 	lookout      *lookout
 	names        *names
+	monitors     Monitors                           // nil for none
 	listens      func(port uint16, udp bool) string // may be nil
 	pruner       *pruner
 	keeper       *keeper
@@ -143,6 +146,7 @@ func New(cfg Config) *Driver {
 		allow:        cfg.Allow,
 		lookout:      &lookout{Dialer: cfg.Dialer},
 		names:        &names{Names: cfg.Names},
+		monitors:     cfg.Monitors,
 		listens:      cfg.Listens,
 		space:        cfg.Space,
 		crashes:      cfg.Crashes,

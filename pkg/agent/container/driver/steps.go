@@ -172,7 +172,10 @@ func (i *instance) create(ctx context.Context, spec *container.Spec) error {
 	if err = cmp.Or(err, i.vacate(ctx, spec)); err != nil {
 		return err
 	}
-	return i.start(ctx, id, spec.Mounts)
+	if err = i.start(ctx, id, spec.Mounts); errors.Is(err, container.ErrOutdated) {
+		err = errors.Join(err, i.discard(ctx, id)) // the next pass makes another
+	}
+	return err
 }
 
 // start starts a container. Podman looks for what it mounts at each start, so that every
@@ -184,7 +187,7 @@ func (i *instance) start(ctx context.Context, id string, mounts []container.Moun
 	if err := i.refill(ctx, id); err != nil {
 		return err
 	}
-	return i.runtime.Start(ctx, id)
+	return i.startOr(ctx, id)
 }
 
 // make makes a container without starting it.
@@ -269,7 +272,13 @@ func (d *Driver) remove(ctx context.Context, c container.Container) error {
 	if err := d.adopt(ctx, c); err != nil {
 		return err
 	}
-	return d.runtime.Remove(ctx, c.ID)
+	if err := d.runtime.Remove(ctx, c.ID); err != nil {
+		return err
+	}
+	if c.State == container.StateCreated || c.State == container.StateConfigured {
+		d.endMonitor(ctx, c.ID)
+	}
+	return nil
 }
 
 // pullable refuses to pull what its services want to be there already.

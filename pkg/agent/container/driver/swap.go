@@ -120,6 +120,9 @@ func (i *instance) startNext(ctx context.Context, a plan.Action) error {
 	if errors.Is(failure, workload.ErrUnavailable) {
 		return failure // podman went away meanwhile, which says nothing of the new version
 	}
+	if errors.Is(failure, container.ErrOutdated) { // nor does this
+		return errors.Join(failure, i.discard(ctx, id))
+	}
 	failure = i.taken(a.Spec.Service, failure)
 	i.refusals.note(a.Spec, false, "the new version does not start: "+failure.Error())
 	return errors.Join(notReady(a.Spec, failure), i.goBack(ctx, func() error { return i.discard(ctx, id) }, a))

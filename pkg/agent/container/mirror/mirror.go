@@ -165,6 +165,7 @@ func (m *Mirror) Begin(ctx context.Context, image string, logins map[string]cont
 		mirror: m, name: n, id: random(), secret: random(),
 		sizes: map[string]int64{}, brought: map[string]int64{}, begun: time.Now(),
 	}
+	t.context, t.cancel = context.WithCancel(context.Background())
 	t.ways = m.ways(ctx, n, logins)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -185,7 +186,7 @@ func (m *Mirror) end(t *Transfer) {
 	delete(m.transfers, t.id)
 }
 
-// transferOf returns the pull that a request is of.
+// transferOf returns the pull that a request is of, which waits for it to be answered.
 func (m *Mirror) transferOf(r *http.Request) *Transfer {
 	id, secret, _ := r.BasicAuth()
 	m.mu.Lock()
@@ -194,6 +195,7 @@ func (m *Mirror) transferOf(r *http.Request) *Transfer {
 	if t == nil || subtle.ConstantTimeCompare([]byte(secret), []byte(t.secret)) != 1 {
 		return nil
 	}
+	t.requests.Add(1) // no later than its end
 	return t
 }
 
@@ -205,6 +207,14 @@ func (m *Mirror) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "each pull of fleet-agent has its own login")
 		return
 	}
+	defer t.requests.Done()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(t.context, func() {
+		cancel()
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now()) // podman may not read
+	})()
+	r = r.WithContext(ctx)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "this registry is read-only")
 		return

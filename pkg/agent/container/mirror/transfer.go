@@ -40,6 +40,11 @@ type Transfer struct {
 	// Room reports why there is no room for so many bytes more; nil for nobody.
 	Room func(ctx context.Context, bytes int64) error
 
+	// context ends with the transfer, which requests waits for.
+	context  context.Context //nolint:containedctx // of what podman asks for meanwhile
+	cancel   context.CancelFunc
+	requests sync.WaitGroup
+
 	mu sync.Mutex // guards what follows
 	// sizes are those of what manifests name, brought is how much of each came, by digest.
 	sizes, brought map[string]int64
@@ -80,9 +85,12 @@ func (t *Transfer) Problem() error {
 	return t.problem
 }
 
-// End ends the transfer. What it brought is kept for the next one unless podman has it.
+// End ends the transfer, and what podman still asks for. What it brought is kept for the next
+// one unless podman has it.
 func (t *Transfer) End(done bool) {
 	t.mirror.end(t)
+	t.cancel()
+	t.requests.Wait()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, w := range t.ways {
