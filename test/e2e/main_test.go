@@ -109,6 +109,9 @@ func (s *site) showAgentLog(ctx context.Context) {
 	}
 	r, err := s.machine.Run(ctx, "journalctl", "--no-pager", "-n", "60", "-u", "fleet-agent")
 	s.t.Logf("agent's log (%v):\n%s\nserver's log:\n%s", err, r.Stdout, s.server.Log())
+	const columns = "{{.Names}} {{.State}} {{.ExitCode}} {{.StartedAt}} {{.ExitedAt}} {{.Labels}}"
+	r, err = s.machine.RunAs(ctx, lab.WorkloadUser, "podman", "ps", "--all", "--format", columns)
+	s.t.Logf("containers (%v):\n%s", err, r.Stdout)
 }
 
 func (s *site) must(err error) {
