@@ -143,6 +143,10 @@ func (c *Container) Unstarted() bool {
 	return c.State == StateCreated || c.State == StateConfigured || c.State == StateInitialized
 }
 
+// HasRun reports whether the container was started at any time. Where the power goes in the midst
+// of its next start, podman forgets at the boot that it ever ran, but not when that was.
+func (c *Container) HasRun() bool { return !c.Unstarted() || !c.Started.IsZero() }
+
 // clockGap is how far the end of a short run may lie before its start: podman
 // takes the end from the time of a file, and the start from a clock that it
 // reads later.

@@ -476,7 +476,7 @@ func arrange(w *Workload, observed []container.Container) (slots []slot, obsolet
 			})
 			// What never ran, or ran to do a job, is not put back.
 			previous := find(func(c *container.Container) bool {
-				return c.Service == spec.Service && c.Name == own && !c.Unstarted() && spec.Restart != container.RestartNever
+				return c.Service == spec.Service && c.Name == own && c.HasRun() && spec.Restart != container.RestartNever
 			})
 			if s.previous = previous; s.serving != nil {
 				s.previous, s.spare = nil, previous

@@ -29,6 +29,8 @@ func TestReplacement(t *testing.T) {
 	const own, next = "shop_web_a", "shop_web_a_next"
 	running, exited, created := container.StateRunning, container.StateExited, container.StateCreated
 	previous, ended := made(own, "1", running, time.Hour, 0), made(own, "1", exited, time.Minute, 0)
+	forgotten := made(own, "1", created, 0, 0)
+	forgotten.Started = now.Add(-time.Hour)
 	refused := func(until time.Duration) map[string]plan.Refusal {
 		return map[string]plan.Refusal{"a": {Hash: "2", Text: "the new version exited with code 1", Until: now.Add(until)}}
 	}
@@ -44,6 +46,7 @@ func TestReplacement(t *testing.T) {
 		"change":                      {"", nil, []container.Container{previous}, "pull prepare swap", 0, wire.PhasePending},
 		"change of what ended":        {"", nil, []container.Container{ended}, "pull prepare swap resume", 0, wire.PhasePending},
 		"change of what never ran":    {"", nil, []container.Container{made(own, "1", created, 0, 0)}, "pull remove create", 0, wire.PhasePending},
+		"change of what was to start": {"", nil, []container.Container{forgotten}, "pull prepare swap resume", 0, wire.PhasePending},
 		"change of a job":             {container.RestartNever, nil, []container.Container{previous}, "pull remove create", 0, wire.PhasePending},
 		"cut off after prepare":       {"", nil, []container.Container{previous, made(next, "2", created, 0, 0)}, "pull remove prepare swap", 0, wire.PhasePending},
 		"cut off between stop, start": {"", nil, []container.Container{ended, made(next, "2", container.StateInitialized, 0, 0)}, "pull remove prepare swap resume", 0, wire.PhasePending},
