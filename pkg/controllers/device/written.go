@@ -1,10 +1,10 @@
 package device
 
 import (
-	"strconv"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 )
@@ -44,7 +44,6 @@ func (c *Controller) isBehind(d *v1alpha1.Device) bool {
 
 // older reports whether a version of an object is older than another one of it.
 func older(a, b string) bool {
-	va, errA := strconv.ParseUint(a, 10, 64)
-	vb, errB := strconv.ParseUint(b, 10, 64)
-	return errA == nil && errB == nil && va < vb
+	order, err := resourceversion.CompareResourceVersion(a, b)
+	return err == nil && order < 0
 }
