@@ -10,10 +10,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-)
 
-// monitorName is podman's monitor of a container as its process is called.
-const monitorName = "conmon"
+	"fleet.nationtech.io/fleet/pkg/helper/storage"
+)
 
 // EndMonitor ends what a podman that was itself ended in the midst of a start left behind of
 // it: the monitor of a container that does not run, and its children. What forwards the ports
@@ -81,12 +80,10 @@ func processes() (all []process, err error) {
 
 // monitors reports whether it is the monitor of a container.
 func (p process) monitors(container string) bool {
-	dir := filepath.Join("/proc", strconv.Itoa(p.pid))
-	name, err := os.ReadFile(filepath.Join(dir, "comm"))
-	if err != nil || strings.TrimSpace(string(name)) != monitorName {
+	if storage.Called(p.pid) != storage.Monitor {
 		return false
 	}
-	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.pid), "cmdline"))
 	args := strings.Split(string(line), "\x00")
 	at := slices.Index(args, "-c")
 	return err == nil && at > 0 && at+1 < len(args) && args[at+1] == container && !slices.Contains(args, "-e")

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"fleet.nationtech.io/fleet/pkg/helper/storage"
 )
 
 // nameServer is podman's server of names as its process is called, and namesPID the file
@@ -53,9 +55,5 @@ func serves(file string) bool {
 		return false
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || pid < 2 {
-		return false
-	}
-	name, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
-	return err == nil && strings.TrimSpace(string(name)) == nameServer
+	return err == nil && pid >= 2 && storage.Called(pid) == nameServer
 }

@@ -77,8 +77,8 @@ func (m *Mender) idle() error {
 	return err
 }
 
-// monitor is the program that podman starts for each container that runs.
-const monitor = "conmon"
+// Monitor is the program that podman starts for each container that runs.
+const Monitor = "conmon"
 
 // ContainersRun reports whether this account has monitors of containers.
 func ContainersRun() (bool, error) {
@@ -87,7 +87,8 @@ func ContainersRun() (bool, error) {
 		return false, err
 	}
 	for _, e := range entries {
-		if _, err := strconv.Atoi(e.Name()); err != nil {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
 			continue
 		}
 		info, err := os.Stat(filepath.Join("/proc", e.Name()))
@@ -95,10 +96,18 @@ func ContainersRun() (bool, error) {
 			continue
 		}
 		owner, ok := info.Sys().(*syscall.Stat_t)
-		name, err := os.ReadFile(filepath.Join("/proc", e.Name(), "comm"))
-		if ok && err == nil && int(owner.Uid) == os.Getuid() && strings.TrimSpace(string(name)) == monitor {
+		if ok && int(owner.Uid) == os.Getuid() && Called(pid) == Monitor {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// Called is the name of a process's program, of at most 15 bytes; empty for one that ended.
+func Called(pid int) string {
+	name, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(name))
 }
