@@ -33,9 +33,9 @@ func (d *Driver) endMonitor(ctx context.Context, id string) bool {
 	return ended
 }
 
-// startOr starts a container. One whose ports are held by what is left of its own earlier start
+// startOrOutdated starts a container. One whose ports are held by what is left of its own earlier start
 // can be started no more, since the OCI runtime has it already.
-func (d *Driver) startOr(ctx context.Context, id string) error {
+func (d *Driver) startOrOutdated(ctx context.Context, id string) error {
 	err := d.runtime.Start(ctx, id)
 	if errors.Is(err, container.ErrPortInUse) && d.endMonitor(ctx, id) {
 		err = fmt.Errorf("%w: podman was ended in the midst of an earlier start: %w", container.ErrOutdated, err)

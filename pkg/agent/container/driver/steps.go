@@ -187,7 +187,7 @@ func (i *instance) start(ctx context.Context, id string, mounts []container.Moun
 	if err := i.refill(ctx, id); err != nil {
 		return err
 	}
-	return i.startOr(ctx, id)
+	return i.startOrOutdated(ctx, id)
 }
 
 // make makes a container without starting it.
