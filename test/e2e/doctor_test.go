@@ -142,9 +142,9 @@ func TestDoctor(t *testing.T) {
 	s.withoutServer()
 }
 
-// hostDecides are findings about the kernel that the machines share with the
-// host, which may lack controllers.
-func hostDecides(f finding) bool { return strings.HasPrefix(f.Check, "cgroup-") }
+// hostDecides are findings about what the machines share with the host: its
+// kernel, which may lack controllers, and its disk, which may be nearly full.
+func hostDecides(f finding) bool { return strings.HasPrefix(f.Check, "cgroup-") || f.Check == "disk" }
 
 func (s *site) healthy() {
 	s.t.Helper()
