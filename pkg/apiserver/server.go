@@ -128,6 +128,7 @@ type Config struct {
 type Server struct {
 	generic  *genericapiserver.GenericAPIServer
 	front    *front
+	inside   *inside
 	loopback *rest.Config
 	ready    chan struct{}
 	// failed gets the error of a bootstrap that could not be done.
@@ -175,7 +176,9 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		return err
 	})
-	if err := errors.Join(prepared.RunWithContext(running), fronting.Wait()); err != nil {
+	err := errors.Join(prepared.RunWithContext(running), fronting.Wait())
+	s.inside.hangUp()
+	if err != nil {
 		return err
 	}
 	if err := context.Cause(running); !errors.Is(err, context.Canceled) {
@@ -243,7 +246,7 @@ func (b *builder) build() (*Server, error) {
 		paths.HandlePrefix(path, h)
 	}
 	s := &Server{
-		generic: extensions.GenericAPIServer, front: b.front(extensions.GenericAPIServer.Handler), loopback: b.generic.LoopbackClientConfig,
+		generic: extensions.GenericAPIServer, front: b.front(extensions.GenericAPIServer.Handler), inside: b.inside, loopback: b.generic.LoopbackClientConfig,
 		ready: make(chan struct{}), failed: make(chan error, 1),
 	}
 	return s, b.hooks(s, extensions)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -224,22 +225,55 @@ func (i *id) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Create implements container.Runtime. A power cut may leave a container in podman's
-// storage that podman itself knows nothing of, and lists nowhere. Its name is the agent's
-// alone, so it is cleared.
+// Create implements container.Runtime. A power cut may leave a name in podman's storage that
+// podman itself gives to nobody. It is the agent's alone, so it is freed.
 func (c *Client) Create(ctx context.Context, spec *container.Spec) (string, error) {
 	id, err := c.create(ctx, spec)
-	if err != nil && strings.Contains(err.Error(), "already in use by") {
-		if there, existsErr := c.exists(ctx, spec.Name()); existsErr == nil && !there {
-			if err = c.Clear(ctx, spec.Name()); err == nil {
-				id, err = c.create(ctx, spec)
-			}
+	if holder := nameHolder(err); holder != "" {
+		freed, freeErr := c.free(ctx, spec.Name(), holder)
+		switch {
+		case freeErr != nil:
+			err = freeErr
+		case freed:
+			id, err = c.create(ctx, spec)
 		}
 	}
 	if err != nil {
 		return "", fmt.Errorf("creating container %s: %w", spec.Name(), err)
 	}
 	return id, nil
+}
+
+var inUseBy = regexp.MustCompile(`already in use by ([0-9a-f]{1,64})\b`)
+
+// nameHolder returns the id of the container that has a name in podman's storage, or "" when
+// that is not what an error says.
+func nameHolder(err error) string {
+	if err == nil {
+		return ""
+	}
+	if found := inUseBy.FindStringSubmatch(err.Error()); found != nil {
+		return found[1]
+	}
+	return ""
+}
+
+// free takes a name from a container that has it in podman's storage alone. It returns false
+// when podman knows the container by that name, too.
+func (c *Client) free(ctx context.Context, name, holder string) (bool, error) {
+	var data inspection
+	err := c.call(ctx, request{method: http.MethodGet, path: "/containers/%s/json", values: []string{holder}, limit: maxInspection}, &data)
+	switch {
+	case errors.Is(err, container.ErrNotFound): // podman knows nothing of it, and lists it nowhere
+		return true, c.Clear(ctx, name)
+	case err != nil:
+		return false, fmt.Errorf("inspecting container %.12s: %w", holder, err)
+	case data.Name == name:
+		return false, nil
+	}
+	// podman changes a name in its database first. What came between that and the storage,
+	// which still has the old name, does not matter when it is told the new one again.
+	return true, c.Rename(ctx, holder, data.Name)
 }
 
 func (c *Client) create(ctx context.Context, spec *container.Spec) (string, error) {
@@ -255,15 +289,6 @@ func (c *Client) create(ctx context.Context, spec *container.Spec) (string, erro
 		c.scopes.made(string(reply.ID), spec.Ref)
 	}
 	return string(reply.ID), err
-}
-
-// exists reports whether podman knows a container.
-func (c *Client) exists(ctx context.Context, name string) (bool, error) {
-	err := c.call(ctx, request{method: http.MethodGet, path: "/containers/%s/exists", values: []string{name}}, nil)
-	if errors.Is(err, container.ErrNotFound) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // Init implements container.Runtime.

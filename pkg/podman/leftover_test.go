@@ -12,41 +12,45 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// A name that podman's storage has and podman itself does not know is cleared, as after a
+// A name that podman's storage has and podman itself gives to nobody is freed, as after a
 // power cut between the two. One that a container has is left alone.
-func TestALeftoverThatHasTheName(t *testing.T) {
+func TestANameThatOnlyTheStorageHas(t *testing.T) {
 	t.Parallel()
 	spec := &container.Spec{Ref: wire.DeploymentRef{Namespace: "shop", Name: "web"}, Service: "front", Image: "localhost/a:1"}
 	for name, tt := range map[string]struct {
-		known bool
+		known string // the name of the container that has it, by which podman knows that
 		does  []string
 		fails bool
 	}{
-		"leftover":          {false, []string{"create", "exists", "remove", "create"}, false},
-		"another container": {true, []string{"create", "exists"}, true},
+		"a container that podman does not know": {"", []string{"create", "inspect", "remove", "create"}, false},
+		"a container that was renamed":          {"shop_web_back", []string{"create", "inspect", "rename to shop_web_back", "create"}, false},
+		"a container of that name":              {"shop_web_front", []string{"create", "inspect"}, true},
 	} {
 		var did []string
-		cleared := false
+		freed := false
 		client := impostor(t, func(w http.ResponseWriter, r *http.Request) {
 			switch {
 			case r.Method == http.MethodDelete && strings.HasSuffix(r.URL.Path, "/containers/shop_web_front"):
-				did, cleared = append(did, "remove"), r.URL.Query().Get("force") == "true"
+				did, freed = append(did, "remove"), r.URL.Query().Get("force") == "true"
 				fmt.Fprint(w, `[{"Id":"shop_web_front"}]`)
-			case strings.HasSuffix(r.URL.Path, "/exists"):
-				did = append(did, "exists")
-				if !tt.known {
+			case strings.HasSuffix(r.URL.Path, "/containers/0123/rename"):
+				did, freed = append(did, "rename to "+r.URL.Query().Get("name")), true
+				w.WriteHeader(http.StatusNoContent)
+			case strings.HasSuffix(r.URL.Path, "/containers/0123/json"):
+				did = append(did, "inspect")
+				if tt.known == "" {
 					w.WriteHeader(http.StatusNotFound)
 					return
 				}
-				w.WriteHeader(http.StatusNoContent)
-			case !cleared:
+				fmt.Fprintf(w, `{"Id":"0123","Name":%q}`, tt.known)
+			case !freed:
 				did = append(did, "create")
 				w.WriteHeader(http.StatusInternalServerError)
 				fmt.Fprint(w, `{"message":"creating container storage: the container name \"shop_web_front\" is already in use by 0123. You have to remove that container to be able to reuse that name: that name is already in use"}`)
 			default:
 				did = append(did, "create")
 				w.WriteHeader(http.StatusCreated)
-				fmt.Fprint(w, `{"Id":"0123"}`)
+				fmt.Fprint(w, `{"Id":"4567"}`)
 			}
 		})
 		id, err := client.Create(t.Context(), spec)

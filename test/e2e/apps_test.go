@@ -67,7 +67,7 @@ func TestApplications(t *testing.T) {
 	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, "apps-"+suite, suite)
+			s := newSite(t, lab.Config{Name: "apps-" + suite, Suite: suite})
 			s.prepareApps()
 			s.startApps()
 			s.appsWork()

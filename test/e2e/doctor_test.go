@@ -124,7 +124,7 @@ var faults = []fault{
 
 func TestDoctor(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, "doctor", lab.Trixie)
+	s := newSite(t, lab.Config{Name: "doctor"})
 	s.healthy()
 	for _, f := range faults {
 		ok := t.Run(f.name, func(t *testing.T) {

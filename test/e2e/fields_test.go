@@ -142,7 +142,7 @@ func TestFieldsOfPodmanV0(t *testing.T) {
 	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, "fields-"+suite, suite)
+			s := newSite(t, lab.Config{Name: "fields-" + suite, Suite: suite})
 			s.prepareFields()
 			s.applyFields()
 			for _, c := range fieldCases {

@@ -5,9 +5,6 @@ package e2e_test
 import (
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,7 +25,7 @@ func TestFullDisk(t *testing.T) {
 	for _, suite := range longSuites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, "disk-"+suite, suite, disk(t)...)
+			s := newSite(t, lab.Config{Name: "disk-" + suite, Suite: suite, Disk: smallDisk})
 			for _, step := range []struct {
 				name string
 				run  func(*site)
@@ -51,45 +48,6 @@ func TestFullDisk(t *testing.T) {
 			}
 		})
 	}
-}
-
-// disk makes a small file system, and returns where a machine has it.
-func disk(t *testing.T) []lab.Bind {
-	t.Helper()
-	dir := t.TempDir()
-	image, at := filepath.Join(dir, "image"), filepath.Join(dir, "disk")
-	for _, err := range []error{os.Mkdir(at, 0o755), os.WriteFile(image, nil, 0o600), os.Truncate(image, smallDisk)} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	program := func(name string, args ...string) error {
-		//nolint:gosec // the test's own words; not the test's context, which has ended at the end
-		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s %v: %w: %s", name, args, err, out)
-		}
-		return nil
-	}
-	if err := errors.Join(program("mkfs.ext4", "-q", "-F", "-m", "0", image), program("mount", "-o", "loop", image, at)); err != nil {
-		if os.Getenv("CI") != "true" {
-			t.Skip(err)
-		}
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := program("umount", at); err != nil {
-			t.Error(err)
-		}
-	})
-	var binds []lab.Bind
-	for _, name := range []string{"fleet-agent", "fleet-workload"} {
-		source := filepath.Join(at, name)
-		if err := os.Mkdir(source, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		binds = append(binds, lab.Bind{Source: source, Target: "/var/lib/" + name})
-	}
-	return binds
 }
 
 // fill leaves so many bytes of the disk free, of more.

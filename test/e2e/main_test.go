@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/test/disk"
 	"fleet.nationtech.io/fleet/test/lab"
 	"fleet.nationtech.io/fleet/test/process"
 	"fleet.nationtech.io/fleet/test/wait"
@@ -45,10 +46,13 @@ type site struct {
 	web     *http.Client
 }
 
-func newSite(t *testing.T, name, suite string, binds ...lab.Bind) *site {
+func newSite(t *testing.T, c lab.Config) *site {
 	t.Helper()
 	l, err := lab.Open(t.Context(), lab.Options{Progress: t.Output()})
-	if errors.Is(err, lab.ErrUnsupported) && os.Getenv("CI") != "true" {
+	if err == nil && c.Disk > 0 {
+		err = disk.Supported()
+	}
+	if (errors.Is(err, lab.ErrUnsupported) || errors.Is(err, errors.ErrUnsupported)) && os.Getenv("CI") != "true" {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -61,7 +65,8 @@ func newSite(t *testing.T, name, suite string, binds ...lab.Bind) *site {
 	t.Cleanup(func() { s.must(s.network.Close()) })
 	s.web = &http.Client{Transport: &http.Transport{DialContext: s.network.Server.DialContext, DisableKeepAlives: true}, Timeout: 5 * time.Second}
 	s.startServer()
-	s.bootDevice(l, name, suite, binds...)
+	c.Name, c.Network = "e2e-"+c.Name, s.network
+	s.bootDevice(l, c)
 	return s
 }
 
@@ -76,11 +81,11 @@ func (s *site) startServer() {
 	s.t.Cleanup(func() { s.must(s.server.Stop()) })
 }
 
-func (s *site) bootDevice(l *lab.Lab, name, suite string, binds ...lab.Bind) {
+func (s *site) bootDevice(l *lab.Lab, c lab.Config) {
 	s.t.Helper()
 	ctx := s.t.Context()
 	var err error
-	s.machine, err = l.Boot(ctx, lab.Config{Name: "e2e-" + name, Suite: suite, Network: s.network, Binds: binds})
+	s.machine, err = l.Boot(ctx, c)
 	s.must(err)
 	s.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -35,6 +35,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"fleet.nationtech.io/fleet/test/lab"
 )
 
 const (
@@ -52,7 +54,7 @@ func TestPulls(t *testing.T) {
 	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, "pulls-"+suite, suite)
+			s := newSite(t, lab.Config{Name: "pulls-" + suite, Suite: suite})
 			far := s.startFar()
 			for _, step := range []struct {
 				name string

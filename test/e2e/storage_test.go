@@ -20,7 +20,7 @@ func TestStorage(t *testing.T) {
 	for _, suite := range longSuites() {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, "storage-"+suite, suite)
+			s := newSite(t, lab.Config{Name: "storage-" + suite, Suite: suite})
 			gateway, err := url.Parse(s.server.EnrollURL)
 			s.must(err)
 			archive, err := s.machine.Image(t.Context(), "registry.example.com/app:1")

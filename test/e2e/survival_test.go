@@ -26,6 +26,9 @@ var (
 	deviceKills = fromEnv("FLEET_DEVICE_KILLS", 6)
 )
 
+// survivalDisk is the size in bytes of the disk that loses what a power cut loses.
+const survivalDisk = 2 << 30
+
 func fromEnv(name string, otherwise int) int {
 	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
 		return n
@@ -65,7 +68,10 @@ func TestSurvival(t *testing.T) {
 			t.Parallel()
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
-			s := &survival{site: newSite(t, "survival-"+suite, suite), random: rand.New(rand.NewPCG(seed, 0))}
+			s := &survival{
+				site:   newSite(t, lab.Config{Name: "survival-" + suite, Suite: suite, Disk: survivalDisk}),
+				random: rand.New(rand.NewPCG(seed, 0)),
+			}
 			gateway, err := url.Parse(s.server.EnrollURL)
 			s.must(err)
 			s.image = gateway.Host + "/app"

@@ -13,6 +13,9 @@ mkdir /run/nodes
 mknod -m 0666 /run/nodes/tun c 10 200
 mknod -m 0666 /run/nodes/fuse c 10 229
 
+# It ends with this mount namespace.
+[ ! -e "$dir/disk" ] || mount -o loop "$dir/disk" "$dir/homes"
+
 # systemd in the machine wants a pure cgroup2 hierarchy; the host may be hybrid.
 umount -l /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup

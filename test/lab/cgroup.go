@@ -55,6 +55,21 @@ func (c cgroup) processes(sub string) ([]int, error) {
 	return pids, nil
 }
 
+// freeze lets all processes of c stand still until they are killed.
+func (c cgroup) freeze(ctx context.Context) error {
+	err := os.WriteFile(filepath.Join(string(c), "cgroup.freeze"), []byte("1"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("freezing the processes of %s: %w", c, err)
+	}
+	return poll(ctx, func() (bool, error) {
+		events, err := os.ReadFile(filepath.Join(string(c), "cgroup.events"))
+		return strings.Contains(string(events), "frozen 1"), err
+	})
+}
+
 // kill ends all processes of c at once and waits until they are gone.
 func (c cgroup) kill(ctx context.Context) error {
 	err := os.WriteFile(filepath.Join(string(c), "cgroup.kill"), []byte("1"), 0)

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"fleet.nationtech.io/fleet/test/disk"
 )
 
 // Accounts and directories of a device that packaging/libexec/setup-user creates.
@@ -53,6 +55,9 @@ type Config struct {
 	Network *Network
 	// Binds are directories or files of the host that the machine sees.
 	Binds []Bind
+	// Disk is the size in bytes of a disk of its own that holds what the agent and podman
+	// keep, on which a power cut loses what did not reach it; 0 for a part of the host's.
+	Disk int64
 	// Detached lets the machine outlive this process: Release lets go of it,
 	// and Attach finds it again. It needs the host's network.
 	Detached bool
@@ -162,8 +167,12 @@ func (l *Lab) Ensure(ctx context.Context, c Config) (*Machine, error) {
 	return m, nil
 }
 
-// savedFile holds, in the machine's directory, what Attach needs of its Config.
-const savedFile = "machine.json"
+const (
+	// savedFile holds, in the machine's directory, what Attach needs of its Config.
+	savedFile = "machine.json"
+	// diskFile is the image of the disk that has the homes, if they have one.
+	diskFile = "disk"
+)
 
 type saved struct {
 	Suite string `json:"suite"`
@@ -173,6 +182,11 @@ type saved struct {
 func (m *Machine) create(ctx context.Context, c Config) error {
 	if err := m.prepareDir(); err != nil {
 		return err
+	}
+	if c.Disk > 0 {
+		if err := disk.Format(ctx, m.path(diskFile), c.Disk, m.path("homes")); err != nil {
+			return fmt.Errorf("making the machine's disk: %w", err)
+		}
 	}
 	if c.Network != nil {
 		link, err := c.Network.Join(ctx)
@@ -187,7 +201,7 @@ func (m *Machine) create(ctx context.Context, c Config) error {
 // prepareDir lays out the machine's directory. Homes are real directories:
 // podman's own overlay cannot lie on the overlay of the root.
 func (m *Machine) prepareDir() error {
-	for _, d := range []string{"upper/etc", "work", "root", "home-agent", "home-workload"} {
+	for _, d := range []string{"upper/etc", "work", "root", "homes/" + AgentUser, "homes/" + WorkloadUser} {
 		if err := os.MkdirAll(m.path(d), 0o755); err != nil {
 			return fmt.Errorf("creating the machine's directory: %w", err)
 		}
@@ -269,8 +283,8 @@ func (m *Machine) supervisorArgs() []string {
 	args := []string{
 		"--fork", "unshare", "--mount", "--propagation", "private",
 		"sh", "-c", bootScript, "boot.sh", m.root.dir, m.slot.dir, m.Name, filepath.Base(string(m.slot.group)),
-		Bind{Source: m.path("home-agent"), Target: "/var/lib/" + AgentUser}.option(),
-		Bind{Source: m.path("home-workload"), Target: "/var/lib/" + WorkloadUser}.option(),
+		Bind{Source: m.path("homes/" + AgentUser), Target: "/var/lib/" + AgentUser}.option(),
+		Bind{Source: m.path("homes/" + WorkloadUser), Target: "/var/lib/" + WorkloadUser}.option(),
 	}
 	for _, b := range m.binds {
 		args = append(args, b.option())
@@ -346,14 +360,33 @@ func (m *Machine) Stop(ctx context.Context) error {
 	return m.slot.group.remove(ctx)
 }
 
-// PowerCut kills the supervisor and every process of the machine at once. What
-// the machine had written stays, since the host's page cache does. It can
-// Start again.
+// PowerCut kills the supervisor and every process of the machine at once. A disk of
+// its own loses what did not reach it; otherwise what the machine had written stays,
+// since the host's page cache does. It can Start again.
 func (m *Machine) PowerCut(ctx context.Context) error {
-	if err := m.slot.group.kill(ctx); err != nil {
+	if err := m.cut(ctx); err != nil {
 		return fmt.Errorf("cutting the power of %s: %w", m.Name, err)
 	}
 	return m.slot.group.remove(ctx)
+}
+
+func (m *Machine) cut(ctx context.Context) error {
+	if _, err := os.Stat(m.path(diskFile)); err != nil {
+		return m.slot.group.kill(ctx)
+	}
+	if err := m.slot.group.freeze(ctx); err != nil {
+		return err
+	}
+	taken := m.path("taken")
+	if err := disk.Take(ctx, m.path(diskFile), taken); err != nil {
+		return errors.Join(err, m.slot.group.kill(ctx))
+	}
+	// The last process ends the mount, which writes what it still has to the image
+	// that was.
+	if err := m.slot.group.kill(ctx); err != nil {
+		return err
+	}
+	return os.Rename(taken, m.path(diskFile))
 }
 
 // Reboot stops and starts the machine.

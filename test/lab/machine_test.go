@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"fleet.nationtech.io/fleet/test/disk"
 	"fleet.nationtech.io/fleet/test/lab"
 )
 
@@ -99,6 +100,33 @@ func TestLifecycle(t *testing.T) {
 				t.Errorf("%d boot ids after %d boots", len(boots), want)
 			}
 		})
+	}
+}
+
+// TestAPowerCutLosesWhatDidNotReachTheDisk: what was not synced is lost, the rest is there.
+// The root of the machine, which is the host's, shows that it was written.
+func TestAPowerCutLosesWhatDidNotReachTheDisk(t *testing.T) {
+	t.Parallel()
+	if err := disk.Supported(); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	m := boot(t, open(t), lab.Config{Name: "disk", Disk: 64 << 20})
+	must(t, m, "sh", "-c", "cd /var/lib/fleet-agent; echo kept >synced; sync synced .; cd ../fleet-workload; echo lost >written; echo kept >/srv/written")
+	if err := errors.Join(m.PowerCut(t.Context()), m.Start(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if got := must(t, m, "sh", "-c", "cat /var/lib/fleet-agent/synced /var/lib/fleet-workload/written /srv/written 2>/dev/null || true"); got != "kept\nkept\n" {
+		t.Errorf("after a power cut there is %q", got)
+	}
+	must(t, m, "sh", "-c", "echo kept >/var/lib/fleet-workload/written")
+	if err := m.Reboot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := must(t, m, "cat", "/var/lib/fleet-agent/synced", "/var/lib/fleet-workload/written"); got != "kept\nkept\n" {
+		t.Errorf("after a reboot there is %q", got)
 	}
 }
 
