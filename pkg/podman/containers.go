@@ -47,9 +47,7 @@ func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.
 	query.Set("all", "true")
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	var found list[struct {
-		ID id `json:"Id"`
-	}]
+	var found list[listed]
 	if err := c.call(ctx, request{method: http.MethodGet, path: "/containers/json", query: query, limit: maxList}, &found); err != nil {
 		return nil, fmt.Errorf("listing containers: %w", err)
 	}
@@ -65,15 +63,22 @@ func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.
 		if errors.Is(err, container.ErrNotFound) {
 			continue // removed since it was listed
 		}
-		if err != nil {
+		answer, refused := errors.AsType[*refusal](err)
+		refused = refused && answer.status == http.StatusInternalServerError
+		if err != nil && !refused {
 			return nil, fmt.Errorf("inspecting container %.12s: %w", f.ID, err)
 		}
 		observed, ok := data.convert()
-		observed.Unwatched = !observed.Gone && c.monitors.lost(cgroups, &data)
+		if refused { // the others are as they are, whatever podman lost of this one
+			observed, ok = f.convert(answer.text)
+		}
 		if !ok || ref != (wire.DeploymentRef{}) && observed.Ref != ref {
 			continue
 		}
-		c.scopes.follow(&data, observed.Ref, observed.State == container.StateRunning && !observed.Gone)
+		if !refused {
+			observed.Unwatched = !observed.Gone && c.monitors.lost(cgroups, &data)
+			c.scopes.follow(&data, observed.Ref, observed.State == container.StateRunning && !observed.Gone)
+		}
 		if size += data.size(); size > most {
 			return nil, fmt.Errorf("listing containers: %w", unavailable(c.find(), fmt.Errorf("%w: containers that take more than %d bytes", errProtocol, most)))
 		}
@@ -86,6 +91,56 @@ func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.
 		c.scopes.remember(turn, containers)
 	}
 	return c.severed(ctx, slices.Clone(containers))
+}
+
+// listed is what podman lists of a container. That comes from its database alone, and is
+// known of one that it cannot inspect, too.
+type listed struct {
+	ID        id `json:"Id"`
+	Names     list[string]
+	Labels    labels
+	Image     string
+	State     string
+	Pid       int32
+	ExitCode  int32
+	StartedAt int64 // in seconds since 1970
+	Created   time.Time
+}
+
+// convert makes what it can of a container that podman refuses to inspect. It reports false
+// for one whose labels the agent did not write.
+func (l *listed) convert(refusal string) (container.Container, bool) {
+	ref, ok := container.ParseLabelValue(l.Labels[container.LabelDeployment])
+	c := container.Container{
+		ID:          string(l.ID),
+		Ref:         ref,
+		Service:     l.Labels[container.LabelService],
+		Hash:        l.Labels[container.LabelHash],
+		Image:       clip(l.Image, maxImage),
+		Network:     l.Labels[container.LabelNetwork],
+		HealthCheck: probeOf(l.Labels[container.LabelHealthCheck]),
+		PreStop:     container.ParseHook(l.Labels[container.LabelPreStop]),
+		PID:         int(max(l.Pid, 0)),
+		State:       container.State(clip(l.State, maxShort)),
+		ExitCode:    int(l.ExitCode),
+		Policy:      container.RestartNever,
+		Created:     reportable(l.Created),
+		Started:     reportable(time.Unix(l.StartedAt, 0)),
+	}
+	if l.StartedAt <= 0 {
+		c.Started = time.Time{}
+	}
+	if len(l.Names) > 0 {
+		c.Name = clip(l.Names[0], maxName)
+	}
+	c.Torn = c.State != container.StateRunning && c.State != container.StatePaused && ofStorage(refusal)
+	return c, ok
+}
+
+// ofStorage reports whether podman cannot read what its storage has of a container.
+func ofStorage(refusal string) bool {
+	return slices.ContainsFunc([]string{"graph driver", "layer not known", "readlink", "no such file or directory", "end of JSON input", "invalid character"},
+		func(words string) bool { return strings.Contains(refusal, words) })
 }
 
 // labelFilter selects the labelled containers or volumes of one Deployment, or

@@ -82,6 +82,8 @@ type Container struct {
 	// Unwatched: the process of the runtime is gone that would notice its end, and that
 	// may forward its ports.
 	Unwatched bool
+	// Torn: it does not run, and the runtime cannot read what it keeps of it.
+	Torn bool
 	// Severed: it runs, and what kept its network (NetworkShared) has ended.
 	Severed bool
 	// ExitCode is that of the last run; it means nothing before the first end.
@@ -119,7 +121,7 @@ type Container struct {
 // Odd reports whether the container is in a state that passes by itself, as when a
 // process of the runtime has a moment's work left to do.
 func (c *Container) Odd() bool {
-	return c.Gone || c.Unwatched || c.Severed || c.State == StateStopping || c.State == StateRemoving
+	return c.Gone || c.Torn || c.Unwatched || c.Severed || c.State == StateStopping || c.State == StateRemoving
 }
 
 // Exit is how a run ended.

@@ -363,7 +363,7 @@ const (
 
 // stuckAt is how long a container may be as it is before it is stuck.
 func stuckAt(c *container.Container) time.Duration {
-	if c.Gone || c.Unwatched || c.Severed {
+	if c.Gone || c.Torn || c.Unwatched || c.Severed {
 		return maxGone
 	}
 	return c.Grace + maxPassing

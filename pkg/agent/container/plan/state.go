@@ -300,6 +300,9 @@ func Stuck(c *container.Container) string {
 	if c.Gone {
 		return "had no process any more, though podman believed that it runs: it is made anew"
 	}
+	if c.Torn {
+		return "was damaged on the disk, as by a power cut: it is made anew"
+	}
 	if c.Unwatched {
 		return "lost the process of podman that watches it: it is made anew"
 	}
