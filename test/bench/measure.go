@@ -24,7 +24,9 @@ const (
 	fleetPort, podmanPort = 18080, 18081
 	answerTimeout         = 30 * time.Second
 	pollInterval          = 2 * time.Millisecond
-	settleTime            = 15 * time.Second
+	// settleTime is how long after its start or a change a program counts as idle: a server
+	// gives memory back once a minute, and an agent tells once more what it told already.
+	settleTime = 90 * time.Second
 )
 
 // starts measures the time until a server is ready, on an empty data directory

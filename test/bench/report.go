@@ -134,6 +134,15 @@ profiling: kubectl's message catalogue is not unpacked (17 ms), nothing is garba
 collected during initialisation (15 ms), manifests do not wait for the finalizer,
 and an agent reports that it is waiting only when it has to pull an image.
 
+## What the time of five services is made of
+
+The agent looks at a device, makes what can be made, and looks again when a probe has
+succeeded. Of the chain store, api, web, each of which waits until the one before is healthy, every link costs such a
+look: 100 ms on a quiet machine, in which podman is asked for each container, for images and for
+the network, and another 100 ms in which the container is made, prepared and started. A podman run
+does the second part only. To make those that wait ahead of time would save half of it; the agent
+does not do that yet.
+
 ## What a device at rest does
 
 With five services and a tcp and an http probe each, every 10 s, agent, helper, podman and
@@ -153,6 +162,11 @@ A trace of an idle server shows 40 wake-ups a second and next to no work in any 
 them: 18 count the unfinished work of the API server's nine queues (client-go, twice
 a second each), 10 keep the clock of JetStream's file stores, the rest are timers of
 a second and more. The first two cannot be switched off from outside.
+
+By the kernel's count of its threads, a server with one device takes 30 ms in ten seconds, and 30
+to 40 ms more once a minute, when it gives memory back: under 0.4 %% of a core. Goroutines run for a
+third of that; the rest is what it costs to wake a thread. With 1,000 devices it is 43 ms in ten
+seconds, and 130 ms once a minute. Tables that say more began to measure 15 s after a change.
 
 Of the 145 MB that it once took, 100 MB were pages of the program itself, which is large
 because half of it describes APIs. A start reads nearly all of it, and once a minute the

@@ -15,10 +15,6 @@ import (
 	"fleet.nationtech.io/fleet/test/process"
 )
 
-// fleetSettleTime is how long a server is left alone with its devices before its
-// memory and its processor time are measured.
-const fleetSettleTime = 90 * time.Second
-
 // loadResult is what a number of simulated devices cost a server.
 type loadResult struct {
 	tree    string // thisTree or earlierTree
@@ -135,7 +131,7 @@ func (b *bench) compare(l loadResult) {
 
 // settle measures a server whose devices are connected while nothing changes.
 func (b *bench) settle(ctx context.Context, s *process.Server, l *loadResult) error {
-	before, after, err := whileIdle(ctx, b, fleetSettleTime, func() (time.Duration, error) { return process.CPU(s.PID()) })
+	before, after, err := whileIdle(ctx, b, settleTime, func() (time.Duration, error) { return process.CPU(s.PID()) })
 	if err != nil {
 		return err
 	}

@@ -89,7 +89,7 @@ func (b *bench) addProbe(what string, took []time.Duration) {
 
 // flushes measures how often a server flushes while nothing changes.
 func (b *bench) flushes(ctx context.Context, m medium) error {
-	before, after, err := whileIdle(ctx, b, fleetSettleTime, m.flushes)
+	before, after, err := whileIdle(ctx, b, settleTime, m.flushes)
 	if err != nil {
 		return err
 	}
