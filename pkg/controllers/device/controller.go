@@ -31,6 +31,8 @@ import (
 )
 
 const (
+	// kind is that of the objects that the controller writes, for the metric.
+	kind         = "Device"
 	fieldManager = client.DeviceManager
 	workers      = 4
 	// Devices that are revoked together are told and dropped within a second,
@@ -43,8 +45,8 @@ const (
 	// given. A change of a Deployment brings them from all devices at once, and makes
 	// all of them wait that are written before it is done.
 	confirming = 10 * time.Second
-	// arrival is how soon a device that has enrolled connects. Only if it does not, its
-	// status has to say so.
+	// arrival is how soon a device that has enrolled connects and reports. Only if it does
+	// not, its status has to say so: what it reports belongs in the same status.
 	arrival = 10 * time.Second
 	// compactInterval is how often tombstones are merged.
 	compactInterval = 24 * time.Hour
@@ -349,14 +351,17 @@ func (c *Controller) Reconcile(ctx context.Context, name string) (again time.Dur
 	return 0, c.writeStatus(ctx, d)
 }
 
-// arrives returns how long to wait for a device that enrolled a moment ago, and has
-// not connected yet.
+// arrives returns how long to wait for a device that enrolled a moment ago, and has not
+// connected and reported yet.
 func (c *Controller) arrives(d *v1alpha1.Device) time.Duration {
 	e := d.Spec.Enrollment
 	if e == nil || e.EnrolledAt == nil || len(d.Status.Conditions) > 0 {
 		return 0
 	}
-	if _, present, _ := c.Roster.Presence(d.Name); present {
+	c.mu.Lock()
+	_, reported := c.reports[d.Name]
+	c.mu.Unlock()
+	if _, present, _ := c.Roster.Presence(d.Name); present && reported {
 		return 0
 	}
 	since := c.Clock.Now().Sub(e.EnrolledAt.Time)
@@ -375,6 +380,7 @@ func (c *Controller) adoptKey(ctx context.Context, d *v1alpha1.Device) error {
 		return err
 	}
 	e.KeyFingerprint, e.NextKeyFingerprint = e.NextKeyFingerprint, ""
+	c.Metrics.Wrote(kind, "renewed")
 	if _, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
 		return client.IgnoreNotFound(err)
 	}
@@ -384,6 +390,7 @@ func (c *Controller) adoptKey(ctx context.Context, d *v1alpha1.Device) error {
 
 func (c *Controller) addFinalizer(ctx context.Context, d *v1alpha1.Device) error {
 	d.Finalizers = append(d.Finalizers, v1alpha1.DeviceFinalizer)
+	c.Metrics.Wrote(kind, "finalizer")
 	_, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
 	return client.IgnoreNotFound(err)
 }
@@ -403,6 +410,7 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	c.released[d.UID] = true
 	c.mu.Unlock()
 	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeviceFinalizer })
+	c.Metrics.Wrote(kind, "release")
 	_, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
 	if err != nil {
 		c.mu.Lock()
@@ -525,6 +533,7 @@ func (c *Controller) applyReport(ctx context.Context, d *v1alpha1.Device, g gran
 			return false, err
 		}
 	}
+	c.Metrics.Wrote(kind, "report")
 	now, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
 		"metadata": map[string]any{"labels": g.labels, "resourceVersion": d.ResourceVersion, "uid": d.UID},
 		"spec":     map[string]any{"inventory": v1alpha1.Inventory(r.info.Inventory)},
@@ -565,6 +574,7 @@ func (c *Controller) writeIdentity(ctx context.Context, d *v1alpha1.Device) (cha
 	if err := c.budget.Wait(ctx); err != nil {
 		return false, err
 	}
+	c.Metrics.Wrote(kind, "identity")
 	_, err = c.Client.Devices().Patch(ctx, d.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
 	return err == nil, client.IgnoreNotFound(err)
 }

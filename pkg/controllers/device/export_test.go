@@ -48,6 +48,9 @@ func NewRefusedStatus(d *v1alpha1.Device) *v1alpha1.DeviceStatus {
 	return newStatus(d, sighting{settled: true, refused: true}, nil)
 }
 
+// ReasonOf names why a status is written.
+func ReasonOf(old, now *v1alpha1.DeviceStatus) string { return reasonOf(old, now) }
+
 // Abbreviated is as much of a hash as people compare.
 func Abbreviated(hash string) string { return abbreviated(hash) }
 
