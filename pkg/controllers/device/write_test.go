@@ -344,7 +344,7 @@ func TestStatusWaitsForADeviceThatEnrolled(t *testing.T) {
 	prepared.Spec.Enrollment = nil
 	for i, name := range []string{"present", "silent"} {
 		devices.Bind(name, roster.Keys{Current: "key"})
-		if _, err := devices.Connected(name, roster.Connection{ID: uint64(i), Session: "00000000000000a1"}); err != nil {
+		if _, err := devices.Connected(name, roster.Connection{ID: uint64(i + 1), Session: "00000000000000a1"}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := devices.Snapshot(name, "00000000000000a1", roster.Claim{Epoch: "epoch"}); err != nil {
