@@ -114,6 +114,31 @@ func TestNewUsesOfATokenAreNotBudgeted(t *testing.T) {
 	}
 }
 
+// What other tokens were used up for, by crowds that wait for approval for example, keeps
+// the devices of another one from nothing. It does keep out whose own budget is used up.
+func TestATokenIsIndependentOfOthers(t *testing.T) {
+	t.Parallel()
+	_, h, token := newSite(t, 3)
+	h.SpendAllButRenewals()
+	ask := func(device string) int {
+		body, err := json.Marshal(wire.EnrollRequest{Token: token.Encode(), Device: device, CSR: pkitest.CSR(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, _ := post(t, h, string(body))
+		return status
+	}
+	for _, device := range []string{"edge-1", "edge-2"} {
+		if status := ask(device); status != http.StatusOK {
+			t.Errorf("%s is answered %d", device, status)
+		}
+	}
+	h.LeaveOneRequest(token.ID)
+	if status := ask("edge-3"); status != http.StatusTooManyRequests {
+		t.Errorf("a token that was asked for in vain all the time is answered %d", status)
+	}
+}
+
 // A device that enrolls while the gateway's disk is full is told so, with the numbers that
 // the API gives, and when to come back. It has used nothing of its token.
 func TestAFullDiskIsToldToDevices(t *testing.T) {
