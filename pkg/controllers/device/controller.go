@@ -121,6 +121,8 @@ type Controller struct {
 	reports map[string]report
 	// written are the versions that reports made, by device, until the cache has them.
 	written map[string]written
+	// statuses are the versions that our last status made, by device.
+	statuses map[string]string
 	// released has the UIDs whose finalizer we removed. Any other deletion bypassed us,
 	// so the keys of those in gone must still be refused for good.
 	released map[types.UID]bool
@@ -143,7 +145,7 @@ func New(c Config) *Controller {
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
 		queue: reconcile.NewQueue[string]("device", c.Metrics), leaving: reconcile.NewQueue[string]("device-leaving", c.Metrics),
-		reports: map[string]report{}, written: map[string]written{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
+		reports: map[string]report{}, written: map[string]written{}, statuses: map[string]string{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
 	}
 }
 
@@ -160,7 +162,12 @@ func (c *Controller) Run(ctx context.Context) error {
 		c.queue.Add(d.Name)
 	}
 	h, err := c.Devices.AddEventHandler(reconcile.Guarded(c.Metrics.Loop("device-changes", c.Logger), cache.ResourceEventHandlerFuncs{
-		AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: c.removed,
+		AddFunc: changed, DeleteFunc: c.removed,
+		UpdateFunc: func(_, o any) {
+			if !c.isOwnStatus(o.(*v1alpha1.Device)) {
+				changed(o)
+			}
+		},
 	}))
 	if err != nil {
 		return fmt.Errorf("watching Devices: %w", err)
@@ -303,6 +310,7 @@ func (c *Controller) finish(ctx context.Context, name string) error {
 	defer c.mu.Unlock()
 	delete(c.reports, name)
 	delete(c.written, name)
+	delete(c.statuses, name)
 	if c.gone[name] == d {
 		delete(c.gone, name)
 	}
@@ -407,6 +415,7 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	c.Roster.Forget(d.Name)
 	delete(c.reports, d.Name)
 	delete(c.written, d.Name)
+	delete(c.statuses, d.Name)
 	c.released[d.UID] = true
 	c.mu.Unlock()
 	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeviceFinalizer })

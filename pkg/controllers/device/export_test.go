@@ -73,6 +73,9 @@ func (c *Controller) WriteStatus(ctx context.Context, d *v1alpha1.Device) error 
 	return c.writeStatus(ctx, d)
 }
 
+// IsOwnStatus reports whether a version of a Device is what our status made of another.
+func (c *Controller) IsOwnStatus(d *v1alpha1.Device) bool { return c.isOwnStatus(d) }
+
 // ShutDown ends what New began.
 func (c *Controller) ShutDown() {
 	c.queue.ShutDown()

@@ -102,7 +102,11 @@ func (c *Controller) putStatus(ctx context.Context, d *v1alpha1.Device, version 
 	next := *d // shallow: only what is replaced is written to
 	next.ResourceVersion, next.Status = version, *status
 	c.Metrics.Wrote(kind, reasonOf(&d.Status, status))
-	return c.Client.Devices().UpdateStatus(ctx, &next, metav1.UpdateOptions{FieldManager: fieldManager})
+	updated, err := c.Client.Devices().UpdateStatus(ctx, &next, metav1.UpdateOptions{FieldManager: fieldManager})
+	if err == nil {
+		c.noteStatus(updated)
+	}
+	return updated, err
 }
 
 // reasonOf names why a status is written, for the metric: a device that comes and goes, or
