@@ -19,7 +19,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// siteAPI has one token, and takes every new Device.
+// siteAPI has one token, and the Devices that were made.
 type siteAPI struct {
 	// full is what the API says of each new Device when its store has no room.
 	full    string
@@ -54,7 +54,9 @@ func (a *siteAPI) RoundTrip(r *http.Request) (*http.Response, error) {
 	case a.devices[name] != nil:
 		answer = a.devices[name]
 	default:
-		return nil, errNoAPI
+		code, answer = http.StatusNotFound, metav1.Status{
+			TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
+		}
 	}
 	w := httptest.NewRecorder()
 	w.Header().Set("Content-Type", "application/json")
