@@ -113,8 +113,14 @@ func TestWritesOfAnEnrollment(t *testing.T) {
 		}
 		return writes
 	}
-	if diff := cmp.Diff(map[string]int{"enrollment": devices, "report": devices, "connected": devices}, of("Device")); diff != "" {
-		t.Errorf("writes of %d Devices (-want +got):\n%s", devices, diff)
+	writes, sum := of("Device"), 0
+	for _, n := range writes {
+		sum += n
+	}
+	// A device that takes half a second for its report, on a machine that others keep busy,
+	// has its status written once more.
+	if writes["enrollment"] != devices || writes["report"] != devices || writes["connected"] != devices || sum > 3*devices+devices/5 {
+		t.Errorf("writes of %d Devices are %v, want three of each", devices, writes)
 	}
 	if n := of("EnrollmentToken")["status"]; n == 0 || n > 2+int(took.Seconds()) {
 		t.Errorf("the status of the token was written %d times for %d devices within %s, want at most one a second", n, devices, took)

@@ -45,8 +45,8 @@ const (
 	// given. A change of a Deployment brings them from all devices at once, and makes
 	// all of them wait that are written before it is done.
 	confirming = 10 * time.Second
-	// arrival is how soon a device that has enrolled connects and reports. Only if it does
-	// not, its status has to say so: what it reports belongs in the same status.
+	// arrival is how soon a device that has enrolled connects. Only if it does not, its
+	// status has to say so.
 	arrival = 10 * time.Second
 	// compactInterval is how often tombstones are merged.
 	compactInterval = 24 * time.Hour
@@ -359,17 +359,14 @@ func (c *Controller) Reconcile(ctx context.Context, name string) (again time.Dur
 	return 0, c.writeStatus(ctx, d)
 }
 
-// arrives returns how long to wait for a device that enrolled a moment ago, and has not
-// connected and reported yet.
+// arrives returns how long to wait for a device that enrolled a moment ago, and has
+// not connected yet.
 func (c *Controller) arrives(d *v1alpha1.Device) time.Duration {
 	e := d.Spec.Enrollment
 	if e == nil || e.EnrolledAt == nil || len(d.Status.Conditions) > 0 {
 		return 0
 	}
-	c.mu.Lock()
-	_, reported := c.reports[d.Name]
-	c.mu.Unlock()
-	if _, present, _ := c.Roster.Presence(d.Name); present && reported {
+	if _, present, _ := c.Roster.Presence(d.Name); present {
 		return 0
 	}
 	since := c.Clock.Now().Sub(e.EnrolledAt.Time)
