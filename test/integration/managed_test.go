@@ -142,7 +142,7 @@ func TestControllersClearNoManagedFields(t *testing.T) {
 	token := s.token(map[string]string{"group": "a"})
 	s.device(sim.Config{Device: "edge-1", Token: token, Labels: map[string]string{"rack": "r1"}})
 	s.aggregate("default", "hello", counts{1, 1, 0, 0})
-	enrolled := s.deviceOnce("edge-1", isReady)
+	s.deviceOnce("edge-1", isReady)
 	var site *v1alpha1.Device
 	eventually(t, "labelling the Device", func() error {
 		d, err := c.Devices().Get(t.Context(), "edge-1", metav1.GetOptions{})
@@ -153,6 +153,9 @@ func TestControllersClearNoManagedFields(t *testing.T) {
 		site, err = c.Devices().Update(t.Context(), d, updating)
 		return err
 	})
+	// Who takes the finalizer away has it put back, by an update of the whole object.
+	s.editDevice("edge-1", func(d *v1alpha1.Device) { d.Finalizers = nil })
+	enrolled := s.deviceOnce("edge-1", func(d *v1alpha1.Device) bool { return len(d.Finalizers) > 0 })
 	s.editDevice("edge-1", func(d *v1alpha1.Device) { d.Spec.Revoked = true })
 
 	d, err := c.Deployments("default").Get(t.Context(), "hello", metav1.GetOptions{})
