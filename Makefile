@@ -248,8 +248,12 @@ $(addprefix bin/interop/,$(INTEROP)): bin/interop/%:
 	echo "==> $@"
 	go -C tools/$* build -v -ldflags '-s -w' -o $(CURDIR)/$@ $(PROGRAM) 2>&1 | $(COUNT)
 
+bin/interop/kubectl:
+	echo "==> $@ of Debian's archive"
+	tools/debian-kubectl.sh $@
+
 .PHONY: interop
-interop: build $(addprefix bin/interop/,$(INTEROP)) ## programs of others on a server: Helm, k9s, kstatus (compiles them: 15 minutes)
+interop: build $(addprefix bin/interop/,$(INTEROP)) bin/interop/kubectl ## programs of others on a server: Helm, k9s, kstatus, an old kubectl (compiles them: 15 minutes)
 	echo "==> programs of others"
 	go -C tools/kstatus vet .
 	FLEET_INTEROP=1 go test -count=1 -timeout 10m ./test/interop

@@ -80,9 +80,7 @@ func newRun(o *options) *cobra.Command {
 				}
 			}
 			collect(startGCPercent)
-			if limit := embedserver.SoftMemoryLimit(); limit > 0 && o.env.Get("GOMEMLIMIT") == "" {
-				debug.SetMemoryLimit(limit)
-			}
+			limitMemory(o.env.Get("GOMEMLIMIT"), embedserver.SoftMemoryLimit())
 			notify := newNotifier()
 			log.Info("starting", "version", version.Version, "data_dir", o.DataDir)
 			return embedserver.Run(cmd.Context(), embedserver.Config{
@@ -99,6 +97,14 @@ func newRun(o *options) *cobra.Command {
 				context.AfterFunc(cmd.Context(), func() { notify.send(daemon.SdNotifyStopping) })
 			})
 		},
+	}
+}
+
+// limitMemory sets the soft limit of memory in bytes, unless an operator chose another, which
+// Go has set then, or nobody knows what the machine has.
+func limitMemory(chosen string, limit int64) {
+	if chosen == "" && limit > 0 {
+		debug.SetMemoryLimit(limit)
 	}
 }
 

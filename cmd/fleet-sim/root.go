@@ -66,8 +66,13 @@ A summary of each second comes first; at the end, a table says how long it took 
 enroll, to be answered after a connection was made or lost, and to apply what is new.
 So a test of what a gateway can carry is, for example:
 
+  ulimit -n 20000
   fleet-sim --server https://GATEWAY:8443 --token-file token --devices 10000 \
-    --flap-share 0.01 --storm-every 5m --duration 20m --picture fleet.svg`,
+    --flap-share 0.01 --storm-every 5m --duration 20m --picture fleet.svg
+
+Each device has a connection of its own, so one process has as many devices as it may
+have open files, but for a hundred or so. A server says how many devices it has room
+for, if that is less, when it starts.`,
 		Version:       version.String(),
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
@@ -142,6 +147,9 @@ func (o *options) validate() error {
 func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
 	log, err := logging.New(stderr, o.logFormat, o.logLevel)
 	if err != nil {
+		return err
+	}
+	if err := haveRoom(o, openFiles()); err != nil {
 		return err
 	}
 	tokens, err := readTokens(o.tokenFiles)

@@ -100,6 +100,38 @@ func TestListsWaitForMemory(t *testing.T) {
 	}
 }
 
+// However many ask for everything at once, what is small waits for none of them: it takes
+// as long as it does alone.
+func TestSmallRequestsWaitForNoList(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLoad(128*megabyte, datastore.Size{Objects: 1000, Bytes: 5 * megabyte, Largest: 5 << 10})
+		const lists = 200
+		var flood sync.WaitGroup
+		flood.Go(func() { l.ask(lists, http.MethodGet, devices) })
+		synctest.Wait() // two are read, some wait, and others were told to come back
+		if l.now.Load() != apiserver.LargeLists || l.refused.Load() == 0 {
+			t.Fatalf("%d lists are read, %d were refused", l.now.Load(), l.refused.Load())
+		}
+		for name, request := range map[string]string{
+			"one object": http.MethodGet + " " + devices + "/a", "one by name": http.MethodGet + " " + devices + "?fieldSelector=metadata.name%3Da",
+			"a short page": http.MethodGet + " " + devices + "?limit=10", "a change": http.MethodPut + " " + devices + "/a", "a new object": http.MethodPost + " " + devices,
+			"a deletion": http.MethodDelete + " " + devices + "/a", "a watch": http.MethodGet + " " + devices + "?watch=true&resourceVersion=7", "its health": http.MethodGet + " /readyz",
+		} {
+			method, url, _ := strings.Cut(request, " ")
+			served, begin := l.served.Load(), time.Now()
+			l.ask(1, method, url)
+			if took := time.Since(begin); took != time.Second || l.served.Load() <= served {
+				t.Errorf("%s takes %s beside lists, a second alone", name, took)
+			}
+		}
+		flood.Wait()
+		if n := l.served.Load() + l.refused.Load(); n != lists+8 {
+			t.Errorf("%d requests were answered", n)
+		}
+	})
+}
+
 // What is asked of the storage is the prefix that the objects are under.
 func TestPrefixes(t *testing.T) {
 	t.Parallel()

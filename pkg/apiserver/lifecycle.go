@@ -28,10 +28,11 @@ type namespaceController struct {
 	dynamic dynamic.Interface
 	log     *slog.Logger
 	queue   *reconcile.Queue[string]
+	metrics *reconcile.Metrics
 }
 
 func newNamespaceController(client kubernetes.Interface, dyn dynamic.Interface, informer coreinformers.NamespaceInformer, metrics *reconcile.Metrics, log *slog.Logger) (*namespaceController, error) {
-	c := &namespaceController{client: client, dynamic: dyn, log: log, queue: reconcile.NewQueue[string]("namespace", metrics)}
+	c := &namespaceController{client: client, dynamic: dyn, log: log, queue: reconcile.NewQueue[string]("namespace", metrics), metrics: metrics}
 	enqueue := func(o any) {
 		if ns, ok := o.(*corev1.Namespace); ok && !ns.DeletionTimestamp.IsZero() {
 			c.queue.Add(ns.Name)
@@ -77,6 +78,7 @@ func (c *namespaceController) empty(ctx context.Context, namespace string) error
 // deleteAll returns how many objects are left, at least.
 func (c *namespaceController) deleteAll(ctx context.Context, gvr schema.GroupVersionResource, namespace string) (int, error) {
 	r := c.dynamic.Resource(gvr).Namespace(namespace)
+	c.metrics.Wrote("any", "namespace")
 	if err := r.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		return 0, err
 	}
@@ -96,6 +98,7 @@ func (c *namespaceController) finalize(ctx context.Context, name string) error {
 		return err
 	}
 	ns.Spec.Finalizers = nil
+	c.metrics.Wrote("Namespace", "release")
 	_, err = c.client.CoreV1().Namespaces().Finalize(ctx, ns, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil

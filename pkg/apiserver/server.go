@@ -288,7 +288,7 @@ func (b *builder) clients() error {
 	if b.dynamic, err = dynamic.NewForConfig(c); err != nil {
 		return err
 	}
-	b.informers = informers.NewSharedInformerFactory(b.client, 0)
+	b.informers = informers.NewSharedInformerFactoryWithOptions(b.client, 0, informers.WithTransform(reconcile.WithoutManagedFields))
 	b.generic.SharedInformerFactory = b.informers
 	return nil
 }
@@ -383,6 +383,9 @@ func (b *builder) metrics(m *mux.PathRecorderMux) {
 // hooks starts, once the server listens, what makes it complete.
 func (b *builder) hooks(s *Server, extensions *apiextensions.CustomResourceDefinitions) error {
 	crds := extensions.Informers.Apiextensions().V1().CustomResourceDefinitions()
+	if err := crds.Informer().SetTransform(reconcile.WithoutManagedFields); err != nil {
+		return err
+	}
 	publisher := &groupPublisher{manager: s.generic.DiscoveryGroupManager, lister: crds.Lister()}
 	if _, err := crds.Informer().AddEventHandler(reconcile.Guarded(b.Queues.Loop("groups", b.Logger), publisher.handler())); err != nil {
 		return err

@@ -24,6 +24,7 @@ type Buckets struct {
 	DesiredState, Info, State, Heartbeat jetstream.KeyValue
 
 	beats *beats
+	stuck chan error
 }
 
 // Open opens the buckets over a connection, and creates those that are missing.

@@ -9,17 +9,19 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/gentype"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
 // Clients of one kind each.
@@ -104,14 +106,19 @@ func (c *Client) DeviceInformer(first FirstList) cache.SharedIndexInformer {
 func (c *Client) EnrollmentTokenInformer() cache.SharedIndexInformer {
 	t := c.EnrollmentTokens()
 	return newInformer(&v1alpha1.EnrollmentToken{},
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return t.List(ctx, o) }, t.Watch, stripManagedFields)
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return t.List(ctx, o) }, t.Watch, reconcile.WithoutManagedFields)
 }
 
 // EnrollmentRequestInformer watches the EnrollmentRequests.
 func (c *Client) EnrollmentRequestInformer() cache.SharedIndexInformer {
 	r := c.EnrollmentRequests()
 	return newInformer(&v1alpha1.EnrollmentRequest{},
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return r.List(ctx, o) }, r.Watch, stripManagedFields)
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return r.List(ctx, o) }, r.Watch, reconcile.WithoutManagedFields)
+}
+
+// KubeInformers returns informers of Kubernetes' own kinds.
+func KubeInformers(kube kubernetes.Interface) informers.SharedInformerFactory {
+	return informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithTransform(reconcile.WithoutManagedFields))
 }
 
 func newInformer(obj runtime.Object,
@@ -119,18 +126,10 @@ func newInformer(obj runtime.Object,
 ) cache.SharedIndexInformer {
 	lw := &cache.ListWatch{ListWithContextFunc: cache.ListWithContextFunc(list), WatchFuncWithContext: cache.WatchFuncWithContext(observe)}
 	i := cache.NewSharedIndexInformer(lw, obj, 0, cache.Indexers{})
-	// Managed fields are as large as the rest of an object.
 	if err := i.SetTransform(strip); err != nil {
 		panic(fmt.Sprintf("configuring a new informer: %v", err)) // fails on a started informer only
 	}
 	return i
-}
-
-func stripManagedFields(o any) (any, error) {
-	if m, err := meta.Accessor(o); err == nil {
-		m.SetManagedFields(nil)
-	}
-	return o, nil
 }
 
 // keepScoreManager strips the managed fields of a Deployment of all but who set the
@@ -138,7 +137,7 @@ func stripManagedFields(o any) (any, error) {
 func keepScoreManager(o any) (any, error) {
 	d, ok := o.(*v1alpha1.Deployment)
 	if !ok {
-		return stripManagedFields(o)
+		return reconcile.WithoutManagedFields(o)
 	}
 	manager := ScoreManager(d)
 	d.ManagedFields = nil

@@ -6,6 +6,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
 const (
@@ -79,7 +80,7 @@ func (w *words) shareFields(all []metav1.ManagedFieldsEntry) []metav1.ManagedFie
 func (w *words) compactDevice(o any) (any, error) {
 	d, ok := o.(*v1alpha1.Device)
 	if !ok {
-		return stripManagedFields(o)
+		return reconcile.WithoutManagedFields(o)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

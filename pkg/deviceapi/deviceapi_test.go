@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -136,7 +137,7 @@ func manifestOf(device string) (wire.Manifest, []byte) {
 	}, body
 }
 
-func newDoor(t testing.TB) *door {
+func newDoor(t testing.TB, change ...func(*brokertest.Bus)) *door {
 	t.Helper()
 	d := &door{
 		t: t, bus: brokertest.Start(t, nil), log: &lines{},
@@ -146,6 +147,9 @@ func newDoor(t testing.TB) *door {
 		m, body := manifestOf(device)
 		d.manifests.manifests[device] = m
 		d.manifests.bodies[device+" "+m.Entries[0].Hash] = body
+	}
+	for _, c := range change {
+		c(d.bus)
 	}
 	d.Server = deviceapi.New(deviceapi.Config{
 		Conn: d.bus.Devices, Buckets: d.bus.Buckets, Manifests: d.manifests,
@@ -305,6 +309,48 @@ func TestAMistakeCostsOneAnswer(t *testing.T) {
 	mistake(false)
 	if reply := ask[wire.SnapshotReply](t, c, "edge-1", wire.KindSnapshot, wire.SnapshotRequest{}); reply.Error != nil {
 		t.Errorf("afterwards the device is refused: %v", reply.Error)
+	}
+}
+
+// smallDisk has so many bytes free.
+type smallDisk struct{ free atomic.Int64 }
+
+// Room implements bus.Disk.
+func (d *smallDisk) Room(bytes int64) error {
+	if free := d.free.Load(); free < bytes {
+		return fmt.Errorf("%d bytes are free", free)
+	}
+	return nil
+}
+
+// LastFull implements bus.Disk.
+func (*smallDisk) LastFull() time.Time { return time.Time{} }
+
+// A device that reports while the disk is full is told so, at once and with numbers, and
+// reports again later. That is no fault of the server's.
+func TestAFullDiskIsToldToWhoReports(t *testing.T) {
+	t.Parallel()
+	disk := &smallDisk{}
+	disk.free.Store(64 << 20)
+	d := newDoor(t, func(b *brokertest.Bus) { b.Buckets.Bound(disk) })
+	c := d.connect("edge-1")
+	m, _ := manifestOf("edge-1")
+	reports := map[wire.Kind]any{
+		wire.KindInfo:  wire.DeviceInfo{},
+		wire.KindState: wire.DeploymentState{DeploymentRef: refs[1], Phase: wire.PhaseRunning, Hash: m.Entries[0].Hash},
+	}
+	disk.free.Store(4096)
+	for kind, report := range reports {
+		wantRefusal(t, ask[wire.Ack](t, c, "edge-1", kind, report).Error, wire.RefusedUnavailable, "4096 bytes are free")
+	}
+	if n := d.log.with("level=ERROR"); n > 0 {
+		t.Errorf("the log has %d errors", n)
+	}
+	disk.free.Store(64 << 20)
+	for kind, report := range reports {
+		if a := ask[wire.Ack](t, c, "edge-1", kind, report); a.Error != nil {
+			t.Errorf("with room, %s is refused: %v", kind, a.Error)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package deviceapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -72,7 +73,7 @@ func (r *reports) removeState(ctx context.Context, device string, ref wire.Deplo
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	if err := bus.Remove(ctx, r.buckets.State, key); err != nil {
-		return err
+		return asRefusal(err)
 	}
 	r.roster.StateRemoved(device, ref)
 	return nil
@@ -119,7 +120,16 @@ func put(ctx context.Context, kv jetstream.KeyValue, key string, value []byte) e
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	if _, err := kv.Put(ctx, key, value); err != nil {
-		return fmt.Errorf("writing key %s to bucket %s: %w", key, kv.Bucket(), err)
+		return asRefusal(fmt.Errorf("writing key %s to bucket %s: %w", key, kv.Bucket(), err))
 	}
 	return nil
+}
+
+// asRefusal has the device told that there is no room: it is no fault of the server's, of
+// which the log tells already.
+func asRefusal(err error) error {
+	if errors.Is(err, bus.ErrNoRoom) {
+		return &wire.Refusal{Code: wire.RefusedUnavailable, Message: err.Error()}
+	}
+	return err
 }

@@ -31,10 +31,10 @@ func PlacesWithin(descriptors int) (api, bus, enrollment connlimit.Limits) {
 	return p.api, p.bus, p.enrollment
 }
 
-// LowestLimit and SoftLimit are the limits of memory.
+// LimitOf and SoftLimit are the limits of memory.
 var (
-	LowestLimit = lowestLimit
-	SoftLimit   = softLimit
+	LimitOf   = limitOf
+	SoftLimit = softLimit
 )
 
 // ReviewScore is what the API asks about a new or changed score.

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,20 +58,43 @@ func memory() int64 {
 // unitMemory is the limit of the control group, which systemd or a container engine
 // sets.
 func unitMemory() (limit int64, ok bool) {
-	data, err := os.ReadFile("/proc/self/cgroup")
+	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return 0, false
 	}
-	_, group, _ := strings.Cut(strings.TrimSpace(string(data)), "0::")
-	return lowestLimit(os.DirFS("/sys/fs/cgroup"), group)
+	return limitOf(os.DirFS("/sys/fs/cgroup"), string(own))
 }
 
-// lowestLimit is the lowest limit of a control group and of those that it is in. A
-// group says "max" when it has none.
-func lowestLimit(groups fs.FS, group string) (limit int64, ok bool) {
+// limitOf is the limit of the control groups that a process is in, as /proc/self/cgroup
+// lists them: ID:CONTROLLERS:PATH. Version 2 has one hierarchy, with the id 0 and no
+// controllers in that list, version 1 one for memory.
+func limitOf(groups fs.FS, own string) (limit int64, ok bool) {
+	for line := range strings.Lines(own) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) < 3 {
+			continue
+		}
+		n, has := int64(0), false
+		switch controllers := strings.Split(fields[1], ","); {
+		case fields[0] == "0":
+			n, has = lowestLimit(groups, ".", fields[2], "memory.max", "memory.high")
+		case slices.Contains(controllers, "memory"):
+			n, has = lowestLimit(groups, "memory", fields[2], "memory.limit_in_bytes")
+		}
+		if has && (!ok || n < limit) {
+			limit, ok = n, true
+		}
+	}
+	return limit, ok
+}
+
+// lowestLimit is the lowest limit of a control group and of those that it is in, below a
+// hierarchy's root. A group without one says "max", or in version 1 a number that no
+// machine has. In a container, the path may be that of the host: only the root is there.
+func lowestLimit(groups fs.FS, root, group string, names ...string) (limit int64, ok bool) {
 	for dir := path.Clean("/" + group)[1:]; ; dir = path.Dir(dir) {
-		for _, name := range []string{"memory.max", "memory.high"} {
-			data, err := fs.ReadFile(groups, path.Join(dir, name))
+		for _, name := range names {
+			data, err := fs.ReadFile(groups, path.Join(root, dir, name))
 			if err != nil {
 				continue
 			}

@@ -135,6 +135,7 @@ type server struct {
 	// handshakes is one for the listeners that strangers reach.
 	handshakes *handshake.Gate
 
+	store    *datastore.Datastore
 	api      *apiserver.Server
 	devices  *storedDevices
 	loopback *rest.Config
@@ -322,6 +323,7 @@ func (s *server) startAPI(context.Context) error {
 		return err
 	}
 	s.parts.OnStop("data store", func() error { store.Close(); return nil })
+	s.store = store
 	s.readDevices(store)
 	s.metrics.MustRegister(store.Collector(), s.busBytes())
 	if lost {
@@ -357,8 +359,29 @@ func (s *server) startBroker(ctx context.Context) error {
 	}
 	s.metrics.MustRegister(s.broker.Collectors()...)
 	s.parts.OnStop("broker", func() error { s.broker.Shutdown(); return nil })
-	s.buckets, err = bus.Open(ctx, s.broker.Core)
-	return err
+	if s.buckets, err = bus.Open(ctx, s.broker.Core); err != nil {
+		return err
+	}
+	s.buckets.Bound(busDisk{s.store})
+	s.parts.Run("bus", s.watchBuckets)
+	return nil
+}
+
+// busDisk is the disk of the data directory.
+type busDisk struct{ *datastore.Datastore }
+
+// Room implements bus.Disk.
+func (d busDisk) Room(bytes int64) error { return d.RoomForBus(bytes) }
+
+// watchBuckets ends the server when a bucket is of no use any more: it is whole after the
+// next start, and whoever runs the server starts it again.
+func (s *server) watchBuckets(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-s.buckets.Stuck():
+		return fmt.Errorf("%w: the server has to start anew", err)
+	}
 }
 
 func (s *server) awaitAPI(ctx context.Context) (err error) {

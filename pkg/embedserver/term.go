@@ -26,6 +26,7 @@ func (s *server) takeTerm(ctx context.Context) (term.Term, error) {
 	if err != nil {
 		return term.Term{}, err
 	}
+	s.queues.Wrote("ConfigMap", "term")
 	t, err := term.Take(ctx, s.kube, seen)
 	if err != nil {
 		return term.Term{}, err
@@ -70,6 +71,7 @@ func (s *server) endToken(ctx context.Context, name string) error {
 			return err
 		}
 		t.Spec.ExpiresAt = new(metav1.NewTime(now))
+		s.queues.Wrote("EnrollmentToken", "restored")
 		if _, err = s.client.EnrollmentTokens().Update(ctx, t, metav1.UpdateOptions{}); err == nil {
 			s.Logger.Warn("a token is ended, since the API store was restored from a backup: create a new one", "token_id", name)
 		}

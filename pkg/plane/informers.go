@@ -3,7 +3,6 @@ package plane
 import (
 	"context"
 
-	kubeinformers "k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -19,7 +18,7 @@ type informers struct {
 }
 
 func newInformers(fleet *client.Client, kube kubernetes.Interface, devices client.FirstList) (*informers, error) {
-	core := kubeinformers.NewSharedInformerFactory(kube, 0).Core().V1()
+	core := client.KubeInformers(kube).Core().V1()
 	i := &informers{
 		devices: fleet.DeviceInformer(devices), deployments: fleet.DeploymentInformer(),
 		namespaces: core.Namespaces().Informer(), secrets: core.Secrets().Informer(), configMaps: core.ConfigMaps().Informer(),

@@ -148,7 +148,7 @@ func (p *Plane) addOwner() {
 	p.enrollment = &enrollment.Service{
 		Fleet: p.Fleet, Client: p.Client, Tokens: i.tokens.GetStore(), PKI: p.PKI, Roster: p.Gate.Roster, Tombstones: p.Tombstones,
 		Devices: i.devices.GetIndexer(), Requests: i.requests.GetIndexer(),
-		ForgetReports: p.forgetReports, Logger: p.component("enrollment"), Clock: p.Clock,
+		ForgetReports: p.forgetReports, Metrics: p.Metrics, Logger: p.component("enrollment"), Clock: p.Clock,
 	}
 }
 
@@ -169,11 +169,14 @@ func (p *Plane) Collectors() []prometheus.Collector {
 	connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fleet_devices_connected", Help: "Devices that have a connection.",
 	}, func() float64 { return float64(p.Gate.Count()) })
+	entries := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fleet_roster_entries", Help: "Devices of which the server holds something in memory: keys, connections, sessions, budgets.",
+	}, func() float64 { return float64(p.Gate.Roster.Len()) })
 	counts := census.New(census.Config{
 		Ready: p.ready, Devices: p.informers.devices.GetStore(), Requests: p.informers.requests.GetStore(),
 		Phases: p.assignments.CountPhases, Now: p.Clock.Now,
 	})
-	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors(), p.recorder.Collectors()), connected, counts)
+	return append(slices.Concat(p.door.Collectors(), p.verdicts.Collectors(), p.recorder.Collectors()), connected, entries, counts)
 }
 
 // Enrollment decides who enrolls.
@@ -191,7 +194,7 @@ func (p *Plane) Ready() <-chan struct{} { return p.ready }
 // Run works until ctx ends, or a part fails. It is called once.
 func (p *Plane) Run(ctx context.Context) error {
 	running := parts.New(p.Logger)
-	p.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: p.Kube.CoreV1().Events(metav1.NamespaceAll)})
+	p.events.StartRecordingToSink(events.CountWrites(&typedcorev1.EventSinkImpl{Interface: p.Kube.CoreV1().Events(metav1.NamespaceAll)}, p.Metrics))
 	running.OnStop("event recorder", func() error { p.events.Shutdown(); return nil })
 	p.informers.run(running)
 	running.Run("assigner", p.assignments.Run)

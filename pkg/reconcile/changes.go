@@ -1,10 +1,21 @@
 package reconcile
 
 import (
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/tools/cache"
 
 	"fleet.nationtech.io/fleet/pkg/guard"
 )
+
+// WithoutManagedFields is a cache.TransformFunc for informers: who manages which field
+// takes as much memory as the rest of an object. The API keeps what it knows when an
+// object comes without.
+func WithoutManagedFields(o any) (any, error) {
+	if m, err := meta.Accessor(o); err == nil {
+		m.SetManagedFields(nil)
+	}
+	return o, nil
+}
 
 // Changes returns a handler that calls changed with the key of an object that is
 // new, gone, or another than before. differs says what counts: a controller whose

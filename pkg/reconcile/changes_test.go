@@ -31,6 +31,20 @@ func TestChangesThatCount(t *testing.T) {
 	}
 }
 
+func TestManagedFieldsAreStripped(t *testing.T) {
+	t.Parallel()
+	fields := []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
+	o, err := reconcile.WithoutManagedFields(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "a", ManagedFields: fields}, Data: map[string][]byte{"k": []byte("v")}})
+	want := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Data: map[string][]byte{"k": []byte("v")}}
+	if diff := cmp.Diff(want, o); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	last := cache.DeletedFinalStateUnknown{Key: "a"}
+	if o, err := reconcile.WithoutManagedFields(last); err != nil || o != last {
+		t.Errorf("what is no object becomes %v, %v", o, err)
+	}
+}
+
 // A handler's mistake costs one change.
 func TestGuardedHandlers(t *testing.T) {
 	t.Parallel()

@@ -50,7 +50,8 @@ func (m *Metrics) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.depth, m.latency, m.durations, m.retries, m.writes}
 }
 
-// Wrote counts a write to the API.
+// Wrote counts a write to the API, when it is asked for: one that fails costs as much.
+// Kinds and reasons are words of the program, and few.
 func (m *Metrics) Wrote(kind, reason string) {
 	if m != nil {
 		m.writes.WithLabelValues(kind, reason).Inc()

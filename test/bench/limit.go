@@ -24,7 +24,7 @@ type limit struct {
 	// group is the directory of the control group, events the file in it that counts what the
 	// kernel killed. Both are empty on a host that has no such group to give.
 	group, events string
-	// seen is whether the server sees the limit, as it does with the unified hierarchy.
+	// seen is whether every version of the server sees the limit, as with the unified hierarchy.
 	seen bool
 }
 
@@ -96,7 +96,7 @@ func (l *limit) words() string {
 	case l.group == "":
 		return fmt.Sprintf("GOMEMLIMIT=%d only: no control group to be had", l.soft())
 	case !l.seen:
-		return fmt.Sprintf("control group v1, which the server does not read: GOMEMLIMIT=%d", l.soft())
+		return fmt.Sprintf("control group v1, which earlier versions do not read: GOMEMLIMIT=%d", l.soft())
 	}
 	return "control group, which the server reads"
 }

@@ -116,8 +116,8 @@ Everything is measured on the binaries as shipped, on one machine: %s.
   listed. *Devices come back* from the moment at which a restarted server is ready. It is
   in a control group with that limit of memory; pages of the program that were in the
   kernel's cache before count outside. With such a limit the server sets GOMEMLIMIT to three
-  quarters of it. It reads limits of the unified hierarchy only, so on a host of the older
-  kind GOMEMLIMIT is set for it.
+  quarters of it. On a host of the older kind, whose limits earlier versions do not read,
+  GOMEMLIMIT is set for it.
 - *For each flush of the medium* so long is added: strace delays each fsync and fdatasync
   of the server, and counts them. Meanwhile one client reads and writes one object of
   the API, twenty times a second.

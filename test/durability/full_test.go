@@ -4,9 +4,11 @@ package durability_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,6 +21,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"fleet.nationtech.io/fleet/pkg/agent/enroll"
+	"fleet.nationtech.io/fleet/pkg/agent/keystore"
+	"fleet.nationtech.io/fleet/pkg/agent/sim"
+	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/wait"
 )
 
@@ -163,4 +169,88 @@ func (r *rig) raw(path string) (string, error) {
 	defer answer.Close()
 	said, err := io.ReadAll(answer)
 	return string(said), err
+}
+
+// Whoever writes to a full disk is told so at once, with numbers: who applies with kubectl,
+// a device that enrolls, and one that reports. It is not forgotten how to write: when there
+// is room again, all three go through, and the server is the same process.
+func TestAFullDiskIsToldToEverybody(t *testing.T) {
+	r := newRig(t)
+	token, err := r.server.Token(t.Context(), "--pre-approve", "--uses", "2")
+	must(t, err)
+	device, err := sim.New(sim.Config{Device: "edge-1", Server: r.server.EnrollURL, Token: token, Logger: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	must(t, device.Enroll(t.Context()))
+	running, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- device.Run(running) }()
+	defer func() {
+		stop()
+		must(t, <-done)
+	}()
+	wait.For(t, "the device connects", time.Minute, 50*time.Millisecond, func() error {
+		if !device.IsSynced() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	report := func(name string) error {
+		payload, err := json.Marshal(wire.DeploymentState{DeploymentRef: wire.DeploymentRef{Namespace: namespace, Name: name}, Hash: strings.Repeat("ab", 32), Phase: wire.PhaseRunning, LastEventAt: time.Now().UTC()})
+		must(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		return device.Link().SendState(ctx, payload)
+	}
+	apply := func() error {
+		_, err := r.server.Apply(t.Context(), `{apiVersion: fleet.nationtech.io/v1alpha1, kind: Deployment, metadata: {name: hello, namespace: default}, spec: {
+  targetSelector: {matchLabels: {site: a}}, score: {type: PodmanV0, data: {services: [{name: web, image: "localhost/hello:1"}]}}}}`)
+		return err
+	}
+	must(t, report("before"))
+
+	r.disk.fill()
+	wait.For(t, "noticing", refusedWithin, 50*time.Millisecond, func() error {
+		if said, err := r.raw("/readyz"); err == nil {
+			return fmt.Errorf("/readyz says %q", said)
+		}
+		return nil
+	})
+	begin := time.Now()
+	if err := report("meanwhile"); err == nil || !strings.Contains(err.Error(), "MiB are free") {
+		t.Errorf("a report ends with %v", err)
+	}
+	if took := time.Since(begin); took > refusedWithin {
+		t.Errorf("a report is refused after %s", took)
+	}
+	if err := apply(); err == nil || !strings.Contains(err.Error(), "MiB are free") {
+		t.Errorf("kubectl apply ends with %v", err)
+	}
+	key, err := keystore.File{}.Create()
+	must(t, err)
+	busy, enrolled := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := enroll.Enroll(t.Context(), enroll.Request{
+			Server: r.server.EnrollURL, Token: token, Device: "edge-2", Key: key, Busy: func(why error) { busy <- why },
+		})
+		enrolled <- err
+	}()
+	select {
+	case why := <-busy:
+		if !strings.Contains(why.Error(), "MiB are free") {
+			t.Errorf("a device that enrolls is told %v", why)
+		}
+	case err := <-enrolled:
+		t.Errorf("enrolling on a full disk ends with %v", err)
+	}
+
+	r.disk.free()
+	for what, write := range map[string]func() error{"reporting": func() error { return report("afterwards") }, "applying": apply} {
+		wait.For(t, what+" again", healedWithin, 100*time.Millisecond, write)
+	}
+	if err := <-enrolled; err != nil {
+		t.Errorf("the device that had to wait ends with %v", err)
+	}
+	if log := r.server.Log(); strings.Contains(log, "takes no writes") {
+		t.Errorf("a bucket met the full disk: %s", log)
+	}
 }

@@ -53,6 +53,7 @@ type Device struct {
 	Config
 
 	key      keystore.Key
+	enroll   func(context.Context, enroll.Request) (*enroll.Result, error)
 	identity *enroll.Result
 	link     *link.Link
 	drops    chan struct{}
@@ -76,15 +77,16 @@ func New(c Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Device{Config: c, key: key, drops: make(chan struct{}, 1), sent: map[wire.DeploymentRef][]byte{}}, nil
+	return &Device{Config: c, key: key, enroll: enroll.Enroll, drops: make(chan struct{}, 1), sent: map[wire.DeploymentRef][]byte{}}, nil
 }
 
-// Enroll obtains the device's certificate. It asks again for as long as the server is
-// busy, as whoever sees to a device does.
+// Enroll obtains the device's certificate. Where an agent gives up after minutes in which
+// it asked a busy server less and less often, it begins again, as whoever sees to a device
+// does.
 func (d *Device) Enroll(ctx context.Context) (err error) {
 	begin := time.Now()
 	for {
-		d.identity, err = enroll.Enroll(ctx, enroll.Request{
+		d.identity, err = d.enroll(ctx, enroll.Request{
 			Server: d.Server, Token: d.Token, Device: d.Config.Device, Key: d.key, Inventory: d.inventory(),
 		})
 		if err == nil {

@@ -15,7 +15,12 @@ import (
 	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
-const fieldManager = "fleet-garbage-collector"
+const (
+	fieldManager = "fleet-garbage-collector"
+	// anyKind stands for the kinds of objects in the metric of writes: those that users
+	// define are as many as they like.
+	anyKind = "any"
+)
 
 var (
 	// errChanged: the object changed meanwhile; it is read again.
@@ -238,6 +243,7 @@ func defaultPolicy(live *metav1.PartialObjectMetadata) metav1.DeletionPropagatio
 }
 
 func (c *Collector) delete(ctx context.Context, o object, live *metav1.PartialObjectMetadata, policy metav1.DeletionPropagation) error {
+	c.metrics.Wrote(anyKind, "garbage")
 	err := c.at(o).Delete(ctx, o.name, metav1.DeleteOptions{
 		PropagationPolicy: &policy, Preconditions: &metav1.Preconditions{UID: &live.UID, ResourceVersion: &live.ResourceVersion},
 	})
@@ -278,6 +284,7 @@ func (c *Collector) patch(ctx context.Context, o object, live *metav1.PartialObj
 	if err != nil {
 		return fmt.Errorf("encoding a change of %s: %w", o, err)
 	}
+	c.metrics.Wrote(anyKind, "owner")
 	_, err = c.at(o).Patch(ctx, o.name, types.MergePatchType, body, metav1.PatchOptions{FieldManager: fieldManager})
 	return written("changing", o, err)
 }

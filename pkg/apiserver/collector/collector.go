@@ -36,6 +36,8 @@ type Collector struct {
 	graph  *graph
 	queue  *reconcile.Queue[task]
 	guard  *guard.Guard
+	// metrics count the writes.
+	metrics *reconcile.Metrics
 	// fates is safe for concurrent use.
 	fates *lru.Cache
 
@@ -51,7 +53,7 @@ type Collector struct {
 func New(client metadata.Interface, metrics *reconcile.Metrics, log *slog.Logger) *Collector {
 	return &Collector{
 		client: client, log: log, graph: newGraph(),
-		queue: reconcile.NewQueue[task]("garbage", metrics), guard: metrics.Loop("garbage-watch", log), fates: lru.New(maxFates),
+		queue: reconcile.NewQueue[task]("garbage", metrics), guard: metrics.Loop("garbage-watch", log), metrics: metrics, fates: lru.New(maxFates),
 		kinds: map[schema.GroupKind]Kind{}, following: map[Kind]context.CancelFunc{},
 	}
 }

@@ -117,6 +117,13 @@ func (d *Datastore) start(ctx context.Context, path, socket string, panics *guar
 // be asked at each request.
 func (d *Datastore) Full() error { return d.disk.check() }
 
+// RoomForBus returns ErrFull, with numbers, unless the disk of the data directory has so
+// many bytes free for what the bus writes.
+func (d *Datastore) RoomForBus(bytes int64) error { return d.disk.room("the bus", bytes) }
+
+// LastFull is when the disk was seen to be full for the last time.
+func (d *Datastore) LastFull() time.Time { return d.disk.lastFull() }
+
 // Space is what the disk has.
 func (d *Datastore) Space() Space { return d.disk.now() }
 

@@ -33,6 +33,8 @@ type disk struct {
 	asked time.Time
 	space Space
 	full  bool
+	// wasFull is when it was seen to be full for the last time.
+	wasFull time.Time
 }
 
 // Space is what a file system has, in bytes.
@@ -49,7 +51,25 @@ func (d *disk) check() error {
 	if !d.full {
 		return nil
 	}
-	return d.err()
+	return d.err("the API store", reserve)
+}
+
+// room is check for other writes than those of the API store, which need less. It asks
+// the disk each time: what meets a full disk may be of no use afterwards.
+func (d *disk) room(what string, need int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ask(time.Now()); d.space.Free >= need || d.asked.IsZero() {
+		return nil
+	}
+	return d.err(what, need)
+}
+
+// lastFull is when the disk was seen to be full for the last time.
+func (d *disk) lastFull() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.wasFull
 }
 
 // Space returns what there is now.
@@ -73,7 +93,9 @@ func (d *disk) ask(now time.Time) {
 	case !full && d.full:
 		d.logger.Info("the disk has room again", "directory", d.dir, "free_bytes", d.space.Free, "total_bytes", d.space.Total)
 	}
-	d.full = full
+	if d.full = full; full {
+		d.wasFull = now
+	}
 }
 
 // spaceOf is what the file system of a directory has.
@@ -85,9 +107,9 @@ func spaceOf(dir string) (Space, error) {
 	return Space{Free: int64(stat.Bavail) * int64(stat.Bsize), Total: int64(stat.Blocks) * int64(stat.Bsize)}, nil
 }
 
-func (d *disk) err() error {
-	return fmt.Errorf("%w: %s has no space left for the API store: %.1f of %.1f MiB are free, and writes need %d MiB: free some space, and the server goes on by itself",
-		ErrFull, d.dir, float64(d.space.Free)/(1<<20), float64(d.space.Total)/(1<<20), reserve>>20)
+func (d *disk) err(what string, need int64) error {
+	return fmt.Errorf("%w: %s has no space left for %s: %.1f of %.1f MiB are free, and writes need %.2g MiB: free some space, and the server goes on by itself",
+		ErrFull, d.dir, what, float64(d.space.Free)/(1<<20), float64(d.space.Total)/(1<<20), float64(need)/(1<<20))
 }
 
 // explainWrite says why SQLite could not write, as etcd's protocol does. The driver

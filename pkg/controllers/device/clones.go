@@ -68,6 +68,7 @@ func (c *Controller) keepKey(ctx context.Context, d *v1alpha1.Device, key string
 		return false, err
 	}
 	e.KeyFingerprint, e.NextKeyFingerprint = key, ""
+	c.Metrics.Wrote(kind, "accepted")
 	updated, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
 	if err != nil {
 		return false, client.IgnoreNotFound(err)

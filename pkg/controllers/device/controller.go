@@ -31,6 +31,8 @@ import (
 )
 
 const (
+	// kind is that of the objects that the controller writes, for the metric.
+	kind         = "Device"
 	fieldManager = client.DeviceManager
 	workers      = 4
 	// Devices that are revoked together are told and dropped within a second,
@@ -119,6 +121,8 @@ type Controller struct {
 	reports map[string]report
 	// written are the versions that reports made, by device, until the cache has them.
 	written map[string]written
+	// statuses are the versions that our last status made, by device.
+	statuses map[string]string
 	// released has the UIDs whose finalizer we removed. Any other deletion bypassed us,
 	// so the keys of those in gone must still be refused for good.
 	released map[types.UID]bool
@@ -141,7 +145,7 @@ func New(c Config) *Controller {
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
 		queue: reconcile.NewQueue[string]("device", c.Metrics), leaving: reconcile.NewQueue[string]("device-leaving", c.Metrics),
-		reports: map[string]report{}, written: map[string]written{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
+		reports: map[string]report{}, written: map[string]written{}, statuses: map[string]string{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
 	}
 }
 
@@ -158,7 +162,12 @@ func (c *Controller) Run(ctx context.Context) error {
 		c.queue.Add(d.Name)
 	}
 	h, err := c.Devices.AddEventHandler(reconcile.Guarded(c.Metrics.Loop("device-changes", c.Logger), cache.ResourceEventHandlerFuncs{
-		AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: c.removed,
+		AddFunc: changed, DeleteFunc: c.removed,
+		UpdateFunc: func(_, o any) {
+			if !c.isOwnStatus(o.(*v1alpha1.Device)) {
+				changed(o)
+			}
+		},
 	}))
 	if err != nil {
 		return fmt.Errorf("watching Devices: %w", err)
@@ -301,6 +310,7 @@ func (c *Controller) finish(ctx context.Context, name string) error {
 	defer c.mu.Unlock()
 	delete(c.reports, name)
 	delete(c.written, name)
+	delete(c.statuses, name)
 	if c.gone[name] == d {
 		delete(c.gone, name)
 	}
@@ -375,6 +385,7 @@ func (c *Controller) adoptKey(ctx context.Context, d *v1alpha1.Device) error {
 		return err
 	}
 	e.KeyFingerprint, e.NextKeyFingerprint = e.NextKeyFingerprint, ""
+	c.Metrics.Wrote(kind, "renewed")
 	if _, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
 		return client.IgnoreNotFound(err)
 	}
@@ -384,6 +395,7 @@ func (c *Controller) adoptKey(ctx context.Context, d *v1alpha1.Device) error {
 
 func (c *Controller) addFinalizer(ctx context.Context, d *v1alpha1.Device) error {
 	d.Finalizers = append(d.Finalizers, v1alpha1.DeviceFinalizer)
+	c.Metrics.Wrote(kind, "finalizer")
 	_, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
 	return client.IgnoreNotFound(err)
 }
@@ -400,9 +412,11 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	c.Roster.Forget(d.Name)
 	delete(c.reports, d.Name)
 	delete(c.written, d.Name)
+	delete(c.statuses, d.Name)
 	c.released[d.UID] = true
 	c.mu.Unlock()
 	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeviceFinalizer })
+	c.Metrics.Wrote(kind, "release")
 	_, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
 	if err != nil {
 		c.mu.Lock()
@@ -525,6 +539,7 @@ func (c *Controller) applyReport(ctx context.Context, d *v1alpha1.Device, g gran
 			return false, err
 		}
 	}
+	c.Metrics.Wrote(kind, "report")
 	now, err := client.Apply(ctx, c.Client.Devices(), fieldManager, "Device", d.Name, map[string]any{
 		"metadata": map[string]any{"labels": g.labels, "resourceVersion": d.ResourceVersion, "uid": d.UID},
 		"spec":     map[string]any{"inventory": v1alpha1.Inventory(r.info.Inventory)},
@@ -565,6 +580,7 @@ func (c *Controller) writeIdentity(ctx context.Context, d *v1alpha1.Device) (cha
 	if err := c.budget.Wait(ctx); err != nil {
 		return false, err
 	}
+	c.Metrics.Wrote(kind, "identity")
 	_, err = c.Client.Devices().Patch(ctx, d.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
 	return err == nil, client.IgnoreNotFound(err)
 }

@@ -48,6 +48,9 @@ func NewRefusedStatus(d *v1alpha1.Device) *v1alpha1.DeviceStatus {
 	return newStatus(d, sighting{settled: true, refused: true}, nil)
 }
 
+// ReasonOf names why a status is written.
+func ReasonOf(old, now *v1alpha1.DeviceStatus) string { return reasonOf(old, now) }
+
 // Abbreviated is as much of a hash as people compare.
 func Abbreviated(hash string) string { return abbreviated(hash) }
 
@@ -69,6 +72,9 @@ func (c *Controller) Release(ctx context.Context, d *v1alpha1.Device) error { re
 func (c *Controller) WriteStatus(ctx context.Context, d *v1alpha1.Device) error {
 	return c.writeStatus(ctx, d)
 }
+
+// IsOwnStatus reports whether a version of a Device is what our status made of another.
+func (c *Controller) IsOwnStatus(d *v1alpha1.Device) bool { return c.isOwnStatus(d) }
 
 // ShutDown ends what New began.
 func (c *Controller) ShutDown() {

@@ -101,7 +101,31 @@ func (c *Controller) applyStatus(ctx context.Context, d *v1alpha1.Device, status
 func (c *Controller) putStatus(ctx context.Context, d *v1alpha1.Device, version string, status *v1alpha1.DeviceStatus) (*v1alpha1.Device, error) {
 	next := *d // shallow: only what is replaced is written to
 	next.ResourceVersion, next.Status = version, *status
-	return c.Client.Devices().UpdateStatus(ctx, &next, metav1.UpdateOptions{FieldManager: fieldManager})
+	c.Metrics.Wrote(kind, reasonOf(&d.Status, status))
+	updated, err := c.Client.Devices().UpdateStatus(ctx, &next, metav1.UpdateOptions{FieldManager: fieldManager})
+	if err == nil {
+		c.noteStatus(updated)
+	}
+	return updated, err
+}
+
+// reasonOf names why a status is written, for the metric: a device that comes and goes, or
+// gets another nonce, costs writes that nothing else causes.
+func reasonOf(old, now *v1alpha1.DeviceStatus) string {
+	connected := func(s *v1alpha1.DeviceStatus) bool {
+		return meta.IsStatusConditionTrue(s.Conditions, v1alpha1.DeviceConnected)
+	}
+	rest := *now // shallow: only what is replaced is written to
+	rest.Nonce = old.Nonce
+	switch is := connected(now); {
+	case is && !connected(old):
+		return "connected"
+	case !is && connected(old):
+		return "disconnected"
+	case equality.Semantic.DeepEqual(&rest, old):
+		return "nonce"
+	}
+	return "status"
 }
 
 // isRefusal reports whether an error of the API is about what was written, so that

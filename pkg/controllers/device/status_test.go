@@ -209,3 +209,28 @@ func TestAbbreviated(t *testing.T) {
 		}
 	}
 }
+
+func TestWhyAStatusIsWritten(t *testing.T) {
+	t.Parallel()
+	status := func(connected metav1.ConditionStatus, nonce, label string) *v1alpha1.DeviceStatus {
+		s := &v1alpha1.DeviceStatus{Session: label, Nonce: &v1alpha1.DeviceNonce{Shown: nonce}}
+		meta.SetStatusCondition(&s.Conditions, metav1.Condition{Type: v1alpha1.DeviceConnected, Status: connected, LastTransitionTime: metav1.NewTime(time.Unix(1, 0))})
+		return s
+	}
+	const yes, no = metav1.ConditionTrue, metav1.ConditionFalse
+	for _, tc := range []struct {
+		old, now *v1alpha1.DeviceStatus
+		want     string
+	}{
+		{&v1alpha1.DeviceStatus{}, status(yes, "a", "x"), "connected"}, {status(no, "a", "x"), status(yes, "b", "y"), "connected"},
+		{status(yes, "a", "x"), status(no, "a", "x"), "disconnected"}, {&v1alpha1.DeviceStatus{}, status(no, "", ""), "status"},
+		{status(yes, "a", "x"), status(yes, "b", "x"), "nonce"}, {status(yes, "a", "x"), status(yes, "b", "y"), "status"},
+	} {
+		if got := device.ReasonOf(tc.old, tc.now); got != tc.want {
+			t.Errorf("from %+v to %+v: %s, want %s", tc.old, tc.now, got, tc.want)
+		}
+		if tc.now.Nonce == tc.old.Nonce {
+			t.Error("it changes the status")
+		}
+	}
+}

@@ -319,6 +319,31 @@ func TestACacheThatIsBehindDecidesNothing(t *testing.T) {
 	}
 }
 
+// A status that was written does not come back as work, and what anybody writes after it
+// does.
+func TestOwnStatusIsNoWork(t *testing.T) {
+	t.Parallel()
+	api := &oneDevice{version: 1}
+	controller, devices, _ := controllerOf(t, api)
+	devices.Bind("edge-1", roster.Keys{Current: "k1"})
+	before := api.object()
+	if err := controller.WriteStatus(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	written := api.object()
+	other := api.object()
+	other.Name = "edge-2"
+	api.version++
+	for name, tc := range map[string]struct {
+		device *v1alpha1.Device
+		want   bool
+	}{"before": {before, false}, "written": {written, true}, "of another": {other, false}, "after": {api.object(), false}} {
+		if got := controller.IsOwnStatus(tc.device); got != tc.want {
+			t.Errorf("%s, at version %s: own is %v", name, tc.device.ResourceVersion, got)
+		}
+	}
+}
+
 // clockAt is a clock that stands still.
 type clockAt time.Time
 

@@ -25,6 +25,21 @@ func (c *Controller) noteWritten(d *v1alpha1.Device) {
 	c.written[d.Name] = written{d.UID, d.ResourceVersion, time.Now()}
 }
 
+func (c *Controller) noteStatus(d *v1alpha1.Device) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.statuses[d.Name] = d.ResourceVersion
+}
+
+// isOwnStatus reports whether a version of a Device differs from what we looked at last by
+// the status that we wrote, and by nothing else: it was written for no other version. Such
+// an update is no work. One that comes before this is noted is looked at in vain.
+func (c *Controller) isOwnStatus(d *v1alpha1.Device) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.statuses[d.Name] == d.ResourceVersion
+}
+
 // isBehind reports whether a Device, as an informer has it, is from before what we wrote last.
 // Nothing is decided by it: a device that reports as it did before that would be taken for one
 // whose object has the report.

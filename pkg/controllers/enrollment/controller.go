@@ -26,6 +26,13 @@ import (
 
 const fieldManager = "fleet-enrollment-controller"
 
+// Kinds of the objects that are written, for the metric.
+const (
+	deviceKind  = "Device"
+	requestKind = "EnrollmentRequest"
+	tokenKind   = "EnrollmentToken"
+)
+
 // countingInterval is how long uses of a token are collected before its status is
 // written.
 const countingInterval = time.Second
@@ -143,6 +150,7 @@ func (c *Controller) reconcileToken(ctx context.Context, name string) (time.Dura
 	now := c.Now()
 	if !now.Before(t.Expiry().Add(expiredTokenRetention)) {
 		c.Logger.Info("removing an expired token", "token_id", name)
+		c.Metrics.Wrote(tokenKind, "expired")
 		return 0, client.IgnoreNotFound(c.Client.EnrollmentTokens().Delete(ctx, name, asSeen(t)))
 	}
 	uses, usedAt, err := c.Service.usesOf(t)
@@ -150,6 +158,7 @@ func (c *Controller) reconcileToken(ctx context.Context, name string) (time.Dura
 		return 0, err
 	}
 	if setTokenStatus(t, uses, usedAt, now) {
+		c.Metrics.Wrote(tokenKind, "status")
 		if _, err := c.Client.EnrollmentTokens().UpdateStatus(ctx, t, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
 			return 0, client.IgnoreNotFound(err)
 		}
@@ -170,6 +179,7 @@ func (c *Controller) reconcileRequest(ctx context.Context, name string) (time.Du
 	}
 	r := o.(*v1alpha1.EnrollmentRequest).DeepCopy()
 	if setRequestStatus(r, c.Now()) {
+		c.Metrics.Wrote(requestKind, "status")
 		if r, err = c.Client.EnrollmentRequests().UpdateStatus(ctx, r, metav1.UpdateOptions{FieldManager: fieldManager}); err != nil {
 			return 0, client.IgnoreNotFound(err)
 		}
@@ -218,6 +228,7 @@ func (c *Controller) remove(ctx context.Context, r *v1alpha1.EnrollmentRequest) 
 	if err := c.Service.Settle(ctx, r.Spec.Token, r.Spec.TokenUse); err != nil {
 		return err
 	}
+	c.Metrics.Wrote(requestKind, "over")
 	return client.IgnoreNotFound(c.Client.EnrollmentRequests().Delete(ctx, r.Name, asSeen(r)))
 }
 
@@ -240,6 +251,7 @@ func (c *Controller) record(ctx context.Context, i item) error {
 	case known && !isNewer(i, d):
 		return nil // a key that the device had before
 	}
+	c.Metrics.Wrote(requestKind, "stranger")
 	_, err = c.Client.EnrollmentRequests().Create(ctx, &v1alpha1.EnrollmentRequest{
 		ObjectMeta: metav1.ObjectMeta{Name: i.name},
 		Spec:       v1alpha1.EnrollmentRequestSpec{KeyFingerprint: i.fingerprint, Replaces: known},

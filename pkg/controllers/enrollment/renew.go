@@ -193,6 +193,7 @@ func (s *Service) addKey(ctx context.Context, h *Holder, next string) (*v1alpha1
 			}
 			s.Roster.DropKey(h.Device, dropped)
 		}
+		s.Metrics.Wrote(deviceKind, "renewal")
 		device, err = s.Client.Devices().Update(ctx, device, metav1.UpdateOptions{FieldManager: enrollManager})
 		return err
 	})

@@ -22,6 +22,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/pki"
+	"fleet.nationtech.io/fleet/pkg/reconcile"
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/tombstone"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -61,6 +62,7 @@ type Service struct {
 	Tombstones        *tombstone.List
 	// ForgetReports removes what the machine reported that another one replaces.
 	ForgetReports func(device string)
+	Metrics       *reconcile.Metrics
 	Logger        *slog.Logger
 	Clock         Clock
 
@@ -344,6 +346,7 @@ func newRequest(a *Applicant, token *v1alpha1.EnrollmentToken, number int) *v1al
 // is approved, the Device is bound to the key, and the applicant does not come here any
 // more.
 func (s *Service) await(ctx context.Context, r *v1alpha1.EnrollmentRequest) (*v1alpha1.EnrollmentRequest, error) {
+	s.Metrics.Wrote(requestKind, "enrollment")
 	present, err := s.Client.EnrollmentRequests().Create(ctx, r, metav1.CreateOptions{FieldManager: enrollManager})
 	if err == nil {
 		s.Logger.Info("enrollment waits for approval", "device", r.Name, "fingerprint", r.Spec.KeyFingerprint)
@@ -395,6 +398,7 @@ func (s *Service) bind(ctx context.Context, r *v1alpha1.EnrollmentRequest, appro
 		ObjectMeta: metav1.ObjectMeta{Name: r.Name, Labels: labels, Finalizers: []string{v1alpha1.DeviceFinalizer}},
 		Spec:       v1alpha1.DeviceSpec{Enrollment: enrollment},
 	}
+	s.Metrics.Wrote(deviceKind, "enrollment")
 	created, err := s.Client.Devices().Create(ctx, d, metav1.CreateOptions{FieldManager: enrollManager})
 	if err == nil {
 		s.Logger.Info("device enrolled", "device", r.Name, "token_id", r.Spec.Token, "fingerprint", r.Spec.KeyFingerprint)
@@ -437,6 +441,7 @@ func (s *Service) adopt(ctx context.Context, r *v1alpha1.EnrollmentRequest, d *v
 			device.Labels = map[string]string{}
 		}
 		maps.Copy(device.Labels, d.Labels)
+		s.Metrics.Wrote(deviceKind, "enrollment")
 		device, err = s.Client.Devices().Update(ctx, device, metav1.UpdateOptions{FieldManager: enrollManager})
 		return err
 	})
@@ -479,6 +484,7 @@ func (s *Service) admit(ctx context.Context, a *Applicant, device *v1alpha1.Devi
 			return nil, err
 		}
 		options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(asked.UID))}
+		s.Metrics.Wrote(requestKind, "over")
 		if err := s.Client.EnrollmentRequests().Delete(ctx, a.Device, options); client.IgnoreNotFound(err) != nil {
 			s.Logger.Warn("removing an answered enrollment request", "device", a.Device, "error", err)
 		}

@@ -190,6 +190,7 @@ func (s *Service) Settle(ctx context.Context, token string, number int) error {
 			return err
 		}
 		t.Status.Uses = number
+		s.Metrics.Wrote(tokenKind, "use")
 		_, err = s.Client.EnrollmentTokens().UpdateStatus(ctx, t, metav1.UpdateOptions{FieldManager: enrollManager})
 		return err
 	})

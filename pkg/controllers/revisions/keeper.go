@@ -51,17 +51,21 @@ func NewInformer(kube kubernetes.Interface) (cache.SharedIndexInformer, error) {
 	return i, i.SetTransform(withoutData)
 }
 
-// withoutData drops the data of a revision, and makes its annotation tell their hash,
-// whatever it said: anybody can write an annotation.
+// withoutData drops the managed fields of a revision and its data, and makes its
+// annotation tell the hash of these, whatever it said: anybody can write an annotation.
 func withoutData(o any) (any, error) {
 	r, ok := o.(*appsv1.ControllerRevision)
-	if !ok || len(r.Data.Raw) == 0 {
+	if !ok {
 		return o, nil
+	}
+	r.ManagedFields = nil
+	if len(r.Data.Raw) == 0 {
+		return r, nil
 	}
 	if hash := hashOf(r); hash != r.Annotations[v1alpha1.AnnotationScoreHash] {
 		metav1.SetMetaDataAnnotation(&r.ObjectMeta, v1alpha1.AnnotationScoreHash, hash)
 	}
-	r.Data, r.ManagedFields = runtime.RawExtension{}, nil
+	r.Data = runtime.RawExtension{}
 	return r, nil
 }
 

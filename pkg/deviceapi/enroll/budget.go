@@ -22,7 +22,7 @@ const (
 	deviceTimeRate, deviceTimeBurst = 1, 30
 	// Requests with a good token that use it for nothing new: a device that waits for
 	// approval, or asks twice, or whoever has the token and floods. One token alone
-	// cannot use up what there is for all.
+	// cannot use up what there is for all, and all of them keep no other out.
 	enrollRate, enrollBurst = 50, 500
 	tokenRate, tokenBurst   = 30, 300
 	renewRate, renewBurst   = 50, 500
@@ -77,8 +77,13 @@ func newBudgets(all rate.Limit, allBurst int, each rate.Limit, burst int) *budge
 // take takes one request of a holder, whose name was verified.
 func (b *budgets) take(holder string) bool { return b.of(holder).Allow() && b.all.Allow() }
 
-// has reports whether there is one request for a holder, and takes none.
-func (b *budgets) has(holder string) bool { return b.of(holder).Tokens() >= 1 && b.all.Tokens() >= 1 }
+// has reports whether there is one request for a holder, and takes none. Whoever has most
+// of its own budget left is kept out by nobody else: what others asked for in vain, it did
+// not.
+func (b *budgets) has(holder string) bool {
+	own := b.of(holder).Tokens()
+	return own >= 1 && (b.all.Tokens() >= 1 || own >= float64(b.burst)/2)
+}
 
 func (b *budgets) of(holder string) *rate.Limiter {
 	b.mu.Lock()

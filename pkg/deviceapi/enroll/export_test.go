@@ -1,6 +1,10 @@
 package enroll
 
-import "golang.org/x/time/rate"
+import (
+	"time"
+
+	"golang.org/x/time/rate"
+)
 
 // What the tests see of the unexported parts.
 const (
@@ -26,6 +30,13 @@ func (h *Handler) SpendAllButRenewals() {
 
 // SpendRenewals uses up for good what all devices together may renew.
 func (h *Handler) SpendRenewals() { spend(h.renewals.all) }
+
+// LeaveOneRequest leaves a token, for good, one request that is no new use of it.
+func (h *Handler) LeaveOneRequest(token string) {
+	l := h.enrollments.of(token)
+	l.SetLimit(0)
+	l.AllowN(time.Now(), l.Burst()-1)
+}
 
 // spend leaves nothing, and nothing comes after.
 func spend(l *rate.Limiter) {

@@ -99,6 +99,7 @@ func flood(t *testing.T, h *enroll.Handler, authorities *pki.PKI) map[string]que
 	t.Helper()
 	token := wire.NewToken(authorities.RootHash())
 	addToken(t, h, token)
+	h.LeaveOneRequest(token.ID)
 	wrong, unknown, foreign := token, wire.NewToken(authorities.RootHash()), wire.NewToken(wire.Digest{1})
 	wrong.Secret[0]++
 	with := func(token string, status int) question {

@@ -17,6 +17,7 @@ import (
 	"slices"
 
 	"golang.org/x/time/rate"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"fleet.nationtech.io/fleet/pkg/controllers/enrollment"
 	"fleet.nationtech.io/fleet/pkg/handshake"
@@ -30,6 +31,10 @@ const lineRate, lineBurst = 10, 100
 
 // asker is who asks, as far as that was proved when the request was refused.
 type asker struct{ device, token string }
+
+// retryAfter is how many seconds a client waits that is told to come back. Agents wait
+// longer and longer, each for a time of its own.
+const retryAfter = "5"
 
 // Bounds of a nonce in bytes.
 const minNonce, maxNonce = 16, 64
@@ -175,11 +180,16 @@ func (h *Handler) serve(what string, limit int64, handle func(*http.Request, []b
 		var who asker
 		reply, err := handle(r, body, &who)
 		refusal, refused := errors.AsType[*wire.Refusal](err)
+		full := noRoom(err)
 		switch {
 		case errors.Is(err, context.Canceled): // the client is gone
 		case refused:
 			h.logRefusal(what, r, who, refusal)
 			h.refuse(w, what, refusal)
+		case full != nil:
+			h.logRefusal(what, r, who, full)
+			h.metrics.count(what, string(full.Code))
+			h.reply(w, http.StatusInsufficientStorage, &wire.EnrollReply{Error: full})
 		case err != nil:
 			h.Service.Logger.Error("answering a device", "request", what, "remote", r.RemoteAddr, "error", err)
 			h.refuse(w, what, unavailable())
@@ -195,6 +205,16 @@ func (h *Handler) serve(what string, limit int64, handle func(*http.Request, []b
 			h.reply(w, http.StatusOK, reply)
 		}
 	}
+}
+
+// noRoom returns what a device is told when the API store has no room: the device did
+// nothing wrong, and its user has to know where to look. It returns nil for other errors.
+func noRoom(err error) *wire.Refusal {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !ok || status.ErrStatus.Code != http.StatusInsufficientStorage {
+		return nil
+	}
+	return &wire.Refusal{Code: wire.RefusedUnavailable, Message: "the gateway cannot take this: " + status.ErrStatus.Message}
 }
 
 // logRefusal writes who was refused what, and why. What is too much for the log
@@ -342,6 +362,9 @@ func (h *Handler) refuse(w http.ResponseWriter, what string, refusal *wire.Refus
 
 func (h *Handler) reply(w http.ResponseWriter, status int, reply any) {
 	w.Header().Set("Content-Type", "application/json")
+	if status == http.StatusTooManyRequests || status >= http.StatusInternalServerError {
+		w.Header().Set("Retry-After", retryAfter)
+	}
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(reply) // the client is gone: nothing to do
 }

@@ -22,14 +22,15 @@ func (r *Refusals) Collectors() []prometheus.Collector { return []prometheus.Col
 
 // refusalReasons names statuses of 400 and more as refusals are named on the wire.
 var refusalReasons = map[int]string{
-	http.StatusBadRequest:         "badRequest",
-	http.StatusUnauthorized:       "credentials",
-	http.StatusForbidden:          "forbidden",
-	http.StatusNotFound:           "path",
-	http.StatusMethodNotAllowed:   "method",
-	http.StatusConflict:           "nameTaken",
-	http.StatusTooManyRequests:    "rateLimited",
-	http.StatusServiceUnavailable: "unavailable",
+	http.StatusBadRequest:          "badRequest",
+	http.StatusUnauthorized:        "credentials",
+	http.StatusForbidden:           "forbidden",
+	http.StatusNotFound:            "path",
+	http.StatusMethodNotAllowed:    "method",
+	http.StatusConflict:            "nameTaken",
+	http.StatusTooManyRequests:     "rateLimited",
+	http.StatusServiceUnavailable:  "unavailable",
+	http.StatusInsufficientStorage: "unavailable",
 }
 
 // Handler counts what next refuses.
