@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestKubectlOnDeployments(t *testing.T) {
@@ -92,6 +95,13 @@ func TestKubectlOnDeployments(t *testing.T) {
 			}
 			return nil
 		})
+		eventually(t, "the last error", func() error {
+			if out := u.kubectl("get", "-n", "lax", "fleetdep", "-o", "custom-columns=E:.status.aggregate.lastError.message"); !strings.Contains(out, "PrivilegeExceeded: ") {
+				return fmt.Errorf("it is:\n%s", out)
+			}
+			return nil
+		})
+		u.shows(u.kubectl("get", "-n", "lax", "fleetdep", "bind", "-o", "wide"), "LAST ERROR", "PrivilegeExceeded: ")
 	})
 	t.Run("delete", func(t *testing.T) {
 		u := user{t, u.s}
@@ -155,6 +165,34 @@ func TestRevokedDevicesAreNotReplaced(t *testing.T) {
 	if out, err := u.s.Run(t.Context(), "", "device", "replace", "press-1"); err == nil || !strings.Contains(err.Error(), "kubectl delete fleetdev press-1") {
 		t.Errorf("it prints %q: %v", out, err)
 	}
+}
+
+// Events are followed as they are told, and describe has them.
+func TestEventsAreFollowed(t *testing.T) {
+	t.Parallel()
+	u := user{t, start(t)}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary(t), "kubectl", "get", "events", "--watch")
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+u.s.Kubeconfig())
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() }) // killed: an error is what it should return
+	lines := bufio.NewScanner(out)
+	for _, name := range []string{"first", "second"} {
+		u.apply(deployment(name))
+		line := ""
+		for !strings.Contains(line, "Deployment/"+name) && lines.Scan() {
+			line = lines.Text()
+		}
+		u.shows(line, "Normal", "Accepted", "Deployment/"+name)
+	}
+	u.shows(u.kubectl("describe", "fleetdep", "second"), "Events:", "Normal  Accepted")
 }
 
 func TestWatch(t *testing.T) {

@@ -147,7 +147,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	c.table = assignment.NewTable(prior)
 	c.projector = newProjector(c.Buckets.DesiredState, c.table, c.Metrics, c.Logger)
-	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Recorder, c.Metrics, c.Logger)
+	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.refusal, c.Recorder, c.Metrics, c.Logger)
 	if err := c.watchObjects(ctx); err != nil {
 		return err
 	}
@@ -158,6 +158,15 @@ func (c *Controller) Run(ctx context.Context) error {
 	close(c.ready)
 	c.Logger.Info("manifests are ready", "epoch", c.Term.Epoch, "term", c.Term.Number)
 	return c.work(ctx)
+}
+
+// refusal says why a score is not accepted, and nothing when it is.
+func (c *Controller) refusal(d *v1alpha1.Deployment) string {
+	v := c.Verdicts.Of(d)
+	if v.Accepted {
+		return ""
+	}
+	return v.Reason + ": " + v.Message
 }
 
 // Held returns the hashes of the bodies that devices have of a Deployment.

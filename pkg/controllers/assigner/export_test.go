@@ -34,8 +34,16 @@ func (p *projector) Add(keys []assignment.Key) { p.add(keys) }
 func (p *projector) Wait(ctx context.Context, ref wire.DeploymentRef) error { return p.wait(ctx, ref) }
 
 func NewStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, log *slog.Logger) *StatusWriter {
-	return newStatusWriter(c, store, table, &record.FakeRecorder{}, nil, log)
+	return NewTellingStatusWriter(c, store, table, &record.FakeRecorder{}, log)
 }
+
+// NewTellingStatusWriter returns one whose events are seen.
+func NewTellingStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, recorder record.EventRecorder, log *slog.Logger) *StatusWriter {
+	return newStatusWriter(c, store, table, func(*v1alpha1.Deployment) string { return "Invalid: it has no image" }, recorder, nil, log)
+}
+
+// Flush writes what is due.
+func (w *statusWriter) Flush(ctx context.Context) { w.flush(ctx) }
 
 func (w *statusWriter) Run(ctx context.Context) { w.run(ctx) }
 

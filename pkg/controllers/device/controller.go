@@ -379,6 +379,8 @@ func (c *Controller) adoptKey(ctx context.Context, d *v1alpha1.Device) error {
 		return client.IgnoreNotFound(err)
 	}
 	c.Logger.Info("device uses its new key", "device", d.Name, "fingerprint", e.KeyFingerprint)
+	_, expires := c.Roster.Used(d.Name)
+	events.Record(c.Recorder, d, events.DeviceRenewed(expires))
 	return nil
 }
 
