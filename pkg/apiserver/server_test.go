@@ -168,9 +168,18 @@ func TestWhatIsRefusedAtAdmission(t *testing.T) {
 			u := &unstructured.Unstructured{Object: map[string]any{
 				"apiVersion": group.String(), "kind": "EnrollmentToken", "metadata": map[string]any{"generateName": "a-"}, "spec": tc.spec,
 			}}
-			_, err := c.Resource(group.WithResource("enrollmenttokens")).Create(t.Context(), u, metav1.CreateOptions{})
-			if apierrors.IsInvalid(err) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("got %v, want %q", err, tc.want)
+			for kind, resource := range map[string]string{"EnrollmentToken": "enrollmenttokens", "EnrollmentRequest": "enrollmentrequests"} {
+				o := u.DeepCopy()
+				o.SetKind(kind)
+				if kind == "EnrollmentRequest" {
+					spec := o.Object["spec"].(map[string]any)
+					spec["keyFingerprint"] = spec["secretHash"]
+					delete(spec, "secretHash")
+				}
+				_, err := c.Resource(group.WithResource(resource)).Create(t.Context(), o, metav1.CreateOptions{})
+				if apierrors.IsInvalid(err) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+					t.Errorf("%s: got %v, want %q", kind, err, tc.want)
+				}
 			}
 		})
 	}

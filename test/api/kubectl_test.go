@@ -195,6 +195,42 @@ func TestEventsAreFollowed(t *testing.T) {
 	u.shows(u.kubectl("describe", "fleetdep", "second"), "Events:", "Normal  Accepted")
 }
 
+// Labels that every Device has by its name are those of the server: another value is refused
+// in one line, also in a request, and one that is removed comes back.
+func TestLabelsOfTheServer(t *testing.T) {
+	t.Parallel()
+	u := user{t, start(t)}
+	u.apply("{apiVersion: fleet.nationtech.io/v1alpha1, kind: Device, metadata: {name: press-1}, spec: {}}")
+	has := func(value string) error {
+		out := u.kubectl("get", "fleetdev", "-l", "device-id="+value, "-o", "name")
+		if !strings.Contains(out, "/press-1") {
+			return fmt.Errorf("the Devices with device-id %s are %q", value, out)
+		}
+		return nil
+	}
+	eventually(t, "the label", func() error { return has("press-1") })
+	_, err := u.s.Kubectl(t.Context(), "label", "--overwrite", "fleetdev", "press-1", "device-id=press-2")
+	if err == nil || !strings.Contains(err.Error(), `The Device "press-1" is invalid: metadata.labels[device-id]: the server sets this label of the Device, to press-1: leave it out`) {
+		t.Errorf("another value: %v", err)
+	}
+	u.refused("metadata.labels[device-id]", "create", "-f", file(t, "{apiVersion: fleet.nationtech.io/v1alpha1, kind: Device, metadata: {name: press-2, labels: {device-id: press-1}}, spec: {}}"))
+	u.kubectl("label", "fleetdev", "press-1", "device-id-", "site=plant-1")
+	eventually(t, "the label that was removed", func() error { return has("press-1") })
+	u.shows(u.kubectl("get", "fleetdev", "-l", "site=plant-1", "-o", "name"), "/press-1")
+	request := "{apiVersion: fleet.nationtech.io/v1alpha1, kind: EnrollmentRequest, metadata: {name: press-3}, spec: {keyFingerprint: " + strings.Repeat("a", 64) + ", labels: {device-id: press-1}}}"
+	u.refused("the server sets", "create", "-f", file(t, request))
+}
+
+// file returns the path of a file with a content.
+func file(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "manifest.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	u := user{t, start(t)}
