@@ -416,8 +416,9 @@ func (s *server) startEnrollment(context.Context) error {
 	s.metrics.MustRegister(handler.Collectors()...)
 	// Renewals verify the certificate that they come with.
 	config := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.serving.GetCertificate, ClientAuth: tls.RequestClientCert}
+	guarded := s.panics.Loop("enrollment-requests", s.component("enrollment"))
 	web := &http.Server{
-		Handler: connlimit.Handler(s.enrollRefusals.Handler(s.withDownloads(handler)), maxOfDevice, handler.Holder), TLSConfig: s.handshakes.Config(config, nil),
+		Handler: connlimit.Handler(s.enrollRefusals.Handler(guarded.Handler(s.withDownloads(handler))), maxOfDevice, handler.Holder), TLSConfig: s.handshakes.Config(config, nil),
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: requestTimeout,
 		MaxHeaderBytes: 8 << 10,
 		ErrorLog:       log.New(s.enrollRefusals, "", 0), ConnContext: connlimit.ConnContext,
