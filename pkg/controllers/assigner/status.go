@@ -65,20 +65,21 @@ func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Tabl
 
 func (w *statusWriter) add(refs []wire.DeploymentRef) { w.dirty.Add(refs...) }
 
-func (w *statusWriter) run(ctx context.Context) {
+// run works until ctx ends.
+func (w *statusWriter) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-w.dirty.Wake():
 		}
 		timer.Reset(statusInterval)
 		w.flush(ctx)
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-timer.C:
 		}
 	}
