@@ -94,6 +94,8 @@ type Ready struct {
 	// Live reports whether the API server answers, over a connection in memory that
 	// strangers take nothing away from.
 	Live func(context.Context) error
+	// Panics are those that the loops of the process survive.
+	Panics *guard.Panics
 }
 
 // Run runs a server until ctx ends. It calls ready once, when everything works.
@@ -180,7 +182,7 @@ func (s *server) isUp() bool {
 func (s *server) ready() Ready {
 	return Ready{
 		API: s.apiListener.Addr(), NATS: s.broker.Addr(), Enroll: s.enrollListener.Addr(),
-		Host: s.host(), Kubeconfig: s.path(KubeconfigName), Buckets: s.buckets, Live: s.live,
+		Host: s.host(), Kubeconfig: s.path(KubeconfigName), Buckets: s.buckets, Live: s.live, Panics: s.panics,
 	}
 }
 
