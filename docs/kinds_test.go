@@ -190,3 +190,28 @@ func TestFieldsOfScoresHaveARow(t *testing.T) {
 		}
 	}
 }
+
+// Every event is on the page of its kind.
+func TestEventsAreOnTheirPages(t *testing.T) {
+	t.Parallel()
+	pages := read(t, "reference/device.md") + read(t, "reference/deployment.md") + read(t, "reference/enrollmentrequest.md")
+	var reasons []string
+	for _, pattern := range []string{
+		`(?:normal|warning)\("(\w+)"`, `reasonConnected, \w+ = "(\w+)"`, `reasonDisconnected = "\w+", "(\w+)"`,
+		`metav1\.Condition\w+, "(\w+)"`, `metav1\.Condition\w+, "\w+", "(\w+)"`,
+	} {
+		found := find(t, "../pkg/controllers/events/*.go", pattern)
+		if len(found) == 0 {
+			t.Errorf("no event matches %s: package events changed its form", pattern)
+		}
+		reasons = append(reasons, found...)
+	}
+	if len(reasons) < 20 {
+		t.Errorf("%d events found: package events changed its form", len(reasons))
+	}
+	for _, reason := range reasons {
+		if !strings.Contains(pages, quoted(reason)) {
+			t.Errorf("event %s is on no page", reason)
+		}
+	}
+}

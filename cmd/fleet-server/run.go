@@ -35,13 +35,13 @@ const (
 	nextTidy  = time.Minute
 )
 
-func tidyMemory(ctx context.Context, log *slog.Logger) {
+func tidyMemory(ctx context.Context, log *slog.Logger) error {
 	timer := time.NewTimer(firstTidy)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-timer.C:
 			debug.FreeOSMemory()
 			if err := releaseProgram(); err != nil {
@@ -92,8 +92,11 @@ func newRun(o *options) *cobra.Command {
 				paceCollections(collect)
 				announce(cmd.OutOrStdout(), a)
 				notify.send(daemon.SdNotifyReady)
-				go tidyMemory(cmd.Context(), log)
-				go notify.serveWatchdog(cmd.Context(), a)
+				keep := func(name string, loop func(context.Context) error) {
+					go func() { _ = a.Panics.Loop(name, log).Keep(cmd.Context(), loop) }() // it returns no error
+				}
+				keep("memory", func(ctx context.Context) error { return tidyMemory(ctx, log) })
+				keep("watchdog", func(ctx context.Context) error { return notify.serveWatchdog(ctx, a) })
 				context.AfterFunc(cmd.Context(), func() { notify.send(daemon.SdNotifyStopping) })
 			})
 		},

@@ -39,8 +39,9 @@ type front struct {
 func (b *builder) front(api http.Handler) *front {
 	users := &users{authenticate: b.authenticator, refusals: b.Refusals}
 	limited := newBounds(b.Sizes, b.Memory, max(2, runtime.GOMAXPROCS(0)), &bodies{b.codecs.UniversalDeserializer(), b.Refusals}, b.Refusals).handler(api)
+	guarded := b.Queues.Loop("api-requests", b.Logger).Handler(users.handler(limited, newStrangers(b.Refusals).handler(api)))
 	return &front{listener: b.Listener, web: &http.Server{
-		Handler:           connlimit.Handler(users.handler(limited, newStrangers(b.Refusals).handler(api)), 0, users.who),
+		Handler:           connlimit.Handler(guarded, 0, users.who),
 		TLSConfig:         b.Handshakes.Config(b.frontTLS(), b.presentAuthorities),
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: streamRead, MaxReceiveBufferPerConnection: maxStreams * streamRead, MaxReadFrameSize: streamRead},

@@ -26,8 +26,18 @@ type Review struct {
 	Resource schema.GroupResource
 	// Path leads to the part, an object, from the root.
 	Path []string
-	// Of judges a part. labels reads those that the object's namespace has now.
-	Of func(part map[string]any, labels func() (map[string]string, error)) (Opinion, error)
+	// Of judges a part.
+	Of func(Subject) (Opinion, error)
+}
+
+// Subject is what a Review judges.
+type Subject struct {
+	// Name is that of the object.
+	Name string
+	// Part is the part as it would be stored, Old as it is stored, nil if it is not.
+	Part, Old map[string]any
+	// NamespaceLabels reads those that the object's namespace has now.
+	NamespaceLabels func() (map[string]string, error)
 }
 
 // Opinion is what a Review says.
@@ -77,14 +87,14 @@ func (r reviewer) ask(ctx context.Context, review Review, a admission.Attributes
 	if present == nil || apiequality.Semantic.DeepEqual(present, old) {
 		return nil
 	}
-	opinion, err := review.Of(present, func() (map[string]string, error) {
+	opinion, err := review.Of(Subject{Name: nameOf(a), Part: present, Old: old, NamespaceLabels: func() (map[string]string, error) {
 		// Not from an informer: it may lag behind a label that was set just now.
 		ns, err := r.client.CoreV1().Namespaces().Get(ctx, a.GetNamespace(), metav1.GetOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("reading the labels of namespace %s: %w", a.GetNamespace(), err)
 		}
 		return ns.Labels, nil
-	})
+	}})
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}

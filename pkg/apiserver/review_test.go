@@ -25,8 +25,8 @@ var machines = schema.GroupResource{Group: "example.com", Resource: "machines"}
 // sizes objects to parts that are large, and warns of those that are small.
 var sizes = apiserver.Review{
 	Resource: machines, Path: []string{"spec", "body"},
-	Of: func(part map[string]any, labels func() (map[string]string, error)) (o apiserver.Opinion, err error) {
-		switch part["size"] {
+	Of: func(s apiserver.Subject) (o apiserver.Opinion, err error) {
+		switch s.Part["size"] {
 		case "broken":
 			return o, errors.New("cannot judge")
 		case "small":
@@ -35,8 +35,10 @@ var sizes = apiserver.Review{
 			for i := range 12 {
 				o.Objections = append(o.Objections, apiserver.Objection{Field: fmt.Sprintf("spec.body.sides[%d]", i), Message: "is large"})
 			}
+		case s.Name: // of the object
+			o.Objections = []apiserver.Objection{{Field: "spec.body.size", Message: "is its name"}}
 		case "odd":
-			l, err := labels()
+			l, err := s.NamespaceLabels()
 			if err == nil && l["odd"] != "allowed" {
 				o.Objections = []apiserver.Objection{{Field: "spec.body.size", Message: "is odd"}}
 			}
@@ -68,6 +70,7 @@ func TestSecondLooks(t *testing.T) {
 		code        int32
 		warnings    []string
 	}{
+		"says its name":        {object: machine("m1"), code: 422},
 		"fits":                 {object: machine("medium")},
 		"objected to":          {object: machine("large"), code: 422},
 		"becomes worse":        {object: machine("large"), old: machine("medium"), code: 422},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -168,9 +169,18 @@ func TestWhatIsRefusedAtAdmission(t *testing.T) {
 			u := &unstructured.Unstructured{Object: map[string]any{
 				"apiVersion": group.String(), "kind": "EnrollmentToken", "metadata": map[string]any{"generateName": "a-"}, "spec": tc.spec,
 			}}
-			_, err := c.Resource(group.WithResource("enrollmenttokens")).Create(t.Context(), u, metav1.CreateOptions{})
-			if apierrors.IsInvalid(err) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("got %v, want %q", err, tc.want)
+			for kind, resource := range map[string]string{"EnrollmentToken": "enrollmenttokens", "EnrollmentRequest": "enrollmentrequests"} {
+				o := u.DeepCopy()
+				o.SetKind(kind)
+				if kind == "EnrollmentRequest" {
+					spec := o.Object["spec"].(map[string]any)
+					spec["keyFingerprint"] = spec["secretHash"]
+					delete(spec, "secretHash")
+				}
+				_, err := c.Resource(group.WithResource(resource)).Create(t.Context(), o, metav1.CreateOptions{})
+				if apierrors.IsInvalid(err) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+					t.Errorf("%s: got %v, want %q", kind, err, tc.want)
+				}
 			}
 		})
 	}
@@ -215,5 +225,47 @@ func TestEventsInTheirOwnGroup(t *testing.T) {
 	table, err := c.EventsV1().RESTClient().Get().AbsPath("/apis/events.k8s.io/v1/events").SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").Do(t.Context()).Raw()
 	if err != nil || !strings.Contains(string(table), `"Last Seen"`) || !strings.Contains(string(table), "Deployment/shop") {
 		t.Errorf("the table is %s: %v", table, err)
+	}
+}
+
+// An event ends after an hour, also from the last time that it happened; nothing else does.
+func TestEventsEndAfterAnHour(t *testing.T) {
+	t.Parallel()
+	_, administrator, storage := startServer(t)
+	c := kubernetes.NewForConfigOrDie(administrator)
+	store, err := clientv3.New(clientv3.Config{Endpoints: []string{storage}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	lease := func(key string) int64 {
+		t.Helper()
+		r, err := store.Get(t.Context(), apiserver.StoragePrefix+key)
+		if err != nil || len(r.Kvs) != 1 {
+			t.Fatalf("reading %s: %d keys, %v", key, len(r.Kvs), err)
+		}
+		return r.Kvs[0].Lease
+	}
+	e := &corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Reason: "Connected", Count: 1, InvolvedObject: corev1.ObjectReference{Kind: "Device", Name: "edge-1", Namespace: "default"}}
+	if e, err = c.CoreV1().Events("default").Create(t.Context(), e, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	created := lease("/events/default/a")
+	e.Count = 2
+	if _, err := c.CoreV1().Events("default").Update(t.Context(), e, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a"}}
+	if _, err := c.CoreV1().ConfigMaps("default").Create(t.Context(), cm, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	const hour, shared = 3600, 60 // so long events share a lease, which then ends for all of them
+	for what, seconds := range map[string]int64{"an event": created, "one that happened again": lease("/events/default/a")} {
+		if seconds < hour || seconds > hour+shared {
+			t.Errorf("%s ends after %d seconds", what, seconds)
+		}
+	}
+	if seconds := lease("/configmaps/default/a"); seconds != 0 {
+		t.Errorf("a ConfigMap ends after %d seconds", seconds)
 	}
 }

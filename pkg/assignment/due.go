@@ -67,6 +67,12 @@ func (t *Table) Render() (c Changes, rendered bool) {
 	if w == nil {
 		return c, false
 	}
+	waiting, panics := w.devices, true
+	defer func() {
+		if panics {
+			t.putBack(w, waiting, c)
+		}
+	}()
 	body, err := w.renderer.Render(w.values)
 	if err != nil {
 		w.problem = err.Error()
@@ -76,7 +82,27 @@ func (t *Table) Render() (c Changes, rendered bool) {
 	for t.putIn(w, &c) {
 	}
 	c.Deployments = slices.Compact(c.Deployments) // there is one
+	panics = false
 	return c, true
+}
+
+// putBack takes a rendering back that panicked, behind those of other Deployments, for the
+// devices that still wait for it, and what it had asked for.
+func (t *Table) putBack(w *work, devices []uint32, c Changes) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.untold = Changes{
+		Keys: append(t.untold.Keys, c.Keys...), Devices: append(t.untold.Devices, c.Devices...),
+		Deployments: append(t.untold.Deployments, c.Deployments...), Lacks: append(t.untold.Lacks, c.Lacks...),
+	}
+	if w.dep.template != w.renderer {
+		return
+	}
+	for _, number := range devices {
+		if t.waits(t.numberedDevices.at(number), w.dep) {
+			t.order(w.dep, w.key, number)
+		}
+	}
 }
 
 // work is a rendering under way. What it is of may change meanwhile.
@@ -145,6 +171,7 @@ func (t *Table) putIn(w *work, c *Changes) (more bool) {
 	t.changes++
 	if !w.known {
 		w.known = true
+		*c, t.untold = t.untold, Changes{}
 		t.remember(w)
 	}
 	some := w.devices[:min(matchSlice, len(w.devices))]

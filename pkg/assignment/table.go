@@ -81,7 +81,7 @@ type Key struct {
 func (k Key) String() string { return fmt.Sprintf("%s.%s.%s", k.Device, k.Namespace, k.Name) }
 
 // Changes is what a change of the table asks to be carried out. None of its lists
-// names anything twice.
+// names anything twice, except after a change that panicked.
 type Changes struct {
 	// Keys of the bucket whose value changed or went.
 	Keys []Key
@@ -121,6 +121,10 @@ type Table struct {
 	reports   pool[report]
 	// prior is what the bucket held at the start.
 	prior map[Key]wire.Entry
+	// untold is what a change had asked for when it panicked, and half has what it was of: the
+	// name of a device or the reference of a Deployment.
+	untold Changes
+	half   map[any]bool
 }
 
 // NewTable returns an empty table. prior is the content of bucket
@@ -129,7 +133,7 @@ func NewTable(prior map[Key]wire.Entry) *Table {
 	return &Table{
 		devices: map[string]*device{}, deployments: map[wire.DeploymentRef]*deployment{},
 		labels: labelIndex{keys: map[string]*labelKey{}}, traits: map[string]*traits{},
-		entries: newPool[wire.Entry](), reports: newPool[report](), prior: prior,
+		entries: newPool[wire.Entry](), reports: newPool[report](), prior: prior, half: map[any]bool{},
 	}
 }
 
@@ -140,27 +144,49 @@ func (t *Table) Settle() {
 	t.prior = nil
 }
 
-// SetDevice adds or updates a device.
-func (t *Table) SetDevice(d Device) (c Changes) {
+// change makes a change of a device, a Deployment, or a report (nil) with the table locked.
+// Whoever survives its panic makes it again, when a part of it is made already. So the next
+// change asks for what that part asked for, and half says that the record may be ahead of its
+// targets.
+func (t *Table) change(of any, f func(half bool, c *Changes)) (c Changes) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.changes++
+	c, t.untold = t.untold, Changes{}
+	panics := true
+	defer func() {
+		if panics {
+			t.untold, t.half[of] = c, true
+		}
+	}()
+	f(t.half[of], &c)
+	panics = false
+	delete(t.half, of)
+	return c
+}
+
+// SetDevice adds or updates a device.
+func (t *Table) SetDevice(d Device) Changes {
+	return t.change(d.Name, func(half bool, c *Changes) { t.setDevice(d, half, c) })
+}
+
+func (t *Table) setDevice(d Device, half bool, c *Changes) {
 	dev := t.deviceNamed(d.Name)
 	if !dev.known {
 		t.seq++
 		dev.seq = t.seq
 	}
 	labels := t.labels.compare(dev.labels, d.Labels)
-	t.setOffline(dev, d.Offline, &c)
+	t.setOffline(dev, d.Offline, c)
 	used := t.usedBefore(dev)
 	previous := *dev
 	dev.values = d.Values
 	dev.known, dev.unschedulable, dev.revoked = true, d.Unschedulable, d.Revoked
 	t.setTraits(dev, &traits{namespaces: d.AllowedNamespaces, can: d.Capabilities})
 	t.labels.change(dev, labels)
-	match := func(dep *deployment) { t.matchOnce(dev, dep, &c) }
+	match := func(dep *deployment) { t.matchOnce(dev, dep, c) }
 	switch {
-	case opened(&previous, dev):
+	case half, opened(&previous, dev):
 		t.eachTarget(dev, match)
 		t.labels.candidates(dev.labels, match)
 	case previous.traits != dev.traits, previous.unschedulable != dev.unschedulable:
@@ -170,7 +196,6 @@ func (t *Table) SetDevice(d Device) (c Changes) {
 		labels.mentioning(match)
 	}
 	usedOther(dev, used, match)
-	return c
 }
 
 // opened reports whether Deployments that mention no changed label may match the
@@ -249,30 +274,32 @@ func (t *Table) tell(dep *deployment, c *Changes) {
 }
 
 // RemoveDevice removes a device that was deleted.
-func (t *Table) RemoveDevice(name string) (c Changes) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.changes++
+func (t *Table) RemoveDevice(name string) Changes {
+	return t.change(name, func(_ bool, c *Changes) { t.removeDevice(name, c) })
+}
+
+func (t *Table) removeDevice(name string, c *Changes) {
 	dev := t.devices[name]
 	if dev == nil || !dev.known {
-		return c
+		return
 	}
-	for _, x := range dev.targets {
+	for len(dev.targets) > 0 {
+		x := dev.targets[0]
+		dev.targets = dev.targets[1:] // each once, also if one of them panics
 		dep := t.numberedDeployments.at(x.number())
-		if x.is(wanted) {
-			t.count(dep, dev, x, -1)
-			t.tell(dep, &c)
-			dep.devices.remove(dev.number)
-		}
 		if x.issued != 0 {
 			c.Keys = append(c.Keys, Key{name, dep.DeploymentRef})
+		}
+		if x.is(wanted) {
+			t.tell(dep, c)
+			dep.devices.remove(dev.number)
+			t.count(dep, dev, x, -1)
 		}
 		t.releaseTarget(dev, dep, x)
 	}
 	t.labels.change(dev, labelChange{lost: slices.Clone(dev.labels)})
 	t.releaseTraits(dev)
 	t.forgetDevice(dev)
-	return c
 }
 
 // releaseTarget lets go of what a target that is removed from its device names.
@@ -292,13 +319,14 @@ func (t *Table) forgetDevice(dev *device) {
 }
 
 // SetDeployment adds or updates a Deployment.
-func (t *Table) SetDeployment(d Deployment) (c Changes) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.changes++
+func (t *Table) SetDeployment(d Deployment) Changes {
+	return t.change(d.DeploymentRef, func(half bool, c *Changes) { t.setDeployment(d, half, c) })
+}
+
+func (t *Table) setDeployment(d Deployment, half bool, c *Changes) {
 	dep := t.deploymentNamed(d.DeploymentRef)
-	t.tell(dep, &c)
-	reselected := !dep.known || dep.deleting != d.Deleting || !dep.selection.equal(d.Selector)
+	t.tell(dep, c)
+	reselected := half || !dep.known || dep.deleting != d.Deleting || !dep.selection.equal(d.Selector)
 	entry := t.entries.number(d.Entry)
 	reissued := reselected || dep.entry != entry || !dep.template.is(d.Template) || dep.accepted != d.Accepted || !slices.Equal(dep.needs, d.Needs)
 	if dep.entry != entry {
@@ -313,12 +341,11 @@ func (t *Table) SetDeployment(d Deployment) (c Changes) {
 		t.reselect(dep, d.Selector)
 	}
 	if reissued {
-		t.matchDevices(dep, &c)
+		t.matchDevices(dep, c)
 	}
 	if reselected && !d.Deleting {
-		t.findDevices(dep, &c)
+		t.findDevices(dep, c)
 	}
-	return c
 }
 
 func (t *Table) deploymentNamed(ref wire.DeploymentRef) *deployment {
@@ -367,23 +394,23 @@ func (t *Table) findDevices(dep *deployment, c *Changes) {
 }
 
 // RemoveDeployment removes a Deployment that was deleted.
-func (t *Table) RemoveDeployment(ref wire.DeploymentRef) (c Changes) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.changes++
+func (t *Table) RemoveDeployment(ref wire.DeploymentRef) Changes {
+	return t.change(ref, func(half bool, c *Changes) { t.removeDeployment(ref, half, c) })
+}
+
+func (t *Table) removeDeployment(ref wire.DeploymentRef, half bool, c *Changes) {
 	dep := t.deployments[ref]
-	if dep == nil || !dep.known {
-		return c
+	if dep == nil || !dep.known && !half {
+		return
 	}
-	t.tell(dep, &c)
+	t.tell(dep, c)
 	dep.known = false
-	t.matchDevices(dep, &c)
+	t.matchDevices(dep, c)
 	t.reselect(dep, Selector{Nothing: true})
 	t.entries.release(dep.entry)
 	t.setTemplate(dep, nil)
 	dep.entry, dep.body, dep.secrets, dep.needs = 0, nil, nil, nil
 	t.forgetDeployment(dep)
-	return c
 }
 
 // forgetDeployment drops a Deployment that neither the API nor a report names.
@@ -539,25 +566,20 @@ func appendOnce(names []string, name string) []string {
 
 // SetState records what a device reports.
 func (t *Table) SetState(name string, s wire.DeploymentState) Changes {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.setReport(t.deviceNamed(name), t.deploymentNamed(s.DeploymentRef), &s)
+	return t.change(nil, func(_ bool, c *Changes) { t.setReport(t.deviceNamed(name), t.deploymentNamed(s.DeploymentRef), &s, c) })
 }
 
 // RemoveState forgets a report.
 func (t *Table) RemoveState(k Key) Changes {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	dev, dep := t.devices[k.Device], t.deployments[k.DeploymentRef]
-	if dev == nil || dep == nil {
-		return Changes{}
-	}
-	return t.setReport(dev, dep, nil)
+	return t.change(nil, func(_ bool, c *Changes) {
+		if dev, dep := t.devices[k.Device], t.deployments[k.DeploymentRef]; dev != nil && dep != nil {
+			t.setReport(dev, dep, nil, c)
+		}
+	})
 }
 
 // setReport replaces the report about a target; nil is none.
-func (t *Table) setReport(dev *device, dep *deployment, s *wire.DeploymentState) (c Changes) {
-	t.changes++
+func (t *Table) setReport(dev *device, dep *deployment, s *wire.DeploymentState, c *Changes) {
 	old := dev.target(dep.number)
 	now := old
 	now.report = 0
@@ -574,14 +596,13 @@ func (t *Table) setReport(dev *device, dep *deployment, s *wire.DeploymentState)
 	t.count(dep, dev, now, 1)
 	t.reports.release(old.report)
 	if dep.setProgress(dev.name, progressOf(now, s)) {
-		t.tell(dep, &c)
+		t.tell(dep, c)
 	}
 	if after := t.phase(now); now.is(wanted) && (after != before || after == wire.PhaseFailed) {
-		t.tell(dep, &c)
+		t.tell(dep, c)
 	}
 	if !dev.known && len(dev.targets) == 0 {
 		t.forgetDevice(dev)
 	}
 	t.forgetDeployment(dep)
-	return c
 }

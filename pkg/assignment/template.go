@@ -10,7 +10,7 @@ import (
 )
 
 // Template renders the score of a device. Its methods are pure, and may be called from
-// several goroutines. Two that are equal are the same pointer.
+// several goroutines. Two that are equal (==) are the same.
 type Template interface {
 	// Sources are the values that Render uses.
 	Sources() []template.Source

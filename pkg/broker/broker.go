@@ -147,7 +147,7 @@ func (b *Broker) start(c Config, auth *authenticator, listener net.Listener) err
 	if b.server, err = server.NewServer(options(c, listener.Addr(), auth)); err != nil {
 		return fmt.Errorf("configuring NATS: %w", err)
 	}
-	b.refused = newRefused(b.misused, c.Logger)
+	b.refused = newRefused(b.misused, b.guard, c.Logger)
 	b.places = connlimit.New(listener, c.Places, b.refused.count, c.Logger)
 	if err := acceptFrom(b.server, b.places); err != nil {
 		return err
@@ -176,11 +176,11 @@ func (b *Broker) Addr() net.Addr { return b.server.Addr() }
 // Drop implements bus.Connections. It may be called within the authentication of
 // another connection, which must not wait for it.
 func (b *Broker) Drop(connections []uint64) {
-	go func() {
+	go b.guard.Do(func() {
 		for _, id := range connections {
 			b.disconnect(id)
 		}
-	}()
+	})
 }
 
 func (b *Broker) disconnect(id uint64) { _ = b.server.DisconnectClientByID(id) } // gone already: fine
@@ -327,7 +327,7 @@ func (b *Broker) connect(auth *authenticator) error {
 	if err := connecting.Wait(); err != nil {
 		return err
 	}
-	if err := (&readers{core: b.Core}).serve(b.readers); err != nil {
+	if err := (&readers{core: b.Core, guard: b.guard}).serve(b.readers); err != nil {
 		return err
 	}
 	return b.watchConnections()
@@ -337,11 +337,13 @@ func (b *Broker) connect(auth *authenticator) error {
 // for them after it could not hear any.
 func (b *Broker) watchConnections() error {
 	b.system.SetReconnectHandler(func(*nats.Conn) {
-		for _, id := range b.gate.Connections() {
-			if b.server.GetClient(id) == nil {
-				b.gate.Disconnected(id)
+		b.guard.Do(func() {
+			for _, id := range b.gate.Connections() {
+				if b.server.GetClient(id) == nil {
+					b.gate.Disconnected(id)
+				}
 			}
-		}
+		})
 	})
 	_, err := b.system.Subscribe("$SYS.ACCOUNT."+accountDevices+".DISCONNECT", func(m *nats.Msg) {
 		var event server.DisconnectEventMsg

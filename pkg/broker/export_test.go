@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"fleet.nationtech.io/fleet/pkg/bus"
+	"fleet.nationtech.io/fleet/pkg/guard"
 )
 
 // InProcessConn implements nats.InProcessConnProvider.
@@ -48,7 +49,8 @@ const (
 type Refused = refused
 
 func NewRefused(disconnect func(uint64)) *Refused {
-	return newRefused(disconnect, slog.New(slog.DiscardHandler))
+	log := slog.New(slog.DiscardHandler)
+	return newRefused(disconnect, (*guard.Panics)(nil).Loop("test", log), log)
 }
 
 func (r *refused) Counter() *prometheus.CounterVec { return r.counter }

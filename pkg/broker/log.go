@@ -63,14 +63,16 @@ func (l natsLog) Debugf(format string, v ...any) {
 	if !silent && !refuses(format) {
 		return // nearly all: NATS tells of each ping
 	}
-	_, id, text := cutClient(format)
-	if id == 0 {
-		return
-	}
-	if silent {
-		text = server.AuthenticationTimeout.String()
-	}
-	l.refused.note(id, text)
+	l.refused.guard.Do(func() {
+		_, id, text := cutClient(format)
+		if id == 0 {
+			return
+		}
+		if silent {
+			text = server.AuthenticationTimeout.String()
+		}
+		l.refused.note(id, text)
+	})
 }
 
 // Tracef implements server.Logger; it is off in Start, since traces contain payloads.
@@ -88,6 +90,11 @@ func read(format string, v []any) (client string, id uint64, text string) {
 // write logs a message. NATS puts the name that a client gives itself into the
 // format: a name like "%999999s" would make every line a megabyte long.
 func (l natsLog) write(level slog.Level, format string, v []any) {
+	// A goroutine of NATS calls, which would end the process.
+	l.refused.guard.Do(func() { l.take(level, format, v) })
+}
+
+func (l natsLog) take(level slog.Level, format string, v []any) {
 	client, id, text := read(format, v)
 	l.refused.note(id, text)
 	if id != 0 && !l.limiter.Allow() {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"fleet.nationtech.io/fleet/pkg/guard"
 )
 
 // ReadersGroup is the organization in the certificate of an operator who may
@@ -112,13 +114,17 @@ func (a *authenticator) checkReader(c server.ClientAuthentication, cert *x509.Ce
 // readers makes consumers for readers. What a consumer delivers to is in the
 // body of the request, where NATS looks at no permission: a bucket would do as
 // well. So readers may ask for consumers only here.
-type readers struct{ core *nats.Conn }
+type readers struct {
+	core  *nats.Conn
+	guard *guard.Guard
+}
 
 // serve answers requests of the account READ.
 func (r *readers) serve(conn *nats.Conn) error {
 	for subject, answer := range map[string]func(*nats.Msg) ([]byte, error){createConsumer + ">": r.create, deleteConsumer + "*.*": r.delete} {
 		_, err := conn.Subscribe(subject, func(m *nats.Msg) {
-			reply, err := answer(m)
+			var reply []byte
+			err := r.guard.Try(func() (err error) { reply, err = answer(m); return err }, "subject", m.Subject)
 			if err != nil {
 				reply = refusal(err)
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/refusals"
 )
 
@@ -65,6 +66,7 @@ var clientPrefix = regexp.MustCompile(`^\S+ - cid:(\d+)(?: - "(?:[^"\\]|\\.)*"){
 type refused struct {
 	counter    *prometheus.CounterVec
 	disconnect func(id uint64)
+	guard      *guard.Guard
 	log        *slog.Logger
 
 	mu    sync.Mutex // guards what follows
@@ -73,8 +75,8 @@ type refused struct {
 	byID map[uint64]int
 }
 
-func newRefused(disconnect func(id uint64), log *slog.Logger) *refused {
-	return &refused{counter: refusals.New(refusals.Bus), disconnect: disconnect, log: log, byID: map[uint64]int{}}
+func newRefused(disconnect func(id uint64), g *guard.Guard, log *slog.Logger) *refused {
+	return &refused{counter: refusals.New(refusals.Bus), disconnect: disconnect, guard: g, log: log, byID: map[uint64]int{}}
 }
 
 // count counts a connection that got no place, or lost it.
@@ -103,7 +105,7 @@ func (r *refused) strike(id uint64) {
 	r.byID[id]++
 	if r.byID[id] == maxRefusals && id != 0 {
 		r.counter.WithLabelValues("dropped").Inc()
-		go r.disconnect(id)
+		go r.guard.Do(func() { r.disconnect(id) }, "connection", id)
 	}
 }
 

@@ -54,6 +54,8 @@ func (n *nudger) Asked(device string) { n.asked(device) }
 
 func (n *nudger) Run(ctx context.Context) { _ = n.run(ctx) } // it returns no error
 
+func (n *nudger) Loop(ctx context.Context) error { return n.run(ctx) }
+
 type Turns = turns
 
 func NewTurns() *Turns {

@@ -81,6 +81,7 @@ func (n *nudger) take(device string) {
 
 // run nudges until ctx ends.
 func (n *nudger) run(ctx context.Context) error {
+	n.pending.Signal() // what a panic left
 	for {
 		select {
 		case <-ctx.Done():
@@ -93,12 +94,25 @@ func (n *nudger) run(ctx context.Context) error {
 				return nil
 			case n.places <- struct{}{}:
 			}
-			n.take(device) // before it can ask
-			if !n.send(device) {
-				n.asked(device)
-			}
+			n.nudge(device)
 		}
 	}
+}
+
+// nudge nudges a device that a place was taken for. If that panics, it waits for its nudge
+// again.
+func (n *nudger) nudge(device string) {
+	n.take(device) // before it can ask
+	sent, panics := false, true
+	defer func() {
+		if panics {
+			n.add(device)
+		}
+		if !sent {
+			n.asked(device)
+		}
+	}()
+	sent, panics = n.send(device), false
 }
 
 // send reports whether a nudge is on its way. It is best effort: a device asks again by

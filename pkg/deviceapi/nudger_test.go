@@ -1,6 +1,7 @@
 package deviceapi_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
 	"fleet.nationtech.io/fleet/pkg/deviceapi"
+	"fleet.nationtech.io/fleet/pkg/guard"
 )
 
 // nudges subscribes to what a bus carries to devices.
@@ -122,3 +124,27 @@ func edge(i int) string { return fmt.Sprintf("edge-%d", i) }
 
 // current is the session of every device.
 func current(string) string { return brokertest.Session }
+
+// A mistake of the program costs no device its nudge, nor a place.
+func TestAPanicCostsNoNudge(t *testing.T) {
+	t.Parallel()
+	panics := 0
+	_, n, msgs := newNudger(t, func(device string) string {
+		if device == "unlucky" && panics < 2 {
+			panics++
+			panic("a mistake")
+		}
+		return brokertest.Session
+	}, time.Hour)
+	for i := range deviceapi.MaxNudged - 1 {
+		n.Add(edge(i))
+	}
+	n.Add("unlucky") // one place is left
+	background(t, func(ctx context.Context) {
+		_ = guard.NewPanics().Loop("nudges", logger(t)).Keep(ctx, n.Loop)
+	})
+	for i := range deviceapi.MaxNudged - 1 {
+		wantNudge(t, msgs, edge(i))
+	}
+	wantNudge(t, msgs, "unlucky")
+}

@@ -97,13 +97,20 @@ func (t *turns) run(ctx context.Context) {
 		if shutdown || ctx.Err() != nil {
 			return
 		}
-		if work := t.take(device); work != nil {
-			begin := time.Now()
-			t.loop.Do(work, "device", device)
-			t.next.AddAfter(device, min(restShare*time.Since(begin), maxRest))
-		}
-		t.next.Done(device)
+		t.loop.Do(func() { t.turn(device) }, "device", device)
 	}
+}
+
+// turn does a device's next piece of work. Whatever becomes of that, the device has its next
+// turn.
+func (t *turns) turn(device string) {
+	defer t.next.Done(device)
+	work := t.take(device)
+	if work == nil {
+		return
+	}
+	defer func(begin time.Time) { t.next.AddAfter(device, min(restShare*time.Since(begin), maxRest)) }(time.Now())
+	work()
 }
 
 // take returns a device's next piece of work. A device without any is forgotten,

@@ -140,3 +140,25 @@ func TestTurnsAreBounded(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// A mistake of the program costs one piece of work: its device rests, and has its next turn.
+func TestAPanicCostsOnePiece(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turns := deviceapi.NewTurns()
+		var done []string
+		turns.Add("a", func() { time.Sleep(time.Millisecond); panic("a mistake") })
+		for _, name := range []string{"a2", "b1"} {
+			turns.Add(name[:1], func() { done = append(done, name) })
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go turns.Run(ctx)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := strings.Join(done, " "); got != "b1 a2" {
+			t.Errorf("%s is done, want b1 a2", got)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}

@@ -61,7 +61,7 @@ type ImageCache struct {
 func (s *server) openCache() (err error) {
 	s.cache, err = cache.New(cache.Config{
 		Dir: s.path("image-cache"), Upstreams: s.Images.Upstreams, AuthFile: s.Images.AuthFile, Size: s.Images.Size,
-		Now: s.clock.Now, Log: s.component("image-cache"),
+		Now: s.clock.Now, Panics: s.panics, Log: s.component("image-cache"),
 	})
 	s.parts.OnStop("image cache", s.cache.Close)
 	return err

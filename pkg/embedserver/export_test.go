@@ -37,5 +37,9 @@ var (
 	SoftLimit = softLimit
 )
 
-// ReviewScore is what the API asks about a new or changed score.
-var ReviewScore = reviewScore
+// ReviewScore is what the API asks about a new or changed score, ReviewLabels what it asks about
+// the labels of a Device.
+var (
+	ReviewScore  = reviewScore
+	ReviewLabels = reviewLabels
+)

@@ -3,6 +3,9 @@ package embedserver
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -19,10 +22,33 @@ func scores(rules acceptance.Rules) apiserver.Review {
 	return apiserver.Review{
 		Resource: schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "deployments"},
 		Path:     []string{"spec", "score"},
-		Of: func(part map[string]any, namespaceLabels func() (map[string]string, error)) (apiserver.Opinion, error) {
-			return reviewScore(rules, part, namespaceLabels)
+		Of: func(s apiserver.Subject) (apiserver.Opinion, error) {
+			return reviewScore(rules, s.Part, s.NamespaceLabels)
 		},
 	}
+}
+
+// deviceLabels refuses values of labels that every Device has by its name, while whoever sets
+// them is there to see why. Selectors rely on them. The server would set them right again, as
+// it does when they are removed; what is wrong in the store already can be changed elsewhere.
+func deviceLabels() apiserver.Review {
+	return apiserver.Review{
+		Resource: schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "devices"},
+		Path:     []string{"metadata", "labels"},
+		Of:       func(s apiserver.Subject) (apiserver.Opinion, error) { return reviewLabels(s), nil },
+	}
+}
+
+func reviewLabels(s apiserver.Subject) (o apiserver.Opinion) {
+	own := v1alpha1.IdentityLabels(s.Name)
+	for _, key := range slices.Sorted(maps.Keys(own)) {
+		if value, has := s.Part[key]; has && value != own[key] && value != s.Old[key] {
+			o.Objections = append(o.Objections, apiserver.Objection{
+				Field: "metadata.labels[" + key + "]", Message: fmt.Sprintf("the server sets this label of the Device, to %s: leave it out", own[key]),
+			})
+		}
+	}
+	return o
 }
 
 func reviewScore(rules acceptance.Rules, part map[string]any, namespaceLabels func() (map[string]string, error)) (o apiserver.Opinion, err error) {

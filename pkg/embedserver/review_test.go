@@ -5,7 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/apiserver"
 	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
 	"fleet.nationtech.io/fleet/pkg/embedserver"
 	"fleet.nationtech.io/fleet/pkg/score"
@@ -33,6 +36,38 @@ func TestLongScoresAreRefused(t *testing.T) {
 			if len(o.Warnings) == 1 == refused {
 				t.Errorf("warnings: %q", o.Warnings)
 			}
+		}
+	}
+}
+
+// Labels that every Device has by its name are what the server says, whoever writes. What is
+// wrong in the store keeps nobody from changing another label.
+func TestLabelsOfTheServerAreNotSet(t *testing.T) {
+	t.Parallel()
+	type labels map[string]any
+	wrong := labels{"device-id": "edge-2", "fleet.nationtech.io/device-id": "edge-2", "kubernetes.io/os": "vms", "site": "a"}
+	for name, tc := range map[string]struct {
+		labels, old labels
+		refused     []string
+	}{
+		"others":              {labels{"site": "a", "kubernetes.io/arch": "arm64"}, nil, nil},
+		"its own":             {labels{"device-id": "edge-1", "fleet.nationtech.io/device-id": "edge-1", "kubernetes.io/os": "linux"}, nil, nil},
+		"none of them":        {labels{}, wrong, nil},
+		"all wrong":           {wrong, nil, []string{"device-id", "fleet.nationtech.io/device-id", "kubernetes.io/os"}},
+		"made wrong":          {labels{"device-id": "edge-2"}, labels{"device-id": "edge-1"}, []string{"device-id"}},
+		"wrong in the store":  {labels{"device-id": "edge-2", "site": "b"}, wrong, nil},
+		"made wrong in turn":  {labels{"device-id": "edge-3"}, wrong, []string{"device-id"}},
+		"set right by itself": {labels{"device-id": "edge-1"}, wrong, nil},
+	} {
+		var got []string
+		for _, o := range embedserver.ReviewLabels(apiserver.Subject{Name: "edge-1", Part: tc.labels, Old: tc.old}).Objections {
+			got = append(got, strings.TrimSuffix(strings.TrimPrefix(o.Field, "metadata.labels["), "]"))
+			if !strings.Contains(o.Message, "the server sets this label") || strings.Contains(o.Message, "\n") {
+				t.Errorf("%s: it says %q", name, o.Message)
+			}
+		}
+		if diff := cmp.Diff(tc.refused, got); diff != "" {
+			t.Errorf("%s: refused (-want +got):\n%s", name, diff)
 		}
 	}
 }

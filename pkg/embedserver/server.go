@@ -94,6 +94,8 @@ type Ready struct {
 	// Live reports whether the API server answers, over a connection in memory that
 	// strangers take nothing away from.
 	Live func(context.Context) error
+	// Panics are those that the loops of the process survive.
+	Panics *guard.Panics
 }
 
 // Run runs a server until ctx ends. It calls ready once, when everything works.
@@ -181,7 +183,7 @@ func (s *server) isUp() bool {
 func (s *server) ready() Ready {
 	return Ready{
 		API: s.apiListener.Addr(), NATS: s.broker.Addr(), Enroll: s.enrollListener.Addr(),
-		Host: s.host(), Kubeconfig: s.path(KubeconfigName), Buckets: s.buckets, Live: s.live,
+		Host: s.host(), Kubeconfig: s.path(KubeconfigName), Buckets: s.buckets, Live: s.live, Panics: s.panics,
 	}
 }
 
@@ -335,7 +337,7 @@ func (s *server) startAPI(context.Context) error {
 		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
 		Handlers:     map[string]http.Handler{adminapi.Path: adminapi.NewHandler(admin{s})},
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
-		CRDs: crds.Documents(), Reviews: []apiserver.Review{scores(acceptance.Rules{Types: s.ScoreTypes})}, Started: s.up, Metrics: s.metrics, Queues: s.queues, Logger: s.Logger.With("component", "apiserver"),
+		CRDs: crds.Documents(), Reviews: []apiserver.Review{scores(acceptance.Rules{Types: s.ScoreTypes}), deviceLabels()}, Started: s.up, Metrics: s.metrics, Queues: s.queues, Logger: s.Logger.With("component", "apiserver"),
 	})
 	if err != nil {
 		return err
@@ -439,8 +441,9 @@ func (s *server) startEnrollment(context.Context) error {
 	s.metrics.MustRegister(handler.Collectors()...)
 	// Renewals verify the certificate that they come with.
 	config := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.serving.GetCertificate, ClientAuth: tls.RequestClientCert}
+	guarded := s.panics.Loop("enrollment-requests", s.component("enrollment"))
 	web := &http.Server{
-		Handler: connlimit.Handler(s.enrollRefusals.Handler(s.withDownloads(handler)), maxOfDevice, handler.Holder), TLSConfig: s.handshakes.Config(config, nil),
+		Handler: connlimit.Handler(s.enrollRefusals.Handler(guarded.Handler(s.withDownloads(handler))), maxOfDevice, handler.Holder), TLSConfig: s.handshakes.Config(config, nil),
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: requestTimeout,
 		MaxHeaderBytes: 8 << 10,
 		ErrorLog:       log.New(s.enrollRefusals, "", 0), ConnContext: connlimit.ConnContext,

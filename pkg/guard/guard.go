@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -70,11 +71,11 @@ func (g *Guard) Do(step func(), about ...any) {
 }
 
 // Keep runs a loop until it returns, and again, after a pause that grows, whenever a
-// panic ends it.
+// panic ends it. Pauses begin anew after a run that was longer than any of them.
 func (g *Guard) Keep(ctx context.Context, loop func(context.Context) error) error {
 	pauses := backoff.NewExponentialBackOff()
 	for {
-		panicked := true
+		panicked, began := true, time.Now()
 		err := g.Try(func() error {
 			err := loop(ctx)
 			panicked = false
@@ -83,12 +84,33 @@ func (g *Guard) Keep(ctx context.Context, loop func(context.Context) error) erro
 		if !panicked {
 			return err
 		}
+		if time.Since(began) > pauses.MaxInterval {
+			pauses.Reset()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(pauses.NextBackOff()):
 		}
 	}
+}
+
+// Handler returns a handler that calls another one. When that panics, the answer ends where it
+// is, as the server of the handler would have it, but with a count and a report.
+func (g *Guard) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch p := recover(); p {
+			case nil:
+				return
+			case http.ErrAbortHandler: // on purpose
+			default:
+				_ = g.took(p, []any{"path", r.URL.Path}) // reported
+			}
+			panic(http.ErrAbortHandler)
+		}()
+		next.ServeHTTP(w, r)
+	})
 }
 
 // took is called by what recovered from a panic.

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -88,6 +90,61 @@ func TestKeep(t *testing.T) {
 			t.Errorf("%d runs in an hour", runs)
 		}
 	})
+}
+
+// A loop that panics once a day begins anew within a second each time.
+func TestPausesBeginAnewAfterALongRun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := guard.NewPanics().Loop("test", slog.New(slog.DiscardHandler))
+		const day = 24 * time.Hour
+		runs, began := 0, time.Now()
+		_ = g.Keep(t.Context(), func(context.Context) error {
+			if runs++; runs <= 20 {
+				time.Sleep(day)
+				writeNilMap(nil)
+			}
+			return nil
+		})
+		if pauses := time.Since(began) - 20*day; pauses > 20*time.Second {
+			t.Errorf("20 pauses took %s", pauses)
+		}
+	})
+}
+
+// A handler's mistake ends its answer, and is reported. That it ends its answer on purpose is not.
+func TestHandlers(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	panics := guard.NewPanics()
+	g := panics.Loop("test", slog.New(slog.NewTextHandler(&log, nil)))
+	for name, tc := range map[string]struct {
+		handler http.HandlerFunc
+		ends    bool
+	}{
+		"answers":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }, false},
+		"ends on purpose": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, true},
+		"panics":          {func(http.ResponseWriter, *http.Request) { writeNilMap(nil) }, true},
+		"panics again":    {func(http.ResponseWriter, *http.Request) { writeNilMap(nil) }, true},
+	} {
+		func() {
+			defer func() {
+				if p := recover(); (p == http.ErrAbortHandler) != tc.ends || p != nil && !tc.ends {
+					t.Errorf("%s: it ends with %v", name, p)
+				}
+			}()
+			w := httptest.NewRecorder()
+			if g.Handler(tc.handler).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/ca", nil)); w.Code != http.StatusTeapot {
+				t.Errorf("%s: status %d", name, w.Code)
+			}
+		}()
+	}
+	if n := testutil.ToFloat64(panics.Collectors()[0]); n != 2 {
+		t.Errorf("%v panics are counted, want 2", n)
+	}
+	if said := log.String(); strings.Count(said, "stack=") != 1 || !strings.Contains(said, "writeNilMap") || !strings.Contains(said, "path=/ca") {
+		t.Errorf("it is reported as:\n%s", said)
+	}
 }
 
 // A guard of nothing that counts guards as well.

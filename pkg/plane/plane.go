@@ -104,7 +104,7 @@ func New(ctx context.Context, c Config) (*Plane, error) {
 	if p.informers, err = newInformers(c.Client, c.Kube, c.FirstDevices); err != nil {
 		return nil, err
 	}
-	p.events = record.NewBroadcaster() // which runs from here on, until the plane has run
+	p.events = events.NewBroadcaster() // which runs from here on, until the plane has run
 	recorder := events.NewRecorder(p.events.NewRecorder(client.Scheme(), corev1.EventSource{Component: "fleet-server"}))
 	p.recorder = recorder
 	resolver := &secrets.Resolver{Store: p.informers.secrets.GetStore(), ConfigMaps: p.informers.configMaps.GetStore(), Key: key}

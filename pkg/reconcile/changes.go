@@ -19,7 +19,7 @@ func WithoutManagedFields(o any) (any, error) {
 
 // Changes returns a handler that calls changed with the key of an object that is
 // new, gone, or another than before. differs says what counts: a controller whose
-// own writes do not differ gets no work from them.
+// own writes do not differ gets no work from them. A panic of differs costs no change.
 func Changes[T any](differs func(old, now T) bool, changed func(key string)) cache.ResourceEventHandler {
 	tell := func(o any) {
 		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
@@ -29,9 +29,13 @@ func Changes[T any](differs func(old, now T) bool, changed func(key string)) cac
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: tell,
 		UpdateFunc: func(old, now any) {
-			if differs(old.(T), now.(T)) {
-				tell(now)
-			}
+			is := true // whatever differs makes of it
+			defer func() {
+				if is {
+					tell(now)
+				}
+			}()
+			is = differs(old.(T), now.(T))
 		},
 		DeleteFunc: tell,
 	}

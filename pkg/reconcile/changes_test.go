@@ -45,6 +45,19 @@ func TestManagedFieldsAreStripped(t *testing.T) {
 	}
 }
 
+// Whether an update counts may be a mistake to ask. The update is not lost for it.
+func TestAMistakeAboutAChangeLosesNoKey(t *testing.T) {
+	t.Parallel()
+	var got []string
+	changes := reconcile.Changes(func(_, now *corev1.Secret) bool { return now.Annotations["a"] == now.Labels["b"][:1] }, func(key string) { got = append(got, key) })
+	h := reconcile.Guarded(guard.NewPanics().Loop("test", slog.New(slog.DiscardHandler)), changes)
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a"}}
+	h.OnUpdate(secret, secret)
+	if diff := cmp.Diff([]string{"shop/a"}, got); diff != "" {
+		t.Errorf("keys (-want +got):\n%s", diff)
+	}
+}
+
 // A handler's mistake costs one change.
 func TestGuardedHandlers(t *testing.T) {
 	t.Parallel()

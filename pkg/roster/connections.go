@@ -181,14 +181,12 @@ func (c *connections) makeRoom(ids []uint64, newest Connection) (isCrowd bool) {
 // Disconnected removes a connection that ended. With the last one the device is
 // gone.
 func (r *Roster) Disconnected(id uint64) {
-	r.mu.Lock()
-	var e effects
-	if name := r.connected[id]; name != "" {
-		delete(r.connected, id)
-		r.closed(name, id, &e)
-	}
-	r.mu.Unlock()
-	r.do(e)
+	r.locked(func(e *effects) {
+		if name := r.connected[id]; name != "" {
+			delete(r.connected, id)
+			r.closed(name, id, e)
+		}
+	})
 }
 
 func (r *Roster) closed(name string, id uint64, e *effects) {
@@ -308,15 +306,13 @@ func (r *Roster) DropUnproven(after time.Duration) (names []string) {
 }
 
 func (r *Roster) dropEverywhere(match func(*device, Connection) bool) (names []string) {
-	r.mu.Lock()
-	var e effects
-	for name, d := range r.devices {
-		if ids := idsOf(d.open, func(c Connection) bool { return match(d, c) }); len(ids) > 0 {
-			e.drop, names = append(e.drop, ids...), append(names, name)
+	r.locked(func(e *effects) {
+		for name, d := range r.devices {
+			if ids := idsOf(d.open, func(c Connection) bool { return match(d, c) }); len(ids) > 0 {
+				e.drop, names = append(e.drop, ids...), append(names, name)
+			}
 		}
-	}
-	r.mu.Unlock()
-	r.do(e)
+	})
 	return names
 }
 

@@ -8,3 +8,8 @@ func (r *Roster) Stray(name, session string) (is bool) {
 
 // Strikes is the budget of messages over budget.
 func Strikes() (rate float64, burst int) { return strikes.rate, strikes.burst }
+
+// WhileLocked calls f while the roster is locked, with what asks for a status to be written.
+func (r *Roster) WhileLocked(f func(changed func(device string))) {
+	r.locked(func(e *effects) { f(e.changed) })
+}

@@ -40,23 +40,21 @@ func (r *Roster) Presence(name string) (last time.Time, present, settled bool) {
 // Sweep notes which devices have been silent for too long, and returns the time
 // until the next one could be.
 func (r *Roster) Sweep() (next time.Duration) {
-	r.mu.Lock()
-	var e effects
 	now := r.now()
 	next = Silence
-	for name, d := range r.devices {
-		quiet := now.Sub(d.last)
-		switch {
-		case !d.here:
-		case quiet >= Silence:
-			d.here = false
-			e.changed(name)
-		default:
-			next = min(next, Silence-quiet)
+	r.locked(func(e *effects) {
+		for name, d := range r.devices {
+			quiet := now.Sub(d.last)
+			switch {
+			case !d.here:
+			case quiet >= Silence:
+				d.here = false
+				e.changed(name)
+			default:
+				next = min(next, Silence-quiet)
+			}
 		}
-	}
-	r.mu.Unlock()
-	r.do(e)
+	})
 	return next
 }
 

@@ -131,19 +131,28 @@ func (r *Roster) look(name string, f func(d *device)) (known bool) {
 }
 
 func (r *Roster) with(name string, create bool, f func(d *device, e *effects)) (known bool) {
-	r.mu.Lock()
-	d := r.devices[name]
-	if d == nil && create {
-		d = &device{}
-		r.devices[name] = d
-	}
+	r.locked(func(e *effects) {
+		d := r.devices[name]
+		if d == nil && create {
+			d = &device{}
+			r.devices[name] = d
+		}
+		if known = d != nil; known {
+			f(d, e)
+		}
+	})
+	return known
+}
+
+// locked calls f with the lock held, and has done outside what that asks for. If f panics,
+// which whoever calls survives, everybody else finds the lock free, and what f asked for
+// before is done.
+func (r *Roster) locked(f func(e *effects)) {
 	var e effects
-	if d != nil {
-		f(d, &e)
-	}
-	r.mu.Unlock()
-	r.do(e)
-	return d != nil
+	defer func() { r.do(e) }()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(&e)
 }
 
 // Reset drops what is known of the machine that a device was: another takes its

@@ -64,3 +64,31 @@ func (o outside) Stranger(name, key string, expires time.Time) {
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A mistake of the program, which whoever calls survives, keeps no other device waiting, and
+// what was asked for before is done.
+func TestAPanicLeavesTheRosterFree(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("nothing panicked: this test proves nothing")
+			}
+		}()
+		r.WhileLocked(func(changed func(string)) {
+			changed("edge-1")
+			panic("a mistake")
+		})
+	}()
+	free := make(chan int, 1)
+	go func() { free <- r.Len() }()
+	select {
+	case <-free:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the roster stays locked")
+	}
+	if n := r.changed["edge-1"]; n != 1 {
+		t.Errorf("the status of the device is asked for %d times, want once", n)
+	}
+}

@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestKubectlOnDeployments(t *testing.T) {
@@ -92,6 +95,13 @@ func TestKubectlOnDeployments(t *testing.T) {
 			}
 			return nil
 		})
+		eventually(t, "the last error", func() error {
+			if out := u.kubectl("get", "-n", "lax", "fleetdep", "-o", "custom-columns=E:.status.aggregate.lastError.message"); !strings.Contains(out, "PrivilegeExceeded: ") {
+				return fmt.Errorf("it is:\n%s", out)
+			}
+			return nil
+		})
+		u.shows(u.kubectl("get", "-n", "lax", "fleetdep", "bind", "-o", "wide"), "LAST ERROR", "PrivilegeExceeded: ")
 	})
 	t.Run("delete", func(t *testing.T) {
 		u := user{t, u.s}
@@ -155,6 +165,70 @@ func TestRevokedDevicesAreNotReplaced(t *testing.T) {
 	if out, err := u.s.Run(t.Context(), "", "device", "replace", "press-1"); err == nil || !strings.Contains(err.Error(), "kubectl delete fleetdev press-1") {
 		t.Errorf("it prints %q: %v", out, err)
 	}
+}
+
+// Events are followed as they are told, and describe has them.
+func TestEventsAreFollowed(t *testing.T) {
+	t.Parallel()
+	u := user{t, start(t)}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary(t), "kubectl", "get", "events", "--watch")
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+u.s.Kubeconfig())
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() }) // killed: an error is what it should return
+	lines := bufio.NewScanner(out)
+	for _, name := range []string{"first", "second"} {
+		u.apply(deployment(name))
+		line := ""
+		for !strings.Contains(line, "Deployment/"+name) && lines.Scan() {
+			line = lines.Text()
+		}
+		u.shows(line, "Normal", "Accepted", "Deployment/"+name)
+	}
+	u.shows(u.kubectl("describe", "fleetdep", "second"), "Events:", "Normal  Accepted")
+}
+
+// Labels that every Device has by its name are those of the server: another value is refused
+// in one line, also in a request, and one that is removed comes back.
+func TestLabelsOfTheServer(t *testing.T) {
+	t.Parallel()
+	u := user{t, start(t)}
+	u.apply("{apiVersion: fleet.nationtech.io/v1alpha1, kind: Device, metadata: {name: press-1}, spec: {}}")
+	has := func(value string) error {
+		out := u.kubectl("get", "fleetdev", "-l", "device-id="+value, "-o", "name")
+		if !strings.Contains(out, "/press-1") {
+			return fmt.Errorf("the Devices with device-id %s are %q", value, out)
+		}
+		return nil
+	}
+	eventually(t, "the label", func() error { return has("press-1") })
+	_, err := u.s.Kubectl(t.Context(), "label", "--overwrite", "fleetdev", "press-1", "device-id=press-2")
+	if err == nil || !strings.Contains(err.Error(), `The Device "press-1" is invalid: metadata.labels[device-id]: the server sets this label of the Device, to press-1: leave it out`) {
+		t.Errorf("another value: %v", err)
+	}
+	u.refused("metadata.labels[device-id]", "create", "-f", file(t, "{apiVersion: fleet.nationtech.io/v1alpha1, kind: Device, metadata: {name: press-2, labels: {device-id: press-1}}, spec: {}}"))
+	u.kubectl("label", "fleetdev", "press-1", "device-id-", "site=plant-1")
+	eventually(t, "the label that was removed", func() error { return has("press-1") })
+	u.shows(u.kubectl("get", "fleetdev", "-l", "site=plant-1", "-o", "name"), "/press-1")
+	request := "{apiVersion: fleet.nationtech.io/v1alpha1, kind: EnrollmentRequest, metadata: {name: press-3}, spec: {keyFingerprint: " + strings.Repeat("a", 64) + ", labels: {device-id: press-1}}}"
+	u.refused("the server sets", "create", "-f", file(t, request))
+}
+
+// file returns the path of a file with a content.
+func file(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "manifest.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func TestWatch(t *testing.T) {

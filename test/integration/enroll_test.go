@@ -105,13 +105,7 @@ func TestApprovalLetsADeviceIn(t *testing.T) {
 // tokenToApprove creates a token whose devices wait for an operator.
 func (s *server) tokenToApprove() string {
 	s.t.Helper()
-	token := s.token(nil)
-	parsed, err := wire.ParseToken(token)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.editToken(parsed.ID, func(o *v1alpha1.EnrollmentToken) { o.Spec.PreApproved = false })
-	return token
+	return s.tokenOf(v1alpha1.EnrollmentTokenSpec{MaxUses: 1000})
 }
 
 func TestDenialIsAnEvent(t *testing.T) {

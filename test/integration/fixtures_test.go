@@ -45,18 +45,21 @@ func (s *server) token(labels map[string]string, allowed ...string) string {
 
 func (s *server) tokenUntil(expires time.Time, labels map[string]string, allowed ...string) string {
 	s.t.Helper()
+	return s.tokenOf(v1alpha1.EnrollmentTokenSpec{
+		ExpiresAt: new(metav1.NewTime(expires)), MaxUses: 1000, PreApproved: true, Labels: labels, AllowedLabelKeys: allowed,
+	})
+}
+
+// tokenOf creates an enrollment token.
+func (s *server) tokenOf(spec v1alpha1.EnrollmentTokenSpec) string {
+	s.t.Helper()
 	root, err := pki.DecodeCert(s.rest().CAData) // the newest is the first
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	t := wire.NewToken(sha256.Sum256(root.RawSubjectPublicKeyInfo))
-	_, err = s.client().EnrollmentTokens().Create(s.t.Context(), &v1alpha1.EnrollmentToken{
-		ObjectMeta: metav1.ObjectMeta{Name: t.ID},
-		Spec: v1alpha1.EnrollmentTokenSpec{
-			SecretHash: t.SecretHash(), ExpiresAt: new(metav1.NewTime(expires)), MaxUses: 1000,
-			PreApproved: true, Labels: labels, AllowedLabelKeys: allowed,
-		},
-	}, metav1.CreateOptions{})
+	spec.SecretHash = t.SecretHash()
+	_, err = s.client().EnrollmentTokens().Create(s.t.Context(), &v1alpha1.EnrollmentToken{ObjectMeta: metav1.ObjectMeta{Name: t.ID}, Spec: spec}, metav1.CreateOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}

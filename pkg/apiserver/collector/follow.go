@@ -24,8 +24,10 @@ type follower struct {
 
 // run follows the kind until ctx ends.
 func (f *follower) run(ctx context.Context) {
-	r := cache.NewReflectorWithOptions(f, &metav1.PartialObjectMetadata{}, f, cache.ReflectorOptions{Name: f.kind.String()})
-	r.RunWithContext(ctx)
+	_ = f.guard.Keep(ctx, func(ctx context.Context) error { // it returns no error
+		cache.NewReflectorWithOptions(f, &metav1.PartialObjectMetadata{}, f, cache.ReflectorOptions{Name: f.kind.String()}).RunWithContext(ctx)
+		return nil
+	})
 }
 
 func (f *follower) resource() metadata.Getter { return f.client.Resource(f.kind.GroupVersionResource) }

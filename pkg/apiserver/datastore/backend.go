@@ -24,12 +24,11 @@ type history struct {
 	interval time.Duration
 	// retain is how many revisions are kept however old they are.
 	retain int64
+	// expiry is how long after a start expired keys are kept at least.
+	expiry time.Duration
 }
 
-var ofServers = history{2 * time.Minute, 1000}
-
-// expiryDelay is how long after a start expired keys are kept at least.
-const expiryDelay = 10 * time.Second
+var ofServers = history{2 * time.Minute, 1000, 10 * time.Second}
 
 // openKine opens the database, which exists, as a kine of ours: see statements, log
 // and honest.
@@ -56,7 +55,7 @@ func openKine(ctx context.Context, done *sync.WaitGroup, path string, kept histo
 		return nil, err
 	}
 	careful := careful{dialect, newCommits(ctx, done, dialect, d.logger), one}
-	backend := &honest{Backend: logstructured.New(log{sqllog.New(careful, done, config)}), full: d.check}
+	backend := &honest{Backend: logstructured.New(log{sqllog.New(careful, done, config), kept.expiry}), full: d.check}
 	return backend, backend.Start(ctx)
 }
 
@@ -89,7 +88,12 @@ func keepValuesOnce(d *generic.Generic) {
 }
 
 // log is kine's log of changes.
-type log struct{ *sqllog.SQLLog }
+type log struct {
+	*sqllog.SQLLog
+
+	// expiry is that of history.
+	expiry time.Duration
+}
 
 // Watch returns the changes to come. kine's log has none for a watch that begins while
 // it stops, and its watch would then wait for one for ever.
@@ -118,7 +122,7 @@ func (l log) After(ctx context.Context, key, end string, revision, limit int64) 
 func (l log) List(ctx context.Context, key, end string, limit, revision int64, includeDeleted, keysOnly bool) (server.EventBatch, error) {
 	if key == "" && revision == 0 {
 		select {
-		case <-time.After(expiryDelay):
+		case <-time.After(l.expiry):
 		case <-ctx.Done():
 			return server.EventBatch{}, ctx.Err()
 		}

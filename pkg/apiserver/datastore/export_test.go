@@ -8,7 +8,7 @@ import (
 
 // OpenCompacting is Open with compactions so often, that keep so many revisions.
 func OpenCompacting(dir string, interval time.Duration, retain int64) (*Datastore, error) {
-	return open(dir, nil, slog.New(slog.DiscardHandler), history{interval, retain})
+	return open(dir, nil, slog.New(slog.DiscardHandler), history{interval: interval, retain: retain})
 }
 
 // Shrink gives back free space now.

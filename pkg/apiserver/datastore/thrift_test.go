@@ -335,3 +335,43 @@ func sizeOf(t *testing.T, path string) int64 {
 	}
 	return info.Size()
 }
+
+// Keys that end, as events do, are deleted when their time is over, and cost one write each
+// until then: to be told how long they last costs none.
+func TestKeysEnd(t *testing.T) {
+	t.Parallel()
+	const keys = 10
+	d, err := datastore.OpenCompacting(t.TempDir(), time.Hour, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	c := connect(t, d)
+	create(t, c, "/registry/events/lasting", "x")
+	before := revision(t, c, "/registry/events/lasting")
+	lease, err := c.Grant(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range keys {
+		key := fmt.Sprintf("/registry/events/%d", i)
+		r, err := c.Txn(t.Context()).If(clientv3.Compare(clientv3.ModRevision(key), "=", 0)).
+			Then(clientv3.OpPut(key, "x", clientv3.WithLease(lease.ID))).Commit()
+		if err != nil || !r.Succeeded {
+			t.Fatalf("creating %s: %v", key, err)
+		}
+		if last := int64(i + 1); r.Header.Revision != before+last {
+			t.Errorf("%d keys took %d writes", last, r.Header.Revision-before)
+		}
+	}
+	wait.For(t, "the end of keys", timeout, 10*time.Millisecond, func() error {
+		r, err := c.Get(t.Context(), "/registry/events/", clientv3.WithPrefix())
+		if err != nil {
+			return err
+		}
+		if len(r.Kvs) != 1 || string(r.Kvs[0].Key) != "/registry/events/lasting" {
+			return fmt.Errorf("%d keys are there", len(r.Kvs))
+		}
+		return nil
+	})
+}

@@ -28,7 +28,9 @@ import (
 	"fleet.nationtech.io/fleet/pkg/controllers/secrets"
 	"fleet.nationtech.io/fleet/pkg/controllers/term"
 	"fleet.nationtech.io/fleet/pkg/controllers/verdicts"
+	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/reconcile"
+	"fleet.nationtech.io/fleet/pkg/score/template"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -93,6 +95,8 @@ type Controller struct {
 	// due has a value when there may be something to render.
 	due   chan struct{}
 	ready chan struct{}
+	// templates guards each rendering of one.
+	templates *guard.Guard
 }
 
 // item names an object that changed. Name holds a device's name, or
@@ -112,6 +116,8 @@ const (
 	deploymentItem
 	namespaceItem
 	secretItem
+	// reportItem is a key of bucket device-state, whose report could not be taken.
+	reportItem
 )
 
 // renderedBodies is how many rendered bodies are kept, of at most 256 KiB each.
@@ -120,7 +126,10 @@ const renderedBodies = 32
 // New returns a controller that does not run yet. Buckets and Nudge may be
 // set until Run.
 func New(c Config) *Controller {
-	return &Controller{Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), history: newHistory(c.Metrics), due: make(chan struct{}, 1), ready: make(chan struct{}), rendered: lru.New(renderedBodies), earlier: newEarlier()}
+	return &Controller{
+		Config: c, queue: reconcile.NewQueue[item]("assigner", c.Metrics), history: newHistory(c.Metrics), due: make(chan struct{}, 1), ready: make(chan struct{}),
+		rendered: lru.New(renderedBodies), earlier: newEarlier(), templates: c.Metrics.Loop("assigner-templates", c.Logger),
+	}
 }
 
 // Ready is closed when manifests are complete.
@@ -147,7 +156,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	c.table = assignment.NewTable(prior)
 	c.projector = newProjector(c.Buckets.DesiredState, c.table, c.Metrics, c.Logger)
-	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Recorder, c.Metrics, c.Logger)
+	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.refusal, c.Recorder, c.Metrics, c.Logger)
 	if err := c.watchObjects(ctx); err != nil {
 		return err
 	}
@@ -158,6 +167,15 @@ func (c *Controller) Run(ctx context.Context) error {
 	close(c.ready)
 	c.Logger.Info("manifests are ready", "epoch", c.Term.Epoch, "term", c.Term.Number)
 	return c.work(ctx)
+}
+
+// refusal says why a score is not accepted, and nothing when it is.
+func (c *Controller) refusal(d *v1alpha1.Deployment) string {
+	v := c.Verdicts.Of(d)
+	if v.Accepted {
+		return ""
+	}
+	return v.Reason + ": " + v.Message
 }
 
 // Held returns the hashes of the bodies that devices have of a Deployment.
@@ -332,31 +350,30 @@ func (c *Controller) build() {
 		if mayTell(d, v) {
 			c.history.tell(d.Namespace+"/"+d.Name, scoreOf(d, v))
 		}
-		c.status.add(c.table.SetDeployment(deploymentFacts(d, v)).Deployments)
+		c.status.add(c.table.SetDeployment(c.deploymentFacts(d, v)).Deployments)
 	}
 	c.mayRender()
 }
 
 func (c *Controller) work(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { c.projector.run(ctx); return nil })
-	g.Go(func() error { c.status.run(ctx); return nil })
+	g.Go(func() error { return c.projector.guard.Keep(ctx, c.projector.run) })
+	g.Go(func() error { return c.status.guard.Keep(ctx, c.status.run) })
 	g.Go(func() error { return c.Metrics.Loop("assigner-resync", c.Logger).Keep(ctx, c.resync) })
 	g.Go(func() error { c.keepRevisions(ctx); return nil })
 	g.Go(func() error { return c.Metrics.Loop("assigner-renderings", c.Logger).Keep(ctx, c.render) })
 	g.Go(func() error { return c.watchStates(ctx) })
 	g.Go(func() error {
-		reconcile.Work(ctx, c.queue, c.Logger, func(_ context.Context, i item) (time.Duration, error) {
-			c.process(i)
-			return 0, nil
-		})
+		reconcile.Work(ctx, c.queue, c.Logger, func(ctx context.Context, i item) (time.Duration, error) { return 0, c.process(ctx, i) })
 		return nil
 	})
 	return g.Wait()
 }
 
-func (c *Controller) process(i item) {
+func (c *Controller) process(ctx context.Context, i item) error {
 	switch i.kind {
+	case reportItem:
+		return c.readState(ctx, i.name)
 	case deviceItem:
 		c.processDevice(i.name)
 	case deploymentItem:
@@ -366,6 +383,7 @@ func (c *Controller) process(i item) {
 	case secretItem:
 		c.enqueueDeployments(c.Verdicts.Needing(i.name))
 	}
+	return nil
 }
 
 func (c *Controller) enqueueDeployments(keys []string) {
@@ -400,7 +418,7 @@ func (c *Controller) processDeployment(key string) {
 	}
 	// Not delayed until the finalizer is on: it lets a deletion wait for the keys,
 	// but an object that vanishes without it loses its keys as well.
-	c.apply(c.table.SetDeployment(deploymentFacts(d, v)))
+	c.apply(c.table.SetDeployment(c.deploymentFacts(d, v)))
 }
 
 // apply tells of what changed, for which something may have to be rendered.
@@ -420,7 +438,7 @@ func (c *Controller) tell(changes assignment.Changes) {
 	c.status.add(changes.Deployments)
 }
 
-func deploymentFacts(d *v1alpha1.Deployment, v *acceptance.Verdict) assignment.Deployment {
+func (c *Controller) deploymentFacts(d *v1alpha1.Deployment, v *acceptance.Verdict) assignment.Deployment {
 	facts := assignment.Deployment{
 		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
 		Generation:    d.Generation,
@@ -430,9 +448,23 @@ func deploymentFacts(d *v1alpha1.Deployment, v *acceptance.Verdict) assignment.D
 		At:       time.Now(),
 	}
 	if v.Template != nil {
-		facts.Template = v.Template
+		facts.Template = carefulTemplate{v.Template, c.templates}
 	}
 	return facts
+}
+
+// carefulTemplate is a template. If it panics with the values of a device, the device is told
+// nothing new, and its Deployment fails there: everything else goes on.
+type carefulTemplate struct {
+	*acceptance.Template
+
+	guard *guard.Guard
+}
+
+// Render implements assignment.Template.
+func (t carefulTemplate) Render(values template.Values) (body []byte, err error) {
+	err = t.guard.Try(func() (err error) { body, err = t.Template.Render(values); return err })
+	return body, err
 }
 
 // selectorFacts says what a selector requires, in terms of the table.
@@ -482,9 +514,25 @@ func isOffline(d *v1alpha1.Device) bool {
 // watchStates follows bucket device-state.
 func (c *Controller) watchStates(ctx context.Context) error {
 	guard := c.Metrics.Loop("assigner-reports", c.Logger)
-	err := bus.Watch(ctx, c.Buckets.State, func(e jetstream.KeyValueEntry) { guard.Do(func() { c.takeState(e) }, "key", e.Key()) })
+	err := bus.Watch(ctx, c.Buckets.State, func(e jetstream.KeyValueEntry) {
+		if guard.Try(func() error { c.takeState(e); return nil }, "key", e.Key()) != nil {
+			c.queue.AddRateLimited(item{reportItem, e.Key()}) // the device does not send it again
+		}
+	})
 	if ctx.Err() != nil {
 		return nil
+	}
+	return err
+}
+
+// readState takes what the bucket holds under a key now.
+func (c *Controller) readState(ctx context.Context, key string) error {
+	e, err := c.Buckets.State.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil // which the watch has told
+	}
+	if err == nil {
+		c.takeState(e)
 	}
 	return err
 }

@@ -14,6 +14,8 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/controllers/acceptance"
+	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -27,17 +29,25 @@ func NewProjector(kv jetstream.KeyValue, table *assignment.Table, log *slog.Logg
 	return newProjector(kv, table, nil, log)
 }
 
-func (p *projector) Run(ctx context.Context) { p.run(ctx) }
+func (p *projector) Run(ctx context.Context) { _ = p.run(ctx) }
 
 func (p *projector) Add(keys []assignment.Key) { p.add(keys) }
 
 func (p *projector) Wait(ctx context.Context, ref wire.DeploymentRef) error { return p.wait(ctx, ref) }
 
 func NewStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, log *slog.Logger) *StatusWriter {
-	return newStatusWriter(c, store, table, &record.FakeRecorder{}, nil, log)
+	return NewTellingStatusWriter(c, store, table, &record.FakeRecorder{}, log)
 }
 
-func (w *statusWriter) Run(ctx context.Context) { w.run(ctx) }
+// NewTellingStatusWriter returns one whose events are seen.
+func NewTellingStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, recorder record.EventRecorder, log *slog.Logger) *StatusWriter {
+	return newStatusWriter(c, store, table, func(*v1alpha1.Deployment) string { return "Invalid: it has no image" }, recorder, nil, log)
+}
+
+// Flush writes what is due.
+func (w *statusWriter) Flush(ctx context.Context) { w.flush(ctx) }
+
+func (w *statusWriter) Run(ctx context.Context) { _ = w.run(ctx) }
 
 func (w *statusWriter) Add(refs []wire.DeploymentRef) { w.add(refs) }
 
@@ -53,6 +63,31 @@ func PhaseOf(c assignment.Counts, accepted bool) Phase { return phaseOf(c, accep
 
 func Readiness(c assignment.Counts, accepted bool) []metav1.Condition {
 	return readiness(c, accepted)
+}
+
+// RenderCarefully renders a template as the table has it.
+func RenderCarefully(tmpl *acceptance.Template, panics *guard.Panics, log *slog.Logger) ([]byte, error) {
+	return carefulTemplate{tmpl, panics.Loop("assigner-templates", log)}.Render(nil)
+}
+
+// WatchReports watches bucket device-state, without a table: each report panics.
+func (c *Controller) WatchReports(ctx context.Context) error { return c.watchStates(ctx) }
+
+// Next returns what waits to be looked at. A table is there from then on.
+func (c *Controller) Next(table *assignment.Table) (look func(context.Context) error) {
+	i, _ := c.queue.Get()
+	return func(ctx context.Context) error {
+		defer c.queue.Done(i)
+		c.table, c.status = table, newStatusWriter(nil, nil, table, nil, nil, nil, c.Logger)
+		return c.process(ctx, i)
+	}
+}
+
+// ShutDown ends what New began.
+func (c *Controller) ShutDown() {
+	c.queue.ShutDown()
+	c.history.fresh.ShutDown()
+	c.history.settled.ShutDown()
 }
 
 func Same(now, then *v1alpha1.DeploymentStatus) bool { return same(now, then) }

@@ -77,14 +77,15 @@ func (p *projector) wait(ctx context.Context, ref wire.DeploymentRef) error {
 	}
 }
 
-func (p *projector) run(ctx context.Context) {
+// run works until ctx ends.
+func (p *projector) run(ctx context.Context) error {
 	retry := backoff.NewExponentialBackOff()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-p.dirty.Wake():
 		case <-timer.C:
 		}

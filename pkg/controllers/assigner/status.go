@@ -33,9 +33,11 @@ const (
 // statusWriter writes the status of Deployments: at most once an interval, and
 // only what changed. The first change after a quiet time is written at once.
 type statusWriter struct {
-	client   *client.Client
-	store    cache.Store
-	table    *assignment.Table
+	client *client.Client
+	store  cache.Store
+	table  *assignment.Table
+	// refusal says why a score is not accepted.
+	refusal  func(*v1alpha1.Deployment) string
 	recorder record.EventRecorder
 	metrics  *reconcile.Metrics
 	log      *slog.Logger
@@ -50,31 +52,34 @@ type statusWriter struct {
 type written struct {
 	uid    types.UID
 	status *v1alpha1.DeploymentStatus
+	// failing is the number of failed devices that an event told last.
+	failing int
 }
 
-func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, recorder record.EventRecorder, metrics *reconcile.Metrics, log *slog.Logger) *statusWriter {
+func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, refusal func(*v1alpha1.Deployment) string, recorder record.EventRecorder, metrics *reconcile.Metrics, log *slog.Logger) *statusWriter {
 	return &statusWriter{
-		client: c, store: store, table: table, recorder: recorder, metrics: metrics, log: log,
+		client: c, store: store, table: table, refusal: refusal, recorder: recorder, metrics: metrics, log: log,
 		guard: metrics.Loop("deployment-status", log), dirty: dirty.NewSet[wire.DeploymentRef](), written: map[wire.DeploymentRef]written{},
 	}
 }
 
 func (w *statusWriter) add(refs []wire.DeploymentRef) { w.dirty.Add(refs...) }
 
-func (w *statusWriter) run(ctx context.Context) {
+// run works until ctx ends.
+func (w *statusWriter) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-w.dirty.Wake():
 		}
 		timer.Reset(statusInterval)
 		w.flush(ctx)
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-timer.C:
 		}
 	}
@@ -97,13 +102,16 @@ func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error 
 		return err
 	}
 	d := o.(*v1alpha1.Deployment)
-	previous := &d.Status
-	if known, ok := w.written[ref]; ok && known.uid == d.UID {
-		previous = known.status
+	known, ok := w.written[ref]
+	if !ok || known.uid != d.UID {
+		known = written{d.UID, &d.Status, events.Failing(&d.Status)}
 	}
-	now := newStatus(counts, accepted, counts.Generation, previous)
-	if same(now, previous) {
-		w.written[ref] = written{d.UID, now}
+	now := newStatus(counts, accepted, counts.Generation, known.status)
+	if !accepted {
+		now.Aggregate.LastError = refused(w.refusal(d))
+	}
+	if same(now, known.status) {
+		w.written[ref] = written{d.UID, now, known.failing}
 		return nil
 	}
 	w.metrics.Wrote("Deployment", "status")
@@ -116,9 +124,19 @@ func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error 
 	if err != nil {
 		return fmt.Errorf("applying: %w", err)
 	}
-	w.written[ref] = written{d.UID, now}
-	events.Record(w.recorder, d, events.OfRollout(previous, now)...)
+	news, failing := events.OfRollout(known.status, now, known.failing)
+	w.written[ref] = written{d.UID, now, failing}
+	events.Record(w.recorder, d, news...)
 	return nil
+}
+
+// refused is the error of a Deployment whose score is not accepted, which is no device's. It
+// is nil when it has been accepted meanwhile.
+func refused(why string) *v1alpha1.DeviceError {
+	if why == "" {
+		return nil
+	}
+	return &v1alpha1.DeviceError{Message: why}
 }
 
 // newStatus builds the part of the status that this controller owns.

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 	"pgregory.net/rapid"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
@@ -25,6 +26,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/assigner"
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 func TestConditionsSayWhatTheCountsMean(t *testing.T) {
@@ -344,6 +346,102 @@ func (a *statusAPI) writer(t testing.TB, table *assignment.Table) *assigner.Stat
 	w := assigner.NewStatusWriter(c, a.store, table, logger(t))
 	background(t, w.Run)
 	return w
+}
+
+// What happens to a rollout is told: failures when they begin and when they are twice as many,
+// and their end. After a restart nothing is told again.
+func TestARolloutIsTold(t *testing.T) {
+	t.Parallel()
+	const devices = 8
+	api, table := newStatusAPI(), assignment.NewTable(nil)
+	api.put(t, "web", "1")
+	c, err := client.New(&rest.Config{Host: "http://api", Transport: api, QPS: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder := record.NewFakeRecorder(100)
+	w := assigner.NewTellingStatusWriter(c, api.store, table, recorder, logger(t))
+	deployment := deploymentOf(refs[0], "", 0)
+	for i := range devices {
+		table.SetDevice(assignment.Device{Name: fmt.Sprintf("edge-%d", i)})
+	}
+	table.SetDeployment(deployment)
+	// Of the devices, the first so many fail, and so many others succeed.
+	report := func(failed, succeeded int) []string {
+		for i := range devices {
+			state := wire.DeploymentState{DeploymentRef: refs[0], Hash: deployment.Entry.Hash, Phase: wire.PhasePending, LastEventAt: time.Unix(1000, 0)}
+			switch {
+			case i < failed:
+				state.Phase, state.Error = wire.PhaseFailed, "no image"
+			case i < failed+succeeded:
+				state.Phase = wire.PhaseRunning
+			}
+			table.SetState(fmt.Sprintf("edge-%d", i), state)
+		}
+		w.Add(refs[:1])
+		w.Flush(t.Context())
+		var told []string
+		for len(recorder.Events) > 0 {
+			told = append(told, <-recorder.Events)
+		}
+		return told
+	}
+	for _, step := range []struct {
+		failed, succeeded int
+		restart           bool
+		want              string
+	}{
+		{0, 0, false, ""},
+		{1, 3, false, "Warning DevicesFailed the score fails on 1 device of 8, such as edge-0: no image"},
+		{1, 4, false, ""},
+		{3, 4, false, "Warning DevicesFailed the score fails on 3 devices of 8, such as edge-0: no image"},
+		{5, 3, false, ""},
+		{5, 3, true, ""},
+		{6, 2, false, ""},
+		{0, 7, false, "Normal Recovered no device fails any more: 7 of 8 devices run the current score"},
+		{0, 8, false, "Normal RolledOut all 8 devices run the current score"},
+		{0, 8, true, ""},
+		{2, 6, false, "Warning DevicesFailed the score fails on 2 devices of 8, such as edge-0: no image"},
+		{0, 8, false, "Normal Recovered no device fails any more: 8 of 8 devices run the current score"},
+	} {
+		if step.restart {
+			writes := api.seen()
+			stored := &v1alpha1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "1", Generation: 1}, Status: writes[len(writes)-1].status}
+			if err := api.store.Update(stored); err != nil {
+				t.Fatal(err)
+			}
+			w = assigner.NewTellingStatusWriter(c, api.store, table, recorder, logger(t))
+		}
+		if got := strings.Join(report(step.failed, step.succeeded), "; "); got != step.want {
+			t.Errorf("%d failed, %d succeeded: %q is told, want %q", step.failed, step.succeeded, got, step.want)
+		}
+	}
+}
+
+// Why a score is not accepted is where people look for errors, without a device.
+func TestARefusalIsTheLastError(t *testing.T) {
+	t.Parallel()
+	api, table := newStatusAPI(), assignment.NewTable(nil)
+	api.put(t, "web", "1")
+	c, err := client.New(&rest.Config{Host: "http://api", Transport: api, QPS: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := assigner.NewStatusWriter(c, api.store, table, logger(t))
+	deployment := deploymentOf(refs[0], "", 0)
+	for _, accepted := range []bool{true, false, true} {
+		deployment.Accepted = accepted
+		w.Add(table.SetDeployment(deployment).Deployments)
+		w.Flush(t.Context())
+		writes := api.seen()
+		got, want := writes[len(writes)-1].status.Aggregate.LastError, &v1alpha1.DeviceError{Message: "Invalid: it has no image"}
+		if accepted {
+			want = nil
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("accepted %v: the last error (-want +got):\n%s", accepted, diff)
+		}
+	}
 }
 
 func TestStatusIsWrittenAtOnceThenPaced(t *testing.T) {

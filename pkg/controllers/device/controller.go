@@ -158,8 +158,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer c.leaving.ShutDown()
 	changed := func(o any) {
 		d := o.(*v1alpha1.Device)
+		defer c.queue.Add(d.Name) // after it is refused, and also if that panics
 		c.refuse(d)
-		c.queue.Add(d.Name)
 	}
 	h, err := c.Devices.AddEventHandler(reconcile.Guarded(c.Metrics.Loop("device-changes", c.Logger), cache.ResourceEventHandlerFuncs{
 		AddFunc: changed, DeleteFunc: c.removed,
@@ -390,6 +390,8 @@ func (c *Controller) adoptKey(ctx context.Context, d *v1alpha1.Device) error {
 		return client.IgnoreNotFound(err)
 	}
 	c.Logger.Info("device uses its new key", "device", d.Name, "fingerprint", e.KeyFingerprint)
+	_, expires := c.Roster.Used(d.Name)
+	events.Record(c.Recorder, d, events.DeviceRenewed(expires))
 	return nil
 }
 
@@ -408,13 +410,7 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 	if err := c.revoke(ctx, d, "deleted"); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	c.Roster.Forget(d.Name)
-	delete(c.reports, d.Name)
-	delete(c.written, d.Name)
-	delete(c.statuses, d.Name)
-	c.released[d.UID] = true
-	c.mu.Unlock()
+	c.forget(d)
 	d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == v1alpha1.DeviceFinalizer })
 	c.Metrics.Wrote(kind, "release")
 	_, err := c.Client.Devices().Update(ctx, d, metav1.UpdateOptions{FieldManager: fieldManager})
@@ -424,6 +420,17 @@ func (c *Controller) release(ctx context.Context, d *v1alpha1.Device) error {
 		c.mu.Unlock()
 	}
 	return client.IgnoreNotFound(err)
+}
+
+// forget forgets a device that is about to go.
+func (c *Controller) forget(d *v1alpha1.Device) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Roster.Forget(d.Name)
+	delete(c.reports, d.Name)
+	delete(c.written, d.Name)
+	delete(c.statuses, d.Name)
+	c.released[d.UID] = true
 }
 
 // revoke refuses the device's keys for good, has the use of its token counted, then

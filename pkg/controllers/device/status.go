@@ -281,7 +281,7 @@ func sanitize(c wire.Condition) wire.Condition {
 		c.Status = wire.ConditionUnknown
 	}
 	if !reasonPattern.MatchString(c.Reason) {
-		c.Reason = "Reported"
+		c.Reason = v1alpha1.ReasonReported
 	}
 	if len(c.Message) > longest {
 		c.Message = c.Message[:longest]

@@ -331,11 +331,14 @@ func (s *Service) checkToken(a *Applicant, token *v1alpha1.EnrollmentToken) erro
 // newRequest is what an operator approves, or a token in advance.
 func newRequest(a *Applicant, token *v1alpha1.EnrollmentToken, number int) *v1alpha1.EnrollmentRequest {
 	inventory := v1alpha1.Inventory(a.inventory)
+	// A token of an earlier version may name labels of the server, which a request may not.
+	labels, allowed := maps.Clone(token.Spec.Labels), slices.Clone(token.Spec.AllowedLabelKeys)
+	maps.DeleteFunc(labels, func(key, _ string) bool { return v1alpha1.IsServerLabel(key) })
 	return &v1alpha1.EnrollmentRequest{
 		ObjectMeta: metav1.ObjectMeta{Name: a.Device},
 		Spec: v1alpha1.EnrollmentRequestSpec{
 			KeyFingerprint: a.fingerprint, CSR: a.csr, Token: token.Name, TokenUse: number, Inventory: &inventory,
-			Labels: token.Spec.Labels, AllowedLabelKeys: token.Spec.AllowedLabelKeys,
+			Labels: labels, AllowedLabelKeys: slices.DeleteFunc(allowed, v1alpha1.IsServerLabel),
 			Replaces: token.Spec.Replaces == a.Device, HardwareID: a.hardwareID, Address: a.address,
 		},
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 )
@@ -14,21 +13,33 @@ import (
 const maxExample = 300
 
 // OfRollout returns what happened to the rollout of a Deployment by what its status was
-// and becomes. It is pure. A rollout that fails on more devices is told once: the
-// status has the number.
-func OfRollout(before, now *v1alpha1.DeploymentStatus) (events []Event) {
-	failed := reasonIs(now.Conditions, v1alpha1.ReasonDevicesFailed)
-	failedBefore := reasonIs(before.Conditions, v1alpha1.ReasonDevicesFailed)
-	done, doneBefore := isRolledOut(now), isRolledOut(before)
-	switch {
-	case failed && !failedBefore:
-		events = append(events, rolloutFailed(now.Aggregate))
-	case done && failedBefore:
-		events = append(events, normal("Recovered", "all %d devices run the current score: none fails any more", now.Aggregate.MatchedDeviceCount))
-	case done && (!doneBefore || before.ObservedGeneration != now.ObservedGeneration):
-		events = append(events, normal("RolledOut", "all %d devices run the current score", now.Aggregate.MatchedDeviceCount))
+// and becomes. It is pure. told is the number of failed devices that was told last, 0 when
+// none was since failures ended; tells is what it is from now on. A rollout that fails on
+// more devices is told again when they are twice as many: the status has each number.
+func OfRollout(before, now *v1alpha1.DeploymentStatus, told int) (events []Event, tells int) {
+	failed, same := Failing(now), before.ObservedGeneration == now.ObservedGeneration
+	if !same {
+		told = 0 // of another score, it may be
 	}
-	return events
+	switch {
+	case failed > 0 && failed >= 2*told:
+		return []Event{rolloutFailed(now.Aggregate)}, failed
+	case failed > 0:
+		return nil, told
+	case told > 0 && !reasonIs(now, v1alpha1.ReasonHeld):
+		return []Event{recovered(now.Aggregate)}, 0
+	case isRolledOut(now) && (!isRolledOut(before) || !same):
+		return []Event{normal("RolledOut", "all %d devices run the current score", now.Aggregate.MatchedDeviceCount)}, 0
+	}
+	return nil, 0
+}
+
+// Failing is on how many devices a rollout fails.
+func Failing(s *v1alpha1.DeploymentStatus) int {
+	if s.Aggregate == nil || !reasonIs(s, v1alpha1.ReasonDevicesFailed) {
+		return 0
+	}
+	return s.Aggregate.Failed
 }
 
 // isRolledOut reports whether there are devices, and all of them run the score.
@@ -36,8 +47,9 @@ func isRolledOut(s *v1alpha1.DeploymentStatus) bool {
 	return isTrue(s.Conditions, v1alpha1.DeploymentAvailable) && s.Aggregate != nil && s.Aggregate.MatchedDeviceCount > 0
 }
 
-func reasonIs(conditions []metav1.Condition, reason string) bool {
-	c := meta.FindStatusCondition(conditions, v1alpha1.DeploymentAvailable)
+// reasonIs reports whether condition Available has a reason.
+func reasonIs(s *v1alpha1.DeploymentStatus, reason string) bool {
+	c := meta.FindStatusCondition(s.Conditions, v1alpha1.DeploymentAvailable)
 	return c != nil && c.Reason == reason
 }
 
@@ -50,6 +62,10 @@ func rolloutFailed(a *v1alpha1.Aggregate) Event {
 		return warning("DevicesFailed", "the score fails on %s of %d", what, a.MatchedDeviceCount)
 	}
 	return warning("DevicesFailed", "the score fails on %s of %d, such as %s: %s", what, a.MatchedDeviceCount, a.LastError.Device, bounded(a.LastError.Message))
+}
+
+func recovered(a *v1alpha1.Aggregate) Event {
+	return normal("Recovered", "no device fails any more: %d of %d devices run the current score", a.Succeeded, a.MatchedDeviceCount)
 }
 
 // bounded cuts a text at a rune.

@@ -11,6 +11,9 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 )
 
+// Reasons of events about whether a device is there.
+const reasonConnected, reasonDisconnected = "Connected", "Disconnected"
+
 // OfDevice returns what happened to a device by what its status was and becomes. It is
 // pure.
 func OfDevice(d *v1alpha1.Device, now *v1alpha1.DeviceStatus) (events []Event) {
@@ -21,20 +24,18 @@ func OfDevice(d *v1alpha1.Device, now *v1alpha1.DeviceStatus) (events []Event) {
 	was, is := isTrue(before.Conditions, v1alpha1.DeviceConnected), isTrue(now.Conditions, v1alpha1.DeviceConnected)
 	switch {
 	case is && !was:
-		events = append(events, normal("Connected", "the device is connected"))
+		events = append(events, normal(reasonConnected, "the device is connected"))
 	case was && !is && !d.Spec.Revoked:
-		events = append(events, normal("Disconnected", "no message arrives from the device: it keeps running what it runs"))
+		events = append(events, normal(reasonDisconnected, "no message arrives from the device: it keeps running what it runs"))
 	}
-	if renewed(before.CertificateExpires, now.CertificateExpires) {
-		events = append(events, normal("Renewed", "the device has a new certificate, which expires at %s", now.CertificateExpires.UTC().Format(time.RFC3339)))
-	}
-	if is && was { // what is unknown while it is away is no news when it comes back
+	if is {
 		events = append(events, healthOf(before.Conditions, now.Conditions)...)
 	}
 	return events
 }
 
-// healthOf tells which conditions that a device reports became bad, or good again.
+// healthOf tells which conditions that a device reports became bad, or good again. What is
+// unknown while a device is away is news when it comes back only if it is bad.
 func healthOf(before, now []metav1.Condition) (events []Event) {
 	for _, c := range []struct {
 		typ      string
@@ -46,17 +47,24 @@ func healthOf(before, now []metav1.Condition) (events []Event) {
 		{v1alpha1.DeviceDiskPressure, metav1.ConditionFalse, "DiskPressure", "DiskPressureOver", "the disk is nearly full"},
 		{v1alpha1.DeviceManifestHeld, metav1.ConditionFalse, "ManifestHeld", "ManifestReleased", "the device holds a manifest"},
 	} {
-		was, is := meta.FindStatusCondition(before, c.typ), meta.FindStatusCondition(now, c.typ)
-		if was == nil || is == nil || is.Status == metav1.ConditionUnknown || was.Status == is.Status {
-			continue
-		}
-		if is.Status == c.good && was.Status != metav1.ConditionUnknown {
-			events = append(events, normal(c.ok, "condition %s is %s again", c.typ, is.Status))
-		} else if is.Status != c.good {
+		was, is := statusOf(before, c.typ), meta.FindStatusCondition(now, c.typ)
+		switch {
+		case is == nil || is.Status == metav1.ConditionUnknown || is.Status == was:
+		case is.Status != c.good:
 			events = append(events, warning(c.bad, "%s", cmp.Or(is.Message, c.fallback)))
+		case was != metav1.ConditionUnknown:
+			events = append(events, normal(c.ok, "condition %s is %s again", c.typ, is.Status))
 		}
 	}
 	return events
+}
+
+// statusOf is Unknown for a condition that is not there.
+func statusOf(conditions []metav1.Condition, typ string) metav1.ConditionStatus {
+	if c := meta.FindStatusCondition(conditions, typ); c != nil {
+		return c.Status
+	}
+	return metav1.ConditionUnknown
 }
 
 func deviceEnrolled(e *v1alpha1.DeviceEnrollment) Event {
@@ -69,6 +77,12 @@ func deviceEnrolled(e *v1alpha1.DeviceEnrollment) Event {
 // DeviceApproved tells that an operator approved the request of a device.
 func DeviceApproved(fingerprint string) Event {
 	return normal("Approved", "an operator approved the device with the key %s", fingerprint)
+}
+
+// DeviceRenewed tells that a device has proven itself with the key that it renewed its
+// certificate with, and when the new one expires.
+func DeviceRenewed(expires time.Time) Event {
+	return normal("Renewed", "the device has a new certificate, which expires at %s", expires.UTC().Format(time.RFC3339))
 }
 
 // DeviceRevoked tells that a device is refused for good.
@@ -118,11 +132,6 @@ func SessionUnknown(session string) Event {
 func SessionRefused(device, session string) Event {
 	return warning("NotAccepted", "the key of session %s was replaced and is refused for good: if that machine is the device, give it a new key with the token of "+
 		"`fleet-server device replace %s`", session, device)
-}
-
-// renewed reports whether a certificate is another one, which lasts longer.
-func renewed(before, now *metav1.Time) bool {
-	return before != nil && now != nil && now.After(before.Time)
 }
 
 func isTrue(conditions []metav1.Condition, typ string) bool {

@@ -6,6 +6,7 @@ package events
 
 import (
 	"fmt"
+	"math"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -20,6 +21,21 @@ type Event struct {
 	// Reason is one word in CamelCase.
 	Reason, Message string
 }
+
+// NewBroadcaster returns what writes events to the API. An event that is told again within ten
+// minutes counts up the one that there is, and what differs in its words alone becomes one
+// after ten of them. The number of events is left to Recorder: client-go lets through 25 of an
+// object and a type, and then one each five minutes, so that nobody would read that a device
+// was revoked which failed all morning.
+func NewBroadcaster() record.EventBroadcaster {
+	return record.NewBroadcaster(record.WithCorrelatorOptions(record.CorrelatorOptions{
+		QPS: spamRate, BurstSize: math.MaxInt32,
+		SpamKeyFunc: func(*corev1.Event) string { return "" },
+	}))
+}
+
+// spamRate is as good as no bound: 0 is client-go's own.
+const spamRate = 1 << 20
 
 // Record tells what happened to an object, in this order.
 func Record(r record.EventRecorder, o runtime.Object, events ...Event) {

@@ -2,17 +2,23 @@ package events_test
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
+	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/controllers/events"
 )
 
@@ -39,7 +45,6 @@ func TestWhatHappenedToADevice(t *testing.T) {
 	held := func(s metav1.ConditionStatus) metav1.Condition {
 		return condition(v1alpha1.DeviceManifestHeld, s, "r", "an older manifest")
 	}
-	early, late := metav1.NewTime(time.Unix(1e9, 0)), metav1.NewTime(time.Unix(2e9, 0))
 	type status = v1alpha1.DeviceStatus
 	all := func(c ...metav1.Condition) []metav1.Condition { return c }
 	for name, tc := range map[string]struct {
@@ -58,12 +63,13 @@ func TestWhatHappenedToADevice(t *testing.T) {
 		"podman is back":        {status{Conditions: all(connected(yes), podman(no))}, status{Conditions: all(connected(yes), podman(yes))}, false, []string{"Healthy"}},
 		"podman was unknown":    {status{Conditions: all(connected(yes), podman(unknown))}, status{Conditions: all(connected(yes), podman(yes))}, false, nil},
 		"unknown, then fails":   {status{Conditions: all(connected(yes), podman(unknown))}, status{Conditions: all(connected(yes), podman(no))}, false, []string{"Unhealthy"}},
-		"reports for the first": {status{Conditions: all(connected(yes))}, status{Conditions: all(connected(yes), podman(no))}, false, nil},
+		"comes back bad":        {status{Conditions: all(connected(no), podman(unknown), held(unknown))}, status{Conditions: all(connected(yes), podman(no), held(yes))}, false, []string{"Connected", "Unhealthy", "ManifestHeld"}},
+		"comes back better":     {status{Conditions: all(connected(no), podman(no))}, status{Conditions: all(connected(yes), podman(yes))}, false, []string{"Connected", "Healthy"}},
+		"bad from the first":    {status{Conditions: all(connected(yes))}, status{Conditions: all(connected(yes), podman(no))}, false, []string{"Unhealthy"}},
+		"good from the first":   {status{Conditions: all(connected(yes))}, status{Conditions: all(connected(yes), podman(yes))}, false, nil},
+		"away, whatever it was": {status{Conditions: all(connected(yes), podman(no))}, status{Conditions: all(connected(no), podman(unknown))}, false, []string{"Disconnected"}},
 		"holds":                 {status{Conditions: all(connected(yes), held(no))}, status{Conditions: all(connected(yes), held(yes))}, false, []string{"ManifestHeld"}},
 		"holds no more":         {status{Conditions: all(connected(yes), held(yes))}, status{Conditions: all(connected(yes), held(no))}, false, []string{"ManifestReleased"}},
-		"renewed":               {status{Conditions: all(connected(yes)), CertificateExpires: &early}, status{Conditions: all(connected(yes)), CertificateExpires: &late}, false, []string{"Renewed"}},
-		"first certificate":     {status{Conditions: all(connected(yes))}, status{Conditions: all(connected(yes)), CertificateExpires: &late}, false, nil},
-		"an older one":          {status{Conditions: all(connected(yes)), CertificateExpires: &late}, status{Conditions: all(connected(yes)), CertificateExpires: &early}, false, nil},
 	} {
 		d := &v1alpha1.Device{Spec: v1alpha1.DeviceSpec{Revoked: tc.revoked, Enrollment: &v1alpha1.DeviceEnrollment{Token: "t"}}, Status: tc.before}
 		got := events.OfDevice(d, &tc.now)
@@ -81,28 +87,59 @@ func TestWhatHappenedToADevice(t *testing.T) {
 func TestWhatHappenedToARollout(t *testing.T) {
 	t.Parallel()
 	status := func(generation int64, available metav1.ConditionStatus, reason string, matched, failed int) v1alpha1.DeploymentStatus {
+		a := &v1alpha1.Aggregate{MatchedDeviceCount: matched, Failed: failed}
+		if available == metav1.ConditionTrue {
+			a.Succeeded = matched
+		}
 		return v1alpha1.DeploymentStatus{
-			ObservedGeneration: generation, Aggregate: &v1alpha1.Aggregate{MatchedDeviceCount: matched, Failed: failed},
+			ObservedGeneration: generation, Aggregate: a,
 			Conditions: []metav1.Condition{condition(v1alpha1.DeploymentAvailable, available, reason, "m")},
 		}
 	}
 	const yes, no = metav1.ConditionTrue, metav1.ConditionFalse
+	rolling := func(generation int64) v1alpha1.DeploymentStatus {
+		return status(generation, no, v1alpha1.ReasonRolling, 9, 0)
+	}
+	failing := func(generation int64, n int) v1alpha1.DeploymentStatus {
+		return status(generation, no, v1alpha1.ReasonDevicesFailed, 9, n)
+	}
+	done := func(generation int64) v1alpha1.DeploymentStatus {
+		return status(generation, yes, v1alpha1.ReasonComplete, 9, 0)
+	}
+	held, none := status(1, no, v1alpha1.ReasonHeld, 9, 0), status(1, no, v1alpha1.ReasonNoDevicesMatched, 0, 0)
 	for name, tc := range map[string]struct {
 		before, now v1alpha1.DeploymentStatus
+		told        int
 		want        []string
+		tells       int
 	}{
-		"begins":                 {v1alpha1.DeploymentStatus{}, status(1, no, v1alpha1.ReasonRolling, 3, 0), nil},
-		"matches nothing":        {v1alpha1.DeploymentStatus{}, status(1, no, v1alpha1.ReasonNoDevicesMatched, 0, 0), nil},
-		"is done":                {status(1, no, v1alpha1.ReasonRolling, 3, 0), status(1, yes, v1alpha1.ReasonComplete, 3, 0), []string{"RolledOut"}},
-		"stays done":             {status(1, yes, v1alpha1.ReasonComplete, 3, 0), status(1, yes, v1alpha1.ReasonComplete, 3, 0), nil},
-		"the next one, at once":  {status(1, yes, v1alpha1.ReasonComplete, 3, 0), status(2, yes, v1alpha1.ReasonComplete, 3, 0), []string{"RolledOut"}},
-		"fails":                  {status(1, no, v1alpha1.ReasonRolling, 3, 0), status(1, no, v1alpha1.ReasonDevicesFailed, 3, 1), []string{"DevicesFailed"}},
-		"fails on more":          {status(1, no, v1alpha1.ReasonDevicesFailed, 3, 1), status(1, no, v1alpha1.ReasonDevicesFailed, 3, 2), nil},
-		"recovers":               {status(1, no, v1alpha1.ReasonDevicesFailed, 3, 1), status(1, yes, v1alpha1.ReasonComplete, 3, 0), []string{"Recovered"}},
-		"fails again afterwards": {status(1, yes, v1alpha1.ReasonComplete, 3, 0), status(1, no, v1alpha1.ReasonDevicesFailed, 3, 1), []string{"DevicesFailed"}},
+		"begins":                    {v1alpha1.DeploymentStatus{}, rolling(1), 0, nil, 0},
+		"matches nothing":           {v1alpha1.DeploymentStatus{}, none, 0, nil, 0},
+		"is done":                   {rolling(1), done(1), 0, []string{"RolledOut"}, 0},
+		"stays done":                {done(1), done(1), 0, nil, 0},
+		"the next one, at once":     {done(1), done(2), 0, []string{"RolledOut"}, 0},
+		"fails":                     {rolling(1), failing(1, 1), 0, []string{"DevicesFailed"}, 1},
+		"fails on many at once":     {rolling(1), failing(1, 7), 0, []string{"DevicesFailed"}, 7},
+		"fails on as many":          {failing(1, 3), failing(1, 3), 3, nil, 3},
+		"fails on more":             {failing(1, 3), failing(1, 5), 3, nil, 3},
+		"fails on twice as many":    {failing(1, 5), failing(1, 6), 3, []string{"DevicesFailed"}, 6},
+		"fails on fewer, then more": {failing(1, 1), failing(1, 5), 3, nil, 3},
+		"recovers":                  {failing(1, 1), done(1), 1, []string{"Recovered"}, 0},
+		"recovers, others wait":     {failing(1, 1), rolling(1), 1, []string{"Recovered"}, 0},
+		"is done afterwards":        {rolling(1), done(1), 0, []string{"RolledOut"}, 0},
+		"those that failed go":      {failing(1, 1), none, 1, []string{"Recovered"}, 0},
+		"fails again afterwards":    {done(1), failing(1, 1), 0, []string{"DevicesFailed"}, 1},
+		"is refused meanwhile":      {failing(1, 1), held, 1, nil, 0},
+		"another score":             {failing(1, 1), rolling(2), 1, nil, 0},
+		"another one, at once":      {failing(1, 1), done(2), 1, []string{"RolledOut"}, 0},
+		"another that fails, too":   {failing(1, 3), failing(2, 3), 3, []string{"DevicesFailed"}, 3},
 	} {
-		if diff := cmp.Diff(tc.want, reasons(events.OfRollout(&tc.before, &tc.now))); diff != "" {
+		got, tells := events.OfRollout(&tc.before, &tc.now, tc.told)
+		if diff := cmp.Diff(tc.want, reasons(got)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if tells != tc.tells {
+			t.Errorf("%s: %d were told, want %d", name, tells, tc.tells)
 		}
 	}
 }
@@ -114,7 +151,7 @@ func TestFailureHasAnExample(t *testing.T) {
 		Aggregate:  &v1alpha1.Aggregate{MatchedDeviceCount: 9, Failed: 2, LastError: &v1alpha1.DeviceError{Device: "edge-1", Message: strings.Repeat("é", 400)}},
 		Conditions: []metav1.Condition{condition(v1alpha1.DeploymentAvailable, metav1.ConditionFalse, v1alpha1.ReasonDevicesFailed, "m")},
 	}
-	got := events.OfRollout(&v1alpha1.DeploymentStatus{}, &now)
+	got, _ := events.OfRollout(&v1alpha1.DeploymentStatus{}, &now, 0)
 	if len(got) != 1 || !strings.Contains(got[0].Message, "2 devices of 9, such as edge-1: éé") || len(got[0].Message) > 400 || !utf8.ValidString(got[0].Message) {
 		t.Errorf("it is told as %+v", got)
 	}
@@ -128,16 +165,36 @@ func TestEventsKeepToABudget(t *testing.T) {
 	fake := record.NewFakeRecorder(3 * many)
 	r := events.NewRecorder(fake)
 	for i := range many {
-		d := &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("d", i)}}
-		events.Record(r, d, events.Event{Type: corev1.EventTypeNormal, Reason: "Connected", Message: "m"})
+		events.Record(r, device(fmt.Sprint("d", i)), connected)
 	}
 	told := len(fake.Events)
 	if told < 50 || told > many/2 {
 		t.Errorf("%d of %d were told", told, many)
 	}
-	events.Record(r, &v1alpha1.Device{}, events.DeviceRevoked("revoked"))
-	if len(fake.Events) != told+1 {
-		t.Error("a warning has no room beside what is normal")
+	for what, tell := range map[string]func(){
+		"a warning":           func() { events.Record(r, device("d1"), unhealthy) },
+		"what else happens":   func() { events.Record(r, device("d1"), events.DeviceRenewed(time.Now())) },
+		"what is urgent":      func() { events.Record(r, device("d1"), events.DeviceRevoked("revoked")) },
+		"of a Deployment":     func() { events.Record(r, &v1alpha1.Deployment{}, events.OfVerdict(true, "Valid", "m")) },
+		"what is urgent, too": func() { events.Record(r, device("d1"), events.CloneSuspected("d1", "m", false)) },
+	} {
+		before := len(fake.Events)
+		if tell(); len(fake.Events) != before+1 {
+			t.Errorf("%s has no room beside devices that come and go", what)
+		}
+	}
+}
+
+var (
+	connected    = events.Event{Type: corev1.EventTypeNormal, Reason: "Connected", Message: "m"}
+	disconnected = events.Event{Type: corev1.EventTypeNormal, Reason: "Disconnected", Message: "m"}
+	unhealthy    = events.Event{Type: corev1.EventTypeWarning, Reason: "Unhealthy", Message: "podman does not answer"}
+)
+
+func device(name string) *v1alpha1.Device {
+	return &v1alpha1.Device{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Device"},
+		ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
 	}
 }
 
@@ -146,7 +203,6 @@ func TestEventsKeepToABudget(t *testing.T) {
 func TestOneObjectKeepsNoOthersEventsOut(t *testing.T) {
 	t.Parallel()
 	const many = 1000
-	device := func(name string) *v1alpha1.Device { return &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: name}} }
 	for typ, other := range map[string]string{corev1.EventTypeWarning: corev1.EventTypeNormal, corev1.EventTypeNormal: corev1.EventTypeWarning} {
 		fake := record.NewFakeRecorder(3 * many)
 		r := events.NewRecorder(fake)
@@ -159,10 +215,129 @@ func TestOneObjectKeepsNoOthersEventsOut(t *testing.T) {
 		}
 		events.Record(r, device("quiet"), events.Event{Type: typ, Reason: "LabelsDropped", Message: "m"})
 		events.Record(r, device("loud"), events.Event{Type: other, Reason: "LabelsDropped", Message: "m"})
+		events.Record(r, device("loud"), connected)
 		events.Record(r, device("loud"), events.CloneSuspected("loud", "m", false))
 		events.Record(r, device("loud"), events.DeviceRevoked("revoked"))
-		if len(fake.Events) != told+4 {
-			t.Errorf("%s: %d of 4 more were told", typ, len(fake.Events)-told)
+		if len(fake.Events) != told+5 {
+			t.Errorf("%s: %d of 5 more were told", typ, len(fake.Events)-told)
 		}
 	}
 }
+
+// sink is an API that counts writes of events.
+type sink struct {
+	mu     sync.Mutex // guards what follows
+	writes int
+	// created are the events that there are, as "object reason".
+	created []string
+}
+
+func (s *sink) wrote(e *corev1.Event, created bool) (*corev1.Event, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writes++
+	if created {
+		s.created = append(s.created, e.InvolvedObject.Name+" "+e.Reason)
+	}
+	return e, nil
+}
+
+func (s *sink) Create(e *corev1.Event) (*corev1.Event, error)          { return s.wrote(e, true) }
+func (s *sink) Update(e *corev1.Event) (*corev1.Event, error)          { return s.wrote(e, false) }
+func (s *sink) Patch(e *corev1.Event, _ []byte) (*corev1.Event, error) { return s.wrote(e, false) }
+
+func recorderTo(s *sink) (r *events.Recorder, stop func()) {
+	b := events.NewBroadcaster()
+	b.StartRecordingToSink(s)
+	return events.NewRecorder(b.NewRecorder(client.Scheme(), corev1.EventSource{Component: "fleet-server"})), b.Shutdown
+}
+
+// A thousand devices that flap, and are unhealthy each time, cost the API a bounded number of
+// writes, and as many events as there are devices and reasons. What happens to others
+// meanwhile is told.
+func TestAThousandFlappingDevices(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const devices, rounds, pause = 1000, 60, 10 * time.Second
+		s := &sink{}
+		r, stop := recorderTo(s)
+		all := make([]*v1alpha1.Device, devices)
+		for i := range all {
+			all[i] = device(fmt.Sprint("edge-", i))
+		}
+		for round := range rounds {
+			for _, d := range all {
+				events.Record(r, d, disconnected, connected, unhealthy)
+			}
+			if round == rounds/2 {
+				events.Record(r, device("quiet"), events.DeviceApproved("k"), events.DeviceRevoked("revoked"))
+				events.Record(r, &v1alpha1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "shop", Namespace: "default"}}, events.OfVerdict(false, "Invalid", "m"))
+			}
+			time.Sleep(pause)
+		}
+		stop()
+		synctest.Wait()
+		// 5 a second of one class and 10 of the other, and what is let through at once.
+		most := int((rounds*pause).Seconds())*(5+10) + 100 + 200 + 3
+		if s.writes > most || s.writes < most/2 {
+			t.Errorf("ten minutes cost %d writes, want %d at most and not much less", s.writes, most)
+		}
+		if n := len(s.created); n > 3*devices+3 {
+			t.Errorf("there are %d events", n)
+		}
+		for _, want := range []string{"quiet Approved", "quiet Revoked", "shop Invalid"} {
+			if !slices.Contains(s.created, want) {
+				t.Errorf("nobody is told: %s", want)
+			}
+		}
+	})
+}
+
+// A device that was unhealthy all day, and is revoked: somebody reads so.
+func TestWhatMattersIsToldOfAFlappingDevice(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{}
+		r, stop := recorderTo(s)
+		for range 1000 {
+			time.Sleep(time.Minute)
+			events.Record(r, device("edge-1"), disconnected, connected, unhealthy)
+		}
+		events.Record(r, device("edge-1"), events.DeviceRevoked("revoked"))
+		synctest.Wait()
+		stop()
+		synctest.Wait()
+		want := []string{"edge-1 Disconnected", "edge-1 Connected", "edge-1 Unhealthy", "edge-1 Revoked"}
+		if diff := cmp.Diff(want, s.created); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// kubectl shows a reason as a column, and a message as a line.
+func TestEveryEventHasOneWordAndALine(t *testing.T) {
+	t.Parallel()
+	d := device("edge-1")
+	d.Spec.Enrollment = &v1alpha1.DeviceEnrollment{Token: "t"}
+	all := []events.Event{
+		events.DeviceApproved("k"), events.DeviceRenewed(time.Now()), events.DeviceRevoked("revoked"), events.AgentTooOld(), events.LabelsNotGranted(),
+		events.ArchitectureChanged(), events.LabelsDropped([]string{"a", "b"}), events.CloneSuspected("edge-1", "m", true), events.SessionUnknown("s"),
+		events.SessionRefused("edge-1", "s"), events.OfVerdict(true, "Valid", "m"), events.OfVerdict(false, "Invalid", "m"), events.TokenUnusable("Expired", "m"),
+		events.RequestAwaitsOperator("edge-1", "k"), events.RequestDenied("k"), events.RequestNotGranted("m"),
+	}
+	bad := []metav1.Condition{
+		condition(v1alpha1.DeviceConnected, metav1.ConditionTrue, "r", "m"), condition(v1alpha1.DevicePodmanReady, metav1.ConditionFalse, "r", ""),
+		condition(v1alpha1.DeviceDiskPressure, metav1.ConditionTrue, "r", ""), condition(v1alpha1.DeviceManifestHeld, metav1.ConditionTrue, "r", ""),
+	}
+	all = append(all, events.OfDevice(d, &v1alpha1.DeviceStatus{Conditions: bad})...)
+	if len(all) != 16+5 {
+		t.Fatalf("%d events: of the device, %v", len(all), reasons(all))
+	}
+	for _, e := range all {
+		if !word.MatchString(e.Reason) || e.Message == "" || strings.Contains(e.Message, "\n") {
+			t.Errorf("an event is %+v", e)
+		}
+	}
+}
+
+var word = regexp.MustCompile(`^([A-Z][a-z]+)+$`)

@@ -91,20 +91,10 @@ func (g *Gate) Handler(next http.Handler) http.Handler {
 }
 
 func (g *Gate) enter(r *http.Request, host string) error {
-	g.mu.Lock()
-	if g.free(host) {
-		g.take(host)
-		g.mu.Unlock()
-		return nil
+	me, err := g.queue(host)
+	if me == nil {
+		return err
 	}
-	if len(g.waiting) >= maxWaiting {
-		g.mu.Unlock()
-		return errBusy
-	}
-	g.displace(host, time.Now())
-	me := &waiter{host, make(chan struct{})}
-	g.waiting = append(g.waiting, me)
-	g.mu.Unlock()
 	// Who waits for a download keeps no connection from whoever wants to enroll.
 	if c, ok := connlimit.OfRequest(r); ok {
 		c.Idle()
@@ -119,6 +109,23 @@ func (g *Gate) enter(r *http.Request, host string) error {
 	case <-r.Context().Done():
 	}
 	return g.giveUp(me)
+}
+
+// queue takes a place, or has somebody wait for one: nil for who needs not, or may not.
+func (g *Gate) queue(host string) (*waiter, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.free(host) {
+		g.take(host)
+		return nil, nil //nolint:nilnil // nobody waits
+	}
+	if len(g.waiting) >= maxWaiting {
+		return nil, errBusy
+	}
+	g.displace(host, time.Now())
+	me := &waiter{host, make(chan struct{})}
+	g.waiting = append(g.waiting, me)
+	return me, nil
 }
 
 // giveUp ends the wait, unless its turn came just now.

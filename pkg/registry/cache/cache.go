@@ -22,6 +22,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/singleflight"
+
+	"fleet.nationtech.io/fleet/pkg/guard"
 )
 
 // Errors of a Cache; match them with errors.Is. Their text has one line and no secret.
@@ -58,7 +60,9 @@ type Config struct {
 	// Transport is how registries are reached; nil for the way of the environment.
 	Transport http.RoundTripper
 	Now       func() time.Time
-	Log       *slog.Logger
+	// Panics counts the mistakes of the program that a fetch ends with; nil counts none.
+	Panics *guard.Panics
+	Log    *slog.Logger
 }
 
 // Cache keeps images. The nil Cache serves nothing.
@@ -66,6 +70,7 @@ type Cache struct {
 	upstreams []*upstream
 	shelf     *shelf
 	now       func() time.Time
+	guard     *guard.Guard
 	log       *slog.Logger
 	lookups   singleflight.Group
 
@@ -82,7 +87,7 @@ func New(c Config) (*Cache, error) {
 	if len(c.Upstreams) == 0 {
 		return nil, nil //nolint:nilnil // the nil Cache serves nothing
 	}
-	cache := &Cache{now: c.Now, log: c.Log, fetches: map[origin]*fetch{}}
+	cache := &Cache{now: c.Now, guard: c.Panics.Loop("image-fetches", c.Log), log: c.Log, fetches: map[origin]*fetch{}}
 	base := c.Transport
 	if base == nil {
 		base = newTransport()
@@ -324,21 +329,31 @@ func (c *Cache) begin(u *upstream, repository string, d v1.Descriptor, o origin)
 	c.fetches[o] = f
 	c.done.Go(func() {
 		defer cancel()
-		err := f.run(ctx, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
-			return u.blob(ctx, repository, d, offset)
-		})
-		c.mu.Lock()
-		if err == nil {
-			err = c.shelf.keep(o)
-		} else if errors.Is(err, errContent) {
-			c.shelf.drop(o)
-		}
-		delete(c.fetches, o)
-		c.mu.Unlock()
+		err := c.settle(o, c.guard.Try(func() error {
+			return f.run(ctx, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+				return u.blob(ctx, repository, d, offset)
+			})
+		}, "digest", d.Digest.String()))
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("fetching a part of an image", "registry", u.String(), "repository", repository, "digest", d.Digest.String(), "error", err)
 		}
 		f.end(err)
 	})
 	return f, nil
+}
+
+// settle puts what a fetch brought on the shelf, and ends it. It returns why there is nothing.
+func (c *Cache) settle(o origin, err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer delete(c.fetches, o)
+	return c.guard.Try(func() error {
+		switch {
+		case err == nil:
+			return c.shelf.keep(o)
+		case errors.Is(err, errContent):
+			c.shelf.drop(o)
+		}
+		return err
+	}, "digest", o.digest.String())
 }

@@ -12,11 +12,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/registry/cache"
 )
 
@@ -48,13 +51,17 @@ func newSite(t testing.TB, size int64) *site {
 }
 
 // open opens the cache, again after Close.
-func (s *site) open() {
+func (s *site) open(change ...func(*cache.Config)) {
 	s.t.Helper()
 	transport := &http.Transport{}
 	s.t.Cleanup(transport.CloseIdleConnections)
-	c, err := cache.New(cache.Config{
+	config := cache.Config{
 		Dir: s.dir, Upstreams: []string{"http://" + s.upstream.host()}, Size: s.size, AuthFile: s.authFile, Transport: transport, Now: s.time, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, f := range change {
+		f(&config)
+	}
+	c, err := cache.New(config)
 	must(s.t, err)
 	s.Cache = c
 }
@@ -417,5 +424,41 @@ func TestNamesOfRegistries(t *testing.T) {
 		if got, _ := c.Path(registry, "x"); got != want {
 			t.Errorf("%s is served as %q, want %q", registry, got, want)
 		}
+	}
+}
+
+// roundTrip is a function as a http.RoundTripper.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A mistake of the program while something comes costs those who wait for it an error, and
+// the next one fetches it.
+func TestAFetchThatPanics(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1<<30)
+	d := layer(t, s.upstream.add("1", 1<<20))
+	must(t, s.Close())
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	var broken atomic.Bool
+	broken.Store(true)
+	panics := guard.NewPanics()
+	s.open(func(c *cache.Config) {
+		c.Panics = panics
+		c.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+			if strings.Contains(r.URL.Path, "/blobs/") && broken.Load() {
+				panic("a mistake")
+			}
+			return transport.RoundTrip(r)
+		})
+	})
+	if _, err := s.read(d, 0); err == nil || !strings.Contains(err.Error(), "a mistake") {
+		t.Errorf("who waits is told %v", err)
+	}
+	broken.Store(false)
+	s.want(d, 0)
+	if n := testutil.ToFloat64(panics.Collectors()[0]); n != 1 {
+		t.Errorf("%v panics are counted, want 1", n)
 	}
 }

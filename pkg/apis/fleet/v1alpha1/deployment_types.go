@@ -151,7 +151,8 @@ type Aggregate struct {
 	// and count as pending.
 	// +optional
 	Outdated int `json:"outdated,omitempty"`
-	// lastError is the newest failure among the matched devices.
+	// lastError is the newest failure among the matched devices. While the score is not
+	// accepted, it is why, and names no device.
 	// +optional
 	LastError *DeviceError `json:"lastError,omitempty"`
 	// progress is what one of the devices is fetching, such as an image, when that takes
@@ -168,11 +169,13 @@ type DeviceProgress struct {
 	Message string `json:"message"`
 }
 
-// DeviceError is a failure on one device.
+// DeviceError is a failure on one device, or why a score is not accepted.
 type DeviceError struct {
-	// device is the name of the Device.
-	Device string `json:"device"`
-	// message is the error that the device reports, usually podman's message.
+	// device is the name of the Device. It is absent while the score is not accepted.
+	// +optional
+	Device string `json:"device,omitempty"`
+	// message is the error that the device reports, usually podman's message; or reason
+	// and message of condition Accepted.
 	Message string `json:"message"`
 	// time is when the failure happened, by the device's clock.
 	// +optional

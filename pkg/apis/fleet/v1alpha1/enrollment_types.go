@@ -193,12 +193,14 @@ type EnrollmentRequestSpec struct {
 	// token; change them before you approve.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['kubernetes.io/arch', 'kubernetes.io/os', 'fleet.nationtech.io/device-id', 'device-id']) && !k.startsWith('device.fleet.nationtech.io/'))",message="the server sets kubernetes.io/arch, kubernetes.io/os, fleet.nationtech.io/device-id, device-id and what begins with device.fleet.nationtech.io/ itself: leave them out"
 	Labels map[string]string `json:"labels,omitempty"`
 	// allowedLabelKeys lists the label keys that the device may set for itself without
 	// the prefix device.fleet.nationtech.io/.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['kubernetes.io/arch', 'kubernetes.io/os', 'fleet.nationtech.io/device-id', 'device-id']) && !k.startsWith('device.fleet.nationtech.io/'))",message="the server sets kubernetes.io/arch, kubernetes.io/os, fleet.nationtech.io/device-id, device-id and what begins with device.fleet.nationtech.io/ itself: leave them out"
 	AllowedLabelKeys []string `json:"allowedLabelKeys,omitempty"`
 	// replaces says that a new machine takes the place of the Device of this name.
 	// +optional
