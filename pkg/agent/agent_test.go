@@ -405,6 +405,7 @@ type device struct {
 	// images remembers which images were pulled; prune says which go.
 	images, jobs runs.Keeper
 	prune        driver.Prune
+	allow        driver.Allow
 	mirror       driver.Mirror
 	names        driver.Names
 	listens      func(port uint16, udp bool) string
@@ -436,7 +437,7 @@ func (d *device) containers() *driver.Driver {
 		Runtime: d.podman, Registry: d.gateway,
 		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
 		Dialer:        &d.ports,
-		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
+		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}}, Allow: d.allow,
 		Runs:          d.runs, Images: d.images, Jobs: d.jobs, Prune: d.prune, Mirror: d.mirror, Names: d.names, Monitors: d.podman, Listens: d.listens,
 		Uptime:  func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
 		Log:     slog.New(slog.DiscardHandler),

@@ -78,6 +78,8 @@ type Fake struct {
 	then func()
 	// leaves: the runtime ends in the midst of the next start.
 	leaves bool
+	// starts counts the calls of Start.
+	starts int
 	// twice names the services of which a second container was started beside the first.
 	twice []string
 }
@@ -462,6 +464,7 @@ func (f *Fake) Rename(_ context.Context, id, name string) error {
 func (f *Fake) Start(_ context.Context, id string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.starts++
 	c := f.containers[id]
 	switch {
 	case f.down != nil:
@@ -508,6 +511,13 @@ func (f *Fake) Start(_ context.Context, id string) error {
 	}
 	f.notify(c.Ref)
 	return nil
+}
+
+// Starts counts the calls of Start, also of those that failed.
+func (f *Fake) Starts() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.starts
 }
 
 func (f *Fake) portTaken(c *entry) (uint16, bool) {
