@@ -429,6 +429,9 @@ func deploymentFacts(d *v1alpha1.Deployment, v *acceptance.Verdict) assignment.D
 		Deleting: !d.DeletionTimestamp.IsZero(),
 		At:       time.Now(),
 	}
+	if !v.Accepted {
+		facts.Refusal = v.Message
+	}
 	if v.Template != nil {
 		facts.Template = v.Template
 	}
