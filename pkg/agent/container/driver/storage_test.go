@@ -121,6 +121,10 @@ func TestADamagedImage(t *testing.T) {
 				if diff := cmp.Diff(tt.calls, fake.Calls()); diff != "" {
 					t.Error(diff)
 				}
+				missing, err := d.Missing(ctx, []string{damagedImage})
+				if err != nil || (len(missing) == 0) != (tt.note == "") || len(missing) > 0 && !strings.Contains(missing[0], damagedImage+", which is damaged on the disk (a file is missing)") {
+					t.Errorf("a restart would lack %q, %v", missing, err)
+				}
 				cancel()
 				<-done
 				if (len(changed) > 0) != (tt.calls != nil) {
@@ -163,6 +167,14 @@ func TestADamagedDatabase(t *testing.T) {
 		}
 		if now, _ := disk.counts(); now-looks < 3 || now-looks > 7 {
 			t.Errorf("%d looks in an hour", now-looks)
+		}
+		// One that nothing makes suspect is looked at once a day.
+		fake.SetDown(false)
+		time.Sleep(24 * time.Hour)
+		looks, _ = disk.counts()
+		time.Sleep(10 * 24 * time.Hour)
+		if now, _ := disk.counts(); now-looks < 9 || now-looks > 10 {
+			t.Errorf("%d looks in ten quiet days", now-looks)
 		}
 		cancel()
 		<-done
