@@ -27,7 +27,8 @@ func TestStorage(t *testing.T) {
 			s.must(err)
 			_, err = s.server.Run(t.Context(), "", "image", "push", archive)
 			s.must(err)
-			s.apply("shop", fmt.Sprintf(`{name: web, image: '%s/app:1', ports: [{hostPort: %d, containerPort: %d}], volumes: [{name: data, mountPath: /data}]}`,
+			s.applyAll(`{apiVersion: v1, kind: Secret, metadata: {name: door, namespace: default}, stringData: {password: "open sesame"}}`)
+			s.apply("shop", fmt.Sprintf(`{name: web, env: [{name: PASSWORD, valueFrom: {secretKeyRef: {name: door, key: password}}}], image: '%s/app:1', ports: [{hostPort: %d, containerPort: %d}], volumes: [{name: data, mountPath: /data}]}`,
 				gateway.Host, hostPort, lab.HelloPort))
 			s.aggregate("shop", counts{1, 1, 0, 0})
 			s.podman("exec", "default_shop_web", "sh", "-c", "echo precious >/data/kept")
@@ -47,6 +48,17 @@ func TestStorage(t *testing.T) {
 
 			s.damage(`echo '[{' >overlay-layers/layers.json`)
 			s.mended("the storage of images was repaired", "images and containers were set aside")
+
+			for _, file := range []string{"secrets.json", "filedriver/secretsdata.json"} {
+				s.damage("truncate --size=0 secrets/" + file)
+				if r, err := s.machine.RunAs(t.Context(), lab.WorkloadUser, "sh", "-c", "echo x | podman secret create control -"); err != nil || r.ExitCode == 0 {
+					t.Errorf("the control: podman makes a secret although %s is damaged: %+v, %v", file, r, err)
+				}
+				s.mended("the storage of images was repaired", "secrets that were damaged were removed")
+				if got := s.podman("exec", "default_shop_web", "sh", "-c", "echo $PASSWORD"); got != "open sesame" {
+					t.Errorf("the service has the password %q", got)
+				}
+			}
 		})
 	}
 }

@@ -6,7 +6,7 @@
 // that starts and reads every byte of every image. Here no content is read: podman wrote
 // down how large each file of a layer is, and after a power cut files are shorter or away.
 //
-// Volumes, secrets and networks are never touched.
+// Volumes and networks are never touched, and of secrets those that podman cannot read.
 package storage
 
 import (
@@ -29,6 +29,9 @@ const (
 	Image Kind = "image"
 	// Migration is a move from one kind of database to another that did not end.
 	Migration Kind = "migration"
+	// Secrets are a list of secrets or their contents that podman cannot read, or that do
+	// not belong together.
+	Secrets Kind = "secrets"
 	// Rest was set aside and is not deleted yet.
 	Rest Kind = "rest"
 )
@@ -71,6 +74,7 @@ func Look(root string) ([]Damage, error) {
 	if !l.broken() {
 		l.images(layers, images)
 	}
+	l.secrets()
 	for _, path := range Rests(root) {
 		l.note(Rest, filepath.Base(path), "it was set aside, and is to be deleted")
 	}

@@ -34,6 +34,13 @@ func (i *instance) revival(w *plan.Workload, c container.Container) workload.Ste
 				return err
 			}
 		}
+		if spec := i.specOf(&c); spec != nil { // and so may they
+			for name, content := range spec.Secrets {
+				if err := i.runtime.EnsureSecret(ctx, name, content); err != nil {
+					return err
+				}
+			}
+		}
 		i.log.Info("starting container", "container", c.Name)
 		return i.start(ctx, c.ID, c.Mounts)
 	}}

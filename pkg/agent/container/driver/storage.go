@@ -20,7 +20,7 @@ import (
 type Storage interface {
 	// Damages says what is damaged.
 	Damages(ctx context.Context) ([]storage.Damage, error)
-	// Repair sets aside what keeps the runtime from starting, and says what it did; empty
+	// Repair removes or sets aside what keeps the runtime from working, and says what it did; empty
 	// for nothing.
 	Repair(ctx context.Context) (done string, err error)
 }
@@ -156,7 +156,7 @@ func (d *Driver) repair(ctx context.Context, changed func(wire.DeploymentRef)) (
 	}
 	var notes []string
 	damaged := map[string]string{}
-	if storage.Blocking(damages) || slices.ContainsFunc(damages, func(x storage.Damage) bool { return x.Kind == storage.Rest }) {
+	if storage.Blocking(damages) || slices.ContainsFunc(damages, func(x storage.Damage) bool { return x.Kind == storage.Rest || x.Kind == storage.Secrets }) {
 		notes = append(notes, d.setAside(ctx, damages)...)
 	}
 	for _, x := range damages {
@@ -183,7 +183,7 @@ func (d *Driver) repair(ctx context.Context, changed func(wire.DeploymentRef)) (
 func (d *Driver) setAside(ctx context.Context, damages []storage.Damage) (notes []string) {
 	var what []string
 	for _, x := range damages {
-		if x.Kind == storage.Database || x.Kind == storage.Index {
+		if x.Kind == storage.Database || x.Kind == storage.Index || x.Kind == storage.Secrets {
 			what = append(what, fmt.Sprintf("%s: %s", x.What, x.Why))
 		}
 	}
