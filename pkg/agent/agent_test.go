@@ -403,12 +403,12 @@ type device struct {
 	runs  runs.Keeper
 	ports ports
 	// images remembers which images were pulled; prune says which go.
-	images, jobs runs.Keeper
-	prune        driver.Prune
-	allow        driver.Allow
-	mirror       driver.Mirror
-	names        driver.Names
-	listens      func(port uint16, udp bool) string
+	images, jobs, volumes runs.Keeper
+	prune                 driver.Prune
+	allow                 driver.Allow
+	mirror                driver.Mirror
+	names                 driver.Names
+	listens               func(port uint16, udp bool) string
 	// lacks is what the device itself lacks for a restart.
 	lacks []string
 	// locks: the agent keeps others out of its state, as one does that runs for real.
@@ -438,7 +438,7 @@ func (d *device) containers() *driver.Driver {
 		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
 		Dialer:        &d.ports,
 		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}}, Allow: d.allow,
-		Runs: d.runs, Images: d.images, Jobs: d.jobs, Prune: d.prune, Mirror: d.mirror, Names: d.names, Monitors: d.podman, Listens: d.listens,
+		Runs: d.runs, Images: d.images, Jobs: d.jobs, Volumes: d.volumes, Prune: d.prune, Mirror: d.mirror, Names: d.names, Monitors: d.podman, Listens: d.listens,
 		Uptime:  func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
 		Log:     slog.New(slog.DiscardHandler),
 		Crashes: crashes.New(filepath.Join(d.dir, "crashes"), nil, slog.New(slog.DiscardHandler)),
@@ -457,7 +457,7 @@ func (d *device) start() {
 			d.t.Fatal(err)
 		}
 	}
-	d.runs, d.images, d.jobs = state.Notes("containers"), state.Notes("images"), state.Notes("jobs")
+	d.runs, d.images, d.jobs, d.volumes = state.Notes("containers"), state.Notes("images"), state.Notes("jobs"), state.Notes("volumes")
 	containers := d.containers()
 	d.driver = containers
 	drivers, err := workload.NewDrivers(append(d.further, containers)...)

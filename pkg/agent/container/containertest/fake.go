@@ -611,6 +611,14 @@ func (f *Fake) SetPolicy(name string, policy container.Restart) {
 	f.change(name, func(c *entry) { c.Policy = policy })
 }
 
+// Forget makes the runtime forget all containers and volumes, as when its database is lost.
+func (f *Fake) Forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.containers)
+	clear(f.volumes)
+}
+
 // Cut cuts the power: what ran has no end.
 func (f *Fake) Cut() {
 	f.mu.Lock()
@@ -869,6 +877,10 @@ func (f *Fake) EnsureVolume(_ context.Context, ref wire.DeploymentRef, name, ado
 	case !ok && size > 0:
 		return "", fmt.Errorf("making volume %s: %w", name, container.ErrNoLimit)
 	case !ok:
+		if _, there := f.volumes[adopts]; adopts != "" && !there {
+			f.record("volume %s", adopts)
+			f.volumes[adopts] = volume{}
+		}
 		f.record("volume %s", name)
 		v = volume{owner: ref, adopts: adopts}
 		f.volumes[name] = v

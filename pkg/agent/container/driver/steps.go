@@ -151,7 +151,10 @@ func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) err
 		return i.remove(ctx, a.Container)
 	case plan.RemoveVolume:
 		i.log.Info("removing volume", "volume", a.Volume)
-		return i.runtime.RemoveVolume(ctx, a.Volume)
+		if err := i.runtime.RemoveVolume(ctx, a.Volume); err != nil {
+			return err
+		}
+		return i.adoptions.forget(a.Volume)
 	}
 	return fmt.Errorf("planned action %v is unknown", a.Kind)
 }
