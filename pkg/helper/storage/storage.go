@@ -10,9 +10,12 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // Kind says what is damaged.
@@ -79,6 +82,19 @@ func Look(root string) ([]Damage, error) {
 		l.note(Rest, filepath.Base(path), "it was set aside, and is to be deleted")
 	}
 	return l.found[:min(len(l.found), MaxDamages)], nil
+}
+
+// Flush brings what was written to the file system of the storage at root to the disk. The
+// kernel decides how long that takes.
+func Flush(root string) error {
+	dir, err := os.Open(root)
+	if err == nil {
+		err = errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("bringing podman's storage to the disk: %w", err)
+	}
+	return nil
 }
 
 // looker gathers what it finds.

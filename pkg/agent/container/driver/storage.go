@@ -23,6 +23,8 @@ type Storage interface {
 	// Repair removes or sets aside what keeps the runtime from working, and says what it did; empty
 	// for nothing.
 	Repair(ctx context.Context) (done string, err error)
+	// Flush returns once what the runtime wrote so far is on the disk.
+	Flush(ctx context.Context) error
 }
 
 const (
@@ -34,6 +36,8 @@ const (
 	// lookEvery is the time until a storage is looked at that nothing made suspect: a card
 	// that wears out damages what lies there, and nobody notices before the next start.
 	lookEvery = 24 * time.Hour
+	// flushTimeout bounds how long a pull waits for the disk.
+	flushTimeout = 2 * time.Minute
 	// passing is how long a container may run that ends all the time: what runs longer goes
 	// on although its image is damaged.
 	passing = time.Minute
@@ -237,6 +241,20 @@ func (d *Driver) replaceImage(ctx context.Context, damage storage.Damage, change
 		changed(c.Ref)
 	}
 	return names, ""
+}
+
+// flush waits until an image that was pulled is on the disk. Podman waits for nothing, so that
+// a power cut half a minute later would leave layers whose files are empty. A card that takes
+// too long keeps nothing from starting: what it lost is found at the next start.
+func (d *Driver) flush(ctx context.Context, image string) {
+	if d.keeper.Storage == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	if err := d.keeper.Flush(ctx); err != nil {
+		d.log.Warn("an image that was pulled may not be on the disk yet", "image", image, "error", err)
+	}
 }
 
 // usersOf returns the names by which an image was pulled, and the containers of it.
