@@ -1076,6 +1076,7 @@ func TestContainersThatAreStuck(t *testing.T) {
 		"no process": {func(d *device) { d.podman.Vanish("shop_web_front") }, time.Minute},
 		"stopping":   {func(d *device) { d.podman.Hang("shop_web_front", container.StateStopping) }, 4 * time.Minute},
 		"removing":   {func(d *device) { d.podman.Hang("shop_web_front", container.StateRemoving) }, 4 * time.Minute},
+		"paused":     {func(d *device) { d.podman.Hang("shop_web_front", container.StatePaused) }, 62 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onDevice(t, func(d *device) {
@@ -1094,6 +1095,24 @@ func TestContainersThatAreStuck(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a person paused has an hour, and goes on afterwards as if nothing had been.
+func TestAContainerThatIsPausedForAWhile(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.podman.Calls()
+		for range 3 {
+			d.podman.Hang("shop_web_front", container.StatePaused)
+			d.pass(58 * time.Minute)
+			d.expectPhase(web, wire.PhaseFailed, "is paused on the device")
+			d.podman.Hang("shop_web_front", container.StateRunning)
+			d.pass(2 * time.Minute)
+			d.expectPhase(web, wire.PhaseRunning, "")
+		}
+		d.expectCalls()
+	})
 }
 
 // A limit that the device cannot keep is named, and what runs goes on.

@@ -367,12 +367,17 @@ const (
 	// maxPassing is how long a state may last that passes by itself, besides the time
 	// that the container has to end.
 	maxPassing = 2 * time.Minute
+	// maxPaused is how long a container may be paused: nobody can tell who paused it.
+	maxPaused = time.Hour
 )
 
 // stuckAt is how long a container may be as it is before it is stuck.
 func stuckAt(c *container.Container) time.Duration {
 	if c.Gone || c.Unwatched || c.Severed {
 		return maxGone
+	}
+	if c.State == container.StatePaused {
+		return maxPaused
 	}
 	return c.Grace + maxPassing
 }
