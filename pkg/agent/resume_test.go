@@ -59,6 +59,11 @@ func TestWhatRanStartsBeforeAPull(t *testing.T) {
 		d.losesPower()
 		d.start()
 		d.expectCallsInAnyOrder("start shop_web_back", "start shop_web_front", "start shop_web_old")
+		for _, c := range d.podman.Running() {
+			if late := c.Started.Sub(d.on); late > time.Second {
+				t.Errorf("%s started after %v", c.Name, late)
+			}
+		}
 		d.gateway.setOffline(false)
 		d.pass(20 * time.Minute)
 		d.expectCalls()
