@@ -164,3 +164,25 @@ func TestWhatIsNotAllowedAnyMoreDoesNotStart(t *testing.T) {
 		d.expectCalls()
 	})
 }
+
+// Where an update is superseded before it is ready, and the next one cannot be pulled, the one
+// that runs goes on: the version before it does not start beside it.
+func TestWhatWasJustReplacedDoesNotComeBackBesideIt(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.gateway.issue("e1", deployments{web: {"front": command("b")}})
+		d.pass(time.Second)
+		d.podman.Calls()
+		d.podman.PullFunc = func(context.Context, string) error { return errOffline }
+		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/app:2")}})
+		d.pass(time.Hour)
+		d.expectCalls()
+		d.podman.PullFunc = nil
+		d.pass(10 * time.Minute)
+		d.expectPhase(web, wire.PhaseRunning, "")
+		if twice := d.podman.Twice(); len(twice) > 0 {
+			t.Errorf("two containers ran at one time: %v", twice)
+		}
+	})
+}
