@@ -45,7 +45,7 @@ func newDrivers(p parts, registry driver.Registry, root func() string, keep func
 		containers.Mirror = m
 	}
 	if keep != nil {
-		containers.Runs, containers.Images, containers.Jobs = keep("containers"), keep("images"), keep("jobs")
+		containers.Runs, containers.Images, containers.Jobs, containers.Volumes = keep("containers"), keep("images"), keep("jobs"), keep("volumes")
 	}
 	d.containers = driver.New(containers)
 	all := []workload.Driver{d.containers}

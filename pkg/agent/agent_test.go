@@ -403,11 +403,12 @@ type device struct {
 	runs  runs.Keeper
 	ports ports
 	// images remembers which images were pulled; prune says which go.
-	images, jobs runs.Keeper
-	prune        driver.Prune
-	mirror       driver.Mirror
-	names        driver.Names
-	listens      func(port uint16, udp bool) string
+	images, jobs, volumes runs.Keeper
+	prune                 driver.Prune
+	allow                 driver.Allow
+	mirror                driver.Mirror
+	names                 driver.Names
+	listens               func(port uint16, udp bool) string
 	// lacks is what the device itself lacks for a restart.
 	lacks []string
 	// locks: the agent keeps others out of its state, as one does that runs for real.
@@ -436,8 +437,8 @@ func (d *device) containers() *driver.Driver {
 		Runtime: d.podman, Registry: d.gateway,
 		TrustRegistry: func(registry string) error { d.trusted = append(d.trusted, registry); return nil },
 		Dialer:        &d.ports,
-		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}},
-		Runs:          d.runs, Images: d.images, Jobs: d.jobs, Prune: d.prune, Mirror: d.mirror, Names: d.names, Monitors: d.podman, Listens: d.listens,
+		Binds:         bind.Policy{Roots: d.roots, Forbidden: []string{d.dir}}, Allow: d.allow,
+		Runs: d.runs, Images: d.images, Jobs: d.jobs, Volumes: d.volumes, Prune: d.prune, Mirror: d.mirror, Names: d.names, Monitors: d.podman, Listens: d.listens,
 		Uptime:  func() runs.Moment { return runs.Moment{Boot: d.boot, Uptime: time.Since(d.on)} },
 		Log:     slog.New(slog.DiscardHandler),
 		Crashes: crashes.New(filepath.Join(d.dir, "crashes"), nil, slog.New(slog.DiscardHandler)),
@@ -456,7 +457,7 @@ func (d *device) start() {
 			d.t.Fatal(err)
 		}
 	}
-	d.runs, d.images, d.jobs = state.Notes("containers"), state.Notes("images"), state.Notes("jobs")
+	d.runs, d.images, d.jobs, d.volumes = state.Notes("containers"), state.Notes("images"), state.Notes("jobs"), state.Notes("volumes")
 	containers := d.containers()
 	d.driver = containers
 	drivers, err := workload.NewDrivers(append(d.further, containers)...)
@@ -1075,6 +1076,7 @@ func TestContainersThatAreStuck(t *testing.T) {
 		"no process": {func(d *device) { d.podman.Vanish("shop_web_front") }, time.Minute},
 		"stopping":   {func(d *device) { d.podman.Hang("shop_web_front", container.StateStopping) }, 4 * time.Minute},
 		"removing":   {func(d *device) { d.podman.Hang("shop_web_front", container.StateRemoving) }, 4 * time.Minute},
+		"paused":     {func(d *device) { d.podman.Hang("shop_web_front", container.StatePaused) }, 62 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onDevice(t, func(d *device) {
@@ -1093,6 +1095,24 @@ func TestContainersThatAreStuck(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a person paused has an hour, and goes on afterwards as if nothing had been.
+func TestAContainerThatIsPausedForAWhile(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.podman.Calls()
+		for range 3 {
+			d.podman.Hang("shop_web_front", container.StatePaused)
+			d.pass(58 * time.Minute)
+			d.expectPhase(web, wire.PhaseFailed, "is paused on the device")
+			d.podman.Hang("shop_web_front", container.StateRunning)
+			d.pass(2 * time.Minute)
+			d.expectPhase(web, wire.PhaseRunning, "")
+		}
+		d.expectCalls()
+	})
 }
 
 // A limit that the device cannot keep is named, and what runs goes on.

@@ -111,6 +111,7 @@ func (m *model) step() {
 		draw.May("restore", 1, m.restore),
 		draw.May("confirmation", 1, m.confirm),
 		draw.May("put while podman is away", 2, m.putWithoutPodman),
+		draw.May("put while the registry is away", 2, m.putWithoutRegistry),
 		draw.May("end of a container", 3, m.end),
 		draw.May("loss of a process", 2, func() { m.podman.Vanish(m.name()) }),
 		draw.May("clock", 2, func() { m.podman.SetClock(time.Duration(m.random.IntN(200)-100) * time.Hour) }),
@@ -133,6 +134,40 @@ func (m *model) putWithoutPodman() {
 	m.pass(time.Duration(m.random.IntN(300)) * time.Second)
 	m.podman.SetDown(false)
 	m.pass(2 * time.Minute)
+}
+
+// putWithoutRegistry makes Deployments whose image does not come, and cuts the power
+// meanwhile: what ran and is still wanted runs again, while the pull is waited for.
+func (m *model) putWithoutRegistry() {
+	r := make(registry)
+	m.podman.PullFunc = r.pull
+	m.put()
+	m.pass(time.Duration(m.random.IntN(60)) * time.Second)
+	before := m.wanted()
+	m.reboot()
+	m.gateway.setOffline(!m.online) // a nudge may have gone to the agent of before
+	m.pass(6 * time.Minute) // one that ended often waits for up to five
+	for name := range before {
+		if !m.wanted()[name] {
+			m.t.Errorf("%s ran before the power cut, and does not while an image is waited for", name)
+		}
+	}
+	close(r) // by which each pull succeeds
+	m.podman.PullFunc = nil
+	m.pass(2 * time.Minute)
+}
+
+// wanted are the services that run and that the device was and is to run.
+func (m *model) wanted() map[string]bool {
+	names := map[string]bool{}
+	for _, c := range m.podman.Running() {
+		if _, was := m.running[c.Ref][c.Service]; was && !c.Gone && !c.Odd() {
+			if _, is := m.server[c.Ref][c.Service]; is {
+				names[container.ObjectName(c.Ref, c.Service)] = true
+			}
+		}
+	}
+	return names
 }
 
 func (m *model) ref() wire.DeploymentRef { return modelRefs[m.random.IntN(len(modelRefs))] }
@@ -166,9 +201,16 @@ func servicesOf(of map[string]int) services {
 	return all
 }
 
+// imageEvery is which versions of a service come with an image of their own.
+const imageEvery = 3
+
 func serviceOf(name string, version int) score.Service {
+	from := image
+	if version%imageEvery == 0 {
+		from = fmt.Sprintf("localhost/app:%d", version)
+	}
 	return score.Service{
-		Name: name, Image: image, Command: []string{fmt.Sprint("version ", version)}, Volumes: []score.Volume{{Name: name, MountPath: "/data"}},
+		Name: name, Image: from, Command: []string{fmt.Sprint("version ", version)}, Volumes: []score.Volume{{Name: name, MountPath: "/data"}},
 	}
 }
 

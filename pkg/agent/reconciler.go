@@ -176,6 +176,11 @@ func (p *pass) converge(ctx context.Context) (queue.Result, error) {
 	if err != nil {
 		return queue.Result{}, err
 	}
+	if p.incomplete() {
+		if _, err := p.reviveAndLook(ctx); err != nil {
+			return queue.Result{}, err
+		}
+	}
 	hash, body, bodyErr := p.body(ctx)
 	if body == nil && refused != nil {
 		return queue.Result{}, p.fail(ctx, hash, refused)
@@ -235,7 +240,7 @@ func (p *pass) parse(body []byte) error {
 // reported.
 func (p *pass) apply(ctx context.Context, hash string) (again time.Time, err error) {
 	renewed := hash != p.target.applied || p.digest != p.target.appliedSecrets
-	todo, err := p.view().Plan(ctx, p.workload, renewed)
+	todo, err := p.planned(ctx, renewed)
 	if err != nil {
 		return again, p.fail(ctx, hash, err)
 	}
@@ -348,7 +353,9 @@ func (p *pass) fail(ctx context.Context, hash string, err error) error {
 		return err // a condition of the device, not of the Deployment
 	}
 	since := p.troubles.note(p.ref, hash, err)
-	_ = p.observe(ctx) // the report is about what was seen last, then
+	if p.observe(ctx) == nil { // otherwise the report is about what was seen last
+		_, _ = p.reviveAndLook(ctx)
+	}
 	p.report(plan.Outcome{Hash: hash, Err: err, Since: since})
 	return err
 }

@@ -15,10 +15,13 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Bounds of the pause after a report that could not be sent.
 const (
+	// Bounds of the pause after a report that could not be sent.
 	minReportPause = time.Second
 	maxReportPause = 30 * time.Second
+	// reportEvery is the least time between two rounds of reports. Of what changes several
+	// times meanwhile the last state is sent.
+	reportEvery = time.Second
 )
 
 // reporter holds the reports that the device stands by, and sends those that
@@ -137,11 +140,13 @@ func (r *reporter) states() []wire.DeploymentState {
 	return states
 }
 
-// run sends until ctx ends.
+// run sends until ctx ends: at once what comes after a while of silence, and together what
+// follows within reportEvery.
 func (r *reporter) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	pause := minReportPause
+	var next time.Time // nothing is sent before
 	for {
 		select {
 		case <-ctx.Done():
@@ -153,7 +158,16 @@ func (r *reporter) run(ctx context.Context) {
 		if r.isPaused() {
 			continue
 		}
-		if err := r.flush(ctx); err != nil {
+		if wait := time.Until(next); wait > 0 {
+			timer.Reset(wait)
+			continue
+		}
+		began := time.Now()
+		sent, err := r.flush(ctx)
+		if sent {
+			next = began.Add(reportEvery)
+		}
+		if err != nil {
 			r.log.Debug("reports wait", "pause", pause, "error", err)
 			r.setPaused(true)
 			if isRefusal(err, wire.RefusedQuarantined) {
@@ -182,18 +196,18 @@ func (r *reporter) isPaused() bool {
 	return r.paused
 }
 
-// flush sends everything that waits, the info first. The first error of the
-// transport ends it.
-func (r *reporter) flush(ctx context.Context) error {
+// flush sends everything that waits, the info first, and reports whether there was anything.
+// The first error of the transport ends it.
+func (r *reporter) flush(ctx context.Context) (sent bool, err error) {
 	refs := r.waiting.Take()
 	slices.SortFunc(refs, wire.DeploymentRef.Compare)
 	for i, ref := range refs {
 		if err := r.send(ctx, ref); err != nil {
 			r.waiting.Return(refs[i:]...)
-			return err
+			return true, err
 		}
 	}
-	return nil
+	return len(refs) > 0, nil
 }
 
 func (r *reporter) send(ctx context.Context, ref wire.DeploymentRef) error {

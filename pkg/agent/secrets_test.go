@@ -88,6 +88,36 @@ func TestSecretsReachTheContainerAndNothingElse(t *testing.T) {
 	})
 }
 
+// A secret that podman lost is made again before its container starts, also where an update
+// is waited for.
+func TestASecretThatIsLostIsMadeAgain(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.setOffline(true)
+		d.gateway.issue("e1", deployments{web: {"front": withSecret}})
+		d.setSecret("password")
+		d.gateway.setOffline(false)
+		d.settle()
+		name := d.secretNames()[0]
+		d.must(d.podman.RemoveSecret(t.Context(), name))
+		d.podman.Calls()
+		d.podman.Exit("shop_web_front", 1)
+		d.pass(10 * time.Second)
+		d.expectCalls("secret "+name, "start shop_web_front")
+
+		r := make(registry)
+		d.podman.PullFunc = r.pull
+		digest := d.gateway.manifest.Entries[0].SecretsDigest
+		d.gateway.issue("e1", deployments{web: {"front": func(s *score.Service) { withSecret(s); s.Image = "localhost/app:2" }}})
+		d.gateway.edit(func(m *wire.Manifest) { m.Entries[0].SecretsDigest = digest })
+		d.pass(time.Minute)
+		d.losesPower()
+		d.must(d.podman.RemoveSecret(t.Context(), name))
+		d.podman.Calls()
+		d.start()
+		d.expectCalls("secret "+name, "start shop_web_front")
+	})
+}
+
 // loseContainers removes the containers and their secrets behind the agent's back.
 func (d *device) loseContainers() {
 	list, err := d.podman.List(d.t.Context(), web)

@@ -22,6 +22,9 @@ const (
 	stepTimeout = 2 * time.Minute
 	// fetchTimeout bounds a fetch: 1 GB over 5 Mbit/s takes 27 minutes.
 	fetchTimeout = time.Hour
+	// Bounds of the time between two looks at what should run meanwhile. It doubles with
+	// each start that fails.
+	minRevivePause, maxRevivePause = 5 * time.Second, 5 * time.Minute
 )
 
 // errSuperseded: a newer manifest made the pass obsolete.
@@ -86,16 +89,21 @@ func (p *pass) fetch(ctx context.Context, s workload.Step) error {
 		case <-ctx.Done():
 		}
 	}()
-	if err := acquire(ctx, p.fetches); err != nil {
-		return context.Cause(ctx)
-	}
-	defer release(p.fetches)
-	defer p.followProgress(s.Progress)()
-	err := s.Do(ctx)
+	err := p.reviveUntil(ctx, func() error { return p.fetchInTurn(ctx, s) })
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// fetchInTurn takes the step when there is a place for it.
+func (p *pass) fetchInTurn(ctx context.Context, s workload.Step) error {
+	if err := acquire(ctx, p.fetches); err != nil {
+		return err
+	}
+	defer release(p.fetches)
+	defer p.followProgress(s.Progress)()
+	return s.Do(ctx)
 }
 
 // acquire takes a place in a counting semaphore.

@@ -109,6 +109,35 @@ func TestVolumesWithoutANameAreAdopted(t *testing.T) {
 	})
 }
 
+// Where podman's database is lost, and with it the label that says which volume without a name
+// stands for which of the agent's, the agent still knows, until the volume is removed.
+func TestAdoptedVolumesSurviveTheLossOfTheDatabase(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		anonymous := d.podman.Leave("shop_web_front", "/data")
+		d.podman.Declare(image, "/data")
+		d.gateway.issue("e1", deployments{web: {"front": command("b")}})
+		d.settle()
+		d.losesPower()
+		d.podman.Forget()
+		d.start()
+		d.expectCalls("volume "+anonymous, "volume "+declared, "create shop_web_front", "start shop_web_front")
+		if diff := cmp.Diff([]string{anonymous}, d.mounts(web, "/data")); diff != "" {
+			t.Errorf("after the loss: %s", diff)
+		}
+		d.gateway.setOffline(false)
+		d.gateway.edit(func(m *wire.Manifest) { m.Entries[0].VolumeRetention = wire.DeleteVolumes })
+		d.settle()
+		d.gateway.issue("e1", nil)
+		d.settle()
+		d.podman.Calls()
+		d.gateway.issue("e1", deployments{web: {"front": nil}})
+		d.settle()
+		d.expectCalls("volume "+declared, "create shop_web_front", "start shop_web_front")
+	})
+}
+
 // Services that take their time to end do not add up.
 func TestServicesEndSideBySide(t *testing.T) {
 	onDevice(t, func(d *device) {

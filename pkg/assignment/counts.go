@@ -23,6 +23,8 @@ type Counts struct {
 	Newest   *Failure
 	// Progress is what one device is fetching; nil when none says.
 	Progress *Progress
+	// Refusal is why the score is not accepted; empty when it is.
+	Refusal string
 	// Generation is that of the Deployment which these are the counts of.
 	Generation int64
 }
@@ -155,7 +157,7 @@ func (t *Table) Aggregate(ref wire.DeploymentRef) (c Counts, accepted, ok bool) 
 		return Counts{}, false, false
 	}
 	c = dep.counts
-	c.Generation = dep.generation
+	c.Generation, c.Refusal = dep.generation, dep.refusal
 	if len(dep.counted) > 0 {
 		shown := dep.counted[0].Failure
 		c.Newest = &shown

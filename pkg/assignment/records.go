@@ -180,12 +180,14 @@ type deployment struct {
 	number uint32
 	// known: the API has the Deployment.
 	known, deleting, accepted bool
-	generation                int64
-	selection                 selection
-	entry                     uint32
-	body                      []byte
-	secrets                   []string
-	needs                     []wire.Capability
+	// refusal is why it is not accepted; empty when it is.
+	refusal    string
+	generation int64
+	selection  selection
+	entry      uint32
+	body       []byte
+	secrets    []string
+	needs      []wire.Capability
 	// template renders the score; nil for one that is the same on each device.
 	template *renderer
 	// devices are those on which it is wanted.

@@ -55,6 +55,8 @@ type Deployment struct {
 	// Accepted: Entry and Body may be sent. Otherwise matched devices are asked
 	// to keep what they run.
 	Accepted bool
+	// Refusal is why it is not accepted, in words for people; empty when it is.
+	Refusal string
 	// Deleting: the Deployment matches nothing any more.
 	Deleting bool
 	Entry    wire.Entry
@@ -336,6 +338,7 @@ func (t *Table) setDeployment(d Deployment, half bool, c *Changes) {
 	t.setTemplate(dep, d.Template)
 	dep.at = d.At
 	dep.known, dep.deleting, dep.accepted, dep.entry = true, d.Deleting, d.Accepted, entry
+	dep.refusal = d.Refusal
 	dep.generation, dep.body, dep.secrets, dep.needs = d.Generation, d.Body, d.Secrets, d.Needs
 	if reselected {
 		t.reselect(dep, d.Selector)

@@ -30,6 +30,8 @@ const (
 	// maxInspect bounds how long a storage is looked at, maxRepair how long its repair takes,
 	// which may delete many files from a slow card.
 	maxInspect, maxRepair = 2 * time.Minute, 15 * time.Minute
+	// maxFlush bounds how long a slow card is waited for.
+	maxFlush = 2 * time.Minute
 	// handover is how long the two may take for a message.
 	handover = 5 * time.Second
 	// maxGroups bounds the groups that a reply names.
@@ -70,6 +72,7 @@ type verb string
 const (
 	inspect verb = "inspect"
 	repair  verb = "repair"
+	flush   verb = "flush"
 )
 
 var errRequest = errors.New("the request is none")
@@ -77,7 +80,7 @@ var errRequest = errors.New("the request is none")
 func (r *request) validate() error {
 	if r.Storage != "" {
 		r.Timeout = min(max(r.Timeout, 0), maxRepair)
-		if r.Storage != inspect && r.Storage != repair {
+		if r.Storage != inspect && r.Storage != repair && r.Storage != flush {
 			return errRequest
 		}
 		return nil
@@ -119,7 +122,8 @@ const (
 	stocked outcome = "stocked"
 	// seen: the reply says what lies along the paths, or the groups.
 	seen outcome = "seen"
-	// inspected: the reply says what is damaged in the storage, or what was repaired.
+	// inspected: the reply says what is damaged in the storage, or what was repaired, or the
+	// storage is on the disk.
 	inspected outcome = "inspected"
 	// failed: the helper could not try.
 	failed outcome = "failed"

@@ -20,6 +20,8 @@ const (
 	// maxRequests bounds the requests that are answered at one time, maxWalks the looks
 	// among them: one on a file system that hangs ends when that does.
 	maxRequests, maxWalks = 64, 4
+	// maxFlushes bounds those who wait for the disk, of whom there is one for each pull.
+	maxFlushes = 4
 )
 
 // Server answers a Client. It runs as the account that the containers belong to, and
@@ -41,11 +43,13 @@ type Server struct {
 	inside inside
 	walks  chan struct{} // a counting semaphore
 	stores chan struct{} // one looks at the storage at a time
+	// flushes is a counting semaphore: the kernel can be interrupted by nothing.
+	flushes chan struct{}
 }
 
 // Serve answers until ctx ends.
 func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
-	s.walks, s.stores = make(chan struct{}, maxWalks), make(chan struct{}, 1)
+	s.walks, s.stores, s.flushes = make(chan struct{}, maxWalks), make(chan struct{}, 1), make(chan struct{}, maxFlushes)
 	defer s.inside.close()
 	return unixserve.Serve(ctx, listener, maxRequests, func(conn *net.UnixConn) error { return s.serve(ctx, conn) }, func(err error) {
 		s.Log.Debug("a request was not answered", "error", err)

@@ -15,8 +15,12 @@ var ErrStorage = errors.New("podman's storage cannot be repaired now")
 // errTending: a storage takes longer than anybody waits.
 var errTending = errors.New("podman's storage is still being looked at")
 
-// tend looks at podman's storage, or repairs it. Either may outlast its question.
+// tend looks at podman's storage, repairs it, or brings it to the disk. Any of it may outlast
+// its question.
 func (s *Server) tend(ctx context.Context, what verb) reply {
+	if what == flush {
+		return outlasting(ctx, s.flushes, errTending, s.flushed)
+	}
 	return outlasting(ctx, s.stores, errTending, func() reply { return s.tended(ctx, what) })
 }
 
@@ -33,6 +37,13 @@ func (s *Server) tended(ctx context.Context, what verb) reply {
 		return answer(failed, err)
 	}
 	return reply{Outcome: inspected, Text: text}
+}
+
+func (s *Server) flushed() reply {
+	if err := storage.Flush(s.Storage.Root); err != nil {
+		return answer(failed, err)
+	}
+	return reply{Outcome: inspected}
 }
 
 // Damages says what is damaged in podman's storage. It returns ErrStorage,
@@ -55,6 +66,13 @@ func (c *Client) Damages(ctx context.Context) ([]storage.Damage, error) {
 func (c *Client) Repair(ctx context.Context) (done string, err error) {
 	got, err := c.tend(ctx, &request{Storage: repair, Timeout: patience(ctx, maxRepair)})
 	return line(got.Text), err
+}
+
+// Flush returns once what podman wrote so far is on the disk. It returns ErrStorage,
+// ErrUnavailable or the error of ctx.
+func (c *Client) Flush(ctx context.Context) error {
+	_, err := c.tend(ctx, &request{Storage: flush, Timeout: patience(ctx, maxFlush)})
+	return err
 }
 
 func line(text string) string { return printable.Line(fmt.Sprintf("%.*s", maxText, text)) }

@@ -42,6 +42,15 @@ func TestStorage(t *testing.T) {
 	if _, err := os.Lstat(database); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the database: %v", err)
 	}
+	if err := client.Flush(t.Context()); err != nil {
+		t.Errorf("bringing it to the disk: %v", err)
+	}
+	if err := os.RemoveAll(root); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Flush(t.Context()); !errors.Is(err, helper.ErrStorage) {
+		t.Errorf("bringing to the disk what is not there: %v", err)
+	}
 	client.Socket += "-none"
 	if _, err := client.Damages(t.Context()); !errors.Is(err, helper.ErrUnavailable) {
 		t.Errorf("without a helper: %v", err)

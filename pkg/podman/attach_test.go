@@ -45,7 +45,11 @@ func (s *sessions) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(path, "/exec/5e/resize"):
 		s.resizes = append(s.resizes, r.URL.Query().Get("h")+"x"+r.URL.Query().Get("w"))
 	case strings.HasSuffix(path, "/exec/5e/json"):
-		fmt.Fprint(w, s.answers[min(s.asks, len(s.answers)-1)])
+		answer := s.answers[min(s.asks, len(s.answers)-1)]
+		if answer == "" {
+			http.Error(w, `{"message":"no exec session with ID 5e found"}`, http.StatusNotFound)
+		}
+		fmt.Fprint(w, answer)
 		s.asks++
 	}
 }
@@ -126,6 +130,7 @@ func TestAttachToAnotherKind(t *testing.T) {
 		"gone": {func(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, `{"message":"no such container"}`, http.StatusNotFound)
 		}, container.ErrNotFound},
+		"forgotten":  {(&sessions{t: t, answers: []string{""}}).ServeHTTP, podman.ErrNoCode},
 		"never ends": {(&sessions{t: t, answers: []string{`{"Running":true}`}}).ServeHTTP, podman.ErrNoCode},
 	} {
 		t.Run(name, func(t *testing.T) {

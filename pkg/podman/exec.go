@@ -56,10 +56,14 @@ func (c *Client) startExec(ctx context.Context, session string) ([]byte, error) 
 	return output, c.translate(err, nil)
 }
 
-// awaitExec returns the exit code of a command whose output has ended.
+// awaitExec returns the exit code of a command whose output has ended. Podman forgets that a
+// while after the end, and together with the container: then it is errNoCode.
 func (c *Client) awaitExec(ctx context.Context, session string) (int, error) {
 	for {
 		found, err := c.lookExec(ctx, session)
+		if errors.Is(err, container.ErrNotFound) {
+			return 0, errNoCode
+		}
 		if err != nil || !found.Running {
 			return found.ExitCode, err
 		}
@@ -74,6 +78,9 @@ func (c *Client) awaitExec(ctx context.Context, session string) (int, error) {
 // Executing implements container.Runtime.
 func (c *Client) Executing(ctx context.Context, session string) (bool, error) {
 	found, err := c.lookExec(ctx, session)
+	if errors.Is(err, container.ErrNotFound) {
+		return false, nil
+	}
 	return found.Running, err
 }
 
@@ -83,12 +90,9 @@ type execution struct {
 	ExitCode int
 }
 
-// lookExec returns nothing for a session that is gone.
+// lookExec looks at a session. It returns container.ErrNotFound for one that is gone.
 func (c *Client) lookExec(ctx context.Context, session string) (found execution, err error) {
 	err = c.call(ctx, request{method: http.MethodGet, path: "/exec/%s/json", values: []string{session}}, &found)
-	if errors.Is(err, container.ErrNotFound) {
-		return execution{}, nil
-	}
 	if err != nil {
 		return execution{}, fmt.Errorf("looking at a command: %w", err)
 	}

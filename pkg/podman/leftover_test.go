@@ -1,6 +1,7 @@
 package podman_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -60,5 +61,46 @@ func TestANameThatOnlyTheStorageHas(t *testing.T) {
 		if diff := cmp.Diff(tt.does, did); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// A secret that podman lists and cannot read, as after a power cut between its two files, is
+// replaced. One that it can read is left alone, and so is one that it cannot look for.
+func TestASecretThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		status int
+		text   string
+		does   []string
+	}{
+		"whole":              {http.StatusOK, "", nil},
+		"there is none":      {http.StatusNotFound, "no secret with name or id \"shop_web_x\": no such secret", []string{"replace"}},
+		"content is missing": {http.StatusNotFound, "0123: no such secret", []string{"replace"}},
+		"content is damaged": {http.StatusInternalServerError, "inspecting secret shop_web_x: unexpected end of JSON input", []string{"replace"}},
+	} {
+		var did []string
+		client := impostor(t, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.Method == http.MethodPost && r.URL.Query().Get("replace") == "true":
+				did = append(did, "replace")
+				fmt.Fprint(w, `{"ID":"4567"}`)
+			case r.Method == http.MethodGet && r.URL.Query().Get("showsecret") == "true":
+				w.WriteHeader(tt.status)
+				fmt.Fprintf(w, `{"message":%q}`, tt.text)
+			default:
+				did = append(did, r.Method+" "+r.URL.String())
+				w.WriteHeader(http.StatusNotFound)
+			}
+		})
+		if err := client.EnsureSecret(t.Context(), "shop_web_x", []byte("content")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(tt.does, did); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	silent := impostor(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("x", 5<<20)) })
+	if err := silent.EnsureSecret(t.Context(), "shop_web_x", []byte("content")); !errors.Is(err, container.ErrUnavailable) {
+		t.Errorf("an answer that is none: %v", err)
 	}
 }

@@ -13,17 +13,23 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// EnsureSecret implements container.Runtime. The name changes with the
-// content, so a secret that exists has the right one.
+// EnsureSecret implements container.Runtime. The name changes with the content, so a secret
+// that exists and can be read has the right one. Podman keeps names and contents in two files,
+// of which a power cut may leave one as it was: a secret without its content podman lists, and
+// neither gives nor removes, so that it is replaced. Podman 4.3 does not look for the content,
+// and replaces nothing; the helper removes such a secret (pkg/helper/storage).
 func (c *Client) EnsureSecret(ctx context.Context, name string, content []byte) error {
-	err := c.call(ctx, request{method: http.MethodGet, path: "/secrets/%s/json", values: []string{name}}, nil)
+	look := request{
+		method: http.MethodGet, path: "/secrets/%s/json", values: []string{name}, query: url.Values{"showsecret": {"true"}}, limit: maxInspection,
+	}
+	err := c.call(ctx, look, nil)
 	if err == nil {
 		return nil
 	}
-	if !errors.Is(err, container.ErrNotFound) {
+	if _, refused := errors.AsType[*refusal](err); !refused && !errors.Is(err, container.ErrNotFound) {
 		return fmt.Errorf("looking for secret %s: %w", name, err)
 	}
-	create := request{method: http.MethodPost, path: "/secrets/create", query: url.Values{"name": {name}}, raw: content}
+	create := request{method: http.MethodPost, path: "/secrets/create", query: url.Values{"name": {name}, "replace": {"true"}}, raw: content}
 	if err := c.call(ctx, create, nil); err != nil {
 		return fmt.Errorf("creating secret %s: %w", name, err)
 	}

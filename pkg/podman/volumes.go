@@ -39,6 +39,9 @@ func (c *Client) EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name,
 	}
 	if adopts != "" {
 		create.Label[container.LabelAdopts] = adopts
+		if err := c.readopt(ctx, adopts); err != nil {
+			return "", err
+		}
 	}
 	if err := c.call(ctx, request{method: http.MethodPost, path: "/volumes/create", body: create}, nil); err != nil {
 		if size > 0 && !errors.Is(err, container.ErrUnavailable) {
@@ -47,6 +50,19 @@ func (c *Client) EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name,
 		return "", fmt.Errorf("creating volume %s: %w", name, err)
 	}
 	return c.standsFor(ctx, name, create.Label)
+}
+
+// readopt makes podman know a volume without a name again that it forgot together with its
+// database. It takes the directory as it finds it.
+func (c *Client) readopt(ctx context.Context, name string) error {
+	if _, _, there, err := c.volume(ctx, name); err != nil || there || !container.Anonymous(name) {
+		return err
+	}
+	create := struct{ Name string }{name}
+	if err := c.call(ctx, request{method: http.MethodPost, path: "/volumes/create", body: create}, nil); err != nil {
+		return fmt.Errorf("creating volume %s: %w", name, err)
+	}
+	return nil
 }
 
 // standsFor returns the volume that one with the given labels stands for.

@@ -22,12 +22,19 @@ func TestKubectlOnDeployments(t *testing.T) {
 	t.Run("get", func(t *testing.T) {
 		u := user{t, u.s}
 		u.kubectl("wait", "--for=condition=Accepted", "--timeout=10s", "fleetdep/hello")
-		u.shows(u.kubectl("get", "fleetdep"), "TYPE", "ACCEPTED", "MATCHED", "SUCCEEDED", "FAILED", "PENDING", "AGE", "PodmanV0", "Valid")
+		u.shows(u.kubectl("get", "fleetdep"), "TYPE", "ACCEPTED", "MATCHED", "SUCCEEDED", "FAILED", "PENDING", "AGE", "WHY", "PodmanV0", "Valid")
 		u.shows(u.kubectl("get", "fleetdep", "-o", "wide"), "LAST ERROR", "ACCEPTANCE")
 		u.shows(u.kubectl("get", "fleet"), "deployment.fleet.nationtech.io/hello")
 		u.shows(u.kubectl("get", "all"), "PodmanV0", "hello")
 		u.shows(u.kubectl("get", "fleetdep", "hello", "-o", "yaml"), "finalizers:\n  - fleet.nationtech.io/finalizer")
 		u.shows(u.kubectl("get", "fleetdep", "-l", "no=such"), "")
+	})
+	t.Run("why it is refused", func(t *testing.T) {
+		u := user{t, u.s}
+		u.apply(deployment("secretive") + "        env: [{name: A, valueFrom: {secretKeyRef: {name: missing, key: k}}}]\n")
+		u.kubectl("wait", "--for=condition=Stalled", "--timeout=10s", "fleetdep/secretive")
+		u.shows(u.kubectl("get", "fleetdep", "secretive"), "WHY", "SecretUnavailable", "the score is not accepted", `Secret "missing"`)
+		u.kubectl("delete", "fleetdep", "secretive")
 	})
 	t.Run("diff", func(t *testing.T) {
 		changed := strings.Replace(deployment("hello"), "hello:1", "hello:2", 1)

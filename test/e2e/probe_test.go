@@ -58,6 +58,16 @@ func (s *site) probes() {
 	if timers, err := s.machine.OutputAs(s.t.Context(), "fleet-workload", "sh", "-c", "XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user list-timers --no-legend | grep -v fleet-resolver || true"); err != nil || strings.TrimSpace(timers) != "" {
 		s.t.Errorf("podman has timers of its own: %s %v", timers, err)
 	}
+	// The oldest monitor of a command: podman would keep it for five minutes.
+	monitor, err := s.machine.Output(s.t.Context(), "pgrep", "--oldest", "--uid", "fleet-workload", "--full", "--", "--exec-attach")
+	s.must(err)
+	s.eventually("what podman keeps of a command is gone", func() error {
+		r, err := s.machine.Run(s.t.Context(), "kill", "-0", strings.TrimSpace(monitor))
+		if err == nil && r.ExitCode == 0 {
+			err = fmt.Errorf("its monitor %s is there", strings.TrimSpace(monitor))
+		}
+		return err
+	})
 	s.kubectl("delete", "fleetdep", "probed")
 	s.containers("default_hello_web")
 }

@@ -27,8 +27,9 @@ func TestStorage(t *testing.T) {
 			s.must(err)
 			_, err = s.server.Run(t.Context(), "", "image", "push", archive)
 			s.must(err)
-			s.apply("shop", fmt.Sprintf(`{name: web, image: '%s/app:1', ports: [{hostPort: %d, containerPort: %d}], volumes: [{name: data, mountPath: /data}]}`,
-				gateway.Host, hostPort, lab.HelloPort))
+			s.applyAll(`{apiVersion: v1, kind: Secret, metadata: {name: door, namespace: default}, stringData: {password: "open sesame"}}`)
+			s.apply("shop", fmt.Sprintf(`{name: web, env: [{name: PASSWORD, valueFrom: {secretKeyRef: {name: door, key: password}}}], image: '%s/app:1', ports: [{hostPort: %d, containerPort: %d}], volumes: [{name: data, mountPath: /data}]},
+				{name: peer, image: '%s/app:1'}`, gateway.Host, hostPort, lab.HelloPort, gateway.Host))
 			s.aggregate("shop", counts{1, 1, 0, 0})
 			s.podman("exec", "default_shop_web", "sh", "-c", "echo precious >/data/kept")
 
@@ -47,6 +48,30 @@ func TestStorage(t *testing.T) {
 
 			s.damage(`echo '[{' >overlay-layers/layers.json`)
 			s.mended("the storage of images was repaired", "images and containers were set aside")
+
+			for _, file := range []string{"secrets.json", "filedriver/secretsdata.json"} {
+				s.damage("truncate --size=0 secrets/" + file)
+				if r, err := s.machine.RunAs(t.Context(), lab.WorkloadUser, "sh", "-c", "echo x | podman secret create control -"); err != nil || r.ExitCode == 0 {
+					t.Errorf("the control: podman makes a secret although %s is damaged: %+v, %v", file, r, err)
+				}
+				s.mended("the storage of images was repaired", "secrets that were damaged were removed")
+				if got := s.podman("exec", "default_shop_web", "sh", "-c", "echo $PASSWORD"); got != "open sesame" {
+					t.Errorf("the service has the password %q", got)
+				}
+			}
+
+			s.damage("truncate --size=0 networks/default_shop.json")
+			if r, err := s.machine.RunAs(t.Context(), lab.WorkloadUser, "podman", "network", "exists", "default_shop"); err != nil || r.ExitCode == 0 {
+				t.Errorf("the control: podman knows a network whose file is damaged: %+v, %v", r, err)
+			}
+			s.mended()
+			s.eventually("services reach each other by name", func() error {
+				out, err := s.machine.OutputAs(t.Context(), lab.WorkloadUser, "podman", "exec", "default_shop_web", "timeout", "5", "wget", "-qO-", fmt.Sprintf("http://peer:%d/", lab.HelloPort))
+				if err == nil && !strings.Contains(out, "Hello") {
+					err = fmt.Errorf("the page of peer is %q", out)
+				}
+				return err
+			})
 		})
 	}
 }
@@ -89,7 +114,7 @@ func (s *site) mended(words ...string) {
 	s.device("the device is back", "PodmanReady", metav1.ConditionTrue)
 	s.answers(hostPort)
 	s.aggregate("shop", counts{1, 1, 0, 0})
-	s.containers("default_shop_web")
+	s.containers("default_shop_peer", "default_shop_web")
 	if data := s.podman("exec", "default_shop_web", "cat", "/data/kept"); data != "precious" {
 		s.t.Errorf("the volume has %q", data)
 	}

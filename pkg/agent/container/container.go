@@ -46,7 +46,7 @@ const (
 	// StateStopped: ended, not yet cleaned up.
 	StateStopped State = "stopped"
 	StateExited  State = "exited"
-	// StatePaused: somebody froze it by hand.
+	// StatePaused: somebody froze it by hand, or podman did for a moment and was cut off.
 	StatePaused State = "paused"
 	// StateStopping and StateRemoving pass by themselves, unless podman died meanwhile.
 	StateStopping State = "stopping"
@@ -118,10 +118,10 @@ type Container struct {
 	Stuck time.Duration
 }
 
-// Odd reports whether the container is in a state that passes by itself, as when a
-// process of the runtime has a moment's work left to do.
+// Odd reports whether the container is in a state that passes, by itself, as when a process of
+// the runtime has a moment's work left to do, or by whoever paused it.
 func (c *Container) Odd() bool {
-	return c.Gone || c.Torn || c.Unwatched || c.Severed || c.State == StateStopping || c.State == StateRemoving
+	return c.Gone || c.Torn || c.Unwatched || c.Severed || c.State == StateStopping || c.State == StateRemoving || c.State == StatePaused
 }
 
 // Exit is how a run ended.

@@ -105,7 +105,8 @@ type Runtime interface {
 	// returns ErrImage.
 	Pull(ctx context.Context, image string, logins ...Login) error
 	// EnsureVolume makes a volume of a Deployment unless it exists. When it is made
-	// for another volume, adopts, it stands for that from then on. It returns the
+	// for another volume, adopts, it stands for that from then on, and that is made if the
+	// runtime does not know it any more: with what is there of its data. It returns the
 	// volume to mount: that which it stands for, if that is there, or itself. A size in
 	// bytes bounds one that is made; 0 is for none. It returns ErrNoLimit.
 	EnsureVolume(ctx context.Context, ref wire.DeploymentRef, name, adopts string, size int64) (volume string, err error)

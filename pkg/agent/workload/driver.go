@@ -116,6 +116,16 @@ type Instance interface {
 	State(w Workload, now time.Time) State
 }
 
+// Reviver is an Instance that can start at once what ran and does not.
+type Reviver interface {
+	Instance
+	// Revive lists the steps, of kind Restart and in any order, that start what there is of
+	// a workload, which has its Secrets and may be an earlier one than is planned: what ran,
+	// ended and is to run, as after a power cut, and was not replaced. They fetch and remove
+	// nothing. One that fails is tried again by a Plan.
+	Revive(w Workload) []Step
+}
+
 // Plan is what has to be done.
 type Plan struct {
 	// Steps are taken in this order, those of kind Fetch first.

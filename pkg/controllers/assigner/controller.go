@@ -447,6 +447,9 @@ func (c *Controller) deploymentFacts(d *v1alpha1.Deployment, v *acceptance.Verdi
 		Deleting: !d.DeletionTimestamp.IsZero(),
 		At:       time.Now(),
 	}
+	if !v.Accepted {
+		facts.Refusal = v.Message
+	}
 	if v.Template != nil {
 		facts.Template = carefulTemplate{v.Template, c.templates}
 	}

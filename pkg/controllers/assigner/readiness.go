@@ -10,6 +10,9 @@ import (
 	"fleet.nationtech.io/fleet/pkg/assignment"
 )
 
+// longestReason bounds what is said of one failure or refusal, which is in two conditions.
+const longestReason = 512
+
 // readiness returns the conditions by which tools that know nothing of fleet follow
 // a rollout (kstatus): Ready, and Reconciling or Stalled while it is not. A device
 // that is offline is waited for, until its report on the current score arrives.
@@ -17,7 +20,7 @@ func readiness(c assignment.Counts, accepted bool) []metav1.Condition {
 	running := fmt.Sprintf("%d of %d devices run the current score", c.Succeeded, c.Matched) + outdated(c.Outdated) + offline(c.Offline)
 	switch phaseOf(c, accepted) {
 	case Refused:
-		return notReady(v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, "the score is not accepted: see condition Accepted")
+		return notReady(v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, fmt.Sprintf("the score is not accepted, so devices keep what they run: %.*s", longestReason, c.Refusal))
 	case Accepted:
 		return ready(v1alpha1.ReasonNoDevicesMatched, "the target selector matches no device")
 	case Failed:
@@ -41,8 +44,7 @@ func newest(c assignment.Counts) string {
 	if c.Newest == nil {
 		return ""
 	}
-	const longest = 512 // it is in two conditions
-	return fmt.Sprintf("; on %s: %.*s", c.Newest.Device, longest, c.Newest.Error)
+	return fmt.Sprintf("; on %s: %.*s", c.Newest.Device, longestReason, c.Newest.Error)
 }
 
 func ready(reason, message string) []metav1.Condition {

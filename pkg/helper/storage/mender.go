@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,17 +20,25 @@ type Mender struct {
 	Runs func() (bool, error)
 }
 
-// Repair sets aside what keeps podman from starting, see SetAside, and deletes what was set
-// aside before. It returns ErrRuns while containers run.
+// Repair removes secrets that are damaged, sets aside what keeps podman from starting, see
+// SetAside, and deletes what was set aside before. It returns ErrRuns while containers run and
+// something has to be set aside.
 func (m *Mender) Repair(ctx context.Context) (done string, err error) {
 	damages, err := Look(m.Root)
 	if err != nil {
 		return "", err
 	}
-	if Blocking(damages) {
-		if done, err = m.setAside(ctx, damages); err != nil {
+	if slices.ContainsFunc(damages, func(d Damage) bool { return d.Kind == Secrets }) {
+		if done, err = mendSecrets(m.Root); err != nil {
 			return "", err
 		}
+	}
+	if Blocking(damages) {
+		aside, err := m.setAside(ctx, damages)
+		if err != nil {
+			return "", err
+		}
+		done = strings.TrimPrefix(done+"; "+aside, "; ")
 	}
 	if rests := Rests(m.Root); len(rests) > 0 {
 		// Only within the user namespace of the containers may all files be deleted, and only

@@ -6,13 +6,16 @@
 // that starts and reads every byte of every image. Here no content is read: podman wrote
 // down how large each file of a layer is, and after a power cut files are shorter or away.
 //
-// Volumes, secrets and networks are never touched.
+// Volumes and networks are never touched, and of secrets those that podman cannot read.
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // Kind says what is damaged.
@@ -29,6 +32,9 @@ const (
 	Image Kind = "image"
 	// Migration is a move from one kind of database to another that did not end.
 	Migration Kind = "migration"
+	// Secrets are a list of secrets or their contents that podman cannot read, or that do
+	// not belong together.
+	Secrets Kind = "secrets"
 	// Rest was set aside and is not deleted yet.
 	Rest Kind = "rest"
 )
@@ -71,10 +77,24 @@ func Look(root string) ([]Damage, error) {
 	if !l.broken() {
 		l.images(layers, images)
 	}
+	l.secrets()
 	for _, path := range Rests(root) {
 		l.note(Rest, filepath.Base(path), "it was set aside, and is to be deleted")
 	}
 	return l.found[:min(len(l.found), MaxDamages)], nil
+}
+
+// Flush brings what was written to the file system of the storage at root to the disk. The
+// kernel decides how long that takes.
+func Flush(root string) error {
+	dir, err := os.Open(root)
+	if err == nil {
+		err = errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("bringing podman's storage to the disk: %w", err)
+	}
+	return nil
 }
 
 // looker gathers what it finds.

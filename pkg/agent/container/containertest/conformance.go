@@ -536,9 +536,19 @@ func testImageVolumes(t *testing.T, s Subject) {
 	if got, err := s.Runtime.Volumes(t.Context(), spec.Ref); err != nil || !slices.Equal(got, want) {
 		t.Errorf("the volumes of the Deployment are %v, want %v: %v", got, want, err)
 	}
-	s.clean(t, spec.Ref)
+	if err := s.Runtime.Clear(t.Context(), s.one(t, spec.Ref).ID); err != nil {
+		t.Error(err)
+	}
+	if err := s.Runtime.RemoveVolume(t.Context(), anonymous); err != nil { // as somebody may
+		t.Error(err)
+	}
 	if got, err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name, anonymous, 0); err != nil || got != name {
 		t.Errorf("%s stands for %s, which is not there: %v", name, got, err)
+	}
+	s.clean(t, spec.Ref)
+	// What the runtime knows no more, as after the loss of its database, is adopted again.
+	if got, err := s.Runtime.EnsureVolume(t.Context(), spec.Ref, name, anonymous, 0); err != nil || got != anonymous {
+		t.Errorf("%s stands for %s, want %s: %v", name, got, anonymous, err)
 	}
 }
 

@@ -78,6 +78,8 @@ type Fake struct {
 	then func()
 	// leaves: the runtime ends in the midst of the next start.
 	leaves bool
+	// starts counts the calls of Start.
+	starts int
 	// twice names the services of which a second container was started beside the first.
 	twice []string
 }
@@ -462,6 +464,7 @@ func (f *Fake) Rename(_ context.Context, id, name string) error {
 func (f *Fake) Start(_ context.Context, id string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.starts++
 	c := f.containers[id]
 	switch {
 	case f.down != nil:
@@ -508,6 +511,13 @@ func (f *Fake) Start(_ context.Context, id string) error {
 	}
 	f.notify(c.Ref)
 	return nil
+}
+
+// Starts counts the calls of Start, also of those that failed.
+func (f *Fake) Starts() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.starts
 }
 
 func (f *Fake) portTaken(c *entry) (uint16, bool) {
@@ -599,6 +609,14 @@ func (f *Fake) SetSpace(size, used uint64) {
 // SetPolicy makes a container one that an earlier agent made.
 func (f *Fake) SetPolicy(name string, policy container.Restart) {
 	f.change(name, func(c *entry) { c.Policy = policy })
+}
+
+// Forget makes the runtime forget all containers and volumes, as when its database is lost.
+func (f *Fake) Forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.containers)
+	clear(f.volumes)
 }
 
 // Cut cuts the power: what ran has no end.
@@ -859,6 +877,10 @@ func (f *Fake) EnsureVolume(_ context.Context, ref wire.DeploymentRef, name, ado
 	case !ok && size > 0:
 		return "", fmt.Errorf("making volume %s: %w", name, container.ErrNoLimit)
 	case !ok:
+		if _, there := f.volumes[adopts]; adopts != "" && !there {
+			f.record("volume %s", adopts)
+			f.volumes[adopts] = volume{}
+		}
 		f.record("volume %s", name)
 		v = volume{owner: ref, adopts: adopts}
 		f.volumes[name] = v

@@ -73,6 +73,8 @@ type Config struct {
 	Runs runs.Keeper
 	// Jobs remembers the runs of services on a schedule; nil for nobody.
 	Jobs runs.Keeper
+	// Volumes remembers which volumes stand for others; nil for nobody.
+	Volumes runs.Keeper
 	// Uptime is a clock that nobody sets; nil for one that begins with the driver.
 	Uptime func() runs.Moment
 	// FollowEvery is the time between two looks at a registry for an image that moves; an
@@ -97,6 +99,7 @@ type Driver struct {
 	probes       *probe.Prober
 	checks       *probe.Checks
 	jobs         *jobs
+	adoptions    *adoptions
 	notes        *notes
 	lookout      *lookout
 	names        *names
@@ -142,6 +145,7 @@ func New(cfg Config) *Driver {
 		mounts:       newMounts(cfg.Binds),
 		runs:         runs.New(cfg.Runs, cfg.Uptime, cfg.Log),
 		refusals:     newRefusals(),
+		adoptions:    newAdoptions(cfg.Volumes),
 		waits:        newWaits(),
 		allow:        cfg.Allow,
 		lookout:      &lookout{Dialer: cfg.Dialer},

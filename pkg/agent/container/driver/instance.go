@@ -89,6 +89,7 @@ func (i *instance) Plan(ctx context.Context, w workload.Workload, renewed bool) 
 		}
 	}
 	if err != nil {
+		i.keeper.suspect()
 		i.ports.release(i.ref, false)
 		return workload.Plan{}, err
 	}

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -65,15 +66,20 @@ func (d *Driver) Needs(w workload.Workload) (names []string) {
 	return names
 }
 
-// Missing implements workload.Keeper.
+// Missing implements workload.Keeper. Whether an image is whole the last look at the storage
+// tells, since another one would read much.
 func (d *Driver) Missing(ctx context.Context, needs []string) (missing []string, err error) {
 	for _, name := range needs {
 		here, err := d.runtime.ImageExists(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		if !here {
+		damage := d.keeper.damageOf(name)
+		switch {
+		case !here:
 			missing = append(missing, "image "+name)
+		case damage != "":
+			missing = append(missing, fmt.Sprintf("image %s, which is damaged on the disk (%s),", name, damage))
 		}
 	}
 	return missing, nil

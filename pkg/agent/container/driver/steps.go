@@ -151,7 +151,10 @@ func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) err
 		return i.remove(ctx, a.Container)
 	case plan.RemoveVolume:
 		i.log.Info("removing volume", "volume", a.Volume)
-		return i.runtime.RemoveVolume(ctx, a.Volume)
+		if err := i.runtime.RemoveVolume(ctx, a.Volume); err != nil {
+			return err
+		}
+		return i.adoptions.forget(a.Volume)
 	}
 	return fmt.Errorf("planned action %v is unknown", a.Kind)
 }
@@ -159,12 +162,31 @@ func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) err
 // startAgain starts a container that ended. One that podman can start no more is removed, as
 // after an upgrade of the system: the next pass makes another.
 func (i *instance) startAgain(ctx context.Context, c *container.Container) error {
+	if err := i.alone(ctx, c); err != nil {
+		return err
+	}
 	i.log.Info("starting container", "container", c.Name)
 	err := i.start(ctx, c.ID, c.Mounts)
 	if !errors.Is(err, container.ErrOutdated) {
 		return err
 	}
 	return errors.Join(fmt.Errorf("%w: it is made anew", err), i.remove(ctx, *c))
+}
+
+// alone returns an error while another container of the service runs, or might: one that the
+// plan ends, which did not come about because a step before failed.
+func (i *instance) alone(ctx context.Context, c *container.Container) error {
+	other := func(o container.Container) bool {
+		return o.Service == c.Service && o.ID != c.ID && !o.Ended() && !o.Unstarted()
+	}
+	if !slices.ContainsFunc(i.containers, other) {
+		return nil
+	}
+	now, err := i.runtime.List(ctx, i.ref)
+	if err == nil && slices.ContainsFunc(now, other) {
+		err = fmt.Errorf("container %s is not started: another one of service %s has not ended", c.Name, c.Service)
+	}
+	return err
 }
 
 func (i *instance) create(ctx context.Context, spec *container.Spec) error {
@@ -331,6 +353,7 @@ func (d *Driver) pullFor(ctx context.Context, w *plan.Workload, image string) er
 		}
 		return d.outOfSpace(ctx, image, err)
 	}
+	d.flush(ctx, image)
 	if found, err := d.runtime.Image(ctx, image); err == nil { // or else the next look finds it
 		d.pruner.book.Got(image, found.ID)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/images"
 	"fleet.nationtech.io/fleet/pkg/helper/storage"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -19,9 +20,11 @@ import (
 type Storage interface {
 	// Damages says what is damaged.
 	Damages(ctx context.Context) ([]storage.Damage, error)
-	// Repair sets aside what keeps the runtime from starting, and says what it did; empty
+	// Repair removes or sets aside what keeps the runtime from working, and says what it did; empty
 	// for nothing.
 	Repair(ctx context.Context) (done string, err error)
+	// Flush returns once what the runtime wrote so far is on the disk.
+	Flush(ctx context.Context) error
 }
 
 const (
@@ -30,13 +33,18 @@ const (
 	suspectEvery, againEvery = 10 * time.Minute, time.Minute
 	// inspectTimeout bounds a look.
 	inspectTimeout = 2 * time.Minute
+	// lookEvery is the time until a storage is looked at that nothing made suspect: a card
+	// that wears out damages what lies there, and nobody notices before the next start.
+	lookEvery = 24 * time.Hour
+	// flushTimeout bounds how long a pull waits for the disk.
+	flushTimeout = 2 * time.Minute
 	// passing is how long a container may run that ends all the time: what runs longer goes
 	// on although its image is damaged.
 	passing = time.Minute
 )
 
-// keeper repairs the storage. It looks when the agent starts, as after a power cut, and when
-// something does not run that should.
+// keeper repairs the storage. It looks when the agent starts, as after a power cut, when
+// something does not run that should, and once a day.
 type keeper struct {
 	Storage // nil for none
 
@@ -47,6 +55,8 @@ type keeper struct {
 	// being replaced, by id.
 	note    string
 	mending map[string]bool
+	// damaged says what is wrong with images, by name, as the last look found them.
+	damaged map[string]string
 }
 
 func newKeeper(s Storage) *keeper {
@@ -71,6 +81,20 @@ func (k *keeper) lacks() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.note
+}
+
+// know notes what the last look found of images.
+func (k *keeper) know(damaged map[string]string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.damaged = damaged
+}
+
+// damageOf says what is wrong with the image of a name; empty for nothing that is known.
+func (k *keeper) damageOf(name string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.damaged[name]
 }
 
 // mend marks an image until the returned function is called.
@@ -120,6 +144,7 @@ func (d *Driver) tend(ctx context.Context, changed func(wire.DeploymentRef)) {
 		case <-ctx.Done():
 			return
 		case <-d.keeper.wake:
+		case <-time.After(lookEvery):
 		}
 	}
 }
@@ -134,20 +159,27 @@ func (d *Driver) repair(ctx context.Context, changed func(wire.DeploymentRef)) (
 		return false
 	}
 	var notes []string
-	if storage.Blocking(damages) || slices.ContainsFunc(damages, func(x storage.Damage) bool { return x.Kind == storage.Rest }) {
+	damaged := map[string]string{}
+	if storage.Blocking(damages) || slices.ContainsFunc(damages, func(x storage.Damage) bool { return x.Kind == storage.Rest || x.Kind == storage.Secrets }) {
 		notes = append(notes, d.setAside(ctx, damages)...)
 	}
 	for _, x := range damages {
 		switch x.Kind {
 		case storage.Image:
-			if note := d.replaceImage(ctx, x, changed); note != "" {
-				notes = append(notes, note)
+			names, note := d.replaceImage(ctx, x, changed)
+			if note == "" {
+				continue
+			}
+			notes = append(notes, note)
+			for _, name := range names {
+				damaged[images.Canonical(name)] = x.Why
 			}
 		case storage.Migration:
 			notes = append(notes, fmt.Sprintf("podman's storage is damaged: %s: %s: see troubleshooting.md", x.What, x.Why))
 		}
 	}
 	d.keeper.say(notes...)
+	d.keeper.know(damaged)
 	return len(notes) == 0
 }
 
@@ -155,7 +187,7 @@ func (d *Driver) repair(ctx context.Context, changed func(wire.DeploymentRef)) (
 func (d *Driver) setAside(ctx context.Context, damages []storage.Damage) (notes []string) {
 	var what []string
 	for _, x := range damages {
-		if x.Kind == storage.Database || x.Kind == storage.Index {
+		if x.Kind == storage.Database || x.Kind == storage.Index || x.Kind == storage.Secrets {
 			what = append(what, fmt.Sprintf("%s: %s", x.What, x.Why))
 		}
 	}
@@ -179,36 +211,50 @@ func (d *Driver) setAside(ctx context.Context, damages []storage.Damage) (notes 
 }
 
 // replaceImage removes an image that is damaged, with the containers that were made of it,
-// and pulls it again. What it cannot do it says; volumes stay.
-func (d *Driver) replaceImage(ctx context.Context, damage storage.Damage, changed func(wire.DeploymentRef)) (note string) {
+// and pulls it again. What it cannot do it says, with the names of the image; volumes stay.
+func (d *Driver) replaceImage(ctx context.Context, damage storage.Damage, changed func(wire.DeploymentRef)) (names []string, note string) {
 	names, users, err := d.usersOf(ctx, damage.What)
 	if err != nil || len(names)+len(users) == 0 {
-		return "" // it is gone meanwhile, or the next look finds it
+		return nil, "" // it is gone meanwhile, or the next look finds it
 	}
 	about := fmt.Sprintf("image %s is damaged on the disk (%s)", cmp.Or(strings.Join(names, ", "), damage.What), damage.Why)
 	if len(names) == 0 {
-		return about + ", and has no name by which it could be pulled again"
+		return nil, about + ", and has no name by which it could be pulled again"
 	}
 	for _, c := range users {
 		if c.State == container.StateRunning && time.Since(c.Since) > passing {
-			return about + ": what runs of it goes on, and it is pulled again when that ends"
+			return names, about + ": what runs of it goes on, and it is pulled again when that ends"
 		}
 	}
 	// Only what can be had is removed.
 	for _, name := range names {
 		if err := d.pull(ctx, d.moving.puller(name), name); err != nil {
-			return fmt.Sprintf("%s and cannot be pulled again: %v", about, err)
+			return names, fmt.Sprintf("%s and cannot be pulled again: %v", about, err)
 		}
 	}
 	d.log.Warn("replacing an image that is damaged", "image", names, "reason", damage.Why, "containers", len(users))
 	d.keeper.say(about + ": it is removed and pulled again now")
 	if err := d.exchange(ctx, damage.What, names, users); err != nil {
-		return fmt.Sprintf("%s: %v", about, err)
+		return names, fmt.Sprintf("%s: %v", about, err)
 	}
 	for _, c := range users {
 		changed(c.Ref)
 	}
-	return ""
+	return names, ""
+}
+
+// flush waits until an image that was pulled is on the disk. Podman waits for nothing, so that
+// a power cut half a minute later would leave layers whose files are empty. A card that takes
+// too long keeps nothing from starting: what it lost is found at the next start.
+func (d *Driver) flush(ctx context.Context, image string) {
+	if d.keeper.Storage == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	if err := d.keeper.Flush(ctx); err != nil {
+		d.log.Warn("an image that was pulled may not be on the disk yet", "image", image, "error", err)
+	}
 }
 
 // usersOf returns the names by which an image was pulled, and the containers of it.

@@ -30,6 +30,20 @@ type disk struct {
 	err     error
 	looks   int
 	repairs int
+	flushes int
+	// slow: it never has all that was written.
+	slow bool
+}
+
+func (d *disk) Flush(ctx context.Context) error {
+	d.mu.Lock()
+	d.flushes++
+	slow := d.slow
+	d.mu.Unlock()
+	if slow {
+		<-ctx.Done()
+	}
+	return ctx.Err()
 }
 
 func (d *disk) Damages(context.Context) ([]storage.Damage, error) {
@@ -70,18 +84,19 @@ const damagedImage = "registry.example.com/app:1"
 func TestADamagedImage(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		runs, away bool
-		note       string
-		calls      []string
+		runs, away, slow bool
+		note             string
+		calls            []string
 	}{
-		"nothing runs": {false, false, "", []string{"pull " + damagedImage, "remove shop_web_front", "unpull " + damagedImage, "pull " + damagedImage}},
-		"it runs":      {true, false, "what runs of it goes on", nil},
-		"no registry":  {false, true, "cannot be pulled again: ", nil},
+		"nothing runs": {false, false, false, "", []string{"pull " + damagedImage, "remove shop_web_front", "unpull " + damagedImage, "pull " + damagedImage}},
+		"a slow disk":  {false, false, true, "", []string{"pull " + damagedImage, "remove shop_web_front", "unpull " + damagedImage, "pull " + damagedImage}},
+		"it runs":      {true, false, false, "what runs of it goes on", nil},
+		"no registry":  {false, true, false, "cannot be pulled again: ", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				fake, disk := containertest.NewFake(damagedImage), &disk{}
+				fake, disk := containertest.NewFake(damagedImage), &disk{slow: tt.slow}
 				image, err := fake.Image(t.Context(), damagedImage)
 				id, createErr := fake.Create(t.Context(), &container.Spec{Ref: wire.DeploymentRef{Namespace: "shop", Name: "web"}, Service: "front", Image: damagedImage, Hash: "h"})
 				if err = errors.Join(err, createErr); err == nil && tt.runs {
@@ -114,12 +129,26 @@ func TestADamagedImage(t *testing.T) {
 					d.Run(ctx, func(ref wire.DeploymentRef) { changed = append(changed, ref) })
 				}()
 				time.Sleep(30 * time.Second)
+				if tt.slow {
+					time.Sleep(5 * time.Minute)
+				}
 				look, err := d.Ready(t.Context())
 				if err != nil || (look.Note == "") != (tt.note == "") || !strings.Contains(look.Note, tt.note) {
 					t.Errorf("note %q, %v", look.Note, err)
 				}
 				if diff := cmp.Diff(tt.calls, fake.Calls()); diff != "" {
 					t.Error(diff)
+				}
+				disk.mu.Lock()
+				flushes := disk.flushes
+				disk.mu.Unlock()
+				pulls := len(slices.DeleteFunc(slices.Clone(tt.calls), func(call string) bool { return call != "pull "+damagedImage }))
+				if flushes != pulls {
+					t.Errorf("%d pulls, and the disk was waited for %d times", pulls, flushes)
+				}
+				missing, err := d.Missing(ctx, []string{damagedImage})
+				if err != nil || (len(missing) == 0) != (tt.note == "") || len(missing) > 0 && !strings.Contains(missing[0], damagedImage+", which is damaged on the disk (a file is missing)") {
+					t.Errorf("a restart would lack %q, %v", missing, err)
 				}
 				cancel()
 				<-done
@@ -163,6 +192,14 @@ func TestADamagedDatabase(t *testing.T) {
 		}
 		if now, _ := disk.counts(); now-looks < 3 || now-looks > 7 {
 			t.Errorf("%d looks in an hour", now-looks)
+		}
+		// One that nothing makes suspect is looked at once a day.
+		fake.SetDown(false)
+		time.Sleep(24 * time.Hour)
+		looks, _ = disk.counts()
+		time.Sleep(10 * 24 * time.Hour)
+		if now, _ := disk.counts(); now-looks < 9 || now-looks > 10 {
+			t.Errorf("%d looks in ten quiet days", now-looks)
 		}
 		cancel()
 		<-done

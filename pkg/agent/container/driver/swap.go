@@ -101,6 +101,9 @@ func (i *instance) resume(ctx context.Context, a plan.Action) error {
 	if replaced {
 		return nil
 	}
+	if err := i.alone(ctx, &a.Container); err != nil {
+		return err
+	}
 	i.log.Info("starting container", "container", a.Container.Name)
 	return i.start(ctx, a.Container.ID, a.Container.Mounts)
 }

@@ -35,7 +35,8 @@ func (i *instance) withImage(ctx context.Context, spec *container.Spec, image *c
 		if mountsAt(&with, at) {
 			continue
 		}
-		volume, err := i.runtime.EnsureVolume(ctx, spec.Ref, container.ImageVolume(spec.Ref, spec.Service, at), "", 0)
+		name := container.ImageVolume(spec.Ref, spec.Service, at)
+		volume, err := i.runtime.EnsureVolume(ctx, spec.Ref, name, i.adoptions.of(name), 0)
 		if err != nil {
 			return nil, err
 		}
@@ -58,7 +59,12 @@ func (d *Driver) adopt(ctx context.Context, c container.Container) error {
 		if !container.Anonymous(m.Volume) {
 			continue
 		}
-		if _, err := d.runtime.EnsureVolume(ctx, c.Ref, container.ImageVolume(c.Ref, c.Service, m.Path), m.Volume, 0); err != nil {
+		name := container.ImageVolume(c.Ref, c.Service, m.Path)
+		adopted, err := d.runtime.EnsureVolume(ctx, c.Ref, name, m.Volume, 0)
+		if err == nil && adopted == m.Volume {
+			err = d.adoptions.note(name, m.Volume)
+		}
+		if err != nil {
 			return fmt.Errorf("keeping the data in %s of container %s: %w", m.Path, c.Name, err)
 		}
 	}

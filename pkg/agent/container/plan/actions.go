@@ -292,6 +292,11 @@ func (c *changes) resume(s *slot) {
 func (c *changes) make(s *container.Spec) {
 	c.made = true
 	c.pulls = appendNew(c.pulls, Action{Kind: Pull, Image: s.Image})
+	c.needSecrets(s)
+}
+
+// needSecrets adds the secrets of a container that is made or started.
+func (c *changes) needSecrets(s *container.Spec) {
 	for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
 		c.secrets = append(c.secrets, Action{Kind: EnsureSecret, Secret: name, Content: s.Secrets[name]})
 	}
@@ -330,6 +335,9 @@ func (c *changes) run(s *slot, o *container.Container) {
 	case must && s.lacks(c.w):
 	case must && (o.Unstarted() || o.Interrupted()) && c.waits(s, false):
 	case must && !c.now.Before(at):
+		if o == s.serving { // runtimes look for secrets at each start, and they may have been lost
+			c.needSecrets(s.spec)
+		}
 		c.rest = append(c.rest, Action{Kind: Start, Container: *o})
 	case must:
 		c.again = earliest(c.again, at)
@@ -359,12 +367,17 @@ const (
 	// maxPassing is how long a state may last that passes by itself, besides the time
 	// that the container has to end.
 	maxPassing = 2 * time.Minute
+	// maxPaused is how long a container may be paused: nobody can tell who paused it.
+	maxPaused = time.Hour
 )
 
 // stuckAt is how long a container may be as it is before it is stuck.
 func stuckAt(c *container.Container) time.Duration {
 	if c.Gone || c.Torn || c.Unwatched || c.Severed {
 		return maxGone
+	}
+	if c.State == container.StatePaused {
+		return maxPaused
 	}
 	return c.Grace + maxPassing
 }

@@ -244,7 +244,7 @@ func judgeContainer(w *Workload, spec *container.Spec, c *container.Container, n
 	case c.State == container.StateRunning:
 		return judgeRunning(w, c.ProbesOf(spec.Probes), c, now)
 	case c.State == container.StatePaused:
-		return wire.PhaseFailed, "is paused on the device, which podman unpause ends", time.Time{}
+		return wire.PhaseFailed, "is paused on the device, which podman unpause ends: it is made anew once it was paused for an hour", time.Time{}
 	case !c.Ended():
 		return wire.PhasePending, "", time.Time{}
 	case c.Interrupted() && policy == container.RestartNever:
@@ -308,6 +308,9 @@ func Stuck(c *container.Container) string {
 	}
 	if c.Severed {
 		return "lost its network (network.mode Shared), whose process was ended by something else: it is made anew"
+	}
+	if c.State == container.StatePaused {
+		return "was paused for an hour: it is made anew"
 	}
 	return fmt.Sprintf("hung in state %s: it is made anew", c.State)
 }

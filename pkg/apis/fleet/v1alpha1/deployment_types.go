@@ -17,6 +17,7 @@ import (
 // +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.aggregate.failed`
 // +kubebuilder:printcolumn:name="Pending",type=integer,JSONPath=`.status.aggregate.pending`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.status.conditions[?(@.type=="Stalled")].message`
 // +kubebuilder:printcolumn:name="Last Error",type=string,priority=1,JSONPath=`.status.aggregate.lastError.message`
 // +kubebuilder:printcolumn:name="Progress",type=string,priority=1,JSONPath=`.status.aggregate.progress.message`
 // +kubebuilder:printcolumn:name="Acceptance",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Accepted")].message`
