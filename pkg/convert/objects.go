@@ -72,16 +72,22 @@ func (c *container) config(source, key string) string {
 	if in.External {
 		return label(cmp.Or(in.Name, source))
 	}
+	var f File
 	content, ok := in.Content, in.Content != "" || in.Environment != ""
 	if !ok {
-		var f File
 		f, ok = c.files.Text(in.File)
 		content = f.Content
 	}
 	if !ok || len(key)+len(content) > MaxConfigMap {
 		return label(c.project.name + "-" + source) // objects reports it
 	}
-	return c.configMap("configs/"+source, map[string]string{key: content})
+	_, made := c.keys["configs/"+source]
+	name := c.configMap("configs/"+source, map[string]string{key: content})
+	if !made && f.sensitive() {
+		c.lose([]string{"configs", source}, "ConfigMap "+name+" has the content of "+path.Base(in.File)+", for everybody who may read ConfigMaps",
+			"if passwords or keys are in it, make it a secret of the project")
+	}
+	return name
 }
 
 // objects reports what the parts of the project besides services lose.
