@@ -142,6 +142,9 @@ func (i *instance) claim(w *plan.Workload) (*plan.Workload, error) {
 	if err != nil {
 		i.ports.release(i.ref, false)
 	}
+	if errors.Is(err, bind.ErrRefused) && !errors.Is(err, bind.ErrAbsent) && !errors.Is(err, bind.ErrUnseen) {
+		err = workload.NotAllowed(err)
+	}
 	return resolved, err
 }
 

@@ -110,6 +110,12 @@ const (
 	// DeviceWouldSurviveReboot is good when True: after a restart without a network, the
 	// device would run what it is to run.
 	DeviceWouldSurviveReboot = "WouldSurviveReboot"
+	// DeviceGroupsCurrent is good when True: the processes of the containers' account have
+	// all groups that it is in.
+	DeviceGroupsCurrent = "GroupsCurrent"
+	// DeviceScoresAllowed is good when True: agent.yaml of the device allows what its
+	// Deployments ask for.
+	DeviceScoresAllowed = "ScoresAllowed"
 )
 
 // Reasons of Device conditions that the server sets.
@@ -210,6 +216,14 @@ const (
 	ReasonCertificateValid = "CertificateValid"
 	// ReasonNotCurrent: CertificateCurrent is False.
 	ReasonNotCurrent = "NotCurrent"
+	// ReasonGroupsInUse: GroupsCurrent is True.
+	ReasonGroupsInUse = "GroupsInUse"
+	// ReasonLoginOutdated: GroupsCurrent is False; the account has to log in anew.
+	ReasonLoginOutdated = "LoginOutdated"
+	// ReasonNothingRefused: ScoresAllowed is True.
+	ReasonNothingRefused = "NothingRefused"
+	// ReasonNotAllowed: ScoresAllowed is False; the message names the fields.
+	ReasonNotAllowed = "NotAllowed"
 )
 
 // Condition types of an EnrollmentRequest. An operator approves or denies a

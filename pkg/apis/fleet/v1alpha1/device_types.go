@@ -141,7 +141,7 @@ type DeviceStatus struct {
 	// CloneSuspected, AgentOutdated) or reported by the device (PodmanReady, DiskPressure,
 	// ManifestHeld, SetupComplete, SubordinateIDsReady, LingerEnabled,
 	// CgroupDelegated, LayersShared, ClockCorrect, CertificateCurrent,
-	// WouldSurviveReboot). Reported
+	// WouldSurviveReboot, GroupsCurrent, ScoresAllowed). Reported
 	// conditions become Unknown when the server no longer hears from the device.
 	// +optional
 	// +listType=map
