@@ -1239,7 +1239,7 @@ func TestReportsNameTheRevision(t *testing.T) {
 		if s := d.gateway.state(web); s.Revision != revision || s.Hash == "" || s.Hash == revision {
 			t.Errorf("it is reported as %s", d.gateway.raw(web))
 		}
-		if raw := fmt.Sprint(d.gateway.raw(api)); strings.Contains(raw, "revision") {
+		if raw := d.gateway.raw(api); strings.Contains(raw, "revision") {
 			t.Errorf("it is reported as %s", raw)
 		}
 		for _, s := range d.agent.Status().Deployments {

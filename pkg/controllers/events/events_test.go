@@ -2,6 +2,7 @@ package events_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,12 @@ func TestWhatHappenedToADevice(t *testing.T) {
 	held := func(s metav1.ConditionStatus) metav1.Condition {
 		return condition(v1alpha1.DeviceManifestHeld, s, "r", "an older manifest")
 	}
+	allowed := func(s metav1.ConditionStatus) metav1.Condition {
+		return condition(v1alpha1.DeviceScoresAllowed, s, "r", "shop/web: service nvr: devices[0]")
+	}
+	rendered := func(s metav1.ConditionStatus, message string) metav1.Condition {
+		return condition(v1alpha1.DeviceScoresRendered, s, "r", message)
+	}
 	early, late := metav1.NewTime(time.Unix(1e9, 0)), metav1.NewTime(time.Unix(2e9, 0))
 	type status = v1alpha1.DeviceStatus
 	all := func(c ...metav1.Condition) []metav1.Condition { return c }
@@ -61,6 +68,12 @@ func TestWhatHappenedToADevice(t *testing.T) {
 		"reports for the first": {status{Conditions: all(connected(yes))}, status{Conditions: all(connected(yes), podman(no))}, false, nil},
 		"holds":                 {status{Conditions: all(connected(yes), held(no))}, status{Conditions: all(connected(yes), held(yes))}, false, []string{"ManifestHeld"}},
 		"holds no more":         {status{Conditions: all(connected(yes), held(yes))}, status{Conditions: all(connected(yes), held(no))}, false, []string{"ManifestReleased"}},
+		"may not run it":        {status{Conditions: all(connected(yes), allowed(yes))}, status{Conditions: all(connected(yes), allowed(no))}, false, []string{"ScoresNotAllowed"}},
+		"may run it":            {status{Conditions: all(connected(yes), allowed(no))}, status{Conditions: all(connected(yes), allowed(yes))}, false, []string{"ScoresAllowed"}},
+		"lacks a label":         {status{Conditions: all(connected(no))}, status{Conditions: all(connected(no), rendered(no, "a"))}, false, []string{"RenderingFailed"}},
+		"lacks another one":     {status{Conditions: all(connected(no), rendered(no, "a"))}, status{Conditions: all(connected(no), rendered(no, "b"))}, false, []string{"RenderingFailed"}},
+		"lacks it still":        {status{Conditions: all(connected(no), rendered(no, "a"))}, status{Conditions: all(connected(no), rendered(no, "a"))}, false, nil},
+		"has it":                {status{Conditions: all(connected(yes), rendered(no, "a"))}, status{Conditions: all(connected(yes), rendered(yes, "c"))}, false, []string{"Rendered"}},
 		"renewed":               {status{Conditions: all(connected(yes)), CertificateExpires: &early}, status{Conditions: all(connected(yes)), CertificateExpires: &late}, false, []string{"Renewed"}},
 		"first certificate":     {status{Conditions: all(connected(yes))}, status{Conditions: all(connected(yes)), CertificateExpires: &late}, false, nil},
 		"an older one":          {status{Conditions: all(connected(yes)), CertificateExpires: &late}, status{Conditions: all(connected(yes)), CertificateExpires: &early}, false, nil},
@@ -71,7 +84,7 @@ func TestWhatHappenedToADevice(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 		for _, e := range got {
-			if bad := e.Reason == "Unhealthy" || e.Reason == "ManifestHeld"; (e.Type == corev1.EventTypeWarning) != bad {
+			if bad := slices.Contains([]string{"Unhealthy", "ManifestHeld", "ScoresNotAllowed", "RenderingFailed"}, e.Reason); (e.Type == corev1.EventTypeWarning) != bad {
 				t.Errorf("%s: %s is %s", name, e.Reason, e.Type)
 			}
 		}

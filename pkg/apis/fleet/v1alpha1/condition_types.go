@@ -76,6 +76,9 @@ const (
 	// the device's agent lacks. The device keeps running the previous score of that
 	// Deployment.
 	DeviceAgentOutdated = "AgentOutdated"
+	// DeviceScoresRendered is good when True: the device has the labels and other values that
+	// the scores of its Deployments use. It is absent until one is missing.
+	DeviceScoresRendered = "ScoresRendered"
 )
 
 // Condition types of a Device that the device reports. They become Unknown when
@@ -152,6 +155,11 @@ const (
 	ReasonCapabilityMissing = "CapabilityMissing"
 	// ReasonCapable: the agent can do what every Deployment needs.
 	ReasonCapable = "Capable"
+	// ReasonRendered: the device has what every Deployment uses of it.
+	ReasonRendered = "Rendered"
+	// ReasonRenderingFailed: the message names the Deployment, the field and what the device
+	// lacks. The device keeps what it runs of that Deployment.
+	ReasonRenderingFailed = "RenderingFailed"
 	// ReasonReported replaces a reason of the device that has an invalid form.
 	ReasonReported = "Reported"
 )

@@ -138,7 +138,7 @@ type DeviceStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// conditions are set by the server (Ready, Reconciling, Stalled, Connected,
-	// CloneSuspected, AgentOutdated) or reported by the device (PodmanReady, DiskPressure,
+	// CloneSuspected, AgentOutdated, ScoresRendered) or reported by the device (PodmanReady, DiskPressure,
 	// ManifestHeld, SetupComplete, SubordinateIDsReady, LingerEnabled,
 	// CgroupDelegated, LayersShared, ClockCorrect, CertificateCurrent,
 	// WouldSurviveReboot, GroupsCurrent, ScoresAllowed). Reported
