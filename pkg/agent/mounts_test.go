@@ -236,28 +236,28 @@ func TestTheDeviceSaysWhatItDoesNotAllow(t *testing.T) {
 				t.Errorf("got %+v, want %s and %q", c, status, text)
 			}
 		}
-		d.settle()
+		d.pass(6 * time.Minute)
 		says(wire.ConditionTrue, "")
 		capable := func(s *score.Service) {
 			s.SecurityContext = &score.SecurityContext{Capabilities: score.Capabilities{Add: []string{"SYS_TIME"}}}
 		}
 		d.gateway.issue("e1", deployments{web: {"front": capable}, api: {"back": mounting(srv, true)}})
-		d.settle()
+		d.pass(6 * time.Minute)
 		d.expectPhase(web, wire.PhaseFailed, "service front: securityContext.capabilities.add[0]: allow.capabilities in agent.yaml does not list SYS_TIME")
 		d.expectPhase(api, wire.PhaseRunning, "")
 		says(wire.ConditionFalse, "shop/web: service front: securityContext.capabilities.add[0]: allow.capabilities in agent.yaml does not list SYS_TIME")
 		d.gateway.issue("e1", deployments{web: {"front": mounting("/usr", true)}, api: {"back": mounting(srv, true)}})
-		d.settle()
+		d.pass(6 * time.Minute)
 		says(wire.ConditionFalse, "shop/web: ")
 		says(wire.ConditionFalse, "/usr")
 		d.gateway.issue("e1", deployments{web: {"front": mounting(filepath.Join(srv, "none"), true)}, api: {"back": mounting(srv, true)}})
-		d.settle()
+		d.pass(6 * time.Minute)
 		says(wire.ConditionTrue, "") // it is allowed, and not there
 		d.gateway.issue("e1", deployments{web: {"front": mounting("/usr", true)}})
-		d.settle()
+		d.pass(6 * time.Minute)
 		says(wire.ConditionFalse, "/usr")
 		d.gateway.issue("e1", deployments{})
-		d.settle()
+		d.pass(6 * time.Minute)
 		says(wire.ConditionTrue, "")
 	})
 }

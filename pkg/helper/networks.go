@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,9 +82,7 @@ func (n Networks) isolate(path string) (changed bool, err error) {
 		return false, nil
 	}
 	options := map[string]string{types.IsolateOption: "true"}
-	for key, value := range known.Options {
-		options[key] = value
-	}
+	maps.Copy(options, known.Options)
 	if all["options"], err = json.Marshal(options); err != nil {
 		return false, err
 	}
