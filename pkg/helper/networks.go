@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/containers/common/libnetwork/types"
-
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
 )
 
@@ -24,6 +22,9 @@ type Networks struct {
 }
 
 const (
+	// bridgeDriver is what podman calls the driver of such networks, isolateOption the option
+	// that keeps them apart.
+	bridgeDriver, isolateOption = "bridge", "isolate"
 	// maxNetworks bounds the files that are looked at, maxNetworkFile each of them in bytes.
 	maxNetworks, maxNetworkFile = 4096, 64 << 10
 )
@@ -78,10 +79,10 @@ func (n Networks) isolate(path string) (changed bool, err error) {
 		return false, nil
 	}
 	_, ours := known.Labels[n.Label]
-	if _, decided := known.Options[types.IsolateOption]; !ours || decided || known.Driver != types.BridgeNetworkDriver {
+	if _, decided := known.Options[isolateOption]; !ours || decided || known.Driver != bridgeDriver {
 		return false, nil
 	}
-	options := map[string]string{types.IsolateOption: "true"}
+	options := map[string]string{isolateOption: "true"}
 	maps.Copy(options, known.Options)
 	if all["options"], err = json.Marshal(options); err != nil {
 		return false, err
