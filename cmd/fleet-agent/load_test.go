@@ -82,13 +82,14 @@ func TestArchivesAreBounded(t *testing.T) {
 		t.Errorf("%d archives, error is %v", len(all), err)
 	}
 	all.close()
-	for what, paths := range map[string][]string{
-		"archives of a directory": {fill(t, maxArchives+1, ".tar")},
-		"archives of directories": {most, fill(t, 1, ".tar")},
-		"other files beside":      {fill(t, maxBeside+1, ".txt")},
+	many, files := fill(t, maxArchives+1, ".tar"), fill(t, maxBeside+1, ".txt")
+	for want, paths := range map[string][]string{
+		many + " has more than 256 archives":   {many}, // before any more are opened
+		"more than 256 archives: name fewer":   {most, fill(t, 1, ".tar")},
+		files + " has more than 10000 files: ": {files},
 	} {
-		if all, err := openArchives(paths); err == nil || !strings.Contains(err.Error(), "more than") {
-			t.Errorf("%s: error is %v", what, err)
+		if all, err := openArchives(paths); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("error is %v, want %q", err, want)
 			all.close()
 		}
 	}
