@@ -14,7 +14,34 @@ import (
 )
 
 // textFiles reads files beside a compose file. A link that leads out of its directory is none.
-type textFiles struct{ dir string }
+type textFiles struct {
+	dir string
+	// places are directories of this machine, see Here.
+	places []string
+	// texts are the files of the project.
+	texts [][]byte
+}
+
+// placesOfThisMachine are the directories in which paths lie that a project means by its own
+// place (../data), by that of whoever uses it ($PWD/data), or by a home (~/data).
+func placesOfThisMachine(dir string) (places []string) {
+	home, _ := os.UserHomeDir()
+	here, _ := os.Getwd()
+	for _, place := range []string{filepath.Dir(dir), home, here} {
+		if filepath.IsAbs(place) && place != string(filepath.Separator) {
+			places = append(places, place)
+		}
+	}
+	return places
+}
+
+// Here implements convert.Files. A path that a file has as it is was meant for devices.
+func (t textFiles) Here(path string) bool {
+	in := func(place string) bool {
+		return path == place || strings.HasPrefix(path, place+string(filepath.Separator))
+	}
+	return slices.ContainsFunc(t.places, in) && !slices.ContainsFunc(t.texts, func(text []byte) bool { return bytes.Contains(text, []byte(path)) })
+}
 
 func (t textFiles) Text(path string) (f convert.File, ok bool) {
 	real, ok := t.follow(path)

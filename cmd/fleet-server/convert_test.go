@@ -176,6 +176,65 @@ func TestConvertLeavesOutHiddenFiles(t *testing.T) {
 	}
 }
 
+// TestConvertPathsOfThisMachine: what lies beside the project, in a home, or where the command
+// runs is on no device; what a file says as it is was meant for devices.
+func TestConvertPathsOfThisMachine(t *testing.T) {
+	home, here := t.TempDir(), t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("PWD", here)
+	t.Chdir(here)
+	for source, want := range map[string]string{
+		"../data":      "devices do not have ",
+		"~/data":       "devices do not have " + home + "/data, a path of this machine, so it is the volume data",
+		"${HOME}/data": "devices do not have " + home + "/data",
+		"$PWD/data":    "devices do not have " + here + "/data",
+		"/srv/data":    "",
+		home + "/data": "no device lets a container mount " + home, // it is in /tmp; as it is, it was meant for devices
+	} {
+		file := write(t, "services: {web: {image: x, restart: always, volumes: ['"+source+":/data']}}")
+		var out, errOut bytes.Buffer
+		if err := run(t.Context(), []string{"convert", file}, &out, &errOut); err != nil {
+			t.Fatal(err)
+		}
+		mounts := strings.Contains(out.String(), "hostPath: "+source)
+		if got := errOut.String(); mounts != (want == "") || !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("%s: %s%s", source, out.String(), got)
+		}
+	}
+}
+
+// TestConvertWhatIsUnused: a network that nothing is in is made by nobody, so that there is
+// nothing to say of it.
+func TestConvertWhatIsUnused(t *testing.T) {
+	t.Parallel()
+	file := write(t, "services: {web: {image: x, restart: always}}\nnetworks: {default: {ipam: {driver: default}}, back: {internal: true, driver: macvlan}}")
+	var out, errOut bytes.Buffer
+	if err := run(t.Context(), []string{"convert", "--strict", file}, &out, &errOut); err != nil || errOut.Len() > 0 {
+		t.Errorf("%v: %s", err, errOut.String())
+	}
+}
+
+// TestConvertNamesTheMount: a volume of two Deployments is named where it is mounted, whatever
+// else was left out.
+func TestConvertNamesTheMount(t *testing.T) {
+	t.Parallel()
+	file := write(t, `services:
+  one: {image: x, restart: always, volumes: ['data:/data']}
+  two:
+    image: x
+    restart: always
+    network_mode: host
+    volumes:
+      - /proc:/host/proc
+      - data:/data
+volumes: {data: {}}
+`)
+	var out, errOut bytes.Buffer
+	if err := run(t.Context(), []string{"convert", file}, &out, &errOut); err != nil || !strings.Contains(errOut.String(), file+":9: services.two.volumes[1]: a named volume belongs to one Deployment") {
+		t.Errorf("%v: %s", err, errOut.String())
+	}
+}
+
 // deep makes directories in each other, and a file in the last.
 func deep(dir string, n int) error {
 	for range n {

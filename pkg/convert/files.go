@@ -27,6 +27,9 @@ type Files interface {
 	// Directory returns what a directory has, and false for what is no directory or has
 	// anything but files of text.
 	Directory(path string) (d Directory, ok bool)
+	// Here reports whether a path is one of the machine on which the project is converted, such
+	// as one in the home of whoever does so, and nothing that the project itself says.
+	Here(path string) bool
 }
 
 // File is a file of text.
@@ -86,6 +89,14 @@ func (c *container) beside(source, target string, readOnly bool, at string) bool
 		instead = "mount it read-only (:ro) to have its files in a ConfigMap, or give an absolute path of the device"
 	}
 	c.lost("devices do not have "+dotted(rel)+", so it is the volume "+name+", which is empty at first", instead, "volumes", at)
+	return c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, "volumes", at)
+}
+
+// here translates a path of this machine, which devices do not have.
+func (c *container) here(source, target string, readOnly bool, at string) bool {
+	name := nameOf(c.project.volumes, "directory "+source, path.Base(source))
+	c.lost("devices do not have "+source+", a path of this machine, so it is the volume "+name+", which is empty at first",
+		"put files that the program needs into a ConfigMap or the image, or give an absolute path of the device", "volumes", at)
 	return c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, "volumes", at)
 }
 

@@ -155,10 +155,32 @@ func (p *project) leftVolumes() {
 	}
 }
 
+// connected are the names of the networks that anything is in.
+func connected(in *types.Project) map[string]bool {
+	names := map[string]bool{}
+	for _, s := range in.Services {
+		for name := range s.Networks {
+			names[name] = true
+		}
+	}
+	for _, job := range in.Jobs {
+		for name := range job.Networks {
+			names[name] = true
+		}
+	}
+	return names
+}
+
 func (p *project) leftNetworks() {
 	used := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(p.in.Networks)) {
 		n, at := p.in.Networks[name], []string{"networks", name}
+		if !p.connected[name] {
+			continue // docker makes none of it, either
+		}
+		if n.Ipam.Driver == "default" {
+			take(&n.Ipam.Driver)
+		}
 		if n.Driver == "bridge" || n.Driver == "default" {
 			take(&n.Driver)
 		}
