@@ -111,6 +111,7 @@ func newProbe(f flags) (probe doctor.Probe, done func()) {
 	if probe.Workload == workloadUser {
 		probe.NamesLost = (&helper.Client{Socket: helper.Socket}).NamesLost
 	}
+	probe.Groups = groups(cfg)
 	probe.Interpreters = func(ctx context.Context) []doctor.Interpreter { return askInterpreters(ctx, cfg.FileRoots) }
 	probe.Local, probe.ConfigErr, probe.Podman, probe.Keys, probe.Proxy = here, err, runtime, keyStorage(cfg), way
 	return probe, runtime.Close

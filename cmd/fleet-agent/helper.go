@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/helper"
 	"fleet.nationtech.io/fleet/pkg/helper/storage"
 	"fleet.nationtech.io/fleet/pkg/logging"
@@ -41,12 +42,13 @@ func newHelper() *cobra.Command {
 			}
 			defer listener.Close()
 			s := helper.Server{
-				Enter:   func(userns, end *os.File) error { return enter(userns, end, cmd.ErrOrStderr(), log) },
-				Storage: storage.Mender{Root: storage.Root(), Run: runProgram, Runs: storage.ContainersRun},
-				Mirrors: mirrorsFile(),
-				Reload:  reloadPodman,
-				Names:   namesDir(),
-				Log:     log,
+				Enter:    func(userns, end *os.File) error { return enter(userns, end, cmd.ErrOrStderr(), log) },
+				Storage:  storage.Mender{Root: storage.Root(), Run: runProgram, Runs: storage.ContainersRun},
+				Mirrors:  mirrorsFile(),
+				Reload:   reloadPodman,
+				Names:    namesDir(),
+				Networks: helper.Networks{Dir: filepath.Join(storage.Root(), "networks"), Label: container.LabelNetwork},
+				Log:      log,
 			}
 			return s.Serve(cmd.Context(), listener)
 		},

@@ -18,6 +18,12 @@ import (
 	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
+const (
+	// maxArchives bounds the archives of one command, which are open all at once, and
+	// maxBeside the names that are read of a directory.
+	maxArchives, maxBeside = 256, 10_000
+)
+
 // archiveEndings are those of files of a directory that are taken for archives of images.
 var archiveEndings = []string{".tar", ".tar.gz", ".tgz", ".oci"}
 
@@ -27,7 +33,8 @@ func newLoad(f flags) *cobra.Command {
 		Short: "Take images from archives, as from a USB stick, in place of pulls",
 		Long: `Take images from archives, as from a USB stick, in place of pulls. An archive is
 what podman save, docker save or skopeo copy to oci-archive: make. Of a directory,
-all files ending with .tar, .tar.gz, .tgz or .oci are taken.
+all files ending with .tar, .tar.gz, .tgz or .oci are taken, and none of those
+below it. One command takes up to 256 archives, and follows no link in a directory.
 
 An archive has to name its images in full, as Deployments do:
     skopeo copy docker://docker.io/library/nginx:1.29 \
@@ -68,6 +75,9 @@ func openArchives(paths []string) (all archives, err error) {
 		if err != nil {
 			return all, err
 		}
+		if len(all) > maxArchives {
+			return all, fmt.Errorf("more than %d archives: name fewer at a time", maxArchives)
+		}
 	}
 	return all, nil
 }
@@ -93,14 +103,20 @@ func openArchivesAt(path string) (archives, error) {
 
 // archivesIn opens the files of a directory.
 func archivesIn(dir *os.File) (all archives, err error) {
-	entries, err := dir.ReadDir(-1)
-	if err != nil {
+	entries, err := dir.ReadDir(maxBeside + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
+	}
+	if len(entries) > maxBeside {
+		return nil, fmt.Errorf("%s has more than %d files: name the archives, or put them into a directory of their own", dir.Name(), maxBeside)
 	}
 	slices.SortFunc(entries, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	for _, e := range entries {
 		if !slices.ContainsFunc(archiveEndings, func(ending string) bool { return strings.HasSuffix(e.Name(), ending) }) {
 			continue
+		}
+		if len(all) == maxArchives {
+			return all, fmt.Errorf("%s has more than %d archives: name fewer at a time", dir.Name(), maxArchives)
 		}
 		file, err := archiveIn(dir, e.Name())
 		if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -59,6 +60,38 @@ func TestArchivesOfADirectory(t *testing.T) {
 	}
 	if _, err := openArchives([]string{t.TempDir()}); err == nil || !strings.Contains(err.Error(), "no file ending with") {
 		t.Errorf("an empty directory: error is %v", err)
+	}
+}
+
+// A stick with any number of files costs neither the memory nor the descriptors of whoever
+// reads it.
+func TestArchivesAreBounded(t *testing.T) {
+	t.Parallel()
+	fill := func(t *testing.T, n int, ending string) string {
+		dir := t.TempDir()
+		for i := range n {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)+ending), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	most := fill(t, maxArchives, ".tar")
+	all, err := openArchives([]string{most})
+	if err != nil || len(all) != maxArchives {
+		t.Errorf("%d archives, error is %v", len(all), err)
+	}
+	all.close()
+	many, files := fill(t, maxArchives+1, ".tar"), fill(t, maxBeside+1, ".txt")
+	for want, paths := range map[string][]string{
+		many + " has more than 256 archives":   {many}, // before any more are opened
+		"more than 256 archives: name fewer":   {most, fill(t, 1, ".tar")},
+		files + " has more than 10000 files: ": {files},
+	} {
+		if all, err := openArchives(paths); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("error is %v, want %q", err, want)
+			all.close()
+		}
 	}
 }
 

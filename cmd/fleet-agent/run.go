@@ -207,6 +207,7 @@ func recordedHardwareID(log *slog.Logger) string {
 // go.
 func health(cfg config.Config, credentials *credential.Manager, connection *link.Link, info container.Info, err error) []wire.Condition {
 	f := local(cfg).Read()
+	f.AskGroups(groups(cfg))
 	f.Podman.Value, f.Podman.Err = info, err
 	if ahead, known := connection.Ahead(); known {
 		f.Ahead = doctor.Fact[time.Duration]{Value: ahead}

@@ -111,7 +111,7 @@ func (o *convertOptions) convert(ctx context.Context, files []string) (*convert.
 	for i, file := range files {
 		source.Add(file, all[i])
 	}
-	result, err := o.compose(ctx, files)
+	result, err := o.compose(ctx, files, all)
 	if err != nil {
 		return nil, nil, err
 	}

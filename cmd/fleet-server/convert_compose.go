@@ -20,7 +20,8 @@ import (
 
 // compose reads a project as docker compose does: with interpolation, env files, extends,
 // includes and profiles. It fetches nothing.
-func (o *convertOptions) compose(ctx context.Context, files []string) (*convert.Result, error) {
+// texts are those of the files.
+func (o *convertOptions) compose(ctx context.Context, files []string, texts [][]byte) (*convert.Result, error) {
 	dir, err := filepath.Abs(filepath.Dir(files[0]))
 	if err != nil {
 		return nil, err
@@ -33,7 +34,7 @@ func (o *convertOptions) compose(ctx context.Context, files []string) (*convert.
 		}
 		return nil, fmt.Errorf("reading the compose file: %.1000s", text)
 	}
-	result := convert.Compose(project, textFiles{dir})
+	result := convert.Compose(project, textFiles{dir: dir, places: placesOfThisMachine(dir), texts: texts})
 	result.Losses = append(warnings, result.Losses...)
 	return result, nil
 }

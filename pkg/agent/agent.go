@@ -134,7 +134,7 @@ func New(cfg Config) *Agent {
 	a.reconciler.halted = a.revocation.halted
 	a.informer = &informer{cfg: cfg, conditions: a.conditions, reporter: a.reporter, log: component("informer")}
 	a.upkeep = &upkeep{
-		drivers: cfg.Drivers, store: cfg.Store, desired: a.desired, conditions: a.conditions, device: cfg.Restart,
+		drivers: cfg.Drivers, store: cfg.Store, desired: a.desired, conditions: a.conditions, device: cfg.Restart, refused: a.reconciler.troubles.refused,
 		again: make(chan struct{}, 1), log: component("upkeep"),
 	}
 	a.reconciler.changed = func() { signal(a.upkeep.again) }

@@ -1240,3 +1240,32 @@ func TestServersOfTheManifestAreFollowed(t *testing.T) {
 		d.gateway.look(check)
 	})
 }
+
+// A report says which revision its body was rendered from, and one of a score that is no template
+// says nothing, byte by byte, as servers from before know it.
+func TestReportsNameTheRevision(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.gateway.issue("e1", deployments{web: {"front": nil}, api: {"back": nil}})
+		revision := wire.Sum([]byte("the template of web")).String()
+		d.gateway.edit(func(m *wire.Manifest) {
+			for i := range m.Entries {
+				if m.Entries[i].DeploymentRef == web {
+					m.Entries[i].Revision = revision
+				}
+			}
+		})
+		d.settle()
+		d.expectPhase(web, wire.PhaseRunning, "")
+		if s := d.gateway.state(web); s.Revision != revision || s.Hash == "" || s.Hash == revision {
+			t.Errorf("it is reported as %s", d.gateway.raw(web))
+		}
+		if raw := d.gateway.raw(api); strings.Contains(raw, "revision") {
+			t.Errorf("it is reported as %s", raw)
+		}
+		for _, s := range d.agent.Status().Deployments {
+			if (s.DeploymentRef == web) != (s.Revision == revision) {
+				t.Errorf("its status is %+v", s)
+			}
+		}
+	})
+}

@@ -27,6 +27,11 @@ const (
 	// reasonNotLookedAt: WouldSurviveReboot is Unknown; a driver cannot work.
 	reasonNotLookedAt = "NotLookedAt"
 
+	// reasonNothingRefused: ScoresAllowed is True.
+	reasonNothingRefused = "NothingRefused"
+	// reasonNotAllowed: ScoresAllowed is False; the message names Deployments and fields.
+	reasonNotAllowed = "NotAllowed"
+
 	// reasonCurrent: ManifestHeld is False.
 	reasonCurrent = "ManifestCurrent"
 	// reasonOmissionsHeld: ManifestHeld is True; Deployments stay until the

@@ -225,3 +225,39 @@ func TestMountsAreCheckedAfterThePull(t *testing.T) {
 		d.expectCalls("pull localhost/other:1")
 	})
 }
+
+// What agent.yaml does not allow fails on the device, which says so itself, with the field:
+// the namespace allows it, so nobody else would.
+func TestTheDeviceSaysWhatItDoesNotAllow(t *testing.T) {
+	withMounts(t, func(d *device, srv string) {
+		says := func(status wire.ConditionStatus, text string) {
+			t.Helper()
+			if c := d.condition(wire.ConditionScoresAllowed); c.Status != status || !strings.Contains(c.Message, text) || (c.Message == "") != (text == "") {
+				t.Errorf("got %+v, want %s and %q", c, status, text)
+			}
+		}
+		d.pass(6 * time.Minute)
+		says(wire.ConditionTrue, "")
+		capable := func(s *score.Service) {
+			s.SecurityContext = &score.SecurityContext{Capabilities: score.Capabilities{Add: []string{"SYS_TIME"}}}
+		}
+		d.gateway.issue("e1", deployments{web: {"front": capable}, api: {"back": mounting(srv, true)}})
+		d.pass(6 * time.Minute)
+		d.expectPhase(web, wire.PhaseFailed, "service front: securityContext.capabilities.add[0]: allow.capabilities in agent.yaml does not list SYS_TIME")
+		d.expectPhase(api, wire.PhaseRunning, "")
+		says(wire.ConditionFalse, "shop/web: service front: securityContext.capabilities.add[0]: allow.capabilities in agent.yaml does not list SYS_TIME")
+		d.gateway.issue("e1", deployments{web: {"front": mounting("/usr", true)}, api: {"back": mounting(srv, true)}})
+		d.pass(6 * time.Minute)
+		says(wire.ConditionFalse, "shop/web: ")
+		says(wire.ConditionFalse, "/usr")
+		d.gateway.issue("e1", deployments{web: {"front": mounting(filepath.Join(srv, "none"), true)}, api: {"back": mounting(srv, true)}})
+		d.pass(6 * time.Minute)
+		says(wire.ConditionTrue, "") // it is allowed, and not there
+		d.gateway.issue("e1", deployments{web: {"front": mounting("/usr", true)}})
+		d.pass(6 * time.Minute)
+		says(wire.ConditionFalse, "/usr")
+		d.gateway.issue("e1", deployments{})
+		d.pass(6 * time.Minute)
+		says(wire.ConditionTrue, "")
+	})
+}

@@ -19,22 +19,32 @@ const (
 	progressParts = 10
 )
 
-// followProgress reports how far a fetch is, until stop is called.
+// followProgress reports how far a fetch is, until stop is called. Stop does not wait for whoever
+// tells: that may hang, and the fetch is done.
 func (p *pass) followProgress(progress func() workload.Progress) (stop func()) {
 	if progress == nil {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	var follows sync.WaitGroup
-	follows.Go(func() { p.tellProgress(ctx, progress) })
+	f := &follower{reporter: p.reporter, ref: p.ref}
+	go f.run(ctx, progress)
 	return func() {
 		cancel()
-		follows.Wait()
+		f.end()
 	}
 }
 
-func (p *pass) tellProgress(ctx context.Context, progress func() workload.Progress) {
-	defer p.reporter.setProgress(p.ref, "")
+// follower reports how far one fetch is.
+type follower struct {
+	reporter *reporter
+	ref      wire.DeploymentRef
+
+	// mu guards ended, and is held while something is reported, which never waits.
+	mu    sync.Mutex
+	ended bool
+}
+
+func (f *follower) run(ctx context.Context, progress func() workload.Progress) {
 	ticks := time.NewTicker(progressEvery)
 	defer ticks.Stop()
 	var told workload.Progress
@@ -46,9 +56,25 @@ func (p *pass) tellProgress(ctx context.Context, progress func() workload.Progre
 		}
 		if now := progress(); worthTelling(told, now) {
 			told = now
-			p.reporter.setProgress(p.ref, now.String())
+			f.tell(now.String())
 		}
 	}
+}
+
+// tell reports a progress, unless the fetch ended meanwhile.
+func (f *follower) tell(text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.ended {
+		f.reporter.setProgress(f.ref, text)
+	}
+}
+
+func (f *follower) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	f.reporter.setProgress(f.ref, "")
 }
 
 // worthTelling reports whether a fetch went on by a part since it was told of.

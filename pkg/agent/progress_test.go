@@ -19,6 +19,8 @@ import (
 // way is a mirror, and a pull by way of it, that bring so many bytes a second.
 type way struct {
 	total, speed int64
+	// hung keeps whoever asks for the progress waiting; nil for nobody.
+	hung chan struct{}
 
 	mu    sync.Mutex // guards begun
 	begun time.Time
@@ -36,6 +38,9 @@ func (w *way) Begin(context.Context, string, *container.Login, func(context.Cont
 }
 
 func (w *way) Progress() (brought, total int64) {
+	if w.hung != nil {
+		<-w.hung
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return min(w.total, int64(time.Since(w.begun).Seconds()*float64(w.speed))), w.total
@@ -136,6 +141,30 @@ func TestProgressWithoutFigures(t *testing.T) {
 		d.pass(time.Minute)
 		d.expectPhase(web, wire.PhaseFailed, "services back, front: podman's words")
 		if diff := cmp.Diff([]string{"", "pulling back, front", ""}, d.gateway.said()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// Who tells how far a pull is may hang: neither that pull waits for it, nor another one, nor
+// what is done afterwards; and what it says too late is not reported.
+func TestProgressThatHangs(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.fetches(1200, 20) // a minute
+		hung := make(chan struct{})
+		goOn := sync.OnceFunc(func() { close(hung) })
+		defer goOn()
+		d.mirror.(*way).hung = hung
+		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/new:1")}})
+		d.pass(30 * time.Second)
+		go d.driver.Activity() // as fleet-agent status asks for it
+		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/new:1")}, api: {"front": fromImage("localhost/other:1")}})
+		d.pass(2 * time.Minute)
+		d.expectPhase(web, wire.PhaseRunning, "")
+		d.expectPhase(api, wire.PhaseRunning, "")
+		goOn()
+		d.pass(time.Minute)
+		if diff := cmp.Diff([]string{""}, d.gateway.said()); diff != "" {
 			t.Error(diff)
 		}
 	})

@@ -1,9 +1,13 @@
 package agent
 
 import (
+	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -17,6 +21,8 @@ type troubles struct {
 type trouble struct {
 	hash, text string
 	since      time.Time
+	// refused: the device does not allow what the Deployment asks for.
+	refused bool
 }
 
 func newTroubles() *troubles { return &troubles{byRef: map[wire.DeploymentRef]trouble{}} }
@@ -30,7 +36,7 @@ func (t *troubles) note(ref wire.DeploymentRef, hash string, err error) time.Tim
 		return old.since
 	}
 	now := time.Now()
-	t.byRef[ref] = trouble{hash: hash, text: err.Error(), since: now}
+	t.byRef[ref] = trouble{hash: hash, text: err.Error(), since: now, refused: errors.Is(err, workload.ErrNotAllowed)}
 	return now
 }
 
@@ -46,4 +52,16 @@ func (t *troubles) clear(ref wire.DeploymentRef) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.byRef, ref)
+}
+
+// refused says what the device does not allow its Deployments, in the order of their names.
+func (t *troubles) refused() (list []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, ref := range slices.SortedFunc(maps.Keys(t.byRef), wire.DeploymentRef.Compare) {
+		if trouble := t.byRef[ref]; trouble.refused {
+			list = append(list, ref.String()+": "+trouble.text)
+		}
+	}
+	return list
 }

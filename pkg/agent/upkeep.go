@@ -34,8 +34,10 @@ type upkeep struct {
 	conditions *conditions
 	// device says what the device itself lacks for a restart; may be nil.
 	device func() []string
-	again  chan struct{} // capacity 1
-	log    *slog.Logger
+	// refused says what the device does not allow its Deployments.
+	refused func() []string
+	again   chan struct{} // capacity 1
+	log     *slog.Logger
 
 	// known are the needs of bodies that are whole on the disk, and verified is when that
 	// was last found out of all; both of the run alone.
@@ -65,6 +67,7 @@ func (u *upkeep) run(ctx context.Context) {
 func (u *upkeep) round(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
 	defer cancel()
+	u.showRefused()
 	needs, before, intact := u.desired.needs()
 	u.learn(needs, before)
 	missing, err := u.missing(ctx, needs)
@@ -189,6 +192,15 @@ func (u *upkeep) show(missing []string, err error) {
 	default:
 		set(wire.ConditionFalse, reasonMissing, "after a restart without a network the device would lack "+first(missing))
 	}
+}
+
+// showRefused sets the condition ScoresAllowed.
+func (u *upkeep) showRefused() {
+	if refused := u.refused(); len(refused) > 0 {
+		u.conditions.set(wire.ConditionScoresAllowed, wire.ConditionFalse, reasonNotAllowed, first(refused))
+		return
+	}
+	u.conditions.set(wire.ConditionScoresAllowed, wire.ConditionTrue, reasonNothingRefused, "")
 }
 
 // first names the first of many things.

@@ -190,10 +190,16 @@ func TestNothingGoesWhileAScoreIsMissing(t *testing.T) {
 
 func (d *device) survival() wire.Condition {
 	d.t.Helper()
+	return d.condition(wire.ConditionWouldSurviveReboot)
+}
+
+// condition is one that the device reports.
+func (d *device) condition(typ string) wire.Condition {
+	d.t.Helper()
 	all := d.agent.Status().Conditions
-	i := slices.IndexFunc(all, func(c wire.Condition) bool { return c.Type == wire.ConditionWouldSurviveReboot })
+	i := slices.IndexFunc(all, func(c wire.Condition) bool { return c.Type == typ })
 	if i < 0 {
-		d.t.Fatal("there is no condition WouldSurviveReboot")
+		d.t.Fatalf("there is no condition %s", typ)
 	}
 	return all[i]
 }

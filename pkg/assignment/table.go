@@ -91,7 +91,7 @@ type Changes struct {
 	Devices []string
 	// Deployments whose status may have changed.
 	Deployments []wire.DeploymentRef
-	// Lacks are the devices whose Lacks may have changed.
+	// Lacks are the devices whose Lacks or Problems may have changed.
 	Lacks []string
 }
 
@@ -448,7 +448,7 @@ func (t *Table) match(dev *device, dep *deployment, c *Changes) {
 		old.issued = t.priorEntry(dev, dep)
 	}
 	now, problem := t.decide(dev, dep, old)
-	if old.is(outdated) || now.is(outdated) { // what is missing may be something else by now
+	if old.is(outdated) || now.is(outdated) || problem != dep.problems.text(dev.number) { // what is missing may be something else by now
 		c.Lacks = appendOnce(c.Lacks, dev.name)
 	}
 	switch {

@@ -306,7 +306,7 @@ func (m *machine) step(t *rapid.T, change func() assignment.Changes, inputs func
 	for ref := range m.deployments {
 		aggregates[ref] = m.counts(ref)
 	}
-	held, lacked := maps.Clone(m.pairs), m.outdated()
+	held, lacked, wrong := maps.Clone(m.pairs), m.outdated(), m.problems()
 	c := change()
 	inputs()
 	m.recompute()
@@ -326,8 +326,11 @@ func (m *machine) step(t *rapid.T, change func() assignment.Changes, inputs func
 			t.Fatalf("manifest of %s changed: %v, but the devices to nudge are %v", name, changed, c.Devices)
 		}
 	}
-	lacking := m.outdated()
+	lacking, now := m.outdated(), m.problems()
 	for name := range m.devices {
+		if !cmp.Equal(wrong[name], now[name]) && !slices.Contains(c.Lacks, name) {
+			t.Fatalf("the problems of %s changed from %v to %v, but the devices to tell are %v", name, wrong[name], now[name], c.Lacks)
+		}
 		if !cmp.Equal(lacked[name], lacking[name]) && !slices.Contains(c.Lacks, name) {
 			t.Fatalf("what %s lacks changed from %v to %v, but the devices to tell are %v", name, lacked[name], lacking[name], c.Lacks)
 		}

@@ -233,16 +233,24 @@ func (p problems) text(device uint32) string {
 	return ""
 }
 
-// Problems returns why a device is not told of Deployments that it should run, by Deployment.
-func (t *Table) Problems(name string) map[wire.DeploymentRef]string {
+// Problem is why the score of a Deployment cannot be rendered for a device. Text names the field
+// and what the device lacks.
+type Problem struct {
+	wire.DeploymentRef
+	Text string
+}
+
+// Problems returns why a device is not told of Deployments that it should run, ordered. The
+// device keeps what it runs of them.
+func (t *Table) Problems(name string) (found []Problem) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	dev := t.member(name)
-	found := map[wire.DeploymentRef]string{}
 	for dep, x := range t.wanted(dev) {
 		if x.is(refused) {
-			found[dep.DeploymentRef] = dep.problems.text(dev.number)
+			found = append(found, Problem{dep.DeploymentRef, dep.problems.text(dev.number)})
 		}
 	}
+	slices.SortFunc(found, func(a, b Problem) int { return a.Compare(b.DeploymentRef) })
 	return found
 }

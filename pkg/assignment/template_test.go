@@ -3,6 +3,7 @@ package assignment_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,13 +101,22 @@ func awaited(dep assignment.Deployment, before pair, had bool) pair {
 	return pair{issued: before.issued, hold: !had || before.hold, waits: true, former: true}
 }
 
-func (m *machine) checkProblems(t *rapid.T, device string) {
-	want := map[wire.DeploymentRef]string{}
+// problems are those that the model knows, by device.
+func (m *machine) problems() map[string][]assignment.Problem {
+	all := map[string][]assignment.Problem{}
 	for k, p := range m.pairs {
-		if k.Device == device && p.problem != "" && !m.devices[device].Revoked {
-			want[k.DeploymentRef] = p.problem
+		if p.problem != "" && !m.devices[k.Device].Revoked {
+			all[k.Device] = append(all[k.Device], assignment.Problem{DeploymentRef: k.DeploymentRef, Text: p.problem})
 		}
 	}
+	for _, list := range all {
+		slices.SortFunc(list, func(a, b assignment.Problem) int { return a.Compare(b.DeploymentRef) })
+	}
+	return all
+}
+
+func (m *machine) checkProblems(t *rapid.T, device string) {
+	want := m.problems()[device]
 	if diff := cmp.Diff(want, m.table.Problems(device)); diff != "" {
 		t.Fatalf("problems of %s (-want +got):\n%s", device, diff)
 	}

@@ -25,6 +25,8 @@ type project struct {
 	keys   map[string]string // names of ConfigMaps, by what they are made of
 	// volumes and secrets are names, by what they stand for: two things never get one name.
 	volumes, secrets map[string]string
+	// connected are the networks that anything is in.
+	connected map[string]bool
 }
 
 // group are the services that become one Deployment.
@@ -33,13 +35,15 @@ type group struct {
 	mode     score.NetworkMode
 	services []string
 	dns      map[string]string // who asked for which settings
+	// mounted is where services mount named volumes, by "service volume".
+	mounted map[string][]string
 }
 
 // Compose translates a project that compose-go loaded and normalized, with the paths of files
 // resolved. It leaves the project as it is only on the surface: give it away.
 func Compose(in *types.Project, files Files) *Result {
 	p := &project{
-		in: in, files: files, name: label(in.Name),
+		in: in, files: files, name: label(in.Name), connected: connected(in),
 		labels: map[string]string{}, groups: map[string]*group{}, maps: map[string]*ConfigMap{}, names: map[string]bool{}, keys: map[string]string{}, volumes: map[string]string{}, secrets: map[string]string{},
 	}
 	p.nameServices()
@@ -119,7 +123,7 @@ func (p *project) group() []*group {
 		}
 		g := byName[id]
 		if g == nil {
-			g = &group{mode: mode, dns: map[string]string{}}
+			g = &group{mode: mode, dns: map[string]string{}, mounted: map[string][]string{}}
 			g.Name = label(id)
 			byName[id] = g
 			order = append(order, g)
@@ -198,10 +202,10 @@ func (p *project) shareVolumes(order []*group) {
 	owner := map[string]string{}
 	for _, g := range order {
 		mine := map[string]bool{}
-		for i, s := range g.Score.Services {
-			for j, v := range s.Volumes {
+		for _, s := range g.Score.Services {
+			for _, v := range s.Volumes {
 				if other, shared := owner[v.Name]; v.Name != "" && shared && other != g.Name {
-					p.lose([]string{"services", g.services[min(i, len(g.services)-1)], "volumes", item(j)},
+					p.lose(g.mounted[s.Name+" "+v.Name],
 						"a named volume belongs to one Deployment, and "+v.Name+" is also one of "+other,
 						"use a directory of the device in both (hostPath), or one network for all services")
 				}

@@ -15,7 +15,9 @@ type noFiles struct{}
 
 func (noFiles) Text(string) (convert.File, bool) { return convert.File{}, false }
 
-func (noFiles) Directory(string) (map[string]convert.File, bool) { return nil, false }
+func (noFiles) Here(string) bool { return false }
+
+func (noFiles) Directory(string) (convert.Directory, bool) { return convert.Directory{}, false }
 
 // meaningless are fields that say nothing once a project is loaded, with the reason.
 var meaningless = map[string]string{

@@ -6,6 +6,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"fleet.nationtech.io/fleet/pkg/score"
@@ -23,9 +24,12 @@ type Files interface {
 	// Text returns a regular file of text of at most MaxConfigMap bytes, and false for
 	// everything else.
 	Text(path string) (f File, ok bool)
-	// Directory returns the files of a directory and those below, by their paths in it, and
-	// false for what is no directory or has anything but files of text.
-	Directory(path string) (files map[string]File, ok bool)
+	// Directory returns what a directory has, and false for what is no directory or has
+	// anything but files of text.
+	Directory(path string) (d Directory, ok bool)
+	// Here reports whether a path is one of the machine on which the project is converted, such
+	// as one in the home of whoever does so, and nothing that the project itself says.
+	Here(path string) bool
 }
 
 // File is a file of text.
@@ -33,7 +37,24 @@ type File struct {
 	Content string
 	// Executable: its owner may execute it.
 	Executable bool
+	// Hidden: its name, or that of a directory on the way to it, begins with a dot, as those
+	// do that hold logins: .env, .ssh.
+	Hidden bool
 }
+
+// Directory is what a directory and those below have, by their paths in it.
+type Directory struct {
+	Files map[string]File
+	// Hidden are files and directories that are left out since their names begin with a dot,
+	// or links to such, in order.
+	Hidden []string
+}
+
+// privateKey is a part of each file that holds one, in PEM.
+const privateKey = "PRIVATE KEY-----"
+
+// sensitive reports whether it may hold what only some may read.
+func (f File) sensitive() bool { return f.Hidden || strings.Contains(f.Content, privateKey) }
 
 // item is what a file is in a score.
 func (f File) item(key, path string) score.FileItem {
@@ -58,9 +79,9 @@ func (c *container) beside(source, target string, readOnly bool, at string) bool
 	if f, ok := c.files.Text(source); ok {
 		return c.besideFile(rel, target, f, readOnly, at)
 	}
-	files, small := c.directory(source)
+	dir, small := c.directory(source)
 	if small && readOnly {
-		return c.besideDirectory(rel, target, files, at)
+		return c.besideDirectory(rel, target, dir, at)
 	}
 	name := nameOf(c.project.volumes, "directory "+rel, cmp.Or(strings.Trim(rel, "."), "project"))
 	instead := "put files that the program needs into a ConfigMap or the image, or give an absolute path of the device"
@@ -71,34 +92,73 @@ func (c *container) beside(source, target string, readOnly bool, at string) bool
 	return c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, "volumes", at)
 }
 
+// here translates a path of this machine, which devices do not have.
+func (c *container) here(source, target string, readOnly bool, at string) bool {
+	name := nameOf(c.project.volumes, "directory "+source, path.Base(source))
+	c.lost("devices do not have "+source+", a path of this machine, so it is the volume "+name+", which is empty at first",
+		"put files that the program needs into a ConfigMap or the image, or give an absolute path of the device", "volumes", at)
+	return c.mount(score.Volume{Name: name, MountPath: target, ReadOnly: readOnly}, "volumes", at)
+}
+
 func (c *container) besideFile(rel, target string, f File, readOnly bool, at string) bool {
 	key := key(path.Base(rel))
 	name := c.configMap(rel, map[string]string{key: f.Content})
+	c.exposed(name, at, map[string]File{dotted(rel): f})
 	if !readOnly {
 		c.lost("the file is in ConfigMap "+name+", and the container can only read it", "make the mount read-only (:ro), or have the program write elsewhere", "volumes", at)
 	}
 	return c.mount(score.Volume{ConfigMap: &score.ConfigMapFiles{Name: name, Items: []score.FileItem{f.item(key, key)}}, SubPath: key, MountPath: target}, "volumes", at)
 }
 
-// directory returns the files of a directory that fits into a ConfigMap.
-func (c *container) directory(source string) (map[string]File, bool) {
-	files, ok := c.files.Directory(source)
-	size := 0
-	for name, f := range files {
-		size += len(key(name)) + len(f.Content)
+// exposed says which files of a ConfigMap may hold what not everybody may read.
+func (c *container) exposed(configMap, at string, files map[string]File) {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if files[name].sensitive() {
+			names = append(names, name)
+		}
 	}
-	return files, ok && len(files) > 0 && len(files) <= maxItems && size <= MaxConfigMap
+	if len(names) > 0 {
+		c.lost("ConfigMap "+configMap+" has the content of "+some(names)+", for everybody who may read ConfigMaps",
+			"if passwords or keys are in it, put it into a Secret, and mount that", "volumes", at)
+	}
 }
 
-func (c *container) besideDirectory(rel, target string, files map[string]File, at string) bool {
+// maxNamed bounds the names in a line.
+const maxNamed = 3
+
+// some are the first names, and how many follow.
+func some(names []string) string {
+	if rest := len(names) - maxNamed; rest > 0 {
+		return strings.Join(names[:maxNamed], ", ") + " and " + strconv.Itoa(rest) + " more"
+	}
+	return strings.Join(names, ", ")
+}
+
+// directory returns what a directory has that fits into a ConfigMap.
+func (c *container) directory(source string) (Directory, bool) {
+	dir, ok := c.files.Directory(source)
+	size := 0
+	for name, f := range dir.Files {
+		size += len(key(name)) + len(f.Content)
+	}
+	return dir, ok && len(dir.Files) > 0 && len(dir.Files) <= maxItems && size <= MaxConfigMap
+}
+
+func (c *container) besideDirectory(rel, target string, dir Directory, at string) bool {
 	taken, data := map[string]bool{}, map[string]string{}
 	var items []score.FileItem
-	for _, file := range slices.Sorted(maps.Keys(files)) {
+	for _, file := range slices.Sorted(maps.Keys(dir.Files)) {
 		key := unique(taken, key(file))
-		data[key] = files[file].Content
-		items = append(items, files[file].item(key, file))
+		data[key] = dir.Files[file].Content
+		items = append(items, dir.Files[file].item(key, file))
 	}
 	name := c.configMap(rel, data)
+	c.exposed(name, at, dir.Files)
+	if len(dir.Hidden) > 0 {
+		c.lost("hidden files often hold passwords and keys, so these of "+dotted(rel)+" are left out: "+some(dir.Hidden),
+			"put what the program needs into a Secret, or mount the file by its name", "volumes", at)
+	}
 	return c.mount(score.Volume{ConfigMap: &score.ConfigMapFiles{Name: name, Items: items}, MountPath: target}, "volumes", at)
 }
 

@@ -72,16 +72,22 @@ func (c *container) config(source, key string) string {
 	if in.External {
 		return label(cmp.Or(in.Name, source))
 	}
+	var f File
 	content, ok := in.Content, in.Content != "" || in.Environment != ""
 	if !ok {
-		var f File
 		f, ok = c.files.Text(in.File)
 		content = f.Content
 	}
 	if !ok || len(key)+len(content) > MaxConfigMap {
 		return label(c.project.name + "-" + source) // objects reports it
 	}
-	return c.configMap("configs/"+source, map[string]string{key: content})
+	_, made := c.keys["configs/"+source]
+	name := c.configMap("configs/"+source, map[string]string{key: content})
+	if !made && f.sensitive() {
+		c.lose([]string{"configs", source}, "ConfigMap "+name+" has the content of "+path.Base(in.File)+", for everybody who may read ConfigMaps",
+			"if passwords or keys are in it, make it a secret of the project")
+	}
+	return name
 }
 
 // objects reports what the parts of the project besides services lose.
@@ -149,10 +155,32 @@ func (p *project) leftVolumes() {
 	}
 }
 
+// connected are the names of the networks that anything is in.
+func connected(in *types.Project) map[string]bool {
+	names := map[string]bool{}
+	for _, s := range in.Services {
+		for name := range s.Networks {
+			names[name] = true
+		}
+	}
+	for _, job := range in.Jobs {
+		for name := range job.Networks {
+			names[name] = true
+		}
+	}
+	return names
+}
+
 func (p *project) leftNetworks() {
 	used := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(p.in.Networks)) {
 		n, at := p.in.Networks[name], []string{"networks", name}
+		if !p.connected[name] {
+			continue // docker makes none of it, either
+		}
+		if n.Ipam.Driver == "default" {
+			take(&n.Ipam.Driver)
+		}
 		if n.Driver == "bridge" || n.Driver == "default" {
 			take(&n.Driver)
 		}

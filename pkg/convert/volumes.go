@@ -69,6 +69,9 @@ func (c *container) mount(v score.Volume, at ...string) bool {
 		return false
 	}
 	c.out.Volumes = trial
+	if v.Name != "" {
+		c.group.mounted[c.out.Name+" "+v.Name] = below(c.at, at...)
+	}
 	return true
 }
 
@@ -90,6 +93,9 @@ func (c *container) bind(in *types.ServiceVolumeConfig, at string) bool {
 	source := path.Clean(in.Source)
 	if c.local(source) {
 		return c.beside(source, in.Target, in.ReadOnly, at)
+	}
+	if c.files.Here(source) {
+		return c.here(source, in.Target, in.ReadOnly, at)
 	}
 	return c.hostPath(source, in.Target, in.ReadOnly, "volumes", at)
 }

@@ -160,8 +160,15 @@ func (c *container) completes(g *group, name string) bool {
 // is said.
 const firstPort = 1024
 
+// portOfNames is where services ask for each other's names.
+const portOfNames = 53
+
 // low says what a low port needs.
 func (c *container) low(p score.Port, at int) {
+	if n := c.group.Score.Network; p.HostPort == portOfNames && p.HostIP == "" && c.group.mode == "" && (len(c.group.services) > 1 || n != nil && n.Name != "") {
+		c.lost("devices refuse port 53 at all their addresses, where it would get the questions for names of services",
+			"give the address that others ask: 192.0.2.1:53:"+strconv.Itoa(p.ContainerPort)+", or network_mode: host", "ports", item(at))
+	}
 	if p.HostPort < firstPort {
 		c.lost("podman without root may not take ports below 1024", "publish a higher one, or set net.ipv4.ip_unprivileged_port_start="+strconv.Itoa(p.HostPort)+" in /etc/sysctl.d of the devices", "ports", item(at))
 	}

@@ -38,7 +38,9 @@ type Server struct {
 	Reload  func(ctx context.Context) error
 	// Names is the directory where podman's server of names has its files; empty for none.
 	Names string
-	Log   *slog.Logger
+	// Networks are isolated when it begins.
+	Networks Networks
+	Log      *slog.Logger
 
 	inside inside
 	walks  chan struct{} // a counting semaphore
@@ -51,9 +53,22 @@ type Server struct {
 func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 	s.walks, s.stores, s.flushes = make(chan struct{}, maxWalks), make(chan struct{}, 1), make(chan struct{}, maxFlushes)
 	defer s.inside.close()
+	s.isolate()
 	return unixserve.Serve(ctx, listener, maxRequests, func(conn *net.UnixConn) error { return s.serve(ctx, conn) }, func(err error) {
 		s.Log.Debug("a request was not answered", "error", err)
 	})
+}
+
+// isolate isolates what earlier agents made. Whoever asks meanwhile waits: it takes no longer
+// than to read a few files.
+func (s *Server) isolate() {
+	names, err := s.Networks.Isolate()
+	for _, name := range names {
+		s.Log.Info("a network of an earlier agent is isolated from the next start of a container in it on", "network", name)
+	}
+	if err != nil {
+		s.Log.Warn("networks of an earlier agent are not isolated", "error", err)
+	}
 }
 
 // serve answers one request, or has it answered.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"fleet.nationtech.io/fleet/pkg/helper"
@@ -22,11 +23,12 @@ func TestStorage(t *testing.T) {
 	if err := os.WriteFile(database, []byte("gar\x1bbage"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	runs := true
+	var runs atomic.Bool
+	runs.Store(true)
 	client := serve(t, &helper.Server{Storage: storage.Mender{
 		Root: root,
 		Run:  func(context.Context, string, ...string) error { return nil },
-		Runs: func() (bool, error) { return runs, nil },
+		Runs: func() (bool, error) { return runs.Load(), nil },
 	}})
 	damages, err := client.Damages(t.Context())
 	if err != nil || len(damages) != 1 || damages[0].Kind != storage.Database {
@@ -35,7 +37,7 @@ func TestStorage(t *testing.T) {
 	if done, err := client.Repair(t.Context()); !errors.Is(err, helper.ErrStorage) || !strings.Contains(err.Error(), "containers run") {
 		t.Errorf("while containers run: %q, %v", done, err)
 	}
-	runs = false
+	runs.Store(false)
 	if done, err := client.Repair(t.Context()); err != nil || !strings.Contains(done, "database was set aside") {
 		t.Errorf("got %q, %v", done, err)
 	}

@@ -156,7 +156,7 @@ func (p *Plane) addOwner() {
 func (p *Plane) addDevices(recorder record.EventRecorder) {
 	p.devices = device.New(device.Config{
 		Client: p.Client, Devices: p.informers.devices, Infos: p.Buckets.Info, Roster: p.Gate.Roster, Tombstones: p.Tombstones,
-		Door: p.door, Uses: p.enrollment, Lacks: p.assignments.Lacks, Recorder: recorder, Metrics: p.Metrics, Logger: p.component("device-controller"), Clock: p.Clock,
+		Door: p.door, Uses: p.enrollment, Lacks: p.assignments.Lacks, Problems: p.assignments.Problems, Recorder: recorder, Metrics: p.Metrics, Logger: p.component("device-controller"), Clock: p.Clock,
 	})
 	p.requests = enrollment.New(enrollment.Config{
 		Client: p.Client, Tokens: p.informers.tokens, Requests: p.informers.requests, Devices: p.informers.devices, Service: p.enrollment, Recorder: recorder,

@@ -219,13 +219,17 @@ const (
 	// ConditionWouldSurviveReboot: after a restart without a network, the device would
 	// run what it is to run.
 	ConditionWouldSurviveReboot = "WouldSurviveReboot"
+	// ConditionGroupsCurrent: the processes of the workload account have all its groups.
+	ConditionGroupsCurrent = "GroupsCurrent"
+	// ConditionScoresAllowed: the device's configuration allows what the Deployments ask for.
+	ConditionScoresAllowed = "ScoresAllowed"
 )
 
 // DeviceConditions lists the condition types that a device may report.
 var DeviceConditions = []string{
 	ConditionPodmanReady, ConditionDiskPressure, ConditionManifestHeld, ConditionSetupComplete, ConditionSubordinateIDsReady,
 	ConditionLingerEnabled, ConditionCgroupDelegated, ConditionLayersShared, ConditionClockCorrect, ConditionCertificateCurrent,
-	ConditionWouldSurviveReboot,
+	ConditionWouldSurviveReboot, ConditionGroupsCurrent, ConditionScoresAllowed,
 }
 
 // Phase is the state of one Deployment on one device.

@@ -7,6 +7,12 @@ import (
 	"testing"
 )
 
+// secretsOfExamples are made as the example of a name says.
+var secretsOfExamples = map[string][]string{
+	"web":     {"web-tls", "--from-literal=tls.crt=x", "--from-literal=tls.key=x"},
+	"metrics": {"grafana", "--from-literal=password=x"},
+}
+
 // TestExamples: the server takes each file of examples as it stands, and finds nothing to say
 // against a Deployment of them.
 func TestExamples(t *testing.T) {
@@ -21,8 +27,8 @@ func TestExamples(t *testing.T) {
 		u.kubectl("create", "namespace", namespace)
 		u.kubectl("label", "namespace", namespace, "fleet.nationtech.io/privilege=privileged")
 		u.kubectl("apply", "-n", namespace, "-f", file)
-		if namespace == "web" { // which says how to make its Secret
-			u.kubectl("create", "secret", "generic", "web-tls", "-n", namespace, "--from-literal=tls.crt=x", "--from-literal=tls.key=x")
+		if secret := secretsOfExamples[namespace]; secret != nil {
+			u.kubectl(append([]string{"create", "secret", "generic", "-n", namespace}, secret...)...)
 		}
 		u.kubectl("wait", "-n", namespace, "--for=condition=Accepted", "--timeout=20s", "fleetdep", "--all")
 	}

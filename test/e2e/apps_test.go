@@ -30,7 +30,7 @@ const (
 	appsConfig = "bindRoots: [/srv/recorder]\nallow: {devices: [/dev/serial/by-id, /dev/video0], hostNamespaces: [network]}"
 )
 
-// apps are the files of examples/apps, with the containers of each.
+// apps are the files of examples/apps whose programs Debian has, with the containers of each.
 var apps = map[string][]string{
 	"broker":    {"broker", "client", "driver"},
 	"database":  {"database"},

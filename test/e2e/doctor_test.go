@@ -113,6 +113,10 @@ var faults = []fault{
 		check: "setup", state: "failure", message: "set SUB_UID_COUNT and SUB_GID_COUNT to 65536", condition: "SetupComplete",
 	},
 	{
+		name: "a group since the last login", harm: "usermod -aG dialout fleet-workload",
+		check: "groups", state: "warning", message: "fleet-workload is in dialout, but not since its last login", condition: "GroupsCurrent",
+	},
+	{
 		name: "layers are copied",
 		harm: forWorkload + `sh -c 'systemctl --user stop podman.socket podman.service; podman system reset --force'
 			rm /var/lib/fleet-workload/.config/containers/storage.conf

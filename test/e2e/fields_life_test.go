@@ -6,7 +6,8 @@ func init() {
 	shownElsewhere["initContainers"] = "their fields are those of services; case life runs one"
 	shownElsewhere["services.schedule"] = "case life-job runs one; clocks are set in pkg/agent/container/schedule alone"
 	shownElsewhere["services.lifecycle.postStart.httpGet"] = "TestPreStop of pkg/agent; it is made as httpGet of probes is"
-	shownElsewhere["services.lifecycle.preStop.httpGet"] = "TestPreStop of pkg/agent; it is made as httpGet of probes is"
+	shownElsewhere["services.lifecycle.preStop.httpGet.scheme"] = "TestPreStop of pkg/agent; it is asked as httpGet of probes is"
+	shownElsewhere["services.lifecycle.preStop.httpGet.httpHeaders"] = "TestPreStop of pkg/agent; it is asked as httpGet of probes is"
 	shownElsewhere["services.lifecycle.preStop.timeoutSeconds"] = "TestLifeOfServices of pkg/score: it is refused"
 }
 
@@ -38,6 +39,21 @@ func init() {
 					want: "hooked\nasked\nhooked\ninit\ndb\nmigrated\napp\napp",
 				},
 			},
+		},
+		// A program that is asked over its own port to finish, in a container whose ports nobody
+		// publishes.
+		fieldCase{
+			name: "life-http",
+			objects: `{apiVersion: v1, kind: ConfigMap, metadata: {name: drain, namespace: fields}, data: {` +
+				`drain: "#!/bin/sh\necho drained >>/data/hooks\nprintf 'Content-Type: text/plain\\r\\n\\r\\nok'\n"}}`,
+			service: `command: [sh, -c, 'echo started >>/data/hooks; trap "exit 0" TERM; httpd -f -p 8080 -h /www & wait'],` +
+				` readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}, lifecycle: {preStop: {httpGet: {port: 8080, path: /cgi-bin/drain}}},` +
+				` volumes: [{name: data, mountPath: /data}, {configMap: {name: drain, defaultMode: 493}, mountPath: /www/cgi-bin}]`,
+			shows: []shown{{
+				fields: "services.lifecycle.preStop.httpGet.port services.lifecycle.preStop.httpGet.path", in: onDevice,
+				run:  "fleet-agent restart fields/life-http/web >/dev/null && " + forWorkload + "podman exec fields_life-http_web cat /data/hooks",
+				want: "started\ndrained\nstarted",
+			}},
 		},
 		fieldCase{
 			name:    "life-init",

@@ -107,6 +107,47 @@ func (s *site) lostNetworks() {
 	}
 }
 
+// earlierNetworks gives the device a network as an earlier agent made it, which is not isolated:
+// it is after the agent starts, from the next start of a container in it on.
+func (s *site) earlierNetworks() {
+	s.t.Helper()
+	const file = "/var/lib/fleet-workload/.local/share/containers/storage/networks/fields_net-other.json"
+	reaches := func() string {
+		return strings.TrimSpace(s.root(forWorkload + `sh -c 'address=$(podman inspect --type container --format "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}" fields_net-default_peer)
+			podman exec fields_net-other_third timeout 5 wget -qO- http://$address:8080/ 2>/dev/null || echo apart'`))
+	}
+	if got := reaches(); got != "apart" {
+		s.t.Fatalf("before, the neighbour says %q", got)
+	}
+	s.root("systemctl stop fleet-agent; " + forWorkload + "podman stop -t 1 fields_net-other_third && grep -q '\"isolate\": \"true\"' " + file +
+		` && sed -i 's/"isolate": "true"/"mtu": "1500"/' ` + file)
+	s.podman("start", "fields_net-other_third")
+	s.eventually("the control: a network that is not isolated", func() error {
+		if got := reaches(); got != helloPage {
+			return fmt.Errorf("the neighbour says %q", got)
+		}
+		return nil
+	})
+	s.root("systemctl start fleet-agent")
+	s.connected()
+	s.eventually("podman's file says that it is isolated", func() error {
+		if got := s.root("cat " + file); !strings.Contains(got, `"isolate":"true"`) && !strings.Contains(got, `"isolate": "true"`) || !strings.Contains(got, "1500") {
+			return fmt.Errorf("it is %s", got)
+		}
+		return nil
+	})
+	s.eventually("the service is restarted", func() error {
+		_, err := s.machine.Output(s.t.Context(), "fleet-agent", "restart", "fields/net-other/third")
+		return err
+	})
+	if got := reaches(); got != "apart" {
+		s.t.Errorf("after a start of its container the neighbour says %q", got)
+	}
+	if got, err := s.look("net-other", shown{in: "third", run: "wget -qO- http://127.0.0.1:8080/"}); err != nil || got != helloPage {
+		s.t.Errorf("the service itself says %q, %v", got, err)
+	}
+}
+
 // within complains about what took too long to mend.
 func (s *site) within(since time.Time, what string) {
 	s.t.Helper()

@@ -156,7 +156,7 @@ func TestFieldsOfPodmanV0(t *testing.T) {
 			for _, step := range []struct {
 				name string
 				run  func(*site)
-			}{{"contents that change", (*site).reload}, {"networks that are lost", (*site).lostNetworks}, {"files", (*site).files}} {
+			}{{"contents that change", (*site).reload}, {"networks that are lost", (*site).lostNetworks}, {"networks of an earlier agent", (*site).earlierNetworks}, {"files", (*site).files}} {
 				t.Run(step.name, func(t *testing.T) {
 					whole := s.t
 					s.t = t

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -171,6 +172,16 @@ func checkPackages(t *testing.T, dist string) {
 	requires := command(t, dist, "rpm", "-qp", "--nosignature", "--requires", "fleet-agent-1.2.3~rc.1-1.armv7hl.rpm")
 	if !strings.Contains(requires, "(passt or slirp4netns)\n") {
 		t.Errorf("it requires %q", requires)
+	}
+	// What networks of Deployments need, see podman's client and the doctor.
+	const recommended = "aardvark-dns catatonit iptables netavark nftables"
+	deb := command(t, dist, "dpkg-deb", "--field", "fleet-agent_1.2.3~rc.1_armhf.deb", "Recommends")
+	if got := strings.ReplaceAll(strings.TrimSpace(deb), ",", ""); got != recommended {
+		t.Errorf("the deb recommends %q", deb)
+	}
+	rpm := command(t, dist, "rpm", "-qp", "--nosignature", "--recommends", "fleet-agent-1.2.3~rc.1-1.armv7hl.rpm")
+	if got := strings.Join(slices.Sorted(slices.Values(strings.Fields(rpm))), " "); got != recommended {
+		t.Errorf("the rpm recommends %q", rpm)
 	}
 }
 

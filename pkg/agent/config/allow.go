@@ -67,3 +67,32 @@ func (a *Allow) validate() error {
 	}
 	return nil
 }
+
+// Privileges are what workloads may have of the device, key by key; none when that is nothing.
+func (c *Config) Privileges() (list []string) {
+	a := &c.Allow
+	for _, each := range []struct {
+		key    string
+		values []string
+	}{
+		{"bindRoots", c.BindRoots},
+		{"fileRoots", c.FileRoots},
+		{"allow.devices", a.Devices},
+		{"allow.cdiDevices", a.CDIDevices},
+		{"allow.hostServices", a.HostServices},
+		{"allow.hostNamespaces", a.HostNamespaces},
+		{"allow.capabilities", a.Capabilities},
+		{"allow.sysctls", a.Sysctls},
+	} {
+		if len(each.values) > 0 {
+			list = append(list, each.key+" "+strings.Join(each.values, ", "))
+		}
+	}
+	if a.SeccompUnconfined {
+		list = append(list, "allow.seccompUnconfined")
+	}
+	if a.SELinuxOptions {
+		list = append(list, "allow.seLinuxOptions")
+	}
+	return list
+}

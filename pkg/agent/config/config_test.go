@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -243,5 +244,27 @@ func TestFileRoots(t *testing.T) {
 		if says == "" && err != nil || says != "" && (!errors.Is(err, settings.ErrInvalid) || !strings.Contains(err.Error(), "fileRoots[0]") || !strings.Contains(err.Error(), says)) {
 			t.Errorf("%s: %v, want %q", root, err, says)
 		}
+	}
+}
+
+// TestPrivileges: every list of allow is shown, so that nobody has to read the file.
+func TestPrivileges(t *testing.T) {
+	t.Parallel()
+	if got := (&config.Config{}).Privileges(); len(got) > 0 {
+		t.Errorf("nothing is %q", got)
+	}
+	c := config.Config{BindRoots: []string{"/srv", "/data"}, FileRoots: []string{"/etc/app"}, Allow: config.Allow{
+		Devices: []string{"/dev/ttyUSB0"}, CDIDevices: []string{"nvidia.com/gpu"}, HostServices: []string{"udev"}, HostNamespaces: []string{"network"},
+		Capabilities: []string{"SYS_TIME"}, Sysctls: []string{"net.core.somaxconn"}, SeccompUnconfined: true, SELinuxOptions: true,
+	}}
+	want := []string{
+		"bindRoots /srv, /data", "fileRoots /etc/app", "allow.devices /dev/ttyUSB0", "allow.cdiDevices nvidia.com/gpu", "allow.hostServices udev", "allow.hostNamespaces network",
+		"allow.capabilities SYS_TIME", "allow.sysctls net.core.somaxconn", "allow.seccompUnconfined", "allow.seLinuxOptions",
+	}
+	if diff := cmp.Diff(want, c.Privileges()); diff != "" {
+		t.Error(diff)
+	}
+	if n := reflect.TypeFor[config.Allow]().NumField(); n != len(want)-2 {
+		t.Errorf("allow has %d keys", n)
 	}
 }

@@ -61,6 +61,37 @@ func accounts(f Facts) []Finding {
 	return []Finding{finding.ok(strings.Join(names, " and ") + plural(len(names), " exists", " exist"))}
 }
 
+// memberships looks for groups of the account that its processes do not know of yet.
+func memberships(f Facts) []Finding {
+	account, there := f.Accounts[f.Workload]
+	if !there {
+		return nil
+	}
+	finding := Finding{Check: "groups", Why: "containers use a device by a group of " + f.Workload + ", whose processes learn of a further group at its next login"}
+	switch {
+	case f.Memberships.Err != nil:
+		return []Finding{finding.unknown(f.Memberships.Err.Error())}
+	case len(f.Memberships.Value) == 0:
+		return []Finding{finding.ok(f.Workload + " is in no group of the device")}
+	case errors.Is(f.Groups.Err, errNotAsked): // there is no helper for podman of another account
+		return nil
+	case f.Groups.Err != nil:
+		return []Finding{finding.unknown(f.Groups.Err.Error())}
+	}
+	var all, missing []string
+	for _, group := range f.Memberships.Value {
+		all = append(all, group.Name)
+		if !slices.Contains(f.Groups.Value, group.GID) {
+			missing = append(missing, group.Name)
+		}
+	}
+	if len(missing) == 0 {
+		return []Finding{finding.ok(f.Workload + " is in " + strings.Join(all, ", "))}
+	}
+	return []Finding{finding.warning(fmt.Sprintf("%s is in %s, but not since its last login: a new one ends all containers, which the agent starts again",
+		f.Workload, strings.Join(missing, ", "))).remedy(fmt.Sprintf("systemctl restart user@%d.service", account.UID))}
+}
+
 func setup(f Facts) []Finding {
 	if !f.Packaged {
 		return nil

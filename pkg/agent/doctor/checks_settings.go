@@ -3,6 +3,9 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"strings"
+
+	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // settings are the checks of what agent.yaml and an installation may get wrong, which the
@@ -61,4 +64,20 @@ func directories(f Facts) (list []Finding) {
 		list = append(list, finding.ok("the agent can use its configuration and its state directory"))
 	}
 	return list
+}
+
+// privileges say what agent.yaml lets containers have, and what it refuses them now.
+func privileges(f Facts) []Finding {
+	finding := Finding{Check: "privileges", Why: "bindRoots and allow of agent.yaml bound what containers get of this device, whatever their namespaces allow"}
+	if f.Agent.Err == nil {
+		for _, c := range f.Agent.Value.Conditions {
+			if c.Type == wire.ConditionScoresAllowed && c.Status == wire.ConditionFalse {
+				return []Finding{finding.warning(c.Message)}
+			}
+		}
+	}
+	if len(f.Privileges) == 0 {
+		return []Finding{finding.ok("agent.yaml lets containers have nothing of the device")}
+	}
+	return []Finding{finding.ok("agent.yaml lets containers have " + strings.Join(f.Privileges, "; "))}
 }

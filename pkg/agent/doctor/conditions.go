@@ -40,6 +40,10 @@ const (
 	reasonCertificateValid = "CertificateValid"
 	// reasonNotCurrent: CertificateCurrent is False.
 	reasonNotCurrent = "NotCurrent"
+	// reasonGroupsInUse: GroupsCurrent is True.
+	reasonGroupsInUse = "GroupsInUse"
+	// reasonLoginOutdated: GroupsCurrent is False.
+	reasonLoginOutdated = "LoginOutdated"
 )
 
 // conditionSources say which findings make a condition. The worst one decides.
@@ -54,6 +58,7 @@ var conditionSources = []struct {
 	{wire.ConditionLayersShared, reasonLayersReused, reasonLayersCopied, []string{"storage-driver"}},
 	{wire.ConditionClockCorrect, reasonClockAgrees, reasonClockWrong, []string{"clock"}},
 	{wire.ConditionCertificateCurrent, reasonCertificateValid, reasonNotCurrent, []string{"certificate"}},
+	{wire.ConditionGroupsCurrent, reasonGroupsInUse, reasonLoginOutdated, []string{"groups"}},
 }
 
 // Conditions are what the agent reports of what it can look at itself.

@@ -88,7 +88,7 @@ type Report struct {
 func Examine(f Facts) Report {
 	r := Report{State: OK}
 	for _, check := range []func(Facts) []Finding{
-		configuration, accounts, setup, programs, subordinateIDs, linger, controllers, podmanSocket, Settings, networks, interpreters, storageDriver, disks,
+		configuration, accounts, setup, programs, subordinateIDs, memberships, linger, controllers, podmanSocket, Settings, privileges, networks, interpreters, storageDriver, disks,
 		certificate, clocks, agentRuns, throughProxy, servers, repository,
 	} {
 		r.Findings = append(r.Findings, check(f)...)

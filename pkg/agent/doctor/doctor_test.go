@@ -117,6 +117,38 @@ func TestFindings(t *testing.T) {
 			harm:  func(f *doctor.Facts) { f.Podman = unknown[container.Info](errLost) },
 			check: "networks", state: doctor.Unknown, message: "podman does not answer",
 		},
+		"groups that processes do not have yet": {
+			harm: func(f *doctor.Facts) {
+				f.Memberships = fact([]doctor.Group{{Name: "dialout", GID: 20}, {Name: "video", GID: 44}, {Name: "gpio", GID: 993}})
+				f.Groups = fact([]uint32{997, 44})
+			},
+			check: "groups", state: doctor.Warning, message: "fleet-workload is in dialout, gpio, but not since its last login", command: "systemctl restart user@997.service",
+		},
+		"groups that nobody can ask for": {
+			harm: func(f *doctor.Facts) {
+				f.Memberships, f.Groups = fact([]doctor.Group{{Name: "dialout", GID: 20}}), unknown[[]uint32](errLost)
+			},
+			check: "groups", state: doctor.Unknown, message: "no route to host",
+		},
+		"groups that processes have": {
+			harm: func(f *doctor.Facts) {
+				f.Memberships, f.Groups = fact([]doctor.Group{{Name: "dialout", GID: 20}}), fact([]uint32{997, 20})
+			},
+			check: "groups", state: doctor.OK, message: "fleet-workload is in dialout",
+		},
+		"no groups":       {harm: func(*doctor.Facts) {}, check: "groups", state: doctor.OK, message: "fleet-workload is in no group of the device"},
+		"a damaged group": {harm: func(f *doctor.Facts) { f.Memberships.Err = errLost }, check: "groups", state: doctor.Unknown, message: "no route to host"},
+		"nothing allowed": {harm: func(*doctor.Facts) {}, check: "privileges", state: doctor.OK, message: "agent.yaml lets containers have nothing of the device"},
+		"something allowed": {
+			harm:  func(f *doctor.Facts) { f.Privileges = []string{"bindRoots /srv", "allow.devices /dev/ttyUSB0"} },
+			check: "privileges", state: doctor.OK, message: "agent.yaml lets containers have bindRoots /srv; allow.devices /dev/ttyUSB0",
+		},
+		"something refused": {
+			harm: func(f *doctor.Facts) {
+				f.Agent.Value.Conditions = []wire.Condition{{Type: wire.ConditionScoresAllowed, Status: wire.ConditionFalse, Reason: "NotAllowed", Message: "shop/web: service nvr: devices[0]"}}
+			},
+			check: "privileges", state: doctor.Warning, message: "shop/web: service nvr: devices[0]",
+		},
 		"an interpreter that does not answer": {
 			harm: func(f *doctor.Facts) {
 				f.Interpreters = fact([]doctor.Interpreter{{Name: "interpreter mine", Problem: errLost}})
@@ -551,6 +583,7 @@ func TestConditions(t *testing.T) {
 	f.Podman.Value.Driver = "vfs"
 	f.Ahead.Value = -7*time.Minute - 20*time.Second
 	f.Agent.Value.RenewalError = "no route to host"
+	f.Memberships, f.Groups = fact([]doctor.Group{{Name: "dialout", GID: 20}}), fact([]uint32{997})
 	f.Now = f.Identity.Value.Renewal.Add(25*time.Hour + f.Ahead.Value)
 	want := []wire.Condition{
 		{Type: "SetupComplete", Status: "False", Reason: "SetupFailed", Message: "setup: setup-user failed: podman is missing: install the package podman"},
@@ -560,6 +593,7 @@ func TestConditions(t *testing.T) {
 		{Type: "LayersShared", Status: "False", Reason: "LayersCopied"},
 		{Type: "ClockCorrect", Status: "False", Reason: "ClockWrong", Message: "clock: it is 7m0s behind the server's"},
 		{Type: "CertificateCurrent", Status: "False", Reason: "NotCurrent"},
+		{Type: "GroupsCurrent", Status: "False", Reason: "LoginOutdated", Message: "groups: fleet-workload is in dialout, but not since its last login: a new one ends all containers, which the agent starts again"},
 	}
 	got := doctor.Conditions(doctor.Examine(f))
 	for i, text := range map[int]string{4: "podman copies layers (vfs)", 6: "the last renewal failed: no route to host"} {

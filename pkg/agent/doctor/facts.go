@@ -57,6 +57,12 @@ type Facts struct {
 	Packages string
 	// SubUIDs and SubGIDs are the lengths of the longest ranges.
 	SubUIDs, SubGIDs Fact[int]
+	// Memberships are the groups of the device that the account is in. Groups are the numbers
+	// of those that its processes have: they learn of others at the account's next login.
+	Memberships Fact[[]Group]
+	Groups      Fact[[]uint32]
+	// Privileges are what agent.yaml lets containers have of the device, key by key.
+	Privileges []string
 	// Mapped are the ids that podman really gets: the smaller of uids and gids.
 	Mapped Fact[int]
 	// Linger: systemd starts the account's units at boot. Manager: they run now.
@@ -117,6 +123,12 @@ type Account struct {
 	Home     string
 	// Expired: the account is not valid any more, so systemd starts nothing for it.
 	Expired bool
+}
+
+// Group is a group of the system.
+type Group struct {
+	Name string
+	GID  uint32
 }
 
 // Program is one that podman needs.

@@ -20,14 +20,18 @@ func (l Local) IDs() *bind.IDs {
 	}
 	uids, uidErr := l.idRanges("etc/subuid", account)
 	gids, gidErr := l.idRanges("etc/subgid", account)
-	groups, groupErr := l.groups()
+	groups, groupErr := l.memberships()
 	if errors.Join(uidErr, gidErr, groupErr) != nil {
 		return nil
 	}
-	return &bind.IDs{
-		UIDs: append([]bind.Range{single(uint32(account.UID))}, uids...),             //nolint:gosec // ids are positive
-		GIDs: slices.Concat([]bind.Range{single(uint32(account.GID))}, gids, groups), //nolint:gosec // as above
+	ids := &bind.IDs{
+		UIDs: append([]bind.Range{single(uint32(account.UID))}, uids...), //nolint:gosec // ids are positive
+		GIDs: append([]bind.Range{single(uint32(account.GID))}, gids...), //nolint:gosec // as above
 	}
+	for _, group := range groups {
+		ids.GIDs = append(ids.GIDs, single(group.GID))
+	}
+	return ids
 }
 
 func single(id uint32) bind.Range { return bind.Range{First: id, Count: 1} }
@@ -47,15 +51,14 @@ func (l Local) idRanges(file string, account Account) ([]bind.Range, error) {
 	return ranges, err
 }
 
-// groups are the groups that name the account as a member.
-func (l Local) groups() ([]bind.Range, error) {
-	var groups []bind.Range
-	err := l.eachEntry("etc/group", 4, func(fields []string) error {
+// memberships are the groups that name the account as a member, in the order of the file.
+func (l Local) memberships() (groups []Group, err error) {
+	err = l.eachEntry("etc/group", 4, func(fields []string) error {
 		if !slices.Contains(strings.Split(fields[3], ","), l.Workload) {
 			return nil
 		}
 		id, err := strconv.ParseUint(fields[2], 10, 32)
-		groups = append(groups, single(uint32(id)))
+		groups = append(groups, Group{Name: fields[0], GID: uint32(id)})
 		return err
 	})
 	return groups, err

@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
+	"fleet.nationtech.io/fleet/pkg/agent/doctor"
 )
 
 // TestIDs: bind mounts are judged by them, so that what is not known for certain
@@ -37,5 +38,29 @@ func TestIDs(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestMemberships: the account's processes are asked only where it is in a group, since they
+// are another program each time.
+func TestMemberships(t *testing.T) {
+	t.Parallel()
+	d := newDevice(t)
+	asked := 0
+	ask := func() ([]uint32, error) { asked++; return []uint32{997, 44}, nil }
+	f := d.read()
+	f.AskGroups(ask)
+	if asked > 0 || len(f.Memberships.Value) > 0 || f.Memberships.Err != nil {
+		t.Errorf("without a group: %+v, asked %d times", f.Memberships, asked)
+	}
+	d.write("etc/group", "root:x:0:\nvideo:x:44:pi,fleet-workload\naudio:x:29:pi\ndialout:x:20:fleet-workload\n", 0o644)
+	f = d.read()
+	f.AskGroups(nil)
+	if f.Groups.Err == nil {
+		t.Error("the groups of processes are known, of which nobody knows")
+	}
+	f.AskGroups(ask)
+	if diff := cmp.Diff([]doctor.Group{{Name: "video", GID: 44}, {Name: "dialout", GID: 20}}, f.Memberships.Value); diff != "" || asked != 1 || f.Groups.Err != nil {
+		t.Errorf("%s, asked %d times, %v", diff, asked, f.Groups.Err)
 	}
 }

@@ -57,6 +57,7 @@ func (l Local) Read() Facts {
 	}
 	f.Packages = l.packageManager()
 	f.Programs = l.programs()
+	f.Memberships.Value, f.Memberships.Err = l.memberships()
 	f.Socket = l.socket()
 	f.Cgroup = l.cgroup()
 	f.SubUIDs, f.SubGIDs = unknownFact[int](errNoAccount), unknownFact[int](errNoAccount)
@@ -110,7 +111,7 @@ func rootHashes(text string) []string {
 
 // leaveToProbe marks what takes more than files.
 func (Local) leaveToProbe(f *Facts) {
-	f.NamesLost.Err, f.Interpreters.Err = errNotAsked, errNotAsked
+	f.NamesLost.Err, f.Interpreters.Err, f.Groups.Err = errNotAsked, errNotAsked, errNotAsked
 	f.Helper.Err, f.Roots.Err, f.Directories.Err = errNotAsked, errNotAsked, errNotAsked
 	f.Mapped.Err, f.Podman.Err, f.Ahead.Err, f.Identity.Err, f.Agent.Err = errNotAsked, errNotAsked, errNotAsked, errNotAsked, errNotAsked
 }

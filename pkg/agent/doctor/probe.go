@@ -62,6 +62,9 @@ type Probe struct {
 	// run workloads; nil for nobody.
 	NamesLost    func(context.Context) (bool, error)
 	Interpreters func(context.Context) []Interpreter
+	// Groups are the numbers of the groups that processes of the account have; nil for nobody
+	// who knows.
+	Groups func() ([]uint32, error)
 	// Proxy is the way to the servers; nil for the direct one.
 	Proxy *proxy.Proxy
 }
@@ -70,7 +73,7 @@ type Probe struct {
 // account uses it for the first time.
 func (p Probe) Read(ctx context.Context) Facts {
 	f := p.Local.Read()
-	f.Config = p.ConfigErr
+	f.Config, f.Privileges = p.ConfigErr, p.Config.Privileges()
 	f.Podman = p.askPodman(ctx)
 	p.ReadSettings(ctx, &f)
 	p.askSubIDSource(ctx, &f)
@@ -105,6 +108,15 @@ func (p Probe) askOthers(ctx context.Context, f *Facts) {
 	}
 	if p.Interpreters != nil {
 		f.Interpreters = known(p.Interpreters(ctx))
+	}
+	f.AskGroups(p.Groups)
+}
+
+// AskGroups asks which groups the processes of the account have, if it is in any; ask is nil
+// for nobody who knows.
+func (f *Facts) AskGroups(ask func() ([]uint32, error)) {
+	if ask != nil && len(f.Memberships.Value) > 0 {
+		f.Groups.Value, f.Groups.Err = ask()
 	}
 }
 

@@ -14,6 +14,21 @@ import (
 // the device and no failure of a Deployment. Drivers wrap it.
 var ErrUnavailable = errors.New("unavailable")
 
+// ErrNotAllowed is in the chain of errors about what the configuration of the device does not
+// let a workload have, whatever its namespace allows. They name the field.
+var ErrNotAllowed = errors.New("not allowed on this device")
+
+// NotAllowed puts ErrNotAllowed into the chain of an error, whose text stays as it is.
+func NotAllowed(err error) error { return notAllowed{err} }
+
+type notAllowed struct{ error }
+
+// Is implements what errors.Is looks for.
+func (notAllowed) Is(target error) bool { return target == ErrNotAllowed }
+
+// Unwrap implements what errors.Is looks for.
+func (n notAllowed) Unwrap() error { return n.error }
+
 // Driver runs workloads of one kind. Its methods may be called concurrently, but
 // those about one Deployment by one caller at a time. All that reach for what
 // runs the workloads may return ErrUnavailable.

@@ -59,7 +59,8 @@ type Config struct {
 	Servers []string
 	// Nudge asks a device to fetch a snapshot. It must not block.
 	Nudge func(device string)
-	// LacksChanged is told of devices whose Lacks may have changed. It must not block.
+	// LacksChanged is told of devices whose Lacks or Problems may have changed. It must not
+	// block.
 	LacksChanged func(device string)
 	Recorder     record.EventRecorder
 	Metrics      *reconcile.Metrics
@@ -246,6 +247,15 @@ func (c *Controller) Lacks(device string) (lacks []assignment.Lack, known bool) 
 		return nil, false
 	}
 	return c.table.Lacks(device), true
+}
+
+// Problems returns why Deployments cannot be rendered for a device. It returns false while
+// that is not known.
+func (c *Controller) Problems(device string) (problems []assignment.Problem, known bool) {
+	if !c.isReady() {
+		return nil, false
+	}
+	return c.table.Problems(device), true
 }
 
 // Withdraw takes a Deployment off every device and returns when its keys are

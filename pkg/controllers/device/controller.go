@@ -85,7 +85,10 @@ type Config struct {
 	Uses       Uses
 	// Lacks returns what a device's agent lacks for its Deployments, and false while
 	// that is not known.
-	Lacks    func(device string) (lacks []assignment.Lack, known bool)
+	Lacks func(device string) (lacks []assignment.Lack, known bool)
+	// Problems returns why Deployments cannot be rendered for a device, and false while that is
+	// not known.
+	Problems func(device string) (problems []assignment.Problem, known bool)
 	Recorder record.EventRecorder
 	Metrics  *reconcile.Metrics
 	Logger   *slog.Logger

@@ -45,6 +45,9 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 	if lacks, known := c.Lacks(d.Name); known {
 		setOutdated(status, d.Generation, lacks)
 	}
+	if problems, known := c.Problems(d.Name); known {
+		setRendered(status, d.Generation, problems)
+	}
 	status.Nonce = statusNonce(record.Nonce)
 	if !expires.IsZero() {
 		status.CertificateExpires = new(metav1.NewTime(expires.UTC()))

@@ -115,7 +115,7 @@ func controllerOf(t *testing.T, api http.RoundTripper) (*device.Controller, *ros
 	controller := device.New(device.Config{
 		Client: c, Tombstones: tombstones, Roster: devices, Door: door, Uses: door,
 		Recorder: record.NewFakeRecorder(10), Logger: slog.New(slog.DiscardHandler),
-		Lacks: func(string) ([]assignment.Lack, bool) { return nil, false },
+		Lacks: func(string) ([]assignment.Lack, bool) { return nil, false }, Problems: func(string) ([]assignment.Problem, bool) { return nil, false },
 	})
 	t.Cleanup(controller.ShutDown)
 	return controller, devices, door

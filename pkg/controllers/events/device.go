@@ -28,10 +28,26 @@ func OfDevice(d *v1alpha1.Device, now *v1alpha1.DeviceStatus) (events []Event) {
 	case was && !is && !d.Spec.Revoked:
 		events = append(events, normal(reasonDisconnected, "no message arrives from the device: it keeps running what it runs"))
 	}
+	events = append(events, renderingOf(before.Conditions, now.Conditions)...)
 	if is {
 		events = append(events, healthOf(before.Conditions, now.Conditions)...)
 	}
 	return events
+}
+
+// renderingOf tells which Deployments cannot be rendered for the device any more, also while it
+// is away, or that all can be again.
+func renderingOf(before, now []metav1.Condition) []Event {
+	was, is := meta.FindStatusCondition(before, v1alpha1.DeviceScoresRendered), meta.FindStatusCondition(now, v1alpha1.DeviceScoresRendered)
+	switch {
+	case is == nil || was != nil && was.Status == is.Status && was.Message == is.Message:
+		return nil
+	case is.Status == metav1.ConditionFalse:
+		return []Event{warning(v1alpha1.ReasonRenderingFailed, "%s", is.Message)}
+	case was == nil:
+		return nil
+	}
+	return []Event{normal(v1alpha1.ReasonRendered, "%s", is.Message)}
 }
 
 // healthOf tells which conditions that a device reports became bad, or good again. What is
@@ -46,6 +62,7 @@ func healthOf(before, now []metav1.Condition) (events []Event) {
 		{v1alpha1.DevicePodmanReady, metav1.ConditionTrue, "Unhealthy", "Healthy", "podman does not answer"},
 		{v1alpha1.DeviceDiskPressure, metav1.ConditionFalse, "DiskPressure", "DiskPressureOver", "the disk is nearly full"},
 		{v1alpha1.DeviceManifestHeld, metav1.ConditionFalse, "ManifestHeld", "ManifestReleased", "the device holds a manifest"},
+		{v1alpha1.DeviceScoresAllowed, metav1.ConditionTrue, "ScoresNotAllowed", "ScoresAllowed", "agent.yaml does not allow what a Deployment asks for"},
 	} {
 		was, is := statusOf(before, c.typ), meta.FindStatusCondition(now, c.typ)
 		switch {

@@ -45,6 +45,12 @@ func TestWhatHappenedToADevice(t *testing.T) {
 	held := func(s metav1.ConditionStatus) metav1.Condition {
 		return condition(v1alpha1.DeviceManifestHeld, s, "r", "an older manifest")
 	}
+	allowed := func(s metav1.ConditionStatus) metav1.Condition {
+		return condition(v1alpha1.DeviceScoresAllowed, s, "r", "shop/web: service nvr: devices[0]")
+	}
+	rendered := func(s metav1.ConditionStatus, message string) metav1.Condition {
+		return condition(v1alpha1.DeviceScoresRendered, s, "r", message)
+	}
 	type status = v1alpha1.DeviceStatus
 	all := func(c ...metav1.Condition) []metav1.Condition { return c }
 	for name, tc := range map[string]struct {
@@ -70,6 +76,12 @@ func TestWhatHappenedToADevice(t *testing.T) {
 		"away, whatever it was": {status{Conditions: all(connected(yes), podman(no))}, status{Conditions: all(connected(no), podman(unknown))}, false, []string{"Disconnected"}},
 		"holds":                 {status{Conditions: all(connected(yes), held(no))}, status{Conditions: all(connected(yes), held(yes))}, false, []string{"ManifestHeld"}},
 		"holds no more":         {status{Conditions: all(connected(yes), held(yes))}, status{Conditions: all(connected(yes), held(no))}, false, []string{"ManifestReleased"}},
+		"may not run it":        {status{Conditions: all(connected(yes), allowed(yes))}, status{Conditions: all(connected(yes), allowed(no))}, false, []string{"ScoresNotAllowed"}},
+		"may run it":            {status{Conditions: all(connected(yes), allowed(no))}, status{Conditions: all(connected(yes), allowed(yes))}, false, []string{"ScoresAllowed"}},
+		"lacks a label":         {status{Conditions: all(connected(no))}, status{Conditions: all(connected(no), rendered(no, "a"))}, false, []string{"RenderingFailed"}},
+		"lacks another one":     {status{Conditions: all(connected(no), rendered(no, "a"))}, status{Conditions: all(connected(no), rendered(no, "b"))}, false, []string{"RenderingFailed"}},
+		"lacks it still":        {status{Conditions: all(connected(no), rendered(no, "a"))}, status{Conditions: all(connected(no), rendered(no, "a"))}, false, nil},
+		"has it":                {status{Conditions: all(connected(yes), rendered(no, "a"))}, status{Conditions: all(connected(yes), rendered(yes, "c"))}, false, []string{"Rendered"}},
 	} {
 		d := &v1alpha1.Device{Spec: v1alpha1.DeviceSpec{Revoked: tc.revoked, Enrollment: &v1alpha1.DeviceEnrollment{Token: "t"}}, Status: tc.before}
 		got := events.OfDevice(d, &tc.now)
@@ -77,7 +89,7 @@ func TestWhatHappenedToADevice(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 		for _, e := range got {
-			if bad := e.Reason == "Unhealthy" || e.Reason == "ManifestHeld"; (e.Type == corev1.EventTypeWarning) != bad {
+			if bad := slices.Contains([]string{"Unhealthy", "ManifestHeld", "ScoresNotAllowed", "RenderingFailed"}, e.Reason); (e.Type == corev1.EventTypeWarning) != bad {
 				t.Errorf("%s: %s is %s", name, e.Reason, e.Type)
 			}
 		}

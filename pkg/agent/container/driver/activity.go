@@ -159,23 +159,32 @@ func (d *Driver) progress(w *plan.Workload, image string) func() workload.Progre
 // of says how many bytes of an image came for a Deployment, of how many; zero when that is
 // not known.
 func (p *pulls) of(ref wire.DeploymentRef, image string) (brought, total int64) {
-	for _, one := range p.list() {
-		if one.DeploymentRef == ref && one.Image == image {
-			return one.Brought, one.Total
+	for _, one := range p.present() {
+		if one.DeploymentRef == ref && one.Image == image && one.progress != nil {
+			return one.progress()
 		}
 	}
 	return 0, 0
 }
 
 func (p *pulls) list() (all []Pull) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, one := range p.all {
+	for _, one := range p.present() {
 		if one.progress != nil {
 			one.Brought, one.Total = one.progress()
 		}
 		all = append(all, one.Pull)
 	}
 	slices.SortStableFunc(all, func(a, b Pull) int { return cmp.Or(a.Since.Compare(b.Since), a.Compare(b.DeploymentRef)) })
+	return all
+}
+
+// present copies what there is. Who tells how far a pull is may hang, and then no other pull
+// may wait for it to begin or to end.
+func (p *pulls) present() (all []pull) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, one := range p.all {
+		all = append(all, *one)
+	}
 	return all
 }

@@ -7,6 +7,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
+	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/score"
 )
 
@@ -36,7 +37,7 @@ const (
 func (a *Allow) workload(w *plan.Workload) error {
 	for i := range w.Services {
 		if err := a.service(&w.Services[i]); err != nil {
-			return fmt.Errorf("service %s: %w", w.Services[i].Service, err)
+			return workload.NotAllowed(fmt.Errorf("service %s: %w", w.Services[i].Service, err))
 		}
 	}
 	return nil

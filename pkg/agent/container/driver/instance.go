@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
+	"fleet.nationtech.io/fleet/pkg/agent/container/bind"
 	"fleet.nationtech.io/fleet/pkg/agent/container/plan"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -142,6 +144,9 @@ func (i *instance) claim(w *plan.Workload) (*plan.Workload, error) {
 	resolved, err := i.mounts.claim(w)
 	if err != nil {
 		i.ports.release(i.ref, false)
+	}
+	if errors.Is(err, bind.ErrRefused) && !errors.Is(err, bind.ErrAbsent) && !errors.Is(err, bind.ErrUnseen) {
+		err = workload.NotAllowed(err)
 	}
 	return resolved, err
 }

@@ -63,6 +63,8 @@ type registry struct {
 	// breaks: after the cut, every answer is a 503.
 	breaks bool
 	status int
+	// layers is called for each request of the layer; nil for nobody.
+	layers func()
 }
 
 func newRegistry(t testing.TB, repository string, layer []byte) *registry {
@@ -103,6 +105,9 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
 		_, _ = w.Write(r.manifest)
 	case "/blobs/" + digestOf(r.layer):
+		if r.layers != nil {
+			r.layers()
+		}
 		content := r.layer
 		if r.bad {
 			content = bytes.Repeat([]byte{'x'}, len(content))
@@ -457,6 +462,55 @@ func TestNoRoom(t *testing.T) {
 			t.Errorf("%d bytes were fetched for nothing", r.sent)
 		}
 	})
+}
+
+// Podman asks for the layers of a pull side by side: of all pulls, only so many are fetched at a
+// time, one by default.
+func TestLayersAtATime(t *testing.T) {
+	t.Parallel()
+	for _, transfers := range []int{0, 1, 2} {
+		const pulls = 3
+		var mu sync.Mutex
+		now, most, both := 0, 0, make(chan struct{})
+		layers := func() {
+			mu.Lock()
+			if now++; now > most {
+				if most = now; most == 2 {
+					close(both)
+				}
+			}
+			mu.Unlock()
+			select { // so that a second one would come meanwhile
+			case <-both:
+			case <-time.After(200 * time.Millisecond):
+			}
+			mu.Lock()
+			now--
+			mu.Unlock()
+		}
+		var all []*registry
+		for i := range pulls {
+			r := newRegistry(t, "team/app", random(1000+i))
+			r.set(func(r *registry) { r.layers = layers })
+			all = append(all, r)
+		}
+		d := newDevice(t, all, func(c *mirror.Config) { c.Transfers = transfers })
+		var pulling sync.WaitGroup
+		for _, r := range all {
+			pull := d.begin(r)
+			pulling.Go(func() {
+				if _, err := d.pull(pull, r); err != nil {
+					t.Error(err)
+				}
+				pull.End(true)
+			})
+		}
+		pulling.Wait()
+		if mu.Lock(); most != max(1, transfers) {
+			t.Errorf("with %d transfers, %d layers were fetched at a time", transfers, most)
+		}
+		mu.Unlock()
+	}
 }
 
 func TestLimits(t *testing.T) {

@@ -76,6 +76,9 @@ const (
 	// the device's agent lacks. The device keeps running the previous score of that
 	// Deployment.
 	DeviceAgentOutdated = "AgentOutdated"
+	// DeviceScoresRendered is good when True: the device has the labels and other values that
+	// the scores of its Deployments use. It is absent until one is missing.
+	DeviceScoresRendered = "ScoresRendered"
 )
 
 // Condition types of a Device that the device reports. They become Unknown when
@@ -110,6 +113,12 @@ const (
 	// DeviceWouldSurviveReboot is good when True: after a restart without a network, the
 	// device would run what it is to run.
 	DeviceWouldSurviveReboot = "WouldSurviveReboot"
+	// DeviceGroupsCurrent is good when True: the processes of the containers' account have
+	// all groups that it is in.
+	DeviceGroupsCurrent = "GroupsCurrent"
+	// DeviceScoresAllowed is good when True: agent.yaml of the device allows what its
+	// Deployments ask for.
+	DeviceScoresAllowed = "ScoresAllowed"
 )
 
 // Reasons of Device conditions that the server sets.
@@ -146,6 +155,11 @@ const (
 	ReasonCapabilityMissing = "CapabilityMissing"
 	// ReasonCapable: the agent can do what every Deployment needs.
 	ReasonCapable = "Capable"
+	// ReasonRendered: the device has what every Deployment uses of it.
+	ReasonRendered = "Rendered"
+	// ReasonRenderingFailed: the message names the Deployment, the field and what the device
+	// lacks. The device keeps what it runs of that Deployment.
+	ReasonRenderingFailed = "RenderingFailed"
 	// ReasonReported replaces a reason of the device that has an invalid form.
 	ReasonReported = "Reported"
 )
@@ -210,6 +224,14 @@ const (
 	ReasonCertificateValid = "CertificateValid"
 	// ReasonNotCurrent: CertificateCurrent is False.
 	ReasonNotCurrent = "NotCurrent"
+	// ReasonGroupsInUse: GroupsCurrent is True.
+	ReasonGroupsInUse = "GroupsInUse"
+	// ReasonLoginOutdated: GroupsCurrent is False; the account has to log in anew.
+	ReasonLoginOutdated = "LoginOutdated"
+	// ReasonNothingRefused: ScoresAllowed is True.
+	ReasonNothingRefused = "NothingRefused"
+	// ReasonNotAllowed: ScoresAllowed is False; the message names the fields.
+	ReasonNotAllowed = "NotAllowed"
 )
 
 // Condition types of an EnrollmentRequest. An operator approves or denies a

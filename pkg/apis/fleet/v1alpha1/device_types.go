@@ -138,10 +138,10 @@ type DeviceStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// conditions are set by the server (Ready, Reconciling, Stalled, Connected,
-	// CloneSuspected, AgentOutdated) or reported by the device (PodmanReady, DiskPressure,
+	// CloneSuspected, AgentOutdated, ScoresRendered) or reported by the device (PodmanReady, DiskPressure,
 	// ManifestHeld, SetupComplete, SubordinateIDsReady, LingerEnabled,
 	// CgroupDelegated, LayersShared, ClockCorrect, CertificateCurrent,
-	// WouldSurviveReboot). Reported
+	// WouldSurviveReboot, GroupsCurrent, ScoresAllowed). Reported
 	// conditions become Unknown when the server no longer hears from the device.
 	// +optional
 	// +listType=map
