@@ -146,7 +146,7 @@ func (m *model) putWithoutRegistry() {
 	before := m.wanted()
 	m.reboot()
 	m.gateway.setOffline(!m.online) // a nudge may have gone to the agent of before
-	m.pass(6 * time.Minute) // one that ended often waits for up to five
+	m.pass(6 * time.Minute)         // one that ended often waits for up to five
 	for name := range before {
 		if !m.wanted()[name] {
 			m.t.Errorf("%s ran before the power cut, and does not while an image is waited for", name)

@@ -12,19 +12,19 @@ import (
 	"fleet.nationtech.io/fleet/pkg/reconcile"
 )
 
-// sink refuses everything.
-type sink struct{}
+// refusing is an API that refuses every write of an event.
+type refusing struct{}
 
 var errRefused = errors.New("refused")
 
-func (sink) Create(*corev1.Event) (*corev1.Event, error)        { return nil, errRefused }
-func (sink) Update(*corev1.Event) (*corev1.Event, error)        { return nil, errRefused }
-func (sink) Patch(*corev1.Event, []byte) (*corev1.Event, error) { return nil, errRefused }
+func (refusing) Create(*corev1.Event) (*corev1.Event, error)        { return nil, errRefused }
+func (refusing) Update(*corev1.Event) (*corev1.Event, error)        { return nil, errRefused }
+func (refusing) Patch(*corev1.Event, []byte) (*corev1.Event, error) { return nil, errRefused }
 
 func TestWritesOfEventsAreCounted(t *testing.T) {
 	t.Parallel()
 	m := reconcile.NewMetrics(nil)
-	s := events.CountWrites(sink{}, m)
+	s := events.CountWrites(refusing{}, m)
 	for _, write := range []func() (*corev1.Event, error){
 		func() (*corev1.Event, error) { return s.Create(&corev1.Event{}) },
 		func() (*corev1.Event, error) { return s.Update(&corev1.Event{}) },
