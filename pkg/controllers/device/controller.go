@@ -158,7 +158,11 @@ func (c *Controller) Run(ctx context.Context) error {
 		c.refuse(d)
 	}
 	h, err := c.Devices.AddEventHandler(reconcile.Guarded(c.Metrics.Loop("device-changes", c.Logger), cache.ResourceEventHandlerFuncs{
-		AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: c.removed,
+		AddFunc: changed, DeleteFunc: c.removed,
+		UpdateFunc: func(old, o any) {
+			defer changed(o)
+			events.Record(c.Recorder, o.(*v1alpha1.Device), events.OfEnrollment(old.(*v1alpha1.Device), o.(*v1alpha1.Device))...)
+		},
 	}))
 	if err != nil {
 		return fmt.Errorf("watching Devices: %w", err)
