@@ -124,6 +124,7 @@ func TestReplacementOfAMachine(t *testing.T) {
 	c.ends()
 	old.refused()
 	machine.connect().settle()
+	s.event("edge-1", "Enrolled", "with token "+id)
 	d, err := s.client().Devices().Get(t.Context(), "edge-1", metav1.GetOptions{})
 	if err != nil || d.Labels["group"] != "a" {
 		t.Errorf("labels are %v, %v", d.Labels, err)

@@ -166,10 +166,12 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	h, err := c.Devices.AddEventHandler(reconcile.Guarded(c.Metrics.Loop("device-changes", c.Logger), cache.ResourceEventHandlerFuncs{
 		AddFunc: changed, DeleteFunc: c.removed,
-		UpdateFunc: func(_, o any) {
-			if !c.isOwnStatus(o.(*v1alpha1.Device)) {
-				changed(o)
+		UpdateFunc: func(old, o any) {
+			if c.isOwnStatus(o.(*v1alpha1.Device)) {
+				return
 			}
+			defer changed(o)
+			events.Record(c.Recorder, o.(*v1alpha1.Device), events.OfEnrollment(old.(*v1alpha1.Device), o.(*v1alpha1.Device))...)
 		},
 	}))
 	if err != nil {

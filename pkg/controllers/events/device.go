@@ -50,6 +50,20 @@ func renderingOf(before, now []metav1.Condition) []Event {
 	return []Event{normal(v1alpha1.ReasonRendered, "%s", is.Message)}
 }
 
+// OfEnrollment returns what is told when a machine enrolls as a Device that was there before: one
+// that takes the place of another, or the first of a Device that an operator prepared. It is
+// pure. OfDevice tells of a Device whose status was never written.
+func OfEnrollment(before, now *v1alpha1.Device) []Event {
+	was, is := before.Spec.Enrollment, now.Spec.Enrollment
+	switch {
+	case is == nil || len(now.Status.Conditions) == 0:
+		return nil
+	case was != nil && was.Token == is.Token && was.TokenUse == is.TokenUse && was.EnrolledAt.Equal(is.EnrolledAt):
+		return nil
+	}
+	return []Event{deviceEnrolled(is)}
+}
+
 // healthOf tells which conditions that a device reports became bad, or good again. What is
 // unknown while a device is away is news when it comes back only if it is bad.
 func healthOf(before, now []metav1.Condition) (events []Event) {

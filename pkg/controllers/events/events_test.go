@@ -96,6 +96,45 @@ func TestWhatHappenedToADevice(t *testing.T) {
 	}
 }
 
+// A machine that takes the place of another enrolls, and so does one that an operator prepared a
+// Device for. A renewal is none.
+func TestWhoEnrollsIsTold(t *testing.T) {
+	t.Parallel()
+	early, late := metav1.NewTime(time.Unix(1e9, 0)), metav1.NewTime(time.Unix(2e9, 0))
+	type enrollment = v1alpha1.DeviceEnrollment
+	first := enrollment{KeyFingerprint: "a", Token: "t", TokenUse: 1, EnrolledAt: &early}
+	renewing, renewed, second, another, later := first, first, first, first, first
+	renewing.NextKeyFingerprint, renewed.KeyFingerprint = "b", "b"
+	second.TokenUse, another.Token, later.EnrolledAt = 2, "u", &late
+	for name, tc := range map[string]struct {
+		before, now *enrollment
+		unseen      bool
+		want        []string
+	}{
+		"nobody":                    {},
+		"as before":                 {before: &first, now: &first},
+		"renews":                    {before: &first, now: &renewing},
+		"has renewed":               {before: &renewing, now: &renewed},
+		"the first":                 {now: &first, want: []string{"Enrolled"}},
+		"the first, status unseen":  {now: &first, unseen: true}, // OfDevice tells it
+		"another with the token":    {before: &first, now: &second, want: []string{"Enrolled"}},
+		"another with another":      {before: &first, now: &another, want: []string{"Enrolled"}},
+		"of a token without number": {before: &first, now: &later, want: []string{"Enrolled"}},
+		"its keys are taken away":   {before: &first},
+	} {
+		of := func(e *enrollment) *v1alpha1.Device {
+			d := device("edge-1")
+			if d.Spec.Enrollment = e; !tc.unseen {
+				d.Status.Conditions = []metav1.Condition{condition(v1alpha1.DeviceConnected, metav1.ConditionFalse, "r", "m")}
+			}
+			return d
+		}
+		if diff := cmp.Diff(tc.want, reasons(events.OfEnrollment(of(tc.before), of(tc.now)))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
 func TestWhatHappenedToARollout(t *testing.T) {
 	t.Parallel()
 	status := func(generation int64, available metav1.ConditionStatus, reason string, matched, failed int) v1alpha1.DeploymentStatus {
