@@ -140,7 +140,7 @@ func (m *model) putWithoutPodman() {
 // meanwhile: what ran and is still wanted runs again, while the pull is waited for.
 func (m *model) putWithoutRegistry() {
 	r := make(registry)
-	m.podman.PullFunc = r.pull
+	m.podman.SetPull(r.pull)
 	m.put()
 	m.pass(time.Duration(m.random.IntN(60)) * time.Second)
 	before := m.wanted()
@@ -153,7 +153,7 @@ func (m *model) putWithoutRegistry() {
 		}
 	}
 	close(r) // by which each pull succeeds
-	m.podman.PullFunc = nil
+	m.podman.SetPull(nil)
 	m.pass(2 * time.Minute)
 }
 

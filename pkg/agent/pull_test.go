@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,13 +58,18 @@ func TestMovingImage(t *testing.T) {
 // A registry that cannot be reached changes nothing, and the report says so until it can.
 func TestMovingImageWithoutARegistry(t *testing.T) {
 	onDevice(t, func(d *device) {
-		var broken error
-		d.podman.PullFunc = func(context.Context, string) error { return broken }
+		var broken atomic.Bool
+		d.podman.PullFunc = func(context.Context, string) error {
+			if broken.Load() {
+				return errors.New("no route to the registry")
+			}
+			return nil
+		}
 		d.gateway.issue("e1", deployments{web: {"front": followsImage, "back": nil}})
 		d.settle()
 		d.expectPhase(web, wire.PhaseRunning, "")
 		d.podman.Calls()
-		broken = errors.New("no route to the registry")
+		broken.Store(true)
 		d.pass(time.Hour + time.Minute)
 		if s := d.gateway.state(web); s.Phase != wire.PhaseRunning || !strings.Contains(s.Error, "no route to the registry") {
 			t.Errorf("report %+v", s)
@@ -71,7 +77,7 @@ func TestMovingImageWithoutARegistry(t *testing.T) {
 		if calls := strings.Join(d.podman.Calls(), "\n"); strings.Contains(calls, "create") {
 			t.Errorf("the calls are\n%s", calls)
 		}
-		broken = nil
+		broken.Store(false)
 		d.pass(time.Hour)
 		if s := d.gateway.state(web); s.Phase != wire.PhaseRunning || s.Error != "" {
 			t.Errorf("with the registry back the report is %+v", s)

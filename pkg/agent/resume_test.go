@@ -17,7 +17,7 @@ func TestWhatRunsSurvivesAnUpdateThatCannotBePulled(t *testing.T) {
 	onDevice(t, func(d *device) {
 		d.gateway.issue("e1", deployments{web: {"front": nil}})
 		d.pass(time.Minute)
-		d.podman.PullFunc = func(context.Context, string) error { return errOffline }
+		d.podman.SetPull(func(context.Context, string) error { return errOffline })
 		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/app:2")}})
 		d.pass(time.Minute)
 		d.losesPower()
@@ -26,7 +26,7 @@ func TestWhatRunsSurvivesAnUpdateThatCannotBePulled(t *testing.T) {
 		d.expectCalls("start shop_web_front")
 		d.pass(time.Hour)
 		d.expectCalls()
-		d.podman.PullFunc = nil
+		d.podman.SetPull(nil)
 		d.gateway.setOffline(false)
 		d.pass(10 * time.Minute)
 		d.expectCalls(slices.Concat([]string{"pull localhost/app:2"}, prepared, swapped)...)
@@ -53,7 +53,7 @@ func TestWhatRanStartsBeforeAPull(t *testing.T) {
 		d.gateway.issue("e1", deployments{web: {"front": nil, "back": nil, "old": nil}})
 		d.pass(time.Minute)
 		r := make(registry)
-		d.podman.PullFunc = r.pull
+		d.podman.SetPull(r.pull)
 		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/app:2"), "back": nil}})
 		d.pass(time.Minute)
 		d.losesPower()
@@ -80,7 +80,7 @@ func TestWhatEndsDuringAPullStartsAgain(t *testing.T) {
 		d.gateway.issue("e1", deployments{web: {"front": nil}})
 		d.pass(time.Minute)
 		r := make(registry)
-		d.podman.PullFunc = r.pull
+		d.podman.SetPull(r.pull)
 		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/app:2")}})
 		d.pass(time.Minute)
 		d.podman.Calls()
@@ -101,7 +101,7 @@ func TestAStartThatFailsDuringAPullIsTriedEverMoreRarely(t *testing.T) {
 		d.gateway.issue("e1", deployments{web: {"front": nil}})
 		d.pass(time.Minute)
 		r := make(registry)
-		d.podman.PullFunc = r.pull
+		d.podman.SetPull(r.pull)
 		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/app:2")}})
 		d.pass(time.Minute)
 		before := d.podman.Starts()
@@ -174,11 +174,11 @@ func TestWhatWasJustReplacedDoesNotComeBackBesideIt(t *testing.T) {
 		d.gateway.issue("e1", deployments{web: {"front": command("b")}})
 		d.pass(time.Second)
 		d.podman.Calls()
-		d.podman.PullFunc = func(context.Context, string) error { return errOffline }
+		d.podman.SetPull(func(context.Context, string) error { return errOffline })
 		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/app:2")}})
 		d.pass(time.Hour)
 		d.expectCalls()
-		d.podman.PullFunc = nil
+		d.podman.SetPull(nil)
 		d.pass(10 * time.Minute)
 		d.expectPhase(web, wire.PhaseRunning, "")
 		if twice := d.podman.Twice(); len(twice) > 0 {

@@ -105,7 +105,7 @@ func TestASecretThatIsLostIsMadeAgain(t *testing.T) {
 		d.expectCalls("secret "+name, "start shop_web_front")
 
 		r := make(registry)
-		d.podman.PullFunc = r.pull
+		d.podman.SetPull(r.pull)
 		digest := d.gateway.manifest.Entries[0].SecretsDigest
 		d.gateway.issue("e1", deployments{web: {"front": func(s *score.Service) { withSecret(s); s.Image = "localhost/app:2" }}})
 		d.gateway.edit(func(m *wire.Manifest) { m.Entries[0].SecretsDigest = digest })

@@ -36,7 +36,7 @@ const killed = 143
 // Fake is a Runtime in memory.
 type Fake struct {
 	// PullFunc, when set, decides about pulls; it may block. By default every
-	// image can be pulled.
+	// image can be pulled. While anybody pulls, SetPull sets it.
 	PullFunc func(ctx context.Context, image string) error
 	// Ending is how long containers take to end that are asked to, Lingering how long
 	// their ports stay in use then.
@@ -718,8 +718,11 @@ func (f *Fake) Executing(_ context.Context, session string) (bool, error) {
 
 // Pull implements container.Runtime.
 func (f *Fake) Pull(ctx context.Context, image string, logins ...container.Login) error {
-	if f.PullFunc != nil {
-		if err := f.PullFunc(ctx, image); err != nil {
+	f.mu.Lock()
+	pull := f.PullFunc
+	f.mu.Unlock()
+	if pull != nil {
+		if err := pull(ctx, image); err != nil {
 			return err
 		}
 	}
@@ -732,6 +735,13 @@ func (f *Fake) Pull(ctx context.Context, image string, logins ...container.Login
 	f.logins = append(f.logins, logins...)
 	f.load(image)
 	return nil
+}
+
+// SetPull sets PullFunc.
+func (f *Fake) SetPull(pull func(ctx context.Context, image string) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.PullFunc = pull
 }
 
 // load gives a name to a new image if that has none, or its image was replaced.
