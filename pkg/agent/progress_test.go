@@ -138,7 +138,7 @@ func TestProgressWithoutFigures(t *testing.T) {
 		if diff := cmp.Diff([]string{"", "pulling back, front"}, d.gateway.said()); diff != "" {
 			t.Error(diff)
 		}
-		d.pass(time.Minute)
+		d.pass(time.Minute + 2*time.Second) // a report may wait for a second
 		d.expectPhase(web, wire.PhaseFailed, "services back, front: podman's words")
 		if diff := cmp.Diff([]string{"", "pulling back, front", ""}, d.gateway.said()); diff != "" {
 			t.Error(diff)
