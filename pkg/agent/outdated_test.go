@@ -14,6 +14,7 @@ import (
 func TestAContainerThatStartsNoMore(t *testing.T) {
 	for name, harm := range map[string]func(*device){
 		"an earlier podman made it":             func(d *device) { d.podman.Outdate("shop_web_front") },
+		"a power cut damaged it":                func(d *device) { d.podman.Damage("shop_web_front") },
 		"podman did not survive its last start": func(d *device) { d.podman.LeaveStart("shop_web_front") },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -64,13 +64,13 @@ func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.
 			continue // removed since it was listed
 		}
 		answer, refused := errors.AsType[*refusal](err)
-		refused = refused && answer.status == http.StatusInternalServerError
+		refused = refused && answer.status == http.StatusInternalServerError || errors.Is(err, container.ErrDamaged)
 		if err != nil && !refused {
 			return nil, fmt.Errorf("inspecting container %.12s: %w", f.ID, err)
 		}
 		observed, ok := data.convert()
 		if refused { // the others are as they are, whatever podman lost of this one
-			observed, ok = f.convert(answer.text)
+			observed, ok = f.convert(err.Error())
 		}
 		if !ok || ref != (wire.DeploymentRef{}) && observed.Ref != ref {
 			continue

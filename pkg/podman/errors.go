@@ -40,6 +40,8 @@ func (c *Client) translate(err, kind error) error {
 		kind = container.ErrOutdated
 	case strings.Contains(text, "unable to start container") && strings.Contains(text, "already exists"): // at the OCI runtime
 		kind = container.ErrOutdated
+	case strings.Contains(text, "mounting storage for container"), strings.Contains(text, "layer not known"):
+		kind = container.ErrDamaged
 	case ok && answer.status == http.StatusNotFound && kind == nil:
 		kind = container.ErrNotFound
 	}

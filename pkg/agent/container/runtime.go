@@ -27,6 +27,8 @@ var (
 	// runtime made, or whose start the runtime did not survive; another one of the same Spec
 	// would start.
 	ErrOutdated = errors.New("container outdated")
+	// ErrDamaged: something that the container needs is damaged on the disk.
+	ErrDamaged = errors.New("damaged on the disk")
 	// ErrPortInUse: something else listens on a host port.
 	ErrPortInUse = errors.New("host port in use")
 	// ErrNoLimit: the runtime cannot bound the size of a volume.

@@ -92,6 +92,8 @@ type entry struct {
 	// outdated: it cannot be started any more. left: something of an earlier start is there,
 	// which has its ports.
 	outdated, left bool
+	// damaged: a power cut took a part of it.
+	damaged bool
 	// said is what it wrote by itself.
 	said []said
 }
@@ -161,6 +163,9 @@ func (f *Fake) Exit(name string, code int) {
 		f.notify(c.Ref)
 	})
 }
+
+// Damage takes a part of a container: it cannot be started any more.
+func (f *Fake) Damage(name string) { f.change(name, func(c *entry) { c.damaged = true }) }
 
 // Outdate makes a container one that cannot be started any more, as after an upgrade.
 func (f *Fake) Outdate(name string) { f.change(name, func(c *entry) { c.outdated = true }) }
@@ -428,6 +433,9 @@ func (f *Fake) couldRun(c *entry) error {
 	}
 	if c.outdated {
 		return fmt.Errorf("this network is not supported any more: %w", container.ErrOutdated)
+	}
+	if c.damaged {
+		return fmt.Errorf("a link is missing: %w", container.ErrDamaged)
 	}
 	if port, taken := f.portTaken(c); taken {
 		return fmt.Errorf("port %d: %w", port, container.ErrPortInUse)

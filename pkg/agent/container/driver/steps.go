@@ -86,7 +86,10 @@ func (i *instance) step(w *plan.Workload, a plan.Action) workload.Step {
 // do takes a step. One that fails may be about a damaged storage.
 func (i *instance) do(ctx context.Context, w *plan.Workload, a plan.Action) error {
 	err := i.act(ctx, w, a)
-	if err != nil {
+	switch {
+	case errors.Is(err, container.ErrDamaged):
+		i.keeper.alarm()
+	case err != nil:
 		i.keeper.suspect()
 	}
 	if service := serviceOf(&a); errors.Is(err, container.ErrPortInUse) && service != "" {
@@ -160,17 +163,23 @@ func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) err
 }
 
 // startAgain starts a container that ended. One that podman can start no more is removed, as
-// after an upgrade of the system: the next pass makes another.
+// after an upgrade of the system or a power cut: the next pass makes another.
 func (i *instance) startAgain(ctx context.Context, c *container.Container) error {
 	if err := i.alone(ctx, c); err != nil {
 		return err
 	}
 	i.log.Info("starting container", "container", c.Name)
 	err := i.start(ctx, c.ID, c.Mounts)
-	if !errors.Is(err, container.ErrOutdated) {
+	if !beyondUse(err) {
 		return err
 	}
 	return errors.Join(fmt.Errorf("%w: it is made anew", err), i.remove(ctx, *c))
+}
+
+// beyondUse reports whether a container could not be started for a reason that another one
+// of the same Spec would not have.
+func beyondUse(err error) bool {
+	return errors.Is(err, container.ErrOutdated) || errors.Is(err, container.ErrDamaged)
 }
 
 // alone returns an error while another container of the service runs, or might: one that the
@@ -194,7 +203,7 @@ func (i *instance) create(ctx context.Context, spec *container.Spec) error {
 	if err = cmp.Or(err, i.vacate(ctx, spec)); err != nil {
 		return err
 	}
-	if err = i.start(ctx, id, spec.Mounts); errors.Is(err, container.ErrOutdated) {
+	if err = i.start(ctx, id, spec.Mounts); beyondUse(err) {
 		err = errors.Join(err, i.discard(ctx, id)) // the next pass makes another
 	}
 	return err

@@ -31,6 +31,9 @@ const (
 	// suspectEvery is the least time between two looks at a storage that was whole, and
 	// againEvery the time until another one otherwise.
 	suspectEvery, againEvery = 10 * time.Minute, time.Minute
+	// alarmEvery is the least time between two looks when the runtime itself says that something
+	// is damaged. After one that found nothing, suspectEvery is.
+	alarmEvery = 10 * time.Second
 	// inspectTimeout bounds a look.
 	inspectTimeout = 2 * time.Minute
 	// lookEvery is the time until a storage is looked at that nothing made suspect: a card
@@ -48,7 +51,7 @@ const (
 type keeper struct {
 	Storage // nil for none
 
-	wake chan struct{} // capacity 1
+	wake, alarmed chan struct{} // capacity 1
 
 	mu sync.Mutex // guards what follows
 	// note says what is damaged and what becomes of it; mending has the images that are
@@ -60,13 +63,18 @@ type keeper struct {
 }
 
 func newKeeper(s Storage) *keeper {
-	return &keeper{Storage: s, wake: make(chan struct{}, 1), mending: map[string]bool{}}
+	return &keeper{Storage: s, wake: make(chan struct{}, 1), alarmed: make(chan struct{}, 1), mending: map[string]bool{}}
 }
 
 // suspect asks for a look.
-func (k *keeper) suspect() {
+func (k *keeper) suspect() { signal(k.wake) }
+
+// alarm asks for a look soon: the runtime says that something is damaged.
+func (k *keeper) alarm() { signal(k.alarmed) }
+
+func signal(c chan struct{}) {
 	select {
-	case k.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -127,25 +135,47 @@ func (d *Driver) tend(ctx context.Context, changed func(wire.DeploymentRef)) {
 	if d.keeper.Storage == nil {
 		return
 	}
-	for {
-		pause, whole := suspectEvery, d.repair(ctx, changed)
-		if !whole {
+	for alarmed := false; ; {
+		whole := d.repair(ctx, changed)
+		pause, soon := suspectEvery, d.keeper.alarmed
+		switch {
+		case !whole:
 			pause = againEvery
+		case alarmed: // for nothing
+			soon = nil
 		}
-		select {
-		case <-ctx.Done():
+		if alarmed = d.rest(ctx, pause, soon); ctx.Err() != nil {
 			return
-		case <-time.After(pause):
 		}
-		if !whole {
+		if alarmed || !whole {
 			continue
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-d.keeper.wake:
+		case <-d.keeper.alarmed:
+			alarmed = true
 		case <-time.After(lookEvery):
 		}
+	}
+}
+
+// rest waits between two looks, and reports whether an alarm ended it.
+func (d *Driver) rest(ctx context.Context, pause time.Duration, alarm <-chan struct{}) (alarmed bool) {
+	least := min(alarmEvery, pause)
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(least):
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-alarm:
+		return true
+	case <-time.After(pause - least):
+		return false
 	}
 }
 
@@ -243,17 +273,18 @@ func (d *Driver) replaceImage(ctx context.Context, damage storage.Damage, change
 	return names, ""
 }
 
-// flush waits until an image that was pulled is on the disk. Podman waits for nothing, so that
-// a power cut half a minute later would leave layers whose files are empty. A card that takes
-// too long keeps nothing from starting: what it lost is found at the next start.
-func (d *Driver) flush(ctx context.Context, image string) {
+// flush waits until an image that was pulled, or a container that takes the place of another
+// one, is on the disk. Podman waits for nothing, so that a power cut half a minute later would
+// leave layers whose files are empty. A card that takes too long keeps nothing from starting:
+// what it lost is found at the next start.
+func (d *Driver) flush(ctx context.Context, what string) {
 	if d.keeper.Storage == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	if err := d.keeper.Flush(ctx); err != nil {
-		d.log.Warn("an image that was pulled may not be on the disk yet", "image", image, "error", err)
+		d.log.Warn("something new may not be on the disk yet", "what", what, "error", err)
 	}
 }
 

@@ -123,7 +123,7 @@ func (i *instance) startNext(ctx context.Context, a plan.Action) error {
 	if errors.Is(failure, workload.ErrUnavailable) {
 		return failure // podman went away meanwhile, which says nothing of the new version
 	}
-	if errors.Is(failure, container.ErrOutdated) { // nor does this
+	if beyondUse(failure) { // nor does this
 		return errors.Join(failure, i.discard(ctx, id))
 	}
 	failure = i.taken(a.Spec.Service, failure)
@@ -160,6 +160,7 @@ func (i *instance) startOnceFree(ctx context.Context, id string, mounts []contai
 // promote makes a container the one of its service that was prepared for that.
 func (i *instance) promote(ctx context.Context, a plan.Action) error {
 	if a.Spare != nil {
+		i.flush(ctx, "container "+a.Container.Name)
 		if err := i.remove(ctx, *a.Spare); err != nil {
 			return err
 		}
