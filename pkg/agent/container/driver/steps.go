@@ -363,6 +363,7 @@ func (d *Driver) pullFor(ctx context.Context, w *plan.Workload, image string) er
 		return d.outOfSpace(ctx, image, err)
 	}
 	d.flush(ctx, image)
+	d.keeper.alarm()
 	if found, err := d.runtime.Image(ctx, image); err == nil { // or else the next look finds it
 		d.pruner.book.Got(image, found.ID)
 	}

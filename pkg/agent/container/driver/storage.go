@@ -31,8 +31,8 @@ const (
 	// suspectEvery is the least time between two looks at a storage that was whole, and
 	// againEvery the time until another one otherwise.
 	suspectEvery, againEvery = 10 * time.Minute, time.Minute
-	// alarmEvery is the least time between two looks when the runtime itself says that something
-	// is damaged. After one that found nothing, suspectEvery is.
+	// alarmEvery is the least time between two looks when an image was pulled, or the runtime
+	// itself says that something is damaged.
 	alarmEvery = 10 * time.Second
 	// inspectTimeout bounds a look.
 	inspectTimeout = 2 * time.Minute
@@ -69,7 +69,8 @@ func newKeeper(s Storage) *keeper {
 // suspect asks for a look.
 func (k *keeper) suspect() { signal(k.wake) }
 
-// alarm asks for a look soon: the runtime says that something is damaged.
+// alarm asks for a look soon: the runtime says that something is damaged, or an image was
+// pulled, of which it takes those layers for whole that a power cut left of an earlier pull.
 func (k *keeper) alarm() { signal(k.alarmed) }
 
 func signal(c chan struct{}) {
@@ -135,16 +136,13 @@ func (d *Driver) tend(ctx context.Context, changed func(wire.DeploymentRef)) {
 	if d.keeper.Storage == nil {
 		return
 	}
-	for alarmed := false; ; {
-		whole := d.repair(ctx, changed)
-		pause, soon := suspectEvery, d.keeper.alarmed
-		switch {
-		case !whole:
+	for {
+		pause, whole := suspectEvery, d.repair(ctx, changed)
+		if !whole {
 			pause = againEvery
-		case alarmed: // for nothing
-			soon = nil
 		}
-		if alarmed = d.rest(ctx, pause, soon); ctx.Err() != nil {
+		alarmed := d.rest(ctx, pause)
+		if ctx.Err() != nil {
 			return
 		}
 		if alarmed || !whole {
@@ -155,26 +153,24 @@ func (d *Driver) tend(ctx context.Context, changed func(wire.DeploymentRef)) {
 			return
 		case <-d.keeper.wake:
 		case <-d.keeper.alarmed:
-			alarmed = true
 		case <-time.After(lookEvery):
 		}
 	}
 }
 
 // rest waits between two looks, and reports whether an alarm ended it.
-func (d *Driver) rest(ctx context.Context, pause time.Duration, alarm <-chan struct{}) (alarmed bool) {
-	least := min(alarmEvery, pause)
+func (d *Driver) rest(ctx context.Context, pause time.Duration) (alarmed bool) {
 	select {
 	case <-ctx.Done():
 		return false
-	case <-time.After(least):
+	case <-time.After(alarmEvery):
 	}
 	select {
 	case <-ctx.Done():
 		return false
-	case <-alarm:
+	case <-d.keeper.alarmed:
 		return true
-	case <-time.After(pause - least):
+	case <-time.After(pause - alarmEvery):
 		return false
 	}
 }
