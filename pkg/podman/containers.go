@@ -32,8 +32,9 @@ const (
 	maxLabel, maxName, maxImage = 256, 256, 1024
 	// maxDigest is the length of "sha512:" and its digits.
 	maxDigest = 135
-	// maxGrace bounds how long a container may have to end, whoever made it.
-	maxGrace = time.Hour
+	// maxGrace bounds how long a container may have to end, whoever made it, and unknownGrace
+	// is how long one has of which that is not known.
+	maxGrace, unknownGrace = time.Hour, 30 * time.Second
 )
 
 // List implements container.Runtime. Each container is inspected, since
@@ -103,7 +104,8 @@ type listed struct {
 	State     string
 	Pid       int32
 	ExitCode  int32
-	StartedAt int64 // in seconds since 1970
+	StartedAt int64 // in seconds since 1970, as is ExitedAt
+	ExitedAt  int64
 	Created   time.Time
 }
 
@@ -120,21 +122,32 @@ func (l *listed) convert(refusal string) (container.Container, bool) {
 		Network:     l.Labels[container.LabelNetwork],
 		HealthCheck: probeOf(l.Labels[container.LabelHealthCheck]),
 		PreStop:     container.ParseHook(l.Labels[container.LabelPreStop]),
+		Grace:       unknownGrace,
 		PID:         int(max(l.Pid, 0)),
 		State:       container.State(clip(l.State, maxShort)),
 		ExitCode:    int(l.ExitCode),
 		Policy:      container.RestartNever,
 		Created:     reportable(l.Created),
-		Started:     reportable(time.Unix(l.StartedAt, 0)),
+		Started:     secondsOf(l.StartedAt),
 	}
-	if l.StartedAt <= 0 {
-		c.Started = time.Time{}
+	if c.State == container.StateExited || c.State == container.StateStopped {
+		c.Finished = secondsOf(l.ExitedAt)
 	}
 	if len(l.Names) > 0 {
 		c.Name = clip(l.Names[0], maxName)
 	}
-	c.Torn = c.State != container.StateRunning && c.State != container.StatePaused && ofStorage(refusal)
+	// What ended by itself may be done for good, and is left alone.
+	up := c.State == container.StateRunning || c.State == container.StatePaused
+	c.Torn = !up && c.Finished.IsZero() && ofStorage(refusal)
 	return c, ok
+}
+
+// secondsOf is a time in seconds since 1970, or none.
+func secondsOf(seconds int64) time.Time {
+	if seconds <= 0 {
+		return time.Time{}
+	}
+	return reportable(time.Unix(seconds, 0))
 }
 
 // ofStorage reports whether podman cannot read what its storage has of a container.

@@ -19,17 +19,19 @@ func TestAContainerThatCannotBeInspected(t *testing.T) {
 	const labels = `"Labels":{"fleet.nationtech.io/deployment":"shop_web","fleet.nationtech.io/service":%q,"fleet.nationtech.io/hash":"h"}`
 	for name, tt := range map[string]struct {
 		state, refusal string
+		exited         int
 		torn           bool
 	}{
-		"its storage is damaged":                   {"exited", `getting graph driver info \"0123\": readlink /overlay: invalid argument`, true},
-		"its storage is damaged, and it runs":      {"running", `getting graph driver info \"0123\": readlink /overlay: invalid argument`, false},
-		"podman has another reason":                {"exited", "allocating lock: too many", false},
-		"its storage is damaged before it started": {"created", "layer not known", true},
+		"its storage is damaged":                   {"exited", `getting graph driver info \"0123\": readlink /overlay: invalid argument`, -62135596800, true},
+		"its storage is damaged, and it ended":     {"exited", `getting graph driver info \"0123\": readlink /overlay: invalid argument`, 1700000001, false},
+		"its storage is damaged, and it runs":      {"running", `getting graph driver info \"0123\": readlink /overlay: invalid argument`, 0, false},
+		"podman has another reason":                {"exited", "allocating lock: too many", 0, false},
+		"its storage is damaged before it started": {"created", "layer not known", 0, true},
 	} {
 		client := impostor(t, func(w http.ResponseWriter, r *http.Request) {
 			switch {
 			case strings.HasSuffix(r.URL.Path, "/containers/json"):
-				fmt.Fprintf(w, `[{"Id":"0123","Names":["shop_web_front"],"State":%q,"Pid":7,"ExitCode":3,"StartedAt":1700000000,`+labels+`},{"Id":"4567","Names":["shop_web_back"],`+labels+`}]`, tt.state, "front", "back")
+				fmt.Fprintf(w, `[{"Id":"0123","Names":["shop_web_front"],"State":%q,"Pid":7,"ExitCode":3,"StartedAt":1700000000,"ExitedAt":%d,`+labels+`},{"Id":"4567","Names":["shop_web_back"],`+labels+`}]`, tt.state, tt.exited, "front", "back")
 			case strings.HasSuffix(r.URL.Path, "/containers/0123/json"):
 				w.WriteHeader(http.StatusInternalServerError)
 				fmt.Fprintf(w, `{"message":"%s"}`, tt.refusal)

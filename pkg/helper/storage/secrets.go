@@ -61,7 +61,7 @@ func (l *looker) secrets() {
 		return
 	}
 	defer unlock()
-	if _, file, why := soundSecrets(l.dir); why != "" {
+	if _, file, why, err := soundSecrets(l.dir); err == nil && why != "" {
 		l.note(Secrets, file, "%s", why)
 	}
 }
@@ -79,7 +79,10 @@ func mendSecrets(root string) (done string, err error) {
 		return "", fmt.Errorf("repairing podman's secrets: %w", err)
 	}
 	defer unlock()
-	sound, _, why := soundSecrets(dir)
+	sound, _, why, err := soundSecrets(dir)
+	if err != nil {
+		return "", fmt.Errorf("repairing podman's secrets: %w", err)
+	}
 	if why == "" {
 		return "", nil
 	}
@@ -125,22 +128,28 @@ func lockSecrets(dir *os.Root) (unlock func(), err error) {
 }
 
 // soundSecrets returns what is whole of the secrets, and why the rest, which is in file, is
-// not; empty when all is.
-func soundSecrets(dir *os.Root) (sound secrets, file, why string) {
+// not; empty when all is. An error says that nobody knows: then nothing is to be removed.
+func soundSecrets(dir *os.Root) (sound secrets, file, why string, err error) {
 	sound = newSecrets()
 	var found secrets
 	// Podman would write into a map that is not there, and end.
-	there, list := readSecrets(dir, secretsFile, &found.list)
+	there, list, err := readSecrets(dir, secretsFile, &found.list)
+	if err != nil {
+		return sound, "", "", err
+	}
 	if l := &found.list; list == "" && there && (l.Secrets == nil || l.NameToID == nil || l.IDToName == nil) {
 		list = notPodmans
 	}
-	there, contents := readSecrets(dir, contentsFile, &found.contents)
+	there, contents, err := readSecrets(dir, contentsFile, &found.contents)
+	if err != nil {
+		return sound, "", "", err
+	}
 	if contents == "" && there && found.contents == nil {
 		contents = notPodmans
 	}
 	switch {
 	case list != "":
-		return sound, secretsFile, list
+		return sound, secretsFile, list, nil
 	case contents != "":
 		file, why, found.contents = contentsFile, contents, nil
 	}
@@ -168,7 +177,7 @@ func soundSecrets(dir *os.Root) (sound secrets, file, why string) {
 	if why == "" && (len(sound.list.IDToName) < len(found.list.IDToName) || len(sound.list.NameToID) < len(found.list.NameToID)) {
 		file, why = secretsFile, "it names secrets that are not there"
 	}
-	return sound, file, why
+	return sound, file, why, nil
 }
 
 const notPodmans = "it is not what podman writes"
@@ -187,24 +196,27 @@ func isHere(about json.RawMessage) bool {
 	return s.Driver == "file" && (at == "" || strings.HasSuffix(path.Clean(at), "/"+contentsDir))
 }
 
-// readSecrets reads a file, if it is there, and says what is wrong with it.
-func readSecrets(dir *os.Root, name string, into any) (there bool, why string) {
+// readSecrets reads a file, if it is there, and says what is wrong with it. One that cannot be
+// read now, or not whole, is an error: that says nothing of what is in it.
+func readSecrets(dir *os.Root, name string, into any) (there bool, why string, err error) {
 	file, err := dir.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, ""
+		return false, "", nil
 	}
 	if err != nil {
-		return true, fmt.Sprintf("it cannot be read: %v", err)
+		return false, "", err
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxSecrets))
+	data, err := io.ReadAll(io.LimitReader(file, maxSecrets+1))
 	switch {
 	case err != nil:
-		return true, fmt.Sprintf("it cannot be read: %v", err)
+		return false, "", err
+	case len(data) > maxSecrets:
+		return false, "", fmt.Errorf("%s has more than %d bytes", name, maxSecrets)
 	case len(data) == 0:
-		return true, "it is empty"
+		return true, "it is empty", nil
 	case json.Unmarshal(data, into) != nil:
-		return true, notPodmans
+		return true, notPodmans, nil
 	}
-	return true, ""
+	return true, "", nil
 }

@@ -112,6 +112,7 @@ func (i *instance) act(ctx context.Context, w *plan.Workload, a plan.Action) err
 		if err := pullable(w, a.Image); err != nil {
 			return err
 		}
+		defer i.keeper.alarm() // podman takes a layer that an interrupted pull left for whole
 		return i.pull(ctx, w, a.Image)
 	case plan.EnsureVolume:
 		_, err := i.runtime.EnsureVolume(ctx, i.ref, a.Volume, "", a.Size)
@@ -362,8 +363,7 @@ func (d *Driver) pullFor(ctx context.Context, w *plan.Workload, image string) er
 		}
 		return d.outOfSpace(ctx, image, err)
 	}
-	d.flush(ctx, image)
-	d.keeper.alarm()
+	d.flush(ctx, image, flushTimeout)
 	if found, err := d.runtime.Image(ctx, image); err == nil { // or else the next look finds it
 		d.pruner.book.Got(image, found.ID)
 	}

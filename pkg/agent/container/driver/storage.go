@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -34,13 +35,16 @@ const (
 	// alarmEvery is the least time between two looks when an image was pulled, or the runtime
 	// itself says that something is damaged.
 	alarmEvery = 10 * time.Second
+	// exchangeEvery is the least time between two exchanges of one image.
+	exchangeEvery = time.Hour
 	// inspectTimeout bounds a look.
 	inspectTimeout = 2 * time.Minute
 	// lookEvery is the time until a storage is looked at that nothing made suspect: a card
 	// that wears out damages what lies there, and nobody notices before the next start.
 	lookEvery = 24 * time.Hour
-	// flushTimeout bounds how long a pull waits for the disk.
-	flushTimeout = 2 * time.Minute
+	// flushTimeout bounds how long a pull waits for the disk, and promotionFlush how long a
+	// container that takes the place of another one does.
+	flushTimeout, promotionFlush = 2 * time.Minute, 20 * time.Second
 	// passing is how long a container may run that ends all the time: what runs longer goes
 	// on although its image is damaged.
 	passing = time.Minute
@@ -58,19 +62,21 @@ type keeper struct {
 	// being replaced, by id.
 	note    string
 	mending map[string]bool
-	// damaged says what is wrong with images, by name, as the last look found them.
-	damaged map[string]string
+	// damaged says what is wrong with images, by name, as the last look found them, and exchanged
+	// when one was removed and pulled again, by id.
+	damaged   map[string]string
+	exchanged map[string]time.Time
 }
 
 func newKeeper(s Storage) *keeper {
-	return &keeper{Storage: s, wake: make(chan struct{}, 1), alarmed: make(chan struct{}, 1), mending: map[string]bool{}}
+	return &keeper{Storage: s, wake: make(chan struct{}, 1), alarmed: make(chan struct{}, 1), mending: map[string]bool{}, exchanged: map[string]time.Time{}}
 }
 
 // suspect asks for a look.
 func (k *keeper) suspect() { signal(k.wake) }
 
 // alarm asks for a look soon: the runtime says that something is damaged, or an image was
-// pulled, of which it takes those layers for whole that a power cut left of an earlier pull.
+// pulled for a service.
 func (k *keeper) alarm() { signal(k.alarmed) }
 
 func signal(c chan struct{}) {
@@ -106,11 +112,21 @@ func (k *keeper) damageOf(name string) string {
 	return k.damaged[name]
 }
 
+// mayExchange reports whether an image may be removed and pulled again: one that is damaged
+// still costs its download, and what was made of it, once in a while only.
+func (k *keeper) mayExchange(id string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.exchanged, func(_ string, at time.Time) bool { return time.Since(at) >= exchangeEvery })
+	_, was := k.exchanged[id]
+	return !was
+}
+
 // mend marks an image until the returned function is called.
 func (k *keeper) mend(id string) (done func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.mending[id] = true
+	k.mending[id], k.exchanged[id] = true, time.Now()
 	return func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -189,19 +205,25 @@ func (d *Driver) repair(ctx context.Context, changed func(wire.DeploymentRef)) (
 	if storage.Blocking(damages) || slices.ContainsFunc(damages, func(x storage.Damage) bool { return x.Kind == storage.Rest || x.Kind == storage.Secrets }) {
 		notes = append(notes, d.setAside(ctx, damages)...)
 	}
+	var exchanges []*exchange
 	for _, x := range damages {
 		switch x.Kind {
 		case storage.Image:
-			names, note := d.replaceImage(ctx, x, changed)
-			if note == "" {
-				continue
-			}
-			notes = append(notes, note)
-			for _, name := range names {
-				damaged[images.Canonical(name)] = x.Why
+			if e := d.exchangeOf(ctx, x); e != nil {
+				exchanges = append(exchanges, e)
 			}
 		case storage.Migration:
 			notes = append(notes, fmt.Sprintf("podman's storage is damaged: %s: %s: see troubleshooting.md", x.What, x.Why))
+		}
+	}
+	d.exchange(ctx, exchanges, changed)
+	for _, e := range exchanges {
+		if e.failure == "" {
+			continue
+		}
+		notes = append(notes, e.about+e.failure)
+		for _, name := range e.names {
+			damaged[images.Canonical(name)] = e.why
 		}
 	}
 	d.keeper.say(notes...)
@@ -236,48 +258,60 @@ func (d *Driver) setAside(ctx context.Context, damages []storage.Damage) (notes 
 	return []string{text + ": " + err.Error()}
 }
 
-// replaceImage removes an image that is damaged, with the containers that were made of it,
-// and pulls it again. What it cannot do it says, with the names of the image; volumes stay.
-func (d *Driver) replaceImage(ctx context.Context, damage storage.Damage, changed func(wire.DeploymentRef)) (names []string, note string) {
+// exchange is about an image that is damaged: it is removed, with the containers that were
+// made of it, and pulled again; volumes stay.
+type exchange struct {
+	id, why, about string
+	names          []string
+	users          []container.Container
+	// failure says why that was not done; empty when it was.
+	failure string
+}
+
+// exchangeOf checks whether an image can be exchanged. It returns nil for one that is gone.
+func (d *Driver) exchangeOf(ctx context.Context, damage storage.Damage) *exchange {
 	names, users, err := d.usersOf(ctx, damage.What)
 	if err != nil || len(names)+len(users) == 0 {
-		return nil, "" // it is gone meanwhile, or the next look finds it
+		return nil // it is gone meanwhile, or the next look finds it
 	}
-	about := fmt.Sprintf("image %s is damaged on the disk (%s)", cmp.Or(strings.Join(names, ", "), damage.What), damage.Why)
-	if len(names) == 0 {
-		return nil, about + ", and has no name by which it could be pulled again"
+	e := &exchange{id: damage.What, why: damage.Why, names: names, users: users}
+	e.about = fmt.Sprintf("image %s is damaged on the disk (%s)", cmp.Or(strings.Join(names, ", "), damage.What), damage.Why)
+	switch {
+	case len(names) == 0:
+		e.failure = ", and has no name by which it could be pulled again"
+	case slices.ContainsFunc(users, goesOn):
+		e.failure = ": what runs of it goes on, and it is pulled again when that ends"
+	case !d.keeper.mayExchange(e.id):
+		e.failure = ": it was pulled again within the last hour, and is as before"
+	default:
+		e.failure = d.obtainable(ctx, names)
 	}
-	for _, c := range users {
-		if c.State == container.StateRunning && time.Since(c.Since) > passing {
-			return names, about + ": what runs of it goes on, and it is pulled again when that ends"
-		}
-	}
-	// Only what can be had is removed.
+	return e
+}
+
+func goesOn(c container.Container) bool {
+	return c.State == container.StateRunning && time.Since(c.Since) > passing
+}
+
+// obtainable says why an image cannot be pulled, or nothing: only what can be had is removed.
+func (d *Driver) obtainable(ctx context.Context, names []string) string {
 	for _, name := range names {
 		if err := d.pull(ctx, d.moving.puller(name), name); err != nil {
-			return names, fmt.Sprintf("%s and cannot be pulled again: %v", about, err)
+			return fmt.Sprintf(" and cannot be pulled again: %v", err)
 		}
 	}
-	d.log.Warn("replacing an image that is damaged", "image", names, "reason", damage.Why, "containers", len(users))
-	d.keeper.say(about + ": it is removed and pulled again now")
-	if err := d.exchange(ctx, damage.What, names, users); err != nil {
-		return names, fmt.Sprintf("%s: %v", about, err)
-	}
-	for _, c := range users {
-		changed(c.Ref)
-	}
-	return names, ""
+	return ""
 }
 
 // flush waits until an image that was pulled, or a container that takes the place of another
 // one, is on the disk. Podman waits for nothing, so that a power cut half a minute later would
 // leave layers whose files are empty. A card that takes too long keeps nothing from starting:
 // what it lost is found at the next start.
-func (d *Driver) flush(ctx context.Context, what string) {
+func (d *Driver) flush(ctx context.Context, what string, most time.Duration) {
 	if d.keeper.Storage == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	if err := d.keeper.Flush(ctx); err != nil {
 		d.log.Warn("something new may not be on the disk yet", "what", what, "error", err)
@@ -307,21 +341,45 @@ func (d *Driver) usersOf(ctx context.Context, id string) (names []string, users 
 	return names, users, err
 }
 
-// exchange removes an image and pulls it.
-func (d *Driver) exchange(ctx context.Context, id string, names []string, users []container.Container) error {
-	defer d.keeper.mend(id)()
-	for _, c := range users {
+// exchange removes all images and then pulls them: those that share a layer that is damaged
+// would keep it otherwise, and podman takes what is there for whole.
+func (d *Driver) exchange(ctx context.Context, all []*exchange, changed func(wire.DeploymentRef)) {
+	all = slices.DeleteFunc(slices.Clone(all), func(e *exchange) bool { return e.failure != "" })
+	d.exchangeAll(ctx, all)
+	for _, e := range all {
+		for _, c := range e.users {
+			changed(c.Ref)
+		}
+	}
+}
+
+func (d *Driver) exchangeAll(ctx context.Context, all []*exchange) {
+	for _, e := range all {
+		d.log.Warn("replacing an image that is damaged", "image", e.names, "reason", e.why, "containers", len(e.users))
+		d.keeper.say(e.about + ": it is removed and pulled again now")
+		defer d.keeper.mend(e.id)()
+		if err := d.discardImage(ctx, e); err != nil {
+			e.failure = ": " + err.Error()
+		}
+	}
+	for _, e := range all {
+		for _, name := range e.names {
+			if err := d.pull(ctx, d.moving.puller(name), name); err != nil {
+				e.failure = ": " + err.Error()
+			}
+		}
+	}
+}
+
+// discardImage removes an image and the containers of it.
+func (d *Driver) discardImage(ctx context.Context, e *exchange) error {
+	for _, c := range e.users {
 		if err := d.remove(ctx, c); err != nil {
 			return err
 		}
 	}
-	for _, name := range names {
+	for _, name := range e.names {
 		if err := d.runtime.RemoveImage(ctx, name); err != nil {
-			return err
-		}
-	}
-	for _, name := range names {
-		if err := d.pull(ctx, d.moving.puller(name), name); err != nil {
 			return err
 		}
 	}

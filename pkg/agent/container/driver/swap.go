@@ -160,7 +160,7 @@ func (i *instance) startOnceFree(ctx context.Context, id string, mounts []contai
 // promote makes a container the one of its service that was prepared for that.
 func (i *instance) promote(ctx context.Context, a plan.Action) error {
 	if a.Spare != nil {
-		i.flush(ctx, "container "+a.Container.Name)
+		i.flush(ctx, "container "+a.Container.Name, promotionFlush)
 		if err := i.remove(ctx, *a.Spare); err != nil {
 			return err
 		}

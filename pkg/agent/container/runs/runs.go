@@ -217,6 +217,9 @@ func (r *Record) see(c *container.Container, now Moment) bool {
 	if c.Unstarted() {
 		return false
 	}
+	if c.Started.Equal(r.Run.Truncate(time.Second)) {
+		c.Started = r.Run // a runtime that cannot inspect a container knows seconds only
+	}
 	news, boot := !c.Started.Equal(r.Run), r.Boot
 	if news {
 		r.begin(c.Started, now)
