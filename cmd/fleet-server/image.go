@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -94,10 +95,15 @@ func (p *pushOptions) check(sources int) (name registry.Name, platform *v1.Platf
 	return name, platform, nil
 }
 
-// openImage takes what exists as a file for one, and all else for the name of
-// an image.
+// archiveEndings are those of files that hold an image.
+var archiveEndings = []string{".tar", ".tar.gz", ".tgz", ".oci"}
+
+// openImage takes what exists as a file, or is called like one, for a file, and all else for
+// the name of an image.
 func openImage(cmd *cobra.Command, arg string, platform *v1.Platform) (registry.Source, error) {
-	if _, err := os.Stat(arg); errors.Is(err, fs.ErrNotExist) && !strings.HasPrefix(arg, "/") && !strings.HasPrefix(arg, ".") {
+	file := strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, ".") ||
+		slices.ContainsFunc(archiveEndings, func(ending string) bool { return strings.HasSuffix(arg, ending) })
+	if _, err := os.Stat(arg); errors.Is(err, fs.ErrNotExist) && !file {
 		return registry.OpenRemote(cmd.Context(), arg, platform)
 	}
 	return registry.OpenArchive(arg)

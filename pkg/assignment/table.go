@@ -52,6 +52,10 @@ type Deployment struct {
 	// Generation is that of the object whose facts these are.
 	Generation int64
 	Selector   Selector
+	// Unreadable: nobody knows what it selects now, and it is not accepted. It goes on
+	// selecting what it did, or every device where that is not known: they are asked to keep
+	// what they run.
+	Unreadable bool
 	// Accepted: Entry and Body may be sent. Otherwise matched devices are asked
 	// to keep what they run.
 	Accepted bool
@@ -328,6 +332,12 @@ func (t *Table) SetDeployment(d Deployment) Changes {
 func (t *Table) setDeployment(d Deployment, half bool, c *Changes) {
 	dep := t.deploymentNamed(d.DeploymentRef)
 	t.tell(dep, c)
+	switch {
+	case d.Unreadable && dep.known:
+		d.Selector = dep.selection.Selector
+	case d.Unreadable:
+		d.Selector = Selector{}
+	}
 	reselected := half || !dep.known || dep.deleting != d.Deleting || !dep.selection.equal(d.Selector)
 	entry := t.entries.number(d.Entry)
 	reissued := reselected || dep.entry != entry || !dep.template.is(d.Template) || dep.accepted != d.Accepted || !slices.Equal(dep.needs, d.Needs)

@@ -798,6 +798,42 @@ func TestUnschedulableDeviceKeepsWhatTheBucketSaysItHas(t *testing.T) {
 	}
 }
 
+// A selector that nobody can read takes the Deployment off no device: those that it selected
+// keep it, and after a restart, when that is not known any more, all are asked to.
+func TestASelectorThatCannotBeReadTakesNothingAway(t *testing.T) {
+	t.Parallel()
+	entry, _ := entryOf(refs[0], 0)
+	hold := []wire.Entry{{DeploymentRef: refs[0], Hold: true}}
+	manifest := func(table *assignment.Table, device string) []wire.Entry {
+		entries, _, _ := table.Manifest(device)
+		return entries
+	}
+	unreadable := assignment.Deployment{DeploymentRef: refs[0], Selector: assignment.Selector{Nothing: true}, Unreadable: true}
+	table := assignment.NewTable(nil)
+	for device, group := range map[string]string{"edge-1": "a", "edge-2": "b"} {
+		table.SetDevice(assignment.Device{Name: device, Labels: map[string]string{"group": group}})
+	}
+	table.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: inGroup("a"), Accepted: true, Entry: entry})
+	table.SetDeployment(unreadable)
+	if diff := cmp.Diff(hold, manifest(table, "edge-1")); diff != "" {
+		t.Errorf("a device that was selected (-want +got):\n%s", diff)
+	}
+	if got := manifest(table, "edge-2"); len(got) > 0 {
+		t.Errorf("a device that was not selected gets %+v", got)
+	}
+
+	restarted := assignment.NewTable(map[assignment.Key]wire.Entry{{Device: "edge-1", DeploymentRef: refs[0]}: entry})
+	restarted.SetDevice(assignment.Device{Name: "edge-1", Labels: map[string]string{"group": "a"}})
+	restarted.SetDeployment(unreadable)
+	if diff := cmp.Diff(hold, manifest(restarted, "edge-1")); diff != "" {
+		t.Errorf("after a restart (-want +got):\n%s", diff)
+	}
+	restarted.SetDeployment(assignment.Deployment{DeploymentRef: refs[0], Selector: inGroup("b"), Accepted: true, Entry: entry})
+	if got := manifest(restarted, "edge-1"); len(got) > 0 {
+		t.Errorf("when it can be read again, a device that is not selected gets %+v", got)
+	}
+}
+
 // What does not change the manifest must not make the device fetch it.
 func TestOnlyChangedManifestsAreNudged(t *testing.T) {
 	t.Parallel()

@@ -37,9 +37,10 @@ var (
 	SoftLimit = softLimit
 )
 
-// ReviewScore is what the API asks about a new or changed score, ReviewLabels what it asks about
-// the labels of a Device.
+// ReviewScore is what the API asks about a new or changed score, ReviewSelector what it asks
+// about a target selector, and ReviewLabels what it asks about the labels of a Device.
 var (
-	ReviewScore  = reviewScore
-	ReviewLabels = reviewLabels
+	ReviewScore    = reviewScore
+	ReviewSelector = reviewSelector
+	ReviewLabels   = reviewLabels
 )

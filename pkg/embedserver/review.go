@@ -7,8 +7,12 @@ import (
 	"maps"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/apiserver"
@@ -37,6 +41,30 @@ func deviceLabels() apiserver.Review {
 		Path:     []string{"metadata", "labels"},
 		Of:       func(s apiserver.Subject) (apiserver.Opinion, error) { return reviewLabels(s), nil },
 	}
+}
+
+// selectors refuses a target selector that cannot be read: nobody would know which devices it
+// means. One that is stored already can be changed elsewhere.
+func selectors() apiserver.Review {
+	return apiserver.Review{
+		Resource: schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "deployments"},
+		Path:     []string{"spec", "targetSelector"},
+		Of:       reviewSelector,
+	}
+}
+
+func reviewSelector(s apiserver.Subject) (o apiserver.Opinion, err error) {
+	if s.Old != nil && equality.Semantic.DeepEqual(s.Part, s.Old) {
+		return o, nil
+	}
+	var selector metav1.LabelSelector
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(s.Part, &selector); err != nil {
+		return o, err
+	}
+	for _, e := range validation.ValidateLabelSelector(&selector, validation.LabelSelectorValidationOptions{}, field.NewPath("spec", "targetSelector")) {
+		o.Objections = append(o.Objections, apiserver.Objection{Field: e.Field, Message: e.ErrorBody()})
+	}
+	return o, nil
 }
 
 func reviewLabels(s apiserver.Subject) (o apiserver.Opinion) {

@@ -2,6 +2,7 @@ package embedserver_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,6 +69,36 @@ func TestLabelsOfTheServerAreNotSet(t *testing.T) {
 		}
 		if diff := cmp.Diff(tc.refused, got); diff != "" {
 			t.Errorf("%s: refused (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// All mistakes of a selector are named at once. One that is stored does not keep the rest of
+// the Deployment from being changed.
+func TestSelectorsThatCannotBeReadAreRefused(t *testing.T) {
+	t.Parallel()
+	bad := map[string]any{
+		"matchLabels":      map[string]any{"lab": "in v"},
+		"matchExpressions": []any{map[string]any{"key": "group", "operator": "in", "values": []any{"a"}}, map[string]any{"key": "ring", "operator": "Exists", "values": []any{"a"}}},
+	}
+	for name, tc := range map[string]struct {
+		part, old map[string]any
+		fields    []string
+	}{
+		"good":          {map[string]any{"matchLabels": map[string]any{"lab": "inv"}}, nil, nil},
+		"all":           {map[string]any{}, nil, nil},
+		"bad":           {bad, nil, []string{"spec.targetSelector.matchLabels", "spec.targetSelector.matchExpressions[0].operator", "spec.targetSelector.matchExpressions[1].values"}},
+		"stored before": {bad, bad, nil},
+	} {
+		o, err := embedserver.ReviewSelector(apiserver.Subject{Part: tc.part, Old: tc.old})
+		var fields []string
+		for _, objection := range o.Objections {
+			fields = append(fields, objection.Field)
+		}
+		slices.Sort(fields)
+		slices.Sort(tc.fields)
+		if diff := cmp.Diff(tc.fields, fields); err != nil || diff != "" {
+			t.Errorf("%s: %v (-want +got):\n%s", name, err, diff)
 		}
 	}
 }

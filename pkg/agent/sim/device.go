@@ -327,7 +327,7 @@ func (d *Device) sendInfo(ctx context.Context) error {
 func (d *Device) follow(ctx context.Context, m *wire.Manifest) (slept time.Duration, err error) {
 	old := d.Manifest()
 	for _, e := range m.Entries {
-		if was, ok := old.Find(e.DeploymentRef); e.Hold || ok && was.Hash == e.Hash {
+		if was, ok := old.Find(e.DeploymentRef); e.Hold || ok && was.Hash == e.Hash && was.SecretsDigest == e.SecretsDigest {
 			continue
 		}
 		if err := d.start(ctx, e); err != nil {
@@ -362,7 +362,7 @@ func (d *Device) start(ctx context.Context, e wire.Entry) error {
 		case <-time.After(d.Delay):
 		}
 	}
-	s := wire.DeploymentState{DeploymentRef: e.DeploymentRef, Hash: e.Hash, Revision: e.Revision, Phase: wire.PhaseRunning}
+	s := wire.DeploymentState{DeploymentRef: e.DeploymentRef, Hash: e.Hash, SecretsDigest: e.SecretsDigest, Revision: e.Revision, Phase: wire.PhaseRunning}
 	if d.Fail {
 		s.Phase, s.Error = wire.PhaseFailed, "simulated failure"
 	}

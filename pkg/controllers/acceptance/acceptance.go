@@ -126,8 +126,17 @@ func exceeds(needs score.Needs, namespace string, namespaceLabels map[string]str
 	if needs.Privilege <= allowed {
 		return nil
 	}
-	return fmt.Errorf("spec.score.%s, but namespace %s allows %s: see the namespace's label %s",
-		needs.Demands.Beyond(allowed), namespace, allowed, v1alpha1.LabelPrivilege)
+	return fmt.Errorf("spec.score.%s, but namespace %s allows %s: see the namespace's label %s%s",
+		needs.Demands.Beyond(allowed), namespace, allowed, v1alpha1.LabelPrivilege, aboutLabel(namespaceLabels))
+}
+
+// aboutLabel says what is wrong with the label of a namespace, after other words; empty for
+// nothing.
+func aboutLabel(namespaceLabels map[string]string) string {
+	if _, err := score.ParsePrivilege(namespaceLabels[v1alpha1.LabelPrivilege]); err != nil {
+		return ", which has an " + err.Error()
+	}
+	return ""
 }
 
 // allowedBy is the privilege that a namespace with these labels allows. A value that nobody can

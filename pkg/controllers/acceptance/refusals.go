@@ -46,7 +46,7 @@ func (r Rules) Refusals(s v1alpha1.Score, namespaceLabels func() (map[string]str
 	for _, d := range needs.Demands {
 		if d.Privilege > allowed {
 			refusals = append(refusals, Refusal{"spec.score.data." + d.Field, fmt.Sprintf(
-				"needs privilege %s, but the namespace allows %s: see its label %s", d.Privilege, allowed, v1alpha1.LabelPrivilege)})
+				"needs privilege %s, but the namespace allows %s: see its label %s%s", d.Privilege, allowed, v1alpha1.LabelPrivilege, aboutLabel(labels))})
 		}
 	}
 	return refusals, nil

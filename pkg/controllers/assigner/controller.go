@@ -453,6 +453,7 @@ func (c *Controller) deploymentFacts(d *v1alpha1.Deployment, v *acceptance.Verdi
 		DeploymentRef: wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name},
 		Generation:    d.Generation,
 		Selector:      selectorFacts(v.Selector),
+		Unreadable:    v.Reason == v1alpha1.ReasonInvalidSelector,
 		Accepted:      v.Accepted, Entry: v.Entry, Body: v.Body, Secrets: v.Secrets, Needs: v.Needs,
 		Deleting: !d.DeletionTimestamp.IsZero(),
 		At:       time.Now(),
