@@ -19,7 +19,7 @@ func TestAContainerThatCannotBeInspected(t *testing.T) {
 	const labels = `"Labels":{"fleet.nationtech.io/deployment":"shop_web","fleet.nationtech.io/service":%q,"fleet.nationtech.io/hash":"h"}`
 	for name, tt := range map[string]struct {
 		state, refusal string
-		exited         int
+		exited         int64
 		torn           bool
 	}{
 		"its storage is damaged":                   {"exited", `getting graph driver info \"0123\": readlink /overlay: invalid argument`, -62135596800, true},
