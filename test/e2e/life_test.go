@@ -306,18 +306,6 @@ func (s *site) leftoverName() {
 	s.must(err)
 	s.apply("leftover", "{name: web, image: 'localhost/hello:1'}")
 	s.aggregate("leftover", counts{1, 1, 0, 0})
-
-	// The next version gets the name of the service when it is ready. The storage forgets that.
-	index := ".local/share/containers/storage/overlay-containers/containers.json"
-	s.root(forWorkload + "systemctl --user stop podman.service") // which remembers it
-	_, err = s.machine.OutputAs(ctx, lab.WorkloadUser, "sed", "-i", `s/"default_leftover_web"/"default_leftover_web_next"/`, index)
-	s.must(err)
-	r, err = s.machine.RunAs(ctx, lab.WorkloadUser, "podman", "create", "--name", "default_leftover_web_next", lab.HelloImage)
-	if err != nil || r.ExitCode == 0 || !strings.Contains(r.Stderr, "already in use") {
-		s.t.Fatalf("the control: the storage has forgotten no name: %+v, %v", r, err)
-	}
-	s.apply("leftover", "{name: web, image: 'localhost/hello:1', env: [{name: VERSION, value: '2'}]}")
-	s.aggregate("leftover", counts{1, 1, 0, 0})
 	s.kubectl("delete", "fleetdep", "leftover")
 	s.containers("default_hello_web")
 }
