@@ -14,6 +14,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/queue"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
+	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -109,7 +110,7 @@ func New(cfg Config) *Agent {
 	a.desired = loadDesired(cfg.Store, component("desired"))
 	stale := make(chan struct{}, 1)
 	a.reporter = newReporter(cfg.Link, a.desired.forget, component("reporter"))
-	a.reporter.stale = func() { signal(stale) }
+	a.reporter.stale = func() { dirty.Signal(stale) }
 	a.reconciler = &reconciler{
 		drivers:  cfg.Drivers,
 		store:    cfg.Store,
@@ -121,7 +122,7 @@ func New(cfg Config) *Agent {
 		fetches:  make(chan struct{}, maxFetches),
 		troubles: newTroubles(),
 		restarts: newRestarts(),
-		stale:    func() { signal(stale) },
+		stale:    func() { dirty.Signal(stale) },
 	}
 	a.reconciler.restore()
 	a.queue = queue.New(component("reconciler"), a.reconciler.reconcile)
@@ -137,7 +138,7 @@ func New(cfg Config) *Agent {
 		drivers: cfg.Drivers, store: cfg.Store, desired: a.desired, conditions: a.conditions, device: cfg.Restart, refused: a.reconciler.troubles.refused,
 		again: make(chan struct{}, 1), log: component("upkeep"),
 	}
-	a.reconciler.changed = func() { signal(a.upkeep.again) }
+	a.reconciler.changed = func() { dirty.Signal(a.upkeep.again) }
 	a.watcher = &watcher{
 		desired: a.desired, conditions: a.conditions, informer: a.informer, queue: a.queue,
 		health: cfg.Health, store: cfg.Store, again: make(chan struct{}, 1), looked: a.reconciler.changed, log: component("watcher"),
@@ -199,8 +200,8 @@ func (a *Agent) heartbeats(ctx context.Context) {
 // Refresh asks the server for a snapshot and looks at every workload and at the
 // device again.
 func (a *Agent) Refresh() {
-	signal(a.syncer.again)
-	signal(a.watcher.again)
+	dirty.Signal(a.syncer.again)
+	dirty.Signal(a.watcher.again)
 	for _, ref := range a.desired.refs() {
 		a.queue.Now(ref)
 	}
@@ -254,11 +255,4 @@ func (a *Agent) ConfirmEpoch() (control.Confirmation, error) {
 	a.syncer.showHeld()
 	a.cfg.Log.Info("the operator confirmed the epoch", "epoch", a.desired.version().Epoch, "leaving", len(held))
 	return control.Confirmation{Epoch: a.desired.version().Epoch, Leaving: slices.Clone(held)}, nil
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // one waits already
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/queue"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
 	"fleet.nationtech.io/fleet/pkg/agent/workload"
+	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -93,7 +94,7 @@ func (w *watcher) follow(ctx context.Context, d *watched, back chan struct{}) {
 	for ctx.Err() == nil {
 		err := d.Watch(ctx, func() {
 			pauses.Reset()
-			signal(back)
+			dirty.Signal(back)
 		}, w.queue.Soon)
 		if ctx.Err() != nil {
 			return

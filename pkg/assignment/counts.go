@@ -23,8 +23,8 @@ type Counts struct {
 	Newest   *Failure
 	// Progress is what one device is fetching; nil when none says.
 	Progress *Progress
-	// Refusal is why the score is not accepted; empty when it is.
-	Refusal string
+	// Refusal is why the score is not accepted; none when it is.
+	Refusal Refusal
 	// Generation is that of the Deployment which these are the counts of.
 	Generation int64
 }

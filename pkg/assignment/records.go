@@ -180,8 +180,8 @@ type deployment struct {
 	number uint32
 	// known: the API has the Deployment.
 	known, deleting, accepted bool
-	// refusal is why it is not accepted; empty when it is.
-	refusal    string
+	// refusal is why it is not accepted; none when it is.
+	refusal    Refusal
 	generation int64
 	selection  selection
 	entry      uint32

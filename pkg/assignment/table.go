@@ -46,6 +46,10 @@ func (d Device) Value(s template.Source) (value string, has bool) {
 	return "", false
 }
 
+// Refusal is why a score is not accepted: a reason as conditions have it, and the same in words
+// for people.
+type Refusal struct{ Reason, Message string }
+
 // Deployment is what matching needs to know of a Deployment.
 type Deployment struct {
 	wire.DeploymentRef
@@ -59,8 +63,8 @@ type Deployment struct {
 	// Accepted: Entry and Body may be sent. Otherwise matched devices are asked
 	// to keep what they run.
 	Accepted bool
-	// Refusal is why it is not accepted, in words for people; empty when it is.
-	Refusal string
+	// Refusal is why it is not accepted; none when it is.
+	Refusal Refusal
 	// Deleting: the Deployment matches nothing any more.
 	Deleting bool
 	Entry    wire.Entry

@@ -29,10 +29,14 @@ func (s *Set[K]) Add(keys ...K) (added []K) {
 }
 
 // Signal makes Wake receive: there is reason to try again.
-func (s *Set[K]) Signal() {
+func (s *Set[K]) Signal() { Signal(s.wake) }
+
+// Signal puts a signal into a channel of capacity 1, unless one is waiting already, which
+// says the same.
+func Signal(c chan struct{}) {
 	select {
-	case s.wake <- struct{}{}:
-	default: // one is waiting already, and says the same
+	case c <- struct{}{}:
+	default:
 	}
 }
 

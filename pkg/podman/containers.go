@@ -32,9 +32,10 @@ const (
 	maxLabel, maxName, maxImage = 256, 256, 1024
 	// maxDigest is the length of "sha512:" and its digits.
 	maxDigest = 135
-	// maxGrace bounds how long a container may have to end, whoever made it, and unknownGrace
-	// is how long one has of which that is not known.
-	maxGrace, unknownGrace = time.Hour, 30 * time.Second
+	// maxGrace bounds how long a container may have to end, whoever made it.
+	maxGrace = time.Hour
+	// unknownGrace is how long one has of which that is not known, in seconds.
+	unknownGrace = 30
 )
 
 // List implements container.Runtime. Each container is inspected, since
@@ -69,14 +70,16 @@ func (c *Client) List(ctx context.Context, ref wire.DeploymentRef) ([]container.
 		if err != nil && !refused {
 			return nil, fmt.Errorf("inspecting container %.12s: %w", f.ID, err)
 		}
-		observed, ok := data.convert()
 		if refused { // the others are as they are, whatever podman lost of this one
-			observed, ok = f.convert(err.Error())
+			data = f.inspection()
 		}
+		observed, ok := data.convert()
 		if !ok || ref != (wire.DeploymentRef{}) && observed.Ref != ref {
 			continue
 		}
-		if !refused {
+		if refused {
+			observed.Torn = torn(&observed, err)
+		} else {
 			observed.Unwatched = !observed.Gone && c.monitors.lost(cgroups, &data)
 			c.scopes.follow(&data, observed.Ref, observed.State == container.StateRunning && !observed.Gone)
 		}
@@ -109,37 +112,25 @@ type listed struct {
 	Created   time.Time
 }
 
-// convert makes what it can of a container that podman refuses to inspect. It reports false
-// for one whose labels the agent did not write.
-func (l *listed) convert(refusal string) (container.Container, bool) {
-	ref, ok := container.ParseLabelValue(l.Labels[container.LabelDeployment])
-	c := container.Container{
-		ID:          string(l.ID),
-		Ref:         ref,
-		Service:     l.Labels[container.LabelService],
-		Hash:        l.Labels[container.LabelHash],
-		Image:       clip(l.Image, maxImage),
-		Network:     l.Labels[container.LabelNetwork],
-		HealthCheck: probeOf(l.Labels[container.LabelHealthCheck]),
-		PreStop:     container.ParseHook(l.Labels[container.LabelPreStop]),
-		Grace:       unknownGrace,
-		PID:         int(max(l.Pid, 0)),
-		State:       container.State(clip(l.State, maxShort)),
-		ExitCode:    int(l.ExitCode),
-		Policy:      container.RestartNever,
-		Created:     reportable(l.Created),
-		Started:     secondsOf(l.StartedAt),
-	}
-	if c.State == container.StateExited || c.State == container.StateStopped {
-		c.Finished = secondsOf(l.ExitedAt)
-	}
+// inspection is what is known of a container that podman refuses to inspect.
+func (l *listed) inspection() (i inspection) {
+	i.ID, i.ImageName, i.Created = l.ID, l.Image, l.Created
 	if len(l.Names) > 0 {
-		c.Name = clip(l.Names[0], maxName)
+		i.Name = l.Names[0]
 	}
-	// What ended by itself may be done for good, and is left alone.
+	i.Config.Labels, i.Config.StopTimeout = l.Labels, unknownGrace
+	i.State.Status, i.State.Pid, i.State.ExitCode, i.State.StartedAt = l.State, l.Pid, l.ExitCode, secondsOf(l.StartedAt)
+	if ended := container.State(l.State); ended == container.StateExited || ended == container.StateStopped {
+		i.State.FinishedAt = secondsOf(l.ExitedAt)
+	}
+	return i
+}
+
+// torn reports whether a container that podman refuses to inspect can be started no more. What
+// ended by itself may be done for good, and is left alone.
+func torn(c *container.Container, refusal error) bool {
 	up := c.State == container.StateRunning || c.State == container.StatePaused
-	c.Torn = !up && c.Finished.IsZero() && ofStorage(refusal)
-	return c, ok
+	return !up && c.Finished.IsZero() && ofStorage(refusal)
 }
 
 // secondsOf is a time in seconds since 1970, or none.
@@ -147,13 +138,7 @@ func secondsOf(seconds int64) time.Time {
 	if seconds <= 0 {
 		return time.Time{}
 	}
-	return reportable(time.Unix(seconds, 0))
-}
-
-// ofStorage reports whether podman cannot read what its storage has of a container.
-func ofStorage(refusal string) bool {
-	return slices.ContainsFunc([]string{"graph driver", "layer not known", "readlink", "no such file or directory", "end of JSON input", "invalid character"},
-		func(words string) bool { return strings.Contains(refusal, words) })
+	return time.Unix(seconds, 0)
 }
 
 // labelFilter selects the labelled containers or volumes of one Deployment, or

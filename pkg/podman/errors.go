@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -49,6 +50,14 @@ func (c *Client) translate(err, kind error) error {
 		return err
 	}
 	return &apiError{kind: kind, text: text}
+}
+
+// ofStorage reports whether podman cannot inspect a container since it cannot read what its
+// storage has of it. Elsewhere, some of these words are about other files.
+func ofStorage(err error) bool {
+	return errors.Is(err, container.ErrDamaged) ||
+		slices.ContainsFunc([]string{"graph driver", "readlink", "no such file or directory", "end of JSON input", "invalid character"},
+			func(words string) bool { return strings.Contains(err.Error(), words) })
 }
 
 // isTransport reports whether podman could not be spoken to, as opposed to

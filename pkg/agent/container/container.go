@@ -145,6 +145,9 @@ func (c *Container) Unstarted() bool {
 	return c.State == StateCreated || c.State == StateConfigured || c.State == StateInitialized
 }
 
+// MayRun reports whether the container runs, or might: it was started, and has not ended.
+func (c *Container) MayRun() bool { return !c.Ended() && !c.Unstarted() }
+
 // HasRun reports whether the container was started at any time. Where the power goes in the midst
 // of its next start, podman forgets at the boot that it ever ran, but not when that was.
 func (c *Container) HasRun() bool { return !c.Unstarted() || !c.Started.IsZero() }

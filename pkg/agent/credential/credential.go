@@ -29,6 +29,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/link"
 	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/agent/store"
+	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -206,12 +207,7 @@ func (m *Manager) Answered() {
 	m.signal()
 }
 
-func (m *Manager) signal() {
-	select {
-	case m.wake <- struct{}{}:
-	default: // one waits already
-	}
-}
+func (m *Manager) signal() { dirty.Signal(m.wake) }
 
 // takeTurns tries the other one of two unproven identities; the caller holds mu.
 // An attempt that began before a renewal says nothing about the new one.

@@ -26,6 +26,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/proxy"
 	"fleet.nationtech.io/fleet/pkg/deviceclient"
+	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -120,7 +121,7 @@ func Open(cfg Config) (*Link, error) {
 	}
 	l.conn, l.Client = conn, deviceclient.New(conn, session)
 	close(l.opened)
-	if err := errors.Join(l.OnNudge(func() { signal(l.nudges) }), l.OnRevoked(l.revoked)); err != nil {
+	if err := errors.Join(l.OnNudge(func() { dirty.Signal(l.nudges) }), l.OnRevoked(l.revoked)); err != nil {
 		l.conn.Close()
 		return nil, err
 	}
@@ -195,7 +196,7 @@ func (l *Link) onConnect(c *nats.Conn) {
 	l.shown.Store(false)
 	l.credentials.Attempted(nil)
 	l.log.Info("connected to the fleet server", "url", c.ConnectedUrlRedacted())
-	signal(l.connected)
+	dirty.Signal(l.connected)
 }
 
 func (l *Link) onError(msg string, err error) {
@@ -223,13 +224,6 @@ func (l *Link) setError(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lastErr = err
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // one is waiting already, and says the same
-	}
 }
 
 // Connected receives after each time that the connection is made. Signals that

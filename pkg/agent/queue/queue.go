@@ -14,6 +14,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"fleet.nationtech.io/fleet/pkg/dirty"
 )
 
 // Result says when a key has to run again.
@@ -129,12 +131,7 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-func (q *Queue[K]) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default: // it will look at all keys anyway
-	}
-}
+func (q *Queue[K]) signal() { dirty.Signal(q.wake) }
 
 // Run runs keys until ctx ends, then waits for those that run.
 func (q *Queue[K]) Run(ctx context.Context) {

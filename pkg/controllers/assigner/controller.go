@@ -157,7 +157,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	c.table = assignment.NewTable(prior)
 	c.projector = newProjector(c.Buckets.DesiredState, c.table, c.Metrics, c.Logger)
-	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.refusal, c.Recorder, c.Metrics, c.Logger)
+	c.status = newStatusWriter(c.Client, c.Deployments.GetStore(), c.table, c.Recorder, c.Metrics, c.Logger)
 	if err := c.watchObjects(ctx); err != nil {
 		return err
 	}
@@ -168,15 +168,6 @@ func (c *Controller) Run(ctx context.Context) error {
 	close(c.ready)
 	c.Logger.Info("manifests are ready", "epoch", c.Term.Epoch, "term", c.Term.Number)
 	return c.work(ctx)
-}
-
-// refusal says why a score is not accepted, and nothing when it is.
-func (c *Controller) refusal(d *v1alpha1.Deployment) string {
-	v := c.Verdicts.Of(d)
-	if v.Accepted {
-		return ""
-	}
-	return v.Reason + ": " + v.Message
 }
 
 // Held returns the hashes of the bodies that devices have of a Deployment.
@@ -459,7 +450,7 @@ func (c *Controller) deploymentFacts(d *v1alpha1.Deployment, v *acceptance.Verdi
 		At:       time.Now(),
 	}
 	if !v.Accepted {
-		facts.Refusal = v.Message
+		facts.Refusal = assignment.Refusal{Reason: v.Reason, Message: v.Message}
 	}
 	if v.Template != nil {
 		facts.Template = carefulTemplate{v.Template, c.templates}

@@ -41,7 +41,7 @@ func NewStatusWriter(c *client.Client, store cache.Store, table *assignment.Tabl
 
 // NewTellingStatusWriter returns one whose events are seen.
 func NewTellingStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, recorder record.EventRecorder, log *slog.Logger) *StatusWriter {
-	return newStatusWriter(c, store, table, func(*v1alpha1.Deployment) string { return "Invalid: it has no image" }, recorder, nil, log)
+	return newStatusWriter(c, store, table, recorder, nil, log)
 }
 
 // Flush writes what is due.
@@ -78,7 +78,7 @@ func (c *Controller) Next(table *assignment.Table) (look func(context.Context) e
 	i, _ := c.queue.Get()
 	return func(ctx context.Context) error {
 		defer c.queue.Done(i)
-		c.table, c.status = table, newStatusWriter(nil, nil, table, nil, nil, nil, c.Logger)
+		c.table, c.status = table, newStatusWriter(nil, nil, table, nil, nil, c.Logger)
 		return c.process(ctx, i)
 	}
 }

@@ -16,7 +16,7 @@ func TestRenderingWaits(t *testing.T) {
 		table := assignment.NewTable(nil)
 		c := &Controller{
 			table: table, due: make(chan struct{}, 1), projector: newProjector(nil, table, nil, slog.New(slog.DiscardHandler)),
-			status: newStatusWriter(nil, nil, table, nil, nil, nil, slog.New(slog.DiscardHandler)),
+			status: newStatusWriter(nil, nil, table, nil, nil, slog.New(slog.DiscardHandler)),
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)

@@ -20,7 +20,7 @@ func readiness(c assignment.Counts, accepted bool) []metav1.Condition {
 	running := fmt.Sprintf("%d of %d devices run the current score", c.Succeeded, c.Matched) + outdated(c.Outdated) + offline(c.Offline)
 	switch phaseOf(c, accepted) {
 	case Refused:
-		return notReady(v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, fmt.Sprintf("the score is not accepted, so devices keep what they run: %.*s", longestReason, c.Refusal))
+		return notReady(v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, fmt.Sprintf("the score is not accepted, so devices keep what they run: %.*s", longestReason, c.Refusal.Message))
 	case Accepted:
 		return ready(v1alpha1.ReasonNoDevicesMatched, "the target selector matches no device")
 	case Failed:

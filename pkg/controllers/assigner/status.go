@@ -33,11 +33,9 @@ const (
 // statusWriter writes the status of Deployments: at most once an interval, and
 // only what changed. The first change after a quiet time is written at once.
 type statusWriter struct {
-	client *client.Client
-	store  cache.Store
-	table  *assignment.Table
-	// refusal says why a score is not accepted.
-	refusal  func(*v1alpha1.Deployment) string
+	client   *client.Client
+	store    cache.Store
+	table    *assignment.Table
 	recorder record.EventRecorder
 	metrics  *reconcile.Metrics
 	log      *slog.Logger
@@ -56,9 +54,9 @@ type written struct {
 	failing int
 }
 
-func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, refusal func(*v1alpha1.Deployment) string, recorder record.EventRecorder, metrics *reconcile.Metrics, log *slog.Logger) *statusWriter {
+func newStatusWriter(c *client.Client, store cache.Store, table *assignment.Table, recorder record.EventRecorder, metrics *reconcile.Metrics, log *slog.Logger) *statusWriter {
 	return &statusWriter{
-		client: c, store: store, table: table, refusal: refusal, recorder: recorder, metrics: metrics, log: log,
+		client: c, store: store, table: table, recorder: recorder, metrics: metrics, log: log,
 		guard: metrics.Loop("deployment-status", log), dirty: dirty.NewSet[wire.DeploymentRef](), written: map[wire.DeploymentRef]written{},
 	}
 }
@@ -108,7 +106,7 @@ func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error 
 	}
 	now := newStatus(counts, accepted, counts.Generation, known.status)
 	if !accepted {
-		now.Aggregate.LastError = refused(w.refusal(d))
+		now.Aggregate.LastError = refused(counts.Refusal)
 	}
 	if same(now, known.status) {
 		w.written[ref] = written{d.UID, now, known.failing}
@@ -130,13 +128,12 @@ func (w *statusWriter) write(ctx context.Context, ref wire.DeploymentRef) error 
 	return nil
 }
 
-// refused is the error of a Deployment whose score is not accepted, which is no device's. It
-// is nil when it has been accepted meanwhile.
-func refused(why string) *v1alpha1.DeviceError {
-	if why == "" {
+// refused is the error of a Deployment whose score is not accepted, which is no device's.
+func refused(r assignment.Refusal) *v1alpha1.DeviceError {
+	if r == (assignment.Refusal{}) {
 		return nil
 	}
-	return &v1alpha1.DeviceError{Message: why}
+	return &v1alpha1.DeviceError{Message: r.Reason + ": " + r.Message}
 }
 
 // newStatus builds the part of the status that this controller owns.

@@ -116,7 +116,7 @@ func TestReadinessIsKstatus(t *testing.T) {
 		"an agent is too old":   {assignment.Counts{Matched: 1, Pending: 1, Outdated: 1}, false, v1alpha1.DeploymentReconciling, v1alpha1.ReasonRolling, "newer agent"},
 		"one failed":            {assignment.Counts{Matched: 2, Succeeded: 1, Failed: 1, Newest: failure}, false, v1alpha1.DeploymentStalled, v1alpha1.ReasonDevicesFailed, "1 failed; on edge-1: no image"},
 		"failed and on the way": {assignment.Counts{Matched: 2, Pending: 1, Failed: 1, Newest: failure}, false, v1alpha1.DeploymentStalled, v1alpha1.ReasonDevicesFailed, "0 of 2"},
-		"refused":               {assignment.Counts{Matched: 1, Succeeded: 1, Refusal: "no such Secret"}, true, v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, "not accepted, so devices keep what they run: no such Secret"},
+		"refused":               {assignment.Counts{Matched: 1, Succeeded: 1, Refusal: assignment.Refusal{Message: "no such Secret"}}, true, v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, "not accepted, so devices keep what they run: no such Secret"},
 		"refused, no device":    {assignment.Counts{}, true, v1alpha1.DeploymentStalled, v1alpha1.ReasonHeld, "not accepted"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -430,7 +430,10 @@ func TestARefusalIsTheLastError(t *testing.T) {
 	w := assigner.NewStatusWriter(c, api.store, table, logger(t))
 	deployment := deploymentOf(refs[0], "", 0)
 	for _, accepted := range []bool{true, false, true} {
-		deployment.Accepted = accepted
+		deployment.Accepted, deployment.Refusal = accepted, assignment.Refusal{}
+		if !accepted {
+			deployment.Refusal = assignment.Refusal{Reason: "Invalid", Message: "it has no image"}
+		}
 		w.Add(table.SetDeployment(deployment).Deployments)
 		w.Flush(t.Context())
 		writes := api.seen()

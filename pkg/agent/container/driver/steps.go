@@ -187,7 +187,7 @@ func beyondUse(err error) bool {
 // plan ends, which did not come about because a step before failed.
 func (i *instance) alone(ctx context.Context, c *container.Container) error {
 	other := func(o container.Container) bool {
-		return o.Service == c.Service && o.ID != c.ID && !o.Ended() && !o.Unstarted()
+		return o.Service == c.Service && o.ID != c.ID && o.MayRun()
 	}
 	if !slices.ContainsFunc(i.containers, other) {
 		return nil

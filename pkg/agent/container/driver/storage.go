@@ -13,6 +13,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/container"
 	"fleet.nationtech.io/fleet/pkg/agent/container/images"
+	"fleet.nationtech.io/fleet/pkg/dirty"
 	"fleet.nationtech.io/fleet/pkg/helper/storage"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -73,18 +74,11 @@ func newKeeper(s Storage) *keeper {
 }
 
 // suspect asks for a look.
-func (k *keeper) suspect() { signal(k.wake) }
+func (k *keeper) suspect() { dirty.Signal(k.wake) }
 
 // alarm asks for a look soon: the runtime says that something is damaged, or an image was
 // pulled for a service.
-func (k *keeper) alarm() { signal(k.alarmed) }
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
+func (k *keeper) alarm() { dirty.Signal(k.alarmed) }
 
 func (k *keeper) say(notes ...string) {
 	k.mu.Lock()

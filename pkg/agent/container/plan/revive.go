@@ -29,6 +29,6 @@ func roleOf(w *Workload, service string) container.Role {
 // alone reports whether no other container of a service may run.
 func alone(c *container.Container, observed []container.Container) bool {
 	return !c.Odd() && !slices.ContainsFunc(observed, func(o container.Container) bool {
-		return o.Ref == c.Ref && o.Service == c.Service && o.ID != c.ID && (o.Odd() || !o.Ended() && !o.Unstarted())
+		return o.Ref == c.Ref && o.Service == c.Service && o.ID != c.ID && (o.Odd() || o.MayRun())
 	})
 }
