@@ -74,15 +74,22 @@ func TestWhatRanStartsBeforeAPull(t *testing.T) {
 	})
 }
 
+// pulls lets the device run a service, and then pull its next version until the registry
+// answers.
+func (d *device) pulls() registry {
+	r := make(registry)
+	d.gateway.issue("e1", deployments{web: {"front": nil}})
+	d.pass(time.Minute)
+	d.podman.SetPull(r.pull)
+	d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/app:2")}})
+	d.pass(time.Minute)
+	return r
+}
+
 // What ends while a pull takes long starts again meanwhile, and no more often than otherwise.
 func TestWhatEndsDuringAPullStartsAgain(t *testing.T) {
 	onDevice(t, func(d *device) {
-		d.gateway.issue("e1", deployments{web: {"front": nil}})
-		d.pass(time.Minute)
-		r := make(registry)
-		d.podman.SetPull(r.pull)
-		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/app:2")}})
-		d.pass(time.Minute)
+		r := d.pulls()
 		d.podman.Calls()
 		d.podman.Exit("shop_web_front", 1)
 		d.pass(10 * time.Second)
@@ -98,12 +105,7 @@ func TestWhatEndsDuringAPullStartsAgain(t *testing.T) {
 // What cannot be started meanwhile is not tried all the time.
 func TestAStartThatFailsDuringAPullIsTriedEverMoreRarely(t *testing.T) {
 	onDevice(t, func(d *device) {
-		d.gateway.issue("e1", deployments{web: {"front": nil}})
-		d.pass(time.Minute)
-		r := make(registry)
-		d.podman.SetPull(r.pull)
-		d.gateway.issue("e1", deployments{web: {"front": fromImage("localhost/app:2")}})
-		d.pass(time.Minute)
+		r := d.pulls()
 		before := d.podman.Starts()
 		d.podman.Exit("shop_web_front", 1)
 		d.podman.Outdate("shop_web_front")

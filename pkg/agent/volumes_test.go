@@ -75,14 +75,21 @@ func TestAnImageThatDeclaresTooMuchIsRefused(t *testing.T) {
 	}
 }
 
+// leftVolume lets the device run a service of an agent that left to podman what images
+// declare, and returns the volume that its data are in.
+func (d *device) leftVolume() (anonymous string) {
+	d.gateway.issue("e1", deployments{web: {"front": nil}})
+	d.settle()
+	anonymous = d.podman.Leave("shop_web_front", "/data")
+	d.podman.Declare(image, "/data")
+	return anonymous
+}
+
 // A container of an agent that left to podman what images declare keeps its data
 // through changes, a power cut between them, and until the Deployment's volumes go.
 func TestVolumesWithoutANameAreAdopted(t *testing.T) {
 	onDevice(t, func(d *device) {
-		d.gateway.issue("e1", deployments{web: {"front": nil}})
-		d.settle()
-		anonymous := d.podman.Leave("shop_web_front", "/data")
-		d.podman.Declare(image, "/data")
+		anonymous := d.leftVolume()
 		d.podman.Calls()
 		for _, version := range []string{"b", "c"} {
 			d.gateway.issue("e1", deployments{web: {"front": command(version)}})
@@ -113,10 +120,7 @@ func TestVolumesWithoutANameAreAdopted(t *testing.T) {
 // stands for which of the agent's, the agent still knows, until the volume is removed.
 func TestAdoptedVolumesSurviveTheLossOfTheDatabase(t *testing.T) {
 	onDevice(t, func(d *device) {
-		d.gateway.issue("e1", deployments{web: {"front": nil}})
-		d.settle()
-		anonymous := d.podman.Leave("shop_web_front", "/data")
-		d.podman.Declare(image, "/data")
+		anonymous := d.leftVolume()
 		d.gateway.issue("e1", deployments{web: {"front": command("b")}})
 		d.settle()
 		d.losesPower()
