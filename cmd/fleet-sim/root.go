@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -149,6 +150,7 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	log = slog.New(newSeldom(log.Handler()))
 	if err := haveRoom(o, openFiles()); err != nil {
 		return err
 	}

@@ -24,6 +24,11 @@ const (
 	markerReserve = 256 << 10
 )
 
+// clearlyFree is so much free space that the disk does not count as full any more,
+// whatever LastFull takes for it: on one that stays nearly full, a write that is slow
+// once would look like one that is stuck.
+const clearlyFree = 16 << 20
+
 // Disk is the file system that the buckets are on.
 type Disk interface {
 	// Room returns nil if so many bytes are free at this moment, else an error that says
@@ -86,7 +91,7 @@ func (b *bounded) write(needs int64, write func() error) error {
 	}
 	// JetStream does not answer a write that it could not make. Without a full disk since
 	// the last one, it may be slow as well.
-	if errors.Is(err, context.DeadlineExceeded) && b.disk.LastFull().After(b.written) && b.disk.Room(putReserve) == nil {
+	if errors.Is(err, context.DeadlineExceeded) && b.disk.LastFull().After(b.written) && b.disk.Room(clearlyFree) == nil {
 		select {
 		case b.stuck <- fmt.Errorf("bucket %s: %w", b.Bucket(), ErrStuck):
 		default: // it is known

@@ -28,8 +28,10 @@ var errFull = errors.New("0.1 of 64.0 MiB are free")
 func (d *smallDisk) Room(bytes int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.free < bytes {
+	if d.free < 8<<20 { // as the API store's reserve
 		d.full = time.Now()
+	}
+	if d.free < bytes {
 		return errFull
 	}
 	return nil
@@ -101,16 +103,18 @@ func TestAStuckBucketIsFound(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		wasFull, isFull, wrote, stuck bool
+		free                          int64
 	}{
-		"slow":                 {false, false, false, false},
-		"stuck":                {true, false, false, true},
-		"recovered, then slow": {true, false, true, false},
-		"still full":           {true, true, false, false},
+		"slow":                   {false, false, false, false, 64 << 20},
+		"stuck":                  {true, false, false, true, 64 << 20},
+		"recovered, then slow":   {true, false, true, false, 64 << 20},
+		"still full":             {true, true, false, false, 64 << 20},
+		"slow, with little room": {false, false, true, false, 5 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				kv, disk := &silent{}, &smallDisk{free: 64 << 20}
+				kv, disk := &silent{}, &smallDisk{free: tc.free}
 				buckets := &bus.Buckets{State: kv, Info: kv, DesiredState: kv}
 				buckets.Bound(disk)
 				put := func() error {
@@ -125,7 +129,7 @@ func TestAStuckBucketIsFound(t *testing.T) {
 					if err := put(); !errors.Is(err, bus.ErrNoRoom) {
 						t.Errorf("a write to a full disk ends with %v", err)
 					}
-					disk.has(64 << 20)
+					disk.has(tc.free)
 				}
 				time.Sleep(time.Second)
 				if tc.wrote {

@@ -113,13 +113,20 @@ func (p *project) group() []*group {
 	for _, name := range p.order() {
 		service := p.in.Services[name]
 		id, mode := p.name, score.NetworkMode("")
-		switch n := service.NetworkMode; {
-		case owner[name] != "":
-			id, mode = p.name+"-"+p.labels[owner[name]], score.NetworkShared
+		n := service.NetworkMode
+		if owner[name] != "" {
+			n = p.in.Services[owner[name]].NetworkMode
+		}
+		switch {
 		case n == "host":
 			id, mode = p.name+"-host", score.NetworkHost
 		case n == "none":
 			id, mode = p.name+"-none", score.NetworkNone
+			if strings.HasPrefix(service.NetworkMode, types.ServicePrefix) {
+				p.lose([]string{"services", name, "network_mode"}, "services without a network have a loopback each", "use network_mode service: of one that has a network")
+			}
+		case owner[name] != "":
+			id, mode = p.name+"-"+p.labels[owner[name]], score.NetworkShared
 		}
 		g := byName[id]
 		if g == nil {

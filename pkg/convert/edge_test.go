@@ -43,6 +43,49 @@ func TestMountsOfTheMachine(t *testing.T) {
 	}
 }
 
+// Who shares the network of another service has what that one has.
+func TestSharedNetworks(t *testing.T) {
+	t.Parallel()
+	for of, tc := range map[string]struct{ mode, lost string }{
+		"":     {`"mode":"Shared"`, ""},
+		"host": {`"mode":"Host"`, ""},
+		"none": {`"mode":"None"`, "services without a network have a loopback each"},
+	} {
+		services := types.Services{}
+		for name, mode := range map[string]string{"vpn": of, "web": "service:vpn", "feed": "service:web"} {
+			services[name] = types.ServiceConfig{Name: name, Restart: "always", ContainerSpec: types.ContainerSpec{Image: "nginx:1", NetworkMode: mode}}
+		}
+		r := convert.Compose(&types.Project{Name: "p", WorkingDir: "/project", Services: services}, noFiles{})
+		if got := checked(t, r); len(r.Deployments) != 1 || !strings.Contains(got, tc.mode) {
+			t.Errorf("network_mode %q: %d Deployments: %s", of, len(r.Deployments), got)
+		}
+		for _, l := range r.Losses {
+			if tc.lost == "" || !strings.Contains(l.Why, tc.lost) {
+				t.Errorf("network_mode %q: %s: %s", of, l.What(), l.Why)
+			}
+		}
+		if len(r.Losses) == 0 && tc.lost != "" {
+			t.Errorf("network_mode %q loses nothing", of)
+		}
+	}
+}
+
+// A check that says nothing itself leaves that of the image.
+func TestChecksOfImages(t *testing.T) {
+	t.Parallel()
+	for want, check := range map[string]*types.HealthCheckConfig{
+		"counts as readiness all the same": {Disable: true},
+		"which counts as it is":            {Retries: new(uint64(3))},
+	} {
+		s := types.ServiceConfig{Name: "web", Restart: "always", WorkloadSpec: types.WorkloadSpec{HealthCheck: check}}
+		s.Image = "nginx:1"
+		r := convert.Compose(&types.Project{Name: "p", WorkingDir: "/project", Services: types.Services{"web": s}}, noFiles{})
+		if len(r.Losses) != 1 || r.Losses[0].What() != "services.web.healthcheck" || !strings.Contains(r.Losses[0].Why, want) {
+			t.Errorf("%v: %v", check, r.Losses)
+		}
+	}
+}
+
 // Pods as people write them.
 func TestPodsAsTheyAre(t *testing.T) {
 	t.Parallel()

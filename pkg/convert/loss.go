@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -33,9 +34,12 @@ func item(i int) string { return fmt.Sprintf("[%d]", i) }
 // losses are collected while something is translated.
 type losses struct{ list []Loss }
 
-// lose reports a loss.
+// lose reports a loss, once.
 func (l *losses) lose(path []string, why, instead string) {
-	l.list = append(l.list, Loss{Path: path, Why: why, Instead: instead})
+	same := func(o Loss) bool { return slices.Equal(o.Path, path) && o.Why == why }
+	if !slices.ContainsFunc(l.list, same) {
+		l.list = append(l.list, Loss{Path: path, Why: why, Instead: instead})
+	}
 }
 
 // below returns a path that goes on from another one, without sharing memory with it.

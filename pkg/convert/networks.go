@@ -14,8 +14,7 @@ import (
 
 // networks translates how the container is connected. Its Deployment has one network.
 func (c *container) networks(in *types.ContainerSpec) {
-	switch mode := in.NetworkMode; {
-	case mode == "host", mode == "none", mode == "bridge", c.group.mode == score.NetworkShared:
+	if c.group.mode != "" || in.NetworkMode == "bridge" {
 		take(&in.NetworkMode)
 	}
 	for name, n := range in.Networks {

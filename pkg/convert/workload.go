@@ -63,13 +63,15 @@ func (c *container) health(h *types.HealthCheckConfig) {
 	if h == nil {
 		return
 	}
-	test := take(&h.Test)
-	if take(&h.Disable) || len(test) == 0 || test[0] == "NONE" {
+	test, disabled := take(&h.Test), take(&h.Disable)
+	if disabled = disabled || len(test) > 0 && test[0] == "NONE"; disabled || len(test) == 0 {
 		for _, f := range []any{&h.Interval, &h.Timeout, &h.Retries, &h.StartPeriod, &h.StartInterval} {
 			reflect.ValueOf(f).Elem().SetZero()
 		}
-		if len(test) == 0 {
-			c.lost("PodmanV0 has no checks of images, and the check has no test", "give the test that the image has", "healthcheck")
+		if disabled {
+			c.lost("a check that the image has counts as readiness all the same", "give a readinessProbe that replaces it, or leave this out if the image has none", "healthcheck")
+		} else {
+			c.lost("without a test it changes the check of the image, which counts as it is", "give the test that the image has", "healthcheck")
 		}
 		return
 	}

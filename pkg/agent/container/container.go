@@ -114,15 +114,40 @@ type Container struct {
 	HealthSince time.Time
 	// Down: the last run ended with the device.
 	Down bool
-	// Stuck is how long it has been in a state that should have passed, see Odd.
+	// Stuck is how long its Oddity has lasted.
 	Stuck time.Duration
 }
 
-// Odd reports whether the container is in a state that passes, by itself, as when a process of
-// the runtime has a moment's work left to do, or by whoever paused it.
-func (c *Container) Odd() bool {
-	return c.Gone || c.Torn || c.Unwatched || c.Severed || c.State == StateStopping || c.State == StateRemoving || c.State == StatePaused
+// Oddity is what is odd about the state of a container: it should pass.
+type Oddity int
+
+const (
+	// Sound: nothing is.
+	Sound Oddity = iota
+	// Broken: what the runtime says of it and what there is do not agree, for the moment in
+	// which a process of the runtime has work left to do.
+	Broken
+	// Passing: the runtime stops or removes it.
+	Passing
+	// Paused by somebody, who has to let it go on.
+	Paused
+)
+
+// Oddity is what is odd about its state.
+func (c *Container) Oddity() Oddity {
+	switch {
+	case c.Gone, c.Torn, c.Unwatched, c.Severed:
+		return Broken
+	case c.State == StateStopping, c.State == StateRemoving:
+		return Passing
+	case c.State == StatePaused:
+		return Paused
+	}
+	return Sound
 }
+
+// Odd reports whether anything is.
+func (c *Container) Odd() bool { return c.Oddity() != Sound }
 
 // Exit is how a run ended.
 type Exit struct {

@@ -373,13 +373,14 @@ const (
 
 // stuckAt is how long a container may be as it is before it is stuck.
 func stuckAt(c *container.Container) time.Duration {
-	if c.Gone || c.Torn || c.Unwatched || c.Severed {
+	switch c.Oddity() {
+	case container.Broken:
 		return maxGone
-	}
-	if c.State == container.StatePaused {
+	case container.Paused:
 		return maxPaused
+	default:
+		return c.Grace + maxPassing
 	}
-	return c.Grace + maxPassing
 }
 
 // isStuck reports whether it has been so for that long.

@@ -73,9 +73,10 @@ type Record struct {
 	Health  container.Health `json:"health,omitzero"`
 	Changed time.Duration    `json:"changed,omitempty"`
 
-	// odd is when the container was first seen in a state that passes by itself; zero
-	// while it is in none.
-	odd time.Duration
+	// oddity is what is odd about its state, and odd when that was first seen: time that
+	// it was paused does not count for how long it takes to stop.
+	oddity container.Oddity
+	odd    time.Duration
 	// changed is the place in the order of the last change by this agent, noted that of its
 	// last sight of the container.
 	changed, noted uint64
@@ -165,11 +166,8 @@ func (l *Ledger) See(began Look, list []container.Container) (ends []End) {
 			r = first(c, now, wall)
 		}
 		r.noted = l.next()
-		switch {
-		case !c.Odd():
-			r.odd = 0
-		case r.odd == 0:
-			r.odd = now.Uptime
+		if oddity := c.Oddity(); oddity != r.oddity {
+			r.oddity, r.odd = oddity, now.Uptime
 		}
 		if r.see(c, now) || !known {
 			r.changed, l.unsaved = l.next(), true
@@ -264,7 +262,7 @@ func (r *Record) end(c *container.Container, now Moment) {
 func (r *Record) complete(c *container.Container, now Moment, wall time.Time) {
 	c.Restarts, c.Ends, c.Last = max(r.Restarts, c.PolicyRestarts), r.Ends, r.Last
 	c.Down = r.Ended && r.Down
-	if r.odd > 0 {
+	if c.Odd() {
 		c.Stuck = now.Uptime - r.odd
 	}
 	since := now.Uptime // in another boot: since this one began
