@@ -211,6 +211,17 @@ until all are connected, 255 instead of 276 with their Deployments, and 11 %% le
 to 28 %%. Collections cost in inverse proportion: with 20, under 85 KB are left for each
 device, and the collector would take twice its share. The server has 50.
 
+## Ten thousand devices from one process
+
+The example of ` + "`" + `fleet-sim --help` + "`" + `, on the same two cores as the server, for twenty minutes: 10,000
+devices enrolled in 64 s (half of them within 96 ms, 99 of 100 within 191 ms), all were connected 66 s
+later, and a Deployment for all of them was exact 8 s after its apply, while ` + "`" + `kubectl get` + "`" + ` asked for
+it twice a second. One device in a hundred lost its connection every 30 s. Three times all lost
+theirs at once, and were back after 82, 72 and 68 s: a storm of connections meets a server that takes about 130 a
+second beside the simulator, and turns the others away before their handshake. They pause for up to
+10 s and ask again. The server took 1,228 MB at most and 790 to 1,030 MB later, 79 to 96 KB a device, and
+its data directory 72 MB. At the end all 10,000 were in step.
+
 ## What a start with 10,000 Devices waits for
 
 The server is ready when manifests are complete, and for that its controllers need every
