@@ -201,23 +201,14 @@ func sessionOf(c server.ClientAuthentication) string {
 	return ""
 }
 
-// devicePermissions confines a connection to its device's subjects, and to hearing
-// what is meant for its own session: a copy of the device has the same key.
+// devicePermissions are those of a device's connection, in NATS' form.
 func devicePermissions(device, session string) (*server.Permissions, error) {
-	up, err := wire.UpAll(device)
-	if err != nil {
-		return nil, err
-	}
-	down, err := wire.DownAll(device, session)
-	if err != nil {
-		return nil, err
-	}
-	inbox, err := wire.InboxPrefix(device, session)
+	p, err := bus.DevicePermissions(device, session)
 	if err != nil {
 		return nil, err
 	}
 	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: []string{up}},
-		Subscribe: &server.SubjectPermission{Allow: []string{down, inbox + ".>"}},
+		Publish:   &server.SubjectPermission{Allow: p.Publish},
+		Subscribe: &server.SubjectPermission{Allow: p.Subscribe},
 	}, nil
 }

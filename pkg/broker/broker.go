@@ -33,7 +33,7 @@ const (
 	// they are as large as those need. What a device may send is bounded by the
 	// device API.
 	maxPayload       = wire.MaxReply
-	maxSubscriptions = 64
+	maxSubscriptions = bus.MaxSubscriptions
 	maxControlLine   = 1 << 10
 	// maxPending is how much may wait for a reader until its connection ends. It is
 	// for the server's own connections, which all devices send to: were it small, a

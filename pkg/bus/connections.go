@@ -9,6 +9,9 @@ import (
 // Gate decides which devices may connect to a bus, and learns which are. Its
 // methods do not block, but for AuthenticateDevice. A *roster.Roster is one.
 type Gate interface {
+	// Named returns the name of the device that a certificate names, whatever its age and
+	// whoever signed it.
+	Named(cert *x509.Certificate) (device string, err error)
 	// AuthenticateDevice returns the name of the device that holds cert, whose
 	// chain and validity are already verified, or the reason to refuse it. session is
 	// what the client calls its session, if it has one, address where it comes from.

@@ -1,0 +1,82 @@
+package remotebus
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"fleet.nationtech.io/fleet/pkg/bus"
+	"fleet.nationtech.io/fleet/pkg/guard"
+)
+
+// Accounts of the configuration of NATS.
+const (
+	// AccountDevices is that of devices. It has no JetStream.
+	AccountDevices = "DEV"
+	// AccountCore is that of the buckets, and of the callout.
+	AccountCore = "CORE"
+	// AccountSystem is the system account.
+	AccountSystem = "SYS"
+)
+
+// Config is what a Bus needs.
+type Config struct {
+	// Servers are URLs of NATS; the client learns of the others of a cluster.
+	Servers []string
+	// Options are those of each connection: TLS, for example.
+	Options []nats.Option
+	// Devices, Core and System log in to the account of that name. The configuration lists
+	// all three as users that no callout is made for.
+	Devices, Core, System nats.Option
+	// Issuer signs the answers to callouts: an account key, which the configuration names.
+	Issuer nkeys.KeyPair
+	// XKey decrypts callouts; nil when they are not encrypted.
+	XKey nkeys.KeyPair
+	// DeviceCAs are the authorities whose certificates may be devices.
+	DeviceCAs Authority
+	// Gate decides which devices may connect.
+	Gate bus.Gate
+	// Owns reports whether a device is this process's: others answer for the others. Nil is
+	// for all.
+	Owns func(device string) bool
+	// Replicas is how many servers hold each bucket; 1 when zero.
+	Replicas int
+	// Now is the clock that certificates are verified by; time.Now when nil.
+	Now func() time.Time
+	// Panics counts mistakes of the program; nil for nobody.
+	Panics *guard.Panics
+	Logger *slog.Logger
+}
+
+// Authority is what issues the certificates of devices.
+type Authority interface {
+	// Certificates are those that are trusted at present.
+	Certificates() []*x509.Certificate
+}
+
+// Mistakes in the configuration of NATS, each with what to do about it.
+var (
+	ErrNoJetStream = errors.New("account " + AccountCore + " has no JetStream: enable JetStream in NATS, and jetstream in that account")
+	ErrNoCallout   = errors.New("NATS makes no auth callout to account " + AccountCore + ": its authorization needs auth_callout with that account, see fleet-server nats-accounts")
+	ErrIssuer      = errors.New("NATS does not accept answers to its auth callout: the issuer in its configuration is another than that of the key file, see fleet-server nats-accounts")
+	ErrXKey        = errors.New("the auth callout cannot be decrypted: the xkey in NATS' configuration is another than that of the key file, see fleet-server nats-accounts")
+	ErrNoSystem    = errors.New("NATS does not answer requests of the system account: system_account has to be " + AccountSystem + ", see fleet-server nats-accounts")
+)
+
+// connect logs in to an account.
+func (c *Config) connect(account string, login nats.Option, more ...nats.Option) (*nats.Conn, error) {
+	opts := append([]nats.Option{
+		nats.Name("fleet-server"), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(false), nats.CustomInboxPrefix(serverInbox),
+	}, c.Options...)
+	conn, err := nats.Connect(strings.Join(c.Servers, ","), append(append(opts, login), more...)...)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to NATS account %s at %s: %w", account, strings.Join(c.Servers, ","), err)
+	}
+	return conn, nil
+}
