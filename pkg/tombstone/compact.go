@@ -1,8 +1,6 @@
 package tombstone
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -27,40 +25,19 @@ const keyLifetime = 2*pki.DeviceValidity + 30*24*time.Hour
 func (t *List) Compact(now time.Time, latest map[string]time.Time) (gone int, err error) {
 	t.writing.Lock()
 	defer t.writing.Unlock()
-	if t.file == nil {
-		if err := t.reopen(); err != nil {
-			return 0, fmt.Errorf("compacting the list of revoked keys: %w", err)
-		}
-	}
 	var all []Entry
-	if err := t.each(t.size, func(s Entry, _ int) { all = append(all, s) }); err != nil {
+	if err := t.journal.Read(func(s Entry) { all = append(all, s) }); err != nil {
 		return 0, fmt.Errorf("compacting the list of revoked keys: %w", err)
 	}
 	kept := merge(all, now, latest)
 	if len(kept) == len(all) {
 		return 0, nil
 	}
-	if err := t.replace(kept); err != nil {
+	t.read = false
+	if err := errors.Join(t.journal.Replace(kept), t.load()); err != nil {
 		return 0, fmt.Errorf("compacting the list of revoked keys: %w", err)
 	}
 	return len(all) - len(kept), nil
-}
-
-// replace makes the list another one. A power cut leaves either.
-func (t *List) replace(list []Entry) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	for _, s := range list {
-		if err := enc.Encode(s); err != nil {
-			return err
-		}
-	}
-	err := t.replaceFile(t.path, b.Bytes(), 0o600)
-	// Also a write that failed may have given the new file its name. What follows
-	// must not go to a file that has none.
-	_ = t.file.Close()
-	t.file = nil
-	return errors.Join(err, t.reopen())
 }
 
 // merge is pure: it returns the list with the tombstones of each device merged

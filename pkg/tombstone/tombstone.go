@@ -3,20 +3,11 @@
 package tombstone
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"math"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
-	"fleet.nationtech.io/fleet/pkg/atomicfile"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -45,19 +36,25 @@ const ReasonRenewed = "renewed"
 // session with another.
 const ReasonNotAccepted = "not accepted"
 
-// List is the list of tombstones: a file of JSON lines. It
-// is kept apart from the API store, so that restoring an older backup lets nobody
-// back in. An earlier version can read what this one writes.
-type List struct {
-	path string
-	// replaceFile is atomicfile.Write, but in tests.
-	replaceFile func(path string, data []byte, perm fs.FileMode) error
+// Journal keeps the entries of a list, apart from the API objects that it is about: who
+// restores those from a backup lets nobody back in.
+type Journal interface {
+	// Read calls each with every entry that was acknowledged, in order. Another process may
+	// have written meanwhile.
+	Read(each func(Entry)) error
+	// Append returns when an entry is kept for good.
+	Append(Entry) error
+	// Replace puts entries in the place of all. After an error either may be there.
+	Replace([]Entry) error
+	Close() error
+}
 
-	writing sync.Mutex // guards file and size; it is taken before mu
-	// file is nil when the file has to be opened again.
-	file *os.File
-	// size is the length of what is known to be whole.
-	size int64
+// List is the list of tombstones. An earlier version can read what this one writes.
+type List struct {
+	writing sync.Mutex // guards the journal and read; it is taken before mu
+	journal Journal
+	// read: what is in memory is what the journal has.
+	read bool
 
 	// mu guards what follows. It is not held during a write to the disk: whoever
 	// connects meanwhile would have to wait.
@@ -105,31 +102,42 @@ func refusalOf(s Entry, was refusal, has bool) refusal {
 	return was
 }
 
-// Open reads the file at path and creates it when it is missing. A
+// Open opens the list that a file of JSON lines has, and creates the file when it is missing. A
 // last line that a power cut damaged is dropped: its writer never returned.
 func Open(path string) (*List, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err == nil {
-		err = f.Close()
-	}
+	f, err := openFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("opening the list of revoked keys: %w", err)
+		return nil, err
 	}
-	t := &List{path: path, replaceFile: atomicfile.Write}
-	if err := t.reopen(); err != nil {
-		return nil, fmt.Errorf("reading the list of revoked keys %s: %w", path, err)
+	return New(f)
+}
+
+// New returns the list that a journal has, which is the list's from then on.
+func New(j Journal) (*List, error) {
+	t := &List{journal: j}
+	if err := t.load(); err != nil {
+		return nil, errors.Join(err, j.Close())
 	}
 	return t, nil
 }
 
-// Close closes the file.
+// load is called with writing held, but for a new list.
+func (t *List) load() error {
+	read := &List{keys: map[string]refusal{}, merged: map[string]Entry{}}
+	if err := t.journal.Read(read.take); err != nil {
+		return fmt.Errorf("reading the list of revoked keys: %w", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.keys, t.merged, t.read = read.keys, read.merged, true
+	return nil
+}
+
+// Close closes the journal.
 func (t *List) Close() error {
 	t.writing.Lock()
 	defer t.writing.Unlock()
-	if t.file == nil {
-		return nil
-	}
-	return t.file.Close()
+	return t.journal.Close()
 }
 
 // Has reports whether a key is refused for good.
@@ -174,11 +182,12 @@ func (t *List) Add(s Entry) error {
 
 // write is called with writing held.
 func (t *List) write(s Entry) error {
-	line, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("encoding a tombstone: %w", err)
+	if !t.read {
+		if err := t.load(); err != nil {
+			return err
+		}
 	}
-	if err := t.append(append(line, '\n')); err != nil {
+	if err := t.journal.Append(s); err != nil {
 		return fmt.Errorf("writing a tombstone: %w", err)
 	}
 	t.take(s)
@@ -211,72 +220,4 @@ func (t *List) AddAll(s Entry, keys ...string) error {
 		}
 	}
 	return nil
-}
-
-// append adds a line. What a power cut or an attempt on a full disk left
-// behind is cut off first: in the middle of the file it would be damage.
-func (t *List) append(line []byte) error {
-	if t.file == nil {
-		if err := t.reopen(); err != nil {
-			return err
-		}
-	}
-	if err := t.file.Truncate(t.size); err != nil {
-		return err
-	}
-	if _, err := t.file.WriteAt(line, t.size); err != nil {
-		return err
-	}
-	if err := t.file.Sync(); err != nil {
-		return err
-	}
-	t.size += int64(len(line))
-	return nil
-}
-
-// reopen opens and reads the file that has the list's name by now, and makes sure
-// that it keeps the name. The file is never made here: an empty one would let
-// everybody in at the next start.
-func (t *List) reopen() error {
-	f, err := os.OpenFile(t.path, os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	read := &List{file: f, keys: map[string]refusal{}, merged: map[string]Entry{}}
-	if err := errors.Join(read.load(), atomicfile.SyncDir(filepath.Dir(t.path))); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	t.file, t.size = f, read.size
-	t.mu.Lock()
-	t.keys, t.merged = read.keys, read.merged
-	t.mu.Unlock()
-	return nil
-}
-
-func (t *List) load() error {
-	return t.each(math.MaxInt64, func(s Entry, length int) {
-		t.take(s)
-		t.size += int64(length)
-	})
-}
-
-// each reads so many bytes of the file, line by line.
-func (t *List) each(size int64, f func(s Entry, length int)) error {
-	var at int64
-	r := bufio.NewReader(io.NewSectionReader(t.file, 0, size))
-	for {
-		line, err := r.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return nil // what is left has no end of line: it was never acknowledged
-		}
-		if err != nil {
-			return err
-		}
-		var s Entry
-		if err := json.Unmarshal(bytes.TrimSpace(line), &s); err != nil || !wire.ValidHash(s.Fingerprint) {
-			return fmt.Errorf("damaged at byte %d: restore the file from a backup", at)
-		}
-		f(s, len(line))
-		at += int64(len(line))
-	}
 }
