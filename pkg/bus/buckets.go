@@ -27,9 +27,9 @@ type Buckets struct {
 	stuck chan error
 }
 
-// Open opens the buckets over a connection, and creates those that are missing.
-// Their content can be rebuilt, so no write waits for the disk.
-func Open(ctx context.Context, conn *nats.Conn) (*Buckets, error) {
+// Open opens the buckets over a connection, and creates those that are missing, each on so
+// many servers. Their content can be rebuilt, so no write waits for the disk.
+func Open(ctx context.Context, conn *nats.Conn, replicas int) (*Buckets, error) {
 	js, err := jetstream.New(conn)
 	if err != nil {
 		return nil, fmt.Errorf("opening JetStream: %w", err)
@@ -46,7 +46,7 @@ func Open(ctx context.Context, conn *nats.Conn) (*Buckets, error) {
 		{wire.BucketDeviceHeartbeat, jetstream.MemoryStorage, &b.Heartbeat},
 	} {
 		kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: bucket.name, Storage: bucket.storage, LimitMarkerTTL: markerTTL,
+			Bucket: bucket.name, Storage: bucket.storage, LimitMarkerTTL: markerTTL, Replicas: replicas,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("opening bucket %s: %w", bucket.name, err)

@@ -20,7 +20,7 @@ func TestBucketsAreOpenedAgain(t *testing.T) {
 	t.Parallel()
 	b := brokertest.Start(t, nil)
 	brokertest.Put(t, b.Buckets.Info, "info.edge-1", "kept")
-	again, err := bus.Open(t.Context(), b.Core)
+	again, err := bus.Open(t.Context(), b.Core, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestBucketsAreOpenedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(restarted.Shutdown)
-	buckets, err := bus.Open(t.Context(), restarted.Core)
+	buckets, err := bus.Open(t.Context(), restarted.Core, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

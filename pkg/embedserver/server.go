@@ -3,11 +3,9 @@ package embedserver
 import (
 	"context"
 	"crypto"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -52,11 +51,7 @@ const (
 	// that signs is what tells fleets apart.
 	trustDomain = "fleet"
 
-	readyTimeout      = 60 * time.Second
-	readHeaderTimeout = 10 * time.Second
-	requestTimeout    = 30 * time.Second
-	// maxOfDevice is how many connections to 8443 one device has as itself.
-	maxOfDevice = 8
+	readyTimeout = 60 * time.Second
 )
 
 // Config is what the server needs.
@@ -361,7 +356,7 @@ func (s *server) startBroker(ctx context.Context) error {
 	}
 	s.metrics.MustRegister(s.broker.Collectors()...)
 	s.parts.OnStop("broker", func() error { s.broker.Shutdown(); return nil })
-	if s.buckets, err = bus.Open(ctx, s.broker.Core); err != nil {
+	if s.buckets, err = bus.Open(ctx, s.broker.Core, 1); err != nil {
 		return err
 	}
 	s.buckets.Bound(busDisk{s.store})
@@ -420,7 +415,7 @@ func (s *server) startPlane(ctx context.Context) error {
 		return err
 	}
 	s.plane, err = plane.New(ctx, plane.Config{
-		Client: s.client, Kube: s.kube, FirstDevices: s.devices.take, Conn: s.broker.Devices, Connections: s.broker, Buckets: s.buckets,
+		Client: s.client, Kube: s.kube, Namespace: metav1.NamespaceSystem, FirstDevices: s.devices.take, Conn: s.broker.Devices, Connections: s.broker, Buckets: s.buckets,
 		Gate: s.gate, Tombstones: s.tombstones, Fleet: trustDomain, PKI: s.pki, Images: images{s},
 		Term: t, Servers: s.Advertise, Clock: s.clock, Metrics: s.queues, Rules: acceptance.Rules{Types: s.ScoreTypes}, Logger: s.Logger,
 	})
@@ -433,35 +428,20 @@ func (s *server) startPlane(ctx context.Context) error {
 }
 
 func (s *server) startEnrollment(context.Context) error {
-	natsPort := netip.MustParseAddrPort(s.broker.Addr().String()).Port()
+	natsPort := fmt.Sprint(netip.MustParseAddrPort(s.broker.Addr().String()).Port())
 	handler := enroll.NewHandler(enroll.HandlerConfig{
-		Service: s.plane.Enrollment(), NATSPort: fmt.Sprint(natsPort), Hosts: s.hosts,
-		Signer: func() (crypto.Signer, error) { return s.serving.Certificate().PrivateKey.(crypto.Signer), nil },
+		Service: s.plane.Enrollment(), Hosts: s.hosts,
+		Servers: func(host string) []string { return []string{"tls://" + net.JoinHostPort(host, natsPort)} },
+		Signer:  func() (crypto.Signer, error) { return s.serving.Certificate().PrivateKey.(crypto.Signer), nil },
 	})
 	s.metrics.MustRegister(handler.Collectors()...)
-	// Renewals verify the certificate that they come with.
-	config := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.serving.GetCertificate, ClientAuth: tls.RequestClientCert}
-	guarded := s.panics.Loop("enrollment-requests", s.component("enrollment"))
-	web := &http.Server{
-		Handler: connlimit.Handler(s.enrollRefusals.Handler(guarded.Handler(s.withDownloads(handler))), maxOfDevice, handler.Holder), TLSConfig: s.handshakes.Config(config, nil),
-		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: requestTimeout,
-		MaxHeaderBytes: 8 << 10,
-		ErrorLog:       log.New(s.enrollRefusals, "", 0), ConnContext: connlimit.ConnContext,
-		// Requests are few and short. HTTP/2 would let one stranger ask for a hundred
-		// things at once over each connection.
-		Protocols: new(http.Protocols),
+	served := enroll.ServerConfig{
+		Handler: s.withDownloads(handler), Enrollment: handler, Certificate: s.serving.GetCertificate,
+		Handshakes: s.handshakes, Refusals: s.enrollRefusals, Guard: s.panics.Loop("enrollment-requests", s.component("enrollment")),
 	}
-	web.Protocols.SetHTTP1(true)
 	keeper := &release.Keeper{Store: s.release, Clock: s.clock, Logger: s.component("release")}
 	s.loop("release-signatures", keeper.Run)
-	s.parts.Run("enrollment listener", func(ctx context.Context) error {
-		stop := context.AfterFunc(ctx, func() { _ = web.Close() })
-		defer stop()
-		if err := web.ServeTLS(s.enrollListener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+	s.parts.Run("enrollment listener", func(ctx context.Context) error { return enroll.Serve(ctx, s.enrollListener, served) })
 	return nil
 }
 

@@ -27,7 +27,7 @@ func (s *server) takeTerm(ctx context.Context) (term.Term, error) {
 		return term.Term{}, err
 	}
 	s.queues.Wrote("ConfigMap", "term")
-	t, err := term.Take(ctx, s.kube, seen)
+	t, err := term.Take(ctx, s.kube, metav1.NamespaceSystem, seen)
 	if err != nil {
 		return term.Term{}, err
 	}

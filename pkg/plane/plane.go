@@ -50,6 +50,8 @@ type Config struct {
 	// Client and Kube are the API.
 	Client *client.Client
 	Kube   kubernetes.Interface
+	// Namespace is the server's own: what it keeps for itself is there.
+	Namespace string
 	// FirstDevices is a list of Devices to begin with; nil for that of the API.
 	FirstDevices client.FirstList
 	// Conn is a connection to the bus in the account of the devices, Connections are
@@ -97,7 +99,7 @@ type Plane struct {
 // New returns a plane that does not run yet.
 func New(ctx context.Context, c Config) (*Plane, error) {
 	p := &Plane{Config: c, ready: make(chan struct{})}
-	key, err := secrets.Key(ctx, c.Kube)
+	key, err := secrets.Key(ctx, c.Kube, c.Namespace)
 	if err != nil {
 		return nil, err
 	}

@@ -100,7 +100,7 @@ func (s *server) listener(c *cutter) http.Handler {
 			Roster: plane.NewGate("fleet", tombstones).Roster, Tombstones: tombstones, ForgetReports: func(string) {},
 			Logger: slog.New(slog.DiscardHandler), Clock: sane{},
 		},
-		NATSPort: "4222", Hosts: func() []string { return []string{"localhost"} },
+		Servers: func(host string) []string { return []string{"tls://" + net.JoinHostPort(host, "4222")} }, Hosts: func() []string { return []string{"localhost"} },
 	})
 }
 

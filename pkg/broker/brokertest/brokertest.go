@@ -127,7 +127,7 @@ func Start(t testing.TB, observer Observer) *Bus {
 	must(t, err)
 	b.outside.use(b.Broker)
 	t.Cleanup(b.Shutdown)
-	b.Buckets, err = bus.Open(t.Context(), b.Core)
+	b.Buckets, err = bus.Open(t.Context(), b.Core, 1)
 	must(t, err)
 	return b
 }

@@ -29,10 +29,9 @@ import (
 // The Secret that holds the key of digests. Without it, digests of guessed
 // contents could be compared.
 const (
-	KeyNamespace = metav1.NamespaceSystem
-	KeyName      = "fleet-secret-digests"
-	keyField     = "key"
-	keySize      = 32
+	KeyName  = "fleet-secret-digests"
+	keyField = "key"
+	keySize  = 32
 )
 
 // Problems with what a score names; match them with errors.Is.
@@ -43,9 +42,10 @@ var (
 	ErrTooMuch = fmt.Errorf("all that the Deployment uses is longer than %d bytes", wire.MaxSecrets)
 )
 
-// Key returns the key of digests, and makes it at a first start.
-func Key(ctx context.Context, client kubernetes.Interface) ([]byte, error) {
-	all := client.CoreV1().Secrets(KeyNamespace)
+// Key returns the key of digests that the server's namespace has, and makes it at a first
+// start.
+func Key(ctx context.Context, client kubernetes.Interface, namespace string) ([]byte, error) {
+	all := client.CoreV1().Secrets(namespace)
 	s, err := all.Get(ctx, KeyName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		key := make([]byte, keySize)
@@ -62,7 +62,7 @@ func Key(ctx context.Context, client kubernetes.Interface) ([]byte, error) {
 		return nil, fmt.Errorf("reading the key of secret digests: %w", err)
 	}
 	if len(s.Data[keyField]) < keySize {
-		return nil, fmt.Errorf("the Secret %s/%s is damaged: delete it to make another", KeyNamespace, KeyName)
+		return nil, fmt.Errorf("the Secret %s/%s is damaged: delete it to make another", namespace, KeyName)
 	}
 	return s.Data[keyField], nil
 }

@@ -87,15 +87,15 @@ func TestSecretsThatCannotBeDelivered(t *testing.T) {
 func TestKeyIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	kube := fake.NewClientset()
-	first, err := secrets.Key(t.Context(), kube)
+	first, err := secrets.Key(t.Context(), kube, metav1.NamespaceSystem)
 	if err != nil || len(first) < 32 {
 		t.Fatalf("key of %d bytes, %v", len(first), err)
 	}
-	if again, err := secrets.Key(t.Context(), kube); err != nil || !bytes.Equal(again, first) {
+	if again, err := secrets.Key(t.Context(), kube, metav1.NamespaceSystem); err != nil || !bytes.Equal(again, first) {
 		t.Errorf("the key changes: %v", err)
 	}
-	damaged := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: secrets.KeyNamespace, Name: secrets.KeyName}, Data: map[string][]byte{"key": {}}}
-	if _, err := secrets.Key(t.Context(), fake.NewClientset(damaged)); err == nil || !strings.Contains(err.Error(), "damaged") {
+	damaged := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: secrets.KeyName}, Data: map[string][]byte{"key": {}}}
+	if _, err := secrets.Key(t.Context(), fake.NewClientset(damaged), metav1.NamespaceSystem); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a damaged key: %v", err)
 	}
 }

@@ -17,18 +17,17 @@ import (
 	"k8s.io/client-go/util/retry"
 )
 
-// The ConfigMap that holds epoch and term. Deleting it starts a new epoch:
-// devices then hold what they run until an operator confirms.
+// The ConfigMap that holds epoch and term, in the server's namespace. Deleting it starts a new
+// epoch: devices then hold what they run until an operator confirms.
 const (
-	Namespace = metav1.NamespaceSystem
-	Name      = "fleet-controllers"
+	Name = "fleet-controllers"
 
 	epochKey = "epoch"
 	termKey  = "term"
 )
 
 // ErrDamaged: the ConfigMap has values that were not written here.
-var ErrDamaged = errors.New("ConfigMap " + Namespace + "/" + Name + " is damaged")
+var ErrDamaged = errors.New("ConfigMap " + Name + " is damaged")
 
 // Term is one start of the controllers.
 type Term struct {
@@ -38,15 +37,15 @@ type Term struct {
 }
 
 // Take claims the next term by compare-and-swap. Of two controllers that
-// start at once, each gets a number of its own. seen is the last term that is
+// start at once, each gets a number of its own. namespace is the server's. seen is the last term that is
 // known from elsewhere than the API store, or zero: when the store is behind
 // it, the store was restored from a backup, and a new epoch begins.
-func Take(ctx context.Context, client kubernetes.Interface, seen Term) (Term, error) {
+func Take(ctx context.Context, client kubernetes.Interface, namespace string, seen Term) (Term, error) {
 	var t Term
 	// AlreadyExists and Conflict both mean that somebody else was faster.
 	faster := func(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
 	err := retry.OnError(retry.DefaultBackoff, faster, func() (err error) {
-		t, err = take(ctx, client, seen)
+		t, err = take(ctx, client, namespace, seen)
 		return err
 	})
 	if err != nil {
@@ -55,12 +54,12 @@ func Take(ctx context.Context, client kubernetes.Interface, seen Term) (Term, er
 	return t, nil
 }
 
-func take(ctx context.Context, client kubernetes.Interface, seen Term) (Term, error) {
-	maps := client.CoreV1().ConfigMaps(Namespace)
+func take(ctx context.Context, client kubernetes.Interface, namespace string, seen Term) (Term, error) {
+	maps := client.CoreV1().ConfigMaps(namespace)
 	cm, err := maps.Get(ctx, Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		t := Term{Epoch: uuid.NewString(), Number: 1}
-		cm = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: Name, Namespace: Namespace}}
+		cm = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: Name, Namespace: namespace}}
 		t.store(cm)
 		_, err := maps.Create(ctx, cm, metav1.CreateOptions{})
 		return t, err
@@ -70,7 +69,7 @@ func take(ctx context.Context, client kubernetes.Interface, seen Term) (Term, er
 	}
 	number, err := strconv.ParseUint(cm.Data[termKey], 10, 64)
 	if err != nil || cm.Data[epochKey] == "" {
-		return Term{}, fmt.Errorf("%w: delete it to begin a new epoch", ErrDamaged)
+		return Term{}, fmt.Errorf("%w: delete it from namespace %s to begin a new epoch", ErrDamaged, namespace)
 	}
 	t := Term{Epoch: cm.Data[epochKey], Number: number + 1}
 	if t.Epoch == seen.Epoch && t.Number <= seen.Number {

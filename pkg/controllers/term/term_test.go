@@ -19,7 +19,7 @@ import (
 
 func take(t testing.TB, c *fake.Clientset) term.Term {
 	t.Helper()
-	got, err := term.Take(t.Context(), c, term.Term{})
+	got, err := term.Take(t.Context(), c, metav1.NamespaceSystem, term.Term{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestTermsRiseWithinAnEpoch(t *testing.T) {
 			t.Errorf("term %d is %+v", n, next)
 		}
 	}
-	if err := c.CoreV1().ConfigMaps(term.Namespace).Delete(t.Context(), term.Name, metav1.DeleteOptions{}); err != nil {
+	if err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Delete(t.Context(), term.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if fresh := take(t, c); fresh.Number != 1 || fresh.Epoch == first.Epoch {
@@ -52,22 +52,22 @@ func TestRestoredStoreBeginsANewEpoch(t *testing.T) {
 	t.Parallel()
 	c := fake.NewClientset()
 	first := take(t, c)
-	backup, err := c.CoreV1().ConfigMaps(term.Namespace).Get(t.Context(), term.Name, metav1.GetOptions{})
+	backup, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(t.Context(), term.Name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	last := take(t, c)
-	if next, err := term.Take(t.Context(), c, last); err != nil || next.Epoch != first.Epoch || next.Number != 3 {
+	if next, err := term.Take(t.Context(), c, metav1.NamespaceSystem, last); err != nil || next.Epoch != first.Epoch || next.Number != 3 {
 		t.Errorf("without a restore: %+v, %v", next, err)
 	}
-	if _, err := c.CoreV1().ConfigMaps(term.Namespace).Update(t.Context(), backup, metav1.UpdateOptions{}); err != nil {
+	if _, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Update(t.Context(), backup, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	restored, err := term.Take(t.Context(), c, last)
+	restored, err := term.Take(t.Context(), c, metav1.NamespaceSystem, last)
 	if err != nil || restored.Epoch == first.Epoch || restored.Number != 1 {
 		t.Errorf("after a restore: %+v, %v", restored, err)
 	}
-	if next, err := term.Take(t.Context(), c, restored); err != nil || next.Epoch != restored.Epoch || next.Number != 2 {
+	if next, err := term.Take(t.Context(), c, metav1.NamespaceSystem, restored); err != nil || next.Epoch != restored.Epoch || next.Number != 2 {
 		t.Errorf("the start after that: %+v, %v", next, err)
 	}
 }
@@ -97,7 +97,7 @@ func contender(tracker clienttesting.ObjectTracker, meanwhile func()) *fake.Clie
 // update does what an API server does and the tracker does not: it refuses the
 // update of what has changed since it was read.
 func update(tracker clienttesting.ObjectTracker, cm *corev1.ConfigMap) (bool, runtime.Object, error) {
-	held, err := tracker.Get(configMaps, term.Namespace, term.Name)
+	held, err := tracker.Get(configMaps, metav1.NamespaceSystem, term.Name)
 	if err != nil {
 		return true, nil, err
 	}
@@ -106,7 +106,7 @@ func update(tracker clienttesting.ObjectTracker, cm *corev1.ConfigMap) (bool, ru
 	}
 	cm = cm.DeepCopy()
 	cm.ResourceVersion += "x"
-	return true, cm, tracker.Update(configMaps, cm, term.Namespace)
+	return true, cm, tracker.Update(configMaps, cm, metav1.NamespaceSystem)
 }
 
 func TestConcurrentTakersGetDifferentTerms(t *testing.T) {
@@ -139,12 +139,12 @@ func TestDamagedConfigMap(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := fake.NewClientset(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: term.Namespace, Name: term.Name}, Data: data})
-			_, err := term.Take(t.Context(), c, term.Term{})
+			c := fake.NewClientset(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: term.Name}, Data: data})
+			_, err := term.Take(t.Context(), c, metav1.NamespaceSystem, term.Term{})
 			if !errors.Is(err, term.ErrDamaged) || !strings.Contains(err.Error(), term.Name) || !strings.Contains(err.Error(), "new epoch") {
 				t.Errorf("error is %v, want ErrDamaged that says what to do", err)
 			}
-			held, err := c.CoreV1().ConfigMaps(term.Namespace).Get(context.Background(), term.Name, metav1.GetOptions{})
+			held, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(context.Background(), term.Name, metav1.GetOptions{})
 			if err != nil || len(held.Data) != len(data) {
 				t.Errorf("it holds %v (%v)", held.Data, err)
 			}
@@ -161,7 +161,7 @@ func TestOtherErrorsEndTheTry(t *testing.T) {
 		tries++
 		return true, nil, down
 	})
-	if _, err := term.Take(t.Context(), c, term.Term{}); !errors.Is(err, down) || tries != 1 {
+	if _, err := term.Take(t.Context(), c, metav1.NamespaceSystem, term.Term{}); !errors.Is(err, down) || tries != 1 {
 		t.Errorf("after %d tries: %v", tries, err)
 	}
 }

@@ -42,8 +42,8 @@ const minNonce, maxNonce = 16, 64
 // HandlerConfig is what a Handler needs.
 type HandlerConfig struct {
 	Service *enrollment.Service
-	// NATSPort is where devices connect on the host that they enrolled at.
-	NATSPort string
+	// Servers are the URLs of NATS for a device that reached this server by the name of host.
+	Servers func(host string) []string
 	// Hosts returns the names and addresses of this server's certificate.
 	Hosts func() []string
 	// Signer returns the key of this server's certificate.
@@ -201,7 +201,7 @@ func (h *Handler) serve(what string, limit int64, handle func(*http.Request, []b
 			h.reply(w, http.StatusAccepted, reply)
 		default:
 			h.metrics.count(what, "ok")
-			reply.Servers = []string{"tls://" + net.JoinHostPort(h.HostFor(r), h.NATSPort)}
+			reply.Servers = h.Servers(h.HostFor(r))
 			h.reply(w, http.StatusOK, reply)
 		}
 	}

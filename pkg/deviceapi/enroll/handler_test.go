@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -84,7 +85,7 @@ func newHandlerWith(t testing.TB, api http.RoundTripper) (*enroll.Handler, *pki.
 			Roster: roster.New(roster.Config{Fleet: "fleet", Revoked: tombstones}), Tombstones: tombstones,
 			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Clock: sane{},
 		},
-		NATSPort: "4222", Hosts: func() []string { return hosts }, Signer: func() (crypto.Signer, error) { return key, nil },
+		Servers: func(host string) []string { return []string{"tls://" + net.JoinHostPort(host, "4222")} }, Hosts: func() []string { return hosts }, Signer: func() (crypto.Signer, error) { return key, nil },
 	}), authorities
 }
 
