@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -59,13 +61,14 @@ type Config struct {
 	API *rest.Config
 	// Namespace is the operator's own, Identity the name of this process among its replicas.
 	Namespace, Identity string
-	// Bus is the existing NATS. The operator adds who decides about devices.
+	// Bus is the existing NATS. The operator adds who decides about devices, and TLS.
 	Bus remotebus.Config
 	// EnrollListen is the host:port that devices enroll at.
 	EnrollListen string
 	// Hosts are the names and addresses by which devices reach it, at least one.
 	Hosts []string
-	// Servers are the URLs by which devices reach NATS, at least one.
+	// Servers are the URLs by which devices reach NATS, at least one. Certificates of NATS are
+	// for these and for those of Bus.
 	Servers []string
 	// ScoreTypes are types of score that are unknown here and that devices are sent as they are.
 	ScoreTypes []string
@@ -81,8 +84,10 @@ type Operator struct {
 	metrics *prometheus.Registry
 	panics  *guard.Panics
 	queues  *reconcile.Metrics
-	// leads is closed when this process leads and lets devices in.
+	// leads is closed when this process leads and lets devices in. Until then why says what a
+	// leader waits for.
 	leads chan struct{}
+	why   atomic.Pointer[error]
 }
 
 // New returns an operator that does not run yet.
@@ -103,6 +108,14 @@ func (o *Operator) Metrics() prometheus.Gatherer { return o.metrics }
 
 // Leads is closed when this process leads and lets devices in.
 func (o *Operator) Leads() <-chan struct{} { return o.leads }
+
+// Waits returns what a process that leads waits for; nil for nothing.
+func (o *Operator) Waits() error {
+	if err := o.why.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 
 // Run works until ctx ends or this process cannot lead any more, and is called once. A process
 // that does not lead waits.
@@ -162,14 +175,16 @@ func (o *Operator) lead(ctx context.Context) error {
 type leader struct {
 	*Operator
 
-	parts   *parts.Parts
-	dir     string
-	clock   *clock.Clock
-	pki     *pki.PKI
-	serving *pki.Serving
-	gate    *plane.Gate
-	bus     *remotebus.Bus
-	plane   *plane.Plane
+	parts *parts.Parts
+	dir   string
+	clock *clock.Clock
+	pki   *pki.PKI
+	// serving is the certificate of the enrollment listener, natsServing that of NATS.
+	serving, natsServing *pki.Serving
+	authorities          *authorities
+	gate                 *plane.Gate
+	bus                  *remotebus.Bus
+	plane                *plane.Plane
 }
 
 func (l *leader) start(ctx context.Context) error {
@@ -195,6 +210,7 @@ func (l *leader) makeDir(context.Context) (err error) {
 // loadPKI makes authorities at the first start only.
 func (l *leader) loadPKI(ctx context.Context) error {
 	kept := &authorities{secrets: l.kube.CoreV1().Secrets(l.Namespace), dir: filepath.Join(l.dir, "pki")}
+	l.authorities = kept
 	if err := os.Mkdir(kept.dir, 0o700); err != nil {
 		return fmt.Errorf("making a directory: %w", err)
 	}
@@ -208,12 +224,16 @@ func (l *leader) loadPKI(ctx context.Context) error {
 	if l.serving, err = l.pki.Serving("gateway", func() []string { return l.Hosts }, l.clock.Now); err != nil {
 		return err
 	}
-	if err := kept.keep(ctx); err != nil {
+	if l.natsServing, err = l.pki.Serving("nats", l.natsHosts, l.clock.Now); err != nil {
+		return err
+	}
+	if err := errors.Join(kept.keep(ctx), l.publish(ctx)); err != nil {
 		return err
 	}
 	l.loop("serving-certificates", func(ctx context.Context) error {
-		return pki.KeepCurrent(ctx, l.component("pki"), l.serving)
+		return pki.KeepCurrent(ctx, l.component("pki"), l.serving, l.natsServing)
 	})
+	l.loop("nats-certificate", l.keepPublished)
 	return nil
 }
 
@@ -251,14 +271,32 @@ func (l *leader) startPlane(ctx context.Context) error {
 	}
 }
 
-// startBus answers NATS. Devices that connect meanwhile wait at the gate.
+// busInterval is how often NATS is tried that is not as it should be.
+const busInterval = 2 * time.Second
+
+// startBus waits for NATS, which may be installed later, and answers it. Devices that connect
+// meanwhile wait at the gate.
 func (l *leader) startBus(ctx context.Context) (*bus.Buckets, error) {
 	config := l.Bus
 	config.DeviceCAs, config.Gate, config.Now, config.Panics, config.Logger = l.pki.Device, l.gate, l.clock.Now, l.panics, l.component("bus")
-	var err error
-	if l.bus, err = remotebus.Start(ctx, config); err != nil {
-		return nil, err
+	config.Options = append(slices.Clone(config.Options), nats.Secure(l.clientTLS()), nats.TLSHandshakeFirst())
+	for said := ""; ; {
+		var err error
+		if l.bus, err = remotebus.Start(ctx, config); err == nil {
+			break
+		}
+		l.why.Store(&err)
+		if text := err.Error(); text != said {
+			said = text
+			l.Logger.Warn("waiting for NATS", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(busInterval):
+		}
 	}
+	l.why.Store(nil)
 	l.parts.OnStop("bus", func() error { l.bus.Close(); return nil })
 	l.metrics.MustRegister(l.bus.Collectors()...)
 	l.loop("bus", l.bus.Run)

@@ -117,7 +117,7 @@ func (b *Bus) subscribe() error {
 		subject string
 		each    nats.MsgHandler
 	}{
-		{b.CoreConn, calloutSubject, b.answer},
+		{b.system, calloutSubject, b.answer},
 		{b.system, "$SYS.ACCOUNT." + AccountDevices + ".CONNECT", b.onEvent(func(p place) { b.connections.begin(p, time.Now()) })},
 		{b.system, "$SYS.ACCOUNT." + AccountDevices + ".DISCONNECT", b.onEvent(b.ended)},
 	} {

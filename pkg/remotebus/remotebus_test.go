@@ -103,7 +103,7 @@ accounts {
   SYS { users: [{nkey: %[3]s}] }
 }
 system_account: SYS
-authorization { timeout: 5, auth_callout { issuer: %[4]s, xkey: %[5]s, account: CORE, auth_users: [%[1]s, %[2]s, %[3]s] } }
+authorization { timeout: 5, auth_callout { issuer: %[4]s, xkey: %[5]s, account: SYS, auth_users: [%[1]s, %[2]s, %[3]s] } }
 jetstream { store_dir: %[6]q }
 tls { cert_file: %[7]q, key_file: %[8]q, ca_file: %[9]q, verify: true, handshake_first: true }
 `, users["DEV"], users["CORE"], users["SYS"], s.public(issuer), s.public(xkey), filepath.Join(dir, "js"),

@@ -53,13 +53,16 @@ func (s *server) tokenUntil(expires time.Time, labels map[string]string, allowed
 // tokenOf creates an enrollment token.
 func (s *server) tokenOf(spec v1alpha1.EnrollmentTokenSpec) string {
 	s.t.Helper()
-	root, err := pki.DecodeCert(s.rest().CAData) // the newest is the first
-	if err != nil {
-		s.t.Fatal(err)
+	root := s.root
+	if root == nil {
+		var err error
+		if root, err = pki.DecodeCert(s.rest().CAData); err != nil { // the newest is the first
+			s.t.Fatal(err)
+		}
 	}
 	t := wire.NewToken(sha256.Sum256(root.RawSubjectPublicKeyInfo))
 	spec.SecretHash = t.SecretHash()
-	_, err = s.client().EnrollmentTokens().Create(s.t.Context(), &v1alpha1.EnrollmentToken{ObjectMeta: metav1.ObjectMeta{Name: t.ID}, Spec: spec}, metav1.CreateOptions{})
+	_, err := s.client().EnrollmentTokens().Create(s.t.Context(), &v1alpha1.EnrollmentToken{ObjectMeta: metav1.ObjectMeta{Name: t.ID}, Spec: spec}, metav1.CreateOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -27,6 +28,11 @@ type server struct {
 	cancel context.CancelFunc
 	done   chan error
 	ready  embedserver.Ready
+	// api, root and enroll are those of an operator beside an existing Kubernetes; else they
+	// are zero.
+	api    *rest.Config
+	root   *x509.Certificate
+	enroll string
 }
 
 // newServer starts a server in a directory of the test and stops it at the end.
@@ -99,12 +105,18 @@ func (s *server) stop() {
 }
 
 func (s *server) enrollURL() string {
+	if s.enroll != "" {
+		return s.enroll
+	}
 	_, port, _ := net.SplitHostPort(s.ready.Enroll.String())
 	return "https://" + net.JoinHostPort("localhost", port)
 }
 
 func (s *server) rest() *rest.Config {
 	s.t.Helper()
+	if s.api != nil {
+		return rest.CopyConfig(s.api)
+	}
 	c, err := clientcmd.BuildConfigFromFlags("", s.ready.Kubeconfig)
 	if err != nil {
 		s.t.Fatal(err)
