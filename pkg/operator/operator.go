@@ -85,7 +85,7 @@ type Operator struct {
 	panics  *guard.Panics
 	queues  *reconcile.Metrics
 	// leads is closed when this process leads and lets devices in. Until then why says what a
-	// leader waits for.
+	// leader waits for; nil for a process that does not lead.
 	leads chan struct{}
 	why   atomic.Pointer[error]
 }
@@ -109,8 +109,12 @@ func (o *Operator) Metrics() prometheus.Gatherer { return o.metrics }
 // Leads is closed when this process leads and lets devices in.
 func (o *Operator) Leads() <-chan struct{} { return o.leads }
 
-// Waits returns what a process that leads waits for; nil for nothing.
-func (o *Operator) Waits() error {
+// ErrStarting: the process leads, and lets no devices in yet.
+var ErrStarting = errors.New("the operator is starting")
+
+// Ready returns nil for a process that lets devices in, or is ready to lead when the one that
+// leads is gone; else what it waits for.
+func (o *Operator) Ready() error {
 	if err := o.why.Load(); err != nil {
 		return *err
 	}
@@ -137,6 +141,7 @@ func (o *Operator) Run(ctx context.Context) error {
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(ctx context.Context) {
 				o.Logger.Info("this process leads", "identity", o.Identity)
+				o.why.Store(&ErrStarting)
 				cancel(o.lead(ctx))
 			},
 			OnStoppedLeading: func() { cancel(ErrLost) },
@@ -162,6 +167,7 @@ func (o *Operator) lead(ctx context.Context) error {
 	l := &leader{Operator: o, parts: parts.New(o.Logger)}
 	err := l.start(ctx)
 	if err == nil {
+		o.why.Store(nil)
 		close(o.leads)
 		select {
 		case <-ctx.Done():
@@ -296,7 +302,7 @@ func (l *leader) startBus(ctx context.Context) (*bus.Buckets, error) {
 		case <-time.After(busInterval):
 		}
 	}
-	l.why.Store(nil)
+	l.why.Store(&ErrStarting)
 	l.parts.OnStop("bus", func() error { l.bus.Close(); return nil })
 	l.metrics.MustRegister(l.bus.Collectors()...)
 	l.loop("bus", l.bus.Run)

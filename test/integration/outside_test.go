@@ -154,7 +154,7 @@ func (c *cluster) leads(p *process) {
 			c.t.Fatalf("the process ended: %v", err)
 			return err
 		default:
-			return errors.Join(errors.New("it does not lead"), p.Waits())
+			return errors.Join(errors.New("it does not lead"), p.Ready())
 		}
 	})
 	_, port, _ := net.SplitHostPort(p.enroll)
