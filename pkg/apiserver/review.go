@@ -71,21 +71,24 @@ func (r reviewer) Validate(ctx context.Context, a admission.Attributes, _ admiss
 	if a.GetSubresource() != "" {
 		return nil
 	}
+	var objections []Objection
 	for _, review := range r.reviews {
 		if a.GetResource().GroupResource() != review.Resource {
 			continue
 		}
-		if err := r.ask(ctx, review, a); err != nil {
+		more, err := r.ask(ctx, review, a)
+		if err != nil {
 			return err
 		}
+		objections = append(objections, more...)
 	}
-	return nil
+	return refusal(a, objections)
 }
 
-func (r reviewer) ask(ctx context.Context, review Review, a admission.Attributes) error {
+func (r reviewer) ask(ctx context.Context, review Review, a admission.Attributes) ([]Objection, error) {
 	present, old := partOf(a.GetObject(), review.Path), partOf(a.GetOldObject(), review.Path)
 	if present == nil || apiequality.Semantic.DeepEqual(present, old) {
-		return nil
+		return nil, nil
 	}
 	opinion, err := review.Of(Subject{Name: nameOf(a), Part: present, Old: old, NamespaceLabels: func() (map[string]string, error) {
 		// Not from an informer: it may lag behind a label that was set just now.
@@ -96,12 +99,12 @@ func (r reviewer) ask(ctx context.Context, review Review, a admission.Attributes
 		return ns.Labels, nil
 	}})
 	if err != nil {
-		return apierrors.NewInternalError(err)
+		return nil, apierrors.NewInternalError(err)
 	}
 	for _, text := range opinion.Warnings {
 		warning.AddWarning(ctx, "", text)
 	}
-	return refusal(a, opinion.Objections)
+	return opinion.Objections, nil
 }
 
 // shownObjections is how many objections the message of a refusal names. Its causes have

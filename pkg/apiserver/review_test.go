@@ -109,6 +109,24 @@ func TestSecondLooks(t *testing.T) {
 	}
 }
 
+// What several reviews of one object object to is refused at once.
+func TestRefusalsNameTheObjectionsOfEveryReview(t *testing.T) {
+	t.Parallel()
+	weights := apiserver.Review{Resource: machines, Path: []string{"spec", "weight"}, Of: func(apiserver.Subject) (o apiserver.Opinion, err error) {
+		o.Objections = []apiserver.Objection{{Field: "spec.weight.unit", Message: "is unknown"}}
+		return o, nil
+	}}
+	plugin := apiserver.Reviewer([]apiserver.Review{sizes, weights}, fake.NewClientset())
+	object := machine("m1").(*unstructured.Unstructured)
+	object.Object["spec"].(map[string]any)["weight"] = map[string]any{"unit": "stone"}
+	a := admission.NewAttributesRecord(object, nil, schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Machine"}, "ns", "m1",
+		machines.WithVersion("v1"), "", admission.Create, nil, false, nil)
+	const want = `Machine.example.com "m1" is invalid: spec.body.size: is its name; spec.weight.unit: is unknown`
+	if err := plugin.Validate(t.Context(), a, nil); err == nil || err.Error() != want {
+		t.Errorf("error is %v, want %s", err, want)
+	}
+}
+
 // All objections are causes, and the message is one line of a length that can be read.
 func TestRefusalsNameEveryObjection(t *testing.T) {
 	t.Parallel()
