@@ -109,6 +109,39 @@ func TestSecondLooks(t *testing.T) {
 	}
 }
 
+// Kinds that are built in are reviewed as those of definitions are.
+func TestSecondLooksAtBuiltInKinds(t *testing.T) {
+	t.Parallel()
+	odd := apiserver.Review{Resource: corev1.Resource("namespaces"), Path: []string{"metadata", "labels"}, Of: func(s apiserver.Subject) (o apiserver.Opinion, err error) {
+		if s.Part["odd"] != s.Old["odd"] {
+			o.Objections = []apiserver.Objection{{Field: "metadata.labels[odd]", Message: "is odd"}}
+		}
+		return o, nil
+	}}
+	plugin := apiserver.Reviewer([]apiserver.Review{odd}, fake.NewClientset())
+	namespace := func(labels map[string]string) runtime.Object {
+		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "plant", Labels: labels}}
+	}
+	for name, tc := range map[string]struct {
+		object, old runtime.Object
+		refused     bool
+	}{
+		"new":           {object: namespace(map[string]string{"odd": "yes"}), refused: true},
+		"changed":       {object: namespace(map[string]string{"odd": "yes"}), old: namespace(nil), refused: true},
+		"as before":     {object: namespace(map[string]string{"odd": "yes", "a": "b"}), old: namespace(map[string]string{"odd": "yes"})},
+		"without label": {object: namespace(nil)},
+	} {
+		operation := admission.Create
+		if tc.old != nil {
+			operation = admission.Update
+		}
+		a := admission.NewAttributesRecord(tc.object, tc.old, corev1.SchemeGroupVersion.WithKind("Namespace"), "", "plant", corev1.SchemeGroupVersion.WithResource("namespaces"), "", operation, nil, false, nil)
+		if err := plugin.Validate(t.Context(), a, nil); apierrors.IsInvalid(err) != tc.refused || !tc.refused && err != nil {
+			t.Errorf("%s: error is %v", name, err)
+		}
+	}
+}
+
 // What several reviews of one object object to is refused at once.
 func TestRefusalsNameTheObjectionsOfEveryReview(t *testing.T) {
 	t.Parallel()

@@ -102,3 +102,34 @@ func TestSelectorsThatCannotBeReadAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// A privilege that does not exist is refused in the words of its parser. A namespace that has one
+// already can be changed elsewhere, and set right.
+func TestUnknownPrivilegesOfNamespacesAreRefused(t *testing.T) {
+	t.Parallel()
+	label := func(value string) map[string]any { return map[string]any{v1alpha1.LabelPrivilege: value} }
+	const words = `unknown privilege "Privileged": use restricted, baseline or privileged`
+	for name, tc := range map[string]struct {
+		labels, old map[string]any
+		want        string
+	}{
+		"none":                     {map[string]any{"team": "a"}, nil, ""},
+		"empty":                    {label(""), nil, ""},
+		"restricted":               {label("restricted"), nil, ""},
+		"baseline":                 {label("baseline"), label("privileged"), ""},
+		"privileged":               {label("privileged"), nil, ""},
+		"unknown":                  {label("Privileged"), nil, words},
+		"made unknown":             {label("Privileged"), label("privileged"), words},
+		"unknown before":           {map[string]any{v1alpha1.LabelPrivilege: "Privileged", "team": "a"}, label("Privileged"), ""},
+		"another unknown one":      {label("Privileged"), label("all"), words},
+		"an unknown one set right": {label("privileged"), label("all"), ""},
+	} {
+		var want []apiserver.Objection
+		if tc.want != "" {
+			want = []apiserver.Objection{{Field: "metadata.labels[fleet.nationtech.io/privilege]", Message: tc.want}}
+		}
+		if diff := cmp.Diff(want, embedserver.ReviewPrivilege(apiserver.Subject{Name: "plant", Part: tc.labels, Old: tc.old}).Objections); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
