@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -55,9 +54,6 @@ func selectors() apiserver.Review {
 }
 
 func reviewSelector(s apiserver.Subject) (o apiserver.Opinion, err error) {
-	if s.Old != nil && equality.Semantic.DeepEqual(s.Part, s.Old) {
-		return o, nil
-	}
 	var selector metav1.LabelSelector
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(s.Part, &selector); err != nil {
 		return o, err
