@@ -17,6 +17,9 @@ type Refusal struct {
 	Message string
 }
 
+// maxRefusals bounds what a hostile score makes of the memory and of the answer.
+const maxRefusals = 1000
+
 // Refusals are the reasons to take no such score, all at once: those for which Evaluate
 // would not accept it, but for what can still come, such as a Secret. namespaceLabels are those
 // of the namespace, asked for where the answer depends on them; its error is returned.
@@ -29,22 +32,20 @@ func (r Rules) Refusals(s v1alpha1.Score, namespaceLabels func() (map[string]str
 		return refusalsOf(err), nil
 	}
 	needs, err := document.Validate()
-	switch {
-	case errors.Is(err, score.ErrUnknownType):
+	if errors.Is(err, score.ErrUnknownType) {
 		return r.refusalsOfUnknown(s.Type, namespaceLabels)
-	case err != nil:
-		return refusalsOf(err), nil
-	case needs.Privilege == score.Restricted: // which every namespace allows
-		return nil, nil
+	}
+	refusals := refusalsOf(err)
+	if needs.Privilege == score.Restricted { // which every namespace allows
+		return refusals, nil
 	}
 	labels, err := namespaceLabels()
 	if err != nil {
 		return nil, err
 	}
 	allowed := allowedBy(labels)
-	var refusals []Refusal
 	for _, d := range needs.Demands {
-		if d.Privilege > allowed {
+		if d.Privilege > allowed && len(refusals) < maxRefusals {
 			refusals = append(refusals, Refusal{"spec.score.data." + d.Field, fmt.Sprintf(
 				"needs privilege %s, but the namespace allows %s: see its label %s%s", d.Privilege, allowed, v1alpha1.LabelPrivilege, aboutLabel(labels))})
 		}
@@ -67,8 +68,11 @@ func (r Rules) refusalsOfUnknown(typ string, namespaceLabels func() (map[string]
 	return nil, nil
 }
 
-// refusalsOf takes apart the errors of package score.
+// refusalsOf takes apart the errors of package score; none for nil.
 func refusalsOf(err error) []Refusal {
+	if err == nil {
+		return nil
+	}
 	all, _ := errors.AsType[score.FieldErrors](err)
 	if one, ok := errors.AsType[*score.FieldError](err); ok && all == nil {
 		all = score.FieldErrors{one}
