@@ -114,7 +114,7 @@ func TestVerdicts(t *testing.T) {
 func TestRefusalsNameMistakesAndPrivilegeTogether(t *testing.T) {
 	t.Parallel()
 	const (
-		tooMuch = "needs privilege privileged, but the namespace allows baseline: see its label " + v1alpha1.LabelPrivilege
+		tooMuch = "needs privilege privileged, but the namespace allows baseline: to allow it, kubectl label namespace shop " + v1alpha1.LabelPrivilege + "=privileged"
 		service = "spec.score.data.services[0]."
 	)
 	web := func(fields string) string {
@@ -150,7 +150,7 @@ func TestRefusalsNameMistakesAndPrivilegeTogether(t *testing.T) {
 		"a mistake alone":          {"PodmanV0", web(`"restart":"x"`), []acceptance.Refusal{{service + "restart", `"x" is unknown: use Always, OnFailure or Never`}}},
 		"nothing":                  {"PodmanV0", plain, nil},
 	} {
-		got, err := none.Refusals(v1alpha1.Score{Type: tc.typ, Data: runtime.RawExtension{Raw: []byte(tc.data)}}, func() (map[string]string, error) { return nil, nil })
+		got, err := none.Refusals(v1alpha1.Score{Type: tc.typ, Data: runtime.RawExtension{Raw: []byte(tc.data)}}, func() (map[string]string, error) { return map[string]string{"kubernetes.io/metadata.name": "shop"}, nil })
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -1,9 +1,12 @@
 package acceptance
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/score"
@@ -47,10 +50,19 @@ func (r Rules) Refusals(s v1alpha1.Score, namespaceLabels func() (map[string]str
 	for _, d := range needs.Demands {
 		if d.Privilege > allowed && len(refusals) < maxRefusals {
 			refusals = append(refusals, Refusal{"spec.score.data." + d.Field, fmt.Sprintf(
-				"needs privilege %s, but the namespace allows %s: see its label %s%s", d.Privilege, allowed, v1alpha1.LabelPrivilege, aboutLabel(labels))})
+				"needs privilege %s, but the namespace allows %s: %s%s", d.Privilege, allowed, howToAllow(labels, d.Privilege), aboutLabel(labels))})
 		}
 	}
 	return refusals, nil
+}
+
+// howToAllow says what gives a namespace with these labels a privilege.
+func howToAllow(labels map[string]string, p score.Privilege) string {
+	overwrite := ""
+	if labels[v1alpha1.LabelPrivilege] != "" {
+		overwrite = "--overwrite "
+	}
+	return fmt.Sprintf("to allow it, kubectl label %snamespace %s %s=%s", overwrite, cmp.Or(labels[corev1.LabelMetadataName], "NAMESPACE"), v1alpha1.LabelPrivilege, p)
 }
 
 // refusalsOfUnknown are those of a type that is unknown here.
@@ -63,7 +75,7 @@ func (r Rules) refusalsOfUnknown(typ string, namespaceLabels func() (map[string]
 		return nil, err
 	}
 	if allowed := allowedBy(labels); allowed < score.Privileged {
-		return []Refusal{{"spec.score.type", fmt.Sprintf("%s, but the namespace allows %s: see its label %s", needsMost(typ), allowed, v1alpha1.LabelPrivilege)}}, nil
+		return []Refusal{{"spec.score.type", fmt.Sprintf("%s, but the namespace allows %s: %s%s", needsMost(typ), allowed, howToAllow(labels, score.Privileged), aboutLabel(labels))}}, nil
 	}
 	return nil, nil
 }
