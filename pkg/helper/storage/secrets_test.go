@@ -164,9 +164,11 @@ func TestSecretsThatCannotBeReadAreLeftAlone(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{secretsFile, contentsFile} {
 		for what, harm := range map[string]func(path string) error{
-			"too long":    func(path string) error { return os.Truncate(path, 16<<20+1) },
-			"not a file":  func(path string) error { return errors.Join(os.Rename(path, path+".aside"), os.Mkdir(path, 0o700)) },
-			"link abroad": func(path string) error { return errors.Join(os.Rename(path, path+".aside"), os.Symlink("/etc/passwd", path)) },
+			"too long":   func(path string) error { return os.Truncate(path, 16<<20+1) },
+			"not a file": func(path string) error { return errors.Join(os.Rename(path, path+".aside"), os.Mkdir(path, 0o700)) },
+			"link abroad": func(path string) error {
+				return errors.Join(os.Rename(path, path+".aside"), os.Symlink("/etc/passwd", path))
+			},
 		} {
 			t.Run(filepath.Base(name)+" "+what, func(t *testing.T) {
 				t.Parallel()
