@@ -150,7 +150,9 @@ func TestRefusalsNameMistakesAndPrivilegeTogether(t *testing.T) {
 		"a mistake alone":          {"PodmanV0", web(`"restart":"x"`), []acceptance.Refusal{{service + "restart", `"x" is unknown: use Always, OnFailure or Never`}}},
 		"nothing":                  {"PodmanV0", plain, nil},
 	} {
-		got, err := none.Refusals(v1alpha1.Score{Type: tc.typ, Data: runtime.RawExtension{Raw: []byte(tc.data)}}, func() (map[string]string, error) { return map[string]string{"kubernetes.io/metadata.name": "shop"}, nil })
+		got, err := none.Refusals(v1alpha1.Score{Type: tc.typ, Data: runtime.RawExtension{Raw: []byte(tc.data)}}, func() (map[string]string, error) {
+			return map[string]string{"kubernetes.io/metadata.name": "shop"}, nil
+		})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
