@@ -82,7 +82,7 @@ build: $(addprefix bin/,$(BINARIES)) ## build bin/fleet-server, bin/fleet-agent 
 OUTPUT = $@
 .PHONY: $(addprefix bin/,$(BINARIES))
 bin/fleet-server: LDFLAGS += $(KUBE_LDFLAGS) $(RELEASE_LDFLAGS)
-$(addprefix bin/,$(BINARIES)): bin/%:
+$(addprefix bin/,$(BINARIES)): bin/%: | go
 	echo "==> $(OUTPUT) $(VERSION)"
 	go build -v -ldflags '$(LDFLAGS)' -o $(OUTPUT) ./cmd/$* 2>&1 | $(COUNT)
 
@@ -140,6 +140,13 @@ $(DIST).partial/%:
 .PHONY: generate
 generate: ## write again what is generated: deepcopy, CRDs, OpenAPI, docs/reference/api.md, the schema of scores
 	go generate $(addsuffix /...,$(addprefix ./,$(wildcard pkg/apis pkg/apiserver pkg/scoreschema)))
+
+# A Go from 1.21 on fetches the release of go.mod itself.
+.PHONY: go
+go:
+	found=$$(go version 2>/dev/null | awk '{print substr($$3, 3)}') && \
+	printf '%s\n' 1.21 "$${found:-0}" | sort --check --version-sort 2>/dev/null || { \
+		echo "make: Go $${found:-is missing}$${found:+ is too old}: fleet needs Go $$(awk '/^go /{print $$2}' go.mod), see https://go.dev/dl" >&2; exit 1; }
 
 .PHONY: tools
 tools: ## install the Debian packages that checks and tests need; other targets do it, too

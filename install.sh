@@ -213,6 +213,7 @@ check_signature() {
 
 find_release() {
 	if [ -z "$bundle$mirror" ] && [ -f "$(dirname "$0")/checksums.txt" ]; then bundle=$(dirname "$0"); fi
+	[ -z "$bundle" ] || [ -e "$bundle" ] || die 8 "$bundle does not exist"
 	[ -n "$bundle$mirror" ] || die 2 "where is the release? use --mirror URL or --bundle FILE"
 	wanted=$version limit=1 offered='' dated=''
 	if [ -z "$bundle$version" ]; then

@@ -39,7 +39,7 @@ func newApprove(o *options) *cobra.Command {
 		Example: "  fleet-server device approve gateway-1f2e3d\n" +
 			"  fleet-server device approve gateway-1f2e3d --fingerprint 9f86-d081-884c-7d65-9a2f-eaa0-c55a-d015",
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return d.decide(cmd, args[0], approves) },
+		RunE: func(cmd *cobra.Command, args []string) error { return d.decide(cmd, bareName(args[0]), approves) },
 	}
 	cmd.Flags().StringVar(&d.fingerprint, "fingerprint", "", "what the device shows as its key's fingerprint; another key is not let in")
 	return cmd
@@ -55,7 +55,7 @@ func newDeny(o *options) *cobra.Command {
 		Example: "  fleet-server device deny gateway-1f2e3d",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return d.decide(cmd, args[0], func(*cobra.Command) error { return nil })
+			return d.decide(cmd, bareName(args[0]), func(*cobra.Command) error { return nil })
 		},
 	}
 	cmd.Flags().StringVar(&d.fingerprint, "fingerprint", "", "the key's fingerprint; another key is not denied")
@@ -70,7 +70,7 @@ func newReopen(o *options) *cobra.Command {
 			"denied as well. To let that one in, approve it instead.",
 		Example: "  fleet-server device reopen gateway-1f2e3d",
 		Args:    cobra.ExactArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return o.reopen(cmd, args[0]) },
+		RunE:    func(cmd *cobra.Command, args []string) error { return o.reopen(cmd, bareName(args[0])) },
 	}
 }
 

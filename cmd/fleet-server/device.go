@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -33,6 +35,16 @@ func newDeviceList(o *options) *cobra.Command {
 	}
 }
 
+// bareName takes the kind from a name, before which kubectl prints it.
+func bareName(arg string) string {
+	kind, name, both := strings.Cut(arg, "/")
+	kind, _, _ = strings.Cut(kind, ".")
+	if both && slices.Contains([]string{"device", "devices", "fleetdev", "enrollmentrequest", "enrollmentrequests"}, kind) {
+		return name
+	}
+	return arg
+}
+
 func newRevoke(o *options) *cobra.Command {
 	var policy string
 	cmd := &cobra.Command{
@@ -52,10 +64,10 @@ func newRevoke(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := operator.Revoke(cmd.Context(), args[0], onRevoke); err != nil {
+			if err := operator.Revoke(cmd.Context(), bareName(args[0]), onRevoke); err != nil {
 				return err
 			}
-			return say(cmd, args[0], "revoked")
+			return say(cmd, bareName(args[0]), "revoked")
 		},
 	}
 	cmd.Flags().StringVar(&policy, "workloads", "", "keep, stop or wipe (default: what the Device says, which is keep unless it was changed)")
@@ -85,10 +97,10 @@ func newReplace(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := operator.CheckReplace(cmd.Context(), args[0]); err != nil {
+			t.replaces = bareName(args[0])
+			if err := operator.CheckReplace(cmd.Context(), t.replaces); err != nil {
 				return err
 			}
-			t.replaces = args[0]
 			return t.create(cmd, o)
 		},
 	}
@@ -114,7 +126,7 @@ func newAccept(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := operator.Device(cmd.Context(), args[0])
+			d, err := operator.Device(cmd.Context(), bareName(args[0]))
 			if err != nil {
 				return err
 			}

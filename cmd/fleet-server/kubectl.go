@@ -84,7 +84,10 @@ func (o *options) aboutUnreadable(path string) string {
 	if path == o.kubeconfig() && !o.isServers(path) {
 		return askToUnset
 	}
-	return askForServer
+	if !strings.Contains(path, defaultConfig().DataDir) {
+		return askForServer
+	}
+	return askForServer + " for a server in another directory, give --data-dir, or set KUBECONFIG"
 }
 
 // speakThrough leads to a writer what kubectl and its libraries say by themselves:

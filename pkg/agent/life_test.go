@@ -102,6 +102,25 @@ func TestServicesStartAfterWhatTheyDependOn(t *testing.T) {
 	})
 }
 
+// TestAnOrderIsNotHeldUp: what a service waited for is noticed as soon as it is there, for each
+// of several links.
+func TestAnOrderIsNotHeldUp(t *testing.T) {
+	onDevice(t, func(d *device) {
+		d.ports.open.Store(true)
+		after := func(service string) func(*score.Service) { return and(ready, on(score.DependencyHealthy, service)) }
+		d.gateway.issue("e1", deployments{web: {"a": ready, "b": after("a"), "c": after("b"), "d": after("c")}})
+		d.settle()
+		d.expectPhase(web, wire.PhaseRunning, "")
+		list, err := d.podman.List(d.t.Context(), web)
+		if err != nil || len(list) != 4 {
+			d.t.Fatalf("containers are %v: %v", list, err)
+		}
+		if took := list[3].Started.Sub(list[0].Started); took > 100*time.Millisecond {
+			d.t.Errorf("the last service was started %v after the first", took)
+		}
+	})
+}
+
 // cut lets the device lose its power, and starts it again.
 func (d *device) cut() {
 	d.stop()

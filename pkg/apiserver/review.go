@@ -22,7 +22,7 @@ import (
 // stored. So what was stored before can be changed elsewhere, as it must be before it
 // can be deleted.
 type Review struct {
-	// Resource is what the definition serves.
+	// Resource is what a definition serves, or a kind that is built in.
 	Resource schema.GroupResource
 	// Path leads to the part, an object, from the root.
 	Path []string
@@ -71,21 +71,31 @@ func (r reviewer) Validate(ctx context.Context, a admission.Attributes, _ admiss
 	if a.GetSubresource() != "" {
 		return nil
 	}
+	var objections []Objection
 	for _, review := range r.reviews {
 		if a.GetResource().GroupResource() != review.Resource {
 			continue
 		}
-		if err := r.ask(ctx, review, a); err != nil {
+		more, err := r.ask(ctx, review, a)
+		if err != nil {
 			return err
 		}
+		objections = append(objections, more...)
 	}
-	return nil
+	return refusal(a, objections)
 }
 
-func (r reviewer) ask(ctx context.Context, review Review, a admission.Attributes) error {
-	present, old := partOf(a.GetObject(), review.Path), partOf(a.GetOldObject(), review.Path)
+func (r reviewer) ask(ctx context.Context, review Review, a admission.Attributes) ([]Objection, error) {
+	present, err := partOf(a.GetObject(), review.Path)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	old, err := partOf(a.GetOldObject(), review.Path)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
 	if present == nil || apiequality.Semantic.DeepEqual(present, old) {
-		return nil
+		return nil, nil
 	}
 	opinion, err := review.Of(Subject{Name: nameOf(a), Part: present, Old: old, NamespaceLabels: func() (map[string]string, error) {
 		// Not from an informer: it may lag behind a label that was set just now.
@@ -96,12 +106,12 @@ func (r reviewer) ask(ctx context.Context, review Review, a admission.Attributes
 		return ns.Labels, nil
 	}})
 	if err != nil {
-		return apierrors.NewInternalError(err)
+		return nil, apierrors.NewInternalError(err)
 	}
 	for _, text := range opinion.Warnings {
 		warning.AddWarning(ctx, "", text)
 	}
-	return refusal(a, opinion.Objections)
+	return opinion.Objections, nil
 }
 
 // shownObjections is how many objections the message of a refusal names. Its causes have
@@ -130,14 +140,20 @@ func refusal(a admission.Attributes, objections []Objection) error {
 }
 
 // partOf returns the object at a path, or nil.
-func partOf(obj runtime.Object, path []string) map[string]any {
-	u, ok := obj.(*unstructured.Unstructured)
-	if !ok {
-		return nil
+func partOf(obj runtime.Object, path []string) (object map[string]any, err error) {
+	var whole map[string]any
+	switch o := obj.(type) {
+	case nil:
+	case *unstructured.Unstructured:
+		whole = o.Object
+	default: // of a kind that is built in
+		if whole, err = runtime.DefaultUnstructuredConverter.ToUnstructured(obj); err != nil {
+			return nil, fmt.Errorf("reading an object for its review: %w", err)
+		}
 	}
-	part, _, _ := unstructured.NestedFieldNoCopy(u.Object, path...)
-	object, _ := part.(map[string]any)
-	return object
+	part, _, _ := unstructured.NestedFieldNoCopy(whole, path...)
+	object, _ = part.(map[string]any)
+	return object, nil
 }
 
 func reviewFactory(reviews []Review, client kubernetes.Interface) admission.Factory {

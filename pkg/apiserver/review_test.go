@@ -109,6 +109,57 @@ func TestSecondLooks(t *testing.T) {
 	}
 }
 
+// Kinds that are built in are reviewed as those of definitions are.
+func TestSecondLooksAtBuiltInKinds(t *testing.T) {
+	t.Parallel()
+	odd := apiserver.Review{Resource: corev1.Resource("namespaces"), Path: []string{"metadata", "labels"}, Of: func(s apiserver.Subject) (o apiserver.Opinion, err error) {
+		if s.Part["odd"] != s.Old["odd"] {
+			o.Objections = []apiserver.Objection{{Field: "metadata.labels[odd]", Message: "is odd"}}
+		}
+		return o, nil
+	}}
+	plugin := apiserver.Reviewer([]apiserver.Review{odd}, fake.NewClientset())
+	namespace := func(labels map[string]string) runtime.Object {
+		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "plant", Labels: labels}}
+	}
+	for name, tc := range map[string]struct {
+		object, old runtime.Object
+		refused     bool
+	}{
+		"new":           {object: namespace(map[string]string{"odd": "yes"}), refused: true},
+		"changed":       {object: namespace(map[string]string{"odd": "yes"}), old: namespace(nil), refused: true},
+		"as before":     {object: namespace(map[string]string{"odd": "yes", "a": "b"}), old: namespace(map[string]string{"odd": "yes"})},
+		"without label": {object: namespace(nil)},
+	} {
+		operation := admission.Create
+		if tc.old != nil {
+			operation = admission.Update
+		}
+		a := admission.NewAttributesRecord(tc.object, tc.old, corev1.SchemeGroupVersion.WithKind("Namespace"), "", "plant", corev1.SchemeGroupVersion.WithResource("namespaces"), "", operation, nil, false, nil)
+		if err := plugin.Validate(t.Context(), a, nil); apierrors.IsInvalid(err) != tc.refused || !tc.refused && err != nil {
+			t.Errorf("%s: error is %v", name, err)
+		}
+	}
+}
+
+// What several reviews of one object object to is refused at once.
+func TestRefusalsNameTheObjectionsOfEveryReview(t *testing.T) {
+	t.Parallel()
+	weights := apiserver.Review{Resource: machines, Path: []string{"spec", "weight"}, Of: func(apiserver.Subject) (o apiserver.Opinion, err error) {
+		o.Objections = []apiserver.Objection{{Field: "spec.weight.unit", Message: "is unknown"}}
+		return o, nil
+	}}
+	plugin := apiserver.Reviewer([]apiserver.Review{sizes, weights}, fake.NewClientset())
+	object := machine("m1").(*unstructured.Unstructured)
+	object.Object["spec"].(map[string]any)["weight"] = map[string]any{"unit": "stone"}
+	a := admission.NewAttributesRecord(object, nil, schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Machine"}, "ns", "m1",
+		machines.WithVersion("v1"), "", admission.Create, nil, false, nil)
+	const want = `Machine.example.com "m1" is invalid: spec.body.size: is its name; spec.weight.unit: is unknown`
+	if err := plugin.Validate(t.Context(), a, nil); err == nil || err.Error() != want {
+		t.Errorf("error is %v, want %s", err, want)
+	}
+}
+
 // All objections are causes, and the message is one line of a length that can be read.
 func TestRefusalsNameEveryObjection(t *testing.T) {
 	t.Parallel()

@@ -186,6 +186,39 @@ func TestWhatIsRefusedAtAdmission(t *testing.T) {
 	}
 }
 
+// The keys of a device that was revoked are refused for good, and its Device cannot say otherwise.
+// Nothing is final before there is a key.
+func TestRevocationIsFinal(t *testing.T) {
+	t.Parallel()
+	c := dynamic.NewForConfigOrDie(start(t)).Resource(schema.GroupVersionResource{Group: "fleet.nationtech.io", Version: "v1alpha1", Resource: "devices"})
+	enrolled := func() map[string]any { return map[string]any{"keyFingerprint": strings.Repeat("0", 64)} }
+	for name, tc := range map[string]struct {
+		from, to map[string]any
+		refused  bool
+	}{
+		"revoked":                     {map[string]any{"enrollment": enrolled()}, map[string]any{"enrollment": enrolled(), "revoked": true}, false},
+		"changed otherwise":           {map[string]any{"enrollment": enrolled(), "revoked": true}, map[string]any{"enrollment": enrolled(), "revoked": true, "onRevoke": "Wipe"}, false},
+		"set back":                    {map[string]any{"enrollment": enrolled(), "revoked": true}, map[string]any{"enrollment": enrolled(), "revoked": false}, true},
+		"left out":                    {map[string]any{"enrollment": enrolled(), "revoked": true}, map[string]any{"enrollment": enrolled()}, true},
+		"set back before it enrolled": {map[string]any{"revoked": true}, map[string]any{"revoked": false}, false},
+		"without its key":             {map[string]any{"enrollment": enrolled(), "revoked": true}, map[string]any{}, false},
+	} {
+		d := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "fleet.nationtech.io/v1alpha1", "kind": "Device", "metadata": map[string]any{"name": strings.ReplaceAll(name, " ", "-")}, "spec": tc.from,
+		}}
+		d, err := c.Create(t.Context(), d, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		d.Object["spec"] = tc.to
+		_, err = c.Update(t.Context(), d, metav1.UpdateOptions{})
+		const words = "spec.revoked: Forbidden: a revocation is final, because the device's keys are refused for good: to enroll the hardware again, delete the Device and run fleet-agent enroll --force with a new token"
+		if apierrors.IsInvalid(err) != tc.refused || !tc.refused && err != nil || tc.refused && !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // Newer clients read events in a group of their own.
 func TestEventsInTheirOwnGroup(t *testing.T) {
 	_, administrator, _ := startServer(t)

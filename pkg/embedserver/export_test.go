@@ -38,9 +38,11 @@ var (
 )
 
 // ReviewScore is what the API asks about a new or changed score, ReviewSelector what it asks
-// about a target selector, and ReviewLabels what it asks about the labels of a Device.
+// about a target selector, ReviewLabels what it asks about the labels of a Device, and
+// ReviewPrivilege what it asks about those of a namespace.
 var (
-	ReviewScore    = reviewScore
-	ReviewSelector = reviewSelector
-	ReviewLabels   = reviewLabels
+	ReviewScore     = reviewScore
+	ReviewSelector  = reviewSelector
+	ReviewLabels    = reviewLabels
+	ReviewPrivilege = reviewPrivilege
 )

@@ -7,7 +7,7 @@ import (
 	"maps"
 	"slices"
 
-	"k8s.io/apimachinery/pkg/api/equality"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -54,9 +54,6 @@ func selectors() apiserver.Review {
 }
 
 func reviewSelector(s apiserver.Subject) (o apiserver.Opinion, err error) {
-	if s.Old != nil && equality.Semantic.DeepEqual(s.Part, s.Old) {
-		return o, nil
-	}
 	var selector metav1.LabelSelector
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(s.Part, &selector); err != nil {
 		return o, err
@@ -65,6 +62,25 @@ func reviewSelector(s apiserver.Subject) (o apiserver.Opinion, err error) {
 		o.Objections = append(o.Objections, apiserver.Objection{Field: e.Field, Message: e.ErrorBody()})
 	}
 	return o, nil
+}
+
+// privileges refuses values of a namespace's label that stand for no privilege, while whoever
+// sets them is there to see why: nothing but restricted scores would be taken, and nobody would
+// know. A value that is stored already keeps nobody from changing something else.
+func privileges() apiserver.Review {
+	return apiserver.Review{
+		Resource: corev1.Resource("namespaces"),
+		Path:     []string{"metadata", "labels"},
+		Of:       func(s apiserver.Subject) (apiserver.Opinion, error) { return reviewPrivilege(s), nil },
+	}
+}
+
+func reviewPrivilege(s apiserver.Subject) (o apiserver.Opinion) {
+	value, _ := s.Part[v1alpha1.LabelPrivilege].(string)
+	if _, err := score.ParsePrivilege(value); err != nil && s.Old[v1alpha1.LabelPrivilege] != value {
+		o.Objections = []apiserver.Objection{{Field: "metadata.labels[" + v1alpha1.LabelPrivilege + "]", Message: err.Error()}}
+	}
+	return o
 }
 
 func reviewLabels(s apiserver.Subject) (o apiserver.Opinion) {

@@ -73,8 +73,7 @@ func TestLabelsOfTheServerAreNotSet(t *testing.T) {
 	}
 }
 
-// All mistakes of a selector are named at once. One that is stored does not keep the rest of
-// the Deployment from being changed.
+// All mistakes of a selector are named at once.
 func TestSelectorsThatCannotBeReadAreRefused(t *testing.T) {
 	t.Parallel()
 	bad := map[string]any{
@@ -82,15 +81,14 @@ func TestSelectorsThatCannotBeReadAreRefused(t *testing.T) {
 		"matchExpressions": []any{map[string]any{"key": "group", "operator": "in", "values": []any{"a"}}, map[string]any{"key": "ring", "operator": "Exists", "values": []any{"a"}}},
 	}
 	for name, tc := range map[string]struct {
-		part, old map[string]any
-		fields    []string
+		part   map[string]any
+		fields []string
 	}{
-		"good":          {map[string]any{"matchLabels": map[string]any{"lab": "inv"}}, nil, nil},
-		"all":           {map[string]any{}, nil, nil},
-		"bad":           {bad, nil, []string{"spec.targetSelector.matchLabels", "spec.targetSelector.matchExpressions[0].operator", "spec.targetSelector.matchExpressions[1].values"}},
-		"stored before": {bad, bad, nil},
+		"good": {map[string]any{"matchLabels": map[string]any{"lab": "inv"}}, nil},
+		"all":  {map[string]any{}, nil},
+		"bad":  {bad, []string{"spec.targetSelector.matchLabels", "spec.targetSelector.matchExpressions[0].operator", "spec.targetSelector.matchExpressions[1].values"}},
 	} {
-		o, err := embedserver.ReviewSelector(apiserver.Subject{Part: tc.part, Old: tc.old})
+		o, err := embedserver.ReviewSelector(apiserver.Subject{Part: tc.part})
 		var fields []string
 		for _, objection := range o.Objections {
 			fields = append(fields, objection.Field)
@@ -99,6 +97,37 @@ func TestSelectorsThatCannotBeReadAreRefused(t *testing.T) {
 		slices.Sort(tc.fields)
 		if diff := cmp.Diff(tc.fields, fields); err != nil || diff != "" {
 			t.Errorf("%s: %v (-want +got):\n%s", name, err, diff)
+		}
+	}
+}
+
+// A privilege that does not exist is refused in the words of its parser. A namespace that has one
+// already can be changed elsewhere, and set right.
+func TestUnknownPrivilegesOfNamespacesAreRefused(t *testing.T) {
+	t.Parallel()
+	label := func(value string) map[string]any { return map[string]any{v1alpha1.LabelPrivilege: value} }
+	const words = `unknown privilege "Privileged": use restricted, baseline or privileged`
+	for name, tc := range map[string]struct {
+		labels, old map[string]any
+		want        string
+	}{
+		"none":                     {map[string]any{"team": "a"}, nil, ""},
+		"empty":                    {label(""), nil, ""},
+		"restricted":               {label("restricted"), nil, ""},
+		"baseline":                 {label("baseline"), label("privileged"), ""},
+		"privileged":               {label("privileged"), nil, ""},
+		"unknown":                  {label("Privileged"), nil, words},
+		"made unknown":             {label("Privileged"), label("privileged"), words},
+		"unknown before":           {map[string]any{v1alpha1.LabelPrivilege: "Privileged", "team": "a"}, label("Privileged"), ""},
+		"another unknown one":      {label("Privileged"), label("all"), words},
+		"an unknown one set right": {label("privileged"), label("all"), ""},
+	} {
+		var want []apiserver.Objection
+		if tc.want != "" {
+			want = []apiserver.Objection{{Field: "metadata.labels[fleet.nationtech.io/privilege]", Message: tc.want}}
+		}
+		if diff := cmp.Diff(want, embedserver.ReviewPrivilege(apiserver.Subject{Name: "plant", Part: tc.labels, Old: tc.old}).Objections); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }

@@ -332,7 +332,7 @@ func (s *server) startAPI(context.Context) error {
 		ClientCAs: s.pki.Operator.PEM, Now: s.clock.Now,
 		Handlers:     map[string]http.Handler{adminapi.Path: adminapi.NewHandler(admin{s})},
 		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
-		CRDs: crds.Documents(), Reviews: []apiserver.Review{scores(acceptance.Rules{Types: s.ScoreTypes}), deviceLabels(), selectors()}, Started: s.up, Metrics: s.metrics, Queues: s.queues, Logger: s.Logger.With("component", "apiserver"),
+		CRDs: crds.Documents(), Reviews: []apiserver.Review{scores(acceptance.Rules{Types: s.ScoreTypes}), deviceLabels(), selectors(), privileges()}, Started: s.up, Metrics: s.metrics, Queues: s.queues, Logger: s.Logger.With("component", "apiserver"),
 	})
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 
+	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/clock"
@@ -124,8 +125,12 @@ func (p *Plane) addLeader(recorder record.EventRecorder, resolver *secrets.Resol
 		Deployments: i.deployments.GetIndexer(), Namespaces: i.namespaces.GetStore(), Secrets: i.secrets.GetStore(), ConfigMaps: i.configMaps.GetStore(), Digests: resolver, Rules: p.Rules,
 	})
 	keeper := revisions.New(revisions.Config{
-		Kube: p.Kube, Revisions: i.revisions, Held: func(ref wire.DeploymentRef) map[string]bool { return p.assignments.Held(ref) },
-		Now: p.Clock.Now, Metrics: p.Metrics, Logger: p.component("revisions"),
+		Kube: p.Kube, Revisions: i.revisions,
+		Live: func(ctx context.Context, namespace, name string) (*v1alpha1.Deployment, error) {
+			return p.Client.Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
+		},
+		Held: func(ref wire.DeploymentRef) map[string]bool { return p.assignments.Held(ref) },
+		Now:  p.Clock.Now, Metrics: p.Metrics, Logger: p.component("revisions"),
 	})
 	p.assignments = assigner.New(assigner.Config{
 		Client: p.Client, Devices: i.devices, Deployments: i.deployments, Namespaces: i.namespaces, Secrets: i.secrets, ConfigMaps: i.configMaps,

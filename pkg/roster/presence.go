@@ -14,13 +14,15 @@ type presence struct {
 	// was not heard since the start.
 	last time.Time
 	here bool
+	// tooOld: its agent was refused, as too old, since it was last heard.
+	tooOld bool
 	// outdatedAt is when the outside was last told that its agent is too old.
 	outdatedAt time.Time
 }
 
 // hear notes that a message of the device arrived.
 func (p *presence) hear(name string, now time.Time, e *effects) {
-	p.last = now
+	p.last, p.tooOld = now, false
 	if !p.here {
 		p.here = true
 		e.changed(name)
@@ -68,8 +70,19 @@ func (r *Roster) Outdated(name string) {
 		if d.isThere(r.now()) {
 			return
 		}
+		if !d.tooOld {
+			d.tooOld = true
+			e.changed(name)
+		}
 		if now := r.now(); d.outdatedAt.IsZero() || now.Sub(d.outdatedAt) >= outdatedInterval {
 			d.outdatedAt, e.outdated = now, name
 		}
 	})
+}
+
+// IsTooOld reports whether the agent of a device was refused, as too old, since the device was
+// last heard.
+func (r *Roster) IsTooOld(name string) (is bool) {
+	r.look(name, func(d *device) { is = d.tooOld })
+	return is
 }

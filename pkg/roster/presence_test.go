@@ -113,6 +113,29 @@ func TestAbsenceIsKnownAfterAWhile(t *testing.T) {
 	}
 }
 
+// An agent that was refused as too old is known for it until the device is heard, and its status
+// is written for the first refusal alone.
+func TestAgentIsTooOldUntilTheDeviceIsHeard(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	if r.IsTooOld(device) {
+		t.Error("a device that nobody knows is too old")
+	}
+	r.Bind(device, roster.Keys{Current: "k1"})
+	before := r.changed[device]
+	for range 3 {
+		r.Outdated(device)
+	}
+	if changes := r.changed[device] - before; !r.IsTooOld(device) || changes != 1 {
+		t.Errorf("too old: %v, after %d changes", r.IsTooOld(device), changes)
+	}
+	r.there(t, device)
+	r.Outdated(device) // somebody else with its key
+	if r.IsTooOld(device) {
+		t.Error("a device that was heard is too old")
+	}
+}
+
 // However often a device with an old agent comes, it is told of once an hour.
 func TestOutdatedIsToldOnceAnHour(t *testing.T) {
 	t.Parallel()

@@ -64,18 +64,20 @@ func ParseFilesV0(data []byte) (*FilesV0, error) {
 	if err != nil {
 		return nil, err
 	}
-	return decodeFilesV0(raw)
+	f, err := decodeFilesV0(raw)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
+// decodeFilesV0 returns, besides an error, what could be read.
 func decodeFilesV0(raw any) (*FilesV0, error) {
 	var f FilesV0
 	if err := decodeStrict(raw, &f); err != nil {
-		return nil, besides(err, f.validate(), raw)
+		return &f, besides(err, f.validate(), raw)
 	}
-	if err := f.validate(); err != nil {
-		return nil, err
-	}
-	return &f, nil
+	return &f, f.validate()
 }
 
 func (f *FilesV0) validate() error {

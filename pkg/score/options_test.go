@@ -35,6 +35,46 @@ func TestQuantities(t *testing.T) {
 	}
 }
 
+// A quantity in other units is told from one that is too small, and what is proposed is taken.
+func TestQuantitiesInOtherUnits(t *testing.T) {
+	t.Parallel()
+	const anyBytes = "bytes, or a quantity such as 512M, 0.5Gi or 1e9"
+	for text, want := range map[string]string{
+		"512MB": "is no quantity: use 512M or 512Mi", "512mb": "is no quantity: use 512M or 512Mi", "1.5GB": "is no quantity: use 1.5G or 1.5Gi", ".5gb": "is no quantity: use .5G or .5Gi",
+		"512MiB": "is no quantity: use 512Mi", "64 Mi": "is no quantity: use 64Mi", "64mi": "is no quantity: use 64Mi", "5000K": "is no quantity: use 5000k or 5000Ki", "8192KB": "is no quantity: use 8192k or 8192Ki",
+		"8388608B": "is no quantity: use 8388608", "512g": "is no quantity: use 512G or 512Gi",
+		// What would be too small or too much is not proposed.
+		"1MB": "is no quantity: use " + anyBytes, "4MB": "is no quantity: use 4Mi", "9EB": "is no quantity: use 9E", "99EB": "is no quantity: use " + anyBytes, "Mi": "is no quantity: use " + anyBytes, "64M B": "is no quantity: use " + anyBytes,
+		" ": "is no quantity: use " + anyBytes, strings.Repeat("1", 33): "is no quantity: use " + anyBytes, strings.Repeat("1", 31) + "MB": "is no quantity: use " + anyBytes,
+		// A quantity, but another one than was meant: thousandths of a byte.
+		"512m": "is not at least 4Mi: use 512M or 512Mi", "4M": "is not at least 4Mi: use 4Mi", "1M": "is not at least 4Mi: use " + anyBytes, "0": "is not at least 4Mi: use " + anyBytes,
+		"8Ei": "is too much: use less than 8Ei", "1e99": "is too much: use less than 8Ei",
+	} {
+		_, err := score.ParsePodmanV0([]byte(document(`"resources":{"limits":{"memory":"` + text + `"}}`)))
+		if err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+			continue
+		}
+		_, proposed, _ := strings.Cut(want, "use ")
+		for proposal := range strings.SplitSeq(proposed, " or ") {
+			if strings.Contains(want, anyBytes) || strings.Contains(want, "8Ei") {
+				continue
+			}
+			if _, err := score.ParsePodmanV0([]byte(document(`"resources":{"limits":{"memory":"` + proposal + `"}}`))); err != nil {
+				t.Errorf("%q is proposed for %q, and refused: %v", proposal, text, err)
+			}
+		}
+	}
+	for text, want := range map[string]string{
+		"2 cores": "is no quantity: use processors, such as 500m or 1.5", "50%": "is no quantity: use processors", "500M": "is not within 10m to 1024: use processors", "1e99": "is not within 10m to 1024",
+	} {
+		_, err := score.ParsePodmanV0([]byte(document(`"resources":{"limits":{"cpu":"` + text + `"}}`)))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	for option, want := range map[string]string{

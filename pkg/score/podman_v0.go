@@ -42,18 +42,20 @@ func ParsePodmanV0(data []byte) (*PodmanV0, error) {
 	if err != nil {
 		return nil, err
 	}
-	return decodePodmanV0(raw)
+	p, err := decodePodmanV0(raw)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
+// decodePodmanV0 returns, besides an error, what could be read.
 func decodePodmanV0(raw any) (*PodmanV0, error) {
 	var p PodmanV0
 	if err := decodeStrict(raw, &p); err != nil {
-		return nil, besides(err, p.validate(), raw)
+		return &p, besides(err, p.validate(), raw)
 	}
-	if err := p.validate(); err != nil {
-		return nil, err
-	}
-	return &p, nil
+	return &p, p.validate()
 }
 
 func (p *PodmanV0) validate() error {

@@ -60,7 +60,7 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		return "[" + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + "]"
 	}
 	const label = "must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit"
-	const memory = "is not at least 4Mi: use bytes, or a quantity such as 512M, 0.5Gi or 1e9"
+	const memory = "use bytes, or a quantity such as 512M, 0.5Gi or 1e9"
 	const shortest = "is not an absolute path in its shortest form"
 	tests := []struct{ name, data, want string }{
 		// services
@@ -93,10 +93,10 @@ func TestParsePodmanV0Errors(t *testing.T) {
 		{"signal without a number", document(`"stopSignal":"SIGRTMIN+"`), `data.services[0].stopSignal: "SIGRTMIN+" is not the name of a signal such as SIGTERM or SIGRTMIN+3`},
 		{"unknown limit", document(`"resources":{"limits":{"disk":"1"}}`), "data.services[0].resources.limits.disk: unknown field; known here: memory, cpu, swap, pids"},
 		{"requests", document(`"resources":{"requests":{"cpu":"1"}}`), "data.services[0].resources.requests.cpu: unknown field; known here: memory"},
-		{"little memory", document(`"resources":{"limits":{"memory":"4095Ki"}}`), `data.services[0].resources.limits.memory: "4095Ki" ` + memory},
-		{"memory in other units", document(`"resources":{"limits":{"memory":"64MB"}}`), `data.services[0].resources.limits.memory: "64MB" ` + memory},
-		{"negative memory", document(`"resources":{"limits":{"memory":"-64Mi"}}`), `data.services[0].resources.limits.memory: "-64Mi" ` + memory},
-		{"too much memory", document(`"resources":{"limits":{"memory":"8589934592Gi"}}`), `data.services[0].resources.limits.memory: "8589934592Gi" ` + memory},
+		{"little memory", document(`"resources":{"limits":{"memory":"4095Ki"}}`), `data.services[0].resources.limits.memory: "4095Ki" is not at least 4Mi: ` + memory},
+		{"memory in other units", document(`"resources":{"limits":{"memory":"512MB"}}`), `data.services[0].resources.limits.memory: "512MB" is no quantity: use 512M or 512Mi`},
+		{"negative memory", document(`"resources":{"limits":{"memory":"-64Mi"}}`), `data.services[0].resources.limits.memory: "-64Mi" is no quantity: ` + memory},
+		{"too much memory", document(`"resources":{"limits":{"memory":"8589934592Gi"}}`), `data.services[0].resources.limits.memory: "8589934592Gi" is too much: use less than 8Ei`},
 
 		// restart, command, args
 		{"restart", document(`"restart":"always"`), `data.services[0].restart: "always" is unknown: use Always, OnFailure or Never`},

@@ -95,6 +95,7 @@ func (s *Service) demands(at string) (d Demands) {
 	return append(d, s.SecurityContext.demands(at+".securityContext")...)
 }
 
+// demands leaves out what only a correct value tells.
 func (c *SecurityContext) demands(at string) (d Demands) {
 	if c == nil {
 		return nil
@@ -104,18 +105,18 @@ func (c *SecurityContext) demands(at string) (d Demands) {
 		need("allowPrivilegeEscalation", Baseline)
 	}
 	for i, name := range c.Capabilities.Add {
-		if p := ofCapability(name); p > Restricted {
+		if p := ofCapability(name); p > Restricted && slices.Contains(capabilities, name) {
 			need(index("capabilities.add", i), p)
 		}
 	}
 	if c.SeccompProfile.Type == SeccompUnconfined {
 		need("seccompProfile", Privileged)
 	}
-	if o := c.SELinuxOptions; cmp.Or(o.User, o.Role) != "" || o.Type != "" && !slices.Contains(baselineTypes, o.Type) {
+	if o := c.SELinuxOptions; (cmp.Or(o.User, o.Role) != "" || o.Type != "" && !slices.Contains(baselineTypes, o.Type)) && o.validate("") == nil {
 		need("seLinuxOptions", Privileged)
 	}
 	for i, s := range c.Sysctls {
-		if !SafeSysctl(s.Name) {
+		if !SafeSysctl(s.Name) && s.validateName("") == nil {
 			need(index("sysctls", i), Privileged)
 		}
 	}

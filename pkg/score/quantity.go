@@ -3,6 +3,8 @@ package score
 import (
 	"math/big"
 	"regexp"
+	"slices"
+	"strings"
 )
 
 // quantityPattern is the grammar of Kubernetes' quantities without signs: 512M, 0.5Gi, 1e9,
@@ -56,13 +58,56 @@ func Bytes(text string) int64 {
 	return n
 }
 
+// checkQuantity checks a quantity. instead says what to write in place of one that is none.
+func checkQuantity(field, text, instead string) error {
+	if len(text) > maxQuantity || !quantityPattern.MatchString(text) {
+		return fieldErrorf(field, "%.32q is no quantity: use %s", text, instead)
+	}
+	return nil
+}
+
 // checkBytes checks a quantity of bytes that may be empty. least is its name, too.
-func checkBytes(field, text string, least string) error {
+func checkBytes(field, text, least string) error {
 	if text == "" {
 		return nil
 	}
-	if n, ok := quantity(text, 1); !ok || n < Bytes(least) {
-		return fieldErrorf(field, "%.32q is not at least %s: use bytes, or a quantity such as 512M, 0.5Gi or 1e9", text, least)
+	instead := bytesInstead(text, Bytes(least))
+	if err := checkQuantity(field, text, instead); err != nil {
+		return err
+	}
+	switch n, ok := quantity(text, 1); {
+	case !ok:
+		return fieldErrorf(field, "%.32q is too much: use less than 8Ei", text)
+	case n < Bytes(least):
+		return fieldErrorf(field, "%.32q is not at least %s: use %s", text, least, instead)
 	}
 	return nil
+}
+
+const anyBytes = "bytes, or a quantity such as 512M, 0.5Gi or 1e9"
+
+// otherUnits are bytes in units that are not those of Kubernetes, or mean something else
+// there: 512MB, 64 mib, 5K, 512m.
+var otherUnits = regexp.MustCompile(`(?i)^([0-9]+(?:\.[0-9]*)?|\.[0-9]+) *(?:([kmgtpe])(i?))?b?$`)
+
+// bytesInstead proposes quantities for a text that is none, or is too small: what it may
+// mean, as far as that is at least what is needed.
+func bytesInstead(text string, least int64) string {
+	m := otherUnits.FindStringSubmatch(text)
+	if m == nil {
+		return anyBytes
+	}
+	number, prefix := m[1], strings.ToUpper(m[2])
+	proposals := []string{number + prefix + "i"}
+	if m[3] == "" {
+		proposals = []string{number + strings.Replace(prefix, "K", "k", 1), proposals[0]}
+	}
+	proposals = slices.DeleteFunc(proposals, func(p string) bool {
+		n, ok := quantity(p, 1)
+		return p == text || !ok || n < least
+	})
+	if len(proposals) == 0 {
+		return anyBytes
+	}
+	return list(proposals)
 }

@@ -69,8 +69,15 @@ func (l *Limits) validate(at string) error {
 }
 
 func (l *Limits) validateCPU(field string) error {
-	if n, ok := quantity(l.CPU, 1000); l.CPU != "" && (!ok || n < minCPU || n > maxCPU) {
-		return fieldErrorf(field, "%.32q is not within 10m to 1024: use processors, such as 500m or 1.5", l.CPU)
+	const instead = "processors, such as 500m or 1.5"
+	if l.CPU == "" {
+		return nil
+	}
+	if err := checkQuantity(field, l.CPU, instead); err != nil {
+		return err
+	}
+	if n, ok := quantity(l.CPU, 1000); !ok || n < minCPU || n > maxCPU {
+		return fieldErrorf(field, "%.32q is not within 10m to 1024: use %s", l.CPU, instead)
 	}
 	return nil
 }

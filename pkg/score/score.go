@@ -109,7 +109,8 @@ type Needs struct {
 
 // Validate checks the data of a score whose type is known here and returns
 // what it needs. It returns ErrUnknownType for other types, and errors that
-// wrap ErrInvalid, a *FieldError or FieldErrors, for bad data.
+// wrap ErrInvalid, a *FieldError or FieldErrors, for bad data; of what bad data need,
+// it returns the Demands that can be read, and their Privilege.
 func Validate(typ string, data []byte) (Needs, error) {
 	if !IsKnown(typ) { // whose data may be anything
 		return Needs{}, unknownType(typ)
@@ -129,11 +130,13 @@ func (d *Document) Validate() (Needs, error) {
 	}
 	data, expressions := d.standIn()
 	s, err := types[d.typ].admit(data)
-	if err := afterExpressions(expressions, err); err != nil {
-		return Needs{}, err
-	}
 	demands := s.Demands()
-	return Needs{Privilege: demands.Privilege(), Demands: demands, Secrets: s.Secrets(), ConfigMaps: s.ConfigMaps()}, nil
+	needs := Needs{Privilege: demands.Privilege(), Demands: demands}
+	if err := afterExpressions(expressions, err); err != nil {
+		return needs, err
+	}
+	needs.Secrets, needs.ConfigMaps = s.Secrets(), s.ConfigMaps()
+	return needs, nil
 }
 
 func unknownType(typ string) error { return fmt.Errorf("%w %.63q", ErrUnknownType, typ) }

@@ -141,17 +141,21 @@ func (o *SELinuxOptions) validate(at string) error {
 }
 
 func (s Sysctl) validate(at string) error {
-	var name, value error
-	switch {
-	case len(s.Name) > maxSecretName || !sysctlPattern.MatchString(s.Name):
-		name = fieldErrorf(at+".name", "%.80q is not the name of a sysctl such as net.ipv4.ip_forward", s.Name)
-	case !namespaced(s.Name):
-		name = fieldErrorf(at+".name", "%.80q is one of the whole device: a container has its own of net.*, kernel.msg*, kernel.sem, kernel.shm* and fs.mqueue.*", s.Name)
-	}
+	var value error
 	if !sysctlValue.MatchString(s.Value) {
 		value = fieldErrorf(at+".value", "%.80q is not the value of a sysctl", s.Value)
 	}
-	return all(name, value)
+	return all(s.validateName(at+".name"), value)
+}
+
+func (s Sysctl) validateName(field string) error {
+	switch {
+	case len(s.Name) > maxSecretName || !sysctlPattern.MatchString(s.Name):
+		return fieldErrorf(field, "%.80q is not the name of a sysctl such as net.ipv4.ip_forward", s.Name)
+	case !namespaced(s.Name):
+		return fieldErrorf(field, "%.80q is one of the whole device: a container has its own of net.*, kernel.msg*, kernel.sem, kernel.shm* and fs.mqueue.*", s.Name)
+	}
+	return nil
 }
 
 // namespaced reports whether each container has a sysctl of its own.

@@ -15,17 +15,14 @@ type admitted interface {
 }
 
 // types are the score types that are known here: the Go type of their data, and what
-// decodes and admits it.
+// decodes and admits it. That returns, besides an error, what could be read.
 var types = map[string]struct {
 	of    reflect.Type
 	admit func(raw any) (admitted, error)
 }{
 	TypePodmanV0: {podmanV0Type, func(raw any) (admitted, error) {
 		p, err := decodePodmanV0(raw)
-		if err != nil {
-			return nil, err
-		}
-		return p, p.admit()
+		return p, all(err, p.admit())
 	}},
 	TypeFilesV0: {filesV0Type, func(raw any) (admitted, error) { return decodeFilesV0(raw) }},
 }

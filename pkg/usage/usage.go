@@ -6,6 +6,7 @@ package usage
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -16,7 +17,36 @@ import (
 func Explain(root *cobra.Command) {
 	root.SetFlagErrorFunc(explainFlag)
 	explainArgs(root)
+	explainGroups(root)
 }
+
+// explainGroups has commands that only have others below them refuse words that are none:
+// cobra would print help and report success.
+func explainGroups(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		explainGroups(sub)
+	}
+	if cmd.Runnable() || !cmd.HasSubCommands() || !cmd.HasParent() {
+		return
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return pflag.ErrHelp
+		}
+		err := fmt.Errorf("unknown command %.64q for %q", args[0], cmd.CommandPath())
+		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+			return fmt.Errorf("%w: did you mean %s?", err, strings.Join(like, " or "))
+		}
+		return fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())
+	}
+	cmd.SuggestionsMinimumDistance = suggestionDistance
+	// Help goes on to show what is below it alone.
+	cmd.SetUsageTemplate(strings.Replace(cmd.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasSubCommands)}}", 1))
+	cmd.RunE = func(*cobra.Command, []string) error { return pflag.ErrHelp }
+}
+
+// suggestionDistance is how many letters may be wrong, as cobra has it for the program itself.
+const suggestionDistance = 2
 
 func explainArgs(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {

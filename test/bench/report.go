@@ -136,12 +136,16 @@ and an agent reports that it is waiting only when it has to pull an image.
 
 ## What the time of five services is made of
 
-The agent looks at a device, makes what can be made, and looks again when a probe has
-succeeded. Of the chain store, api, web, each of which waits until the one before is healthy, every link costs such a
-look: 100 ms on a quiet machine, in which podman is asked for each container, for images and for
-the network, and another 100 ms in which the container is made, prepared and started. A podman run
-does the second part only. To make those that wait ahead of time would save half of it; the agent
-does not do that yet.
+The agent looks at a device, makes and starts what can be started, one container after another,
+and looks again when a probe has succeeded. Most of the time is podman's, for five containers,
+150 ms each beside other work. Of the chain store, api, web, each of which waits until the one before
+is healthy, every link costs 20 ms besides until a probe of the new container has succeeded, and
+20 ms until the next one is made, in which podman is asked for each container, for images and for
+the network. A look also waited until 200 ms had passed since the one before, so that what changes
+all the time does not keep a device busy: 400 ms of this chain. After some rest, ten looks may
+follow each other at once now, which brought the ratio from 1.2 to 0.85, measured by turns on a busy
+machine. To make those that wait ahead of time would save nothing here: each is healthy as soon as
+it runs, so that the same work would only be done a moment earlier.
 
 ## What a device at rest does
 

@@ -5,7 +5,8 @@ package e2e_test
 func init() {
 	shownElsewhere["initContainers"] = "their fields are those of services; case life runs one"
 	shownElsewhere["services.schedule"] = "case life-job runs one; clocks are set in pkg/agent/container/schedule alone"
-	shownElsewhere["services.lifecycle.postStart.httpGet"] = "TestPreStop of pkg/agent; it is made as httpGet of probes is"
+	shownElsewhere["services.lifecycle.postStart.httpGet.scheme"] = "TestPreStop of pkg/agent; it is asked as httpGet of probes is"
+	shownElsewhere["services.lifecycle.postStart.httpGet.httpHeaders"] = "TestPreStop of pkg/agent; it is asked as httpGet of probes is"
 	shownElsewhere["services.lifecycle.preStop.httpGet.scheme"] = "TestPreStop of pkg/agent; it is asked as httpGet of probes is"
 	shownElsewhere["services.lifecycle.preStop.httpGet.httpHeaders"] = "TestPreStop of pkg/agent; it is asked as httpGet of probes is"
 	shownElsewhere["services.lifecycle.preStop.timeoutSeconds"] = "TestLifeOfServices of pkg/score: it is refused"
@@ -53,6 +54,27 @@ func init() {
 				fields: "services.lifecycle.preStop.httpGet.port services.lifecycle.preStop.httpGet.path", in: onDevice,
 				run:  "fleet-agent restart fields/life-http/web >/dev/null && " + forWorkload + "podman exec fields_life-http_web cat /data/hooks",
 				want: "started\ndrained\nstarted",
+			}},
+		},
+		// A program that is asked to warm up at each start of a service beside it, before that
+		// is ready. It listens already, since a hook is tried once.
+		fieldCase{
+			name: "life-post-http",
+			data: `network: {mode: Shared}`,
+			objects: `{apiVersion: v1, kind: ConfigMap, metadata: {name: warm, namespace: fields}, data: {` +
+				`warm: "#!/bin/sh\necho warmed by $REQUEST_METHOD >>/data/hooks\nprintf 'Content-Type: text/plain\\r\\n\\r\\nok'\n"}}`,
+			service: `command: [sh, -c, 'echo started >>/data/hooks; trap "exit 0" TERM; while :; do sleep 1 & wait; done'],` +
+				` dependsOn: [{service: beside, condition: Healthy}], lifecycle: {postStart: {httpGet: {port: 8080, path: /cgi-bin/warm}}},` +
+				` volumes: [{name: data, mountPath: /data}]`,
+			services: []string{
+				`{name: beside, image: 'localhost/hello:1', readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1},` +
+					` volumes: [{name: data, mountPath: /data}, {configMap: {name: warm, defaultMode: 493}, mountPath: /www/cgi-bin}]}`,
+			},
+			shows: []shown{{
+				fields: "services.lifecycle.postStart.httpGet.port services.lifecycle.postStart.httpGet.path", in: onDevice,
+				run: "fleet-agent restart fields/life-post-http/web >/dev/null && for i in $(seq 100); do " +
+					"out=$(" + forWorkload + "podman exec fields_life-post-http_web cat /data/hooks); test $(echo \"$out\" | wc -l) -ge 4 && break; sleep 0.1; done; echo \"$out\"",
+				want: "started\nwarmed by GET\nstarted\nwarmed by GET",
 			}},
 		},
 		fieldCase{

@@ -172,6 +172,7 @@ func (s *site) prepareFields() {
 	s.t.Helper()
 	outside := s.startResolver(outsideAnswer)
 	s.root("echo nameserver " + outside.address() + " >/etc/resolv.conf")
+	s.copyHealth()
 	script := "sed -i '/^bindRoots:/d' /etc/fleet-agent/agent.yaml; echo '" + fieldsConfig + "' >>/etc/fleet-agent/agent.yaml\n"
 	for _, c := range fieldCases {
 		script += c.prepare + "\n"

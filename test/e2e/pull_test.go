@@ -18,12 +18,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -66,6 +69,7 @@ func TestPulls(t *testing.T) {
 				{"a pull goes on where it was", (*site).pullGoesOn},
 				{"a moving tag", (*site).movingTag},
 				{"images that must be signed", (*site).policyOfImages},
+				{"images that must be signed with GPG", (*site).policyOfGPG},
 			} {
 				if !t.Run(step.name, func(t *testing.T) {
 					whole := s.t
@@ -373,6 +377,72 @@ func (s *site) policyOfImages(f *farRegistry) {
 	s.applyPrivate("unsigned", "{name: web, image: '"+farHost+"/team/unsigned:1'}")
 	s.aggregate("unsigned", counts{1, 1, 0, 0})
 	s.kubectl("delete", "fleetdep", "unsigned")
+}
+
+// policyOfGPG: signatures of GPG work on every suite, from a directory of the device, in which the
+// server puts them.
+func (s *site) policyOfGPG(f *farRegistry) {
+	key, err := openpgp.NewEntity("Maker", "", "maker@example.com", nil)
+	s.must(err)
+	other, err := openpgp.NewEntity("Other", "", "other@example.com", nil)
+	s.must(err)
+	var public bytes.Buffer
+	armored, err := armor.Encode(&public, openpgp.PublicKeyType, nil)
+	s.must(err)
+	s.must(key.Serialize(armored))
+	s.must(armored.Close())
+	put := func(path string, content []byte) {
+		s.t.Helper()
+		s.must(s.machine.WriteFile(s.t.Context(), "/etc/containers/fleet/"+path, bytes.NewReader(content), 0o644))
+	}
+	sign := func(by *openpgp.Entity, repository string) (path string, signature []byte) {
+		s.t.Helper()
+		digest := f.has(s, repository+":1", 1000)
+		return "signatures/example.com__5000/" + repository + "@" + strings.Replace(digest, ":", "=", 1) + "/signature-1", s.signature(by, repository+":1", digest)
+	}
+	put("maker.asc", public.Bytes())
+	put("registries.d/default.yaml", []byte("default-docker: {lookaside: 'file:///etc/containers/fleet/signatures'}\n"))
+	put("policy.json", fmt.Appendf(nil, `{"default": [{"type": "insecureAcceptAnything"}], "transports": {"docker": {%q: [
+  {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/etc/containers/fleet/maker.asc", "signedIdentity": {"type": "matchRepository"}}]}}}`, farHost+"/gpg"))
+
+	f.has(s, "gpg/unsigned:1", 1000)
+	s.applyPrivate("unsigned", "{name: web, image: '"+farHost+"/gpg/unsigned:1'}")
+	s.failsWith("default", "unsigned", regexp.MustCompile(`A signature was required, but no signature exists`))
+	put(sign(other, "gpg/foreign"))
+	s.applyPrivate("foreign", "{name: web, image: '"+farHost+"/gpg/foreign:1'}")
+	s.failsWith("default", "foreign", regexp.MustCompile(`pulling image .*foreign:1.*[Ss]ignature`))
+	path, signature := sign(key, "gpg/signed")
+	s.distribute("/etc/containers/fleet/"+path, signature)
+	s.applyPrivate("signed", "{name: web, image: '"+farHost+"/gpg/signed:1'}")
+	s.aggregate("signed", counts{1, 1, 0, 0})
+	s.kubectl("delete", "fleetdep", "unsigned", "foreign", "signed", "distributed")
+	s.containers()
+	s.root("rm -r /etc/containers/fleet/*")
+}
+
+// distribute puts a file on the device by way of the server.
+func (s *site) distribute(path string, content []byte) {
+	s.t.Helper()
+	file := filepath.Join(s.t.TempDir(), "content")
+	s.must(os.WriteFile(file, content, 0o600))
+	s.kubectl("create", "configmap", "distributed", "--from-file=content="+file)
+	_, err := s.server.Apply(s.t.Context(), fmt.Sprintf(`{apiVersion: fleet.nationtech.io/v1alpha1, kind: Deployment, metadata: {name: distributed},
+  spec: {targetSelector: {matchLabels: {site: a}}, score: {type: FilesV0, data: {files: [{path: %q, configMapKeyRef: {name: distributed, key: content}}]}}}}`, path))
+	s.must(err)
+	s.aggregate("distributed", counts{1, 1, 0, 0})
+}
+
+// signature is what `podman push --sign-by` writes about an image.
+func (s *site) signature(by *openpgp.Entity, called, digest string) []byte {
+	s.t.Helper()
+	var signed bytes.Buffer
+	w, err := openpgp.Sign(&signed, by, nil, nil)
+	s.must(err)
+	_, err = fmt.Fprintf(w, `{"critical":{"identity":{"docker-reference":%q},"image":{"docker-manifest-digest":%q},"type":"atomic container signature"},"optional":{}}`,
+		farHost+"/"+called, digest)
+	s.must(err)
+	s.must(w.Close())
+	return signed.Bytes()
 }
 
 // sign puts a signature of an image beside it, as cosign does.

@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"fleet.nationtech.io/fleet/pkg/agent/sim"
@@ -93,6 +94,27 @@ func TestScoreThatIsNotAllowedAnyMoreIsNotSent(t *testing.T) {
 
 	s.edit("default", "hello", func(d *v1alpha1.Deployment) { d.Spec.Score = deployment("hello", "a", "again").Spec.Score })
 	s.aggregate("default", "hello", counts{1, 1, 0, 0})
+}
+
+// Nobody gives a namespace a privilege that does not exist, by whatever way.
+func TestUnknownPrivilegeOfANamespaceIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	namespaces := kubernetes.NewForConfigOrDie(s.rest()).CoreV1().Namespaces()
+	const words = `metadata.labels[fleet.nationtech.io/privilege]: unknown privilege "all": use restricted, baseline or privileged`
+	refused := func(what string, err error) {
+		t.Helper()
+		if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: error is %v, want that it is invalid: %s", what, err, words)
+		}
+	}
+	_, err := namespaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "plant", Labels: map[string]string{v1alpha1.LabelPrivilege: "all"}}}, metav1.CreateOptions{})
+	refused("a new namespace", err)
+	patch := []byte(`{"metadata":{"labels":{"` + v1alpha1.LabelPrivilege + `":"all"}}}`)
+	_, err = namespaces.Patch(t.Context(), "default", types.MergePatchType, patch, metav1.PatchOptions{})
+	refused("a patch", err)
+	_, err = namespaces.Patch(t.Context(), "default", types.ApplyPatchType, append([]byte(`{"apiVersion":"v1","kind":"Namespace",`), patch[1:]...), metav1.PatchOptions{FieldManager: "test", Force: new(true)})
+	refused("an apply", err)
 }
 
 func TestScoreTypeWithSpacesIsRefused(t *testing.T) {

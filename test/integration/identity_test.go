@@ -234,7 +234,7 @@ func TestRevocationIsImmediateAndLasts(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeviceConnected); c == nil || c.Reason != v1alpha1.ReasonRevoked {
+		if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeviceConnected); c == nil || c.Reason != v1alpha1.ReasonKeyRefused {
 			return fmt.Errorf("condition Connected is %+v", c)
 		}
 		return nil
@@ -799,6 +799,10 @@ func TestAgentThatIsTooOld(t *testing.T) {
 		h.refused()
 	}
 	s.event(h.name, "AgentTooOld", "upgrade fleet-agent")
+	s.deviceOnce(h.name, func(d *v1alpha1.Device) bool {
+		ready := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeviceReady)
+		return ready != nil && ready.Status == metav1.ConditionFalse && ready.Reason == v1alpha1.ReasonAgentTooOld
+	})
 	events, err := kubernetes.NewForConfigOrDie(s.rest()).CoreV1().Events(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -288,6 +288,7 @@ func TestHangingUpGivesNoSecondName(t *testing.T) {
 	if ctx.Err() == nil || brokenOff > 0 {
 		t.Errorf("%d writes were broken off by who hung up (%v)", brokenOff, ctx.Err())
 	}
+	s.noticed("edge-1") // by the server, which is not what wrote it
 	wantError(t, s.withKey("edge-2", key).ask(token), wire.RefusedNameTaken, "a key has one name")
 }
 

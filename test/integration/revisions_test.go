@@ -257,6 +257,131 @@ func TestRevisionsMadeByHandMisleadNobody(t *testing.T) {
 	}
 }
 
+// orphan deletes a Deployment and leaves its revisions, which have no owner then.
+func (s *server) orphan(name string) []appsv1.ControllerRevision {
+	s.t.Helper()
+	err := s.client().Deployments("default").Delete(s.t.Context(), name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationOrphan)})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	eventually(s.t, "the object goes", func() error {
+		if _, err := s.client().Deployments("default").Get(s.t.Context(), name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return errStillThere
+		}
+		return nil
+	})
+	left := s.revisions(name)
+	for _, r := range left {
+		if owner := metav1.GetControllerOf(&r); owner != nil && owner.Kind == "Deployment" {
+			s.t.Fatalf("revision %d has the owner %v", r.Revision, owner)
+		}
+	}
+	return left
+}
+
+// What a Deployment left behind is the history of the next one of its name: it counts for its
+// limit, also after a restart. What is somebody else's is not touched.
+func TestRevisionsWithoutAnOwnerAreAdopted(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	kube := kubernetes.NewForConfigOrDie(s.rest())
+	s.create(deployment("hello", "a", "one"))
+	s.history("hello", "1 ")
+	s.change("hello", "two", "two")
+	s.history("hello", "1 ", "2 two")
+	left := s.orphan("hello")
+	if len(left) != 2 {
+		t.Fatalf("%d revisions are left", len(left))
+	}
+	holder, err := kube.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "holder"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := map[string]func(*appsv1.ControllerRevision){
+		"other-owner": func(r *appsv1.ControllerRevision) {
+			r.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(holder, corev1.SchemeGroupVersion.WithKind("ConfigMap"))}
+		},
+		"other-label": func(r *appsv1.ControllerRevision) { r.Labels[v1alpha1.LabelDeployment] = "hello-too" },
+		"other-hash":  func(r *appsv1.ControllerRevision) { r.Data.Raw = left[1].Data.Raw },
+		"no-score":    func(r *appsv1.ControllerRevision) { r.Data.Raw = []byte(`{"spec":{"template":{}}}`) },
+		"no-hash":     func(r *appsv1.ControllerRevision) { r.Annotations = nil },
+	}
+	before := map[string]string{}
+	for name, change := range foreign {
+		r := left[0].DeepCopy()
+		r.ObjectMeta = metav1.ObjectMeta{Name: name, Namespace: "default", Labels: map[string]string{v1alpha1.LabelDeployment: "hello"}, Annotations: r.Annotations}
+		change(r)
+		made, err := kube.AppsV1().ControllerRevisions("default").Create(t.Context(), r, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before[name] = made.ResourceVersion
+	}
+	s.stop()
+	s.start()
+	d := deployment("hello", "a", "two")
+	d.Spec.RevisionHistoryLimit = new(int32(1))
+	s.create(d)
+	// The score is back, and the first is the one that is kept besides.
+	adopted := func(want ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("revisions %v", want), func() error {
+			live, err := s.client().Deployments("default").Get(t.Context(), "hello", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			var got []string
+			for _, r := range s.revisions("hello") {
+				if metav1.IsControlledBy(&r, live) {
+					got = append(got, fmt.Sprint(r.Revision, " ", r.UID == left[0].UID || r.UID == left[1].UID))
+				}
+			}
+			if !slices.Equal(got, want) {
+				return fmt.Errorf("they are %q", got)
+			}
+			return nil
+		})
+	}
+	adopted("1 true", "2 true")
+	s.change("hello", "three", "three")
+	adopted("2 true", "3 false")
+	for name, version := range before {
+		r, err := kube.AppsV1().ControllerRevisions("default").Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || r.ResourceVersion != version {
+			t.Errorf("%s was touched: %v, %v", name, r, err)
+		}
+	}
+	// Another Deployment deletes nothing that it leaves, nor takes it back while it goes.
+	left = s.orphan("hello")
+	if len(left) < 2 {
+		t.Errorf("%d revisions are left", len(left))
+	}
+}
+
+// A revision whose owner somebody took away is adopted at once.
+func TestARevisionIsAdoptedWhenItLosesItsOwner(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	kube := kubernetes.NewForConfigOrDie(s.rest())
+	s.create(deployment("hello", "a", "one"))
+	s.history("hello", "1 ")
+	s.change("hello", "two", "two")
+	first := s.history("hello", "1 ", "2 two")[0]
+	if _, err := kube.AppsV1().ControllerRevisions("default").Patch(t.Context(), first.Name, types.MergePatchType, []byte(`{"metadata":{"ownerReferences":null}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its owner", func() error {
+		r, err := kube.AppsV1().ControllerRevisions("default").Get(t.Context(), first.Name, metav1.GetOptions{})
+		if err != nil || r.UID != first.UID {
+			return fmt.Errorf("the revision is another one: %w", err)
+		}
+		if owner := metav1.GetControllerOf(r); owner == nil || owner.Name != "hello" {
+			return fmt.Errorf("the owner is %v", owner)
+		}
+		return nil
+	})
+}
+
 // What takes the label or the owner of a revision away does not multiply it.
 func TestARevisionThatLostItsOwnerIsAdopted(t *testing.T) {
 	t.Parallel()

@@ -46,7 +46,7 @@ func TestOldKubectl(t *testing.T) {
 	shows(kubectl(shop("localhost/shop:2"), "apply", "--server-side", "--force-conflicts", "-f", "-"), "serverside-applied")
 	kubectl("", "wait", "--for=condition=Available", "--timeout=60s", "fleetdep/shop")
 	shows(kubectl("", "get", "fleetdep"), "ACCEPTED", "PodmanV0", "Valid")
-	shows(kubectl("", "get", "fleetdev", "-o", "wide"), "CONNECTED", "group-1")
+	shows(kubectl("", "get", "fleetdev", "-o", "wide"), "REASON", "Operational", "CONNECTED", "group-1")
 	shows(kubectl("", "get", "all"), "shop")
 	shows(kubectl("", "get", "fleetdep", "shop", "-o", "jsonpath={.status.aggregate.succeeded}"), "2")
 	shows(kubectl("", "describe", "fleetdep", "shop"), "localhost/shop:2", "Available")

@@ -52,6 +52,8 @@ func accounts(f Facts) []Finding {
 	for _, name := range names {
 		account, ok := f.Accounts[name]
 		switch {
+		case !ok && f.Packaged && f.SetupTool == "":
+			return []Finding{finding.failure("the account " + name + " does not exist, and neither does the program that makes it: install the package fleet-agent")}
 		case !ok:
 			return []Finding{finding.failure("the account " + name + " does not exist").fix(setupCommand(f))}
 		case account.Expired:

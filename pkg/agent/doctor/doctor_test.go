@@ -203,7 +203,7 @@ func TestFindings(t *testing.T) {
 		},
 		"no account and no setup-user": {
 			harm:  func(f *doctor.Facts) { delete(f.Accounts, "fleet-agent"); f.SetupTool = "" },
-			check: "accounts", state: doctor.Failure, message: "the account fleet-agent does not exist",
+			check: "accounts", state: doctor.Failure, message: "the account fleet-agent does not exist, and neither does the program that makes it: install the package fleet-agent",
 		},
 		"an expired account": {
 			harm:  func(f *doctor.Facts) { f.Accounts["fleet-agent"] = doctor.Account{Expired: true} },

@@ -43,8 +43,10 @@ type Queue[K comparable] struct {
 	MinBackoff, MaxBackoff time.Duration
 	// MinPace and MaxPace bound the time between two runs that Soon asks for. It
 	// doubles with each failure, so that a key which fails and changes all the
-	// time does not keep the device busy.
+	// time does not keep the device busy. Of a key that does not fail, Burst runs may
+	// follow each other at once: then MinPace is the time between two on the average.
 	MinPace, MaxPace time.Duration
+	Burst            int
 	Log              *slog.Logger
 
 	mu    sync.Mutex // guards slots and their fields
@@ -55,6 +57,7 @@ type Queue[K comparable] struct {
 type slot struct {
 	due        time.Time // zero: not before it is asked for
 	last       time.Time // when the last run ended
+	rested     time.Time // when Burst runs may follow each other again
 	failures   int
 	running    bool
 	superseded chan struct{}
@@ -69,6 +72,7 @@ func New[K comparable](log *slog.Logger, do func(ctx context.Context, key K, run
 		MaxBackoff: 5 * time.Minute,
 		MinPace:    200 * time.Millisecond,
 		MaxPace:    30 * time.Second,
+		Burst:      10,
 		Log:        log,
 		slots:      map[K]*slot{},
 		wake:       make(chan struct{}, 1),
@@ -101,7 +105,7 @@ func (q *Queue[K]) Soon(key K) {
 		s.rerun = true
 		return
 	}
-	s.due = earliest(s.due, s.last.Add(q.pace(s)))
+	s.due = earliest(s.due, q.soonest(s))
 	q.signal()
 }
 
@@ -114,7 +118,13 @@ func (q *Queue[K]) slot(key K) *slot {
 	return s
 }
 
-func (q *Queue[K]) pace(s *slot) time.Duration { return doubled(q.MinPace, q.MaxPace, s.failures) }
+// soonest is when a key may run because something happened to it.
+func (q *Queue[K]) soonest(s *slot) time.Time {
+	if s.failures > 0 {
+		return s.last.Add(doubled(q.MinPace, q.MaxPace, s.failures))
+	}
+	return latest(time.Now(), s.rested.Add(-time.Duration(q.Burst-1)*q.MinPace))
+}
 
 // doubled is low doubled n times, but not more than high.
 func doubled(low, high time.Duration, n int) time.Duration {
@@ -126,6 +136,13 @@ func doubled(low, high time.Duration, n int) time.Duration {
 
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
 		return b
 	}
 	return a
@@ -177,6 +194,7 @@ func (q *Queue[K]) run(ctx context.Context, key K, run Run) {
 	defer q.mu.Unlock()
 	s := q.slots[key]
 	s.running, s.superseded, s.last = false, nil, time.Now()
+	s.rested = latest(s.rested, s.last).Add(q.MinPace)
 	switch {
 	case err != nil && ctx.Err() == nil:
 		pause := doubled(q.MinBackoff, q.MaxBackoff, s.failures)
@@ -189,7 +207,7 @@ func (q *Queue[K]) run(ctx context.Context, key K, run Run) {
 		s.due = earliest(s.due, result.At)
 	}
 	if s.rerun {
-		s.due = earliest(s.due, s.last.Add(q.pace(s)))
+		s.due = earliest(s.due, q.soonest(s))
 	}
 	if result.Done && !s.rerun && s.due.IsZero() {
 		delete(q.slots, key)

@@ -34,6 +34,13 @@ func (d *diary) note() int {
 	return len(d.runs)
 }
 
+// again forgets the runs so far.
+func (d *diary) again() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.begin, d.runs = time.Now(), nil
+}
+
 func (d *diary) all() []time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -111,25 +118,41 @@ func TestAChangeDoesNotWaitForTheBackoff(t *testing.T) {
 	})
 }
 
+// TestEventsArePaced: ten runs may follow each other at once, and then one comes every 200 ms.
+// A minute of rest brings back the ten, and a key that fails has none of them.
 func TestEventsArePaced(t *testing.T) {
 	t.Parallel()
 	d := &diary{}
+	var broken atomic.Bool
 	inBubble(t, func(context.Context, string, queue.Run) (queue.Result, error) {
 		d.note()
+		if broken.Load() {
+			return queue.Result{}, errTest
+		}
 		return queue.Result{}, nil
 	}, func(q *queue.Queue[string]) {
-		d.begin = time.Now()
-		q.Now("a")
-		synctest.Wait()
-		for range 100 {
-			q.Soon("a")
-			time.Sleep(10 * time.Millisecond)
+		ms := func(times ...int) (list []time.Duration) {
+			for _, t := range times {
+				list = append(list, time.Duration(t)*time.Millisecond)
+			}
+			return list
 		}
-		time.Sleep(time.Minute)
-		want := []time.Duration{0, 200 * time.Millisecond, 400 * time.Millisecond, 600 * time.Millisecond, 800 * time.Millisecond, time.Second}
-		if diff := cmp.Diff(want, d.all()); diff != "" {
-			t.Error(diff)
+		events := func(want []time.Duration) {
+			t.Helper()
+			d.again()
+			for range 99 {
+				q.Soon("a")
+				time.Sleep(10 * time.Millisecond)
+			}
+			if diff := cmp.Diff(want, d.all()); diff != "" {
+				t.Error(diff)
+			}
+			time.Sleep(time.Minute)
 		}
+		events(ms(0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 200, 400, 600, 800))
+		events(ms(0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 200, 400, 600, 800))
+		broken.Store(true)
+		events(ms(0, 400))
 	})
 }
 

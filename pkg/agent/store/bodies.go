@@ -14,22 +14,21 @@ import (
 var ErrHash = errors.New("body does not match its hash")
 
 // Body returns the body with this hash, or nil when it is not here. A body
-// that does not match its hash is removed, so that it is fetched again.
+// that does not match its hash is removed, so that it is fetched again; one that cannot be
+// read at this moment is kept.
 func (s *Store) Body(hash string) []byte {
 	if !wire.ValidHash(hash) {
 		return nil
 	}
-	path := s.bodyPath(hash)
-	body, err := readFile(path, wire.MaxScoreSize)
+	body, err := readFile(s.bodyPath(hash), wire.MaxScoreSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil && wire.Sum(body).String() != hash {
-		err = ErrHash
+		err = fmt.Errorf("%w: %w", errDamage, ErrHash)
 	}
 	if err != nil {
-		s.damaged(filepath.Join(bodiesDir, hash), err)
-		_ = os.Remove(path) // at worst it is found damaged again
+		s.discard(filepath.Join(bodiesDir, hash), err)
 		return nil
 	}
 	return body

@@ -27,22 +27,29 @@ const (
 type Secrets map[string]map[string][]byte
 
 // Secrets returns the contents with this digest, or nil when they are not here.
-// What is damaged counts as absent, so that it is fetched again.
+// What is damaged counts as absent, so that it is fetched again, and so does, without being
+// removed, what cannot be read at this moment.
 func (s *Store) Secrets(digest string) Secrets {
 	if !wire.ValidHash(digest) {
 		return nil
 	}
+	name := filepath.Join(secretsDir, digest)
 	sealed, err := readFile(s.secretsPath(digest), maxSealed)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		s.discard(name, err)
 		return nil
 	}
-	var contents Secrets
-	if err == nil {
-		contents, err = s.unseal(digest, sealed)
+	aead, err := s.secretsCipher()
+	if err != nil { // which says nothing of what it would open
+		s.unreadable(name, err)
+		return nil
 	}
+	contents, err := unsealSecrets(aead, digest, sealed)
 	if err != nil {
-		s.damaged(filepath.Join(secretsDir, digest), err)
-		_ = os.Remove(s.secretsPath(digest)) // at worst it is found damaged again
+		s.discard(name, err)
 		return nil
 	}
 	return contents
@@ -85,21 +92,18 @@ func (s *Store) CollectSecrets(keep map[string]bool) error {
 	return err
 }
 
-func (s *Store) unseal(digest string, sealed []byte) (Secrets, error) {
-	aead, err := s.secretsCipher()
-	if err != nil {
-		return nil, err
-	}
+// unsealSecrets returns errors that are errDamage.
+func unsealSecrets(aead cipher.AEAD, digest string, sealed []byte) (Secrets, error) {
 	if len(sealed) < aead.NonceSize() {
-		return nil, errors.New("too short")
+		return nil, fmt.Errorf("%w: too short", errDamage)
 	}
 	plain, err := aead.Open(nil, sealed[:aead.NonceSize()], sealed[aead.NonceSize():], []byte(digest))
 	if err != nil {
-		return nil, errors.New("not sealed with this device's key")
+		return nil, fmt.Errorf("%w: not sealed with this device's key", errDamage)
 	}
 	var contents Secrets
 	if err := json.Unmarshal(plain, &contents); err != nil || contents == nil {
-		return nil, errors.New("not a set of secrets")
+		return nil, fmt.Errorf("%w: not a set of secrets", errDamage)
 	}
 	return contents, nil
 }
@@ -155,13 +159,17 @@ func (s *Store) Confidential() (all [][]byte) {
 		return all
 	}
 	all = append(all, key)
+	aead, err := s.secretsCipher()
+	if err != nil {
+		return all
+	}
 	entries, _ := os.ReadDir(filepath.Join(s.dir, secretsDir))
 	for _, e := range entries {
 		sealed, err := readFile(filepath.Join(s.dir, secretsDir, e.Name()), maxSealed)
 		if err != nil || !wire.ValidHash(e.Name()) {
 			continue
 		}
-		contents, err := s.unseal(e.Name(), sealed)
+		contents, err := unsealSecrets(aead, e.Name(), sealed)
 		if err != nil {
 			continue
 		}

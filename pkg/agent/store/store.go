@@ -14,6 +14,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/agent/crashes"
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
+	"fleet.nationtech.io/fleet/pkg/rights"
 )
 
 // ErrLocked: another agent uses the state directory.
@@ -133,6 +134,25 @@ func (s *Store) read(name string, v any) bool {
 		return false
 	}
 	return true
+}
+
+// errDamage is wrapped by errors about what a file holds.
+var errDamage = errors.New("damaged")
+
+// discard removes a file that can be fetched again, if what is wrong is what it holds or is. An
+// error of the moment, as when no more files can be opened or the medium does not answer, says
+// nothing of that: without the server, the file may be all that there is.
+func (s *Store) discard(name string, err error) {
+	if !errors.Is(err, errDamage) && !errors.Is(err, rights.ErrTooLong) && !errors.Is(err, rights.ErrNotRegular) {
+		s.unreadable(name, err)
+		return
+	}
+	s.damaged(name, err)
+	_ = os.Remove(filepath.Join(s.dir, name)) // at worst it is found damaged again
+}
+
+func (s *Store) unreadable(name string, err error) {
+	s.log.Warn("file in the state directory cannot be read", "file", name, "error", err)
 }
 
 func (s *Store) damaged(name string, err error) {

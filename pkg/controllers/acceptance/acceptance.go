@@ -90,16 +90,17 @@ func (r Rules) Evaluate(d *v1alpha1.Deployment, namespaceLabels map[string]strin
 // judge returns what the score needs, the digest of its Secrets, and why it is
 // accepted, or with an error, why not.
 func (r Rules) judge(typ string, document *score.Document, namespace string, namespaceLabels map[string]string, digests Digests) (needs score.Needs, digest, reason string, err error) {
-	needs, err = document.Validate()
-	switch {
-	case errors.Is(err, score.ErrUnknownType):
+	needs, invalid := document.Validate()
+	if errors.Is(invalid, score.ErrUnknownType) {
 		reason, err = r.judgeUnknown(typ, namespace, namespaceLabels)
 		return needs, "", reason, err
-	case err != nil:
-		return needs, "", v1alpha1.ReasonInvalid, fmt.Errorf("spec.score.%w", err)
 	}
-	if err := exceeds(needs, namespace, namespaceLabels); err != nil {
-		return needs, "", v1alpha1.ReasonPrivilegeExceeded, err
+	if err := refuse(invalid, needs, namespace, namespaceLabels); err != nil {
+		reason = v1alpha1.ReasonPrivilegeExceeded
+		if invalid != nil {
+			reason = v1alpha1.ReasonInvalid
+		}
+		return needs, "", reason, err
 	}
 	if digest, err = digests.Digest(namespace, objectsOf(&needs)); err == nil {
 		return needs, digest, v1alpha1.ReasonValid, nil
@@ -118,6 +119,19 @@ func objectsOf(needs *score.Needs) []string {
 		names = append(names, wire.ConfigMapName(name))
 	}
 	return names
+}
+
+// refuse says what is wrong with a score, and what it needs that its namespace does not allow,
+// so that its author sees both at once; nil for nothing.
+func refuse(invalid error, needs score.Needs, namespace string, namespaceLabels map[string]string) error {
+	beyond := exceeds(needs, namespace, namespaceLabels)
+	switch {
+	case invalid == nil:
+		return beyond
+	case beyond == nil:
+		return fmt.Errorf("spec.score.%w", invalid)
+	}
+	return fmt.Errorf("spec.score.%w; %w", invalid, beyond)
 }
 
 // exceeds says why a namespace does not allow what a score needs.

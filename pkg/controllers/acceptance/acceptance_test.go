@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -81,6 +82,9 @@ func TestVerdicts(t *testing.T) {
 		"bind, baseline":                 {"PodmanV0", bind, privilege("baseline"), false, v1alpha1.ReasonPrivilegeExceeded, "baseline"},
 		"bind, restricted":               {"PodmanV0", bind, privilege("restricted"), false, v1alpha1.ReasonPrivilegeExceeded, "restricted"},
 		"bind, privileged":               {"PodmanV0", bind, privilege("privileged"), true, v1alpha1.ReasonValid, ""},
+		// What is wrong does not hide what the namespace does not allow.
+		"bind, and a mistake":             {"PodmanV0", strings.Replace(bind, `:1",`, `:1","restart":"Sometimes",`, 1), nil, false, v1alpha1.ReasonInvalid, `Never; spec.score.data.services[0].volumes[0].hostPath needs privilege privileged, but namespace shop allows baseline`},
+		"bind, and a mistake, privileged": {"PodmanV0", strings.Replace(bind, `:1",`, `:1","restart":"Sometimes",`, 1), privilege("privileged"), false, v1alpha1.ReasonInvalid, "or Never"},
 		// A value that nobody can read opens nothing.
 		"bind, a misspelt label": {"PodmanV0", bind, privilege("Privileged"), false, v1alpha1.ReasonPrivilegeExceeded, "restricted"},
 		"bind, an odd label":     {"PodmanV0", bind, privilege("all"), false, v1alpha1.ReasonPrivilegeExceeded, "restricted"},
@@ -102,6 +106,69 @@ func TestVerdicts(t *testing.T) {
 				t.Errorf("entry %+v of a body of %d bytes: %v", v.Entry, len(v.Body), err)
 			}
 		})
+	}
+}
+
+// What is wrong with a score and what its namespace does not allow are refused together, as far
+// as the score can be read: what only a correct value would tell is not claimed.
+func TestRefusalsNameMistakesAndPrivilegeTogether(t *testing.T) {
+	t.Parallel()
+	const (
+		tooMuch = "needs privilege privileged, but the namespace allows baseline: to allow it, kubectl label namespace shop " + v1alpha1.LabelPrivilege + "=privileged"
+		service = "spec.score.data.services[0]."
+	)
+	web := func(fields string) string {
+		return `{"services":[{"name":"web","image":"localhost/web:1",` + fields + `}]}`
+	}
+	for name, tc := range map[string]struct {
+		typ, data string
+		want      []acceptance.Refusal
+	}{
+		"a mistake beside": {"PodmanV0", web(`"hostPID":true,"imgae":"x","volumes":[{"hostPath":"/srv","mountPath":"/srv"}],"ports":[{"hostPort":80,"containerPort":0}]`), []acceptance.Refusal{
+			{service + "imgae", "unknown field; did you mean image?"}, {service + "ports[0].containerPort", "0 is not within 1 to 65535"},
+			{service + "volumes[0].hostPath", tooMuch}, {service + "hostPID", tooMuch},
+		}},
+		"in the field itself": {"PodmanV0", web(`"volumes":[{"hostPath":"srv","mountPath":"/srv"}]`), []acceptance.Refusal{
+			{service + "volumes[0].hostPath", `"srv" is not an absolute path in its shortest form`}, {service + "volumes[0].hostPath", tooMuch},
+		}},
+		"of another kind": {"PodmanV0", web(`"hostPID":"yes"`), []acceptance.Refusal{{service + "hostPID", "is a string, true or false is needed"}}},
+		"values that say nothing": {"PodmanV0", web(`"securityContext":{"capabilities":{"add":["CAP_CHOWN"]},"sysctls":[{"name":"kernel.panic","value":"1"}],"seLinuxOptions":{"type":"a b"}}`), []acceptance.Refusal{
+			{service + "securityContext.capabilities.add[0]", `"CAP_CHOWN": leave CAP_ out, and use capital letters`},
+			{service + "securityContext.seLinuxOptions.type", `"a b" is not part of a label`},
+			{service + "securityContext.sysctls[0].name", `"kernel.panic" is one of the whole device: a container has its own of net.*, kernel.msg*, kernel.sem, kernel.shm* and fs.mqueue.*`},
+		}},
+		"a variable twice": {"PodmanV0", web(`"restart":"x","env":[{"name":"A"},{"name":"A"}],"hostIPC":true`), []acceptance.Refusal{
+			{service + "restart", `"x" is unknown: use Always, OnFailure or Never`}, {service + "env[1].name", `"A" is given twice`}, {service + "hostIPC", tooMuch},
+		}},
+		"an expression": {"PodmanV0", web(`"hostname":"${device.name}","devices":[{"path":"/dev/${device.labels.tty}"}]`), []acceptance.Refusal{
+			{service + "hostname", "an expression may not be here, see the reference for where: for the text write $${…"}, {service + "devices[0]", tooMuch},
+		}},
+		"files": {"FilesV0", `{"files":[{"path":"/srv/a","content":"","mode":512}]}`, []acceptance.Refusal{
+			{"spec.score.data.files[0].mode", "512 is not within 0 to 511"}, {"spec.score.data.files[0].path", tooMuch},
+		}},
+		"nothing that can be read": {"PodmanV0", `[]`, []acceptance.Refusal{{"spec.score.data", "is a list, an object is needed"}}},
+		"a mistake alone":          {"PodmanV0", web(`"restart":"x"`), []acceptance.Refusal{{service + "restart", `"x" is unknown: use Always, OnFailure or Never`}}},
+		"nothing":                  {"PodmanV0", plain, nil},
+	} {
+		got, err := none.Refusals(v1alpha1.Score{Type: tc.typ, Data: runtime.RawExtension{Raw: []byte(tc.data)}}, func() (map[string]string, error) {
+			return map[string]string{"kubernetes.io/metadata.name": "shop"}, nil
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// A score that is nothing but mistakes has no refusal for each byte.
+func TestRefusalsAreBounded(t *testing.T) {
+	t.Parallel()
+	devices := strings.Repeat("{},", 50_000) + "{}"
+	got, err := none.Refusals(v1alpha1.Score{Type: "PodmanV0", Data: runtime.RawExtension{Raw: []byte(`{"services":[{"devices":[` + devices + `]}]}`)}}, func() (map[string]string, error) { return nil, nil })
+	if err != nil || len(got) > 1000 || !slices.ContainsFunc(got, func(r acceptance.Refusal) bool { return strings.HasPrefix(r.Message, "needs privilege") }) {
+		t.Errorf("%d refusals, %v", len(got), err)
 	}
 }
 

@@ -1,9 +1,12 @@
 package acceptance
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/score"
@@ -17,6 +20,9 @@ type Refusal struct {
 	Message string
 }
 
+// maxRefusals bounds what a hostile score makes of the memory and of the answer.
+const maxRefusals = 1000
+
 // Refusals are the reasons to take no such score, all at once: those for which Evaluate
 // would not accept it, but for what can still come, such as a Secret. namespaceLabels are those
 // of the namespace, asked for where the answer depends on them; its error is returned.
@@ -29,27 +35,34 @@ func (r Rules) Refusals(s v1alpha1.Score, namespaceLabels func() (map[string]str
 		return refusalsOf(err), nil
 	}
 	needs, err := document.Validate()
-	switch {
-	case errors.Is(err, score.ErrUnknownType):
+	if errors.Is(err, score.ErrUnknownType) {
 		return r.refusalsOfUnknown(s.Type, namespaceLabels)
-	case err != nil:
-		return refusalsOf(err), nil
-	case needs.Privilege == score.Restricted: // which every namespace allows
-		return nil, nil
+	}
+	refusals := refusalsOf(err)
+	if needs.Privilege == score.Restricted { // which every namespace allows
+		return refusals, nil
 	}
 	labels, err := namespaceLabels()
 	if err != nil {
 		return nil, err
 	}
 	allowed := allowedBy(labels)
-	var refusals []Refusal
 	for _, d := range needs.Demands {
-		if d.Privilege > allowed {
+		if d.Privilege > allowed && len(refusals) < maxRefusals {
 			refusals = append(refusals, Refusal{"spec.score.data." + d.Field, fmt.Sprintf(
-				"needs privilege %s, but the namespace allows %s: see its label %s%s", d.Privilege, allowed, v1alpha1.LabelPrivilege, aboutLabel(labels))})
+				"needs privilege %s, but the namespace allows %s: %s%s", d.Privilege, allowed, howToAllow(labels, d.Privilege), aboutLabel(labels))})
 		}
 	}
 	return refusals, nil
+}
+
+// howToAllow says what gives a namespace with these labels a privilege.
+func howToAllow(labels map[string]string, p score.Privilege) string {
+	overwrite := ""
+	if labels[v1alpha1.LabelPrivilege] != "" {
+		overwrite = "--overwrite "
+	}
+	return fmt.Sprintf("to allow it, kubectl label %snamespace %s %s=%s", overwrite, cmp.Or(labels[corev1.LabelMetadataName], "NAMESPACE"), v1alpha1.LabelPrivilege, p)
 }
 
 // refusalsOfUnknown are those of a type that is unknown here.
@@ -62,13 +75,16 @@ func (r Rules) refusalsOfUnknown(typ string, namespaceLabels func() (map[string]
 		return nil, err
 	}
 	if allowed := allowedBy(labels); allowed < score.Privileged {
-		return []Refusal{{"spec.score.type", fmt.Sprintf("%s, but the namespace allows %s: see its label %s", needsMost(typ), allowed, v1alpha1.LabelPrivilege)}}, nil
+		return []Refusal{{"spec.score.type", fmt.Sprintf("%s, but the namespace allows %s: %s%s", needsMost(typ), allowed, howToAllow(labels, score.Privileged), aboutLabel(labels))}}, nil
 	}
 	return nil, nil
 }
 
-// refusalsOf takes apart the errors of package score.
+// refusalsOf takes apart the errors of package score; none for nil.
 func refusalsOf(err error) []Refusal {
+	if err == nil {
+		return nil
+	}
 	all, _ := errors.AsType[score.FieldErrors](err)
 	if one, ok := errors.AsType[*score.FieldError](err); ok && all == nil {
 		all = score.FieldErrors{one}

@@ -30,10 +30,7 @@ func (t *Template) Render(values template.Values) ([]byte, error) {
 		return nil, fmt.Errorf("spec.score.%w", err)
 	}
 	needs, err := document.Validate()
-	if err != nil {
-		return nil, fmt.Errorf("with the values of this device: spec.score.%w", err)
-	}
-	if err := exceeds(needs, t.namespace, t.labels); err != nil {
+	if err := refuse(err, needs, t.namespace, t.labels); err != nil {
 		return nil, fmt.Errorf("with the values of this device: %w", err)
 	}
 	if !slices.Equal(objectsOf(&needs), t.objects) {

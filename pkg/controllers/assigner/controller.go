@@ -69,9 +69,9 @@ type Config struct {
 
 // Revisions keep the scores of Deployments; revisions.Keeper is one.
 type Revisions interface {
-	// Watch calls gone with the key of a Deployment that lost a revision. It returns
-	// what says that every revision is listed.
-	Watch(gone func(deployment string)) (cache.DoneChecker, error)
+	// Watch calls changed with the key of a Deployment that lost a revision, or may adopt
+	// one. It returns what says that every revision is listed.
+	Watch(changed func(deployment string)) (cache.DoneChecker, error)
 	// Keep fails while the score should wait for its revision.
 	Keep(ctx context.Context, d *v1alpha1.Deployment, hash string, body []byte) error
 	// Body returns nil when no revision has it.

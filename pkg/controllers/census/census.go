@@ -154,7 +154,7 @@ var states = []state{registered, ready, notReady, offline, revoked}
 func stateOf(d *v1alpha1.Device) state {
 	connected := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.DeviceConnected)
 	switch {
-	case d.IsOut(), connected != nil && connected.Reason == v1alpha1.ReasonRevoked:
+	case d.IsOut(), connected != nil && connected.Reason == v1alpha1.ReasonKeyRefused:
 		return revoked
 	case connected == nil, connected.Reason == v1alpha1.ReasonNeverConnected:
 		return registered

@@ -72,7 +72,7 @@ var (
 	connected = condition(v1alpha1.DeviceConnected, metav1.ConditionTrue, v1alpha1.ReasonHeartbeatsArrive)
 	silent    = condition(v1alpha1.DeviceConnected, metav1.ConditionFalse, v1alpha1.ReasonNoHeartbeat)
 	never     = condition(v1alpha1.DeviceConnected, metav1.ConditionFalse, v1alpha1.ReasonNeverConnected)
-	refused   = condition(v1alpha1.DeviceConnected, metav1.ConditionFalse, v1alpha1.ReasonRevoked)
+	refused   = condition(v1alpha1.DeviceConnected, metav1.ConditionFalse, v1alpha1.ReasonKeyRefused)
 	good      = condition(v1alpha1.DeviceReady, metav1.ConditionTrue, v1alpha1.ReasonOperational)
 	held      = condition(v1alpha1.DeviceManifestHeld, metav1.ConditionTrue, "EpochChanged")
 	gone      = condition(v1alpha1.DeviceManifestHeld, metav1.ConditionUnknown, v1alpha1.ReasonDisconnected)

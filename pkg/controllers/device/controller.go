@@ -130,6 +130,8 @@ type Controller struct {
 	// so the keys of those in gone must still be refused for good.
 	released map[types.UID]bool
 	gone     map[string]*v1alpha1.Device
+	// tooOld are devices whose agent is refused, until an event says so.
+	tooOld map[string]bool
 }
 
 // report is what a device said of itself, as bucket device-info holds it.
@@ -148,7 +150,7 @@ func New(c Config) *Controller {
 	return &Controller{
 		Config: c, budget: rate.NewLimiter(writeRate, writeBurst),
 		queue: reconcile.NewQueue[string]("device", c.Metrics), leaving: reconcile.NewQueue[string]("device-leaving", c.Metrics),
-		reports: map[string]report{}, written: map[string]written{}, statuses: map[string]string{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, ready: make(chan struct{}),
+		reports: map[string]report{}, written: map[string]written{}, statuses: map[string]string{}, released: map[types.UID]bool{}, gone: map[string]*v1alpha1.Device{}, tooOld: map[string]bool{}, ready: make(chan struct{}),
 	}
 }
 
@@ -211,13 +213,22 @@ func (c *Controller) NonceShown(device string) { c.queue.AddAfter(device, confir
 func (c *Controller) Leaves(device string) { c.leaving.Add(device) }
 
 // Outdated tells that the agent of a device is too old for this server, and that it is
-// refused for that.
+// refused for that. Of a device that enrolled a moment ago the cache may not have the object yet.
 func (c *Controller) Outdated(name string) {
-	o, exists, err := c.Devices.GetStore().GetByKey(name)
-	if err != nil || !exists {
-		return
+	c.mu.Lock()
+	c.tooOld[name] = true
+	c.mu.Unlock()
+	c.queue.Add(name)
+}
+
+func (c *Controller) tellTooOld(d *v1alpha1.Device) {
+	c.mu.Lock()
+	is := c.tooOld[d.Name]
+	delete(c.tooOld, d.Name)
+	c.mu.Unlock()
+	if is {
+		events.Record(c.Recorder, d, events.AgentTooOld())
 	}
-	events.Record(c.Recorder, o.(*v1alpha1.Device), events.AgentTooOld())
 }
 
 // bind tells the roster which keys may connect as the device.
@@ -316,6 +327,7 @@ func (c *Controller) finish(ctx context.Context, name string) error {
 	delete(c.reports, name)
 	delete(c.written, name)
 	delete(c.statuses, name)
+	delete(c.tooOld, name)
 	if c.gone[name] == d {
 		delete(c.gone, name)
 	}
@@ -335,6 +347,7 @@ func (c *Controller) Reconcile(ctx context.Context, name string) (again time.Dur
 		return 0, err
 	}
 	seen := o.(*v1alpha1.Device)
+	c.tellTooOld(seen)
 	d := seen.DeepCopy()
 	d.ManagedFields = nil // an informer has a part of them, and what is written must have none
 	switch {
@@ -435,6 +448,7 @@ func (c *Controller) forget(d *v1alpha1.Device) {
 	delete(c.reports, d.Name)
 	delete(c.written, d.Name)
 	delete(c.statuses, d.Name)
+	delete(c.tooOld, d.Name)
 	c.released[d.UID] = true
 }
 

@@ -48,6 +48,11 @@ func NewRefusedStatus(d *v1alpha1.Device) *v1alpha1.DeviceStatus {
 	return newStatus(d, sighting{settled: true, refused: true}, nil)
 }
 
+// NewTooOldStatus builds the status of a device whose agent is refused.
+func NewTooOldStatus(d *v1alpha1.Device, settled bool) *v1alpha1.DeviceStatus {
+	return newStatus(d, sighting{settled: settled, tooOld: true}, nil)
+}
+
 // ReasonOf names why a status is written.
 func ReasonOf(old, now *v1alpha1.DeviceStatus) string { return reasonOf(old, now) }
 

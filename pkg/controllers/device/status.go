@@ -23,8 +23,8 @@ type sighting struct {
 	// last is when the device was last heard, by the wall clock.
 	last             time.Time
 	present, settled bool
-	// refused: no key that the device is bound to lets it in.
-	refused bool
+	// refused: no key that the device is bound to lets it in. tooOld: its agent is refused.
+	refused, tooOld bool
 }
 
 func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error {
@@ -37,7 +37,7 @@ func (c *Controller) writeStatus(ctx context.Context, d *v1alpha1.Device) error 
 	c.mu.Unlock()
 	_, expires := c.Roster.Used(d.Name)
 	record := c.Roster.Record(d.Name)
-	status := newStatus(d, sighting{last, present, settled, c.refused(d)}, reported)
+	status := newStatus(d, sighting{last, present, settled, c.refused(d), c.Roster.IsTooOld(d.Name)}, reported)
 	setSuspicion(status, d.Generation, record, c.Roster.Claimants(d.Name))
 	if can, known := c.Roster.Capabilities(d.Name); known {
 		status.Capabilities = capabilityNames(can)
@@ -162,7 +162,7 @@ func setRefused(status *v1alpha1.DeviceStatus, generation int64) {
 		return // it is about to be dropped
 	}
 	connected := metav1.Condition{
-		Type: v1alpha1.DeviceConnected, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonRevoked, ObservedGeneration: generation,
+		Type: v1alpha1.DeviceConnected, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonKeyRefused, ObservedGeneration: generation,
 		Message: "the device's key was revoked or replaced, though the API store does not say so, as after the restore of an older backup: " +
 			"approve the device's request if there is one, or delete the Device and enroll with a new token",
 	}
@@ -207,7 +207,7 @@ func setReadiness(status *v1alpha1.DeviceStatus, ready metav1.Condition, generat
 	ready.ObservedGeneration = generation
 	meta.SetStatusCondition(&status.Conditions, ready)
 	problem, other := v1alpha1.DeviceReconciling, v1alpha1.DeviceStalled
-	if ready.Reason == v1alpha1.ReasonRevoked || ready.Reason == v1alpha1.ReasonPodmanNotReady && ready.Status == metav1.ConditionFalse {
+	if needsSomebody(ready) {
 		problem, other = other, problem
 	}
 	meta.RemoveStatusCondition(&status.Conditions, other)
@@ -219,6 +219,15 @@ func setReadiness(status *v1alpha1.DeviceStatus, ready metav1.Condition, generat
 	meta.SetStatusCondition(&status.Conditions, ready)
 }
 
+// needsSomebody reports whether a device that is not ready stays so until somebody acts.
+func needsSomebody(ready metav1.Condition) bool {
+	switch ready.Reason {
+	case v1alpha1.ReasonRevoked, v1alpha1.ReasonKeyRefused, v1alpha1.ReasonAgentTooOld:
+		return true
+	}
+	return ready.Reason == v1alpha1.ReasonPodmanNotReady && ready.Status == metav1.ConditionFalse
+}
+
 // connection returns condition Connected, and false while it is too early to
 // tell.
 func connection(d *v1alpha1.Device, s sighting) (metav1.Condition, bool) {
@@ -228,6 +237,8 @@ func connection(d *v1alpha1.Device, s sighting) (metav1.Condition, bool) {
 		c.Reason, c.Message = v1alpha1.ReasonRevoked, "the device was revoked: to let it back in, delete the Device and enroll with a new token"
 	case s.present:
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonHeartbeatsArrive, "the device is connected"
+	case s.tooOld:
+		c.Reason, c.Message = v1alpha1.ReasonAgentTooOld, "the server refuses the device's agent, which is too old: upgrade fleet-agent on the device"
 	case d.Status.LastSeen == nil:
 		c.Reason, c.Message = v1alpha1.ReasonNeverConnected, "the device has not connected yet"
 	case !s.settled && meta.IsStatusConditionTrue(d.Status.Conditions, c.Type):

@@ -133,13 +133,40 @@ func TestRefusedDeviceIsStalled(t *testing.T) {
 		d.Status.Conditions[i].LastTransitionTime = metav1.NewTime(heardAt.Truncate(time.Second))
 	}
 	d.Status = *device.NewRefusedStatus(d)
-	want := map[string]string{"Connected": "False Revoked", "PodmanReady": "Unknown Disconnected", "Ready": "False Revoked", "Stalled": "True Revoked"}
+	want := map[string]string{"Connected": "False KeyRefused", "PodmanReady": "Unknown Disconnected", "Ready": "False KeyRefused", "Stalled": "True KeyRefused"}
 	if diff := cmp.Diff(want, brief(&d.Status)); diff != "" {
 		t.Errorf("conditions (-want +got):\n%s", diff)
 	}
 	meta.FindStatusCondition(d.Status.Conditions, "Stalled").LastTransitionTime = metav1.NewTime(heardAt.Truncate(time.Second))
 	if again := device.NewRefusedStatus(d); !equality.Semantic.DeepEqual(again, &d.Status) {
 		t.Errorf("it is written again:\n%s", cmp.Diff(&d.Status, again))
+	}
+}
+
+// An agent that is refused is told from one that is away, also right after a start of the server,
+// and one that is there again is not too old any more.
+func TestDeviceWhoseAgentIsTooOldIsStalled(t *testing.T) {
+	t.Parallel()
+	fresh := &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: "edge-1", Generation: 3}}
+	online := after(fresh, heardAt, true, true, podmanAnswers)
+	want := map[string]string{"Connected": "False AgentTooOld", "Ready": "False AgentTooOld", "Stalled": "True AgentTooOld"}
+	if diff := cmp.Diff(want, brief(device.NewTooOldStatus(fresh, true))); diff != "" {
+		t.Errorf("one that never connected (-want +got):\n%s", diff)
+	}
+	want["PodmanReady"] = "Unknown Disconnected"
+	old := online.DeepCopy()
+	old.Status = *device.NewTooOldStatus(online, false)
+	if diff := cmp.Diff(want, brief(&old.Status)); diff != "" {
+		t.Errorf("one that was there (-want +got):\n%s", diff)
+	}
+	back := map[string]string{"Connected": "True HeartbeatsArrive", "PodmanReady": "True PodmanAnswers", "Ready": "True Operational"}
+	if diff := cmp.Diff(back, brief(&after(old, heardAt, true, true, podmanAnswers).Status)); diff != "" {
+		t.Errorf("one that is back (-want +got):\n%s", diff)
+	}
+	revoked := old.DeepCopy()
+	revoked.Spec.Revoked = true
+	if got := brief(device.NewTooOldStatus(revoked, true))["Ready"]; got != "False Revoked" {
+		t.Errorf("one that was revoked is %s", got)
 	}
 }
 

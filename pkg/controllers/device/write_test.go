@@ -19,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
@@ -119,6 +120,38 @@ func controllerOf(t *testing.T, api http.RoundTripper) (*device.Controller, *ros
 	})
 	t.Cleanup(controller.ShutDown)
 	return controller, devices, door
+}
+
+// An agent that is refused before the cache has its Device is told of once it has, and once.
+func TestAgentThatIsTooOldIsToldOfWhenItsDeviceIsThere(t *testing.T) {
+	t.Parallel()
+	api := &oneDevice{version: 1}
+	controller, _, _ := controllerOf(t, api)
+	controller.Devices = cache.NewSharedIndexInformer(&cache.ListWatch{}, &v1alpha1.Device{}, 0, cache.Indexers{})
+	told := controller.Recorder.(*record.FakeRecorder).Events
+	reconcile := func() {
+		t.Helper()
+		if _, err := controller.Reconcile(t.Context(), "edge-1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	controller.Outdated("edge-1")
+	reconcile()
+	if n := len(told); n > 0 {
+		t.Errorf("%d events without a Device", n)
+	}
+	if err := controller.Devices.GetStore().Add(api.object()); err != nil {
+		t.Fatal(err)
+	}
+	reconcile()
+	reconcile()
+	var events []string
+	for len(told) > 0 {
+		events = append(events, <-told)
+	}
+	if len(events) != 1 || !strings.Contains(events[0], "AgentTooOld") {
+		t.Errorf("events are %q", events)
+	}
 }
 
 // A Device that was released and that somebody else's finalizer keeps takes no room

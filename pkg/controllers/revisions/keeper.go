@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -35,6 +36,8 @@ const (
 	fieldManager = "fleet-revisions"
 	// ownerIndex leads from the namespace and the UID of a Deployment to its revisions.
 	ownerIndex = "owner"
+	// orphanIndex leads from the key of a Deployment to the revisions that it may adopt.
+	orphanIndex = "orphan"
 	// maxNumber bounds the numbers that count. A larger one was set by hand, and the next
 	// would not be larger still.
 	maxNumber = 1 << 53
@@ -46,7 +49,7 @@ const (
 
 // NewInformer watches the revisions of all Deployments, without what is in them.
 func NewInformer(kube kubernetes.Interface) (cache.SharedIndexInformer, error) {
-	i := appsinformers.NewFilteredControllerRevisionInformer(kube, metav1.NamespaceAll, 0, cache.Indexers{ownerIndex: ownerOf},
+	i := appsinformers.NewFilteredControllerRevisionInformer(kube, metav1.NamespaceAll, 0, cache.Indexers{ownerIndex: ownerOf, orphanIndex: orphanOf},
 		func(o *metav1.ListOptions) { o.LabelSelector = v1alpha1.LabelDeployment })
 	return i, i.SetTransform(withoutData)
 }
@@ -96,6 +99,8 @@ type Config struct {
 	Kube kubernetes.Interface
 	// Revisions is an informer of NewInformer, which the caller runs.
 	Revisions cache.SharedIndexInformer
+	// Live reads a Deployment from the API.
+	Live func(ctx context.Context, namespace, name string) (*v1alpha1.Deployment, error)
 	// Held returns the hashes of the bodies that devices have of a Deployment.
 	Held    func(wire.DeploymentRef) map[string]bool
 	Now     func() time.Time
@@ -109,14 +114,14 @@ type Keeper struct {
 
 	bodies *lru.Cache
 	mu     sync.Mutex // guards ahead
-	// ahead are revisions that this process wrote, by UID of the Deployment, until
-	// the informer has them.
-	ahead map[types.UID]*appsv1.ControllerRevision
+	// ahead are revisions that this process wrote, by UID of the Deployment and by name,
+	// until the informer has them.
+	ahead map[types.UID]map[string]*appsv1.ControllerRevision
 }
 
 // New returns a keeper.
 func New(c Config) *Keeper {
-	return &Keeper{Config: c, bodies: lru.New(maxBodies), ahead: map[types.UID]*appsv1.ControllerRevision{}}
+	return &Keeper{Config: c, bodies: lru.New(maxBodies), ahead: map[types.UID]map[string]*appsv1.ControllerRevision{}}
 }
 
 // CauseDiffers reports whether somebody says another cause of the present score.
@@ -133,6 +138,9 @@ func (k *Keeper) Keep(ctx context.Context, d *v1alpha1.Deployment, hash string, 
 		limit = int(*l)
 	}
 	ref := wire.DeploymentRef{Namespace: d.Namespace, Name: d.Name}
+	if err := k.adoptOrphans(ctx, d); err != nil {
+		return k.judge(d, err)
+	}
 	c := plan(k.known(d), hash, causeOf(d), limit, func() map[string]bool { return k.Held(ref) })
 	if err := k.write(ctx, d, hash, body, c); err != nil {
 		return err
@@ -165,11 +173,19 @@ func (k *Keeper) write(ctx context.Context, d *v1alpha1.Deployment, hash string,
 	if err != nil {
 		return k.judge(d, err)
 	}
+	k.wrote(d, r)
+	return nil
+}
+
+// wrote notes a revision of a Deployment that the informer does not show yet.
+func (k *Keeper) wrote(d *v1alpha1.Deployment, r *appsv1.ControllerRevision) {
+	_, _ = withoutData(r)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	_, _ = withoutData(r)
-	k.ahead[d.UID] = r
-	return nil
+	if k.ahead[d.UID] == nil {
+		k.ahead[d.UID] = map[string]*appsv1.ControllerRevision{}
+	}
+	k.ahead[d.UID][r.Name] = r
 }
 
 // judge says whether a score has to wait. It does not when the API would refuse the
@@ -289,14 +305,8 @@ func (k *Keeper) known(d *v1alpha1.Deployment) []revision {
 		r := o.(*appsv1.ControllerRevision)
 		byName[r.Name] = r
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if own := k.ahead[d.UID]; own != nil {
-		if seen := byName[own.Name]; seen != nil && !older(seen, own) {
-			delete(k.ahead, d.UID)
-		} else {
-			byName[own.Name] = own
-		}
+	for _, r := range k.aheadOf(d) {
+		byName[r.Name] = r
 	}
 	revisions := make([]revision, 0, len(byName))
 	for _, r := range byName {
@@ -310,6 +320,21 @@ func (k *Keeper) known(d *v1alpha1.Deployment) []revision {
 	return revisions
 }
 
+// aheadOf are the revisions of a Deployment that the informer does not show yet as they are.
+func (k *Keeper) aheadOf(d *v1alpha1.Deployment) map[string]*appsv1.ControllerRevision {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	own := k.ahead[d.UID]
+	maps.DeleteFunc(own, func(name string, r *appsv1.ControllerRevision) bool {
+		seen, has, _ := k.Revisions.GetIndexer().GetByKey(d.Namespace + "/" + name) // fails never
+		return has && !older(seen.(*appsv1.ControllerRevision), r)
+	})
+	if len(own) == 0 {
+		delete(k.ahead, d.UID)
+	}
+	return maps.Clone(own)
+}
+
 // older reports whether a is an earlier version of the object.
 func older(a, b *appsv1.ControllerRevision) bool {
 	va, errA := strconv.ParseUint(a.ResourceVersion, 10, 64)
@@ -317,19 +342,33 @@ func older(a, b *appsv1.ControllerRevision) bool {
 	return errA == nil && errB == nil && va < vb
 }
 
-// Watch calls gone with the key of a Deployment that lost a revision. It returns what
-// says that every revision is listed.
-func (k *Keeper) Watch(gone func(deployment string)) (cache.DoneChecker, error) {
-	h, err := k.Revisions.AddEventHandler(reconcile.Guarded(k.Metrics.Loop("revision-changes", k.Logger), cache.ResourceEventHandlerFuncs{DeleteFunc: func(o any) {
-		if last, ok := o.(cache.DeletedFinalStateUnknown); ok {
-			o = last.Obj
+// Watch calls changed with the key of a Deployment that lost a revision, or may adopt one. It
+// returns what says that every revision is listed: those that were there at the start are
+// adopted when their Deployments are kept first.
+func (k *Keeper) Watch(changed func(deployment string)) (cache.DoneChecker, error) {
+	adoptable := func(o any) {
+		if key := orphanKey(o.(*appsv1.ControllerRevision)); key != "" {
+			changed(key)
 		}
-		r := o.(*appsv1.ControllerRevision)
-		if owner := metav1.GetControllerOfNoCopy(r); owner != nil {
-			k.forget(owner.UID, r.Name)
-			gone(r.Namespace + "/" + owner.Name)
-		}
-	}}))
+	}
+	h, err := k.Revisions.AddEventHandler(reconcile.Guarded(k.Metrics.Loop("revision-changes", k.Logger), cache.ResourceEventHandlerDetailedFuncs{
+		AddFunc: func(o any, initial bool) {
+			if !initial {
+				adoptable(o)
+			}
+		},
+		UpdateFunc: func(_, o any) { adoptable(o) },
+		DeleteFunc: func(o any) {
+			if last, ok := o.(cache.DeletedFinalStateUnknown); ok {
+				o = last.Obj
+			}
+			r := o.(*appsv1.ControllerRevision)
+			if owner := metav1.GetControllerOfNoCopy(r); owner != nil {
+				k.forget(owner.UID, r.Name)
+				changed(r.Namespace + "/" + owner.Name)
+			}
+		},
+	}))
 	if err != nil {
 		return nil, err
 	}
@@ -339,9 +378,7 @@ func (k *Keeper) Watch(gone func(deployment string)) (cache.DoneChecker, error) 
 func (k *Keeper) forget(deployment types.UID, revision string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if own := k.ahead[deployment]; own != nil && own.Name == revision {
-		delete(k.ahead, deployment)
-	}
+	delete(k.ahead[deployment], revision)
 }
 
 // Body reads the body of an earlier score of a Deployment from the API. It returns

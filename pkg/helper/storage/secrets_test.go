@@ -2,6 +2,7 @@ package storage_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -154,6 +155,47 @@ func TestDamagedSecrets(t *testing.T) {
 				t.Errorf("still damaged: %v, %v", found, err)
 			}
 		})
+	}
+}
+
+// Secrets that cannot be read, or not whole, are neither judged nor written: nobody knows what
+// would be lost.
+func TestSecretsThatCannotBeReadAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{secretsFile, contentsFile} {
+		for what, harm := range map[string]func(path string) error{
+			"too long":   func(path string) error { return os.Truncate(path, 16<<20+1) },
+			"not a file": func(path string) error { return errors.Join(os.Rename(path, path+".aside"), os.Mkdir(path, 0o700)) },
+			"link abroad": func(path string) error {
+				return errors.Join(os.Rename(path, path+".aside"), os.Symlink("/etc/passwd", path))
+			},
+		} {
+			t.Run(filepath.Base(name)+" "+what, func(t *testing.T) {
+				t.Parallel()
+				root := withSecrets(t, "a", "b")
+				// The other file is empty, which alone would have everything written anew.
+				other := map[string]string{secretsFile: contentsFile, contentsFile: secretsFile}[name]
+				write(t, root, other, nil)
+				must(t, harm(filepath.Join(root, name)))
+				before, err := os.Lstat(filepath.Join(root, name))
+				must(t, err)
+				found, err := storage.Look(root)
+				if err != nil || len(found) > 0 {
+					t.Errorf("found %v, %v", found, err)
+				}
+				if done, err := storage.MendSecrets(root); err == nil || done != "" {
+					t.Errorf("it did %q, %v", done, err)
+				}
+				after, err := os.Lstat(filepath.Join(root, name))
+				must(t, err)
+				if !os.SameFile(before, after) || before.Size() != after.Size() {
+					t.Errorf("%s was %v, and is %v", name, before, after)
+				}
+				if info, err := os.Stat(filepath.Join(root, other)); err != nil || info.Size() > 0 {
+					t.Errorf("%s was written: %v, %v", other, info, err)
+				}
+			})
+		}
 	}
 }
 

@@ -44,8 +44,6 @@ var decided = map[string]string{
 	"is not an IP address":         `^[0-9a-fA-F.:]+$`,
 	"is not below /dev":            `^/dev/`,
 	"has a control character":      `^[^\x00-\x1f\x7f]*$`,
-	"is not at least ":             "quantityPattern",
-	"is not within 10m to ":        "quantityPattern",
 }
 
 // ReadSources reads the directory of package score.
@@ -299,22 +297,13 @@ func (s *Sources) ruleOf(complaint string) (rule, bool) {
 	}
 	for _, words := range slices.Sorted(maps.Keys(decided)) {
 		if len(words) >= most && strings.Contains(complaint, words) {
-			best, most = s.decided(words), len(words)
+			best, most = rule{pattern: decided[words]}, len(words)
 		}
 	}
 	if m := tooLong.FindStringSubmatch(complaint); m != nil {
 		best.longest, _ = strconv.Atoi(m[1])
 	}
-	return best, best.longest > 0 || most > 0 && !strings.HasSuffix(best.pattern, "Pattern")
-}
-
-// decided is the rule of a check that has no pattern in a condition.
-func (s *Sources) decided(words string) rule {
-	pattern := decided[words]
-	if named := s.pattern(pattern); named != "" {
-		pattern = named
-	}
-	return rule{pattern: pattern}
+	return best, best.longest > 0 || most > 0
 }
 
 // add adds the rule to a schema of a text that may have some values whatever the rule says.

@@ -21,26 +21,21 @@ func (i *instance) Revive(w workload.Workload) (steps []workload.Step) {
 	// What is known of jobs is about those that the manifest names.
 	asked := i.waits.of(i.refusals.of(plan.AsBefore(present, i.containers, false)))
 	i.note(asked.Services)
-	for _, c := range plan.Revivals(asked, i.containers, time.Now()) {
-		steps = append(steps, i.revival(asked, c))
+	for _, a := range plan.Revivals(asked, i.containers, time.Now()) {
+		switch a.Kind {
+		case plan.Start, plan.Resume:
+			steps = append(steps, i.revival(a.Container))
+		default:
+			steps = append(steps, i.step(asked, a))
+		}
 	}
 	return steps
 }
 
-func (i *instance) revival(w *plan.Workload, c container.Container) workload.Step {
+// revival starts a container and, unlike the steps of a plan, removes none that cannot be
+// started: what would take its place may not be here yet.
+func (i *instance) revival(c container.Container) workload.Step {
 	return workload.Step{Kind: workload.Restart, Name: "starting container " + c.Name, Do: func(ctx context.Context) error {
-		for n := range w.Networks { // which may have been lost
-			if err := i.ensureNetwork(ctx, &w.Networks[n]); err != nil {
-				return err
-			}
-		}
-		if spec := i.specOf(&c); spec != nil { // and so may they
-			for name, content := range spec.Secrets {
-				if err := i.runtime.EnsureSecret(ctx, name, content); err != nil {
-					return err
-				}
-			}
-		}
 		i.log.Info("starting container", "container", c.Name)
 		return i.start(ctx, c.ID, c.Mounts)
 	}}

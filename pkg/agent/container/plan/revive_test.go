@@ -63,13 +63,41 @@ func TestRevivals(t *testing.T) {
 			}
 			w := &plan.Workload{Ref: ref, Services: []container.Spec{{Ref: ref, Service: "a", Image: "localhost/a", Hash: "2", Restart: tt.restart, Role: tt.role}}}
 			var got []string
-			for _, c := range plan.Revivals(w, tt.observed, now) {
-				got = append(got, c.Name)
+			for _, a := range plan.Revivals(w, tt.observed, now) {
+				got = append(got, a.Container.Name)
 			}
 			if diff := gocmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What is started finds its networks and its secrets again, and those that only a new container
+// would need are left for later.
+func TestRevivalsBringWhatTheyNeed(t *testing.T) {
+	t.Parallel()
+	ended := func(service, hash string) container.Container {
+		return container.Container{
+			ID: service, Name: "shop_web_" + service, Ref: ref, Service: service, Hash: hash, State: container.StateExited, Since: now.Add(-time.Minute), Started: now.Add(-time.Hour), ExitCode: 1,
+			Policy: container.RestartNever,
+		}
+	}
+	spec := func(service string) container.Spec {
+		return container.Spec{Ref: ref, Service: service, Image: "localhost/a", Hash: "2", Restart: container.RestartAlways, Secrets: map[string][]byte{"of-" + service: []byte("x")}}
+	}
+	w := &plan.Workload{Ref: ref, Services: []container.Spec{spec("a"), spec("b"), spec("c")}, Networks: []container.Network{{Name: "n"}}}
+	says := func(observed ...container.Container) (got []string) {
+		for _, a := range plan.Revivals(w, observed, now) {
+			got = append(got, a.Kind.String()+" "+a.Secret+a.Container.Service)
+		}
+		return got
+	}
+	if diff := gocmp.Diff([]string{"ensure network ", "ensure secret of-a", "start a", "resume b"}, says(ended("a", "2"), ended("b", "1"))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := says(); got != nil {
+		t.Errorf("with nothing to start: %v", got)
 	}
 }
 
@@ -84,9 +112,11 @@ func TestNoRevivalLeadsToTwo(t *testing.T) {
 				up[c.Service]++
 			}
 		}
-		for _, c := range plan.Revivals(w, observed, now) {
-			if up[c.Service]++; up[c.Service] > 1 {
-				t.Fatalf("%d containers of service %s would run", up[c.Service], c.Service)
+		for _, a := range plan.Revivals(w, observed, now) {
+			if service := a.Container.Service; a.Kind == plan.Start || a.Kind == plan.Resume {
+				if up[service]++; up[service] > 1 {
+					t.Fatalf("%d containers of service %s would run", up[service], service)
+				}
 			}
 		}
 	})

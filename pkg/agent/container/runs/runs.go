@@ -262,7 +262,7 @@ func (r *Record) end(c *container.Container, now Moment) {
 func (r *Record) complete(c *container.Container, now Moment, wall time.Time) {
 	c.Restarts, c.Ends, c.Last = max(r.Restarts, c.PolicyRestarts), r.Ends, r.Last
 	c.Down = r.Ended && r.Down
-	if c.Odd() {
+	if c.Odd() && c.Oddity() == r.oddity { // which an older look need not show
 		c.Stuck = now.Uptime - r.odd
 	}
 	since := now.Uptime // in another boot: since this one began

@@ -423,3 +423,59 @@ func TestTheDeviceWentDownUnseen(t *testing.T) {
 		t.Errorf("it counts as the device's end: %+v", c)
 	}
 }
+
+// How long something odd has lasted begins anew with each oddity: the time that somebody paused a
+// container is not time that it took to stop. An agent that starts knows of none.
+func TestEachOddityHasATimeOfItsOwn(t *testing.T) {
+	t.Parallel()
+	d := newDevice()
+	d.begin()
+	stuck := func(want time.Duration, what string) {
+		t.Helper()
+		if c, _ := d.look(); c.Stuck != want {
+			t.Errorf("%s: it is stuck for %v, want %v", what, c.Stuck, want)
+		}
+	}
+	stuck(0, "it runs")
+	d.pass(time.Hour)
+	d.c.State = container.StatePaused
+	stuck(0, "it is paused")
+	d.pass(59 * time.Minute)
+	stuck(59*time.Minute, "it is still paused")
+	d.c.State = container.StateStopping
+	stuck(0, "it begins to stop")
+	d.pass(time.Minute)
+	stuck(time.Minute, "it is still stopping")
+	d.c.State = container.StateRemoving
+	d.pass(time.Minute)
+	stuck(2*time.Minute, "it is being removed, which passes as well")
+	d.c.Gone = true
+	stuck(0, "its process is gone")
+	d.c.Gone, d.c.State = false, container.StateRunning
+	d.pass(time.Minute)
+	stuck(0, "it runs again")
+	d.c.State = container.StatePaused
+	stuck(0, "it is paused again")
+	d.pass(time.Minute)
+	d.agent()
+	stuck(0, "another agent looks")
+}
+
+// A look that is older than what is known says nothing of how long something lasts.
+func TestAnOlderLookIsNotStuck(t *testing.T) {
+	t.Parallel()
+	d := newDevice()
+	d.begin()
+	d.look()
+	d.pass(time.Hour)
+	older := d.ledger.Begin()
+	d.ledger.Probed(d.c.ID, d.c.Started, container.Health{Ready: true})
+	for _, state := range []container.State{container.StateStopping, container.StatePaused} {
+		d.c.State = state
+		list := []container.Container{d.c}
+		d.ledger.See(older, list)
+		if list[0].Stuck != 0 {
+			t.Errorf("one that is %s is stuck for %v", state, list[0].Stuck)
+		}
+	}
+}

@@ -61,10 +61,10 @@ const (
 	// DeviceReady is good when True: the device is connected and podman answers.
 	DeviceReady = "Ready"
 	// DeviceReconciling is a problem when True: the device is not connected, or has not
-	// reported on podman yet. It is absent otherwise.
+	// reported on podman yet, and may become ready by itself. It is absent otherwise.
 	DeviceReconciling = "Reconciling"
-	// DeviceStalled is a problem when True: the device was revoked, or its podman does
-	// not answer. It is absent otherwise.
+	// DeviceStalled is a problem when True: the device was revoked, its key or its agent is
+	// refused, or its podman does not answer. It is absent otherwise.
 	DeviceStalled = "Stalled"
 	// DeviceConnected is good when True: the server hears from the device.
 	DeviceConnected = "Connected"
@@ -133,6 +133,11 @@ const (
 	ReasonDisconnected = "Disconnected"
 	// ReasonRevoked: the operator revoked the device.
 	ReasonRevoked = "Revoked"
+	// ReasonKeyRefused: the device's key was revoked or replaced, though its Device does not
+	// say so, as after the restore of an older backup.
+	ReasonKeyRefused = "KeyRefused"
+	// ReasonAgentTooOld: the server refuses the device's agent until it is upgraded.
+	ReasonAgentTooOld = "AgentTooOld"
 	// ReasonOperational: nothing is wrong.
 	ReasonOperational = "Operational"
 	// ReasonPodmanNotReady: the device reports that podman does not answer.

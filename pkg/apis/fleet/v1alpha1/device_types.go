@@ -8,6 +8,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=fleetdev,categories=fleet
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Connected",type=string,JSONPath=`.status.conditions[?(@.type=="Connected")].status`
 // +kubebuilder:printcolumn:name="Arch",type=string,JSONPath=`.spec.inventory.arch`
 // +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.spec.inventory.agentVersion`
@@ -50,14 +51,17 @@ type DeviceList struct {
 }
 
 // DeviceSpec is what the operator decides about a device, and its inventory.
+//
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.revoked) || !oldSelf.revoked || has(self.revoked) && self.revoked || !has(self.enrollment)",fieldPath=".revoked",reason=FieldValueForbidden,message="a revocation is final, because the device's keys are refused for good: to enroll the hardware again, delete the Device and run fleet-agent enroll --force with a new token"
 type DeviceSpec struct {
 	// unschedulable keeps new Deployments off the device. Deployments that run there
 	// are kept.
 	// +optional
 	Unschedulable bool `json:"unschedulable,omitempty"`
 	// revoked ends the device's access: its connection is dropped and its key is
-	// refused for good. To enroll the hardware again, delete the Device and run
-	// `fleet-agent enroll --force` with a new token; this makes a new key.
+	// refused for good, so it cannot be set back once a machine has enrolled. To enroll
+	// the hardware again, delete the Device and run `fleet-agent enroll --force` with a
+	// new token; this makes a new key.
 	// +optional
 	Revoked bool `json:"revoked,omitempty"`
 	// onRevoke says what the device does with its workloads when it is revoked or
