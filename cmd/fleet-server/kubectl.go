@@ -21,9 +21,9 @@ import (
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/util"
 
-	_ "fleet.nationtech.io/fleet/cmd/fleet-server/english" // before kubectl is initialised
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/embedserver"
+	_ "fleet.nationtech.io/fleet/pkg/english" // before kubectl is initialised
 	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/rights"
 )
