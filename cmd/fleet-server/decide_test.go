@@ -22,11 +22,11 @@ import (
 func (s *server) api() *client.Client {
 	s.t.Helper()
 	o := &options{config: defaultConfig(), env: settings.Env{"KUBECONFIG=" + s.ready.Kubeconfig}}
-	c, _, err := o.client()
+	operator, err := o.operator()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return c
+	return operator.Client
 }
 
 // asks makes the request of a device whose key has the fingerprint of seed.

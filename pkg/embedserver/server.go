@@ -454,6 +454,7 @@ func (s *server) startEnrollment(context.Context) error {
 	web.Protocols.SetHTTP1(true)
 	keeper := &release.Keeper{Store: s.release, Clock: s.clock, Logger: s.component("release")}
 	s.loop("release-signatures", keeper.Run)
+	s.loop("enrollment-address", s.publishDoor)
 	s.parts.Run("enrollment listener", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { _ = web.Close() })
 		defer stop()

@@ -1,0 +1,7 @@
+package commands
+
+// What commands print.
+var (
+	ShowRequest = showRequest
+	Claims      = claims
+)
