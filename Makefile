@@ -33,7 +33,7 @@ LDFLAGS := -s -w -X $(MODULE)/pkg/version.Version=$(VERSION) $(if $(BUILT),-X $(
 RELEASE_PUBLIC := $(if $(FLEET_RELEASE_KEY),$(shell openssl pkey -in '$(FLEET_RELEASE_KEY)' -pubout -outform DER | base64 -w0))
 RELEASE_LDFLAGS := $(if $(RELEASE_PUBLIC),-X $(MODULE)/pkg/release.compiledKey=$(RELEASE_PUBLIC))
 
-BINARIES := $(patsubst cmd/%/main.go,%,$(wildcard cmd/fleet-*/main.go))
+BINARIES := $(patsubst cmd/%/main.go,%,$(wildcard cmd/*/main.go))
 SOURCES := $(wildcard cmd packaging pkg test tools)
 
 # Packages by the kind of their tests. Integration: real NATS, or the real
@@ -77,11 +77,12 @@ help: ## list the targets
 		/^[a-z][a-z0-9-]*:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: $(addprefix bin/,$(BINARIES)) ## build bin/fleet-server, bin/fleet-agent and bin/fleet-sim
+build: $(addprefix bin/,$(BINARIES)) ## build bin/fleet-server, bin/fleet-agent, bin/fleet-sim and bin/kubectl-fleet
 
 OUTPUT = $@
 .PHONY: $(addprefix bin/,$(BINARIES))
 bin/fleet-server: LDFLAGS += $(KUBE_LDFLAGS) $(RELEASE_LDFLAGS)
+bin/kubectl-fleet: LDFLAGS += $(KUBE_LDFLAGS)
 $(addprefix bin/,$(BINARIES)): bin/%: | go
 	echo "==> $(OUTPUT) $(VERSION)"
 	go build -v -ldflags '$(LDFLAGS)' -o $(OUTPUT) ./cmd/$* 2>&1 | $(COUNT)
@@ -126,9 +127,10 @@ release: ## all that is published, signed, in dist/release: packages, bundle, co
 	go -C tools run ./release check -version $(VERSION) -arches "$(ARCHES)"
 	rm -rf $(DIST)
 	$(MAKE) --no-print-directory bundle VERSION=$(VERSION) DIST=$(DIST)/packages BUNDLE=$(DIST)/bundle.tar BUNDLE_TIME=$(RELEASE_TIME)
+	$(MAKE) --no-print-directory plugins VERSION=$(VERSION)
 	echo "==> $(DIST)/release"
 	go -C tools run ./release gather -version $(VERSION) -revision "$(REVISION)" -arches "$(ARCHES)" \
-		-packages $(DIST)/packages -bundle $(DIST)/bundle.tar -dir $(DIST)/release
+		-packages $(DIST)/packages -plugins $(DIST)/plugins -bundle $(DIST)/bundle.tar -dir $(DIST)/release
 	rm $(DIST)/bundle.tar # it has a name in the release
 
 # What was built for this machine already is not linked again.
@@ -136,6 +138,18 @@ $(DIST).partial/%:
 	program=$(firstword $(subst _, ,$*)); \
 	if [ "$$GOARCH" = "$$(env -u GOARCH go env GOARCH)" ]; then cp bin/$$program $@; \
 	else $(MAKE) --no-print-directory bin/$$program OUTPUT=$@; fi
+
+# The plugin of kubectl runs where operators sit. Its programs are put together with
+# kubectl_complete-fleet by `make release`.
+PLUGIN_PLATFORMS ?= linux/amd64 linux/arm64 linux/arm darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+
+.PHONY: plugins
+plugins: ## the plugin of kubectl for other machines, in dist/plugins: PLUGIN_PLATFORMS="linux/amd64 darwin/arm64 …"
+	rm -rf $(DIST)/plugins
+	for platform in $(PLUGIN_PLATFORMS); do \
+		GOOS=$${platform%/*} GOARCH=$${platform#*/} GOARM=7 $(MAKE) --no-print-directory VERSION=$(VERSION) bin/kubectl-fleet \
+			OUTPUT=$(DIST)/plugins/kubectl-fleet_$(VERSION)_$${platform%/*}_$${platform#*/}; \
+	done
 
 .PHONY: generate
 generate: ## write again what is generated: deepcopy, CRDs, OpenAPI, docs/reference/api.md, the schema of scores
@@ -184,9 +198,12 @@ vet: ## go vet
 	go -C tools vet ./...
 
 .PHONY: types
-types: ## types on the other architectures of a release: arm has 32 bits
-	echo "==> types on arm64 and arm"
+types: ## types on the other architectures of a release, and of the plugin on other systems: arm has 32 bits
+	echo "==> types on arm64 and arm, and of kubectl-fleet on darwin and windows"
 	go -C tools run ./typecheck -arches "arm64 arm"
+	for system in darwin windows; do \
+		go -C tools run ./typecheck -system $$system -arches "amd64" -program ./cmd/kubectl-fleet; \
+	done
 
 .PHONY: lint
 lint: ## staticcheck

@@ -24,6 +24,8 @@ func TestReferenceIsComplete(t *testing.T) {
 		doc     string
 	}{
 		"flags":              {"../cmd/*/*.go", `\b\w+\.\w*Var\w*\(&[^,]+, "([a-z-]+)"`, func(n string) string { return "`--" + n + "`" }, "commands.md"},
+		"flags of operators": {"../pkg/ops/commands/*.go", `\b\w+\.\w*Var\w*\(&[^,]+, "([a-z-]+)"`, func(n string) string { return "`--" + n + "`" }, "commands.md"},
+		"flags of plugin":    {"../pkg/plugin/run.go", `\b\w+\.\w*Var\w*\(&[^,]+, "([a-z-]+)"`, func(n string) string { return "`--" + n + "`" }, "kubectl-fleet.md"},
 		"keys of the server": {"../cmd/fleet-server/config.go", `yaml:"(\w+)"`, quoted, "commands.md"},
 		"keys of the agent":  {"../pkg/agent/config/config.go", `yaml:"(\w+)"`, func(n string) string { return n }, "commands.md"},
 		"variables, server":  {"../cmd/fleet-server/config.go", `env:"(\w+)"`, quoted, "commands.md"},

@@ -22,11 +22,11 @@ import (
 func (s *server) api() *client.Client {
 	s.t.Helper()
 	o := &options{config: defaultConfig(), env: settings.Env{"KUBECONFIG=" + s.ready.Kubeconfig}}
-	c, _, err := o.client()
+	operator, err := o.operator()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return c
+	return operator.Client
 }
 
 // asks makes the request of a device whose key has the fingerprint of seed.
@@ -206,22 +206,4 @@ func (p *prompt) Write(data []byte) (int, error) {
 func eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
 	wait.For(t, what, 20*time.Second, 10*time.Millisecond, check)
-}
-
-// A name works as kubectl prints it, with its kind.
-func TestNamesWithTheirKind(t *testing.T) {
-	t.Parallel()
-	for arg, want := range map[string]string{
-		"edge-1":                            "edge-1",
-		"device.fleet.nationtech.io/edge-1": "edge-1",
-		"devices/edge-1":                    "edge-1",
-		"fleetdev/edge-1":                   "edge-1",
-		"enrollmentrequest.fleet.nationtech.io/edge-1": "edge-1",
-		"node/edge-1": "node/edge-1",
-		"/edge-1":     "/edge-1",
-	} {
-		if got := bareName(arg); got != want {
-			t.Errorf("%s is %s, want %s", arg, got, want)
-		}
-	}
 }

@@ -6,14 +6,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/ops"
-	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/golden"
 )
 
@@ -70,30 +65,6 @@ func TestWhatCommandsPrint(t *testing.T) {
 		b.WriteString("\n")
 	}
 	golden.Compare(t, "commands", unchanging(b.String()))
-}
-
-func TestWhatADecisionShows(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2027, 1, 1, 0, 1, 0, 0, time.UTC)
-	r := &v1alpha1.EnrollmentRequest{
-		ObjectMeta: metav1.ObjectMeta{Name: "edge-1", CreationTimestamp: metav1.NewTime(now.Add(-time.Minute))},
-		Spec: v1alpha1.EnrollmentRequestSpec{
-			KeyFingerprint: wire.Sum([]byte("one")).String(), HardwareID: wire.Sum([]byte("machine")).String(), Address: "192.0.2.7", Token: "hbq3x7ka", CSR: "x",
-			Inventory: &v1alpha1.Inventory{Hostname: "pi\x1b[2J"}, Replaces: true,
-		},
-	}
-	var b strings.Builder
-	if err := showRequest(&b, r, now); err != nil {
-		t.Fatal(err)
-	}
-	b.WriteString("\n")
-	d := &v1alpha1.Device{ObjectMeta: metav1.ObjectMeta{Name: "edge-1"}}
-	d.Status.Claimants = []v1alpha1.DeviceClaimant{
-		{Session: "4f2ac19d03be", Current: true, Address: "192.0.2.7", KeyFingerprint: wire.Sum([]byte("one")).String(), HardwareID: "a"},
-		{Session: "77ab0e21c5d9", Address: "198.51.100.23", KeyFingerprint: wire.Sum([]byte("two")).String(), HardwareID: "b"},
-	}
-	printError(&b, claims(&b, d, ops.ErrNoSession))
-	golden.Compare(t, "decisions", b.String())
 }
 
 // TestErrorsOfTheConfiguration: one line each, which says where and what to do.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,14 +15,12 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/component-base/logs"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/textlogger"
 	kubectl "k8s.io/kubectl/pkg/cmd"
-	"k8s.io/kubectl/pkg/cmd/util"
 
-	_ "fleet.nationtech.io/fleet/cmd/fleet-server/english" // before kubectl is initialised
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/embedserver"
+	_ "fleet.nationtech.io/fleet/pkg/english" // before kubectl is initialised
+	"fleet.nationtech.io/fleet/pkg/plugin"
 	"fleet.nationtech.io/fleet/pkg/printable"
 	"fleet.nationtech.io/fleet/pkg/rights"
 )
@@ -69,14 +66,22 @@ func (o *options) kubectl(cmd *cobra.Command, args ...string) error {
 		return err
 	}
 	_, missing := os.Stat(path)
-	speakThrough(cmd.ErrOrStderr(), func(msg string) string {
+	about := func(msg string) string {
 		if missing != nil && strings.Contains(msg, path) { // much of kubectl needs no server
 			return msg + ": " + o.aboutUnreadable(path)
 		}
 		return msg
-	})
+	}
+	plugin.SpeakThrough(cmd.ErrOrStderr(), about)
 	c := o.newKubectl(genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()}, args)
-	return c.ExecuteContext(cmd.Context())
+	if err := o.execPlugin(c, args); err != nil {
+		return err
+	}
+	err := c.ExecuteContext(cmd.Context())
+	if err != nil && missing != nil {
+		return errors.New(about(err.Error()))
+	}
+	return err
 }
 
 // aboutUnreadable says what to do about a kubeconfig that is missing or broken.
@@ -88,20 +93,6 @@ func (o *options) aboutUnreadable(path string) string {
 		return askForServer
 	}
 	return askForServer + " for a server in another directory, give --data-dir, or set KUBECONFIG"
-}
-
-// speakThrough leads to a writer what kubectl and its libraries say by themselves:
-// why kubectl gives up, and the log of klog. Both go to standard error otherwise,
-// and have words of whatever server it asks.
-func speakThrough(w io.Writer, explain func(string) string) {
-	// klog decides what is to be said, and the logger says all of it.
-	klog.SetLogger(textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w), textlogger.Verbosity(math.MaxInt32))))
-	util.BehaviorOnFatal(func(msg string, code int) {
-		if msg = strings.TrimSpace(msg); msg != "" {
-			fmt.Fprintln(w, explain(msg))
-		}
-		os.Exit(code)
-	})
 }
 
 // checkServers refuses a kubeconfig of the server that was changed. What is
@@ -125,9 +116,11 @@ func (o *options) newKubectl(streams genericiooptions.IOStreams, args []string) 
 		Arguments:   append([]string{"kubectl"}, args...),
 		IOStreams:   streams,
 	})
+	c.AddCommand(plugin.New(flags))
 	logs.AddFlags(c.PersistentFlags()) // -v, which kubectl's own main adds
 	c.SilenceErrors = true             // main says them
 	c.SetArgs(args)
+	c.SetIn(streams.In)
 	c.SetOut(streams.Out)
 	c.SetErr(streams.ErrOut)
 	return c

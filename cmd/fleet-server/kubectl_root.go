@@ -61,6 +61,9 @@ func (o *options) completeFor(cmd *cobra.Command, account rights.Account, args [
 
 // reads reports whether kubectl reads what is typed.
 func reads(args []string) bool {
+	if prompts(args) {
+		return true
+	}
 	for i, arg := range args {
 		name, value, _ := strings.Cut(arg, "=")
 		switch {
@@ -73,9 +76,15 @@ func reads(args []string) bool {
 	return false
 }
 
-// needsTerminal reports whether kubectl starts a program for a person at a terminal.
+// prompts reports whether kubectl asks a person at a terminal.
+func prompts(args []string) bool {
+	return len(args) > 1 && args[0] == "fleet" && args[1] == "approve"
+}
+
+// needsTerminal reports whether kubectl asks a person at a terminal, or starts a program
+// that does.
 func needsTerminal(args []string) bool {
-	return slices.ContainsFunc(args, func(arg string) bool {
+	return prompts(args) || slices.ContainsFunc(args, func(arg string) bool {
 		name, value, _ := strings.Cut(arg, "=")
 		return arg == "edit" || slices.Contains([]string{"-t", "-it", "-ti", "--tty", "--edit"}, name) && value != "false"
 	})

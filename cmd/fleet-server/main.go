@@ -65,7 +65,7 @@ func newRoot(env settings.Env) *cobra.Command {
 	for name, values := range map[string][]string{"log-format": logging.Formats, "log-level": logging.Levels} {
 		_ = root.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails for unknown flags only
 	}
-	root.AddCommand(newRun(o), newOperator(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newBundle(o), newImage(o), newGenCRD(), newRepodata(), newKubectl(o), newKubeconfig(o), newExplain(), newConvert(), newVersion(), manual.NewCommand())
+	root.AddCommand(newRun(o), newOperator(o), newToken(o), newDevice(o), newCA(o), newAdminCert(o), newClock(o), newBundle(o), newImage(o), newGenCRD(), newRepodata(), newKubectl(o), newKubeconfig(o), newExplain(), newConvert(), newNATSValues(), newNATSAccounts(), newVersion(), manual.NewCommand())
 	root.AddCommand(newInstall(o), newUpgrade(o), newUninstall())
 	usage.Explain(root)
 	return root

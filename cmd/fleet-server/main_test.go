@@ -400,6 +400,8 @@ func TestCompletion(t *testing.T) {
 		{[]string{"run", "--log-level", ""}, "debug\ninfo\nwarn\nerror\n:4"},
 		{[]string{"kubectl", "rollout", ""}, "\nrestart\t"},
 		{[]string{"kubectl", "get", "--out"}, "--output\t"},
+		{[]string{"kubectl", "fl"}, "fleet\tRun containers on a fleet of devices\n"},
+		{[]string{"kubectl", "fleet", "run", "--restart", ""}, "\nOnFailure\n"},
 	} {
 		if out, err := s.complete(tc.args...); err != nil || !strings.Contains(out, tc.want) {
 			t.Errorf("%q: %v, want %q in %q", tc.args, err, tc.want, out)

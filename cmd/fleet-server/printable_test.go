@@ -57,10 +57,11 @@ func TestKubectlSteersNoTerminal(t *testing.T) {
 }
 
 // What has no terminal of its own cannot write past package printable.
-func TestOnlyEditorsHaveATerminal(t *testing.T) {
+func TestOnlyEditorsAndQuestionsHaveATerminal(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]bool{
 		"edit device x": true, "-n a edit device/x": true, "create -f x --edit": true, "exec -it x -- sh": true, "exec --tty=true x": true,
+		"fleet approve x": true, "fleet status --watch": false, "get fleet approve": false,
 		"apply -f -": false, "delete --interactive device x": false, "get devices": false, "create --edit=false -f -": false, "get device edited": false,
 	} {
 		if got := needsTerminal(strings.Fields(args)); got != want {

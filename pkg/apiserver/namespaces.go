@@ -15,7 +15,7 @@ import (
 )
 
 // systemNamespaces are created at start and cannot be deleted.
-var systemNamespaces = []string{metav1.NamespaceDefault, metav1.NamespaceSystem}
+var systemNamespaces = []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic}
 
 // namespaceREST gives namespaces their two-step deletion: the first step marks
 // the namespace as terminating, the namespace controller empties it, and it

@@ -21,13 +21,9 @@ import (
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
-// Account names.
-const (
-	accountDevices = "DEV"
-	accountCore    = "CORE"
-	accountReaders = "READ"
-	accountSystem  = "SYS"
-)
+// accountReaders is the account of operators who read the buckets. The others are those of
+// any NATS.
+const accountReaders = "READ"
 
 // authenticator implements server.Authentication.
 type authenticator struct {
@@ -149,7 +145,7 @@ func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Ce
 	if crowded {
 		a.crowded()
 	}
-	c.RegisterUser(&server.User{Username: device, Account: a.accounts[accountDevices], Permissions: permissions})
+	c.RegisterUser(&server.User{Username: device, Account: a.accounts[bus.AccountDevices], Permissions: permissions})
 	// Once more: if it was revoked meanwhile, its connection was not there yet to be
 	// dropped.
 	if _, ok := a.authenticate(c, cert); !ok || a.place(c, device, 0) == nil {

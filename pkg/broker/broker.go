@@ -23,41 +23,23 @@ import (
 	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/handshake"
-	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 const (
 	readyTimeout = 10 * time.Second
 
-	// These limits are server-wide and bind the server's own connections too, so
-	// they are as large as those need. What a device may send is bounded by the
-	// device API.
-	maxPayload       = wire.MaxReply
-	maxSubscriptions = bus.MaxSubscriptions
-	maxControlLine   = 1 << 10
-	// maxPending is how much may wait for a reader until its connection ends. It is
-	// for the server's own connections, which all devices send to: were it small, a
-	// device could end them with some long messages while the processors are busy.
-	maxPending = 64 << 20
 	// maxUnread is how much a device may leave unread: far below three quarters of
-	// maxPending, where NATS makes whoever answers it wait, and with it all others.
+	// bus.MaxPending, where NATS makes whoever answers it wait, and with it all others.
 	maxUnread = 2 << 20
 	// maxClosed is how many connections NATS remembers that have ended: nobody asks, and
 	// each takes 6 KB.
 	maxClosed = 16
 	// ownConnections are those inside the process, with some to spare.
 	ownConnections = 16
-	authTimeout    = 20 // seconds; a slow device on a slow link needs them
-	// pingInterval is how often a connection that says nothing is asked. Heartbeats are
-	// more frequent, and the system notices what is not there any more. It is long
-	// because NATS looks at each connection as often.
-	pingInterval = 10 * time.Minute
 	// reconnectWait is for the server's own connections. NATS ends those that
 	// read too slowly, and no device is answered until they are back.
 	reconnectWait = 10 * time.Millisecond
 
-	// maxMemoryStore holds the heartbeat bucket: under 200 bytes a device.
-	maxMemoryStore = 64 << 20
 	// DefaultMaxFileStore bounds the buckets on disk, in bytes.
 	DefaultMaxFileStore = 1 << 30
 )
@@ -159,7 +141,7 @@ func (b *Broker) start(c Config, auth *authenticator, listener net.Listener) err
 	}
 	// Before the start, where every account without JetStream is given all of its
 	// API, to be told that it has none.
-	if err := share(auth.accounts[accountCore], auth.accounts[accountReaders]); err != nil {
+	if err := share(auth.accounts[bus.AccountCore], auth.accounts[accountReaders]); err != nil {
 		return err
 	}
 	b.server.Start()
@@ -231,24 +213,24 @@ func options(c Config, addr net.Addr, auth *authenticator) *server.Options {
 		Host:                       at.IP.String(),
 		Port:                       at.Port,
 		NoSigs:                     true,
-		Accounts:                   []*server.Account{server.NewAccount(accountDevices), server.NewAccount(accountCore), server.NewAccount(accountReaders), server.NewAccount(accountSystem)},
-		SystemAccount:              accountSystem,
+		Accounts:                   []*server.Account{server.NewAccount(bus.AccountDevices), server.NewAccount(bus.AccountCore), server.NewAccount(accountReaders), server.NewAccount(bus.AccountSystem)},
+		SystemAccount:              bus.AccountSystem,
 		CustomClientAuthentication: auth,
 		TLS:                        true,
 		TLSVerify:                  true,
 		TLSHandshakeFirst:          true,
-		TLSTimeout:                 authTimeout,
-		AuthTimeout:                authTimeout,
+		TLSTimeout:                 bus.AuthTimeout.Seconds(),
+		AuthTimeout:                bus.AuthTimeout.Seconds(),
 		TLSConfig:                  tlsConfig(c),
-		PingInterval:               pingInterval,
+		PingInterval:               bus.PingInterval,
 		MaxConn:                    c.Places.All() + ownConnections,
-		MaxPayload:                 maxPayload,
-		MaxSubs:                    maxSubscriptions,
-		MaxControlLine:             maxControlLine,
-		MaxPending:                 maxPending,
+		MaxPayload:                 bus.MaxPayload,
+		MaxSubs:                    bus.MaxSubscriptions,
+		MaxControlLine:             bus.MaxControlLine,
+		MaxPending:                 bus.MaxPending,
 		MaxClosedClients:           maxClosed,
 		JetStream:                  true,
-		JetStreamMaxMemory:         maxMemoryStore,
+		JetStreamMaxMemory:         bus.MaxMemoryStore,
 		JetStreamMaxStore:          store,
 		StoreDir:                   c.StoreDir,
 	}
@@ -292,7 +274,7 @@ func (p *presentConfig) of(authorities []*x509.Certificate) *tls.Config {
 
 func lookUpAccounts(s *server.Server) (map[string]*server.Account, error) {
 	accounts := map[string]*server.Account{}
-	for _, name := range []string{accountDevices, accountCore, accountReaders, accountSystem} {
+	for _, name := range []string{bus.AccountDevices, bus.AccountCore, accountReaders, bus.AccountSystem} {
 		a, err := s.LookupAccount(name)
 		if err != nil {
 			return nil, fmt.Errorf("configuring NATS account %s: %w", name, err)
@@ -306,13 +288,13 @@ func (b *Broker) connect(auth *authenticator) error {
 	if !b.server.ReadyForConnections(readyTimeout) {
 		return errors.New("starting NATS: it is not ready; is the port free and the data directory writable?")
 	}
-	if err := auth.accounts[accountCore].EnableJetStream(nil, nil); err != nil {
+	if err := auth.accounts[bus.AccountCore].EnableJetStream(nil, nil); err != nil {
 		return fmt.Errorf("enabling JetStream: %w", err)
 	}
 	// At once: with TLS first, NATS lets each wait 50 ms for a handshake.
 	var connecting errgroup.Group
 	for name, conn := range map[string]**nats.Conn{
-		accountDevices: &b.Devices, accountCore: &b.Core, accountReaders: &b.readers, accountSystem: &b.system,
+		bus.AccountDevices: &b.Devices, bus.AccountCore: &b.Core, accountReaders: &b.readers, bus.AccountSystem: &b.system,
 	} {
 		connecting.Go(func() (err error) {
 			*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"),
@@ -345,7 +327,7 @@ func (b *Broker) watchConnections() error {
 			}
 		})
 	})
-	_, err := b.system.Subscribe("$SYS.ACCOUNT."+accountDevices+".DISCONNECT", func(m *nats.Msg) {
+	_, err := b.system.Subscribe("$SYS.ACCOUNT."+bus.AccountDevices+".DISCONNECT", func(m *nats.Msg) {
 		var event server.DisconnectEventMsg
 		if json.Unmarshal(m.Data, &event) == nil {
 			b.guard.Do(func() { b.gate.Disconnected(event.Client.ID) }, "connection", event.Client.ID)

@@ -43,7 +43,7 @@ func NewCheck(gate bus.Gate, operators Authority) func(server.ClientAuthenticati
 // What the tests see of the unexported parts.
 const (
 	LogBurst   = logBurst
-	MaxPending = maxPending
+	MaxPending = bus.MaxPending
 )
 
 type Refused = refused

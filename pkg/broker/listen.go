@@ -18,7 +18,7 @@ import (
 var DefaultPlaces = connlimit.Limits{Strangers: 4096, OfHost: 1024, OfSite: 2048, Local: 1024, Known: 55 << 10, StrangerBytes: StrangerBytes}
 
 // StrangerBytes is far more than what a device sends until it is known: a
-// handshake and a CONNECT of at most maxControlLine.
+// handshake and a CONNECT of at most bus.MaxControlLine.
 const StrangerBytes = 64 << 10
 
 // listen takes the address for devices.

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/guard"
 )
 
@@ -37,13 +38,13 @@ const (
 	readerIdle = time.Minute
 
 	// readRate is how fast a watch delivers, in bits a second. NATS drops whoever
-	// has more than maxPending waiting, and its flow control begins above that.
-	readRate = maxPending / 2 * 8
+	// has more than bus.MaxPending waiting, and its flow control begins above that.
+	readRate = bus.MaxPending / 2 * 8
 
 	readTimeout = 5 * time.Second
 
 	// maxReaderConnections is how many connections one certificate's name may have.
-	// What one leaves unread takes up to maxPending.
+	// What one leaves unread takes up to bus.MaxPending.
 	maxReaderConnections = 4
 	// Bytes a second that a reader may send over a connection, and how many at once.
 	// A question has under 100, and its answer can cost the server milliseconds.

@@ -2,9 +2,6 @@ package bus
 
 import "fleet.nationtech.io/fleet/pkg/wire"
 
-// MaxSubscriptions is how many subscriptions a connection of a device may have.
-const MaxSubscriptions = 64
-
 // Permissions are the subjects that a connection may use.
 type Permissions struct {
 	// Publish and Subscribe are those that it may say and hear.

@@ -8,15 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
-
-	"fleet.nationtech.io/fleet/pkg/rights"
 )
-
-// maxKubeconfig bounds a kubeconfig in bytes; the server's has 6 KB.
-const maxKubeconfig = 1 << 20
 
 // ErrKubeconfig: a kubeconfig asks for more than a connection.
 var ErrKubeconfig = errors.New("it may name servers, and hold certificates and keys, and nothing else")
@@ -79,17 +73,4 @@ func plain(what string, entry any, allowed []string) error {
 		}
 	}
 	return nil
-}
-
-// ReadKubeconfig reads and parses such a kubeconfig.
-func ReadKubeconfig(path string) (*rest.Config, error) {
-	data, err := rights.ReadFile(path, maxKubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	config, err := ParseKubeconfig(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return clientcmd.NewDefaultClientConfig(*config, nil).ClientConfig()
 }

@@ -22,7 +22,7 @@ var errStarting = errors.New("the server is starting: try again in a moment")
 type admin struct{ *server }
 
 // RotateCA implements adminapi.Server.
-func (a admin) RotateCA(_ context.Context, req adminapi.RotateRequest) (adminapi.RotateReply, error) {
+func (a admin) RotateCA(ctx context.Context, req adminapi.RotateRequest) (adminapi.RotateReply, error) {
 	if err := a.mayIssue(); err != nil {
 		return adminapi.RotateReply{}, err
 	}
@@ -34,6 +34,7 @@ func (a admin) RotateCA(_ context.Context, req adminapi.RotateRequest) (adminapi
 		reply.Authorities = append(reply.Authorities, authority.Cert().Subject.CommonName)
 	}
 	a.component("pki").Info("authorities replaced", "authorities", reply.Authorities)
+	a.refreshDoor(ctx) // tokens name the newest root
 	return reply, a.certificatesChanged()
 }
 

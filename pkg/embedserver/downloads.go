@@ -1,7 +1,6 @@
 package embedserver
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"strconv"
 
-	"fleet.nationtech.io/fleet/pkg/adminapi"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/download"
 	"fleet.nationtech.io/fleet/pkg/deviceapi/enroll"
 	"fleet.nationtech.io/fleet/pkg/registry"
@@ -129,16 +127,3 @@ func (i images) Names() []string {
 
 // Upstreams implements deviceapi.Registry.
 func (i images) Upstreams() []string { return i.cache.Upstreams() }
-
-// Gateway implements adminapi.Server.
-func (a admin) Gateway(context.Context, struct{}) (adminapi.GatewayReply, error) {
-	if !a.isUp() {
-		return adminapi.GatewayReply{}, errStarting
-	}
-	g, err := a.gateway(a.host(), a.enrollPort())
-	if err != nil {
-		return adminapi.GatewayReply{}, err
-	}
-	_, err = a.release.Version()
-	return adminapi.GatewayReply{URL: g.URL, Pin: g.Pin, Installer: err == nil}, nil
-}

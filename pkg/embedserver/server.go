@@ -441,6 +441,7 @@ func (s *server) startEnrollment(context.Context) error {
 	}
 	keeper := &release.Keeper{Store: s.release, Clock: s.clock, Logger: s.component("release")}
 	s.loop("release-signatures", keeper.Run)
+	s.loop("enrollment-address", s.publishDoor)
 	s.parts.Run("enrollment listener", func(ctx context.Context) error { return enroll.Serve(ctx, s.enrollListener, served) })
 	return nil
 }

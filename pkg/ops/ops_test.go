@@ -53,10 +53,11 @@ func TestSessionsAreChecked(t *testing.T) {
 
 func TestFingerprintsAreChecked(t *testing.T) {
 	t.Parallel()
+	o := &ops.Operator{Program: ops.Program{Device: "tool device"}}
 	r := &v1alpha1.EnrollmentRequest{ObjectMeta: metav1.ObjectMeta{Name: "edge-1"}, Spec: v1alpha1.EnrollmentRequestSpec{KeyFingerprint: wire.Sum([]byte("key")).String()}}
-	check(t, "as the device shows it", ops.CheckFingerprint(r, wire.ShowFingerprint(r.Spec.KeyFingerprint)), "")
-	check(t, "another key's", ops.CheckFingerprint(r, wire.ShowFingerprint(wire.Sum([]byte("other")).String())), "another key")
-	check(t, "too short", ops.CheckFingerprint(r, r.Spec.KeyFingerprint[:4]), "fingerprint: ")
+	check(t, "as the device shows it", o.CheckFingerprint(r, wire.ShowFingerprint(r.Spec.KeyFingerprint)), "")
+	check(t, "another key's", o.CheckFingerprint(r, wire.ShowFingerprint(wire.Sum([]byte("other")).String())), "another key: it is another machine, deny it with `tool device deny edge-1`")
+	check(t, "too short", o.CheckFingerprint(r, r.Spec.KeyFingerprint[:4]), "fingerprint: ")
 }
 
 // check wants an error that says something, or none when that is empty.

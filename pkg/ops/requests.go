@@ -17,24 +17,24 @@ import (
 func (o *Operator) Request(ctx context.Context, name string) (*v1alpha1.EnrollmentRequest, error) {
 	r, err := o.Client.EnrollmentRequests().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil, nobodyWaits(name)
+		return nil, o.nobodyWaits(name)
 	}
 	return r, err
 }
 
-func nobodyWaits(name string) error {
-	return fmt.Errorf("no device named %q waits for approval: see `fleet-server kubectl get enrollmentrequests`", name)
+func (o *Operator) nobodyWaits(name string) error {
+	return fmt.Errorf("no device named %q waits for approval: see `%s`", name, o.Program.Requests)
 }
 
 // CheckFingerprint returns an error unless a request has the key whose fingerprint
 // the device shows.
-func CheckFingerprint(r *v1alpha1.EnrollmentRequest, fingerprint string) error {
+func (o *Operator) CheckFingerprint(r *v1alpha1.EnrollmentRequest, fingerprint string) error {
 	digits, err := wire.ParseFingerprint(fingerprint)
 	if err != nil {
 		return fmt.Errorf("fingerprint: %w", err)
 	}
 	if !wire.MatchFingerprint(r.Spec.KeyFingerprint, digits) {
-		return fmt.Errorf("fingerprint: the device that waits under the name %q has another key: it is another machine, deny it with `fleet-server device deny %s`", r.Name, r.Name)
+		return fmt.Errorf("fingerprint: the device that waits under the name %q has another key: it is another machine, deny it with `%s deny %s`", r.Name, o.Program.Device, r.Name)
 	}
 	return nil
 }
@@ -76,7 +76,7 @@ func (o *Operator) decide(ctx context.Context, seen *v1alpha1.EnrollmentRequest,
 		return err
 	})
 	if apierrors.IsNotFound(err) {
-		return nobodyWaits(seen.Name)
+		return o.nobodyWaits(seen.Name)
 	}
 	return err
 }
@@ -87,7 +87,7 @@ func (o *Operator) Reopen(ctx context.Context, name string) error {
 		r, err := o.Client.EnrollmentRequests().Get(ctx, name, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err):
-			return fmt.Errorf("the name %q is not closed: see `fleet-server device list`", name)
+			return fmt.Errorf("the name %q is not closed: see `%s`", name, o.Program.Devices)
 		case err != nil:
 			return err
 		case !r.IsDenied():

@@ -63,13 +63,13 @@ func (t TokenSpec) Check() error {
 	return nil
 }
 
-// CreateToken makes a token. Its secret is in the result alone: the API keeps a
-// hash of it.
-func (o *Operator) CreateToken(ctx context.Context, t TokenSpec) (wire.Token, error) {
+// CreateToken makes a token for the server whose newest root key has the SHA-256
+// root. Its secret is in the result alone: the API keeps a hash of it.
+func (o *Operator) CreateToken(ctx context.Context, root wire.Digest, t TokenSpec) (wire.Token, error) {
 	if err := t.Check(); err != nil {
 		return wire.Token{}, err
 	}
-	token := wire.NewToken(o.Root)
+	token := wire.NewToken(root)
 	_, err := o.Client.EnrollmentTokens().Create(ctx, &v1alpha1.EnrollmentToken{
 		ObjectMeta: metav1.ObjectMeta{Name: token.ID},
 		Spec: v1alpha1.EnrollmentTokenSpec{

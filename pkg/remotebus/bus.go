@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/guard"
 	"fleet.nationtech.io/fleet/pkg/refusals"
 	"fleet.nationtech.io/fleet/pkg/wire"
@@ -83,7 +84,7 @@ func (b *Bus) start(ctx context.Context) error {
 	for account, to := range map[string]struct {
 		conn  **nats.Conn
 		login nats.Option
-	}{AccountDevices: {&b.DeviceConn, b.Devices}, AccountCore: {&b.CoreConn, b.Core}, AccountSystem: {&b.system, b.System}} {
+	}{bus.AccountDevices: {&b.DeviceConn, b.Devices}, bus.AccountCore: {&b.CoreConn, b.Core}, bus.AccountSystem: {&b.system, b.System}} {
 		connecting.Go(func() (err error) {
 			*to.conn, err = b.connect(account, to.login)
 			return err
@@ -118,8 +119,8 @@ func (b *Bus) subscribe() error {
 		each    nats.MsgHandler
 	}{
 		{b.system, calloutSubject, b.answer},
-		{b.system, "$SYS.ACCOUNT." + AccountDevices + ".CONNECT", b.onEvent(func(p place) { b.connections.begin(p, time.Now()) })},
-		{b.system, "$SYS.ACCOUNT." + AccountDevices + ".DISCONNECT", b.onEvent(b.ended)},
+		{b.system, "$SYS.ACCOUNT." + bus.AccountDevices + ".CONNECT", b.onEvent(func(p place) { b.connections.begin(p, time.Now()) })},
+		{b.system, "$SYS.ACCOUNT." + bus.AccountDevices + ".DISCONNECT", b.onEvent(b.ended)},
 	} {
 		if _, err := s.conn.Subscribe(s.subject, s.each); err != nil {
 			return fmt.Errorf("subscribing to %s: %w", s.subject, err)
@@ -164,7 +165,7 @@ func (b *Bus) check(ctx context.Context) error {
 	if _, err := b.system.RequestWithContext(ctx, "$SYS.REQ.SERVER.PING", nil); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSystem, err)
 	}
-	conn, err := b.connect(AccountDevices, nats.UserInfo(probeName, b.probe), nats.NoReconnect(), nats.Timeout(requestTimeout))
+	conn, err := b.connect(bus.AccountDevices, nats.UserInfo(probeName, b.probe), nats.NoReconnect(), nats.Timeout(requestTimeout))
 	switch {
 	case err == nil:
 		conn.Close()

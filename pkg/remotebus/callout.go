@@ -222,7 +222,7 @@ func (b *Bus) certificate(tls *jwt.ClientTLS) (*x509.Certificate, error) {
 // long as it lasts when that is zero.
 func (b *Bus) claims(request *jwt.AuthorizationRequestClaims, name string, until time.Time, p bus.Permissions) (string, error) {
 	user := jwt.NewUserClaims(request.UserNkey)
-	user.Name, user.Audience = name, AccountDevices
+	user.Name, user.Audience = name, bus.AccountDevices
 	if !until.IsZero() {
 		user.Expires = until.Unix()
 	}

@@ -15,16 +15,6 @@ import (
 	"fleet.nationtech.io/fleet/pkg/guard"
 )
 
-// Accounts of the configuration of NATS.
-const (
-	// AccountDevices is that of devices. It has no JetStream.
-	AccountDevices = "DEV"
-	// AccountCore is that of the buckets.
-	AccountCore = "CORE"
-	// AccountSystem is the system account, and that of the callout.
-	AccountSystem = "SYS"
-)
-
 // Config is what a Bus needs.
 type Config struct {
 	// Servers are URLs of NATS; the client learns of the others of a cluster.
@@ -62,11 +52,11 @@ type Authority interface {
 
 // Mistakes in the configuration of NATS, each with what to do about it.
 var (
-	ErrNoJetStream = errors.New("account " + AccountCore + " has no JetStream: enable JetStream in NATS, and jetstream in that account")
-	ErrNoCallout   = errors.New("NATS makes no auth callout to account " + AccountSystem + ": its authorization needs auth_callout with that account, see fleet-server nats-accounts")
+	ErrNoJetStream = errors.New("account " + bus.AccountCore + " has no JetStream: enable JetStream in NATS, and jetstream in that account")
+	ErrNoCallout   = errors.New("NATS makes no auth callout to account " + bus.AccountSystem + ": its authorization needs auth_callout with that account, see fleet-server nats-accounts")
 	ErrIssuer      = errors.New("NATS does not accept answers to its auth callout: the issuer in its configuration is another than that of the key file, see fleet-server nats-accounts")
 	ErrXKey        = errors.New("the auth callout cannot be decrypted: the xkey in NATS' configuration is another than that of the key file, see fleet-server nats-accounts")
-	ErrNoSystem    = errors.New("NATS does not answer requests of the system account: system_account has to be " + AccountSystem + ", see fleet-server nats-accounts")
+	ErrNoSystem    = errors.New("NATS does not answer requests of the system account: system_account has to be " + bus.AccountSystem + ", see fleet-server nats-accounts")
 )
 
 // connect logs in to an account.

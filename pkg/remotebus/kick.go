@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -126,7 +127,7 @@ func (b *Bus) sweep(ctx context.Context) error {
 	there, ours := map[place]bool{}, map[place]bool{}
 	for _, server := range servers {
 		for offset := 0; ; offset += pageSize {
-			p, err := b.list(ctx, server, listRequest{Account: AccountDevices, Auth: true, Offset: offset, Limit: pageSize})
+			p, err := b.list(ctx, server, listRequest{Account: bus.AccountDevices, Auth: true, Offset: offset, Limit: pageSize})
 			if err != nil {
 				return err
 			}

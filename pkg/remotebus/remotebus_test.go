@@ -83,7 +83,7 @@ func newSite(t *testing.T, replace ...string) *site {
 	t.Cleanup(func() { s.must(tombstones.Close()) })
 	s.roster = roster.New(roster.Config{Fleet: "fleet", Revoked: tombstones, Outside: outside{s}})
 	users, logins := map[string]string{}, map[string]nats.Option{}
-	for _, account := range []string{remotebus.AccountDevices, remotebus.AccountCore, remotebus.AccountSystem} {
+	for _, account := range []string{bus.AccountDevices, bus.AccountCore, bus.AccountSystem} {
 		key, err := nkeys.CreateUser()
 		s.must(err)
 		users[account], err = key.PublicKey()

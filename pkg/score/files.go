@@ -96,7 +96,7 @@ func (v *Volume) Signal() syscall.Signal {
 	case v.Reload != ReloadSignal:
 		return 0
 	case v.ReloadSignal == "":
-		return syscall.SIGHUP
+		return sighup
 	}
 	return signalOf(v.ReloadSignal)
 }

@@ -178,12 +178,16 @@ func signalOf(name string) syscall.Signal {
 	return stopSignals[name]
 }
 
-// stopSignals are those that programs take as a request to end, by name.
+// stopSignals are those that programs take as a request to end, by name. The numbers are
+// those of Linux, which devices run: package syscall has those of the system that it is
+// compiled for.
 var stopSignals = map[string]syscall.Signal{
-	"SIGHUP": syscall.SIGHUP, "SIGINT": syscall.SIGINT, "SIGQUIT": syscall.SIGQUIT, "SIGABRT": syscall.SIGABRT, "SIGKILL": syscall.SIGKILL,
-	"SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2, "SIGALRM": syscall.SIGALRM, "SIGTERM": syscall.SIGTERM, "SIGWINCH": syscall.SIGWINCH,
-	"SIGPWR": syscall.SIGPWR,
+	"SIGHUP": sighup, "SIGINT": 2, "SIGQUIT": 3, "SIGABRT": 6, "SIGKILL": 9, "SIGUSR1": 10, "SIGUSR2": 12, "SIGALRM": 14, "SIGTERM": 15,
+	"SIGWINCH": 28, "SIGPWR": 30,
 }
+
+// sighup asks programs to read their configuration again.
+const sighup syscall.Signal = 1
 
 // validateMounts refuses two things at one place.
 func (s *Service) validateMounts(at string) error {

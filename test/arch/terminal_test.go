@@ -11,7 +11,7 @@ import (
 )
 
 // programs are those that people run on a terminal.
-var programs = []string{"cmd/fleet-agent", "cmd/fleet-server"}
+var programs = []string{"cmd/fleet-agent", "cmd/fleet-server", "cmd/kubectl-fleet"}
 
 // TestEverythingIsPrintedByWayOfPrintable: run wraps both streams, and nothing
 // else knows the streams of the process. So whatever a command prints, also one
@@ -39,7 +39,7 @@ func TestEverythingIsPrintedByWayOfPrintable(t *testing.T) {
 			t.Errorf("%s wraps %v", program, wrapped)
 		}
 	}
-	for _, dir := range []string{"cmd/fleet-agent", "cmd/fleet-server", "pkg"} {
+	for _, dir := range append([]string{"pkg"}, programs...) {
 		each(t, filepath.Join("..", "..", dir), func(file *ast.File, at func(ast.Node) string) {
 			ast.Inspect(file, func(n ast.Node) bool {
 				if d, ok := n.(*ast.FuncDecl); ok && d.Name.Name == "main" && file.Name.Name == "main" {

@@ -19,7 +19,7 @@ func Help(t testing.TB, newRoot func() *cobra.Command, skip ...string) string {
 		if slices.Contains(skip, cmd.Name()) {
 			return
 		}
-		args := strings.Fields(cmd.CommandPath())[1:]
+		args := strings.Fields(strings.TrimPrefix(cmd.CommandPath(), cmd.Root().CommandPath()))
 		b.WriteString("$ " + cmd.CommandPath() + " --help\n" + own(Run(t, newRoot(), append(args, "--help")...)) + "\n")
 		for _, sub := range cmd.Commands() {
 			if sub.IsAvailableCommand() {

@@ -15,6 +15,7 @@ import (
 type gathering struct {
 	release
 	packages string // as `make packages` writes it
+	plugins  string // binaries of the plugin of kubectl, as `make plugins` writes it
 	bundle   string
 	revision string
 }
@@ -27,6 +28,7 @@ func runGather(args []string) error {
 	f.StringVar(&g.version, "version", "", "version of the release")
 	f.StringVar(&g.revision, "revision", "", "commit of the sources")
 	f.StringVar(&g.packages, "packages", "dist/packages", "directory of packages, as make packages writes it")
+	f.StringVar(&g.plugins, "plugins", "dist/plugins", "directory of plugins, as make plugins writes it")
 	f.StringVar(&g.bundle, "bundle", "", "the bundle of these packages")
 	f.StringVar(&g.dir, "dir", "dist/release", "directory that gets everything, and is not there yet")
 	f.StringVar(&g.keys.cache, "keys", ".cache/release-keys", "where keys are that FLEET_RELEASE_KEY does not name")
@@ -63,7 +65,7 @@ func (g gathering) fill() error {
 		return err
 	}
 	for _, step := range []func() error{
-		g.addPackages, g.addBundle, g.addImage, g.addMaterials, g.addChanges, g.addSchema,
+		g.addPackages, g.addBundle, g.addImage, g.addMaterials, g.addPlugins, g.addChanges, g.addSchema,
 		func() error { return g.sign(keys) },
 	} {
 		if err := step(); err != nil {

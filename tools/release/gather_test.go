@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
 	"debug/elf"
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,6 +55,12 @@ func checkout(t *testing.T) string {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(repo, "docs/reference/podman-v0.schema.json"), []byte("{}"))
+	if err := os.MkdirAll(filepath.Join(repo, "packaging/kubectl"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"LICENSE", "packaging/kubectl/kubectl_complete-fleet", "packaging/kubectl/kubectl_complete-fleet.cmd"} {
+		write(t, filepath.Join(repo, name), must(os.ReadFile(filepath.Join("../..", name))))
+	}
 	return repo
 }
 
@@ -73,8 +81,19 @@ func packagesOf(t *testing.T, repo string, files keyFiles) string {
 	return dist
 }
 
+// pluginsOf is what make plugins makes.
+func pluginsOf(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	self := must(os.ReadFile(must(os.Executable())))
+	for _, platform := range []string{"darwin_arm64", "windows_amd64"} {
+		write(t, filepath.Join(dir, fmt.Sprintf("kubectl-fleet_%s_%s", version, platform)), self)
+	}
+	return dir
+}
+
 // gathered makes a release of packages and a bundle of them.
-func gathered(t *testing.T, repo, packages, keys string) string {
+func gathered(t *testing.T, repo, packages, plugins, keys string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "release")
 	bundle := filepath.Join(t.TempDir(), "bundle.tar")
@@ -83,7 +102,7 @@ func gathered(t *testing.T, repo, packages, keys string) string {
 	}
 	err := run(t.Context(), []string{
 		"gather", "-repo", repo, "-version", version, "-arches", "armhf", "-revision", "0f1e2d",
-		"-packages", packages, "-bundle", bundle, "-dir", dir, "-keys", keys,
+		"-packages", packages, "-plugins", plugins, "-bundle", bundle, "-dir", dir, "-keys", keys,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -99,13 +118,16 @@ func TestGather(t *testing.T) {
 	keys := filepath.Join(t.TempDir(), "keys")
 	repo := checkout(t)
 	packages := packagesOf(t, repo, keyFiles{cache: keys})
-	first, second := gathered(t, repo, packages, keys), gathered(t, repo, packages, keys)
+	plugins := pluginsOf(t)
+	first, second := gathered(t, repo, packages, plugins, keys), gathered(t, repo, packages, plugins, keys)
 	if diff := cmp.Diff(sums(t, first), sums(t, second)); diff != "" {
 		t.Errorf("the second time: %s", diff)
 	}
 	want := append(names(t, packages),
 		"CHANGES.md", "fleet-bundle_1.2.3~rc.1.tar", "fleet-server_1.2.3~rc.1_oci.tar", "podman-v0.schema.json",
-		"fleet-agent_1.2.3~rc.1_linux_arm.cdx.json", "fleet-server_1.2.3~rc.1_linux_arm.cdx.json")
+		"fleet-agent_1.2.3~rc.1_linux_arm.cdx.json", "fleet-server_1.2.3~rc.1_linux_arm.cdx.json",
+		"kubectl-fleet_1.2.3~rc.1_darwin_arm64.tar.gz", "kubectl-fleet_1.2.3~rc.1_darwin_arm64.cdx.json",
+		"kubectl-fleet_1.2.3~rc.1_windows_amd64.zip", "kubectl-fleet_1.2.3~rc.1_windows_amd64.cdx.json")
 	if diff := cmp.Diff(slices.Sorted(slices.Values(want)), names(t, first)); diff != "" {
 		t.Error(diff)
 	}
@@ -119,6 +141,46 @@ func TestGather(t *testing.T) {
 		t.Errorf("the changes are %q, want %q", got, want)
 	}
 	checkMaterials(t, first)
+	checkPlugins(t, first, plugins)
+}
+
+// checkPlugins unpacks the archives of the plugin: each holds the program, and what
+// kubectl asks for completions, both ready to run.
+func checkPlugins(t *testing.T, dir, plugins string) {
+	t.Helper()
+	program := string(must(os.ReadFile(filepath.Join(plugins, "kubectl-fleet_1.2.3~rc.1_darwin_arm64"))))
+	check := func(archive string, got map[string]string, executable []string, want ...string) {
+		if diff := cmp.Diff(slices.Sorted(slices.Values(append(want, "LICENSE"))), slices.Sorted(maps.Keys(got))); diff != "" {
+			t.Errorf("%s: %s", archive, diff)
+		}
+		slices.Sort(executable)
+		if diff := cmp.Diff(slices.Sorted(slices.Values(want)), executable); diff != "" {
+			t.Errorf("%s: what can be run: %s", archive, diff)
+		}
+		if got[want[0]] != program || !strings.Contains(got[want[1]], "__complete") {
+			t.Errorf("%s holds another program", archive)
+		}
+	}
+	const unix, windows = "kubectl-fleet_1.2.3~rc.1_darwin_arm64.tar.gz", "kubectl-fleet_1.2.3~rc.1_windows_amd64.zip"
+	got, executable := map[string]string{}, []string(nil)
+	r := tar.NewReader(must(gzip.NewReader(bytes.NewReader(must(os.ReadFile(filepath.Join(dir, unix)))))))
+	for h, err := r.Next(); err == nil; h, err = r.Next() {
+		got[h.Name] = string(must(io.ReadAll(r)))
+		if h.Mode&0o111 != 0 {
+			executable = append(executable, h.Name)
+		}
+	}
+	check(unix, got, executable, "kubectl-fleet", "kubectl_complete-fleet")
+	got, executable = map[string]string{}, nil
+	z := must(zip.OpenReader(filepath.Join(dir, windows)))
+	defer z.Close()
+	for _, f := range z.File {
+		got[f.Name] = string(must(io.ReadAll(must(f.Open()))))
+		if f.Mode()&0o111 != 0 {
+			executable = append(executable, f.Name)
+		}
+	}
+	check(windows, got, executable, "kubectl-fleet.exe", "kubectl_complete-fleet.cmd")
 }
 
 // checkMaterials: a bill names the binary beside it and what is linked there.

@@ -1,4 +1,4 @@
-package main
+package commands
 
 import (
 	"bufio"
@@ -15,19 +15,19 @@ import (
 	"golang.org/x/term"
 
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
-	"fleet.nationtech.io/fleet/pkg/ops"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // decision is what an operator says about a device that waits.
 type decision struct {
-	o           *options
+	host        Host
 	condition   string
 	fingerprint string
 }
 
-func newApprove(o *options) *cobra.Command {
-	d := decision{o: o, condition: v1alpha1.RequestApproved}
+// Approve returns the command that lets a device in.
+func (h Host) Approve() *cobra.Command {
+	d := decision{host: h, condition: v1alpha1.RequestApproved}
 	cmd := &cobra.Command{
 		Use:   "approve NAME",
 		Short: "Let a device in that waits for approval",
@@ -35,9 +35,9 @@ func newApprove(o *options) *cobra.Command {
 			"the one that fleet-agent enroll shows on the device: anybody with a token can ask for any name.\n" +
 			"On a terminal it asks you then; elsewhere pass what the device shows with --fingerprint. The key\n" +
 			"that was shown is let in, and no other.\n" +
-			"List those that wait with: fleet-server kubectl get enrollmentrequests",
-		Example: "  fleet-server device approve gateway-1f2e3d\n" +
-			"  fleet-server device approve gateway-1f2e3d --fingerprint 9f86-d081-884c-7d65-9a2f-eaa0-c55a-d015",
+			"List those that wait with: " + h.Requests,
+		Example: "  " + h.Device + " approve gateway-1f2e3d\n" +
+			"  " + h.Device + " approve gateway-1f2e3d --fingerprint 9f86-d081-884c-7d65-9a2f-eaa0-c55a-d015",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return d.decide(cmd, bareName(args[0]), approves) },
 	}
@@ -45,14 +45,15 @@ func newApprove(o *options) *cobra.Command {
 	return cmd
 }
 
-func newDeny(o *options) *cobra.Command {
-	d := decision{o: o, condition: v1alpha1.RequestDenied}
+// Deny returns the command that refuses a device.
+func (h Host) Deny() *cobra.Command {
+	d := decision{host: h, condition: v1alpha1.RequestDenied}
 	cmd := &cobra.Command{
 		Use:   "deny NAME",
 		Short: "Refuse a device that waits for approval",
 		Long: "Refuse a device that waits for approval. Its name is closed to all others, too, for 30 days or until\n" +
-			"you open it with: fleet-server device reopen NAME",
-		Example: "  fleet-server device deny gateway-1f2e3d",
+			"you open it with: " + h.Device + " reopen NAME",
+		Example: "  " + h.Device + " deny gateway-1f2e3d",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return d.decide(cmd, bareName(args[0]), func(*cobra.Command) error { return nil })
@@ -62,22 +63,23 @@ func newDeny(o *options) *cobra.Command {
 	return cmd
 }
 
-func newReopen(o *options) *cobra.Command {
+// Reopen returns the command that opens a name that a denial closed.
+func (h Host) Reopen() *cobra.Command {
 	return &cobra.Command{
 		Use:   "reopen NAME",
 		Short: "Open a name again that was closed by a denial",
 		Long: "Open a name again that was closed by a denial: any device may ask for it then, the one that was\n" +
 			"denied as well. To let that one in, approve it instead.",
-		Example: "  fleet-server device reopen gateway-1f2e3d",
+		Example: "  " + h.Device + " reopen gateway-1f2e3d",
 		Args:    cobra.ExactArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return o.reopen(cmd, bareName(args[0])) },
+		RunE:    func(cmd *cobra.Command, args []string) error { return h.reopen(cmd, bareName(args[0])) },
 	}
 }
 
 // decide shows the device that waits under a name, and decides about its key
 // once confirm, which is asked when no fingerprint was given, agrees.
 func (d *decision) decide(cmd *cobra.Command, name string, confirm func(*cobra.Command) error) error {
-	operator, err := d.o.operator()
+	operator, err := d.host.Operator(cmd.Context())
 	if err != nil {
 		return err
 	}
@@ -89,7 +91,7 @@ func (d *decision) decide(cmd *cobra.Command, name string, confirm func(*cobra.C
 		return err
 	}
 	if d.fingerprint != "" {
-		confirm = func(*cobra.Command) error { return flagError(ops.CheckFingerprint(shown, d.fingerprint)) }
+		confirm = func(*cobra.Command) error { return flagError(operator.CheckFingerprint(shown, d.fingerprint)) }
 	}
 	if err := confirm(cmd); err != nil {
 		return err
@@ -166,8 +168,8 @@ func claimed(s string) string {
 	return s
 }
 
-func (o *options) reopen(cmd *cobra.Command, name string) error {
-	operator, err := o.operator()
+func (h Host) reopen(cmd *cobra.Command, name string) error {
+	operator, err := h.Operator(cmd.Context())
 	if err != nil {
 		return err
 	}

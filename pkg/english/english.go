@@ -1,6 +1,6 @@
 // Package english keeps kubectl's messages in English, as they are in its
 // source. kubectl would otherwise unpack a catalogue while it is initialised:
-// 17 ms and 4 MB at each start of every command of fleet-server.
+// 17 ms and 4 MB at each start of a program that links it.
 //
 // Importing it is enough. Its init runs before those of the packages that ask
 // for translations, because Go initialises packages that are ready in the
