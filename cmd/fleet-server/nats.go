@@ -17,7 +17,7 @@ import (
 const keysUsage = "`DIRECTORY` with issuer.nk, dev.nk, core.nk, sys.nk and, to encrypt requests, xkey.nk: nkeys, of which seeds stay there"
 
 func newNATSValues() *cobra.Command {
-	o := natschart.Options{Name: "fleet-nats", FileStore: "10Gi", TLSSecret: "fleet-nats-tls", CASecret: "fleet-nats-ca"}
+	o := natschart.Options{Name: "fleet-nats", FileStore: "10Gi", TLSSecret: "fleet-nats-tls", CASecret: "fleet-nats-tls"}
 	var gateways []string
 	var keys string
 	cmd := &cobra.Command{

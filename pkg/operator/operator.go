@@ -244,7 +244,7 @@ func (l *leader) loadPKI(ctx context.Context) error {
 }
 
 func (l *leader) startPlane(ctx context.Context) error {
-	tombstones, err := openJournal(ctx, l.kube.CoreV1().Secrets(l.Namespace))
+	tombstones, err := openJournal(ctx, l.kube.CoreV1().Secrets(l.Namespace), maxChunk)
 	if err != nil {
 		return err
 	}

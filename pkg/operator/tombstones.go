@@ -38,10 +38,12 @@ type journal struct {
 	// last is the Secret that entries are added to, and number its place in the generation.
 	last   *corev1.Secret
 	number int
+	// chunk is maxChunk, but in tests.
+	chunk int
 }
 
-// openJournal opens the list, and creates it at a first start.
-func openJournal(ctx context.Context, secrets typedcorev1.SecretInterface) (*tombstone.List, error) {
+// openJournal opens the list, and creates it at a first start. A Secret gets chunk bytes.
+func openJournal(ctx context.Context, secrets typedcorev1.SecretInterface, chunk int) (*tombstone.List, error) {
 	s, err := secrets.Get(ctx, revokedName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		s = &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: revokedName}, Data: map[string][]byte{generationKey: []byte("1")}}
@@ -56,7 +58,7 @@ func openJournal(ctx context.Context, secrets typedcorev1.SecretInterface) (*tom
 	if err != nil || generation < 1 {
 		return nil, fmt.Errorf("Secret %s is damaged: restore it from a backup", revokedName)
 	}
-	return tombstone.New(&journal{secrets: secrets, generation: generation})
+	return tombstone.New(&journal{secrets: secrets, generation: generation, chunk: chunk})
 }
 
 func chunkName(generation, number int) string {
@@ -106,7 +108,7 @@ func (j *journal) Append(e tombstone.Entry) error {
 		return fmt.Errorf("encoding a tombstone: %w", err)
 	}
 	line = append(line, '\n')
-	if j.last == nil || len(j.last.Data[entriesKey])+len(line) > maxChunk {
+	if j.last == nil || len(j.last.Data[entriesKey])+len(line) > j.chunk {
 		return j.add(ctx, line)
 	}
 	next := j.last.DeepCopy()
@@ -141,7 +143,7 @@ func chunk(generation, number int, data []byte) *corev1.Secret {
 func (j *journal) Replace(list []tombstone.Entry) error {
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
-	chunks, err := split(list)
+	chunks, err := split(list, j.chunk)
 	if err != nil {
 		return err
 	}
@@ -168,14 +170,14 @@ func (j *journal) Replace(list []tombstone.Entry) error {
 }
 
 // split divides entries among Secrets.
-func split(list []tombstone.Entry) (chunks [][]byte, err error) {
+func split(list []tombstone.Entry, most int) (chunks [][]byte, err error) {
 	var data []byte
 	for _, e := range list {
 		line, err := json.Marshal(e)
 		if err != nil {
 			return nil, fmt.Errorf("encoding a tombstone: %w", err)
 		}
-		if len(data)+len(line)+1 > maxChunk {
+		if len(data) > 0 && len(data)+len(line)+1 > most {
 			chunks, data = append(chunks, data), nil
 		}
 		data = append(append(data, line...), '\n')

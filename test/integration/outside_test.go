@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,8 +11,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -19,6 +18,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/agent/sim"
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
+	"fleet.nationtech.io/fleet/pkg/natschart"
 	fleetoperator "fleet.nationtech.io/fleet/pkg/operator"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/remotebus"
@@ -45,33 +45,17 @@ func newCluster(t *testing.T) *cluster {
 	var err error
 	c.kube, err = kubernetes.NewForConfig(config)
 	c.must(err)
-	users := map[string]string{}
-	login := func(account string) nats.Option {
-		key, err := nkeys.CreateUser()
-		c.must(err)
-		users[account], err = key.PublicKey()
-		c.must(err)
-		return nats.Nkey(users[account], key.Sign)
-	}
-	c.bus = remotebus.Config{Servers: []string{c.natsURL}, Devices: login("DEV"), Core: login("CORE"), System: login("SYS")}
-	c.bus.Issuer, err = nkeys.CreateAccount()
+	dir := t.TempDir()
+	_, err = natschart.CreateKeys(dir)
 	c.must(err)
-	c.bus.XKey, err = nkeys.CreateCurveKeys()
+	keys, err := natschart.ReadKeys(dir)
 	c.must(err)
-	issuer, err := c.bus.Issuer.PublicKey()
+	c.bus, err = remotebus.ReadKeys(dir)
 	c.must(err)
-	xkey, err := c.bus.XKey.PublicKey()
+	c.bus.Servers = []string{c.natsURL}
+	accounts, err := json.Marshal(natschart.Accounts(keys))
 	c.must(err)
-	c.conf = fmt.Sprintf(`
-accounts {
-  DEV { users: [{nkey: %[1]s}] }
-  CORE { jetstream: enabled, users: [{nkey: %[2]s}] }
-  SYS { users: [{nkey: %[3]s}] }
-}
-system_account: SYS
-authorization { timeout: 20, auth_callout { issuer: %[4]s, xkey: %[5]s, account: SYS, auth_users: [%[1]s, %[2]s, %[3]s] } }
-jetstream { store_dir: %[6]q }
-`, users["DEV"], users["CORE"], users["SYS"], issuer, xkey, t.TempDir())
+	c.conf = fmt.Sprintf("%s\njetstream { store_dir: %q }\n", accounts[1:len(accounts)-1], t.TempDir())
 	return c
 }
 
