@@ -61,6 +61,8 @@ DEVICE_KILLS ?= 100
 DEVICE_STEPS ?= 300
 MODEL_SEEDS ?= 100
 MODEL_STEPS ?= 10000
+# make test-rollouts: how many random steps rollouts take.
+ROLLOUT_STEPS ?= 1000000
 SOAK_FUZZTIME ?= 10m
 
 # In: the output of `go build -v`. Out: one line for every 100 packages, and errors.
@@ -306,7 +308,7 @@ load-test: build ## simulated devices: DEVICES=20 GROUP_SIZES=10,5,5 DURATION=20
 
 .PHONY: soak
 soak: DURATION = $(SOAK_SECONDS)
-soak: load-test test-cuts test-survival test-model attack fuzz ## the load test for SOAK_SECONDS (an hour), CUTS power cuts (100), devices that lose power and processes, random stories, attacks in full, fuzzing
+soak: load-test test-cuts test-survival test-model test-rollouts attack fuzz ## the load test for SOAK_SECONDS (an hour), CUTS power cuts (100), devices that lose power and processes, random stories, attacks in full, fuzzing
 
 .PHONY: test-cuts
 test-cuts: build | tools
@@ -322,6 +324,11 @@ test-survival: build | tools ## power cuts (DEVICE_CUTS=50) and kills (DEVICE_KI
 test-model: ## random stories of an agent against a model: MODEL_SEEDS=100 MODEL_STEPS=10000
 	echo "==> $(MODEL_SEEDS) stories of $(MODEL_STEPS) steps"
 	FLEET_MODEL_SEEDS=$(MODEL_SEEDS) FLEET_MODEL_STEPS=$(MODEL_STEPS) go test -count=1 -timeout 4h -run TestAgainstAModel ./pkg/agent
+
+.PHONY: test-rollouts
+test-rollouts: ## random stories of rollouts against a model: ROLLOUT_STEPS=1000000
+	echo "==> rollouts, $(ROLLOUT_STEPS) steps"
+	FLEET_ROLLOUT_STEPS=$(ROLLOUT_STEPS) go test -count=1 -timeout 4h -run TestAgainstAModel ./pkg/rollout
 
 .PHONY: attack
 attack: build | tools ## attack a server in full: response times of others compared, 1,000 connections

@@ -152,3 +152,22 @@ func (s *selection) matches(labels []*label) bool {
 
 // everywhere: no label leads to the devices, so each new one is compared.
 func (s *selection) everywhere() bool { return s.anchor < 0 && !s.Nothing }
+
+// Matches reports whether a device with these labels meets every requirement, without an index.
+func (s Selector) Matches(labels map[string]string) bool {
+	return !s.Nothing && !slices.ContainsFunc(s.Requirements, func(r Requirement) bool { return !r.met(labels) })
+}
+
+func (r Requirement) met(labels map[string]string) bool {
+	value, has := labels[r.Key]
+	switch r.Operator {
+	case In:
+		return has && slices.Contains(r.Values, value)
+	case NotIn:
+		return !has || !slices.Contains(r.Values, value)
+	case Exists:
+		return has
+	default:
+		return !has
+	}
+}

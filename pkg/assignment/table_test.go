@@ -80,6 +80,16 @@ func selects(s assignment.Selector, labels map[string]string) bool {
 	return met
 }
 
+func TestSelectorWithoutAnIndex(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s, labels := drawSelector(t), drawLabels(t)
+		if got, want := s.Matches(labels), selects(s, labels); got != want {
+			t.Fatalf("%+v matches %v: %v, want %v", s, labels, got, want)
+		}
+	})
+}
+
 func drawLabels(t *rapid.T) map[string]string {
 	labels := map[string]string{}
 	for _, key := range keys {

@@ -45,12 +45,12 @@ var (
 	apis       = []string{"pkg/apis"}
 	agentSide  = []string{"pkg/agent", "pkg/deviceclient", "pkg/helper", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
 	serverSide = []string{
-		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/convert", "pkg/deviceapi", "pkg/embedserver", "pkg/english", "pkg/guard", "pkg/logging/capture", "pkg/natschart", "pkg/operator", "pkg/ops", "pkg/parts", "pkg/pki", "pkg/plane", "pkg/plugin", "pkg/reconcile", "pkg/registry", "pkg/release", "pkg/remotebus", "pkg/roster", "pkg/tombstone", "cmd/fleet-server", "cmd/kubectl-fleet",
+		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/convert", "pkg/deviceapi", "pkg/embedserver", "pkg/english", "pkg/guard", "pkg/logging/capture", "pkg/natschart", "pkg/operator", "pkg/ops", "pkg/parts", "pkg/pki", "pkg/plane", "pkg/plugin", "pkg/reconcile", "pkg/registry", "pkg/release", "pkg/remotebus", "pkg/rollout", "pkg/roster", "pkg/tombstone", "cmd/fleet-server", "cmd/kubectl-fleet",
 	}
 	// heavy is what would make the agent as large as the server.
 	heavy = []string{"k8s.io", "github.com/k3s-io/kine", natsServer}
 	// cores are pure: they decide, and others act.
-	cores = []string{"pkg/assignment", "pkg/roster"}
+	cores = []string{"pkg/assignment", "pkg/rollout", "pkg/roster"}
 	// containers is what knows of containers.
 	containers = []string{module + "pkg/agent/container", module + "pkg/podman"}
 	// natsRunners start a NATS server.
@@ -98,8 +98,17 @@ var rules = []rule{
 	{
 		why:  "the cores import the standard library and the contract only",
 		from: cores,
+		but:  []string{"pkg/rollout/rolloutspec"},
 		forbids: func(p Package) bool {
-			return !p.Standard && !within(p.ImportPath, inModule(slices.Concat(contract, cores))...)
+			return !p.Standard && !within(p.ImportPath, append(inModule(slices.Concat(contract, cores)), cron)...)
+		},
+	},
+	{
+		why:    "the form of a rollout imports apimachinery, the contract and the cores only",
+		from:   []string{"pkg/rollout/rolloutspec"},
+		direct: true,
+		forbids: func(p Package) bool {
+			return !p.Standard && !within(p.ImportPath, append(inModule(slices.Concat(contract, cores)), "k8s.io/apimachinery")...)
 		},
 	},
 	{
