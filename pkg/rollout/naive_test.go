@@ -2,6 +2,7 @@ package rollout_test
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -333,7 +334,7 @@ func (n *naive) quota(batch int) int {
 		matched := n.count(func(r *record) bool { return r.Matched })
 		return max(1, share(*l, matched, true))
 	}
-	return 1 << 40
+	return math.MaxInt32
 }
 
 func (n *naive) full(batch int) bool { return n.taken[batch] >= n.quota(batch) }
