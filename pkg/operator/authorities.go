@@ -34,11 +34,11 @@ func (a *authorities) fetch(ctx context.Context) (there bool, err error) {
 		return false, fmt.Errorf("reading the authorities: %w", err)
 	}
 	if len(s.Data) == 0 {
-		return false, fmt.Errorf("Secret %s is empty: restore it from a backup, or delete it for new authorities, at which every device enrolls again", authoritiesName)
+		return false, fmt.Errorf("the Secret %s is empty: restore it from a backup, or delete it for new authorities, at which every device enrolls again", authoritiesName)
 	}
 	for name, data := range s.Data {
 		if filepath.Base(name) != name {
-			return false, fmt.Errorf("Secret %s names a file outside: %q", authoritiesName, name)
+			return false, fmt.Errorf("the Secret %s names a file outside: %q", authoritiesName, name)
 		}
 		if err := os.WriteFile(filepath.Join(a.dir, name), data, 0o600); err != nil {
 			return false, fmt.Errorf("writing the authorities: %w", err)

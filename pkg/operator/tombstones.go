@@ -56,7 +56,7 @@ func openJournal(ctx context.Context, secrets typedcorev1.SecretInterface, chunk
 	}
 	generation, err := strconv.Atoi(string(s.Data[generationKey]))
 	if err != nil || generation < 1 {
-		return nil, fmt.Errorf("Secret %s is damaged: restore it from a backup", revokedName)
+		return nil, fmt.Errorf("the Secret %s is damaged: restore it from a backup", revokedName)
 	}
 	return tombstone.New(&journal{secrets: secrets, generation: generation, chunk: chunk})
 }
@@ -92,7 +92,7 @@ func read(s *corev1.Secret, each func(tombstone.Entry)) error {
 	for line := range bytes.Lines(s.Data[entriesKey]) {
 		var e tombstone.Entry
 		if err := json.Unmarshal(line, &e); err != nil || !wire.ValidHash(e.Fingerprint) {
-			return fmt.Errorf("Secret %s is damaged: restore it from a backup", s.Name)
+			return fmt.Errorf("the Secret %s is damaged: restore it from a backup", s.Name)
 		}
 		each(e)
 	}
