@@ -29,7 +29,6 @@ func TestOwnConnectionsComeBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	start := time.Now()
 	brokertest.Eventually(t, "the device is answered", func() error {
 		_, err := device.Request("fleet.v1.up.edge-1.snapshot", nil, time.Second)
 		return err
@@ -38,8 +37,10 @@ func TestOwnConnectionsComeBack(t *testing.T) {
 		_, err := b.Buckets.State.Put(t.Context(), "edge-1", []byte("state"))
 		return err
 	})
-	if took := time.Since(start); took >= nats.DefaultReconnectWait {
-		t.Errorf("it took %v, as with the default of %v", took, nats.DefaultReconnectWait)
+	for _, own := range []*nats.Conn{b.Devices, b.Core} { // how long they took is the machine's matter
+		if wait := own.Opts.ReconnectWait; wait > nats.DefaultReconnectWait/100 {
+			t.Errorf("a connection of the server waits %s until it comes back", wait)
+		}
 	}
 	if !device.IsConnected() {
 		t.Error("the device's connection ended, too")
