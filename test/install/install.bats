@@ -320,7 +320,9 @@ installed_is() { printf '#!/bin/sh\necho "fleet %s (stub)"\n' "$1" >local/fleet-
 	[ "$(grep -c '^fleet-server install' log)" = 3 ]
 	installer=$script
 	install --role server && expect 2 "--mirror URL or --bundle FILE"
-	install --role server --bundle nowhere.tar && expect 8 "is it a release?"
+	install --role server --bundle nowhere.tar && expect 8 "nowhere.tar does not exist"
+	echo text >text.tar
+	install --role server --bundle text.tar && expect 8 "is it a release?"
 }
 
 @test "a server serves the release that it came from" {
