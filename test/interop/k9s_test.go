@@ -35,8 +35,8 @@ func TestK9s(t *testing.T) {
 	sees("till" + runs)
 	goTo("fleetdev")
 	sees("devices(all)[3]")
-	sees("group-1 True True")
-	sees("broken-1 True True")
+	sees("group-1 True Operational True")
+	sees("broken-1 True Operational True")
 	goTo("controllerrevisions")
 	sees("shop-")
 
