@@ -17,8 +17,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"fleet.nationtech.io/fleet/pkg/logging/capture"
+	"fleet.nationtech.io/fleet/pkg/natskeys"
 	"fleet.nationtech.io/fleet/pkg/operator"
-	"fleet.nationtech.io/fleet/pkg/remotebus"
 	"fleet.nationtech.io/fleet/pkg/version"
 )
 
@@ -108,7 +108,7 @@ func (p *operatorOptions) run(cmd *cobra.Command, o *options) error {
 			return fmt.Errorf("--identity: %w", err)
 		}
 	}
-	if config.Bus, err = remotebus.ReadKeys(p.natsKeys); err != nil {
+	if config.Bus.Keys, err = natskeys.ReadPairs(p.natsKeys); err != nil {
 		return fmt.Errorf("--nats-keys: %w", err)
 	}
 	config.Bus.Servers, config.Bus.Replicas = p.nats, p.replicas

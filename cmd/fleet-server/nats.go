@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"fleet.nationtech.io/fleet/pkg/natschart"
+	"fleet.nationtech.io/fleet/pkg/natskeys"
 	"fleet.nationtech.io/fleet/pkg/printable"
 )
 
@@ -83,8 +84,8 @@ func parseGateways(texts []string) (all []natschart.Gateway, err error) {
 	return all, nil
 }
 
-func readKeys(dir string) (natschart.Keys, error) {
-	keys, err := natschart.ReadKeys(dir)
+func readKeys(dir string) (natskeys.Public, error) {
+	keys, err := natskeys.ReadPublic(dir)
 	if err != nil {
 		return keys, fmt.Errorf("--keys: %w", err)
 	}
@@ -105,7 +106,7 @@ func newNATSAccounts() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if create {
-				made, err := natschart.CreateKeys(keys)
+				made, err := natskeys.Create(keys)
 				if err != nil {
 					return fmt.Errorf("--keys: %w", err)
 				}

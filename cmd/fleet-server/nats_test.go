@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"fleet.nationtech.io/fleet/pkg/natschart"
+	"fleet.nationtech.io/fleet/pkg/natskeys"
 )
 
 // TestValuesAndAccountsHoldNoSecret: what is printed has the public keys, and no seed.
@@ -19,7 +20,7 @@ func TestValuesAndAccountsHoldNoSecret(t *testing.T) {
 	if err != nil || strings.Count(said, ": made\n") != 5 {
 		t.Fatalf("%v, %q", err, said)
 	}
-	public, err := natschart.ReadKeys(keys)
+	public, err := natskeys.ReadPublic(keys)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,14 @@
 package natschart
 
-import "fleet.nationtech.io/fleet/pkg/bus"
+import (
+	"fleet.nationtech.io/fleet/pkg/bus"
+	"fleet.nationtech.io/fleet/pkg/natskeys"
+)
 
 // Accounts are the parts of nats.conf that say who may connect: accounts, system_account
 // and authorization. The operator of the fleet connects with the keys of its users, and
 // answers for everybody else from account SYS, which no leaf reaches.
-func Accounts(k Keys) map[string]any {
+func Accounts(k natskeys.Public) map[string]any {
 	user := func(key string) []any { return []any{map[string]any{"nkey": key}} }
 	callout := map[string]any{
 		"issuer": k.Issuer, "account": bus.AccountSystem, "auth_users": []any{k.Devices, k.Core, k.System},

@@ -24,12 +24,13 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/natschart"
+	"fleet.nationtech.io/fleet/pkg/natskeys"
 	"fleet.nationtech.io/fleet/pkg/wire"
 	"fleet.nationtech.io/fleet/test/golden"
 )
 
 // known are keys that never change, for golden files.
-var known = natschart.Keys{
+var known = natskeys.Public{
 	Issuer:  "ABJHLOVMPA4CI6R5KLNGOB4GSLNIY7IOUPAJC4YFNDLQVIOBYQGUWVLA",
 	XKey:    "XAB3NANV3M6N7AHSQP2U5FRWKKUT7EG2ZXXABV4XVXYQRJGM4S2CZGHT",
 	Devices: "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4",
@@ -37,7 +38,7 @@ var known = natschart.Keys{
 	System:  "UCNGL4W5QX66CFX6A6DCBVDH5VOHMI7B2UZZU7TXAUQQSI2JPHULCKBR",
 }
 
-func options(preset, name string, keys natschart.Keys) natschart.Options {
+func options(preset, name string, keys natskeys.Public) natschart.Options {
 	o := natschart.Options{Preset: preset, Name: name, FileStore: "1Gi", TLSSecret: "fleet-nats-tls", CASecret: "fleet-nats-ca", Keys: keys}
 	switch preset {
 	case natschart.Supercluster:
@@ -134,94 +135,36 @@ func TestMistakesInOptions(t *testing.T) {
 
 // secrets are a directory of keys, and the pairs in it.
 type secrets struct {
-	natschart.Keys
-	dir   string
-	pairs map[string]nkeys.KeyPair
+	natskeys.Public
+	pairs natskeys.Pairs
 }
 
-func newSecrets(t testing.TB) secrets {
+func newSecrets(t testing.TB) (s secrets) {
 	t.Helper()
-	s := secrets{dir: filepath.Join(t.TempDir(), "keys"), pairs: map[string]nkeys.KeyPair{}}
-	made, err := natschart.CreateKeys(s.dir)
-	if err != nil || len(made) != 5 {
-		t.Fatalf("%v, %v", made, err)
+	dir := filepath.Join(t.TempDir(), "keys")
+	_, err := natskeys.Create(dir)
+	if err == nil {
+		s.Public, err = natskeys.ReadPublic(dir)
 	}
-	if s.Keys, err = natschart.ReadKeys(s.dir); err != nil {
+	if err == nil {
+		s.pairs, err = natskeys.ReadPairs(dir)
+	}
+	if err != nil {
 		t.Fatal(err)
-	}
-	for _, name := range made {
-		seed, err := os.ReadFile(filepath.Join(s.dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.pairs[name], err = nkeys.FromSeed([]byte(strings.TrimSpace(string(seed)))); err != nil {
-			t.Fatal(err)
-		}
 	}
 	return s
 }
 
-func TestKeys(t *testing.T) {
-	t.Parallel()
-	s := newSecrets(t)
-	for name := range s.pairs {
-		if info, err := os.Stat(filepath.Join(s.dir, name)); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v, %v", name, info, err)
-		}
-	}
-	if made, err := natschart.CreateKeys(s.dir); err != nil || len(made) != 0 {
-		t.Errorf("it makes %v again, %v", made, err)
-	}
-	// Public keys do as well, and xkey.nk need not be there.
-	put := func(name, content string) {
-		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put("issuer.nk", s.Issuer+"\r\nanother line\n")
-	if err := os.Remove(filepath.Join(s.dir, "xkey.nk")); err != nil {
-		t.Fatal(err)
-	}
-	if k, err := natschart.ReadKeys(s.dir); err != nil || k.Issuer != s.Issuer || k.XKey != "" {
-		t.Errorf("%+v, %v", k, err)
-	}
-	seed, err := s.pairs["core.nk"].Seed()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string]string{
-		"issuer.nk": string(seed), "dev.nk": "x", "sys.nk": s.System[:55] + "A", "core.nk": s.Devices, "xkey.nk": s.Issuer,
-	} {
-		before, _ := os.ReadFile(filepath.Join(s.dir, name))
-		put(name, content)
-		if _, err := natschart.ReadKeys(s.dir); err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), content) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if before == nil {
-			_ = os.Remove(filepath.Join(s.dir, name))
-			continue
-		}
-		put(name, string(before))
-	}
-	if err := os.Remove(filepath.Join(s.dir, "sys.nk")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := natschart.ReadKeys(s.dir); err == nil || !strings.Contains(err.Error(), "--create") {
-		t.Errorf("%v", err)
-	}
-}
-
 // as connects an operator to a server, as one of its users.
-func (s secrets) as(t testing.TB, at *site, n *server.Server, name string) *nats.Conn {
+func (s secrets) as(t testing.TB, at *site, n *server.Server, pair nkeys.KeyPair) *nats.Conn {
 	t.Helper()
-	pair := s.pairs[name]
 	public, err := pair.PublicKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	c, err := at.connect(n, "operator", nats.Nkey(public, pair.Sign))
 	if err != nil {
-		t.Fatalf("%s: %v", name, err)
+		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
 	return c
@@ -248,7 +191,7 @@ func (s secrets) answer(t testing.TB, conn *nats.Conn) {
 	t.Helper()
 	_, err := conn.Subscribe("$SYS.REQ.USER.AUTH", func(m *nats.Msg) {
 		serverKey := m.Header.Get("Nats-Server-Xkey")
-		data, err := s.pairs["xkey.nk"].Open(m.Data, serverKey)
+		data, err := s.pairs.XKey.Open(m.Data, serverKey)
 		if err != nil {
 			t.Errorf("a request is not encrypted: %v", err)
 			return
@@ -263,12 +206,12 @@ func (s secrets) answer(t testing.TB, conn *nats.Conn) {
 		if response.Jwt, err = s.user(request); err != nil {
 			response.Error = err.Error()
 		}
-		text, err := response.Encode(s.pairs["issuer.nk"])
+		text, err := response.Encode(s.pairs.Issuer)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		sealed, err := s.pairs["xkey.nk"].Seal([]byte(text), serverKey)
+		sealed, err := s.pairs.XKey.Seal([]byte(text), serverKey)
 		if err == nil {
 			err = m.Respond(sealed)
 		}
@@ -302,7 +245,7 @@ func (s secrets) user(request *jwt.AuthorizationRequestClaims) (string, error) {
 	u.Name, u.Audience, u.Expires = device, bus.AccountDevices, cert.NotAfter.Unix()
 	u.Pub.Allow.Add("fleet.v1.up." + device + ".*")
 	u.Sub.Allow.Add("_INBOX_" + device + ".run.>")
-	return u.Encode(s.pairs["issuer.nk"])
+	return u.Encode(s.pairs.Issuer)
 }
 
 // serves checks that a NATS has what a fleet needs: a device that connects to one server
@@ -310,8 +253,8 @@ func (s secrets) user(request *jwt.AuthorizationRequestClaims) (string, error) {
 // what is written at one is read at another.
 func (s secrets) serves(t *testing.T, at *site, here, there *server.Server, replicas int) {
 	t.Helper()
-	s.answer(t, s.as(t, at, there, "sys.nk"))
-	dev := s.as(t, at, there, "dev.nk")
+	s.answer(t, s.as(t, at, there, s.pairs.System))
+	dev := s.as(t, at, there, s.pairs.Devices)
 	if _, err := dev.Subscribe("fleet.v1.up.*.snapshot", func(m *nats.Msg) { _ = m.Respond([]byte(m.Subject)) }); err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +288,7 @@ func (s secrets) serves(t *testing.T, at *site, here, there *server.Server, repl
 // stores checks that buckets are where each server reaches them.
 func (s secrets) stores(t *testing.T, at *site, here, there *server.Server, replicas int) {
 	t.Helper()
-	writes, err := jetstream.New(s.as(t, at, here, "core.nk"))
+	writes, err := jetstream.New(s.as(t, at, here, s.pairs.Core))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +299,7 @@ func (s secrets) stores(t *testing.T, at *site, here, there *server.Server, repl
 		}
 		return err
 	})
-	reads, err := jetstream.New(s.as(t, at, there, "core.nk"))
+	reads, err := jetstream.New(s.as(t, at, there, s.pairs.Core))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,7 +319,7 @@ func (s secrets) stores(t *testing.T, at *site, here, there *server.Server, repl
 func TestBasicServes(t *testing.T) {
 	t.Parallel()
 	at, s := newSite(t), newSecrets(t)
-	all := at.start(at.configurations(parseChart(t, values(t, options(natschart.Basic, "fleet-nats", s.Keys))), at.servers("nats")))
+	all := at.start(at.configurations(parseChart(t, values(t, options(natschart.Basic, "fleet-nats", s.Public))), at.servers("nats")))
 	s.serves(t, at, all[0], all[0], 1)
 }
 
@@ -384,14 +327,14 @@ func TestBasicServes(t *testing.T) {
 func TestClusterServes(t *testing.T) {
 	t.Parallel()
 	at, s := newSite(t), newSecrets(t)
-	all := at.start(at.configurations(parseChart(t, values(t, options(natschart.Cluster, "fleet-nats", s.Keys))), at.servers("nats")))
+	all := at.start(at.configurations(parseChart(t, values(t, options(natschart.Cluster, "fleet-nats", s.Public))), at.servers("nats")))
 	if len(all) != 3 {
 		t.Fatalf("%d servers", len(all))
 	}
 	s.serves(t, at, all[0], all[2], 3)
 	all[1].Shutdown()
 	all[1].WaitForShutdown()
-	js, err := jetstream.New(s.as(t, at, all[0], "core.nk"))
+	js, err := jetstream.New(s.as(t, at, all[0], s.pairs.Core))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -411,7 +354,7 @@ func TestSuperclusterServes(t *testing.T) {
 	certs := at.servers("nats")
 	var texts []string
 	for name, peer := range map[string]string{"east": "west", "west": "east"} {
-		o := options(natschart.Supercluster, name, s.Keys)
+		o := options(natschart.Supercluster, name, s.Public)
 		o.Replicas, o.Gateways = 2, []natschart.Gateway{{Name: peer, URLs: []string{"tls://" + peer + ":7222"}}}
 		texts = append(texts, at.configurations(parseChart(t, values(t, o)), certs)...)
 	}
@@ -470,11 +413,11 @@ func (s *site) joins(address, as, name string) string {
 func TestCentralSeesALeaf(t *testing.T) {
 	t.Parallel()
 	at, site, central := newSite(t), newSecrets(t), newSecrets(t)
-	o := options(natschart.Basic, "central", central.Keys)
+	o := options(natschart.Basic, "central", central.Public)
 	o.Leaves = []string{"plant-1.example.com"}
 	centre := at.start(at.configurations(parseChart(t, values(t, o)), at.servers("nats")))[0]
-	leaf := at.start(at.configurations(parseChart(t, values(t, options(natschart.Leaf, "plant-1", site.Keys))), at.servers("plant-1.example.com")))[0]
-	stranger := at.start(at.configurations(parseChart(t, values(t, options(natschart.Leaf, "plant-2", site.Keys))), at.servers("plant-2.example.com")))[0]
+	leaf := at.start(at.configurations(parseChart(t, values(t, options(natschart.Leaf, "plant-1", site.Public))), at.servers("plant-1.example.com")))[0]
+	stranger := at.start(at.configurations(parseChart(t, values(t, options(natschart.Leaf, "plant-2", site.Public))), at.servers("plant-2.example.com")))[0]
 	eventually(t, "the leaf", func() error {
 		if centre.NumLeafNodes() != 1 || leaf.NumLeafNodes() != 1 {
 			return fmt.Errorf("%d leaves at the centre, %d at the leaf", centre.NumLeafNodes(), leaf.NumLeafNodes())
@@ -482,7 +425,7 @@ func TestCentralSeesALeaf(t *testing.T) {
 		return nil
 	})
 	site.serves(t, at, leaf, leaf, 1)
-	own, err := jetstream.New(central.as(t, at, centre, "core.nk"))
+	own, err := jetstream.New(central.as(t, at, centre, central.pairs.Core))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -493,7 +436,7 @@ func TestCentralSeesALeaf(t *testing.T) {
 	if _, err := kv.Put(t.Context(), "press-7.default.web", []byte("the centre's")); err != nil {
 		t.Fatal(err)
 	}
-	js, err := jetstream.NewWithDomain(central.as(t, at, centre, "core.nk"), "plant-1")
+	js, err := jetstream.NewWithDomain(central.as(t, at, centre, central.pairs.Core), "plant-1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -518,7 +461,7 @@ func TestAccountsAreForAnyNATS(t *testing.T) {
 	t.Parallel()
 	at, s := newSite(t), newSecrets(t)
 	certs := at.servers("nats")
-	accounts, err := json.MarshalIndent(natschart.Accounts(s.Keys), "", "  ")
+	accounts, err := json.MarshalIndent(natschart.Accounts(s.Public), "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"fleet.nationtech.io/fleet/pkg/bus"
+	"fleet.nationtech.io/fleet/pkg/natskeys"
 )
 
 // Presets.
@@ -54,7 +55,7 @@ type Options struct {
 	Remotes []string
 	// Leaves are the names in the certificates of leaves that may connect.
 	Leaves []string
-	Keys   Keys
+	Keys   natskeys.Public
 }
 
 // Gateway is another cluster.

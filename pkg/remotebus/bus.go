@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
@@ -82,11 +83,14 @@ func Start(ctx context.Context, c Config) (*Bus, error) {
 func (b *Bus) start(ctx context.Context) error {
 	var connecting errgroup.Group
 	for account, to := range map[string]struct {
-		conn  **nats.Conn
-		login nats.Option
-	}{bus.AccountDevices: {&b.DeviceConn, b.Devices}, bus.AccountCore: {&b.CoreConn, b.Core}, bus.AccountSystem: {&b.system, b.System}} {
-		connecting.Go(func() (err error) {
-			*to.conn, err = b.connect(account, to.login)
+		conn **nats.Conn
+		user nkeys.KeyPair
+	}{bus.AccountDevices: {&b.DeviceConn, b.Keys.Devices}, bus.AccountCore: {&b.CoreConn, b.Keys.Core}, bus.AccountSystem: {&b.system, b.Keys.System}} {
+		connecting.Go(func() error {
+			login, err := loginOf(to.user)
+			if err == nil {
+				*to.conn, err = b.connect(account, login)
+			}
 			return err
 		})
 	}

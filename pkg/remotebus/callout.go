@@ -77,12 +77,12 @@ func (b *Bus) decide(m *nats.Msg) []byte {
 func (b *Bus) decode(m *nats.Msg) (*jwt.AuthorizationRequestClaims, error) {
 	data := m.Data
 	if server := m.Header.Get(xkeyHeader); server != "" {
-		if b.XKey == nil {
+		if b.Keys.XKey == nil {
 			b.sealed.Store(true)
 			return nil, ErrXKey
 		}
 		var err error
-		if data, err = b.XKey.Open(data, server); err != nil {
+		if data, err = b.Keys.XKey.Open(data, server); err != nil {
 			b.sealed.Store(true)
 			return nil, ErrXKey
 		}
@@ -99,11 +99,11 @@ func (b *Bus) decode(m *nats.Msg) (*jwt.AuthorizationRequestClaims, error) {
 
 // encode signs an answer, and encrypts it for a server that encrypts its callouts.
 func (b *Bus) encode(reply *jwt.AuthorizationResponseClaims, server string) ([]byte, error) {
-	text, err := reply.Encode(b.Issuer)
-	if err != nil || server == "" || b.XKey == nil {
+	text, err := reply.Encode(b.Keys.Issuer)
+	if err != nil || server == "" || b.Keys.XKey == nil {
 		return []byte(text), err
 	}
-	return b.XKey.Seal([]byte(text), server)
+	return b.Keys.XKey.Seal([]byte(text), server)
 }
 
 // admit decides about a connection and returns the claims that let it in.
@@ -232,5 +232,5 @@ func (b *Bus) claims(request *jwt.AuthorizationRequestClaims, name string, until
 		user.Permissions.Sub.Deny.Add(">")
 	}
 	user.Limits.Subs, user.Limits.Payload = bus.MaxSubscriptions, wire.MaxReply
-	return user.Encode(b.Issuer)
+	return user.Encode(b.Keys.Issuer)
 }

@@ -13,6 +13,7 @@ import (
 
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/guard"
+	"fleet.nationtech.io/fleet/pkg/natskeys"
 )
 
 // Config is what a Bus needs.
@@ -21,13 +22,9 @@ type Config struct {
 	Servers []string
 	// Options are those of each connection: TLS, for example.
 	Options []nats.Option
-	// Devices, Core and System log in to the account of that name. The configuration lists
-	// all three as users that no callout is made for.
-	Devices, Core, System nats.Option
-	// Issuer signs the answers to callouts: an account key, which the configuration names.
-	Issuer nkeys.KeyPair
-	// XKey decrypts callouts; nil when they are not encrypted.
-	XKey nkeys.KeyPair
+	// Keys are those whose public keys the configuration has: Devices, Core and System log in to
+	// the account of that name, Issuer signs the answers to callouts, and XKey decrypts these.
+	Keys natskeys.Pairs
 	// DeviceCAs are the authorities whose certificates may be devices.
 	DeviceCAs Authority
 	// Gate decides which devices may connect.
@@ -58,6 +55,15 @@ var (
 	ErrXKey        = errors.New("the auth callout cannot be decrypted: the xkey in NATS' configuration is another than that of the key file, see fleet-server nats-accounts")
 	ErrNoSystem    = errors.New("NATS does not answer requests of the system account: system_account has to be " + bus.AccountSystem + ", see fleet-server nats-accounts")
 )
+
+// loginOf is the login of the user that has a key.
+func loginOf(user nkeys.KeyPair) (nats.Option, error) {
+	public, err := user.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("reading a key: %w", err)
+	}
+	return nats.Nkey(public, user.Sign), nil
+}
 
 // connect logs in to an account.
 func (c *Config) connect(account string, login nats.Option, more ...nats.Option) (*nats.Conn, error) {

@@ -1,10 +1,7 @@
 package remotebus_test
 
 import (
-	"crypto/ecdsa"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,7 +17,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"fleet.nationtech.io/fleet/pkg/broker/brokertest"
 	"fleet.nationtech.io/fleet/pkg/bus"
+	"fleet.nationtech.io/fleet/pkg/natskeys"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/remotebus"
 	"fleet.nationtech.io/fleet/pkg/roster"
@@ -82,17 +81,11 @@ func newSite(t *testing.T, replace ...string) *site {
 	s.must(err)
 	t.Cleanup(func() { s.must(tombstones.Close()) })
 	s.roster = roster.New(roster.Config{Fleet: "fleet", Revoked: tombstones, Outside: outside{s}})
-	users, logins := map[string]string{}, map[string]nats.Option{}
-	for _, account := range []string{bus.AccountDevices, bus.AccountCore, bus.AccountSystem} {
-		key, err := nkeys.CreateUser()
-		s.must(err)
-		users[account], err = key.PublicKey()
-		s.must(err)
-		logins[account] = nats.Nkey(users[account], key.Sign)
-	}
-	issuer, err := nkeys.CreateAccount()
+	_, err = natskeys.Create(dir + "/keys")
 	s.must(err)
-	xkey, err := nkeys.CreateCurveKeys()
+	public, err := natskeys.ReadPublic(dir + "/keys")
+	s.must(err)
+	pairs, err := natskeys.ReadPairs(dir + "/keys")
 	s.must(err)
 	s.server = natstest.Start(t, s.replace.Replace(fmt.Sprintf(`
 server_name: one
@@ -106,17 +99,15 @@ system_account: SYS
 authorization { timeout: 5, auth_callout { issuer: %[4]s, xkey: %[5]s, account: SYS, auth_users: [%[1]s, %[2]s, %[3]s] } }
 jetstream { store_dir: %[6]q }
 tls { cert_file: %[7]q, key_file: %[8]q, ca_file: %[9]q, verify: true, handshake_first: true }
-`, users["DEV"], users["CORE"], users["SYS"], s.public(issuer), s.public(xkey), filepath.Join(dir, "js"),
-		s.file(dir, "cert.pem", chainPEM(serving.Certificate())), s.file(dir, "key.pem", s.keyPEM(serving.Certificate())),
-		s.file(dir, "ca.pem", string(s.pki.Device.PEM())+string(s.pki.Operator.PEM())))))
+`, public.Devices, public.Core, public.System, public.Issuer, public.XKey, filepath.Join(dir, "js"),
+		serving.CertFile(), serving.KeyFile(), s.file(dir, "ca.pem", string(s.pki.Device.PEM())+string(s.pki.Operator.PEM())))))
 	certPEM, keyPEM, err := s.pki.IssueOperator("fleet-server", nil, time.Now(), time.Hour)
 	s.must(err)
 	own, err := tls.X509KeyPair(certPEM, keyPEM)
 	s.must(err)
 	s.config = remotebus.Config{
 		Servers: []string{s.url()}, Options: []nats.Option{nats.Secure(s.tls(own)), nats.TLSHandshakeFirst()},
-		Devices: logins["DEV"], Core: logins["CORE"], System: logins["SYS"],
-		Issuer: issuer, XKey: xkey, DeviceCAs: s.pki.Device, Gate: s.roster, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Keys: pairs, DeviceCAs: s.pki.Device, Gate: s.roster, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	return s
 }
@@ -128,33 +119,11 @@ func (s *site) must(err error) {
 	}
 }
 
-func (s *site) public(key nkeys.KeyPair) string {
-	s.t.Helper()
-	text, err := key.PublicKey()
-	s.must(err)
-	return text
-}
-
 func (s *site) file(dir, name, content string) string {
 	s.t.Helper()
 	path := filepath.Join(dir, name)
 	s.must(os.WriteFile(path, []byte(content), 0o600))
 	return path
-}
-
-func chainPEM(c *tls.Certificate) string {
-	var b strings.Builder
-	for _, der := range c.Certificate {
-		b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	}
-	return b.String()
-}
-
-func (s *site) keyPEM(c *tls.Certificate) string {
-	s.t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
-	s.must(err)
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 func (s *site) url() string { return "tls://" + s.server.Addr().(*net.TCPAddr).String() }
@@ -185,15 +154,7 @@ func (s *site) enroll(device string) tls.Certificate {
 	chain, err := s.pki.IssueDevice(device, uri, &key.PublicKey, time.Now())
 	s.must(err)
 	s.roster.Bind(device, roster.Keys{Current: pki.Fingerprint(chain[0].RawSubjectPublicKeyInfo)})
-	return certificate(chain, key)
-}
-
-func certificate(chain []*x509.Certificate, key *ecdsa.PrivateKey) tls.Certificate {
-	c := tls.Certificate{PrivateKey: key, Leaf: chain[0]}
-	for _, cert := range chain {
-		c.Certificate = append(c.Certificate, cert.Raw)
-	}
-	return c
+	return brokertest.Certificate(chain, key)
 }
 
 // dial connects with a certificate.
@@ -344,9 +305,9 @@ func TestMistakesInTheConfiguration(t *testing.T) {
 		"no JetStream in the account": {[]string{"CORE { jetstream: enabled, users", "CORE { users"}, nil, remotebus.ErrNoJetStream},
 		"no callout":                  {[]string{"authorization {", "# authorization {"}, nil, remotebus.ErrNoCallout},
 		"another system account":      {[]string{"system_account: SYS", ""}, nil, remotebus.ErrNoSystem},
-		"another issuer":              {nil, func(c *remotebus.Config) { c.Issuer, _ = nkeys.CreateAccount() }, remotebus.ErrIssuer},
-		"another xkey":                {nil, func(c *remotebus.Config) { c.XKey, _ = nkeys.CreateCurveKeys() }, remotebus.ErrXKey},
-		"no xkey":                     {nil, func(c *remotebus.Config) { c.XKey = nil }, remotebus.ErrXKey},
+		"another issuer":              {nil, func(c *remotebus.Config) { c.Keys.Issuer, _ = nkeys.CreateAccount() }, remotebus.ErrIssuer},
+		"another xkey":                {nil, func(c *remotebus.Config) { c.Keys.XKey, _ = nkeys.CreateCurveKeys() }, remotebus.ErrXKey},
+		"no xkey":                     {nil, func(c *remotebus.Config) { c.Keys.XKey = nil }, remotebus.ErrXKey},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -45,7 +45,7 @@ var (
 	apis       = []string{"pkg/apis"}
 	agentSide  = []string{"pkg/agent", "pkg/deviceclient", "pkg/helper", "pkg/podman", "pkg/telemetry", "cmd/fleet-agent", "cmd/fleet-sim"}
 	serverSide = []string{
-		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/convert", "pkg/deviceapi", "pkg/embedserver", "pkg/english", "pkg/guard", "pkg/logging/capture", "pkg/natschart", "pkg/operator", "pkg/ops", "pkg/parts", "pkg/pki", "pkg/plane", "pkg/plugin", "pkg/reconcile", "pkg/registry", "pkg/release", "pkg/remotebus", "pkg/rollout", "pkg/roster", "pkg/tombstone", "cmd/fleet-server", "cmd/kubectl-fleet",
+		"pkg/adminapi", "pkg/apiserver", "pkg/assignment", "pkg/broker", "pkg/bus", "pkg/client", "pkg/clock", "pkg/controllers", "pkg/convert", "pkg/deviceapi", "pkg/embedserver", "pkg/english", "pkg/guard", "pkg/logging/capture", "pkg/natschart", "pkg/natskeys", "pkg/operator", "pkg/ops", "pkg/parts", "pkg/pki", "pkg/plane", "pkg/plugin", "pkg/reconcile", "pkg/registry", "pkg/release", "pkg/remotebus", "pkg/rollout", "pkg/roster", "pkg/tombstone", "cmd/fleet-server", "cmd/kubectl-fleet",
 	}
 	// heavy is what would make the agent as large as the server.
 	heavy = []string{"k8s.io", "github.com/k3s-io/kine", natsServer}

@@ -19,6 +19,7 @@ import (
 	"fleet.nationtech.io/fleet/pkg/apis/fleet/v1alpha1"
 	"fleet.nationtech.io/fleet/pkg/client"
 	"fleet.nationtech.io/fleet/pkg/natschart"
+	"fleet.nationtech.io/fleet/pkg/natskeys"
 	fleetoperator "fleet.nationtech.io/fleet/pkg/operator"
 	"fleet.nationtech.io/fleet/pkg/pki"
 	"fleet.nationtech.io/fleet/pkg/remotebus"
@@ -46,13 +47,13 @@ func newCluster(t *testing.T) *cluster {
 	c.kube, err = kubernetes.NewForConfig(config)
 	c.must(err)
 	dir := t.TempDir()
-	_, err = natschart.CreateKeys(dir)
+	_, err = natskeys.Create(dir)
 	c.must(err)
-	keys, err := natschart.ReadKeys(dir)
+	keys, err := natskeys.ReadPublic(dir)
 	c.must(err)
-	c.bus, err = remotebus.ReadKeys(dir)
+	pairs, err := natskeys.ReadPairs(dir)
 	c.must(err)
-	c.bus.Servers = []string{c.natsURL}
+	c.bus = remotebus.Config{Servers: []string{c.natsURL}, Keys: pairs}
 	accounts, err := json.Marshal(natschart.Accounts(keys))
 	c.must(err)
 	c.conf = fmt.Sprintf("%s\njetstream { store_dir: %q }\n", accounts[1:len(accounts)-1], t.TempDir())
