@@ -11,14 +11,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"golang.org/x/time/rate"
 
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/connlimit"
 	"fleet.nationtech.io/fleet/pkg/guard"
-	"fleet.nationtech.io/fleet/pkg/pki"
-	"fleet.nationtech.io/fleet/pkg/roster"
-	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // accountReaders is the account of operators who read the buckets. The others are those of
@@ -28,14 +24,10 @@ const accountReaders = "READ"
 // authenticator implements server.Authentication.
 type authenticator struct {
 	guard     *guard.Guard
-	gate      bus.Gate
+	admission bus.Admission
 	operators Authority
 	now       func() time.Time
-	// crowded is called for each connection that takes the place of another.
-	crowded func()
-	log     *slog.Logger
-	// lines bounds what the log says about devices that are refused.
-	lines *rate.Limiter
+	log       *slog.Logger
 	// secret is the password of the connections inside the process. A client
 	// over TLS cannot use it: what it sends as a password is not looked at.
 	secret string
@@ -53,7 +45,7 @@ func newSecret() string {
 // Check implements server.Authentication. A mistake of the program costs one connection.
 func (a *authenticator) Check(c server.ClientAuthentication) (admitted bool) {
 	if err := a.guard.Try(func() error { admitted = a.check(c); return nil }, "remote", remoteOf(c)); err != nil {
-		a.guard.Do(func() { a.gate.Disconnected(c.GetID()) }) // it may have been told that it is there
+		a.guard.Do(func() { a.admission.Gate.Disconnected(c.GetID()) }) // it may have been told that it is there
 	}
 	return admitted
 }
@@ -119,39 +111,18 @@ func (a *authenticator) checkInternal(c server.ClientAuthentication) bool {
 }
 
 func (a *authenticator) checkDevice(c server.ClientAuthentication, cert *x509.Certificate) bool {
-	device, ok := a.authenticate(c, cert)
-	if !ok {
-		return false
-	}
-	session := sessionOf(c)
-	if session == "" {
-		if a.gate.Outdated(device); a.lines.Allow() {
-			a.log.Warn("device refused: its agent is too old for this server, upgrade fleet-agent on the device", "device", device, "remote", remoteOf(c))
-		}
-		return false
-	}
-	permissions, err := devicePermissions(device, session)
+	device, p, err := a.admission.Admit(bus.Applicant{Cert: cert, Name: c.GetOpts().Name, Address: remoteOf(c), Number: c.GetID})
 	if err != nil {
-		a.log.Warn("device refused", "remote", remoteOf(c), "error", err)
 		return false
 	}
-	crowded, err := a.gate.Connected(device, roster.Connection{
-		ID: c.GetID(), Session: session,
-		Proof: roster.Proof{Key: pki.Fingerprint(cert.RawSubjectPublicKeyInfo), Expires: cert.NotAfter, Address: remoteOf(c)},
-	})
-	if err != nil {
-		return false // barred, which is logged, forgotten a moment ago, or another session over the same connection
-	}
-	if crowded {
-		a.crowded()
-	}
-	c.RegisterUser(&server.User{Username: device, Account: a.accounts[bus.AccountDevices], Permissions: permissions})
-	// Once more: if it was revoked meanwhile, its connection was not there yet to be
-	// dropped.
-	if _, ok := a.authenticate(c, cert); !ok || a.place(c, device, 0) == nil {
-		a.gate.Disconnected(c.GetID())
+	if a.place(c, device, 0) == nil {
+		a.admission.Gate.Disconnected(c.GetID())
 		return false
 	}
+	c.RegisterUser(&server.User{Username: device, Account: a.accounts[bus.AccountDevices], Permissions: &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: p.Publish},
+		Subscribe: &server.SubjectPermission{Allow: p.Subscribe},
+	}})
 	return true
 }
 
@@ -171,15 +142,6 @@ func (a *authenticator) place(c server.ClientAuthentication, holder string, most
 	return conn
 }
 
-// authenticate returns the device that a certificate is of, if it may come in.
-func (a *authenticator) authenticate(c server.ClientAuthentication, cert *x509.Certificate) (device string, ok bool) {
-	device, err := a.gate.AuthenticateDevice(cert, sessionOf(c), remoteOf(c))
-	if err != nil && a.lines.Allow() { // it is counted
-		a.log.Warn("device refused", "device", cert.Subject.CommonName, "remote", remoteOf(c), "error", err)
-	}
-	return device, err == nil
-}
-
 // remoteOf is the address that a connection comes from, or empty: it may end at any
 // moment, and has none then.
 func remoteOf(c server.ClientAuthentication) string {
@@ -187,24 +149,4 @@ func remoteOf(c server.ClientAuthentication) string {
 		return a.String()
 	}
 	return ""
-}
-
-// sessionOf is the id of the agent's run, which its client sends as its name.
-func sessionOf(c server.ClientAuthentication) string {
-	if name := c.GetOpts().Name; wire.ValidSession(name) {
-		return name
-	}
-	return ""
-}
-
-// devicePermissions are those of a device's connection, in NATS' form.
-func devicePermissions(device, session string) (*server.Permissions, error) {
-	p, err := bus.DevicePermissions(device, session)
-	if err != nil {
-		return nil, err
-	}
-	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: p.Publish},
-		Subscribe: &server.SubjectPermission{Allow: p.Subscribe},
-	}, nil
 }

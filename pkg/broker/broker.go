@@ -28,9 +28,6 @@ import (
 const (
 	readyTimeout = 10 * time.Second
 
-	// maxUnread is how much a device may leave unread: far below three quarters of
-	// bus.MaxPending, where NATS makes whoever answers it wait, and with it all others.
-	maxUnread = 2 << 20
 	// maxClosed is how many connections NATS remembers that have ended: nobody asks, and
 	// each takes 6 KB.
 	maxClosed = 16
@@ -104,7 +101,8 @@ func Start(c Config) (*Broker, error) {
 	}
 	b := &Broker{gate: c.Gate, guard: c.Panics.Loop("connections", c.Logger)}
 	auth := &authenticator{
-		guard: b.guard, gate: c.Gate, operators: c.OperatorCAs, now: c.Now, log: c.Logger, secret: newSecret(), lines: rate.NewLimiter(logRate, logBurst),
+		guard: b.guard, operators: c.OperatorCAs, now: c.Now, log: c.Logger, secret: newSecret(),
+		admission: bus.Admission{Gate: c.Gate, Log: c.Logger, Lines: rate.NewLimiter(logRate, logBurst)},
 	}
 	if err := checkTexts(); err != nil {
 		return nil, err
@@ -134,7 +132,7 @@ func (b *Broker) start(c Config, auth *authenticator, listener net.Listener) err
 	if err := acceptFrom(b.server, b.places); err != nil {
 		return err
 	}
-	auth.crowded = b.refused.counter.WithLabelValues("sessions").Inc
+	auth.admission.Crowded = b.refused.counter.WithLabelValues("sessions").Inc
 	b.server.SetLoggerV2(newNATSLog(c.Logger, b.refused), true, false, false)
 	if auth.accounts, err = lookUpAccounts(b.server); err != nil {
 		return err
@@ -171,7 +169,7 @@ func (b *Broker) disconnect(id uint64) { _ = b.server.DisconnectClientByID(id) }
 func (b *Broker) DropUnread(connections []uint64) {
 	for _, id := range connections {
 		state, err := b.server.Connz(&server.ConnzOptions{CID: id})
-		if err != nil || len(state.Conns) == 0 || state.Conns[0].Pending <= maxUnread {
+		if err != nil || len(state.Conns) == 0 || state.Conns[0].Pending <= bus.MaxUnread {
 			continue // gone already, or it reads
 		}
 		b.refused.counter.WithLabelValues("slowConsumer").Inc()
@@ -298,7 +296,7 @@ func (b *Broker) connect(auth *authenticator) error {
 	} {
 		connecting.Go(func() (err error) {
 			*conn, err = nats.Connect("", nats.InProcessServer(b.server), nats.UserInfo(name, auth.secret), nats.Name("fleet-server"),
-				nats.CustomInboxPrefix(serverInbox), nats.ErrorHandler(b.refused.clientError), nats.MaxReconnects(-1),
+				nats.CustomInboxPrefix(bus.ServerInbox), nats.ErrorHandler(b.refused.clientError), nats.MaxReconnects(-1),
 				nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(0, 0), nats.DisconnectErrHandler(b.refused.clientEnded))
 			if err != nil {
 				return fmt.Errorf("connecting to NATS account %s: %w", name, err)

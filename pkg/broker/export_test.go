@@ -34,8 +34,8 @@ func (b *Broker) End(c *nats.Conn) error {
 // NewCheck returns the decision about new connections of devices.
 func NewCheck(gate bus.Gate, operators Authority) func(server.ClientAuthentication) bool {
 	a := &authenticator{
-		gate: gate, operators: operators, now: time.Now, crowded: func() {},
-		log: slog.New(slog.DiscardHandler), lines: rate.NewLimiter(0, 0),
+		operators: operators, now: time.Now, log: slog.New(slog.DiscardHandler),
+		admission: bus.Admission{Gate: gate, Crowded: func() {}, Log: slog.New(slog.DiscardHandler), Lines: rate.NewLimiter(0, 0)},
 	}
 	return a.Check
 }

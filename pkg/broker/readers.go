@@ -27,7 +27,6 @@ const (
 	// readerInbox is below what NATS clients choose as their inbox. Nothing else in
 	// CORE is there: the server's own connections have another.
 	readerInbox = "_INBOX.>"
-	serverInbox = "_INBOX_server"
 
 	// readerMark is in the metadata of the consumers that readers made.
 	readerMark = "fleet.nationtech.io/reader"

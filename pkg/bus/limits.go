@@ -16,6 +16,10 @@ const (
 	AccountSystem = "SYS"
 )
 
+// ServerInbox is the prefix of what the server's own connections are answered to. No device may
+// hear it, and no reader of the buckets.
+const ServerInbox = "_INBOX_server"
+
 // Limits of a NATS server. They are server-wide and bind the server's own connections
 // too, so they are as large as those need. What a device may send is bounded by the
 // device API.
@@ -27,6 +31,9 @@ const (
 	// for the server's own connections, which all devices send to: were it small, a
 	// device could end them with some long messages while the processors are busy.
 	MaxPending = 64 << 20
+	// MaxUnread is how much a device may leave unread: far below three quarters of MaxPending,
+	// where NATS makes whoever answers it wait, and with it all others.
+	MaxUnread = 2 << 20
 	// AuthTimeout is for handshakes and what follows: a slow device on a slow link needs it.
 	AuthTimeout = 20 * time.Second
 	// PingInterval is how often a connection that says nothing is asked. Heartbeats are

@@ -24,8 +24,6 @@ import (
 )
 
 const (
-	// serverInbox is what the server's own connections are answered to.
-	serverInbox = "_INBOX_server"
 	// probeName is the user of the connection that tries the callout at the start. It may say
 	// and hear nothing.
 	probeName = "fleet-probe"
@@ -57,7 +55,7 @@ type Bus struct {
 	probe         string
 	asked, sealed atomic.Bool
 	refused       *prometheus.CounterVec
-	lines         *rate.Limiter
+	admission     bus.Admission
 	guard         *guard.Guard
 	log           *slog.Logger
 }
@@ -70,8 +68,10 @@ func Start(ctx context.Context, c Config) (*Bus, error) {
 	}
 	b := &Bus{
 		Config: c, connections: newConnections(), turns: make(chan struct{}, maxCallouts), probe: rand.Text(),
-		refused: refusals.New(refusals.Bus), lines: rate.NewLimiter(logRate, logBurst),
-		guard: c.Panics.Loop("connections", c.Logger), log: c.Logger,
+		refused: refusals.New(refusals.Bus), guard: c.Panics.Loop("connections", c.Logger), log: c.Logger,
+	}
+	b.admission = bus.Admission{
+		Gate: c.Gate, Crowded: b.refused.WithLabelValues("sessions").Inc, Log: c.Logger, Lines: rate.NewLimiter(logRate, logBurst),
 	}
 	if err := b.start(ctx); err != nil {
 		b.Close()
@@ -118,22 +118,18 @@ func (b *Bus) start(ctx context.Context) error {
 // subscribe answers callouts, and hears which connections begin and end.
 func (b *Bus) subscribe() error {
 	for _, s := range []struct {
-		conn    *nats.Conn
 		subject string
 		each    nats.MsgHandler
 	}{
-		{b.system, calloutSubject, b.answer},
-		{b.system, "$SYS.ACCOUNT." + bus.AccountDevices + ".CONNECT", b.onEvent(func(p place) { b.connections.begin(p, time.Now()) })},
-		{b.system, "$SYS.ACCOUNT." + bus.AccountDevices + ".DISCONNECT", b.onEvent(b.ended)},
+		{calloutSubject, b.answer},
+		{"$SYS.ACCOUNT." + bus.AccountDevices + ".CONNECT", b.onEvent(func(p place) { b.connections.begin(p, time.Now()) })},
+		{"$SYS.ACCOUNT." + bus.AccountDevices + ".DISCONNECT", b.onEvent(b.ended)},
 	} {
-		if _, err := s.conn.Subscribe(s.subject, s.each); err != nil {
-			return fmt.Errorf("subscribing to %s: %w", s.subject, err)
-		}
-		if err := s.conn.Flush(); err != nil {
+		if _, err := b.system.Subscribe(s.subject, s.each); err != nil {
 			return fmt.Errorf("subscribing to %s: %w", s.subject, err)
 		}
 	}
-	return nil
+	return b.system.Flush()
 }
 
 // event is what NATS tells of a connection, see its system events.

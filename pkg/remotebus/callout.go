@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"fleet.nationtech.io/fleet/pkg/bus"
-	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
@@ -122,62 +121,21 @@ func (b *Bus) admit(request *jwt.AuthorizationRequestClaims) (claims string, err
 	if device, err := b.Gate.Named(cert); err == nil && !b.owns(device) {
 		return "", errNotOurs
 	}
-	session, address := request.ConnectOptions.Name, request.ClientInformation.Host
+	address := request.ClientInformation.Host
 	if net.ParseIP(address) != nil { // a port is not told
 		address = net.JoinHostPort(address, "0")
 	}
-	if !wire.ValidSession(session) {
-		session = ""
-	}
-	device, err := b.authenticate(cert, session, address)
-	if err != nil {
-		return "", err
-	}
-	if session == "" {
-		b.Gate.Outdated(device)
-		return "", errors.New("its agent is too old for this server: upgrade fleet-agent on the device")
-	}
-	permissions, err := bus.DevicePermissions(device, session)
-	if err != nil {
-		return "", err
-	}
-	// NATS goes by its own clock.
-	if claims, err = b.claims(request, device, time.Now().Add(cert.NotAfter.Sub(b.Now())), permissions); err != nil {
-		return "", err
-	}
-	if err := b.enter(request, cert, device, roster.Connection{
-		Session: session, Proof: roster.Proof{Key: wire.Sum(cert.RawSubjectPublicKeyInfo).String(), Expires: cert.NotAfter, Address: address},
-	}); err != nil {
-		return "", err
-	}
-	return claims, nil
-}
-
-// enter tells the gate of a connection that is about to be let in.
-func (b *Bus) enter(request *jwt.AuthorizationRequestClaims, cert *x509.Certificate, device string, c roster.Connection) error {
-	p := place{request.Server.ID, request.ClientInformation.ID}
-	c.ID = b.connections.add(p, time.Now())
-	crowded, err := b.Gate.Connected(device, c)
-	if err == nil {
-		// Once more: if it was revoked meanwhile, its connection was not there yet to be dropped.
-		_, err = b.authenticate(cert, c.Session, c.Proof.Address)
+	at := place{request.Server.ID, request.ClientInformation.ID}
+	device, permissions, err := b.admission.Admit(bus.Applicant{
+		Cert: cert, Name: request.ConnectOptions.Name, Address: address, Number: func() uint64 { return b.connections.add(at, time.Now()) },
+	})
+	if err == nil { // NATS goes by its own clock
+		claims, err = b.claims(request, device, time.Now().Add(cert.NotAfter.Sub(b.Now())), permissions)
 	}
 	if err != nil {
-		b.ended(p)
-		return err
+		b.ended(at)
 	}
-	if crowded {
-		b.refused.WithLabelValues("sessions").Inc()
-	}
-	return nil
-}
-
-func (b *Bus) authenticate(cert *x509.Certificate, session, address string) (device string, err error) {
-	device, err = b.Gate.AuthenticateDevice(cert, session, address)
-	if err != nil && b.lines.Allow() { // it is counted
-		b.log.Warn("device refused", "device", cert.Subject.CommonName, "remote", address, "error", err)
-	}
-	return device, err
+	return claims, err
 }
 
 // certificate is that of a device. NATS may have verified it by another authority, or not at

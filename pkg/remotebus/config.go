@@ -68,7 +68,7 @@ func loginOf(user nkeys.KeyPair) (nats.Option, error) {
 // connect logs in to an account.
 func (c *Config) connect(account string, login nats.Option, more ...nats.Option) (*nats.Conn, error) {
 	opts := append([]nats.Option{
-		nats.Name("fleet-server"), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(false), nats.CustomInboxPrefix(serverInbox),
+		nats.Name("fleet-server"), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(false), nats.CustomInboxPrefix(bus.ServerInbox),
 	}, c.Options...)
 	conn, err := nats.Connect(strings.Join(c.Servers, ","), append(append(opts, login), more...)...)
 	if err != nil {

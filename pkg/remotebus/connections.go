@@ -45,17 +45,15 @@ func (c *connections) add(p place, now time.Time) uint64 {
 	return c.last
 }
 
-// begin notes that NATS has told of a connection, and reports whether it is known.
-func (c *connections) begin(p place, now time.Time) bool {
+// begin notes that NATS has told of a connection.
+func (c *connections) begin(p place, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n, known := c.numbers[p]
-	if known {
+	if n, known := c.numbers[p]; known {
 		e := c.places[n]
 		e.begun = now
 		c.places[n] = e
 	}
-	return known
 }
 
 // end forgets a connection.

@@ -6,17 +6,12 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"fleet.nationtech.io/fleet/pkg/bus"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // unheard is where answers go that nobody waits for.
-const unheard = serverInbox + ".unheard"
-
-// maxUnread is how much a device may leave unread, as package broker has it.
-const maxUnread = 2 << 20
+const unheard = bus.ServerInbox + ".unheard"
 
 // Drop implements bus.Connections.
 func (b *Bus) Drop(connections []uint64) {
@@ -45,7 +40,7 @@ func (b *Bus) DropUnread(connections []uint64) {
 				continue
 			}
 			page, err := b.list(context.Background(), p.server, listRequest{CID: p.cid})
-			if err != nil || len(page.Connections) == 0 || page.Connections[0].Pending <= maxUnread {
+			if err != nil || len(page.Connections) == 0 || page.Connections[0].Pending <= bus.MaxUnread {
 				continue // gone already, or it reads
 			}
 			b.refused.WithLabelValues("slowConsumer").Inc()
@@ -77,7 +72,6 @@ type listReply struct {
 
 // page is a part of the connections of a server.
 type page struct {
-	Total       int          `json:"total"`
 	Connections []connection `json:"connections"`
 }
 
@@ -102,10 +96,6 @@ func (b *Bus) list(ctx context.Context, server string, r listRequest) (page, err
 	if err != nil {
 		return page{}, fmt.Errorf("asking NATS server %s for its connections: %w", server, err)
 	}
-	return readPage(m)
-}
-
-func readPage(m *nats.Msg) (page, error) {
 	var reply listReply
 	if err := json.Unmarshal(m.Data, &reply); err != nil {
 		return page{}, fmt.Errorf("reading the connections of NATS: %w", err)
