@@ -2,7 +2,6 @@ package convert
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -32,14 +31,24 @@ func join(path []string) string {
 func item(i int) string { return fmt.Sprintf("[%d]", i) }
 
 // losses are collected while something is translated.
-type losses struct{ list []Loss }
+type losses struct {
+	list []Loss
+	// reported has where and why of each: a file may have very many.
+	reported map[[2]string]bool
+}
 
 // lose reports a loss, once.
 func (l *losses) lose(path []string, why, instead string) {
-	same := func(o Loss) bool { return slices.Equal(o.Path, path) && o.Why == why }
-	if !slices.ContainsFunc(l.list, same) {
-		l.list = append(l.list, Loss{Path: path, Why: why, Instead: instead})
+	loss := Loss{Path: path, Why: why, Instead: instead}
+	key := [2]string{strings.Join(path, "\x00"), why}
+	if l.reported[key] {
+		return
 	}
+	if l.reported == nil {
+		l.reported = map[[2]string]bool{}
+	}
+	l.reported[key] = true
+	l.list = append(l.list, loss)
 }
 
 // below returns a path that goes on from another one, without sharing memory with it.

@@ -47,10 +47,6 @@ import (
 )
 
 const (
-	// trustDomain is the fleet in spiffe://<fleet>/device/<id>. The authority
-	// that signs is what tells fleets apart.
-	trustDomain = "fleet"
-
 	readyTimeout = 60 * time.Second
 )
 
@@ -232,7 +228,7 @@ func (s *server) openDataDir(context.Context) error {
 		return err
 	}
 	s.parts.OnStop("revoked keys", s.tombstones.Close)
-	s.gate = plane.NewGate(trustDomain, s.tombstones)
+	s.gate = plane.NewGate(plane.TrustDomain, s.tombstones)
 	s.startClock()
 	s.release = release.Open(s.DataDir)
 	s.images = registry.NewIssuer(s.gate, s.clock.Now)
@@ -416,7 +412,7 @@ func (s *server) startPlane(ctx context.Context) error {
 	}
 	s.plane, err = plane.New(ctx, plane.Config{
 		Client: s.client, Kube: s.kube, Namespace: metav1.NamespaceSystem, FirstDevices: s.devices.take, Conn: s.broker.Devices, Connections: s.broker, Buckets: s.buckets,
-		Gate: s.gate, Tombstones: s.tombstones, Fleet: trustDomain, PKI: s.pki, Images: images{s},
+		Gate: s.gate, Tombstones: s.tombstones, Fleet: plane.TrustDomain, PKI: s.pki, Images: images{s},
 		Term: t, Servers: s.Advertise, Clock: s.clock, Metrics: s.queues, Rules: acceptance.Rules{Types: s.ScoreTypes}, Logger: s.Logger,
 	})
 	if err != nil {

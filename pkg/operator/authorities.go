@@ -24,27 +24,27 @@ type authorities struct {
 	dir     string
 }
 
-// fetch puts the files of the Secret into the directory, and reports whether there are any.
-func (a *authorities) fetch(ctx context.Context) (there bool, err error) {
+// fetch puts the files of the Secret, if there is one, into the directory.
+func (a *authorities) fetch(ctx context.Context) error {
 	s, err := a.secrets.Get(ctx, authoritiesName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("reading the authorities: %w", err)
+		return fmt.Errorf("reading the authorities: %w", err)
 	}
 	if len(s.Data) == 0 {
-		return false, fmt.Errorf("the Secret %s is empty: restore it from a backup, or delete it for new authorities, at which every device enrolls again", authoritiesName)
+		return fmt.Errorf("the Secret %s is empty: restore it from a backup, or delete it for new authorities, at which every device enrolls again", authoritiesName)
 	}
 	for name, data := range s.Data {
 		if filepath.Base(name) != name {
-			return false, fmt.Errorf("the Secret %s names a file outside: %q", authoritiesName, name)
+			return fmt.Errorf("the Secret %s names a file outside: %q", authoritiesName, name)
 		}
 		if err := os.WriteFile(filepath.Join(a.dir, name), data, 0o600); err != nil {
-			return false, fmt.Errorf("writing the authorities: %w", err)
+			return fmt.Errorf("writing the authorities: %w", err)
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // keep puts what the directory holds into the Secret. Of two first starts, one keeps its own,
@@ -54,20 +54,21 @@ func (a *authorities) keep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.secrets.Get(ctx, authoritiesName, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		_, err = a.secrets.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: authoritiesName}, Data: files}, metav1.CreateOptions{})
-		if err != nil {
-			return fmt.Errorf("writing Secret %s: %w", authoritiesName, err)
-		}
-		return nil
+	return write(ctx, a.secrets, authoritiesName, corev1.SecretTypeOpaque, files)
+}
+
+// write makes a Secret what it should be, if it is not.
+func write(ctx context.Context, secrets typedcorev1.SecretInterface, name string, kind corev1.SecretType, data map[string][]byte) error {
+	s, err := secrets.Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		_, err = secrets.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Type: kind, Data: data}, metav1.CreateOptions{})
+	case err == nil && !maps.EqualFunc(s.Data, data, bytes.Equal):
+		s.Data = data
+		_, err = secrets.Update(ctx, s, metav1.UpdateOptions{})
 	}
-	if err != nil || maps.EqualFunc(s.Data, files, bytes.Equal) {
-		return err
-	}
-	s.Data = files
-	if _, err := a.secrets.Update(ctx, s, metav1.UpdateOptions{}); err != nil {
-		return fmt.Errorf("writing Secret %s: %w", authoritiesName, err)
+	if err != nil {
+		return fmt.Errorf("writing Secret %s: %w", name, err)
 	}
 	return nil
 }

@@ -1,19 +1,15 @@
 package operator
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
-	"maps"
 	"net/url"
 	"os"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // NATSSecretName is the Secret with the certificate of NATS, tls.crt and tls.key, and with the
@@ -65,21 +61,9 @@ func (l *leader) publish(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the certificate of NATS: %w", err)
 	}
-	want := map[string][]byte{
+	return write(ctx, l.kube.CoreV1().Secrets(l.Namespace), NATSSecretName, corev1.SecretTypeTLS, map[string][]byte{
 		corev1.TLSCertKey: cert, corev1.TLSPrivateKeyKey: key, corev1.ServiceAccountRootCAKey: slices.Concat(l.pki.Device.PEM(), l.pki.Operator.PEM()),
-	}
-	secrets := l.kube.CoreV1().Secrets(l.Namespace)
-	s, err := secrets.Get(ctx, NATSSecretName, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		_, err = secrets.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: NATSSecretName}, Type: corev1.SecretTypeTLS, Data: want}, metav1.CreateOptions{})
-	} else if err == nil && !maps.EqualFunc(s.Data, want, bytes.Equal) {
-		s.Data = want
-		_, err = secrets.Update(ctx, s, metav1.UpdateOptions{})
-	}
-	if err != nil {
-		return fmt.Errorf("writing Secret %s: %w", NATSSecretName, err)
-	}
-	return nil
+	})
 }
 
 // keepPublished publishes what is renewed, and keeps the files of the authorities.

@@ -42,9 +42,6 @@ import (
 const LeaseName = "fleet-operator"
 
 const (
-	// trustDomain is the fleet in spiffe://<fleet>/device/<id>, as package embedserver has it.
-	trustDomain = "fleet"
-
 	// A leader that is gone is followed within leaseDuration and retryPeriod. One that cannot
 	// renew its Lease for renewDeadline stops before another begins.
 	leaseDuration = 10 * time.Second
@@ -220,7 +217,7 @@ func (l *leader) loadPKI(ctx context.Context) error {
 	if err := os.Mkdir(kept.dir, 0o700); err != nil {
 		return fmt.Errorf("making a directory: %w", err)
 	}
-	if _, err := kept.fetch(ctx); err != nil {
+	if err := kept.fetch(ctx); err != nil {
 		return err
 	}
 	var err error
@@ -248,7 +245,7 @@ func (l *leader) startPlane(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.gate = plane.NewGate(trustDomain, tombstones)
+	l.gate = plane.NewGate(plane.TrustDomain, tombstones)
 	buckets, err := l.startBus(ctx)
 	if err != nil {
 		return err
@@ -259,7 +256,7 @@ func (l *leader) startPlane(ctx context.Context) error {
 	}
 	l.plane, err = plane.New(ctx, plane.Config{
 		Client: l.fleet, Kube: l.kube, Namespace: l.Namespace, Conn: l.bus.DeviceConn, Connections: l.bus, Buckets: buckets,
-		Gate: l.gate, Tombstones: tombstones, Fleet: trustDomain, PKI: l.pki, Images: noImages{},
+		Gate: l.gate, Tombstones: tombstones, Fleet: plane.TrustDomain, PKI: l.pki, Images: noImages{},
 		Term: t, Servers: l.Servers, Clock: l.clock, Metrics: l.queues, Rules: acceptance.Rules{Types: l.ScoreTypes}, Logger: l.Logger,
 	})
 	if err != nil {

@@ -188,7 +188,7 @@ func TestAuthoritiesAreKept(t *testing.T) {
 	load := func() (*pki.PKI, *authorities) {
 		t.Helper()
 		a := &authorities{secrets: kube.CoreV1().Secrets(namespace), dir: t.TempDir()}
-		if _, err := a.fetch(t.Context()); err != nil {
+		if err := a.fetch(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		p, err := pki.Load(a.dir, time.Now())
@@ -221,7 +221,7 @@ func TestAuthoritiesAreKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		a := &authorities{secrets: kube.CoreV1().Secrets(namespace), dir: t.TempDir()}
-		if _, err := a.fetch(t.Context()); err == nil {
+		if err := a.fetch(t.Context()); err == nil {
 			t.Errorf("%s: a Secret is taken", name)
 		}
 	}

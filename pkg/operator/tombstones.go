@@ -3,7 +3,6 @@ package operator
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -14,7 +13,6 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"fleet.nationtech.io/fleet/pkg/tombstone"
-	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // The Secrets that hold the list of revoked keys: one, by the name of revokedName, says which
@@ -90,9 +88,9 @@ func (j *journal) Read(each func(tombstone.Entry)) error {
 
 func read(s *corev1.Secret, each func(tombstone.Entry)) error {
 	for line := range bytes.Lines(s.Data[entriesKey]) {
-		var e tombstone.Entry
-		if err := json.Unmarshal(line, &e); err != nil || !wire.ValidHash(e.Fingerprint) {
-			return fmt.Errorf("the Secret %s is damaged: restore it from a backup", s.Name)
+		e, err := tombstone.ParseLine(line)
+		if err != nil {
+			return fmt.Errorf("the Secret %s is %w: restore it from a backup", s.Name, err)
 		}
 		each(e)
 	}
@@ -103,11 +101,10 @@ func read(s *corev1.Secret, each func(tombstone.Entry)) error {
 func (j *journal) Append(e tombstone.Entry) error {
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
-	line, err := json.Marshal(e)
+	line, err := e.Line()
 	if err != nil {
-		return fmt.Errorf("encoding a tombstone: %w", err)
+		return err
 	}
-	line = append(line, '\n')
 	if j.last == nil || len(j.last.Data[entriesKey])+len(line) > j.chunk {
 		return j.add(ctx, line)
 	}
@@ -173,14 +170,14 @@ func (j *journal) Replace(list []tombstone.Entry) error {
 func split(list []tombstone.Entry, most int) (chunks [][]byte, err error) {
 	var data []byte
 	for _, e := range list {
-		line, err := json.Marshal(e)
+		line, err := e.Line()
 		if err != nil {
-			return nil, fmt.Errorf("encoding a tombstone: %w", err)
+			return nil, err
 		}
-		if len(data) > 0 && len(data)+len(line)+1 > most {
+		if len(data) > 0 && len(data)+len(line) > most {
 			chunks, data = append(chunks, data), nil
 		}
-		data = append(append(data, line...), '\n')
+		data = append(data, line...)
 	}
 	if len(data) > 0 {
 		chunks = append(chunks, data)

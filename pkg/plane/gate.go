@@ -18,6 +18,10 @@ var ErrNotReady = errors.New("the server is starting")
 // start. Refused devices would back off for longer than the start takes.
 const readyTimeout = 10 * time.Second
 
+// TrustDomain is the fleet in spiffe://<fleet>/device/<id>. The authority that signs is what
+// tells fleets apart.
+const TrustDomain = "fleet"
+
 // Gate is the bus.Gate of a roster that is filled at start: devices that come
 // before wait. A bus needs it before there can be a plane.
 type Gate struct {

@@ -2,8 +2,6 @@ package tombstone
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +11,6 @@ import (
 	"path/filepath"
 
 	"fleet.nationtech.io/fleet/pkg/atomicfile"
-	"fleet.nationtech.io/fleet/pkg/wire"
 )
 
 // file is the Journal of one process: a file of JSON lines.
@@ -60,9 +57,9 @@ func (f *file) Read(each func(Entry)) error {
 // Append implements Journal. What a power cut or an attempt on a full disk left behind is cut
 // off first: in the middle of the file it would be damage.
 func (f *file) Append(s Entry) error {
-	line, err := json.Marshal(s)
+	line, err := s.Line()
 	if err != nil {
-		return fmt.Errorf("encoding a tombstone: %w", err)
+		return err
 	}
 	if f.open == nil {
 		if err := f.reopen(); err != nil {
@@ -72,7 +69,6 @@ func (f *file) Append(s Entry) error {
 	if err := f.open.Truncate(f.size); err != nil {
 		return err
 	}
-	line = append(line, '\n')
 	if _, err := f.open.WriteAt(line, f.size); err != nil {
 		return err
 	}
@@ -85,14 +81,15 @@ func (f *file) Append(s Entry) error {
 
 // Replace implements Journal. A power cut leaves either.
 func (f *file) Replace(list []Entry) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+	var data []byte
 	for _, s := range list {
-		if err := enc.Encode(s); err != nil {
+		line, err := s.Line()
+		if err != nil {
 			return err
 		}
+		data = append(data, line...)
 	}
-	err := f.replace(f.path, b.Bytes(), 0o600)
+	err := f.replace(f.path, data, 0o600)
 	// Also a write that failed may have given the new file its name. What follows
 	// must not go to a file that has none.
 	err = errors.Join(err, f.Close())
@@ -129,9 +126,9 @@ func (f *file) each(size int64, each func(Entry)) (whole int64, err error) {
 		if err != nil {
 			return whole, err
 		}
-		var s Entry
-		if err := json.Unmarshal(bytes.TrimSpace(line), &s); err != nil || !wire.ValidHash(s.Fingerprint) {
-			return whole, fmt.Errorf("damaged at byte %d: restore the file from a backup", whole)
+		s, err := ParseLine(line)
+		if err != nil {
+			return whole, fmt.Errorf("%w at byte %d: restore the file from a backup", err, whole)
 		}
 		each(s)
 		whole += int64(len(line))

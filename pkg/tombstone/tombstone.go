@@ -3,6 +3,8 @@
 package tombstone
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -26,6 +28,27 @@ type Entry struct {
 	// CertificatesUntil says that the tombstone stands for all keys that the device
 	// had earlier: every certificate of the device that ends by then is refused.
 	CertificatesUntil time.Time `json:"certificatesUntil,omitzero"`
+}
+
+// Line is an entry as one line of JSON.
+func (s Entry) Line() ([]byte, error) {
+	line, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a tombstone: %w", err)
+	}
+	return append(line, '\n'), nil
+}
+
+// ErrDamaged: a line is none of an entry.
+var ErrDamaged = errors.New("damaged")
+
+// ParseLine is the inverse of Line, with or without the end of the line. It returns ErrDamaged for
+// what is no entry.
+func ParseLine(line []byte) (s Entry, err error) {
+	if err := json.Unmarshal(bytes.TrimSpace(line), &s); err != nil || !wire.ValidHash(s.Fingerprint) {
+		return Entry{}, ErrDamaged
+	}
+	return s, nil
 }
 
 // ReasonRenewed is the Reason of a key that made room for the next one of the
