@@ -124,8 +124,7 @@ func (o *Operator) Run(ctx context.Context) error {
 	if err := checkDefinitions(ctx, o.kube.Discovery().RESTClient()); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	began := make(chan context.Context, 1)
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: o.Namespace, Name: LeaseName},
@@ -133,15 +132,10 @@ func (o *Operator) Run(ctx context.Context) error {
 			LockConfig: resourcelock.ResourceLockConfig{Identity: o.Identity},
 		},
 		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod,
-		// The Lease is released when all work has ended, and no sooner.
-		ReleaseOnCancel: false,
+		ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(ctx context.Context) {
-				o.Logger.Info("this process leads", "identity", o.Identity)
-				o.why.Store(&ErrStarting)
-				cancel(o.lead(ctx))
-			},
-			OnStoppedLeading: func() { cancel(ErrLost) },
+			OnStartedLeading: func(leading context.Context) { began <- leading },
+			OnStoppedLeading: func() {}, // the context that it began with has ended
 			OnNewLeader: func(identity string) {
 				if identity != o.Identity {
 					o.Logger.Info("another process leads", "identity", identity)
@@ -152,11 +146,34 @@ func (o *Operator) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("electing a leader: %w", err)
 	}
-	elector.Run(ctx)
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return cause
+	// The Lease is released when all work has ended, and no sooner.
+	electing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() { defer close(ended); elector.Run(electing) }()
+	defer func() { stop(); <-ended }()
+	select {
+	case <-ctx.Done():
+		return nil
+	case leading := <-began:
+		return o.work(ctx, leading)
 	}
-	return nil
+}
+
+// work leads until ctx or the Lease ends.
+func (o *Operator) work(ctx, leading context.Context) error {
+	o.Logger.Info("this process leads", "identity", o.Identity)
+	o.why.Store(&ErrStarting)
+	working, stop := context.WithCancel(leading)
+	defer stop()
+	defer context.AfterFunc(ctx, stop)()
+	err := o.lead(working)
+	if errors.Is(err, context.Canceled) { // the start was broken off
+		err = nil
+	}
+	if err == nil && ctx.Err() == nil {
+		return ErrLost
+	}
+	return err
 }
 
 // lead does all work until ctx ends.

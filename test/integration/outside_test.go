@@ -170,6 +170,11 @@ func TestBesideAKubernetesAndNATS(t *testing.T) {
 	c.aggregate("default", "hello", counts{devices - 1, devices - 2, 1, 0})
 
 	first.end(t)
+	lease, err := c.kube.CoordinationV1().Leases("default").Get(t.Context(), fleetoperator.LeaseName, metav1.GetOptions{})
+	c.must(err)
+	if holder := *lease.Spec.HolderIdentity; holder == "first" {
+		t.Error("a process that has ended keeps the Lease")
+	}
 	c.leads(second)
 	c.edit("default", "hello", func(d *v1alpha1.Deployment) { d.Spec.Score = deployment("hello", "a", "edited").Spec.Score })
 	c.aggregate("default", "hello", counts{devices - 1, devices - 2, 1, 0})
