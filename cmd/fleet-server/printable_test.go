@@ -3,15 +3,14 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
+
+	"fleet.nationtech.io/fleet/test/terminal"
 )
 
 // TestAnErrorSteersNoTerminal: devices and containers choose words in errors.
@@ -29,16 +28,8 @@ func TestAnErrorSteersNoTerminal(t *testing.T) {
 // by themselves, and say what a server said.
 func TestKubectlSteersNoTerminal(t *testing.T) {
 	t.Parallel()
-	const trap = `\u001b[2J\u009b`
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Add("Warning", `299 - "warned`+"\u009b"+`2J"`)
-		w.WriteHeader(http.StatusTeapot)
-		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"`+trap+`","message":"refused`+trap+`","code":418}`)
-	}))
-	t.Cleanup(server.Close)
 	config := filepath.Join(t.TempDir(), "config")
-	text := strings.Replace(`{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: x}}], clusters: [{name: x, cluster: {server: SERVER}}]}`, "SERVER", server.URL, 1)
+	text := strings.Replace(`{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: x}}], clusters: [{name: x, cluster: {server: SERVER}}]}`, "SERVER", terminal.Hostile(t), 1)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +41,7 @@ func TestKubectlSteersNoTerminal(t *testing.T) {
 		if err := cmd.Run(); err == nil || stderr.Len() == 0 {
 			t.Errorf("%v: %v, %q", args, err, stderr.String())
 		}
-		if strings.ContainsFunc(stderr.String(), func(r rune) bool { return !unicode.IsGraphic(r) && r != '\n' && r != '\t' }) {
+		if terminal.IsSteered(stderr.String()) {
 			t.Errorf("%v: %q", args, stderr.String())
 		}
 	}

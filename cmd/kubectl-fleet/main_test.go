@@ -3,19 +3,17 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"unicode"
 
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	kubectl "k8s.io/kubectl/pkg/cmd"
+
+	"fleet.nationtech.io/fleet/test/terminal"
 )
 
 // envProgram makes the tests' program the plugin.
@@ -93,21 +91,13 @@ func TestErrorsAndStatusesAreKubectls(t *testing.T) {
 // TestAServerSteersNoTerminal: it chooses words of errors, warnings and tables.
 func TestAServerSteersNoTerminal(t *testing.T) {
 	t.Parallel()
-	const trap = `\u001b[2J\u009b`
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Add("Warning", `299 - "warned`+"\u009b"+`2J"`)
-		w.WriteHeader(http.StatusTeapot)
-		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"`+trap+`","message":"refused`+trap+`","code":418}`)
-	}))
-	t.Cleanup(server.Close)
-	there := config(t, server.URL)
+	there := config(t, terminal.Hostile(t))
 	for _, args := range []string{"status", "status x", "devices", "devices --pending", "run x --image a.b/c:1 --all", "token create", "approve x", "revoke x", "-v=8 status"} {
 		got := program(t, there, strings.Fields(args)...)
 		if got.status != 1 || got.stderr == "" {
 			t.Errorf("%s: %+v", args, got)
 		}
-		if strings.ContainsFunc(got.stdout+got.stderr, func(r rune) bool { return !unicode.IsGraphic(r) && r != '\n' && r != '\t' }) {
+		if terminal.IsSteered(got.stdout + got.stderr) {
 			t.Errorf("%s: %q", args, got.stderr)
 		}
 	}

@@ -1,16 +1,10 @@
 package apiserver_test
 
 import (
-	"context"
-	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -21,15 +15,10 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"log/slog"
 
-	"fleet.nationtech.io/fleet/pkg/apis/crds"
 	"fleet.nationtech.io/fleet/pkg/apiserver"
 	"fleet.nationtech.io/fleet/pkg/apiserver/datastore"
-	"fleet.nationtech.io/fleet/pkg/connlimit"
-	"fleet.nationtech.io/fleet/pkg/handshake"
-	"fleet.nationtech.io/fleet/pkg/pki"
-	"fleet.nationtech.io/fleet/pkg/refusals"
+	"fleet.nationtech.io/fleet/test/kube"
 )
 
 // start runs an API server on real SQLite in a directory of the test and
@@ -51,64 +40,8 @@ func startServer(t *testing.T) (own, administrator *rest.Config, storage string)
 // startWithStore is startServer and returns the storage itself.
 func startWithStore(t *testing.T) (own, administrator *rest.Config, store *datastore.Datastore) {
 	t.Helper()
-	dir := t.TempDir()
-	now := time.Now()
-	store, err := datastore.Open(dir, nil, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(store.Close)
-	authorities, err := pki.Load(filepath.Join(dir, "pki"), now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	serving, err := authorities.Serving("api", func() []string { return []string{"localhost", "127.0.0.1"} }, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encryption := filepath.Join(dir, "encryption.yaml")
-	if err := apiserver.EnsureEncryptionConfig(encryption); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	s, err := apiserver.New(apiserver.Config{
-		Listener:   connlimit.New(l, connlimit.Limits{Strangers: 100, OfHost: 50, OfSite: 50, Local: 50, Known: 50}, nil, logger),
-		Handshakes: handshake.NewGate(), Certificate: serving.GetCertificate, Refusals: refusals.New(refusals.API), Sizes: store.Sizes, Full: store.Full, Memory: 64 << 20,
-		ClientCAs: authorities.Operator.PEM, Now: time.Now,
-		EtcdEndpoint: store.Endpoint, EncryptionConfigFile: encryption,
-		CRDs: crds.Documents(), Metrics: prometheus.NewRegistry(), Logger: logger,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	select {
-	case <-s.Ready():
-	case err := <-done:
-		t.Fatalf("the server ended: %v", err)
-	case <-time.After(time.Minute):
-		t.Fatal("the server is not ready after a minute")
-	}
-	cert, key, err := authorities.IssueOperator("admin", []string{"system:masters"}, now, time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.Loopback(), &rest.Config{
-		Host: "https://" + l.Addr().String(), QPS: -1,
-		TLSClientConfig: rest.TLSClientConfig{CAData: authorities.RootsPEM(), CertData: cert, KeyData: key},
-	}, store
+	api := kube.Start(t)
+	return api.Own, api.Administrator, api.Store
 }
 
 func TestNamespaceIsEmptiedAndDeleted(t *testing.T) {

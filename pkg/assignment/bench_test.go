@@ -5,12 +5,12 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/assignment"
 	"fleet.nationtech.io/fleet/pkg/wire"
+	"fleet.nationtech.io/fleet/test/measure"
 )
 
 // perDevice is how many Deployments the devices of the benchmarks have.
@@ -76,21 +76,7 @@ func (w world) everywhere(n int) {
 
 // run measures f, also in processor time, which counts on a machine that is shared.
 func run(b *testing.B, name string, f func(i int)) {
-	b.Run(name, func(b *testing.B) {
-		before := processorTime(b)
-		for i := 0; b.Loop(); i++ {
-			f(i)
-		}
-		b.ReportMetric(float64(processorTime(b)-before)/float64(b.N), "cpu-ns/op")
-	})
-}
-
-func processorTime(b *testing.B) time.Duration {
-	var used syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	b.Run(name, func(b *testing.B) { measure.CPU(b, f) })
 }
 
 // BenchmarkDevice changes one of 10,000 devices that 1,000 Deployments select.
@@ -187,14 +173,14 @@ func BenchmarkMillion(b *testing.B) {
 	if err != nil {
 		b.Skip("FLEET_BENCH_MILLION is not set")
 	}
-	before, began := heap(), processorTime(b)
+	before, began := measure.Heap(), measure.ProcessorTime(b)
 	w := newWorld(int(millions*1_000_000), int(millions*10_000))
-	b.Logf("built in %s of processor time, %d MB", processorTime(b)-began, (heap()-before)>>20)
+	b.Logf("built in %s of processor time, %d MB", measure.ProcessorTime(b)-began, (measure.Heap()-before)>>20)
 	for i := range w.devices {
 		d := w.deployment(i % w.sites() * perDevice)
 		w.SetState(w.device(i).Name, wire.DeploymentState{DeploymentRef: d.DeploymentRef, Hash: d.Entry.Hash, Phase: wire.PhaseRunning})
 	}
-	memory := heap() - before
+	memory := measure.Heap() - before
 	b.Run("memory", func(b *testing.B) { b.ReportMetric(float64(memory)/1e6, "MB") })
 	d := w.deployment(5)
 	run(b, "a Deployment gets another site of 5000 devices", func(i int) {
@@ -211,11 +197,4 @@ func BenchmarkMillion(b *testing.B) {
 		w.SetDevice(one)
 	})
 	runtime.KeepAlive(w)
-}
-
-func heap() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }

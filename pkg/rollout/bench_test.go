@@ -5,11 +5,11 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
 	"fleet.nationtech.io/fleet/pkg/rollout"
+	"fleet.nationtech.io/fleet/test/measure"
 )
 
 // sizes are how many devices the benchmarks have. A million needs half a GB:
@@ -82,11 +82,11 @@ func BenchmarkRollout(b *testing.B) {
 		} {
 			b.Run(fmt.Sprintf("%d devices %s", size, name), func(b *testing.B) {
 				c, passes := newCrowd(size, edit), 0
-				before := processorTime(b)
+				before := measure.ProcessorTime(b)
 				for i := 0; b.Loop(); i++ {
 					passes += c.rollOut(b, fmt.Sprint("r", i+1))
 				}
-				b.ReportMetric(float64(processorTime(b)-before)/float64(passes*size), "cpu-ns/device/pass")
+				b.ReportMetric(float64(measure.ProcessorTime(b)-before)/float64(passes*size), "cpu-ns/device/pass")
 				b.ReportMetric(float64(passes)/float64(b.N), "passes")
 			})
 		}
@@ -98,12 +98,12 @@ func BenchmarkPass(b *testing.B) {
 	for _, size := range sizes() {
 		b.Run(fmt.Sprintf("%d devices", size), func(b *testing.B) {
 			c := newCrowd(size, func(s *rollout.Spec) { s.Batches, s.MaxUnavailable = nil, rollout.Amount{N: 1} })
-			before := processorTime(b)
+			before := measure.ProcessorTime(b)
 			for i := 0; b.Loop(); i++ {
 				c.SetTarget(c.now, rollout.Target{Revision: "r" + strconv.Itoa(i+1)})
 				c.Next(c.now)
 			}
-			b.ReportMetric(float64(processorTime(b)-before)/float64(b.N*size), "cpu-ns/device/pass")
+			b.ReportMetric(float64(measure.ProcessorTime(b)-before)/float64(b.N*size), "cpu-ns/device/pass")
 		})
 	}
 }
@@ -155,22 +155,7 @@ func BenchmarkReport(b *testing.B) {
 
 // run measures what f returns, also in processor time, which counts on a machine that is shared.
 func run(b *testing.B, name string, f func() func(i int)) {
-	b.Run(name, func(b *testing.B) {
-		each := f()
-		before := processorTime(b)
-		for i := 0; b.Loop(); i++ {
-			each(i)
-		}
-		b.ReportMetric(float64(processorTime(b)-before)/float64(b.N), "cpu-ns/op")
-	})
-}
-
-func processorTime(b *testing.B) time.Duration {
-	var used syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	b.Run(name, func(b *testing.B) { measure.CPU(b, f()) })
 }
 
 // BenchmarkMemory is what the plan holds in the middle of a rollout.
@@ -180,20 +165,13 @@ func BenchmarkMemory(b *testing.B) {
 			var c *crowd
 			for b.Loop() {
 				c = nil
-				before := heap()
+				before := measure.Heap()
 				c = newCrowd(size, nil)
 				c.SetTarget(c.now, rollout.Target{Revision: "r1"})
 				c.Next(c.now)
-				b.ReportMetric(float64(heap()-before)/1e6, "MB")
+				b.ReportMetric(float64(measure.Heap()-before)/1e6, "MB")
 			}
 			runtime.KeepAlive(c)
 		})
 	}
-}
-
-func heap() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }

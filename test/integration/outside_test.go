@@ -41,7 +41,7 @@ type cluster struct {
 // newCluster starts everything but operators.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	config := kube.Start(t)
+	config := kube.Start(t).Administrator
 	c := &cluster{server: &server{t: t, api: config}, natsURL: "tls://" + address(t)}
 	var err error
 	c.kube, err = kubernetes.NewForConfig(config)

@@ -1,5 +1,5 @@
-// Package kube runs a Kubernetes API for tests of what works beside one: without a controller
-// of fleet, and with nothing of fleet in it but its definitions.
+// Package kube runs the Kubernetes API of package apiserver for tests: without a controller of
+// fleet, and with nothing of fleet in it but its definitions.
 package kube
 
 import (
@@ -27,9 +27,15 @@ const (
 	memory       = 64 << 20
 )
 
-// Start runs an API until the end of the test, and returns the configuration of an
-// administrator.
-func Start(t testing.TB) *rest.Config {
+// API is a running API.
+type API struct {
+	// Own is the server's own client, with all rights, Administrator one over TLS.
+	Own, Administrator *rest.Config
+	Store              *datastore.Datastore
+}
+
+// Start runs an API on real SQLite, in a directory of the test, until the end of the test.
+func Start(t testing.TB) API {
 	t.Helper()
 	dir, now := t.TempDir(), time.Now()
 	must := func(err error) {
@@ -76,8 +82,8 @@ func Start(t testing.TB) *rest.Config {
 	}
 	cert, key, err := authorities.IssueOperator("admin", []string{"system:masters"}, now, time.Hour)
 	must(err)
-	return &rest.Config{
+	return API{Own: s.Loopback(), Store: store, Administrator: &rest.Config{
 		Host: "https://" + l.Addr().String(), QPS: -1,
 		TLSClientConfig: rest.TLSClientConfig{CAData: authorities.RootsPEM(), CertData: cert, KeyData: key},
-	}
+	}}
 }
