@@ -102,7 +102,7 @@ func Start(c Config) (*Broker, error) {
 	b := &Broker{gate: c.Gate, guard: c.Panics.Loop("connections", c.Logger)}
 	auth := &authenticator{
 		guard: b.guard, operators: c.OperatorCAs, now: c.Now, log: c.Logger, secret: newSecret(),
-		admission: bus.Admission{Gate: c.Gate, Log: c.Logger, Lines: rate.NewLimiter(logRate, logBurst)},
+		admission: bus.Admission{Gate: c.Gate, Log: c.Logger, MayLog: rate.NewLimiter(logRate, logBurst).Allow},
 	}
 	if err := checkTexts(); err != nil {
 		return nil, err

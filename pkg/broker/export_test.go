@@ -35,7 +35,7 @@ func (b *Broker) End(c *nats.Conn) error {
 func NewCheck(gate bus.Gate, operators Authority) func(server.ClientAuthentication) bool {
 	a := &authenticator{
 		operators: operators, now: time.Now, log: slog.New(slog.DiscardHandler),
-		admission: bus.Admission{Gate: gate, Crowded: func() {}, Log: slog.New(slog.DiscardHandler), Lines: rate.NewLimiter(0, 0)},
+		admission: bus.Admission{Gate: gate, Crowded: func() {}, Log: slog.New(slog.DiscardHandler), MayLog: rate.NewLimiter(0, 0).Allow},
 	}
 	return a.Check
 }

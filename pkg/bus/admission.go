@@ -5,8 +5,6 @@ import (
 	"errors"
 	"log/slog"
 
-	"golang.org/x/time/rate"
-
 	"fleet.nationtech.io/fleet/pkg/roster"
 	"fleet.nationtech.io/fleet/pkg/wire"
 )
@@ -20,8 +18,8 @@ type Admission struct {
 	// Crowded is called for each connection that takes the place of another.
 	Crowded func()
 	Log     *slog.Logger
-	// Lines bounds what the log says about devices that are refused: it is counted anyway.
-	Lines *rate.Limiter
+	// MayLog bounds what the log says about devices that are refused: they are counted anyway.
+	MayLog func() bool
 }
 
 // Applicant is a connection that wants to come in.
@@ -89,7 +87,7 @@ func (a *Admission) authenticate(c Applicant) (device string, err error) {
 }
 
 func (a *Admission) refuse(c Applicant, err error) {
-	if a.Lines.Allow() {
+	if a.MayLog() {
 		a.Log.Warn("device refused", "device", c.Cert.Subject.CommonName, "remote", c.Address, "error", err)
 	}
 }

@@ -71,7 +71,7 @@ func Start(ctx context.Context, c Config) (*Bus, error) {
 		refused: refusals.New(refusals.Bus), guard: c.Panics.Loop("connections", c.Logger), log: c.Logger,
 	}
 	b.admission = bus.Admission{
-		Gate: c.Gate, Crowded: b.refused.WithLabelValues("sessions").Inc, Log: c.Logger, Lines: rate.NewLimiter(logRate, logBurst),
+		Gate: c.Gate, Crowded: b.refused.WithLabelValues("sessions").Inc, Log: c.Logger, MayLog: rate.NewLimiter(logRate, logBurst).Allow,
 	}
 	if err := b.start(ctx); err != nil {
 		b.Close()
