@@ -157,8 +157,7 @@ func userUnit(user string, args []string) []string {
 // enter builds a host command that runs args in the namespaces of a machine's PID 1.
 func enter(leader int, args ...string) *exec.Cmd {
 	nsenter := []string{
-		// With its root: whoever is in a chroot would come to the root of the host.
-		"--target", strconv.Itoa(leader), "--root", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
+		"--target", strconv.Itoa(leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
 		"env", "-i",
 	}
 	nsenter = append(append(nsenter, environment...), args...)

@@ -72,6 +72,10 @@ func checkNamespaces() error {
 	if err != nil {
 		return fmt.Errorf("%w: mounting in a mount namespace: %w: %s", ErrUnsupported, err, lastLine(out))
 	}
+	// Rootless podman makes user namespaces, which the kernel lets nobody do below a chroot.
+	if out, err = exec.Command("unshare", "--user", "true").CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: making a user namespace: %w: %s: in a chroot, enter it by pivot_root instead", ErrUnsupported, err, lastLine(out))
+	}
 	return nil
 }
 
